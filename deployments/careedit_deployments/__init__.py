@@ -1,0 +1,1 @@
+"""Ray Serve deployments of careedit. Imports `careedit`; nothing imports it back."""

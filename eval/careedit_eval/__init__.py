@@ -1,0 +1,1 @@
+"""Ray Data evaluation of careedit's expert sets. Imports `careedit`; nothing imports it back."""

@@ -1,0 +1,61 @@
+"""Every error that careedit raises on purpose, in one tree.
+
+    CareEditError
+    ├── InputError            the caller's picture, text or number is wrong      (CLI exit 2, HTTP 4xx)
+    │   ├── ImageError            a picture that cannot or may not be decoded
+    │   ├── MaskError             a mask that does not fit its picture
+    │   └── UnknownExpertError    an expert that the set does not have
+    ├── ExpertError           an expert, an adapter file or an expert set is not usable   (CLI exit 2)
+    │   ├── ManifestError         a YAML file that breaks its schema
+    │   ├── AdapterError          an adapter file that is damaged, unsafe or not the stated one
+    │   └── BaseMismatchError     an adapter that was made for another base model
+    ├── ReplayError           a trace that cannot be replayed with what is at hand
+    └── CancelledError        the edit was cancelled between two steps
+
+A message is one sentence that says what is wrong and what to do. None derives from `ValueError`: inside a pydantic
+validator it therefore reaches the caller as it is, not wrapped in a validation report.
+"""
+
+
+class CareEditError(Exception):
+    """Root of the tree: catch this to catch everything careedit raises on purpose."""
+
+
+class InputError(CareEditError):
+    """What the caller gave is wrong."""
+
+
+class ImageError(InputError):
+    """A picture that cannot or may not be decoded."""
+
+
+class MaskError(InputError):
+    """A mask that does not fit its picture."""
+
+
+class UnknownExpertError(InputError):
+    """An expert that the expert set does not have."""
+
+
+class ExpertError(CareEditError):
+    """An expert, an adapter file or an expert set is not usable."""
+
+
+class ManifestError(ExpertError):
+    """A manifest file that breaks its schema."""
+
+
+class AdapterError(ExpertError):
+    """An adapter file that is damaged, unsafe or not the one its manifest states."""
+
+
+class BaseMismatchError(ExpertError):
+    """An adapter that was made for another base model."""
+
+
+class ReplayError(CareEditError):
+    """A trace that cannot be replayed with the images or the expert set at hand."""
+
+
+class CancelledError(CareEditError):
+    """The edit was cancelled between two denoising steps."""

@@ -1,0 +1,240 @@
+"""The nouns of careedit: one frozen, strict record each, the same in Python, over HTTP and in logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from careedit.errors import InputError, MaskError
+from careedit.images import decode_image, decode_mask
+
+MAX_INSTRUCTION_CHARACTERS = 2_000
+MAX_STEPS = 200
+MAX_IMAGES = 16
+MAX_SEED = 2**63 - 1
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, and an unknown field is refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __init__(self, **fields: Any) -> None:
+        unknown = [
+            name
+            for name in fields
+            if name not in type(self).model_fields and name not in {f.alias for f in type(self).model_fields.values()}
+        ]
+        if unknown:
+            known = ", ".join(type(self).model_fields)
+            raise InputError(f"{type(self).__name__} has no field {unknown[0]!r}; its fields are {known}.")
+        super().__init__(**fields)
+
+
+Picture = Annotated[Image.Image, BeforeValidator(decode_image)]
+"""An RGB picture; a path, the bytes of a PNG, JPEG or WebP file, or a PIL image is decoded to one."""
+
+EditMask = Annotated[Image.Image, BeforeValidator(decode_mask)]
+"""An "L" picture, 255 where the edit may change pixels; decoded as `Picture` is."""
+
+
+class EditRequest(Record):
+    """One edit that somebody wants: a source, an instruction, and what narrows them."""
+
+    image: Picture
+    """The source."""
+    instruction: str
+    """What to change, in words; 1 to 2,000 characters."""
+    mask: EditMask | None = None
+    """Where the edit may change pixels: 255 = edit, 0 = keep; of the source's size. None: everywhere."""
+    references: tuple[Picture, ...] = ()
+    """Pictures to take a colour, a texture, an object or a look from; at most one today."""
+    seed: int | None = None
+    """Seed of the first image's noise, 0 to 2^63 - 1; None draws one, which the trace then states."""
+    steps: int | None = None
+    """Denoising steps, 1 to 200; None: the expert set's default."""
+    guidance: float | None = None
+    """Guidance scale for a guidance-distilled base; None: the expert set's default."""
+    n: int = 1
+    """How many images; image i starts from the noise of `seed + i`."""
+    expert: str | Mapping[str, float] = "auto"
+    """"auto" lets the router choose, a name fixes one expert ("base": none), a mapping fixes a mixture's weights."""
+    top_k: int | None = None
+    """How many experts the router may mix; None: the expert set's default."""
+    refine_mask: bool = False
+    """Whether a coarse mask is fitted to the object it covers (it may grow and shrink) before editing."""
+
+    @field_validator("instruction")
+    @classmethod
+    def _check_instruction(cls, value: str) -> str:
+        text = value.strip()
+        if not text:
+            raise InputError("The instruction is empty; say what to change, e.g. 'remove the red circle'.")
+        if len(text) > MAX_INSTRUCTION_CHARACTERS:
+            raise InputError(
+                f"The instruction has {len(text):,} characters; the limit is {MAX_INSTRUCTION_CHARACTERS:,}. Shorten it."
+            )
+        return text
+
+    @field_validator("seed")
+    @classmethod
+    def _check_seed(cls, value: int | None) -> int | None:
+        if value is not None and not 0 <= value <= MAX_SEED:
+            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.")
+        return value
+
+    @field_validator("steps")
+    @classmethod
+    def _check_steps(cls, value: int | None) -> int | None:
+        if value is not None and not 1 <= value <= MAX_STEPS:
+            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.")
+        return value
+
+    @field_validator("n")
+    @classmethod
+    def _check_n(cls, value: int) -> int:
+        if not 1 <= value <= MAX_IMAGES:
+            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.")
+        return value
+
+    @field_validator("top_k")
+    @classmethod
+    def _check_top_k(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise InputError(f"top_k is {value}; at least one expert must be allowed.")
+        return value
+
+    @field_validator("guidance")
+    @classmethod
+    def _check_guidance(cls, value: float | None) -> float | None:
+        if value is not None and not 0 <= value <= 1000:
+            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.")
+        return value
+
+    @field_validator("expert")
+    @classmethod
+    def _check_expert(cls, value: str | Mapping[str, float]) -> str | Mapping[str, float]:
+        if isinstance(value, str):
+            return value
+        if not value or any(not 0 < weight <= 1 for weight in value.values()) or abs(sum(value.values()) - 1) > 1e-3:
+            raise InputError(f"The expert weights {dict(value)} must be positive and sum to 1.")
+        return dict(value)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> EditRequest:
+        if self.mask is not None and self.mask.size != self.image.size:
+            raise MaskError(
+                f"The mask is {self.mask.width}x{self.mask.height} but the image is "
+                f"{self.image.width}x{self.image.height}; give a mask of the image's size."
+            )
+        if self.mask is not None and self.mask.getextrema()[1] == 0:  # pyright: ignore[reportOperatorIssue]
+            raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
+        if len(self.references) > 1:
+            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+        if self.refine_mask and self.mask is None:
+            raise MaskError("refine_mask was asked for without a mask; give a mask or leave refine_mask off.")
+        return self
+
+
+class RoutingDecision(Record):
+    """Which experts an edit uses, and why."""
+
+    weights: Mapping[str, float]
+    """Weight per chosen expert, summing to 1; "base" stands for no expert."""
+    probabilities: Mapping[str, float] = Field(default_factory=dict)
+    """Probability per expert of the set, before top-k; empty where the router has none to give."""
+    feasible: float = 1.0
+    """Probability that the instruction applies to the picture at all."""
+    entropy: float = 0.0
+    """Entropy of `probabilities`, in nats."""
+    router: str
+    """Which router decided: "rules", "fixed", "transformer"."""
+    reason: str
+    """Why, as a sentence for a person."""
+
+
+class BatchSlot(Record):
+    """One edit's place in a batch; a replay needs the shapes beside it to repeat every rounding."""
+
+    steps: int
+    """Denoising steps of that slot."""
+    weights: Mapping[str, float]
+    """Experts of that slot."""
+
+
+class EditTrace(Record):
+    """All that is needed to understand an edit and to replay it bit for bit."""
+
+    version: Literal[1] = 1
+    """Format version of this record."""
+    expert_set: str
+    """Name of the expert set."""
+    expert_set_sha256: str
+    """Hash of the expert set: base, experts, router and defaults."""
+    instruction: str
+    """The instruction as used."""
+    prompt: str
+    """The in-context prompt that the base saw."""
+    image_sha256: str
+    """Hash of the source's decoded pixels and size."""
+    mask_sha256: str | None = None
+    """Hash of the mask's decoded pixels, if there was one."""
+    reference_sha256: tuple[str, ...] = ()
+    """Hashes of the references' decoded pixels."""
+    routing: RoutingDecision
+    """The experts and why."""
+    application: Literal["merged", "shared"]
+    """How the adapters were applied."""
+    seed: int
+    """The seed of this image's noise."""
+    steps: int
+    """Denoising steps done."""
+    guidance: float | None
+    """Guidance scale, None where the base takes none."""
+    refine_mask: bool = False
+    """Whether the mask was refined."""
+    panel: tuple[int, int]
+    """Width and height of one panel, in pixels."""
+    nfe: int
+    """Transformer evaluations spent on this image (one per expert and step)."""
+    batch: tuple[BatchSlot, ...]
+    """Every slot of the batch that this image was made in, in order."""
+    slot: int
+    """This image's index in `batch`."""
+    device: str
+    """Device type, e.g. "cpu"."""
+    dtype: str
+    """Number format of the weights, e.g. "float32"."""
+    seconds: Mapping[str, float]
+    """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare", "denoise", "finish"."""
+    degradations: tuple[str, ...] = ()
+    """What did not go as asked, e.g. "router: low confidence, base used"."""
+
+
+class EditResult(Record):
+    """The images of one request, each with its trace."""
+
+    images: tuple[Image.Image, ...]
+    """RGB pictures of the source's size."""
+    traces: tuple[EditTrace, ...]
+    """One trace per image, in the same order."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The first image."""
+        return self.images[0]
+
+    @property
+    def trace(self) -> EditTrace:
+        """The first image's trace."""
+        return self.traces[0]
+
+    def save(self, path: str | Path) -> None:
+        """Write the first image to `path` (its suffix names the format) through a temporary name."""
+        from careedit.images import save_image
+
+        save_image(self.image, path)

@@ -1,0 +1,140 @@
+"""The tiny family's architecture: the production classes with small configurations.
+
+`build_pipeline` makes a real `diffusers.FluxFillPipeline` with untrained weights, small enough for a unit test
+(about 6M parameters); the training recipes start from it and the shipped base is this architecture, trained.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPipeline, FluxTransformer2DModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+from careedit.editing.prompts import DIPTYCH, TRIPTYCH
+
+PANEL = 64
+"""Side of one square panel, in pixels."""
+
+MAX_SEQUENCE_LENGTH = 24
+"""T5 tokens per prompt; the in-context frame is one token, an instruction of the tiny world 4 to 20."""
+
+_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;\"()"
+
+
+def build_vae() -> AutoencoderKL:
+    """A VAE with 4x spatial compression and 8 latent channels."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(24, 48, 96),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=PANEL,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+
+
+def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DModel:
+    """A FLUX.1-Fill transformer: 2 double and 4 single blocks of 3 heads x 64."""
+    latents, mask = 8 * 4, 16 * 4
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=2 * latents + mask,
+        out_channels=latents,
+        num_layers=2,
+        num_single_layers=4,
+        attention_head_dim=64,
+        num_attention_heads=3,
+        joint_attention_dim=128,
+        pooled_projection_dim=64,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(8, 28, 28),
+    )
+
+
+def build_t5_tokenizer(corpus: Iterable[str]) -> T5Tokenizer:
+    """One token per word of the corpus and per in-context frame; any other word falls into characters."""
+    words = sorted({word for text in corpus for word in re.findall(r"\S+", text)})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -6.0)]
+    pieces += [(character, -8.0) for character in _CHARACTERS]
+    pieces += [(f"\u2581{word}", -1.0) for word in words]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+    tokenizer.add_tokens([DIPTYCH, TRIPTYCH])
+    return tokenizer
+
+
+def build_clip_tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
+    """A byte-pair tokenizer of CLIP's class, its merges learned on the corpus."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=768,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    texts = [re.sub(r"\s+", " ", text.lower()).replace(" ", "\n") for text in corpus]
+    learner.train_from_iterator((word for text in texts for word in text.split("\n")), trainer)
+    with TemporaryDirectory() as folder:
+        vocab, merges = learner.model.save(folder)
+        pairs = [line.split() for line in Path(merges).read_text("utf-8").splitlines() if line and line[0] != "#"]
+        table = json.loads(Path(vocab).read_text("utf-8"))
+    return CLIPTokenizer(vocab=table, merges=[(a, b) for a, b in pairs], model_max_length=77)
+
+
+def build_pipeline(corpus: Iterable[str], *, seed: int = 0, guidance_embeds: bool = False) -> FluxFillPipeline:
+    """An untrained `FluxFillPipeline` of the tiny architecture, its weights drawn from `seed`."""
+    texts = sorted(set(corpus))
+    t5_tokenizer, clip_tokenizer = build_t5_tokenizer(texts), build_clip_tokenizer(texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(clip_tokenizer),
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=77,
+                bos_token_id=clip_tokenizer.bos_token_id,
+                eos_token_id=clip_tokenizer.eos_token_id,
+                pad_token_id=clip_tokenizer.pad_token_id,
+            )
+        )
+        t5 = T5EncoderModel(
+            T5Config(
+                vocab_size=len(t5_tokenizer),
+                d_model=128,
+                d_kv=32,
+                d_ff=256,
+                num_layers=2,
+                num_heads=4,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+            )
+        )
+        vae, transformer = build_vae(), build_transformer(guidance_embeds=guidance_embeds)
+    return FluxFillPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=t5,
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
+    )
