@@ -1,0 +1,111 @@
+"""From any Pillow mode to what the editor sees: 8-bit sRGB without alpha, upright, without metadata."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from careedit.errors import ImageError
+from careedit.images.headers import orientation
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, alpha laid over white, metadata dropped."""
+    colours, alpha = split_alpha(image, name)
+    rgb = _apply_profile(colours, image.info.get("icc_profile"))
+    if alpha is not None:
+        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    return upright(rgb, image)
+
+
+def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
+    """`pixels` turned as the EXIF or XMP orientation of `source` says, in a new picture without metadata."""
+    turn = _TURNS.get(orientation(source.info.get("exif"), source.info.get("xmp")))
+    turned = pixels.copy() if turn is None else pixels.transpose(turn)
+    turned.info = {}
+    return turned
+
+
+def split_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """Colours ("L", "RGB" or "CMYK", 8 bits, not yet colour managed) and alpha ("L"; None where the mode has none)."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _split_16_bit(image)
+    if image.mode == "F":
+        raise ImageError(f"{name} has floating-point pixels (mode F); scale it to 8 bits per channel first.")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        rgba = _with_small_key(image).convert("RGBA")
+        return rgba.convert("RGB"), rgba.getchannel("A")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None
+
+
+def _split_16_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    # Pillow clips 16-bit grey at 255 instead of scaling it, so this is done by hand; 65535 / 257 = 255.
+    values = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray(((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8))
+    key = image.info.get("transparency")
+    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
+    return grey, alpha
+
+
+def _with_small_key(image: Image.Image) -> Image.Image:
+    # Pillow keeps the high bytes of a 16-bit RGB file but the transparent colour in 16 bits.
+    key = image.info.get("transparency")
+    if image.mode != "RGB" or not isinstance(key, tuple) or max(key) < 256:
+        return image
+    image = image.copy()
+    image.info["transparency"] = tuple(part >> 8 for part in key)
+    return image
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """`image` in sRGB; a profile that is damaged or for another colour space is ignored, as browsers do."""
+    converted = None
+    if profile:
+        try:
+            converted = _through_profile(image, profile)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            converted = None
+    return image.convert("RGB") if converted is None else converted
+
+
+def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = _SPACES.get(source.profile.xcolor_space.strip())
+    if mode is None or (mode != image.mode and (mode, image.mode) != ("RGB", "L")):
+        return None
+    transform = ImageCms.buildTransform(
+        source,
+        _SRGB,
+        mode,
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+    )
+    if mode == "RGB" and _is_identity(transform):
+        return None
+    return ImageCms.applyTransform(image.convert(mode), transform)
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+    # Most profiles in the wild are sRGB itself; going through the colour engine would only add rounding noise.
+    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+    probe = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(27, 27, 3)
+    seen = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform))
+    return bool(np.abs(seen.astype(int) - probe).max() <= 2)

@@ -1,0 +1,56 @@
+"""Writing a picture so that the file is either whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from careedit.errors import InputError
+
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+}
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write `image` to `path`: .png and .webp losslessly, .jpg and .jpeg at quality 95; metadata is not written.
+
+    The file is written under a temporary name in the same folder and renamed. Raises `InputError` if the suffix names
+    no format, the folder does not exist, or the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _FORMATS:
+        raise InputError(f"The output {str(target)!r} has no suffix that names a format; use .png, .jpg or .webp.")
+    kind, options = _FORMATS[target.suffix.lower()]
+    if not target.parent.is_dir():
+        raise InputError(f"The folder {str(target.parent)!r} of the output does not exist; create it first.")
+    if target.is_dir():
+        raise InputError(f"The output {str(target)!r} is a folder; give a file name.")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        data = _encode(image, kind, options)
+        temporary.write_bytes(data)
+        os.replace(temporary, target)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"The output {str(target)!r} cannot be written ({reason}); choose another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+    pixels = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    if pixels.info:
+        pixels = pixels.copy()
+        pixels.info = {}
+    buffer = io.BytesIO()
+    pixels.save(buffer, kind, **options)
+    return buffer.getvalue()
