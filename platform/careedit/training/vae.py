@@ -1,0 +1,83 @@
+"""Recipe of the editor's VAE: reconstruct drawn scenes, laid out as the canvases that the editor will show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from careedit.tiny.draw import draw_scene
+from careedit.tiny.family import PANEL, build_vae
+from careedit.tiny.scene import LOOKS, random_scene
+from careedit.training.loop import TrainConfig, TrainReport, train
+
+DEFAULT = TrainConfig(steps=3600, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+BATCH = 8
+"""Canvases of two panels per step."""
+KL_WEIGHT = 1e-6
+"""Only keeps the latents near a unit normal; the flow's prior does the rest."""
+POOL = 8000
+"""Scenes drawn once and shown in changing pairs."""
+
+
+def draw_panel(seed: int) -> np.ndarray:
+    """One training panel: a scene, under a global look three times in eight."""
+    rng = Random(f"vae:{seed}")
+    scene = random_scene(rng, least=0, most=5)
+    if rng.random() < 0.375:
+        keep = rng.randrange(len(scene.things)) if scene.things and rng.random() < 0.3 else None
+        scene = replace(scene, look=rng.choice(LOOKS), keep=keep)
+    return np.asarray(draw_scene(scene, PANEL))
+
+
+def to_pixels(panels: np.ndarray) -> Tensor:
+    """[B, H, W, 3] bytes -> [B, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(panels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def psnr(vae: AutoencoderKL, panels: np.ndarray) -> float:
+    """Mean over pictures of the reconstruction's peak signal-to-noise ratio, in dB, on [B, H, W, 3] bytes."""
+    with torch.inference_mode():
+        values = []
+        for chunk in to_pixels(panels).split(32):
+            decoded = vae.decode(vae.encode(chunk).latent_dist.mode()).sample.clamp(-1, 1)
+            error = ((decoded - chunk) / 2).square().mean(dim=(1, 2, 3))
+            values.append(-10 * torch.log10(error))
+    return float(torch.cat(values).mean())
+
+
+def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) -> tuple[AutoencoderKL, TrainReport]:
+    """Train, then measure the latents' mean and spread, which become `shift_factor` and `scaling_factor`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        vae = build_vae()
+    panels = np.stack([draw_panel(seed) for seed in range(pool)])
+
+    def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        chosen = torch.randint(pool, (2 * BATCH,), generator=generator).numpy()
+        pixels = to_pixels(panels[chosen])
+        canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
+        blank = torch.rand(BATCH, generator=generator) < 0.2
+        canvas[blank, :, :, PANEL:] = 0.0
+        canvas = canvas
+        noise = torch.randn((BATCH, 8, PANEL // 4, PANEL // 2), generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(canvas).latent_dist
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = posterior.kl().mean() / noise[0].numel()
+        residual = decoded.float() - canvas
+        return {"loss": residual.abs().mean() + 4 * residual.square().mean() + KL_WEIGHT * kl}
+
+    report = train("vae", list(vae.parameters()), loss, config, folder)
+    vae.eval().requires_grad_(False)
+    with torch.inference_mode():
+        latents = torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in to_pixels(panels[:512]).split(64)])
+    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
+    return vae, report
