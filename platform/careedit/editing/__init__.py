@@ -1,0 +1,18 @@
+"""Editing: one denoising loop over diffusers' components, one explicit state per edit."""
+
+from careedit.editing.base import EditorBase, load_base
+from careedit.editing.cache import EncodingCache
+from careedit.editing.engine import DEFAULT_GUIDANCE, Engine
+from careedit.editing.prompts import in_context_prompt
+from careedit.editing.state import EditJob, EditState
+
+__all__ = [
+    "DEFAULT_GUIDANCE",
+    "EditJob",
+    "EditState",
+    "EditorBase",
+    "EncodingCache",
+    "Engine",
+    "in_context_prompt",
+    "load_base",
+]

@@ -1,0 +1,135 @@
+"""The editor base: the frozen components of a fill-type diffusion transformer, as diffusers lays them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPipeline, FluxTransformer2DModel
+from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
+
+from careedit.editing.base_checks import check_base, settings
+from careedit.errors import ExpertError
+
+MAX_SEQUENCE_LENGTH = 512
+"""T5 tokens per prompt of FLUX.1-Fill-dev, and the most that FLUX takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditorBase:
+    """The components of a `FluxFillPipeline`, checked to fit each other; the denoising loop is `Engine`'s."""
+
+    transformer: FluxTransformer2DModel
+    """Predicts the velocity; experts adapt this component only."""
+    vae: AutoencoderKL
+    """Pixels to latents and back."""
+    text_encoder: CLIPTextModel
+    """Pooled text embedding."""
+    tokenizer: PreTrainedTokenizerBase
+    """CLIP's tokenizer."""
+    text_encoder_2: T5EncoderModel
+    """Text tokens' embeddings."""
+    tokenizer_2: PreTrainedTokenizerBase
+    """T5's tokenizer."""
+    scheduler: FlowMatchEulerDiscreteScheduler
+    """Never stepped: its configuration makes the schedules."""
+    max_sequence_length: int
+    """T5 tokens per prompt; longer text is cut."""
+    device: torch.device
+    """Where the components lie."""
+    dtype: torch.dtype
+    """Number format of the latents and of the transformer's weights."""
+
+    def __post_init__(self) -> None:
+        check_base(self)
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent pixel, along one side."""
+        return cast(int, 2 ** (len(settings(self.vae).block_out_channels) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the VAE's latents."""
+        return cast(int, settings(self.vae).latent_channels)
+
+    @property
+    def multiple(self) -> int:
+        """Panel sides must be multiples of this many pixels: one token."""
+        return 2 * self.vae_scale
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the base is guidance-distilled, that is, takes a guidance scale as an input."""
+        return bool(settings(self.transformer).guidance_embeds)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: FluxFillPipeline,
+        *,
+        max_sequence_length: int = MAX_SEQUENCE_LENGTH,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> EditorBase:
+        """The components of `pipe`, moved to `device` and `dtype` where given and set to evaluation.
+
+        Raises `ExpertError` where a component is not what a `FluxFillPipeline` has, or does not fit the others.
+        """
+        components: dict[str, Any] = {name: getattr(pipe, name, None) for name in _COMPONENTS}
+        for module in components.values():
+            if isinstance(module, torch.nn.Module):
+                module.to(device=device, dtype=dtype).eval()
+        weights = next(iter(components["transformer"].parameters()), None) if components["transformer"] else None
+        return cls(
+            **components,
+            max_sequence_length=max_sequence_length,
+            device=torch.device("cpu") if weights is None else weights.device,
+            dtype=torch.float32 if weights is None else weights.dtype,
+        )
+
+
+_COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+
+
+def load_base(
+    path_or_hub_id: str | Path,
+    *,
+    revision: str | None = None,
+    max_sequence_length: int = MAX_SEQUENCE_LENGTH,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> EditorBase:
+    """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
+
+    `revision` pins a hub commit. Only safetensors files are read. Raises `ExpertError`, in one sentence, for a missing
+    folder, a folder that holds another pipeline, and a missing, damaged or wrong component.
+    """
+    name = str(path_or_hub_id)
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        name = str(folder)
+    elif isinstance(path_or_hub_id, Path) or folder.is_absolute() or name.count("/") != 1:
+        raise ExpertError(
+            f"There is no base folder {name!r}; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
+        )
+    try:
+        config = FluxFillPipeline.load_config(name, revision=revision)
+    except (OSError, ValueError) as error:
+        what = "holds no readable model_index.json" if folder.is_dir() else "is no folder, and the hub did not give it"
+        raise ExpertError(f"The base {name!r} {what}; give the folder of a FluxFillPipeline or a hub id.") from error
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != FluxFillPipeline.__name__:
+        raise ExpertError(f"The base {name!r} is a {found}, not a FluxFillPipeline; give a fill-type base.")
+    try:
+        pipe = cast(Any, FluxFillPipeline).from_pretrained(
+            name, revision=revision, torch_dtype=dtype or torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ExpertError(
+            f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
+        ) from error
+    return EditorBase.from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)

@@ -1,0 +1,85 @@
+"""Whether a base's components are the right ones and fit each other, said before anything is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
+
+from careedit.errors import ExpertError
+
+if TYPE_CHECKING:
+    from careedit.editing.base import EditorBase
+
+_CLASSES: dict[str, type] = {
+    "transformer": FluxTransformer2DModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "tokenizer": PreTrainedTokenizerBase,
+    "text_encoder_2": T5EncoderModel,
+    "tokenizer_2": PreTrainedTokenizerBase,
+    "scheduler": FlowMatchEulerDiscreteScheduler,
+}
+
+_UNSUPPORTED_SCHEDULES = (
+    "stochastic_sampling",
+    "invert_sigmas",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+)
+"""Settings under which a schedule does not run from sigma 1 to sigma 0 without fresh noise."""
+
+
+def settings(component: Any) -> Any:
+    """A component's configuration; diffusers declares it nowhere, so it is untyped here."""
+    return component.config
+
+
+def check_base(base: EditorBase) -> None:
+    """Raise `ExpertError` for a wrong component, or for two that do not fit."""
+    for name, expected in _CLASSES.items():
+        component = getattr(base, name)
+        if not isinstance(component, expected):
+            raise ExpertError(
+                f"The base's {name} is a {type(component).__name__}, but a FluxFillPipeline has a {expected.__name__} there."
+            )
+    _check_transformer(base)
+    _check_text(base)
+    for setting in _UNSUPPORTED_SCHEDULES:
+        if settings(base.scheduler).get(setting):
+            raise ExpertError(f"The base's scheduler sets {setting}, which editing does not support; unset it.")
+
+
+def _check_transformer(base: EditorBase) -> None:
+    config, vae = settings(base.transformer), settings(base.vae)
+    if vae.shift_factor is None or vae.scaling_factor is None:
+        raise ExpertError(
+            "The base's vae states no shift_factor or no scaling_factor; a FluxFillPipeline's states both."
+        )
+    latent = 4 * base.latent_channels
+    expected = 2 * latent + 4 * base.vae_scale**2
+    if config.in_channels != expected:
+        raise ExpertError(
+            f"The base's transformer takes {config.in_channels} channels, but with its vae a fill-type transformer takes "
+            f"{expected} (noisy latents, masked picture and mask); give a fill-type base."
+        )
+    if (config.out_channels or config.in_channels) != latent:
+        raise ExpertError(f"The base's transformer gives {config.out_channels} channels, but its vae has {latent}.")
+
+
+def _check_text(base: EditorBase) -> None:
+    config = settings(base.transformer)
+    if config.joint_attention_dim != base.text_encoder_2.config.d_model:
+        raise ExpertError(
+            f"The base's transformer takes text of width {config.joint_attention_dim}, but text_encoder_2 gives "
+            f"{base.text_encoder_2.config.d_model}."
+        )
+    if config.pooled_projection_dim != base.text_encoder.config.hidden_size:
+        raise ExpertError(
+            f"The base's transformer takes pooled text of width {config.pooled_projection_dim}, but text_encoder gives "
+            f"{base.text_encoder.config.hidden_size}."
+        )
+    if not 1 <= base.max_sequence_length <= 512:
+        raise ExpertError(f"max_sequence_length is {base.max_sequence_length}; it must lie between 1 and 512.")

@@ -1,0 +1,42 @@
+"""Latent Mixture: several experts' velocities to one (after CARE-Edit, arXiv 2603.08589, its Latent Mixture).
+
+CARE-Edit mixes hidden states inside its own blocks with a learned gate. Frozen experts on a frozen base have one thing in
+common, the velocity, so it is mixed here: v = sum_e w_e v_e with the router's weights, and where the user gave a mask,
+v = m v + (1 - m) v_base with m the mask at token resolution, which keeps what lies outside the mask with the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from careedit.experts.base import BASE
+
+
+def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ...]:
+    """The experts an edit must evaluate per step, in a fixed order: sorted, so that equal mixtures round equally.
+
+    A mixture under a mask needs the base too; a single expert is not mixed and stands alone, mask or not.
+    """
+    names = sorted(weights)
+    if masked and len(names) > 1 and BASE not in names:
+        names.append(BASE)
+    return tuple(names)
+
+
+def mix_velocities(velocities: Mapping[str, Tensor], weights: Mapping[str, float], coverage: Tensor | None) -> Tensor:
+    """The mixed velocity, [1, T, C], of one velocity [1, T, C] per name in `mixture_rows`.
+
+    `coverage` is the mask at token resolution, [1, T, 1], or None; sums are made in float32, the result has the
+    velocities' own number format.
+    """
+    if len(weights) == 1:
+        return velocities[next(iter(weights))]
+    names = sorted(weights)
+    dtype = velocities[names[0]].dtype
+    mixed = torch.stack([weights[name] * velocities[name].float() for name in names]).sum(dim=0)
+    if coverage is not None:
+        mixed = coverage * mixed + (1 - coverage) * velocities[BASE].float()
+    return mixed.to(dtype)

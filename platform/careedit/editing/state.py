@@ -1,0 +1,127 @@
+"""One edit: what is wanted (`EditJob`) and how far it is (`EditState`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from PIL import Image
+from torch import Tensor
+
+from careedit.editing.prompts import in_context_prompt
+from careedit.editing.schedule import Schedule
+from careedit.errors import CancelledError, CareEditError, InputError, MaskError
+from careedit.experts.base import BASE
+
+
+@dataclass(frozen=True, eq=False)
+class EditJob:
+    """One image to make: all pictures are panel-sized already."""
+
+    source: Image.Image
+    """RGB; its sides are multiples of the base's `multiple`."""
+    instruction: str
+    """What to change, as the user wrote it."""
+    seed: int
+    """Seed of this image's noise."""
+    steps: int
+    """Denoising steps."""
+    mask: Image.Image | None = None
+    """"L", of the source's size, 255 where the edit is free; None: everywhere."""
+    references: tuple[Image.Image, ...] = ()
+    """At most one, of the source's size."""
+    guidance: float | None = None
+    """Guidance scale of a guidance-distilled base; None: the pipeline's default there, and the only value elsewhere."""
+    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
+    """Weight per expert, positive and summing to 1; `BASE` stands for no expert."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; at least one denoising step is needed.")
+        if self.seed < 0:
+            raise InputError(f"The seed is {self.seed}; it must not be negative.")
+        if len(self.references) > 1:
+            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+        if any(weight <= 0 for weight in self.weights.values()) or abs(sum(self.weights.values()) - 1) > 1e-3:
+            raise InputError(f"The expert weights {dict(self.weights)} must be positive and sum to 1.")
+        if self.mask is not None and self.mask.size != self.source.size:
+            raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")
+        if any(reference.size != self.source.size for reference in self.references):
+            raise InputError(f"Every reference must be fitted to the source's panel of {self.source.size} pixels.")
+
+    @property
+    def panels(self) -> int:
+        """Panels of the canvas: [source | target], with a reference [reference | source | target]."""
+        return 2 + len(self.references)
+
+    @property
+    def prompt(self) -> str:
+        """The in-context prompt that the base reads."""
+        return in_context_prompt(self.instruction, references=len(self.references))
+
+
+@dataclass(eq=False)
+class EditState:
+    """Everything one edit needs between two steps; it shares nothing with the other edits of its batch."""
+
+    job: EditJob
+    """What is wanted."""
+    canvas_size: tuple[int, int]
+    """Width and height of the canvas, in pixels."""
+    schedule: Schedule
+    """This edit's sigmas."""
+    latents: Tensor
+    """Noisy latents of the canvas at `sigma`, tokens [1, T, 4C]."""
+    condition: Tensor
+    """Latents of the masked canvas and the mask, tokens [1, T, 4C + 4*s*s]."""
+    coverage: Tensor | None
+    """Share of each token that the user's mask frees, [1, T, 1]; None without a mask."""
+    prompt_tokens: Tensor
+    """T5's output, [1, L, width]."""
+    prompt_pooled: Tensor
+    """CLIP's pooled output, [1, width]."""
+    prompt_truncated: bool
+    """Whether the base did not see the prompt's end."""
+    guidance: float | None
+    """Guidance scale in use, None where the base takes none."""
+    index: int = 0
+    """Steps done."""
+    nfe: int = 0
+    """Transformer evaluations done: rows of batches, one per expert and step."""
+    velocity: Tensor | None = None
+    """The last step's velocity, tokens [1, T, 4C]: a preview costs no evaluation."""
+    cancelled: bool = False
+    """Whether the edit was cancelled; set it through `cancel`."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every step was made."""
+        return self.index == self.schedule.steps
+
+    @property
+    def live(self) -> bool:
+        """Whether `Engine.step` would advance it."""
+        return not (self.done or self.cancelled)
+
+    @property
+    def sigma(self) -> float:
+        """Noise level of `latents`, 1 (noise) to 0 (clean)."""
+        return float(self.schedule.sigmas[self.index])
+
+    def cancel(self) -> None:
+        """Stop the edit: no further step advances it. Safe from another thread while a step runs."""
+        self.cancelled = True
+
+    def raise_unless_finished(self) -> None:
+        """`CancelledError` for a cancelled edit, `CareEditError` for one with steps left."""
+        self.raise_if_cancelled()
+        if not self.done:
+            raise CareEditError(
+                f"The edit has done {self.index} of {self.schedule.steps} steps; step it to the end first."
+            )
+
+    def raise_if_cancelled(self) -> None:
+        """`CancelledError` for a cancelled edit."""
+        if self.cancelled:
+            raise CancelledError(f"The edit was cancelled after {self.index} of {self.schedule.steps} steps.")
