@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from careedit.images.canvas import canvas_mask, compose_canvas, crop_target
 from careedit.images.decode import decode_image, decode_mask, image_sha256
+from careedit.images.fit import Fit, fit_panel
 from careedit.images.limits import DEFAULT_LIMITS, Limits
+from careedit.images.masks import composite, default_feather, feather, grow, mask_share
+from careedit.images.refine import boundary_error, refine_mask
 from careedit.images.save import save_image
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "Fit",
     "Limits",
+    "boundary_error",
+    "canvas_mask",
+    "compose_canvas",
+    "composite",
+    "crop_target",
     "decode_image",
     "decode_mask",
+    "default_feather",
+    "feather",
+    "fit_panel",
+    "grow",
     "image_sha256",
+    "mask_share",
+    "refine_mask",
     "save_image",
 ]
