@@ -1,0 +1,46 @@
+# Two commands are enough: `make demo` and `make test`. `make help` lists the rest.
+
+VENV ?= .venv
+# The first Python of at least 3.11; another one: make PYTHON=/path/to/python3.12 ...
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+BIN := $(VENV)/bin
+TESTS ?= tests/unit tests/integration tests/e2e
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.installed-dev ## Create .venv with careedit and everything its developers need
+
+demo: $(VENV)/.installed-core ## Edit 24 drawn scenes and write a page that shows them
+	@$(BIN)/careedit demo
+
+test: $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "careedit needs Python 3.11 or newer, and none was found; install python3.11."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "careedit needs Python 3.11 or newer, and $(PYTHON) is older; run make PYTHON=python3.11."; exit 1; }
+	@"$(PYTHON)" -m venv "$(VENV)" || \
+		{ rm -rf "$(VENV)"; echo "$(PYTHON) cannot make a virtual environment; install python3-venv."; exit 1; }
+
+# A stamp per extra: an install is repeated only when what it depends on has changed.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing careedit ($*) into $(VENV); the first time takes 2 to 3 minutes ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".$(if $(filter core,$*),,[$*])"
+	@touch "$(VENV)/.installed-core" "$@"

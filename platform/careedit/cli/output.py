@@ -1,0 +1,114 @@
+"""What a command says: results on stdout, everything else (notes, progress, logs) on stderr.
+
+With `--json` a command writes exactly one JSON document to stdout, so that a program may read it while a person still
+sees the notes and the progress bar.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout instead of text.")]
+"""The `--json` switch, the same in every command."""
+
+
+def emit(text: str) -> None:
+    """Write one line of the result to stdout, as it is (no markup, no wrapping)."""
+    sys.stdout.write(f"{text}\n")
+
+
+def emit_json(document: Any) -> None:
+    """Write the result to stdout as one JSON document.
+
+    Records, dataclasses, paths, mappings and sequences are understood. A NaN or an infinity raises ValueError: JSON has
+    neither, and a reader must not take one for a number.
+    """
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=_plain) + "\n")
+
+
+def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table to stdout: drawn for a terminal, tab-separated lines for a pipe or a file."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            emit("\t".join(str(cell) for cell in row))
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_escaped(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is not the result, e.g. where a file was written: one line on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+class Bar:
+    """A running progress bar; every method does nothing where no bar is shown."""
+
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, steps: float = 1) -> None:
+        """Count `steps` more as done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, steps)
+
+    def describe(self, text: str) -> None:
+        """Replace the text before the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=_escaped(text))
+
+
+@contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Bar]:
+    """A progress bar on stderr if that is a terminal, else nothing.
+
+    `total` is in steps of `Bar.advance`; None where it is not known. The bar vanishes when it is done.
+    """
+    if not sys.stderr.isatty():
+        yield Bar(None, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        yield Bar(shown, shown.add_task(_escaped(description), total=total))
+
+
+def set_up_logging(*, debug: bool) -> None:
+    """Send careedit's own log to stderr: warnings, or everything with `debug`. Only `main` calls this."""
+    logger = logging.getLogger("careedit")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, RichHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(RichHandler(console=Console(stderr=True), show_path=debug, show_time=debug))
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def _escaped(text: str) -> str:
+    """`text` so that rich takes no part of it for markup; an instruction may well hold brackets."""
+    return text.replace("[", r"\[")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form; convert it before it is written.")

@@ -1,0 +1,117 @@
+"""The README's commands are run, in order, in a folder of their own, as a reader would type them.
+
+A ```bash block that cannot be run here starts with a comment `# not run by the tests: REASON`. `make demo` stands for what
+it ends with, `careedit demo`; `make test` would start this test again, so it is only held to be a target that
+`.ci/run` calls too. A ```python block is run after the commands above it.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that the README tells its reader to run."""
+
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text.splitlines()[0]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def steps(page: str) -> list[Step]:
+    """The commands and scripts that are to be run: one per line of a bash block (joined at a backslash)."""
+    found: list[Step] = []
+    for language, text in blocks(page):
+        if NOT_RUN.match(text):
+            continue
+        if language == "python":
+            found.append(Step(language, text))
+        if language == "bash":
+            lines = text.replace("\\\n", " ").splitlines()
+            found += [Step(language, line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    return found
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STEPS = steps(README)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the whole page: a later command uses what an earlier one has written."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def make_target(name: str) -> list[str]:
+    """The command lines that `make NAME` would run once everything is installed."""
+    listed = subprocess.run(["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [line.strip() for line in listed.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_what_the_readme_says_works(step: Step, folder: Path) -> None:
+    command = step.text
+    if command == "make test":
+        assert make_target("test")[-1].startswith(".venv/bin/python -m pytest tests/unit tests/integration tests/e2e")
+        assert command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+        return
+    if command == "make demo":
+        command = make_target("demo")[-1].removeprefix(".venv/bin/")
+        assert command.startswith("careedit demo")
+    assert not command.startswith("make "), "say here what another make target stands for"
+    line = [sys.executable, "-c", command] if step.language == "python" else ["bash", "-euo", "pipefail", "-c", command]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    answer = subprocess.run(
+        line,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
+
+
+def test_the_readme_starts_with_its_two_commands() -> None:
+    assert [step.text for step in STEPS[:2]] == ["make demo", "make test"]
+
+
+def test_every_block_says_its_language_and_every_block_left_out_says_why() -> None:
+    assert README.count("```") == 2 * len(blocks(README))
+    for language, text in blocks(README):
+        if language == "bash" and "not run by the tests" in text:
+            assert NOT_RUN.match(text), f"give the reason in the block's first line:\n{text}"
+
+
+def test_a_line_that_ends_in_a_backslash_is_one_command() -> None:
+    page = "```bash\n# a remark\nmake demo\na \\\n  b\n```\n```bash\n# not run by the tests: needs a GPU\nc\n```\n"
+    assert [re.sub(r"\s+", " ", step.text) for step in steps(page)] == ["make demo", "a b"]
+
+
+def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert links
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []

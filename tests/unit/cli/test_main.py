@@ -1,0 +1,199 @@
+"""The root command: lazy sub-commands, one-sentence errors, exit codes."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from careedit.cli.main import GROUP, main
+
+LACKS = "needs the package 'no_such_package', which is not installed"
+
+PLUGIN = '''"""Do things to plug in.
+
+Not shown in the list.
+"""
+import typer
+from careedit import errors
+
+app = typer.Typer()
+
+
+@app.command()
+def {name}(what: str, times: int = 1) -> None:
+    if what == "boom":
+        raise RuntimeError("the first line\\nthe second line")
+    if what == "interrupt":
+        raise KeyboardInterrupt
+    if what == "no":
+        raise typer.Exit(1)
+    if what != "fine":
+        raise getattr(errors, what)("A sentence that says what to do.")
+    typer.echo(" ".join([what] * times))
+'''
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Four plug-ins: a plain command, a group of one command, one that lacks its extra, one that is not there."""
+    (tmp_path / "fake_plain.py").write_text(PLUGIN.format(name="plain"))
+    (tmp_path / "fake_group.py").write_text(PLUGIN.format(name="inner"))
+    (tmp_path / "fake_extra.py").write_text('"""Needs something."""\nimport no_such_package\n')
+    (tmp_path / "fake_broken.py").write_text('"""Broken."""\n1 / 0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    entries = [
+        EntryPoint("plain", "fake_plain:app", GROUP),
+        EntryPoint("group", "fake_group:app", GROUP),
+        EntryPoint("extra", "fake_extra:app [serve]", GROUP),
+        EntryPoint("bare", "fake_extra:app", GROUP),
+        EntryPoint("broken", "fake_broken:app", GROUP),
+        EntryPoint("gone", "fake_gone.cli:app", GROUP),
+    ]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
+    monkeypatch.delenv("CAREEDIT_DEBUG", raising=False)
+    yield
+    for name in ("fake_plain", "fake_group", "fake_extra", "fake_broken"):
+        sys.modules.pop(name, None)
+    logging.getLogger("careedit").handlers.clear()
+    logging.getLogger("careedit").setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_help_lists_every_plug_in_by_its_first_line_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Do things to plug in." in shown
+    assert "Not shown in the list." not in shown
+    assert "(not in this installation)" in shown
+    assert not {"fake_plain", "fake_group", "fake_extra", "fake_broken"} & sys.modules.keys()
+
+
+@pytest.mark.usefixtures("plugins")
+def test_one_command_of_the_entrys_name_is_a_plain_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plain", "fine", "--times", "2"]) == 0
+    assert capsys.readouterr().out == "fine fine\n"
+    assert "fake_group" not in sys.modules
+
+
+@pytest.mark.usefixtures("plugins")
+def test_one_command_of_another_name_stays_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["group", "inner", "fine"]) == 0
+    assert capsys.readouterr().out == "fine\n"
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_sub_commands_help_names_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["group", "inner", "--help"]) == 0
+    assert "careedit group inner" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("InputError", 2),
+        ("MaskError", 2),
+        ("ExpertError", 2),
+        ("AdapterError", 2),
+        ("ReplayError", 1),
+        ("CareEditError", 1),
+    ],
+)
+def test_an_error_of_ours_is_one_sentence_and_its_exit_code(
+    kind: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plain", kind]) == code
+    assert capsys.readouterr() == ("", "error: A sentence that says what to do.\n")
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["plain"], "Missing argument"),
+        (["plain", "fine", "--times", "x"], "--times"),
+        (["plain", "fine", "--what"], "No such option: --what"),
+        (["plane"], "Did you mean 'plain'?"),
+        (["group", "other"], "No such command 'other'"),
+        (["--nonsense"], "No such option: --nonsense"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert sentence in shown.err
+    assert shown.err.startswith("error: ")
+    assert "--help'" in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_surprise_is_one_line_without_a_stack_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plain", "boom"]) == 1
+    shown = capsys.readouterr().err
+    assert shown == (
+        "error: Unexpected RuntimeError: the first line the second line "
+        "(run `careedit --debug ...` for the stack trace).\n"
+    )
+
+
+@pytest.mark.usefixtures("plugins")
+def test_debug_shows_the_stack_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--debug", "plain", "boom"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    monkeypatch.setenv("CAREEDIT_DEBUG", "1")
+    assert main(["plain", "InputError"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("plugins")
+def test_an_interrupt_exits_130_and_an_explicit_code_is_kept() -> None:
+    assert main(["plain", "interrupt"]) == 130
+    assert main(["plain", "no"]) == 1
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("extra", f"The command 'extra' {LACKS}; install it with: pip install 'careedit[serve]'"),
+        ("bare", f"The command 'bare' {LACKS}; reinstall careedit, or install that package."),
+        ("gone", "The command 'gone' is not in this installation (fake_gone.cli is missing); reinstall careedit."),
+        ("broken", "Unexpected ZeroDivisionError: division by zero (run `careedit --debug ...` for the stack trace)."),
+    ],
+)
+def test_a_plug_in_that_does_not_import_says_what_to_do(
+    name: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name]) == 1
+    assert capsys.readouterr() == ("", f"error: {sentence}\n")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_no_arguments_show_the_help_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: careedit" in capsys.readouterr().out
+
+
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"careedit {metadata.version('careedit')}\n"
+
+
+def test_the_real_help_imports_no_torch() -> None:
+    script = (
+        "import json, sys; from careedit.cli.main import main; code = main(['--help']); "
+        "sys.stderr.write(json.dumps([code, sorted({'torch', 'transformers', 'ray'} & sys.modules.keys())]))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stderr) == [0, []]
+    assert "edit" in answer.stdout

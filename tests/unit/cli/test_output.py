@@ -1,0 +1,79 @@
+"""Results go to stdout, the rest to stderr; JSON is strict."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from careedit.cli.output import emit, emit_json, emit_table, note, progress
+from careedit.records import RoutingDecision
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    at: Path
+
+
+def test_json_understands_records_dataclasses_paths_and_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    decision = RoutingDecision(weights={"erase": 1.0}, router="fixed", reason="löschen")
+    emit_json({"routing": decision, "point": Point(1, Path("a/b")), "names": {"b", "a"}, "pair": (1, 2)})
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    document = json.loads(shown.out)
+    assert document["routing"]["weights"] == {"erase": 1.0}
+    assert document["routing"]["reason"] == "löschen"
+    assert (document["point"], document["names"], document["pair"]) == ({"x": 1, "at": "a/b"}, ["a", "b"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), (object(), TypeError)]
+)
+def test_json_refuses_what_json_cannot_say(
+    value: object, error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(error):
+        emit_json({"value": value})
+    assert capsys.readouterr().out == ""
+
+
+def test_a_piped_table_is_tab_separated_and_keeps_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_table(["name", "rank"], [["[red] erase", 8], ["style", 64]])
+    assert capsys.readouterr().out == "name\trank\n[red] erase\t8\nstyle\t64\n"
+
+
+def test_a_table_on_a_terminal_shows_every_cell(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    emit_table(["name", "rank"], [["[red]erase", 8]])
+    shown = capsys.readouterr().out
+    assert "[red]erase" in shown
+    assert "rank" in shown
+
+
+def test_results_and_notes_go_to_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    emit("result")
+    note("wrote out.png")
+    assert capsys.readouterr() == ("result\n", "wrote out.png\n")
+
+
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("Editing", total=2) as bar:
+        bar.advance()
+        bar.describe("Still editing")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_shows_on_a_terminals_stderr_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("Editing [1]", total=2) as bar:
+        bar.advance(2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Editing [1]" in shown.err
