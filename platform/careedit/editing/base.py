@@ -81,7 +81,9 @@ class EditorBase:
         components: dict[str, Any] = {name: getattr(pipe, name, None) for name in _COMPONENTS}
         for module in components.values():
             if isinstance(module, torch.nn.Module):
-                module.to(device=device, dtype=dtype).eval()
+                if device is not None or dtype is not None:  # diffusers warns about every other .to()
+                    module.to(device=device, dtype=dtype)
+                module.eval()
         weights = next(iter(components["transformer"].parameters()), None) if components["transformer"] else None
         return cls(
             **components,

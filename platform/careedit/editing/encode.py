@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from careedit.editing.base import EditorBase
 from careedit.editing.base_checks import settings
 from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.latents import pack, pack_mask, unpack
+from careedit.images import image_sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Encoder:
         canvas's latents (which strength 1.0 then multiplies by 0, so only its draw is repeated here), the noise, the
         sample of the masked canvas's latents. So a seed's noise depends neither on the batch nor on the device.
         """
-        key: Hashable = ("canvas", _digest(canvas), _digest(mask))
+        key: Hashable = ("canvas", image_sha256(canvas), image_sha256(mask))
         moments, mask_tokens = self.cache.get(key, lambda: self._encode_canvas(canvas, mask))
         posterior = cast(Any, DiagonalGaussianDistribution)(moments)
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -116,7 +116,3 @@ def _tokenize(tokenizer: Any, text: str, length: int) -> tuple[Tensor, bool]:
     # verbose=False: a text over the limit is reported by the flag, not by the tokenizer's log.
     whole = tokenizer([text], truncation=False, verbose=False)["input_ids"][0]
     return padded.input_ids, len(whole) > length
-
-
-def _digest(image: Image.Image) -> str:
-    return sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()

@@ -65,7 +65,7 @@ class Engine:
         States whose canvases and texts have the same shape run as one batch, one row per expert of each state.
         """
         groups: dict[tuple[tuple[int, int], int], list[EditState]] = {}
-        for state in states:
+        for state in dict.fromkeys(states):  # one given twice advances once
             if state.live:
                 groups.setdefault((state.canvas_size, state.prompt_tokens.shape[1]), []).append(state)
         for group in groups.values():
