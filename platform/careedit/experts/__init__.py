@@ -1,0 +1,75 @@
+"""Experts: LoRA adapters with manifests, in hashed sets, applied merged or shared."""
+
+from careedit.experts.applier import make_applier
+from careedit.experts.base import BASE, Application, ExpertApplier, NoExperts
+from careedit.experts.check import AdapterPlan, check_adapter, load_adapter
+from careedit.experts.edit_set import (
+    Finding,
+    add_expert,
+    create_expert_set,
+    hash_folder,
+    remove_expert,
+    verify_expert_set,
+)
+from careedit.experts.fingerprint import BaseShapes, shapes_of, shapes_of_base, shapes_of_config
+from careedit.experts.formats import LoraModule, LoraState
+from careedit.experts.library import AdapterLibrary, MemoryLibrary
+from careedit.experts.make import DEFAULT_TARGETS, ICEDIT_TARGETS, make_manifest, save_adapter
+from careedit.experts.manifest import BaseReference, ExpertManifest
+from careedit.experts.memory import FLUX_FILL_CONFIG, AdapterShare, adapter_share
+from careedit.experts.merged import MergedApplier
+from careedit.experts.set import (
+    BaseSpec,
+    Defaults,
+    ExpertSet,
+    ExpertSetFile,
+    PanelSpec,
+    RouterSpec,
+    load_expert_set,
+)
+from careedit.experts.shared import SharedApplier
+from careedit.experts.store import Folder
+
+__all__ = [
+    "BASE",
+    "DEFAULT_TARGETS",
+    "FLUX_FILL_CONFIG",
+    "ICEDIT_TARGETS",
+    "AdapterLibrary",
+    "AdapterPlan",
+    "AdapterShare",
+    "Application",
+    "BaseReference",
+    "BaseShapes",
+    "BaseSpec",
+    "Defaults",
+    "ExpertApplier",
+    "ExpertManifest",
+    "ExpertSet",
+    "ExpertSetFile",
+    "Finding",
+    "Folder",
+    "LoraModule",
+    "LoraState",
+    "MemoryLibrary",
+    "MergedApplier",
+    "NoExperts",
+    "PanelSpec",
+    "RouterSpec",
+    "SharedApplier",
+    "adapter_share",
+    "add_expert",
+    "check_adapter",
+    "create_expert_set",
+    "hash_folder",
+    "load_adapter",
+    "load_expert_set",
+    "make_applier",
+    "make_manifest",
+    "remove_expert",
+    "save_adapter",
+    "shapes_of",
+    "shapes_of_base",
+    "shapes_of_config",
+    "verify_expert_set",
+]

@@ -1,0 +1,172 @@
+"""Changing a local expert set, and verifying any set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from careedit.errors import CareEditError, ExpertError, ManifestError
+from careedit.experts.check import check_base, hash_file, load_adapter
+from careedit.experts.fingerprint import shapes_of_base
+from careedit.experts.library import unknown
+from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
+from careedit.experts.set import (
+    SET_FILE,
+    ExpertSet,
+    ExpertSetFile,
+    load_expert_set,
+    locate,
+    read_set_file,
+    resolve_base,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One flaw of an expert set."""
+
+    code: str
+    """"manifest", "base", "base-hash", "adapter" or "duplicate"."""
+    subject: str
+    """The expert's name, its folder where it has none, or "base"."""
+    message: str
+    """What is wrong and what to do, as a sentence."""
+
+
+def hash_folder(folder: Path) -> str:
+    """sha256 over the relative names and contents of all files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def create_expert_set(folder: str | os.PathLike[str], spec: ExpertSetFile) -> ExpertSet:
+    """Starts a set without experts in a local folder; raises `ExpertError` if there is one already."""
+    root = Path(folder)
+    if (root / SET_FILE).exists():
+        raise ExpertError(f"There is an expert set in {root} already; choose another folder.")
+    if spec.experts:
+        raise ManifestError("A new expert set starts without experts; add them with add_expert.")
+    root.mkdir(parents=True, exist_ok=True)
+    spec.write(root / SET_FILE)
+    return load_expert_set(root)
+
+
+def add_expert(
+    folder: str | os.PathLike[str],
+    manifest: ExpertManifest,
+    adapter: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+) -> ExpertSet:
+    """Copies an adapter and its manifest into a local set, as `experts/<name>`, and returns the set as it then is.
+
+    Everything is checked first, weights included; then the expert's folder is put in place by one rename, and the set's
+    file is rewritten last, so a reader sees the set with or without the expert, never half of it. Raises what
+    `load_adapter` raises, and `ExpertError` for a name that is taken unless `replace`.
+    """
+    root = _local_root(folder)
+    current = load_expert_set(root)
+    if manifest.name in current.manifests and not replace:
+        raise ExpertError(f"The set {current.name!r} has an expert {manifest.name!r} already; remove it or replace it.")
+    check_base(manifest, current.shapes.fingerprint)
+    source = Path(adapter)
+    load_adapter(source, current.shapes, manifest=manifest)
+
+    entry = f"experts/{manifest.name}"
+    target = root / entry
+    target.parent.mkdir(exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{manifest.name}."))
+    try:
+        (temporary / manifest.file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, temporary / manifest.file)
+        manifest.write(temporary / MANIFEST_FILE)
+        # The copy is what will be served: check it, not the source, which may have changed meanwhile.
+        load_adapter(temporary / manifest.file, current.shapes, manifest=manifest)
+        os.chmod(temporary, 0o755)
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=".old.")) / "expert"
+        if target.exists():
+            os.rename(target, old)
+        os.rename(temporary, target)
+        shutil.rmtree(old.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    kept = [path for path in current.spec.experts if _name_of(current, path) != manifest.name]
+    position = next((i for i, path in enumerate(current.spec.experts) if path not in kept), len(kept))
+    _rewrite(root, current.spec, (*kept[:position], entry, *kept[position:]))
+    return load_expert_set(root)
+
+
+def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
+    """Takes one expert out of a local set: first out of its file, then off the disk if it lies inside the set."""
+    root = _local_root(folder)
+    current = load_expert_set(root)
+    if name not in current.manifests:
+        raise unknown(name, current.names)
+    _rewrite(root, current.spec, tuple(path for path in current.spec.experts if _name_of(current, path) != name))
+    place = current.places[name].local
+    if place is not None and place.resolve().parent == (root / "experts").resolve():
+        shutil.rmtree(place)
+    return load_expert_set(root)
+
+
+def verify_expert_set(
+    ref: str | os.PathLike[str], *, cache: Path | None = None, storage_options: Mapping[str, Any] | None = None
+) -> tuple[Finding, ...]:
+    """Checks a set from top to bottom: base, manifests, and every adapter's hash, shapes and weights.
+
+    Returns what is wrong, nothing if all is well; raises only if there is no set or its own file is broken.
+    """
+    folder = locate(ref, cache=cache, storage_options=storage_options)
+    spec = read_set_file(folder)
+    findings: list[Finding] = []
+    try:
+        base = resolve_base(spec.base, folder)
+        shapes = shapes_of_base(base, revision=spec.base.revision)
+    except CareEditError as error:
+        return (Finding("base", "base", str(error)),)
+    if shapes.fingerprint != spec.base.fingerprint:
+        text = f"The base has the fingerprint {shapes.fingerprint[:12]}, {spec.base.fingerprint[:12]} is stated."
+        findings.append(Finding("base", "base", text))
+    if spec.base.sha256 is not None and Path(base).is_dir() and (digest := hash_folder(Path(base))) != spec.base.sha256:
+        text = f"The base's files have the hash {digest[:12]}, {spec.base.sha256[:12]} is stated; restore the base."
+        findings.append(Finding("base-hash", "base", text))
+    seen: set[str] = set()
+    for entry in spec.experts:
+        subject, code = entry, "manifest"
+        try:
+            place = folder.child(entry)
+            manifest = ExpertManifest.from_yaml(place.read_text(MANIFEST_FILE), f"{entry}/{MANIFEST_FILE}")
+            subject, code = manifest.name, "adapter"
+            if manifest.name in seen:
+                findings.append(Finding("duplicate", subject, f"Two experts are called {subject!r}; rename one."))
+            seen.add(manifest.name)
+            check_base(manifest, shapes.fingerprint)
+            load_adapter(place.fetch(manifest.file, manifest.sha256), shapes, manifest=manifest)
+        except CareEditError as error:
+            findings.append(Finding(code, subject, str(error)))
+    return tuple(findings)
+
+
+def _local_root(folder: str | os.PathLike[str]) -> Path:
+    root = locate(folder).local
+    if root is None:
+        raise ExpertError(f"{os.fspath(folder)} is not a local folder; change the set locally, then upload it.")
+    return root
+
+
+def _name_of(current: ExpertSet, entry: str) -> str:
+    place = current.folder.child(entry)
+    return next(name for name, known in current.places.items() if known == place)
+
+
+def _rewrite(root: Path, spec: ExpertSetFile, experts: tuple[str, ...]) -> None:
+    spec.model_copy(update={"experts": experts}).write(root / SET_FILE)
