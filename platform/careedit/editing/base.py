@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPipeline, FluxTransformer2DModel
+from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from careedit.editing.base_checks import check_base, settings
+from careedit.editing.base_checks import COMPONENTS, check_base, check_components, settings
 from careedit.errors import ExpertError
 
 MAX_SEQUENCE_LENGTH = 512
@@ -78,22 +80,23 @@ class EditorBase:
 
         Raises `ExpertError` where a component is not what a `FluxFillPipeline` has, or does not fit the others.
         """
-        components: dict[str, Any] = {name: getattr(pipe, name, None) for name in _COMPONENTS}
+        components: dict[str, Any] = {name: getattr(pipe, name, None) for name in COMPONENTS}
         for module in components.values():
             if isinstance(module, torch.nn.Module):
                 if device is not None or dtype is not None:  # diffusers warns about every other .to()
                     module.to(device=device, dtype=dtype)
                 module.eval()
-        weights = next(iter(components["transformer"].parameters()), None) if components["transformer"] else None
+        check_components(components)
         return cls(
             **components,
             max_sequence_length=max_sequence_length,
-            device=torch.device("cpu") if weights is None else weights.device,
-            dtype=torch.float32 if weights is None else weights.dtype,
+            device=components["transformer"].device,
+            dtype=components["transformer"].dtype,
         )
 
 
-_COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+INDEX = "model_index.json"
+"""The file that says which pipeline a folder holds, and of which components."""
 
 
 def load_base(
@@ -118,16 +121,23 @@ def load_base(
             f"There is no base folder {name!r}; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
         )
     try:
-        config = FluxFillPipeline.load_config(name, revision=revision)
+        # The hub's index alone first: another kind of pipeline is refused before gigabytes are fetched.
+        index = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
+        config = json.loads(index.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        what = "holds no readable model_index.json" if folder.is_dir() else "is no folder, and the hub did not give it"
+        what = f"holds no readable {INDEX}" if folder.is_dir() else "is no folder, and the hub did not give it"
         raise ExpertError(f"The base {name!r} {what}; give the folder of a FluxFillPipeline or a hub id.") from error
     found = config.get("_class_name") if isinstance(config, dict) else None
     if found != FluxFillPipeline.__name__:
         raise ExpertError(f"The base {name!r} is a {found}, not a FluxFillPipeline; give a fill-type base.")
+    for component in COMPONENTS:
+        entry = config.get(component)
+        # Nothing else is imported by name: an index must not decide which code runs.
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
+            raise ExpertError(f"The base {name!r} states no {component} from diffusers or transformers in its {INDEX}.")
     try:
         pipe = cast(Any, FluxFillPipeline).from_pretrained(
-            name, revision=revision, torch_dtype=dtype or torch.float32, use_safetensors=True
+            name, revision=revision, dtype=dtype or torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")

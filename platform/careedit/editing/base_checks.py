@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
@@ -12,7 +13,7 @@ from careedit.errors import ExpertError
 if TYPE_CHECKING:
     from careedit.editing.base import EditorBase
 
-_CLASSES: dict[str, type] = {
+COMPONENTS: dict[str, type] = {
     "transformer": FluxTransformer2DModel,
     "vae": AutoencoderKL,
     "text_encoder": CLIPTextModel,
@@ -21,6 +22,7 @@ _CLASSES: dict[str, type] = {
     "tokenizer_2": PreTrainedTokenizerBase,
     "scheduler": FlowMatchEulerDiscreteScheduler,
 }
+"""What a `FluxFillPipeline` is made of."""
 
 _UNSUPPORTED_SCHEDULES = (
     "stochastic_sampling",
@@ -37,14 +39,19 @@ def settings(component: Any) -> Any:
     return component.config
 
 
+def check_components(components: Mapping[str, Any]) -> None:
+    """Raise `ExpertError` for a component of another class."""
+    for name, expected in COMPONENTS.items():
+        if not isinstance(components[name], expected):
+            raise ExpertError(
+                f"The base's {name} is a {type(components[name]).__name__}, but a FluxFillPipeline has a "
+                f"{expected.__name__} there."
+            )
+
+
 def check_base(base: EditorBase) -> None:
     """Raise `ExpertError` for a wrong component, or for two that do not fit."""
-    for name, expected in _CLASSES.items():
-        component = getattr(base, name)
-        if not isinstance(component, expected):
-            raise ExpertError(
-                f"The base's {name} is a {type(component).__name__}, but a FluxFillPipeline has a {expected.__name__} there."
-            )
+    check_components({name: getattr(base, name) for name in COMPONENTS})
     _check_transformer(base)
     _check_text(base)
     for setting in _UNSUPPORTED_SCHEDULES:

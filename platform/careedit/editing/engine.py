@@ -30,7 +30,7 @@ class Engine:
     def __init__(self, base: EditorBase, applier: ExpertApplier, *, cache: EncodingCache | None = None) -> None:
         self.base = base
         self.applier = applier
-        self.cache = cache or EncodingCache()
+        self.cache = EncodingCache() if cache is None else cache
         self.encoder = Encoder(base, self.cache)
         self._schedules: dict[tuple[int, int], Schedule] = {}
         self._positions: dict[tuple[int, int], Tensor] = {}
@@ -100,6 +100,10 @@ class Engine:
         for state in states:
             state.raise_unless_finished()
         return self._panels(states, [state.latents for state in states])
+
+    def cancel(self, state: EditState) -> None:
+        """Stop an edit, as `state.cancel()` does; the next `step` skips it."""
+        state.cancel()
 
     def decode(self, states: Sequence[EditState], latents: Sequence[Tensor]) -> list[Tensor]:
         """Whole canvases, [1, 3, height, width] in about -1..1, of the states' sizes from `latents` ([1, T, 4C] each)."""
