@@ -18,7 +18,7 @@ from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditJob, EditState
 from careedit.errors import CareEditError, ImageError, InputError
 from careedit.experts.base import ExpertApplier
-from careedit.images.canvas import canvas_mask, compose_canvas, crop_target
+from careedit.images import canvas_mask, compose_canvas, crop_target
 
 DEFAULT_GUIDANCE = 30.0
 """`FluxFillPipeline`'s guidance scale for a guidance-distilled base."""

@@ -13,10 +13,8 @@ from PIL import Image, ImageDraw
 
 from careedit.editing import EditJob, EditorBase, EditState, Engine
 from careedit.experts.base import NoExperts
-from careedit.images.canvas import canvas_mask, compose_canvas
+from careedit.images import canvas_mask, compose_canvas
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-
-TOLERANCE = 1e-4
 
 
 def make_base(pipe: FluxFillPipeline) -> EditorBase:
