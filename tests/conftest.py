@@ -14,9 +14,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the layer whose folder it is in."""
     root = Path(__file__).parent
     for item in items:
-        layer = item.path.relative_to(root).parts[0]
-        if layer in LAYERS:
-            item.add_marker(layer)
+        for layer in LAYERS:
+            if item.path.is_relative_to(root / layer):
+                item.add_marker(layer)
 
 
 @pytest.fixture(scope="session")
