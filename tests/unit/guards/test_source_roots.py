@@ -30,6 +30,12 @@ def test_the_standard_librarys_platform_imports_from_the_repository_root() -> No
     assert answer.stdout.strip() == sys.platform.capitalize()
 
 
+def test_the_linter_reports_a_stray_package_in_the_root() -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "platform/__init__.py", "-"]
+    answer = subprocess.run(command, cwd=ROOT, input='"""X."""\n', capture_output=True, text=True, check=False)
+    assert "A005" in answer.stdout
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_that_it_is_typed(package: str) -> None:
     assert (ROOT / package / "__init__.py").is_file()
