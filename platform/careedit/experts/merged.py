@@ -88,7 +88,9 @@ class MergedApplier:
             update = self._loaded[name].modules if name != BASE else {}
             # Until all is done no expert is active, so that a failure on the way is repaired by the next merge.
             self.active = ""
-            with torch.inference_mode(False), torch.no_grad():
+            # Weights that were made in inference mode may be written in it only, others are kept normal tensors.
+            frozen = next(self.transformer.parameters()).is_inference()
+            with torch.inference_mode(frozen), torch.no_grad():
                 for path in self._merged - update.keys():
                     self._weight(path).copy_(self._pristine[path])
                     self._merged.discard(path)

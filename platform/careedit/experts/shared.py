@@ -1,6 +1,6 @@
 """Shared application: many experts beside one base, a batch may mix them row by row.
 
-The adapters are ordinary peft LoRA layers (`inject_adapter_in_model`, `delete_adapter`), and what is computed is peft's
+The adapters are ordinary peft LoRA layers under one `LoraModel`, and what is computed is peft's
 mixed-adapter batch (`LoraLayer._mixed_batch_forward`). peft picks and writes back rows by index in every layer; here the
 batch is ordered by expert once per pass instead, so that in every layer an expert's rows are one contiguous slice that
 two matrix products update in place. A test holds the two against each other.
@@ -14,9 +14,8 @@ from threading import RLock
 from typing import Any, Literal, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, LoraModel
 from peft.tuners.lora.layer import Linear as LoraLinear
-from peft.tuners.tuners_utils import delete_adapter
 from torch import Tensor, nn
 
 from careedit.experts.base import BASE
@@ -75,6 +74,7 @@ class SharedApplier:
         self.library = library
         self._lock = RLock()
         self._route = Route()
+        self._tuner: LoraModel | None = None
         self._width = next(transformer.parameters()).element_size()
         self._pool = LeasePool(
             size=lambda name: library.parameters(name) * self._width,
@@ -133,15 +133,23 @@ class SharedApplier:
 
     def _load(self, name: str) -> None:
         state = self.library.load(name)
+        try:
+            self._inject(name, state)
+        except BaseException:  # above all out of memory: leave no half-loaded adapter behind
+            self._unload(name)
+            raise
+
+    def _inject(self, name: str, state: LoraState) -> None:
         adapter = _peft_name(name)
         with torch.inference_mode(False), torch.no_grad():
-            inject_adapter_in_model(
-                _config(state),
-                self.transformer,
-                adapter_name=adapter,
-                low_cpu_mem_usage=True,
-                state_dict={f"{path}.lora_A.weight": module.down for path, module in state.modules.items()},
-            )
+            config = _config(state)
+            # peft finds the modules by these keys; the weights are set below.
+            found = {f"{path}.lora_A": module.down for path, module in state.modules.items()}
+            if self._tuner is None:
+                self._tuner = LoraModel(self.transformer, config, adapter, True, found)
+            else:
+                self._tuner.peft_config[adapter] = config
+                self._tuner.inject_adapter(self.transformer, adapter, low_cpu_mem_usage=True, state_dict=found)
             for path, module in state.modules.items():
                 layer = cast(RoutedLinear, self.transformer.get_submodule(path))
                 layer.route = self._route
@@ -153,9 +161,8 @@ class SharedApplier:
             self.transformer.eval()
 
     def _unload(self, name: str) -> None:
-        adapter = _peft_name(name)
-        delete_adapter(self.transformer, adapter, "lora_")
-        getattr(self.transformer, "peft_config", {}).pop(adapter, None)
+        if self._tuner is not None and _peft_name(name) in self._tuner.peft_config:
+            self._tuner.delete_adapter(_peft_name(name))
 
     def _known(self, names: Iterable[str]) -> list[str]:
         known = self.library.names

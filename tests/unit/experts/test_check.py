@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from careedit.errors import AdapterError, BaseMismatchError
+from careedit.experts import (
+    BaseReference,
+    BaseShapes,
+    ExpertManifest,
+    LoraState,
+    check_adapter,
+    load_adapter,
+    make_manifest,
+)
+from careedit.experts import check as check_module
+from careedit.experts.check import resolve_inside
+
+Write = Callable[..., Path]
+Keys = Callable[[LoraState], dict[str, Tensor]]
+Q0 = "transformer.transformer_blocks.0.attn.to_q"
+
+
+def describe(path: Path, shapes: BaseShapes, **changes: Any) -> ExpertManifest:
+    fields = {
+        "name": "erase",
+        "competence": "erase",
+        "description": "Removes.",
+        "handles": ("remove",),
+        "base_name": "tiny",
+        "licence": "MIT",
+        "provenance": "Drawn.",
+    }
+    return make_manifest(path, shapes, **(fields | changes))
+
+
+def test_a_good_file_is_read_as_its_manifest_says(adapter: Write, shapes: BaseShapes, lora: Any) -> None:
+    path = adapter(rank=16, alpha=32.0)
+    manifest = describe(path, shapes)
+    assert (manifest.rank, manifest.alpha, manifest.format) == (16, 32.0, "diffusers")
+    assert manifest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    state = load_adapter(path, shapes, manifest=manifest)
+    expected = lora(1, rank=16, alpha=32.0)
+    assert state.modules.keys() == expected.modules.keys()
+    for name, module in state.modules.items():
+        assert module.scale == 2.0
+        assert torch.equal(module.down, expected.modules[name].down)
+        assert torch.equal(module.up, expected.modules[name].up)
+
+
+def test_the_plan_counts_what_is_loaded(adapter: Write, shapes: BaseShapes) -> None:
+    path = adapter()
+    assert check_adapter(path, shapes).parameters == load_adapter(path, shapes).parameters
+
+
+def test_another_base_is_refused_before_the_file_is_opened(tmp_path: Path, shapes: BaseShapes, manifest: Any) -> None:
+    other = manifest(base=BaseReference(name="big base", fingerprint="1" * 64))
+    with pytest.raises(BaseMismatchError, match="does not fit this base: it was made for 'big base'"):
+        load_adapter(tmp_path / "is-not-there.safetensors", shapes, manifest=other)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        (f"{Q0}.lora_A.weight", (8, 96)),
+        (f"{Q0}.lora_B.weight", (96, 8)),
+        ("transformer.x_embedder.lora_A.weight", (8, 999)),
+    ],
+)
+def test_a_wrong_shape_is_refused_before_a_tensor_is_read(
+    adapter: Write, shapes: BaseShapes, monkeypatch: pytest.MonkeyPatch, key: str, shape: tuple[int, ...]
+) -> None:
+    path = adapter(targets=r"x_embedder|transformer_blocks\.0\.attn\.to_q")
+    save_file(load_file(path) | {key: torch.zeros(shape)}, path)
+
+    def read(*_: object) -> None:
+        raise RuntimeError("a tensor was read")
+
+    monkeypatch.setattr(check_module, "load", read)
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(BaseMismatchError, match="does not fit this base"):
+        load_adapter(path, shapes)
+
+
+def test_an_unknown_module_does_not_fit(adapter: Write, shapes: BaseShapes) -> None:
+    path = adapter()
+    tensors = load_file(path)
+    block = "transformer.transformer_blocks.7.attn.to_q"
+    tensors |= {f"{block}.lora_A.weight": torch.zeros(8, 192), f"{block}.lora_B.weight": torch.zeros(192, 8)}
+    save_file(tensors, path)
+    with pytest.raises(BaseMismatchError, match=r"no linear module 'transformer_blocks\.7\.attn\.to_q'"):
+        check_adapter(path, shapes)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 65, 128])
+def test_a_rank_outside_8_to_64_is_refused(adapter: Write, shapes: BaseShapes, rank: int) -> None:
+    with pytest.raises(AdapterError, match=f"has rank {rank}; ranks from 8 to 64"):
+        check_adapter(adapter(rank=rank), shapes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rank": 16}, "has rank 8, its manifest says 16"),
+        ({"alpha": 4.0}, "has alpha 8, its manifest says 4"),
+        ({"sha256": "a" * 64}, "its manifest says aaaaaaaaaaaa"),
+        ({"format": "peft"}, "is a diffusers file, its manifest says peft"),
+    ],
+)
+def test_a_file_that_is_not_as_its_manifest_states_is_refused(
+    adapter: Write, shapes: BaseShapes, change: dict[str, Any], words: str
+) -> None:
+    path = adapter()
+    manifest = describe(path, shapes).model_copy(update=change)
+    with pytest.raises(AdapterError, match=words):
+        load_adapter(path, shapes, manifest=manifest)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(adapter: Write, shapes: BaseShapes, value: float) -> None:
+    path = adapter()
+    tensors = load_file(path)
+    tensors[f"{Q0}.lora_B.weight"][3, 2] = value
+    save_file(tensors, path)
+    with pytest.raises(AdapterError, match="has NaN or infinite weights in"):
+        load_adapter(path, shapes)
+
+
+@pytest.mark.parametrize("name", ["adapter.bin", "adapter.pt", "adapter.ckpt", "adapter.safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_refused_without_being_run(tmp_path: Path, shapes: BaseShapes, name: str, zipped: bool) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "boom",))
+
+    path = tmp_path / name
+    if zipped:
+        torch.save({"bomb": Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(AdapterError, match="safetensors"):
+        load_adapter(path, shapes)
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -5000])
+def test_a_truncated_file_is_refused(adapter: Write, shapes: BaseShapes, keep: int) -> None:
+    path = adapter()
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(AdapterError, match="get it again"):
+        load_adapter(path, shapes)
+
+
+def test_bytes_after_the_tensors_are_refused(adapter: Write, shapes: BaseShapes) -> None:
+    path = adapter()
+    path.write_bytes(path.read_bytes() + b"hidden")
+    with pytest.raises(AdapterError, match="get it again"):
+        load_adapter(path, shapes)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", 4]}}',
+        b'{"a": {"dtype": "I64", "shape": [0], "data_offsets": [0, 0]}}',
+        b'{"__metadata__": 3}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_broken_header_is_refused(tmp_path: Path, shapes: BaseShapes, header: bytes) -> None:
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(AdapterError):
+        load_adapter(path, shapes)
+
+
+def test_a_header_that_claims_terabytes_is_refused(tmp_path: Path, shapes: BaseShapes) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(AdapterError, match="get it again"):
+        load_adapter(path, shapes)
+
+
+def test_a_link_out_of_its_folder_is_refused_and_one_inside_it_is_not(adapter: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "expert"
+    folder.mkdir()
+    (folder / "out.safetensors").symlink_to(adapter())
+    (folder / "real.safetensors").write_bytes(b"")
+    (folder / "in.safetensors").symlink_to(folder / "real.safetensors")
+    with pytest.raises(AdapterError, match="link that leads out of its folder"):
+        resolve_inside(folder, "out.safetensors")
+    assert resolve_inside(folder, "in.safetensors").name == "in.safetensors"
+
+
+@pytest.mark.parametrize("name", ["../adapter.safetensors", "/etc/passwd", "a/../../b", "a\0b", "."])
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AdapterError, match="leads out of its folder"):
+        resolve_inside(tmp_path, name)
+
+
+def test_an_adapter_of_a_base_with_fewer_input_channels_is_padded_with_zeros(
+    shapes: BaseShapes, lora: Any, keys: Keys, tmp_path: Path
+) -> None:
+    state = lora(1, targets="x_embedder")
+    tensors = {f"transformer.{key}": tensor for key, tensor in keys(state).items()}
+    narrow = tensors["transformer.x_embedder.lora_A.weight"][:, :32].contiguous()
+    save_file(tensors | {"transformer.x_embedder.lora_A.weight": narrow}, tmp_path / "a.safetensors")
+    down = load_adapter(tmp_path / "a.safetensors", shapes).modules["x_embedder"].down
+    assert down.shape == (8, 128)
+    assert torch.equal(down[:, :32], narrow)
+    assert not down[:, 32:].any()
