@@ -1,0 +1,27 @@
+"""Routing: which experts an edit uses, and why."""
+
+from careedit.routing.base import BASE, RoutableExpert, Router, build_router, register_router, router_kinds
+from careedit.routing.features import CONDITIONS, Encoder, RouterTokens, RoutingFeatures, features_of
+from careedit.routing.fixed import FixedRouter
+from careedit.routing.rules import RulesRouter
+from careedit.routing.topk import TopK, entropy, softmax, softmax_top_k
+
+__all__ = [
+    "BASE",
+    "CONDITIONS",
+    "Encoder",
+    "FixedRouter",
+    "RoutableExpert",
+    "Router",
+    "RouterTokens",
+    "RoutingFeatures",
+    "RulesRouter",
+    "TopK",
+    "build_router",
+    "entropy",
+    "features_of",
+    "register_router",
+    "router_kinds",
+    "softmax",
+    "softmax_top_k",
+]

@@ -1,0 +1,142 @@
+"""The rules router: conditions and keywords. It reads English, says why, and is the baseline to beat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from careedit.records import Record, RoutingDecision
+from careedit.routing.base import BASE, RoutableExpert, read_options, register_router
+from careedit.routing.evidence import Evidence, kinds_of
+from careedit.routing.features import RoutingFeatures
+from careedit.routing.lexicon import KINDS
+from careedit.routing.topk import entropy, softmax, softmax_top_k
+from careedit.routing.words import normalise
+
+REFERENCE_WEIGHT = 5.0
+"""A reference picture outweighs a verb: only the reference expert has learned to look at one."""
+MASK_WEIGHT = 0.5
+"""A mask says where, hardly what: it tips the scale between experts."""
+MASK_ALONE_WEIGHT = 1.0
+"""With a mask and no known word, filling the marked region is the likeliest wish."""
+KEYWORD_WEIGHT = 2.5
+"""A word that an expert's manifest names of its own."""
+WHOLE_PICTURE = 0.98
+"""A mask over this share of the picture marks nothing in particular."""
+
+_MASK = {"mask", "masked"}
+
+
+class RulesRouter:
+    """Scores each expert by what the words and the conditions say for the edit kinds that it serves.
+
+    An expert serves the kinds that its manifest's `handles` names; a kind that no expert of the set names goes to those
+    whose `competence` it needs by default (`KINDS`). What else stands in `handles`, or as a competence of one's own, is a
+    keyword for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
+    probabilities are a softmax over the experts and the base. Only experts that something speaks for are chosen; where
+    nothing is found, or the kind asked for has no expert, the base is used alone. Of equals, the earlier in the set wins.
+
+    `feasible` is always 1: words alone cannot tell what is in the picture.
+    """
+
+    name = "rules"
+
+    def __init__(self, experts: Sequence[RoutableExpert], *, temperature: float = 1.0) -> None:
+        self._temperature = temperature
+        named = {kind for expert in experts for kind in expert.handles}
+        self._serves: dict[str, frozenset[str]] = {}
+        self._keywords: dict[str, re.Pattern[str] | None] = {}
+        for expert in experts:
+            default = (k for k, needed in KINDS.items() if k not in named and needed == expert.competence)
+            self._serves[expert.name] = frozenset((*default, *(k for k in expert.handles if k in KINDS)))
+            self._keywords[expert.name] = _keywords(expert)
+        self._for_masks = frozenset(expert.name for expert in experts if _MASK & set(expert.handles))
+
+    def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
+        """The experts for one edit and, as the reason, the words and conditions that decided."""
+        kinds = self._kinds(features)
+        text = normalise(features.instruction)
+        scores = {name: self._score(name, kinds, text) for name in self._serves}
+        if _marks(features) and any(evidence.score for evidence in scores.values()):
+            scores |= {name: scores[name].plus_condition(MASK_WEIGHT, "a mask") for name in self._for_masks}
+        unserved = [kind for kind in kinds if not any(kind in serves for serves in self._serves.values())]
+        scores[BASE] = max((kinds[kind] for kind in unserved), key=lambda e: e.score, default=Evidence())
+
+        names = list(scores)
+        best = max(names, key=lambda name: scores[name].score)
+        probabilities = softmax([scores[name].score for name in names], temperature=self._temperature)
+        fitting = [name for name in names if name != BASE and scores[name].score > 0]
+        if scores[best].score == 0 or best == BASE:
+            weights = {BASE: 1.0}
+        else:
+            # Each expert of a mixture costs a transformer evaluation per step: one that nothing speaks for is left out.
+            top = softmax_top_k([scores[name].score for name in fitting], top_k, temperature=self._temperature)
+            weights = {fitting[i]: float(weight) for i, weight in zip(top.chosen, top.weights, strict=True)}
+        return RoutingDecision(
+            weights=weights,
+            probabilities={name: float(p) for name, p in zip(names, probabilities, strict=True)},
+            entropy=entropy(probabilities),
+            router=self.name,
+            reason=_reason(tuple(weights), scores),
+        )
+
+    def _kinds(self, features: RoutingFeatures) -> dict[str, Evidence]:
+        """What words and conditions say for each kind; only what a set can heed, since a style expert can stand in for
+        an identity expert, and any expert where none looks at references."""
+        served = frozenset[str]().union(*self._serves.values())
+        kinds = kinds_of(features.instruction)
+        if not kinds and _marks(features):
+            kinds["replace"] = Evidence().plus_condition(MASK_ALONE_WEIGHT, "a mask")
+        if features.has_reference:
+            evidence = kinds.get("reference", Evidence())
+            kinds["reference"] = evidence.plus_condition(REFERENCE_WEIGHT, "a reference picture")
+        if not features.has_reference or "reference" not in served:
+            kinds.pop("reference", None)
+        if "identity" not in served:
+            kinds.pop("identity", None)
+        return kinds
+
+    def _score(self, name: str, kinds: Mapping[str, Evidence], text: str) -> Evidence:
+        served = (evidence for kind, evidence in kinds.items() if kind in self._serves[name])
+        evidence = max(served, key=lambda e: e.score, default=Evidence())
+        keywords = self._keywords[name]
+        match = keywords.search(text) if keywords else None
+        return evidence.plus(KEYWORD_WEIGHT, (match.start(), f"'{match[0]}'")) if match else evidence
+
+
+def _marks(features: RoutingFeatures) -> bool:
+    return features.has_mask and features.mask_area < WHOLE_PICTURE
+
+
+def _keywords(expert: RoutableExpert) -> re.Pattern[str] | None:
+    """The manifest's own words, whole and with a plural "s"."""
+    known = {*KINDS, *KINDS.values(), *_MASK}
+    words = [normalise(word.replace("_", " ")) for word in (expert.competence, *expert.handles) if word not in known]
+    words = [re.escape(word) for word in dict.fromkeys(words) if word]
+    return re.compile(rf"\b(?:{'|'.join(words)})s?\b") if words else None
+
+
+def _reason(chosen: tuple[str, ...], scores: Mapping[str, Evidence]) -> str:
+    first, *others = chosen
+    words = scores[first].words()
+    if first != BASE:
+        beside = "".join(f", with {name} beside it for {scores[name].words()}" for name in others)
+        return f"{words}: the {first} expert{beside}."
+    if words:
+        return f"{words}: no expert of this set is for that, so the base alone."
+    return "No rule knows a word of this instruction, and no condition speaks for an expert: the base alone."
+
+
+class RulesOptions(Record):
+    """Options of the rules router in an expert set's file."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Divides the scores before the softmax: above 1 makes probabilities and mixtures more even."""
+
+
+@register_router("rules")
+def _build(experts: Sequence[RoutableExpert], options: Mapping[str, Any]) -> RulesRouter:
+    return RulesRouter(experts, temperature=read_options("rules", RulesOptions, options).temperature)
