@@ -16,11 +16,13 @@ from scipy import ndimage
 Array = NDArray[np.float64]
 
 _WORDS = 16
-_ROUNDS = 4
-_SWEEPS = 12
+_ROUNDS = 3
+_SWEEPS = 10
 _SMOOTHNESS = 1.6
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _MAX_EVIDENCE = 5.0
+_EXCESS = 2.0  # a colour is the object's if the mask has it this much more often than its background would
+_MIN_OBJECT = 0.04  # smallest share of the mask that an object may fill
 _MIN_CONTRAST = 6.0  # mean colour step across the object's edge, in units of CIELAB
 _MIN_CONTRAST_RATIO = 1.8  # the same, over the mean step elsewhere
 
@@ -48,6 +50,8 @@ def segment(region: Region) -> Array | None:
         return None
     background = _model(words, outside.astype(np.float64))
     obj = _unmixed(_model(words, region.coarse.astype(np.float64)), background)
+    if obj is None:
+        return None
     weights = _edge_weights(colours)
     prior = np.where(region.coarse, 0.25, -0.25 - 2.0 * region.distance / region.reach)
     probability = np.zeros(region.coarse.shape)
@@ -79,19 +83,24 @@ def _flattened(colours: Array, region: Region) -> Array:
     chosen = region.distance > region.reach / 2
     if chosen.sum() < 24:
         chosen = ~region.coarse
-    design, values = terms[chosen], colours[chosen]
-    trust = np.ones(len(values))
-    solution = np.zeros((6, 3))
-    for _ in range(6):  # iteratively reweighted, so that other objects nearby do not bend the fit
-        root = np.sqrt(trust)[:, None]
-        solution = np.linalg.lstsq(design * root, values * root, rcond=None)[0]
-        error = np.linalg.norm(values - design @ solution, axis=-1)
-        scale = max(2.0, float(np.median(error)))
-        trust = 1 / (1 + (error / scale) ** 2) ** 2
-    residual = np.median(error)
-    spread = np.median(np.linalg.norm(values - np.median(values, axis=0), axis=-1))
+    every = max(1, int(chosen.sum()) // 4096)
+    design, values = terms[chosen][::every], colours[chosen][::every]
+    solution, error = _robust_fit(design, values)
+    _, error_if_plain = _robust_fit(design[:, :1], values)
     # Only a background that the quadratic explains is flattened; on stripes and in photos it would only add colours.
-    return colours - terms @ solution if residual < 4 and residual < 0.7 * spread else colours
+    explained = np.minimum(error, 40).mean() < 0.8 * np.minimum(error_if_plain, 40).mean()
+    return colours - terms @ solution if explained and np.median(error) < 15 else colours
+
+
+def _robust_fit(design: Array, values: Array) -> tuple[Array, Array]:
+    """Coefficients of a least-squares fit that other objects nearby do not bend, and each pixel's error."""
+    trust = np.ones(len(values))
+    for _ in range(6):
+        root = np.sqrt(trust)[:, None]
+        solution = np.asarray(np.linalg.lstsq(design * root, values * root, rcond=None)[0], np.float64)
+        error = np.asarray(np.linalg.norm(values - design @ solution, axis=-1), np.float64)
+        trust = 1 / (1 + (error / max(2.0, float(np.median(error)))) ** 2) ** 2
+    return solution, error
 
 
 def _vocabulary(colours: Array) -> Array | None:
@@ -130,44 +139,48 @@ def _model(words: Array, weight: Array) -> Array:
     return np.asarray((mass + 0.5) / (mass.sum() + 0.5 * len(mass)))
 
 
-def _unmixed(mask: Array, background: Array) -> Array:
-    """The object's colours, given those of a mask that also holds some background.
+def _unmixed(mask: Array, background: Array) -> Array | None:
+    """The object's colours, given those of a mask that also holds some background; None if it holds nothing else.
 
     A box drawn too large is mostly background, so its own colours would call the background an object. The share of
     background in the mask is the median, over background, of how much of each background colour the mask holds.
     """
     ratio = mask / background
     order = np.argsort(ratio)
-    middle = np.searchsorted(np.cumsum(background[order]), 0.5)
+    middle = int(np.searchsorted(np.cumsum(background[order]), 0.5))
     share = min(1.0, float(ratio[order][min(middle, len(order) - 1)]))
-    rest = np.maximum(mask - 1.2 * share * background, 1e-3)
-    return np.asarray(rest / rest.sum())
+    own = np.where(ratio > _EXCESS * share, mask - share * background, 0)
+    if own.sum() < _MIN_OBJECT:
+        return None
+    return np.asarray((own + 1e-3) / (own + 1e-3).sum())
 
 
 def _edge_weights(colours: Array) -> list[Array]:
     """Coupling of each pixel with its neighbour in each of four directions, weak across a colour step."""
-    squares = [((colours - _shifted(colours, *step)) ** 2).sum(axis=-1) for step in _NEIGHBOURS]
+    padded = np.pad(colours, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    squares = [((colours - _shifted(padded, *step)) ** 2).sum(axis=-1) for step in _NEIGHBOURS]
     typical = max(20.0, float(2 * np.mean(squares)))
     return [np.exp(-square / typical) / np.hypot(*step) for square, step in zip(squares, _NEIGHBOURS, strict=True)]
 
 
-def _shifted(values: NDArray[Any], down: int, right: int) -> NDArray[Any]:
-    """`values` at (row + down, column + right), the border repeated."""
-    rows = np.clip(np.arange(values.shape[0]) + down, 0, values.shape[0] - 1)
-    columns = np.clip(np.arange(values.shape[1]) + right, 0, values.shape[1] - 1)
-    return values[rows[:, None], columns]
+def _shifted(padded: NDArray[Any], down: int, right: int) -> NDArray[Any]:
+    """A view of an array that was padded by one pixel, moved so that (row, column) shows (row + down, column + right)."""
+    height, width = padded.shape[0] - 2, padded.shape[1] - 2
+    return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def _smoothed(unary: Array, weights: list[Array], region: Region) -> Array:
     """Mean-field probability under `unary` (log odds) and the contrast-sensitive coupling."""
-    forbidden = region.distance > region.reach
-    logits = np.where(forbidden, -30.0, unary)
-    spin = np.tanh(logits / 2)
+    half = np.where(region.distance > region.reach, -15.0, unary / 2)
+    couplings = [0.5 * _SMOOTHNESS * weight for weight in weights]
+    spin = np.tanh(half)
     for _ in range(_SWEEPS):
-        pull = np.zeros_like(spin)
-        for (down, right), weight in zip(_NEIGHBOURS, weights, strict=True):
-            pull += weight * _shifted(spin, down, right) + _shifted(weight * spin, -down, -right)
-        spin = 0.5 * spin + 0.5 * np.tanh((logits + _SMOOTHNESS * pull) / 2)
+        padded = np.pad(spin, 1, mode="edge")
+        field = half.copy()
+        for step, coupling in zip(_NEIGHBOURS, couplings, strict=True):
+            field += coupling * _shifted(padded, *step)
+            field += _shifted(np.pad(coupling * spin, 1), -step[0], -step[1])
+        spin = 0.5 * spin + 0.5 * np.tanh(field)
     return np.asarray((1 + spin) / 2)
 
 
@@ -176,12 +189,16 @@ def _stands_out(found: NDArray[np.bool_], colours: Array) -> bool:
     if found.all():
         return False
     cut, uncut = [], []
-    # Two pixels apart, since an anti-aliased edge takes one pixel to turn.
     near = ndimage.binary_dilation(found, iterations=max(3, round(0.1 * np.sqrt(found.sum()))))
-    for down, right in ((0, 2), (2, 0)):
-        step = np.linalg.norm(colours - _shifted(colours, down, right), axis=-1)
-        crossing = found != _shifted(found, down, right)
+    for axis in (0, 1):
+        # Two pixels apart, since an anti-aliased edge takes one pixel to turn.
+        one, two = (slice(None),) * axis + (slice(None, -2),), (slice(None),) * axis + (slice(2, None),)
+        step = np.linalg.norm(colours[one] - colours[two], axis=-1)
+        crossing = found[one] != found[two]
         cut.append(step[crossing])
-        uncut.append(step[near & ~crossing])
-    contrast, ordinary = np.concatenate(cut).mean(), np.concatenate(uncut).mean()
-    return bool(contrast >= _MIN_CONTRAST and contrast >= _MIN_CONTRAST_RATIO * ordinary)
+        uncut.append(step[near[one] & ~crossing])
+    edge, rest = np.concatenate(cut), np.concatenate(uncut)
+    if not edge.size:
+        return False
+    ordinary = rest.mean() if rest.size else 0.0
+    return bool(edge.mean() >= max(_MIN_CONTRAST, _MIN_CONTRAST_RATIO * ordinary))
