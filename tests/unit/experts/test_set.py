@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from careedit.errors import AdapterError, BaseMismatchError, ExpertError, ManifestError, UnknownExpertError
+from careedit.experts import (
+    BaseReference,
+    BaseShapes,
+    ExpertManifest,
+    ExpertSet,
+    SharedApplier,
+    add_expert,
+    create_expert_set,
+    hash_folder,
+    load_expert_set,
+    make_manifest,
+    remove_expert,
+    verify_expert_set,
+)
+from careedit.experts import edit_set as edit_set_module
+from careedit.experts import set as set_module
+
+Write = Callable[..., Path]
+Add = Callable[..., ExpertSet]
+
+GOLDEN = """\
+format_version: 1
+name: drawn
+version: '1.0'
+description: null
+base:
+  path: ./base
+  revision: null
+  max_sequence_length: 24
+  fingerprint: {fingerprint}
+  sha256: null
+panel:
+  size: 64
+  fit: letterbox
+  multiple: 16
+defaults:
+  steps: 8
+  guidance: null
+  top_k: 1
+router:
+  kind: rules
+  options: {{}}
+application: merged
+experts:
+- experts/erase
+"""
+
+
+@pytest.fixture
+def describe(adapter: Write, shapes: BaseShapes) -> Callable[..., tuple[ExpertManifest, Path]]:
+    def make(name: str, seed: int = 1, **options: Any) -> tuple[ExpertManifest, Path]:
+        path = adapter(name, seed, **options)
+        manifest = make_manifest(
+            path,
+            shapes,
+            name=name,
+            competence=name,
+            description=f"Does {name}.",
+            handles=("remove",),
+            base_name="tiny",
+            licence="MIT",
+            provenance="Drawn at random.",
+        )
+        return manifest, path
+
+    return make
+
+
+@pytest.fixture
+def add(set_folder: Path, describe: Any) -> Add:
+    def put(name: str, seed: int = 1, **options: Any) -> ExpertSet:
+        return add_expert(set_folder, *describe(name, seed), **options)
+
+    return put
+
+
+def edit_yaml(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    data = yaml.safe_load((folder / "expert_set.yaml").read_text())
+    change(data)
+    (folder / "expert_set.yaml").write_text(yaml.safe_dump(data))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_written_format_is_the_golden_one(add: Add, set_folder: Path, shapes: BaseShapes) -> None:
+    add("erase")
+    assert (set_folder / "expert_set.yaml").read_text() == GOLDEN.format(fingerprint=shapes.fingerprint)
+    assert sorted(tree(set_folder / "experts")) == ["erase/erase.safetensors", "erase/expert.yaml"]
+
+
+def test_an_added_expert_is_loaded_from_the_set(add: Add, set_folder: Path, lora: Any) -> None:
+    add("erase", 1)
+    add("style", 2)
+    expert_set = load_expert_set(set_folder)
+    assert expert_set.names == ("erase", "style")
+    assert expert_set.parameters("style") == lora(2).parameters
+    loaded = expert_set.load("style")
+    assert all(torch.equal(module.up, lora(2).modules[name].up) for name, module in loaded.modules.items())
+    assert verify_expert_set(set_folder) == ()
+    with pytest.raises(UnknownExpertError, match="the experts are erase, style and 'base'"):
+        expert_set.load("blur")
+
+
+def test_a_set_serves_an_applier(add: Add, set_folder: Path, transformer: Any, inputs: Any) -> None:
+    add("erase", 1)
+    applier = SharedApplier(transformer, load_expert_set(set_folder))
+    output = applier.velocity(["erase", "base"], inputs(2))
+    assert output.shape == (2, 32, 32)
+    assert applier.resident == ("erase",)
+
+
+def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
+    add: Add, set_folder: Path, tmp_path: Path
+) -> None:
+    add("erase", 1)
+    before = add("style", 2).sha256
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(set_folder, moved)
+
+    def irrelevant(data: dict[str, Any]) -> None:
+        data |= {"name": "renamed", "version": "7", "description": "x", "application": "shared"}
+        data["base"]["path"] = str(set_folder / "base")
+        data["experts"] = [str(moved / "experts/style"), "experts/erase"]
+
+    edit_yaml(moved, irrelevant)
+    assert load_expert_set(moved).sha256 == before
+
+    seen = {before}
+    changes: list[Callable[[dict[str, Any]], Any]] = [
+        lambda data: data["defaults"].update(steps=9),
+        lambda data: data["defaults"].update(top_k=2),
+        lambda data: data["router"].update(kind="fixed"),
+        lambda data: data["router"].update(options={"expert": "erase"}),
+        lambda data: data["panel"].update(size=96),
+        lambda data: data["base"].update(max_sequence_length=32),
+        lambda data: data["base"].update(sha256="0" * 64),
+        lambda data: data["experts"].pop(),
+    ]
+    for change in changes:
+        edit_yaml(moved, change)
+        seen.add(load_expert_set(moved).sha256)
+    assert len(seen) == 1 + len(changes)
+
+
+def test_other_weights_under_the_same_name_change_the_hash(add: Add) -> None:
+    first = add("erase", 1).sha256
+    assert add("erase", 2, replace=True).sha256 != first
+    assert add("erase", 1, replace=True).sha256 == first
+
+
+def test_a_hub_id_counts_into_the_hash_but_a_local_path_does_not(set_folder: Path) -> None:
+    hashes = []
+    for path in ("./base", "black-forest-labs/FLUX.1-Fill-dev", "somebody/flux-fill-tuned"):
+        edit_yaml(set_folder, lambda data, path=path: data["base"].update(path=path))  # type: ignore[misc]
+        hashes.append(load_expert_set(set_folder).sha256)
+    assert len(set(hashes)) == 3
+    assert load_expert_set(set_folder).base_path == "somebody/flux-fill-tuned"
+
+
+def test_reading_a_set_reads_no_weights(add: Add, set_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add("erase")
+
+    def read(*_: object, **__: object) -> None:
+        raise RuntimeError("weights were read")
+
+    monkeypatch.setattr(set_module, "load_adapter", read)
+    monkeypatch.setattr(set_module, "check_adapter", read)
+    assert len(load_expert_set(set_folder).sha256) == 64
+
+
+def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folder: Path) -> None:
+    add("erase", 1)
+    add("style", 2)
+    before = tree(set_folder)
+    with pytest.raises(ExpertError, match="has an expert 'erase' already"):
+        add("erase", 3)
+    assert tree(set_folder) == before
+    assert add("erase", 3, replace=True).names == ("erase", "style")
+    assert sorted(path.name for path in (set_folder / "experts").iterdir()) == ["erase", "style"]
+
+
+@pytest.mark.parametrize("flaw", ["hash", "nan", "base", "truncated"])
+def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
+    set_folder: Path, describe: Any, flaw: str, add: Add
+) -> None:
+    add("style", 2)
+    manifest, path = describe("erase")
+    if flaw == "hash":
+        manifest = manifest.model_copy(update={"sha256": "a" * 64})
+    elif flaw == "nan":
+        tensors = load_file(path)
+        next(iter(tensors.values()))[0, 0] = torch.nan
+        save_file(tensors, path)
+    elif flaw == "base":
+        manifest = manifest.model_copy(update={"base": BaseReference(name="other", fingerprint="b" * 64)})
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    before = tree(set_folder)
+    with pytest.raises((AdapterError, BaseMismatchError)):
+        add_expert(set_folder, manifest, path)
+    assert tree(set_folder) == before
+
+
+def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(
+    set_folder: Path, describe: Any, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = add("style", 2).sha256
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edit_set_module, "_rewrite", crash)
+        with pytest.raises(KeyboardInterrupt):
+            add_expert(set_folder, *describe("erase"))
+    assert load_expert_set(set_folder).sha256 == before
+    assert add("erase", 1).names == ("style", "erase")
+
+
+def test_a_removed_expert_is_gone_from_file_and_disk(add: Add, set_folder: Path) -> None:
+    empty = load_expert_set(set_folder).sha256
+    add("erase", 1)
+    assert remove_expert(set_folder, "erase").sha256 == empty
+    assert list((set_folder / "experts").iterdir()) == []
+    with pytest.raises(UnknownExpertError):
+        remove_expert(set_folder, "erase")
+
+
+def test_removing_an_expert_that_lies_elsewhere_leaves_its_folder(add: Add, set_folder: Path, tmp_path: Path) -> None:
+    add("erase", 1)
+    shutil.move(set_folder / "experts" / "erase", tmp_path / "erase")
+    edit_yaml(set_folder, lambda data: data.update(experts=[str(tmp_path / "erase")]))
+    assert load_expert_set(set_folder).names == ("erase",)
+    remove_expert(set_folder, "erase")
+    assert (tmp_path / "erase" / "expert.yaml").is_file()
+
+
+@pytest.mark.parametrize("entry", ["../outside", "experts/../../outside", "a\\b", ""])
+def test_an_entry_that_leads_out_of_the_set_is_refused(set_folder: Path, entry: str) -> None:
+    edit_yaml(set_folder, lambda data: data.update(experts=[entry]))
+    with pytest.raises(ExpertError):
+        load_expert_set(set_folder)
+
+
+def test_an_expert_folder_that_is_a_link_out_of_its_folder_is_refused(
+    add: Add, set_folder: Path, tmp_path: Path
+) -> None:
+    add("erase")
+    weights = set_folder / "experts" / "erase" / "erase.safetensors"
+    shutil.move(weights, tmp_path / "secret.safetensors")
+    weights.symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(AdapterError, match="link that leads out"):
+        load_expert_set(set_folder).load("erase")
+    assert [finding.code for finding in verify_expert_set(set_folder)] == ["adapter"]
+
+
+def test_an_expert_of_another_base_is_refused_when_the_set_is_read(add: Add, set_folder: Path) -> None:
+    add("erase")
+    path = set_folder / "experts" / "erase" / "expert.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(load_expert_set(set_folder).spec.base.fingerprint, "c" * 64))
+    with pytest.raises(BaseMismatchError, match="does not fit this base"):
+        load_expert_set(set_folder)
+
+
+def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path) -> None:
+    for seed, name in enumerate(["good", "flipped", "gone", "broken"]):
+        add(name, seed)
+    experts = set_folder / "experts"
+    data = bytearray((experts / "flipped" / "flipped.safetensors").read_bytes())
+    data[-1] ^= 1
+    (experts / "flipped" / "flipped.safetensors").write_bytes(data)
+    (experts / "gone" / "gone.safetensors").unlink()
+    (experts / "broken" / "expert.yaml").write_text("rank: 8\n")
+    edit_yaml(set_folder, lambda content: content["base"].update(sha256="d" * 64))
+    found = {(finding.code, finding.subject): finding.message for finding in verify_expert_set(set_folder)}
+    assert found.keys() == {
+        ("base-hash", "base"),
+        ("adapter", "flipped"),
+        ("adapter", "gone"),
+        ("manifest", "experts/broken"),
+    }
+    assert "has the hash" in found["adapter", "flipped"]
+    assert "There is no file" in found["adapter", "gone"]
+
+
+def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) -> None:
+    add("erase")
+    digest = hash_folder(set_folder / "base")
+    edit_yaml(set_folder, lambda content: content["base"].update(sha256=digest))
+    assert verify_expert_set(set_folder) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.update(colour="red"), "there is no field 'colour'"),
+        (lambda data: data["base"].update(fingerprint="xyz"), "'base.fingerprint'"),
+        (lambda data: data["defaults"].update(steps=0), "'defaults.steps'"),
+        (lambda data: data["panel"].update(fit="crop"), "'panel.fit'"),
+        (lambda data: data.update(experts=["a", "a"]), "lists an expert twice"),
+        (lambda data: data.update(format_version=2), "'format_version'"),
+        (lambda data: data.pop("panel"), "the field 'panel' is missing"),
+    ],
+)
+def test_a_flawed_set_file_is_refused_by_field(set_folder: Path, change: Any, words: str) -> None:
+    edit_yaml(set_folder, change)
+    with pytest.raises(ManifestError, match=words):
+        load_expert_set(set_folder)
+
+
+def test_a_base_of_another_shape_than_stated_is_refused(set_folder: Path) -> None:
+    config = set_folder / "base" / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"num_layers": 2', '"num_layers": 3'))
+    with pytest.raises(ManifestError, match="has the fingerprint"):
+        _ = load_expert_set(set_folder).shapes
+    assert [finding.code for finding in verify_expert_set(set_folder)] == ["base"]
+
+
+def test_a_folder_without_a_set_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ExpertError, match="There is no expert set at"):
+        load_expert_set(tmp_path)
+
+
+def test_a_set_is_not_started_where_one_is(set_folder: Path) -> None:
+    with pytest.raises(ExpertError, match="already"):
+        create_expert_set(set_folder, load_expert_set(set_folder).spec)
+
+
+def test_a_name_of_the_package_finds_the_set_that_is_shipped(
+    add: Add, set_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add("erase")
+    package = tmp_path / "shipped_sets"
+    shutil.copytree(set_folder, package / "weights")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(set_module, "SHIPPED", {"drawn": ("shipped_sets", "weights")})
+    monkeypatch.chdir(tmp_path)
+    assert load_expert_set("drawn").names == ("erase",)
