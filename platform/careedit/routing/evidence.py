@@ -69,6 +69,7 @@ def kinds_of(instruction: str) -> dict[str, Evidence]:
         match = rule.pattern.search(text)
         if match is not None:
             kinds[rule.kind] = kinds.get(rule.kind, Evidence()).plus(rule.weight, (match.start(), quote(match)))
-    if kept.score and "style" in kinds:
+    strongest = max(kinds, key=lambda kind: kinds[kind].score, default=None)
+    if kept.score and strongest == "style":
         kinds["identity"] = kinds["style"].plus(IDENTITY_BONUS, *kept.found)
     return kinds
