@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from careedit.routing.lexicon import ALL_BUT, GENERIC, PROTECTING, RULES
+from careedit.routing.lexicon import RULES
+from careedit.routing.protecting import ALL_BUT, GENERIC, PROTECTING
 from careedit.routing.words import PAUSE, normalise
 
 IDENTITY_BONUS = 2.0
@@ -54,7 +55,8 @@ def without_protected(text: str) -> tuple[str, Evidence]:
     kept = Evidence()
     for pattern, substitute in ((ALL_BUT, "everything"), *((pattern, PAUSE) for pattern in PROTECTING)):
         while (match := pattern.search(text)) is not None:
-            clause = match[0][match.end(1) - match.start() :]
+            # "everything" in front of "but" names no object; anywhere else it does.
+            clause = text[match.end(1) : match.end()] if pattern is ALL_BUT else match[0]
             if GENERIC.search(clause) is None:
                 kept = kept.plus(1.0, (match.start(), quote(match)))
             text = f"{text[: match.start()]}{substitute}{text[match.end() :]}"

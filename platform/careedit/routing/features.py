@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,7 +68,7 @@ class RoutingFeatures:
     """Share of the picture that the mask frees, 0 to 1; 0 without a mask."""
     mask_bbox: Box | None = None
     """The box around what the mask frees; None without a mask."""
-    turn: int = field(default=0)
+    turn: int = 0
     """Index of this turn in a multi-turn edit, 0 for the first."""
 
     @cached_property

@@ -15,9 +15,9 @@ from careedit.routing.features import RoutingFeatures
 class FixedRouter:
     """Always answers with one expert, or with one mixture, whatever the edit.
 
-    `choice` is a name (`BASE`: no expert) or a weight per name, positive and summing to 1. `top_k` does not cut a mixture
-    that was asked for. There are no probabilities, and `feasible` is 1: the instruction is not looked at. Raises
-    `UnknownExpertError` for an expert that `experts` lacks and `InputError` for unusable weights.
+    `choice` is a name (`BASE`: no expert) or a weight per name, positive and summing to 1. `top_k` does not cut a
+    mixture that was asked for. There are no probabilities, and `feasible` is 1: the instruction is not looked at.
+    Raises `UnknownExpertError` for an expert that `experts` lacks and `InputError` for unusable weights.
     """
 
     name = "fixed"

@@ -34,10 +34,11 @@ class RulesRouter:
     """Scores each expert by what the words and the conditions say for the edit kinds that it serves.
 
     An expert serves the kinds that its manifest's `handles` names; a kind that no expert of the set names goes to those
-    whose `competence` it needs by default (`KINDS`). What else stands in `handles`, or as a competence of one's own, is a
-    keyword for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
+    whose `competence` it needs by default (`KINDS`). What else stands in `handles`, or as a competence of one's own, is
+    a keyword for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
     probabilities are a softmax over the experts and the base. Only experts that something speaks for are chosen; where
-    nothing is found, or the kind asked for has no expert, the base is used alone. Of equals, the earlier in the set wins.
+    nothing is found, or the kind asked for has no expert, the base is used alone. Of equals, the earlier in the set
+    wins. The same features give the same decision, always.
 
     `feasible` is always 1: words alone cannot tell what is in the picture.
     """

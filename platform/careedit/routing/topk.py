@@ -1,8 +1,8 @@
 """From logits to a mixture: softmax over all experts *before* the best k are taken.
 
-The other order, as in ICEdit's released router (River-Zhang/ICEdit, icedit/peft/tuners/lora/layer.py: top-k, then softmax
-over the k kept logits), makes the weight of a single expert 1 whatever its logit, so a top-1 router gets no gradient and
-cannot learn. Here the probabilities come first; they are what a loss, a calibration and a report see.
+The other order, as in ICEdit's released router (River-Zhang/ICEdit, icedit/peft/tuners/lora/layer.py: top-k, then
+softmax over the k kept logits), makes the weight of a single expert 1 whatever its logit, so a top-1 router gets no
+gradient and cannot learn. Here the probabilities come first; they are what a loss, a calibration and a report see.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TopK:
     probabilities: FloatArray
     """Softmax over all experts, [n], summing to 1."""
     chosen: tuple[int, ...]
-    """Indices of the k most probable, best first; of equals the earlier. None has probability 0, so there may be fewer."""
+    """Indices of the k most probable, best first, of equals the earlier; fewer where others have probability 0."""
     weights: FloatArray
     """The chosen ones' probabilities, renormalised to sum to 1, [len(chosen)]: the mixing weights."""
 
