@@ -91,8 +91,7 @@ def _open(source: Any, name: str, limits: Limits) -> Image.Image:
     """The picture with all its pixels decoded, in its own mode."""
     if isinstance(source, Image.Image):
         limits.check_size(*source.size, name)
-        frames = getattr(source, "n_frames", 1) if source.format != "MPO" else 1
-        return _load(source, frames, name)
+        return _load(source, source.format != "MPO", name)
     if isinstance(source, str | os.PathLike):
         data = _read(Path(os.fsdecode(os.fspath(source))), name, limits)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -111,7 +110,7 @@ def _open(source: Any, name: str, limits: Limits) -> Image.Image:
         limits.check_size(*picture.size, name)
     except (*_DAMAGE, DamagedHeaderError):
         raise _damaged(name, kind) from None
-    return _load(picture, getattr(picture, "n_frames", 1) if header.animated else 1, name)
+    return _load(picture, header.animated, name)
 
 
 def _read(path: Path, name: str, limits: Limits) -> bytes:
@@ -132,15 +131,17 @@ def _read(path: Path, name: str, limits: Limits) -> bytes:
     return data
 
 
-def _load(picture: Image.Image, frames: int, name: str) -> Image.Image:
-    if frames > 1:
-        raise ImageError(f"{name} is animated ({frames} frames); give a still picture.")
+def _load(picture: Image.Image, may_be_animated: bool, name: str) -> Image.Image:
     try:
-        picture.load()
+        frames = getattr(picture, "n_frames", 1) if may_be_animated else 1
+        if frames == 1:
+            picture.load()
     except MemoryError:
         raise ImageError(f"{name} does not fit into memory; make it smaller.") from None
     except _DAMAGE:
         raise _damaged(name, picture.format or "picture") from None
+    if frames > 1:
+        raise ImageError(f"{name} is animated ({frames} frames); give a still picture.")
     return picture
 
 
@@ -149,4 +150,4 @@ def _damaged(name: str, kind: str) -> ImageError:
 
 
 def _article(noun: str) -> str:
-    return "an" if noun[0] in "AEHIO" and noun not in ("HEIC", "HEIF") else "a"
+    return "an" if noun in ("AVIF", "HTML", "ICO", "MP4", "OpenEXR", "SVG") else "a"

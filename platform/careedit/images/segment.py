@@ -23,6 +23,7 @@ _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _MAX_EVIDENCE = 5.0
 _EXCESS = 2.0  # a colour is the object's if the mask has it this much more often than its background would
 _MIN_OBJECT = 0.04  # smallest share of the mask that an object may fill
+_MIN_SURROUNDINGS = 0.1  # as a share of the mask's area
 _MIN_CONTRAST = 6.0  # mean colour step across the object's edge, in units of CIELAB
 _MIN_CONTRAST_RATIO = 1.8  # the same, over the mean step elsewhere
 
@@ -45,10 +46,9 @@ def segment(region: Region) -> Array | None:
     """Probability per pixel of belonging to the object, [H, W]; None if no object stands out."""
     colours = _flattened(_lab(region.pixels), region)
     words = _vocabulary(colours)
-    outside = region.distance > region.reach / 2
-    if words is None or not outside.any():
+    if words is None:
         return None
-    background = _model(words, outside.astype(np.float64))
+    background = _model(words, _surroundings(region).astype(np.float64))
     obj = _unmixed(_model(words, region.coarse.astype(np.float64)), background)
     if obj is None:
         return None
@@ -75,14 +75,21 @@ def _lab(pixels: NDArray[np.uint8]) -> Array:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
+def _surroundings(region: Region) -> NDArray[np.bool_]:
+    """Pixels that are taken to be background at first: far enough out for an object that the mask cuts off.
+
+    Where the mask nearly fills the picture, nothing is that far and whatever is unmarked must do.
+    """
+    far = region.distance > region.reach / 2
+    return far if far.sum() >= _MIN_SURROUNDINGS * region.coarse.sum() else ~region.coarse
+
+
 def _flattened(colours: Array, region: Region) -> Array:
     """`colours` less a smooth background (a quadratic fitted to the surroundings), so that a gradient becomes plain."""
     height, width = region.coarse.shape
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-    chosen = region.distance > region.reach / 2
-    if chosen.sum() < 24:
-        chosen = ~region.coarse
+    chosen = _surroundings(region)
     every = max(1, int(chosen.sum()) // 4096)
     design, values = terms[chosen][::every], colours[chosen][::every]
     solution, error = _robust_fit(design, values)
