@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from careedit.errors import AdapterError
+from careedit.errors import AdapterError, ManifestError
 from careedit.experts.check import check_adapter, hash_file, load_adapter
 from careedit.experts.fingerprint import BaseShapes
 from careedit.experts.formats import METADATA_KEY
 from careedit.experts.manifest import BaseReference, ExpertManifest
-from careedit.experts.yamlfile import write_atomic
+from careedit.experts.yamlfile import flaw_sentence, write_atomic
 
 DEFAULT_TARGETS = (
     r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
@@ -86,20 +87,23 @@ def make_manifest(
     if plan.layout == "peft" and alpha is None:
         alpha = _peft_alpha(path.parent / "adapter_config.json", path)
     state = load_adapter(path, shapes, alpha=alpha)
-    return ExpertManifest(
-        name=name,
-        competence=competence,
-        description=description,
-        handles=handles,
-        file=path.name,
-        sha256=hash_file(path),
-        rank=state.rank,
-        alpha=state.alpha,
-        format=plan.layout,
-        base=BaseReference(name=base_name, fingerprint=shapes.fingerprint),
-        licence=licence,
-        provenance=provenance,
-    )
+    try:
+        return ExpertManifest(
+            name=name,
+            competence=competence,
+            description=description,
+            handles=handles,
+            file=path.name,
+            sha256=hash_file(path),
+            rank=state.rank,
+            alpha=state.alpha,
+            format=plan.layout,
+            base=BaseReference(name=base_name, fingerprint=shapes.fingerprint),
+            licence=licence,
+            provenance=provenance,
+        )
+    except ValidationError as error:
+        raise ManifestError(f"The manifest of {path.name}: {flaw_sentence(error, 'it')}") from error
 
 
 def _peft_alpha(config: Path, adapter: Path) -> float | None:

@@ -37,7 +37,7 @@ class YamlRecord(BaseModel):
             # Through JSON, because strict validation takes a list for a tuple only from JSON.
             return cls.model_validate_json(json.dumps(data, allow_nan=False))
         except ValidationError as error:
-            raise ManifestError(f"{where}: {_sentence(error, cls)}") from error
+            raise ManifestError(f"{where}: {flaw_sentence(error, cls.__name__)}") from error
         except (TypeError, ValueError) as error:
             raise ManifestError(f"{where} holds a value that no field takes: {error}.") from error
 
@@ -86,10 +86,10 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _sentence(error: ValidationError, cls: type[BaseModel]) -> str:
+def flaw_sentence(error: ValidationError, what: str) -> str:
     """The first flaw of a validation report, as one sentence."""
     flaw = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in flaw["loc"]) or cls.__name__
+    field = ".".join(str(part) for part in flaw["loc"]) or what
     if flaw["type"] == "extra_forbidden":
         return f"there is no field {field!r}; remove it or correct its spelling."
     if flaw["type"] == "missing":

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
-from careedit.errors import AdapterError
-from careedit.experts import DEFAULT_TARGETS, BaseShapes, load_adapter, save_adapter
+from careedit.errors import AdapterError, ManifestError
+from careedit.experts import DEFAULT_TARGETS, BaseShapes, load_adapter, make_manifest, save_adapter
 from careedit.experts.check import hash_file
 
 
@@ -56,3 +56,28 @@ def test_what_is_no_usable_lora_is_not_saved(
 def test_an_adapter_is_saved_in_no_other_format(tmp_path: Path, lora: Any, keys: Any) -> None:
     with pytest.raises(AdapterError, match="safetensors"):
         save_adapter(tmp_path / "a.bin", keys(lora(1)), 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"competence": "Not a word!"}, "'competence'"),
+        ({"handles": ("Remove It",)}, "'handles.0'"),
+        ({"description": ""}, "'description'"),
+        ({"name": "../x"}, "cannot be used"),
+    ],
+)
+def test_a_manifest_with_a_wrong_field_is_not_made(
+    adapter: Callable[..., Path], shapes: BaseShapes, change: dict[str, Any], words: str
+) -> None:
+    fields: dict[str, Any] = {
+        "name": "erase",
+        "competence": "erase",
+        "description": "Removes.",
+        "handles": ("remove",),
+        "base_name": "tiny",
+        "licence": "MIT",
+        "provenance": "Drawn.",
+    }
+    with pytest.raises(ManifestError, match=words):
+        make_manifest(adapter(), shapes, **(fields | change))
