@@ -35,9 +35,12 @@ class Evidence:
 
     def words(self) -> str:
         """What was found, in the instruction's order: "'erase' and a mask"."""
-        ordered = sorted(self.found)
-        quoted = list(dict.fromkeys(text for at, text in ordered if at != _CONDITION))[:_QUOTED_AT_MOST]
-        texts = [*quoted, *dict.fromkeys(text for at, text in ordered if at == _CONDITION)]
+        longest: dict[int, str] = {}
+        for at, text in self.found:
+            if at != _CONDITION and len(text) > len(longest.get(at, "")):
+                longest[at] = text
+        quoted = list(dict.fromkeys(text for _, text in sorted(longest.items())))[:_QUOTED_AT_MOST]
+        texts = [*quoted, *dict.fromkeys(text for at, text in self.found if at == _CONDITION)]
         return " and ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
 
 

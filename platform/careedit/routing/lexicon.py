@@ -1,7 +1,7 @@
 """What the rules router knows of English edits: which words speak for which edit kind.
 
-Patterns match the normalised instruction (`careedit.routing.words`): lower case, single spaces, "," for any pause; names
-in angle brackets are `careedit.routing.vocabulary`. A weight says how much a rule speaks for its kind: 4 settles it, 2
+Patterns match the normalised instruction (`careedit.routing.words`): lower case, single spaces, "," for any pause;
+names in angle brackets are `careedit.routing.vocabulary`. A weight says how much a rule speaks for its kind: 4 settles it, 2
 to 3 is a verb with its object, 1 to 1.5 a hint. The weights of one kind add up, and the kind with the most wins.
 """
 
@@ -193,7 +193,8 @@ _TABLE: tuple[tuple[str, float, *tuple[str, ...]], ...] = (
     (
         "background",
         3.5,
-        r"<replacing> <gap>(to|into|with|in) (?:an? )?(?:\w+ ){0,4}(setting|scene|(?:land|city)scape|scenery|<place><end>)",
+        r"<replacing> <gap>(to|into|with|in) (?:an? )?(?:\w+ ){0,4}(setting|scene|scenery|landscape|cityscape)",
+        r"<replacing> <gap>(to|into|with|in) (?:an? )?(?:\w+ ){0,4}(<place>)<end>",
     ),
     ("background", 3, r"(behind) (?:everything|all|it all|the (?:objects|things|people|subject))"),
     ("background", 0.3, r"(in|on|from|to|into|at) the (background|backdrop)"),
@@ -217,7 +218,8 @@ _TABLE: tuple[tuple[str, float, *tuple[str, ...]], ...] = (
     (
         "style",
         3,
-        r"(<change>|give) (<whole>|it) (?:an? |look |much |more |bit |slightly )*(?:(?:bright|dark|warm|cool)er|vivid|vibrant)",
+        r"(<change>|give) (<whole>|it) (?:an? |look |much |more |bit |slightly )*(?:bright|dark|warm|cool)er",
+        r"(<change>|give) (<whole>|it) (?:look )?(?:much |more )*(?:vivid|vibrant)",
     ),
     (
         "style",

@@ -30,7 +30,8 @@ PROTECTING: tuple[re.Pattern[str], ...] = tuple(
     for text in (
         # "keep only" and "leave out" remove.
         (
-            r"(keep(?:s|ing)?|preserv(?:e|es|ing)|protect(?:s|ing)?|retain(?:s|ing)?|maintain(?:s|ing)?|spare|leav(?:e|ing))"
+            r"(keep(?:s|ing)?|preserv(?:e|es|ing)|protect(?:s|ing)?|retain(?:s|ing)?|maintain(?:s|ing)?|spare"
+            r"|leav(?:e|ing))"
             rf"(?! (?:[\w']+ ){{0,5}}(?:out|off|only|nothing)(?!\w)){_CLAUSE}"
         ),
         rf"{_SUBJECT}(must|should|may|can|does|do|is|are) not (?:to |be |get )*(<changing>)",

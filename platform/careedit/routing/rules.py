@@ -17,7 +17,7 @@ from careedit.routing.topk import entropy, softmax, softmax_top_k
 from careedit.routing.words import normalise
 
 REFERENCE_WEIGHT = 5.0
-"""A reference picture outweighs a verb: only the reference expert has learned to look at one."""
+"""By how much a reference picture outweighs all words: only a reference expert has learned to look at one."""
 MASK_WEIGHT = 0.5
 """A mask says where, hardly what: it tips the scale between experts."""
 MASK_ALONE_WEIGHT = 1.0
@@ -92,8 +92,9 @@ class RulesRouter:
         if not kinds and _marks(features):
             kinds["replace"] = Evidence().plus_condition(MASK_ALONE_WEIGHT, "a mask")
         if features.has_reference:
-            evidence = kinds.get("reference", Evidence())
-            kinds["reference"] = evidence.plus_condition(REFERENCE_WEIGHT, "a reference picture")
+            words = Evidence(found=kinds.pop("reference", Evidence()).found)
+            strongest = max((evidence.score for evidence in kinds.values()), default=0.0)
+            kinds["reference"] = words.plus_condition(strongest + REFERENCE_WEIGHT, "a reference picture")
         if not features.has_reference or "reference" not in served:
             kinds.pop("reference", None)
         if "identity" not in served:

@@ -1,0 +1,83 @@
+"""Routers by name, as an expert set's file states them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from careedit.errors import CareEditError, ManifestError, UnknownExpertError
+from careedit.experts.base import BASE as BASE_OF_EXPERTS
+from careedit.experts.manifest import ExpertManifest
+from careedit.routing import (
+    BASE,
+    FixedRouter,
+    RoutingFeatures,
+    RulesRouter,
+    build_router,
+    register_router,
+    router_kinds,
+)
+
+
+def test_the_known_routers_are_built(experts):
+    assert isinstance(build_router("rules", experts=experts), RulesRouter)
+    assert isinstance(build_router("fixed", experts=experts, options={"expert": "style"}), FixedRouter)
+    assert {"fixed", "rules"} <= set(router_kinds())
+
+
+def test_options_reach_the_router(experts):
+    features = RoutingFeatures("remove the dog")
+    sure = build_router("rules", experts=experts, options={"temperature": 0.5}).route(features, top_k=1)
+    unsure = build_router("rules", experts=experts, options={"temperature": 3}).route(features, top_k=1)
+    mixture = build_router("fixed", experts=experts, options={"expert": {"style": 0.5, "erase": 0.5}})
+
+    assert sure.probabilities["erase"] > unsure.probabilities["erase"]
+    assert sure.entropy < unsure.entropy
+    assert mixture.route(features, top_k=1).weights == {"style": 0.5, "erase": 0.5}
+
+
+def test_an_unknown_router_is_refused_with_the_known_ones(experts):
+    with pytest.raises(ManifestError, match=r"no router 'rulez'; the known ones are .*fixed.*rules"):
+        build_router("rulez", experts=experts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("rules", {"temprature": 1}, "no option 'temprature'; its options are temperature"),
+        ("rules", {"temperature": 0}, "'temperature' of the router 'rules' cannot be used: Input should be greater"),
+        ("rules", {"temperature": "hot"}, "'temperature' of the router 'rules' cannot be used"),
+        ("fixed", {}, "'expert' of the router 'fixed' cannot be used: it is missing"),
+        ("fixed", {"expert": 3}, "'expert' of the router 'fixed' cannot be used"),
+    ],
+)
+def test_unusable_options_are_refused_in_a_sentence(experts, kind, options, said):
+    with pytest.raises(ManifestError, match=said):
+        build_router(kind, experts=experts, options=options)
+
+
+def test_options_that_name_an_unknown_expert_are_refused(experts):
+    with pytest.raises(UnknownExpertError, match="'magic'"):
+        build_router("fixed", experts=experts, options={"expert": "magic"})
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(CareEditError, match="registered already"):
+        register_router("rules")(lambda experts, options: RulesRouter(experts))
+
+
+def test_the_base_has_the_same_name_as_in_experts():
+    assert BASE == BASE_OF_EXPERTS
+
+
+def test_a_manifest_is_what_routing_asks_of_an_expert():
+    assert {"name", "competence", "handles"} <= set(ExpertManifest.model_fields)
+
+
+def test_routing_by_rules_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import careedit.routing"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 0, ran.stderr
