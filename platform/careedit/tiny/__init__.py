@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from careedit.tiny.compare import Thresholds
 from careedit.tiny.draw import changed_region, draw_scene
 from careedit.tiny.operations import EXPERT_OF, KINDS, OPERATIONS
-from careedit.tiny.oracle import Thresholds, Verdict, judge
+from careedit.tiny.oracle import Verdict, judge
 from careedit.tiny.samples import SPLITS, Sample, Split, draw_chain, draw_sample, draw_samples, sample_from_dict
 from careedit.tiny.scene import Scene, Thing, random_scene, scene_from_dict
 

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from careedit.tiny.compare import Thresholds
 from careedit.tiny.corruptions import DEGRADATIONS, FAULTS, SHIFT, spoil
 from careedit.tiny.operations import OPERATIONS
-from careedit.tiny.oracle import DEFAULT, Thresholds, Verdict, judge
+from careedit.tiny.oracle import DEFAULT, Verdict, judge
 from careedit.tiny.samples import Sample, Split, draw_sample
 
 Expectation = Literal["pass", "reject", "either"]

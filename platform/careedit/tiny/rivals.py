@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ from careedit.tiny.scene import (
     Thing,
 )
 
-Pixels = NDArray[np.float32]
-"""[height, width, 3], a full scale being 1."""
+Pixels = NDArray[Any]
+"""[height, width, 3], floating point, a full scale being 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rival:
@@ -92,14 +94,14 @@ def _things(target: Scene, thing: Thing, side: int) -> Iterator[Rival]:
     canvas = side * SUPERSAMPLING
     rows, columns = cell_window(thing.cell, side)
     box = tuple(edge * SUPERSAMPLING for edge in (columns.start, rows.start, columns.stop, rows.stop))
-    ground = _textured(canvas, BACKGROUNDS[target.background], target.backdrop, canvas / 8).crop(box)  # type: ignore[arg-type]
+    ground = _textured(canvas, BACKGROUNDS[target.background], target.backdrop, canvas / 8).crop(box)
 
     def drawn(what: Thing | None) -> Pixels:
         image = ground.copy()
         if what is not None:
             surface = _textured(canvas, COLOURS[what.colour], what.texture, canvas / 16)
             _details(what, surface)
-            image.paste(surface.crop(box), (0, 0), _silhouette(what, canvas).crop(box))  # type: ignore[arg-type]
+            image.paste(surface.crop(box), (0, 0), _silhouette(what, canvas).crop(box))
         small = image.resize((columns.stop - columns.start, rows.stop - rows.start), Image.Resampling.BOX)
         return np.asarray(small, np.float32) / 255
 
