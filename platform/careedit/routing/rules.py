@@ -24,6 +24,8 @@ MASK_ALONE_WEIGHT = 1.0
 """With a mask and no known word, filling the marked region is the likeliest wish."""
 KEYWORD_WEIGHT = 2.5
 """A word that an expert's manifest names of its own."""
+LEAST_SHARE = 0.05
+"""What an expert weighs at least in a mixture, as a share of the first: each costs an evaluation per step."""
 WHOLE_PICTURE = 0.98
 """A mask over this share of the picture marks nothing in particular."""
 
@@ -61,8 +63,10 @@ class RulesRouter:
         kinds = self._kinds(features)
         text = normalise(features.instruction)
         scores = {name: self._score(name, kinds, text) for name in self._serves}
-        if _marks(features) and any(evidence.score for evidence in scores.values()):
-            scores |= {name: scores[name].plus_condition(MASK_WEIGHT, "a mask") for name in self._for_masks}
+        silent = not any(evidence.score for evidence in scores.values())
+        for name in self._for_masks if _marks(features) else ():
+            if scores[name].score or silent:
+                scores[name] = scores[name].plus_condition(MASK_WEIGHT, "a mask")
         unserved = [kind for kind in kinds if not any(kind in serves for serves in self._serves.values())]
         scores[BASE] = max((kinds[kind] for kind in unserved), key=lambda e: e.score, default=Evidence())
 
@@ -73,9 +77,9 @@ class RulesRouter:
         if scores[best].score == 0 or best == BASE:
             weights = {BASE: 1.0}
         else:
-            # Each expert of a mixture costs a transformer evaluation per step: one that nothing speaks for is left out.
             top = softmax_top_k([scores[name].score for name in fitting], top_k, temperature=self._temperature)
-            weights = {fitting[i]: float(weight) for i, weight in zip(top.chosen, top.weights, strict=True)}
+            kept = top.weights[top.weights >= LEAST_SHARE * top.weights[0]]
+            weights = {fitting[i]: float(w) for i, w in zip(top.chosen, kept / kept.sum(), strict=False)}
         return RoutingDecision(
             weights=weights,
             probabilities={name: float(p) for name, p in zip(names, probabilities, strict=True)},
@@ -89,7 +93,7 @@ class RulesRouter:
         an identity expert, and any expert where none looks at references."""
         served = frozenset[str]().union(*self._serves.values())
         kinds = kinds_of(features.instruction)
-        if not kinds and _marks(features):
+        if not kinds and _marks(features) and "replace" in served:
             kinds["replace"] = Evidence().plus_condition(MASK_ALONE_WEIGHT, "a mask")
         if features.has_reference:
             words = Evidence(found=kinds.pop("reference", Evidence()).found)

@@ -137,12 +137,34 @@ def test_a_competence_of_ones_own_is_a_keyword(make_expert):
     assert router.route(asked("a catalogostic sight"), top_k=1).weights == {"base": 1.0}
 
 
-def test_a_mixture_holds_only_experts_that_something_speaks_for(router):
-    decision = router.route(asked("change the background to a beach, then remove the dog"), top_k=5)
+def test_a_mask_alone_goes_to_any_expert_for_masks(make_expert):
+    router = RulesRouter([make_expert("a", "filling", ("mask",)), make_expert("b", "patching", ("masked",))])
+    decision = router.route(asked("ein Hund", masked=True), top_k=2)
 
-    assert set(decision.weights) == {"erase", "style", "compose"}
-    assert "the style expert" in decision.reason or "the erase expert" in decision.reason
-    assert "beside it" in decision.reason
+    assert decision.weights == {"a": 0.5, "b": 0.5}
+    assert decision.reason == "a mask: the a expert, with b beside it for a mask."
+
+
+def test_a_mask_gives_nothing_to_an_expert_that_no_word_speaks_for(make_expert):
+    router = RulesRouter([make_expert("erase", "erase", ("remove", "mask")), make_expert("fill", "compose", ("mask",))])
+
+    assert router.route(asked("erase it", masked=True), top_k=2).weights == {"erase": 1.0}
+
+
+def test_an_expert_of_little_weight_is_left_out_of_a_mixture(router):
+    decision = router.route(asked("remove the dog from the two cars"), top_k=5)
+
+    assert decision.weights == {"erase": 1.0}
+    assert decision.probabilities["compose"] > decision.probabilities["style"]
+
+
+def test_a_mixture_holds_only_experts_that_something_speaks_for(router):
+    decision = router.route(asked("add a hat, then erase the dog"), top_k=5)
+
+    assert set(decision.weights) == {"erase", "compose"}
+    assert decision.weights["erase"] > decision.weights["compose"]
+    assert decision.reason == "'erase': the erase expert, with compose beside it for 'add'."
+    assert set(router.route(asked("add a hat, then erase the dog"), top_k=1).weights) == {"erase"}
     assert set(router.route(asked("get rid of the dog"), top_k=5).weights) == {"erase"}
 
 
