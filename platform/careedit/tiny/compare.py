@@ -27,13 +27,13 @@ TO_YCC: Pixels = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688
 class Thresholds:
     """Where the oracle draws its lines; lengths are in pixels of a picture of 64 x 64 and scale with the side."""
 
-    softness: float = 1.0
+    softness: float = 0.7
     """Standard deviation of the Gaussian that the brightness of truth and picture is compared through, in pixels."""
     colour_softness: float = 2.0
     """The same for colour (Cb, Cr), which every codec and every eye resolves less finely."""
     blur: float = 0.7
     """Standard deviation of the blur that is forgiven, in pixels."""
-    visible: float = 0.01
+    visible: float = 0.005
     """A rival whose squared differences from the truth sum to less (softened, full scale 1) cannot be told from it."""
     noise: float = 0.02
     """Error that nobody sees, root mean square after softening, of a full scale of 1."""

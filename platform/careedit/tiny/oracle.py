@@ -58,6 +58,25 @@ class Verdict:
         """Followed and preserved."""
         return self.followed and self.preserved
 
+    @property
+    def reason(self) -> str:
+        """The verdict as a sentence."""
+        if self.compliant:
+            return "The instruction was followed and the rest preserved."
+        faults = []
+        if not self.followed:
+            faults.append(
+                f"the instruction was not followed (error {self.followed_error:.2f}, worst part {self.worst_part:.2f}, "
+                f"{self.lean:.2f} of the way to: {self.rival})"
+            )
+        if not self.preserved:
+            faults.append(
+                f"the rest was not preserved (mean error {self.preservation_error:.3f}, tint {self.drift:.3f}, "
+                f"worst block {self.worst_block:.2f})"
+            )
+        sentence = " and ".join(faults)
+        return f"{sentence[0].upper()}{sentence[1:]}."
+
 
 def judge(sample: Sample, image: Image.Image, *, thresholds: Thresholds = DEFAULT) -> Verdict:
     """Judge an edited picture (RGB, square, `MIN_SIDE` to `MAX_SIDE` pixels) against its sample's truth at that size.
