@@ -48,10 +48,7 @@ def draw_command(
     n: Annotated[int, typer.Option("--n", help="Draws in all, the kinds in turn; a chain is one draw.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Which samples; two seeds share none.")] = 0,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
-    size: SHOWN = 20
-"""Failures that `judge` explains one by one."""
-
-SizeOption = 64,
+    size: SizeOption = 64,
     force: Annotated[bool, typer.Option("--force", help="Replace the samples that the folder holds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,10 +102,7 @@ def judge_command(
 @app.command("calibrate")
 def calibrate_command(
     n: Annotated[int, typer.Option("--n", help="Pictures of each sort.")] = 300,
-    size: SHOWN = 20
-"""Failures that `judge` explains one by one."""
-
-SizeOption = 64,
+    size: SizeOption = 64,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the judge on truths, harmless flaws and known faults."""
@@ -136,10 +130,7 @@ SizeOption = 64,
 @app.command("ablate-masks")
 def ablate_masks_command(
     n: Annotated[int, typer.Option("--n", help=f"Scenes, each with {len(BOXES)} boxes.")] = 200,
-    size: SHOWN = 20
-"""Failures that `judge` explains one by one."""
-
-SizeOption = 64,
+    size: SizeOption = 64,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what mask refinement does to boxes that are too large, too small or shifted."""
