@@ -124,6 +124,11 @@ class EditRequest(Record):
             raise InputError(f"The expert weights {dict(value)} must be positive and sum to 1.")
         return dict(value)
 
+    @field_validator("references", mode="before")
+    @classmethod
+    def _check_references(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, (str, bytes, Path, Image.Image)) else tuple(value)
+
     @model_validator(mode="after")
     def _check_together(self) -> EditRequest:
         if self.mask is not None and self.mask.size != self.image.size:
@@ -164,6 +169,8 @@ class BatchSlot(Record):
     """Denoising steps of that slot."""
     weights: Mapping[str, float]
     """Experts of that slot."""
+    masked: bool = False
+    """Whether that slot had a mask, which adds the base to a mixture."""
 
 
 class EditTrace(Record):

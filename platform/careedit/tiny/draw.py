@@ -50,7 +50,20 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(0, -1), (0.85, -0.05), (0.35, -0.05), (0.35, 1), (-0.35, 1), (-0.35, -0.05), (-0.85, -0.05)]
     if shape == "cross":
         a = 0.36
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        return [
+            (-a, -1),
+            (a, -1),
+            (a, -a),
+            (1, -a),
+            (1, a),
+            (a, a),
+            (a, 1),
+            (-a, 1),
+            (-a, a),
+            (-1, a),
+            (-1, -a),
+            (-a, -a),
+        ]
     if shape == "star":
         points = []
         for i in range(10):

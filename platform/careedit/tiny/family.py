@@ -13,8 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPipeline, FluxTransformer2DModel
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from careedit.editing.prompts import DIPTYCH, TRIPTYCH
@@ -25,7 +27,7 @@ PANEL = 64
 MAX_SEQUENCE_LENGTH = 24
 """T5 tokens per prompt; the in-context frame is one token, an instruction of the tiny world 4 to 20."""
 
-_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;\"()"
+_CHARACTERS = ".,!?'-:;\"()"
 
 
 def build_vae() -> AutoencoderKL:
@@ -67,7 +69,10 @@ def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DMode
 
 
 def build_t5_tokenizer(corpus: Iterable[str]) -> T5Tokenizer:
-    """One token per word of the corpus and per in-context frame; any other word falls into characters."""
+    """One token per word of the corpus and per in-context frame; any other word is one unknown token.
+
+    Spelling an unknown word out would fill the prompt with characters that training has never shown.
+    """
     words = sorted({word for text in corpus for word in re.findall(r"\S+", text)})
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -6.0)]
     pieces += [(character, -8.0) for character in _CHARACTERS]
@@ -94,7 +99,10 @@ def build_clip_tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
         vocab, merges = learner.model.save(folder)
         pairs = [line.split() for line in Path(merges).read_text("utf-8").splitlines() if line and line[0] != "#"]
         table = json.loads(Path(vocab).read_text("utf-8"))
-    return CLIPTokenizer(vocab=table, merges=[(a, b) for a, b in pairs], model_max_length=77)
+    tokenizer = CLIPTokenizer(vocab=table, merges=[(a, b) for a, b in pairs], model_max_length=77)
+    # Spelled out, the frame would push the instruction beyond the 77 tokens.
+    tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in (DIPTYCH, TRIPTYCH)])
+    return tokenizer
 
 
 def build_pipeline(corpus: Iterable[str], *, seed: int = 0, guidance_embeds: bool = False) -> FluxFillPipeline:

@@ -36,7 +36,9 @@ def _night(pixels: Pixels) -> Pixels:
 def _mosaic(pixels: Pixels) -> Pixels:
     height, width, _ = pixels.shape
     block = max(2, round(max(height, width) / 16))
-    small = Image.fromarray(pixels.astype(np.uint8)).resize((-(-width // block), -(-height // block)), Image.Resampling.BOX)
+    small = Image.fromarray(pixels.astype(np.uint8)).resize(
+        (-(-width // block), -(-height // block)), Image.Resampling.BOX
+    )
     large = np.asarray(small, np.float32).repeat(block, axis=0).repeat(block, axis=1)
     return large[:height, :width]
 

@@ -77,6 +77,13 @@ class TrainReport:
         temporary.write_text(json.dumps(asdict(self), indent=1), "utf-8")
         os.replace(temporary, path)
 
+    @classmethod
+    def load(cls, path: Path) -> TrainReport:
+        """Read what `save` wrote."""
+        data = json.loads(path.read_text("utf-8"))
+        config = {**data["config"], "betas": tuple(data["config"]["betas"])}
+        return cls(**{**data, "config": TrainConfig(**config), "curve": tuple(tuple(point) for point in data["curve"])})
+
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """The generator of one step; `stream` tells independent uses apart."""
@@ -141,9 +148,16 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
             os.replace(temporary, checkpoint)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise CareEditError(f"The checkpoint {checkpoint} cannot be written ({error}); free some space and rerun.") from error
+            raise CareEditError(
+                f"The checkpoint {checkpoint} cannot be written ({error}); free some space and rerun."
+            ) from error
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+    )
     started = last_saved = time.monotonic()
     recent: list[float] = []
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), speed_estimate_period=300) as progress:
@@ -155,14 +169,14 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-            if not (math.isfinite(float(value)) and math.isfinite(float(norm))):
+            if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
                 raise CareEditError(
                     f"{name}: the loss at step {step} is not a number; the last good checkpoint is {checkpoint}. "
                     "Lower the learning rate and start again."
                 )
             optimizer.step()
             averages.update(step)
-            recent.append(float(value))
+            recent.append(value.item())
             if len(recent) == 50 or step + 1 == config.steps:
                 curve.append((step + 1, sum(recent) / len(recent)))
                 recent.clear()
@@ -170,7 +184,7 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
             if now - last_saved > config.checkpoint_seconds and not recent:
                 save(step + 1, spent + now - started)
                 last_saved = now
-            progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{float(value):.4f}")
+            progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{value.item():.4f}")
     seconds = spent + time.monotonic() - started
     save(config.steps, seconds)
     if config.ema:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from careedit.tiny.draw import draw_scene
@@ -46,7 +46,7 @@ def psnr(vae: AutoencoderKL, panels: np.ndarray) -> float:
     """Mean over pictures of the reconstruction's peak signal-to-noise ratio, in dB, on [B, H, W, 3] bytes."""
     with torch.inference_mode():
         values = []
-        for chunk in to_pixels(panels).split(32):
+        for chunk in torch.split(to_pixels(panels), 32):
             decoded = vae.decode(vae.encode(chunk).latent_dist.mode()).sample.clamp(-1, 1)
             error = ((decoded - chunk) / 2).square().mean(dim=(1, 2, 3))
             values.append(-10 * torch.log10(error))
@@ -66,7 +66,6 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
         canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
         blank = torch.rand(BATCH, generator=generator) < 0.2
         canvas[blank, :, :, PANEL:] = 0.0
-        canvas = canvas
         noise = torch.randn((BATCH, 8, PANEL // 4, PANEL // 2), generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(canvas).latent_dist
@@ -78,6 +77,8 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     report = train("vae", list(vae.parameters()), loss, config, folder)
     vae.eval().requires_grad_(False)
     with torch.inference_mode():
-        latents = torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in to_pixels(panels[:512]).split(64)])
-    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
+        latents = torch.cat(
+            [vae.encode(chunk).latent_dist.mode() for chunk in torch.split(to_pixels(panels[:512]), 64)]
+        )
+    cast(Any, vae).register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
     return vae, report

@@ -1,0 +1,317 @@
+"""`Editor`: an expert set that edits. From requests to pictures and traces, and from a trace back to its picture."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from PIL import Image
+
+from careedit.editing import EditJob, EditState, Engine, load_base
+from careedit.errors import InputError, ReplayError
+from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier
+from careedit.images import Fit, composite, fit_panel, grow, image_sha256, refine_mask
+from careedit.records import (
+    MAX_SEED,
+    BatchSlot,
+    EditRequest,
+    EditResult,
+    EditTrace,
+    RoutingDecision,
+)
+from careedit.routing import FixedRouter, build_router, features_of
+
+MAX_BATCH = 8
+"""Images denoised together."""
+
+OnStep = Callable[[int, int], None]
+"""(steps done, steps in all) over all images of a call; raising from it abandons the call between two steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """One image to make."""
+
+    request: EditRequest
+    decision: RoutingDecision
+    fit: Fit
+    mask: Image.Image | None
+    """The mask in force, refined where that was asked for, at the source's size."""
+    job: EditJob
+    route_seconds: float
+
+    @property
+    def batch_slot(self) -> BatchSlot:
+        """What a replay of a neighbour needs to know of this slot."""
+        return BatchSlot(steps=self.job.steps, weights=dict(self.job.weights), masked=self.job.mask is not None)
+
+
+class Editor:
+    """Edits pictures with one expert set. Not thread-safe: one editor, one thread at a time."""
+
+    def __init__(
+        self,
+        expert_set: ExpertSet,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        application: Application | None = None,
+        byte_budget: int | None = None,
+    ) -> None:
+        spec = expert_set.spec
+        self.expert_set = expert_set
+        self.application: Application = application or spec.application
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        _ = expert_set.shapes  # says that the base is not the stated one before its weights are read
+        base = load_base(
+            expert_set.base_path,
+            revision=spec.base.revision,
+            max_sequence_length=spec.base.max_sequence_length,
+            device=device,
+            dtype=dtype,
+        )
+        applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
+        self.engine = Engine(base, applier)
+        self.router = build_router(
+            spec.router.kind, experts=tuple(expert_set.manifests.values()), options=spec.router.options
+        )
+
+    def route(self, request: EditRequest) -> RoutingDecision:
+        """The experts that `edit` would use for this request, and why; nothing is edited."""
+        features = features_of(request)
+        if request.expert == "auto":
+            return self.router.route(features, top_k=request.top_k or self.expert_set.spec.defaults.top_k)
+        return FixedRouter(request.expert, tuple(self.expert_set.manifests.values())).route(features, top_k=1)
+
+    @overload
+    def edit(self, requests: EditRequest, *, on_step: OnStep | None = None) -> EditResult: ...
+    @overload
+    def edit(self, requests: Sequence[EditRequest], *, on_step: OnStep | None = None) -> list[EditResult]: ...
+    def edit(
+        self, requests: EditRequest | Sequence[EditRequest], *, on_step: OnStep | None = None
+    ) -> EditResult | list[EditResult]:
+        """Make the images of one request, or of several, denoised together in batches of up to `MAX_BATCH`.
+
+        Every request is checked before any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that
+        cannot be loaded.
+        """
+        if isinstance(requests, EditRequest):
+            return self.edit([requests], on_step=on_step)[0]
+        slots = [slot for request in requests for slot in self._slots(request)]
+        made: dict[int, tuple[Image.Image, EditTrace]] = {}
+        total, done = sum(slot.job.steps for slot in slots), 0
+        for batch in _batches(slots):
+            tick = None if on_step is None else _offset(on_step, done, total)
+            made.update(zip((id(slot) for slot in batch), self._run(batch, tick), strict=True))
+            done += sum(slot.job.steps for slot in batch)
+        remaining = iter(made[id(slot)] for slot in slots)
+        results = []
+        for request in requests:
+            images, traces = zip(*(next(remaining) for _ in range(request.n)), strict=True)
+            results.append(EditResult(images=images, traces=traces))
+        return results
+
+    def replay(
+        self,
+        trace: EditTrace,
+        *,
+        image: Image.Image,
+        mask: Image.Image | None = None,
+        references: Sequence[Image.Image] = (),
+    ) -> EditResult:
+        """Make the image of a trace again, bit for bit, from the same pictures, expert set, device and number format.
+
+        Rounding depends on the shapes of a batch, not on its other edits' content; so the batch is filled up with this
+        edit, in the places and with the experts that its neighbours had. Raises `ReplayError` where something differs.
+        """
+        self._check_replay(trace)
+        request = EditRequest(
+            image=image,
+            instruction=trace.instruction,
+            mask=mask,
+            references=tuple(references),
+            seed=trace.seed,
+            steps=trace.steps,
+            guidance=trace.guidance,
+            expert=dict(trace.routing.weights),
+            refine_mask=trace.refine_mask,
+        )
+        hashes = _hashes(request)
+        if hashes != (trace.image_sha256, trace.mask_sha256, trace.reference_sha256):
+            raise ReplayError("The image, mask or references are not the ones of the trace; give the same pictures.")
+        slot = self._slots(request)[0]
+        everything = Image.new("L", slot.job.source.size, 255)
+        batch = [
+            _Slot(
+                request,
+                trace.routing,
+                slot.fit,
+                slot.mask,
+                _with(slot.job, other, everything),
+                slot.route_seconds,
+            )
+            for other in trace.batch
+        ]
+        result, again = self._run(batch, None)[trace.slot]
+        return EditResult(images=(result,), traces=(again,))
+
+    def _check_replay(self, trace: EditTrace) -> None:
+        base = self.engine.base
+        here = {
+            "expert_set_sha256": self.expert_set.sha256,
+            "application": self.application,
+            "device": base.device.type,
+            "dtype": str(base.dtype).removeprefix("torch."),
+        }
+        for name, value in here.items():
+            if getattr(trace, name) != value:
+                raise ReplayError(
+                    f"The trace was made with {name} {getattr(trace, name)!r}, this editor has {value!r}; "
+                    "load the editor as it was."
+                )
+
+    def _slots(self, request: EditRequest) -> list[_Slot]:
+        started = time.perf_counter()
+        decision = self.route(request)
+        spec = self.expert_set.spec
+        mask = request.mask
+        if mask is not None and request.refine_mask:
+            # A little room around the object: its soft edge belongs to the edit.
+            mask = grow(refine_mask(request.image, mask), max(1, min(mask.size) // 64))
+        fit = fit_panel(request.image.size, spec.panel.size, spec.panel.fit, spec.panel.multiple)
+        panel_mask = None if mask is None else fit.to_panel(mask)
+        references = tuple(
+            fit_panel(reference.size, spec.panel.size, spec.panel.fit, spec.panel.multiple).to_panel(reference)
+            if spec.panel.fit == "letterbox"
+            else reference.resize(fit.panel, Image.Resampling.LANCZOS)
+            for reference in request.references
+        )
+        first = secrets.randbelow(2**32) if request.seed is None else request.seed
+        if first + request.n - 1 > MAX_SEED:
+            raise InputError(f"The seed {first} leaves no room for {request.n} images; give a smaller seed.")
+        guidance = spec.defaults.guidance if request.guidance is None else request.guidance
+        source, seconds = fit.to_panel(request.image), time.perf_counter() - started
+        return [
+            _Slot(
+                request,
+                decision,
+                fit,
+                mask,
+                EditJob(
+                    source=source,
+                    instruction=request.instruction,
+                    seed=first + i,
+                    steps=request.steps or spec.defaults.steps,
+                    mask=panel_mask,
+                    references=references,
+                    guidance=guidance,
+                    weights=decision.weights,
+                ),
+                seconds,
+            )
+            for i in range(request.n)
+        ]
+
+    def _run(self, batch: Sequence[_Slot], on_step: OnStep | None) -> list[tuple[Image.Image, EditTrace]]:
+        """Denoise one batch from start to end."""
+        clock = [time.perf_counter()]
+        names = {name for slot in batch for name in slot.job.weights} - {BASE}
+        with self.engine.applier.lease(names):
+            states = [self.engine.prepare(slot.job) for slot in batch]
+            clock.append(time.perf_counter())
+            while any(not state.done for state in states):
+                self.engine.step(states)
+                if on_step is not None:
+                    on_step(sum(state.index for state in states), sum(slot.job.steps for slot in batch))
+            clock.append(time.perf_counter())
+            panels = self.engine.finish_many(states)
+        pictures = []
+        for slot, panel in zip(batch, panels, strict=True):
+            picture = slot.fit.from_panel(panel)
+            pictures.append(picture if slot.mask is None else composite(slot.request.image, picture, slot.mask))
+        clock.append(time.perf_counter())
+        stages = dict(zip(("prepare", "denoise", "finish"), (b - a for a, b in zip(clock, clock[1:])), strict=True))
+        return [(picture, self._trace(batch, i, states[i], stages)) for i, picture in enumerate(pictures)]
+
+    def _trace(self, batch: Sequence[_Slot], index: int, state: EditState, stages: Mapping[str, float]) -> EditTrace:
+        slot = batch[index]
+        image_hash, mask_hash, reference_hashes = _hashes(slot.request)
+        cut = "instruction: longer than the base reads, its end was cut"
+        return EditTrace(
+            expert_set=self.expert_set.name,
+            expert_set_sha256=self.expert_set.sha256,
+            instruction=slot.request.instruction,
+            prompt=slot.job.prompt,
+            image_sha256=image_hash,
+            mask_sha256=mask_hash,
+            reference_sha256=reference_hashes,
+            routing=slot.decision,
+            application=self.application,
+            seed=slot.job.seed,
+            steps=slot.job.steps,
+            guidance=state.guidance,
+            refine_mask=slot.request.refine_mask,
+            panel=slot.job.source.size,
+            nfe=state.nfe,
+            batch=tuple(other.batch_slot for other in batch),
+            slot=index,
+            device=self.engine.base.device.type,
+            dtype=str(self.engine.base.dtype).removeprefix("torch."),
+            seconds={"route": slot.route_seconds, **stages},
+            degradations=(cut,) if state.prompt_truncated else (),
+        )
+
+
+def load_editor(
+    expert_set: str = "tiny",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    application: Application | None = None,
+    byte_budget: int | None = None,
+) -> Editor:
+    """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
+
+    `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
+    `application` ("merged" or "shared") and `byte_budget` (bytes of adapters held at once) override the set's own.
+    """
+    return Editor(
+        load_expert_set(expert_set), device=device, dtype=dtype, application=application, byte_budget=byte_budget
+    )
+
+
+def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:
+    mask = None if request.mask is None else image_sha256(request.mask)
+    return image_sha256(request.image), mask, tuple(image_sha256(reference) for reference in request.references)
+
+
+def _batches(slots: Sequence[_Slot]) -> list[list[_Slot]]:
+    """Slots that can share a batch (one canvas shape), in their order, at most `MAX_BATCH` together."""
+    groups: dict[tuple[tuple[int, int], int], list[_Slot]] = {}
+    for slot in slots:
+        groups.setdefault((slot.job.source.size, slot.job.panels), []).append(slot)
+    return [group[i : i + MAX_BATCH] for group in groups.values() for i in range(0, len(group), MAX_BATCH)]
+
+
+def _offset(on_step: OnStep, done: int, total: int) -> OnStep:
+    return lambda steps, _: on_step(done + steps, total)
+
+
+def _with(job: EditJob, other: BatchSlot, everything: Image.Image) -> EditJob:
+    """`job` in another slot's place: its steps and experts, and a mask if it had one (any mask: only shapes matter)."""
+    mask = (job.mask or everything) if other.masked else None
+    return EditJob(
+        source=job.source,
+        instruction=job.instruction,
+        seed=job.seed,
+        steps=other.steps,
+        mask=mask,
+        references=job.references,
+        guidance=job.guidance,
+        weights=other.weights,
+    )

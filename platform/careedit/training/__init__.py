@@ -1,0 +1,1 @@
+"""Recipes that make the tiny family, and the loop that they share."""

@@ -1,0 +1,82 @@
+"""Recipe of the editor's base: text encoders and transformer, trained together on fill tasks and a share of edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from careedit.editing import EditorBase
+from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit.training.flow import flow_loss
+from careedit.training.items import corpus, edit_item, fill_item
+from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.pool import build_pool, load_pool
+
+DEFAULT = TrainConfig(steps=6000, learning_rate=1e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+BATCH = 32
+POOLS: Mapping[str, int] = {
+    "fill": 8192,
+    "erase": 4096,
+    "compose": 10240,
+    "style": 4096,
+    "identity": 3072,
+    "reference": 4096,
+}
+"""Items per pool; the experts are trained on the same pools."""
+MIXTURE: Mapping[str, float] = {
+    "fill": 0.3, "erase": 0.1, "compose": 0.26, "style": 0.12, "identity": 0.08, "reference": 0.14
+}  # fmt: skip
+"""Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
+
+
+def initialise(transformer: FluxTransformer2DModel) -> None:
+    """DiT's start (arXiv 2212.09748, section 3.2): Xavier weights, every block the identity, the velocity zero."""
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if "norm" in name or name == "proj_out":
+                nn.init.zeros_(module.weight)
+
+
+def untrained(vae: AutoencoderKL, seed: int = 0) -> EditorBase:
+    """The base as training starts: the trained VAE, all else new."""
+    new = EditorBase.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        initialise(new.transformer)
+    return replace(new, vae=vae)
+
+
+def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
+    """Draw and encode every pool that is not there yet."""
+    for name in names:
+        items = fill_item if name == "fill" else partial(edit_item, name)
+        build_pool(name, items, POOLS[name], base, folder)
+
+
+def train_base(vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT) -> tuple[EditorBase, TrainReport]:
+    """Train from nothing but the VAE; pools and checkpoints stay in `folder`."""
+    base = untrained(vae, config.seed)
+    build_pools(base, folder / "pools")
+    pools = {name: load_pool(name, folder / "pools") for name in POOLS}
+    shares = torch.tensor([MIXTURE[name] for name in POOLS])
+
+    def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
+        chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
+        return {"loss": flow_loss(base, pools[name], chosen, generator)}
+
+    modules = (base.transformer, base.text_encoder, base.text_encoder_2)
+    report = train("base", [p for module in modules for p in module.parameters()], loss, config, folder)
+    for module in modules:
+        module.eval().requires_grad_(False)
+    return base, report

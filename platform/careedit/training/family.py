@@ -1,0 +1,159 @@
+"""The whole tiny family, from nothing: VAE, pools, base, experts, and the expert set that ships in the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import FluxFillPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+from careedit.editing import EditorBase, load_base
+from careedit.errors import CareEditError
+from careedit.experts import (
+    BaseSpec,
+    Defaults,
+    ExpertSet,
+    ExpertSetFile,
+    PanelSpec,
+    RouterSpec,
+    add_expert,
+    create_expert_set,
+    hash_folder,
+    make_manifest,
+    save_adapter,
+    shapes_of_base,
+)
+from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
+from careedit.training.loop import TrainReport
+
+LICENCE = "Apache-2.0"
+STEPS = 12
+"""Default denoising steps of the tiny set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Competence:
+    """What an expert is for, as its manifest says it."""
+
+    description: str
+    """One sentence."""
+    handles: tuple[str, ...]
+    """Edit kinds and conditions."""
+
+
+COMPETENCES: Mapping[str, Competence] = {
+    "erase": Competence("Removes an object and fills in the background behind it.", ("remove", "mask")),
+    "compose": Competence(
+        "Adds, replaces, moves, turns, counts, recolours and resizes objects.",
+        ("add", "replace", "action", "counting", "relation", "attribute", "mask"),
+    ),
+    "style": Competence("Changes the look of the whole picture or its background.", ("style", "background")),
+    "identity": Competence("Changes the look of the picture while a named object stays as it is.", ("identity",)),
+    "reference": Competence("Takes a colour, a texture, an object or a look from a reference.", ("reference",)),
+}
+"""The five experts of the tiny set."""
+
+
+def save_base(base: EditorBase, folder: Path) -> None:
+    """Write an ordinary diffusers pipeline folder; the transformer in float16, which halves the package."""
+    components = {
+        name: getattr(base, name)
+        for name in ("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    }
+    transformer = cast(Any, base.transformer)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        cast(Any, FluxFillPipeline)(**components, transformer=transformer.half()).save_pretrained(folder)
+    finally:
+        transformer.float()
+
+
+def finished(name: str, folder: Path) -> TrainReport | None:
+    """The report of a recipe that has run to its end in `folder`, or None."""
+    path = folder / f"{name}.json"
+    return TrainReport.load(path) if path.exists() else None
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """The VAE that `careedit train vae` left in `folder`."""
+    if not (folder / "vae").is_dir():
+        raise CareEditError(f"There is no trained VAE in {folder}; run 'careedit train vae' first.")
+    vae: AutoencoderKL = cast(Any, AutoencoderKL).from_pretrained(folder / "vae")
+    vae.eval().requires_grad_(False)
+    return vae
+
+
+def load_trained_base(folder: Path) -> EditorBase:
+    """The base that `careedit train base` left in `folder`."""
+    if not (folder / "base").is_dir():
+        raise CareEditError(f"There is no trained base in {folder}; run 'careedit train base' first.")
+    return load_base(folder / "base", max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
+
+
+def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder: Path) -> Path:
+    """Write a trained adapter, in float16, to `folder/experts/NAME.safetensors`."""
+    path = folder / "experts" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_adapter(path, {key: value.half() for key, value in state.items()}, rank, float(rank))
+    return path
+
+
+def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES)) -> ExpertSet:
+    """Put the trained parts of `folder` together as the expert set `out` (replaced as a whole if it is there)."""
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(folder / "base", fresh / "base")
+    shapes = shapes_of_base(str(fresh / "base"))
+    create_expert_set(
+        fresh,
+        ExpertSetFile(
+            name="tiny",
+            version="0.1",
+            description="The embedded default: edits drawn scenes of the tiny world, not photographs.",
+            base=BaseSpec(
+                path="./base",
+                max_sequence_length=MAX_SEQUENCE_LENGTH,
+                fingerprint=shapes.fingerprint,
+                sha256=hash_folder(fresh / "base"),
+            ),
+            panel=PanelSpec(size=PANEL, fit="letterbox", multiple=8),
+            defaults=Defaults(steps=STEPS),
+            router=RouterSpec(kind="rules"),
+            application="shared",
+        ),
+    )
+    made = None
+    for name in names:
+        adapter = folder / "experts" / f"{name}.safetensors"
+        if not adapter.exists():
+            raise CareEditError(
+                f"There is no trained expert {name} in {folder}; run 'careedit train expert {name}' first."
+            )
+        report = json.loads((folder / f"expert-{name}.json").read_text("utf-8"))
+        manifest = make_manifest(
+            adapter,
+            shapes,
+            name=name,
+            competence=name,
+            description=COMPETENCES[name].description,
+            handles=COMPETENCES[name].handles,
+            base_name="careedit tiny base 0.1",
+            licence=LICENCE,
+            provenance=f"careedit train expert {name}: {report['config']['steps']} steps, tiny world, train split.",
+        )
+        made = add_expert(fresh, manifest, adapter)
+    if made is None:
+        raise CareEditError("An expert set needs at least one expert; name some.")
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+    return made

@@ -1,0 +1,50 @@
+"""The flow-matching loss of the in-context fill model, on items of a pool.
+
+x_s = (1 - s) x_1 + s e with the model's velocity target e - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
+integrates it); s = sigmoid(u), u ~ N(0.4, 1.1): shifted towards noise as the sampler's sigmas are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from careedit.editing import EditorBase
+from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
+
+GIVEN_WEIGHT = 0.05
+"""Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
+
+
+def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Token embeddings [B, L, d] and pooled embedding [B, d_p], as the stock pipeline makes them."""
+    tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
+    return tokens, base.text_encoder(clip_ids, output_hidden_states=False).pooler_output
+
+
+def flow_loss(base: EditorBase, pool: Mapping[str, Tensor], chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar."""
+    batch = {key: values[chosen] for key, values in pool.items()}
+    clean, given = batch["clean"].float(), batch["given"].float()
+    height, width = clean.shape[-2:]
+    mask = pack_mask(batch["mask"].float(), scale=batch["mask"].shape[-1] // width)
+    noise = torch.randn(clean.shape, generator=generator)
+    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.1 + 0.4)
+    noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())
+        velocity = base.transformer(
+            hidden_states=torch.cat([pack(noisy), pack(given), mask], dim=2),
+            timestep=sigma,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            img_ids=position_ids(height, width),
+            txt_ids=torch.zeros(tokens.shape[1], 3),
+            return_dict=False,
+        )[0]
+    error = (velocity.float() - pack(noise - clean)).square().mean(dim=2, keepdim=True)
+    weight = torch.where(token_coverage(mask) > 0, 1.0, GIVEN_WEIGHT)
+    loss: Tensor = (error * weight).sum() / weight.sum()
+    return loss
