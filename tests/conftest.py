@@ -9,6 +9,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would downl
 
 LAYERS = ("unit", "integration", "e2e")
 
+EXPERTS = {
+    "erase": ("remove",),
+    "compose": ("add", "replace", "action", "counting", "relation", "attribute"),
+    "style": ("style",),
+    "identity": ("identity",),
+    "reference": ("reference",),
+}
+"""Experts of `untrained_set`: name (and competence), and what it handles."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the layer whose folder it is in."""
@@ -27,3 +36,65 @@ def tiny_pipeline():
     pipe = build_pipeline(["remove the red circle", "add a small blue star", "make it look like a pencil sketch"])
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session")
+def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expert set on disk: the untrained base and five experts of random weights that show; copy it to change it."""
+    import torch
+
+    from careedit.experts import (
+        BaseSpec,
+        Defaults,
+        ExpertSetFile,
+        PanelSpec,
+        add_expert,
+        create_expert_set,
+        hash_folder,
+        make_manifest,
+        save_adapter,
+        shapes_of,
+    )
+    from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
+
+    folder = tmp_path_factory.mktemp("sets") / "untrained"
+    tiny_pipeline.save_pretrained(folder / "base")
+    shapes = shapes_of(tiny_pipeline.transformer)
+    create_expert_set(
+        folder,
+        ExpertSetFile(
+            name="untrained",
+            version="1.0",
+            base=BaseSpec(
+                path="./base",
+                max_sequence_length=MAX_SEQUENCE_LENGTH,
+                fingerprint=shapes.fingerprint,
+                sha256=hash_folder(folder / "base"),
+            ),
+            panel=PanelSpec(size=PANEL),
+            defaults=Defaults(steps=2),
+        ),
+    )
+    for seed, (name, handles) in enumerate(EXPERTS.items()):
+        generator = torch.Generator().manual_seed(seed)
+        weights = {
+            f"{module}.lora_{side}.weight": torch.randn(shape, generator=generator) * 0.1
+            for module, (outer, inner) in shapes.linear.items()
+            if module.endswith(("to_q", "to_v", "proj_out"))
+            for side, shape in (("A", (8, inner)), ("B", (outer, 8)))
+        }
+        adapter = tmp_path_factory.mktemp("adapters") / f"{name}.safetensors"
+        save_adapter(adapter, weights, rank=8, alpha=8.0)
+        manifest = make_manifest(
+            adapter,
+            shapes,
+            name=name,
+            competence=name,
+            description=f"Weights drawn at random, in the place of the {name} expert.",
+            handles=handles,
+            base_name="untrained tiny base",
+            licence="Apache-2.0",
+            provenance="Drawn at random for a test.",
+        )
+        add_expert(folder, manifest, adapter)
+    return folder

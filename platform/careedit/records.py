@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from careedit.errors import InputError, MaskError
 from careedit.images import decode_image, decode_mask
@@ -19,7 +28,7 @@ MAX_SEED = 2**63 - 1
 
 
 class Record(BaseModel):
-    """Base of every record: frozen, and an unknown field is refused by name."""
+    """Base of every record: frozen; an unknown field, a missing one and a value of the wrong type raise `InputError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -32,7 +41,21 @@ class Record(BaseModel):
         if unknown:
             known = ", ".join(type(self).model_fields)
             raise InputError(f"{type(self).__name__} has no field {unknown[0]!r}; its fields are {known}.")
-        super().__init__(**fields)
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(_flaw(type(self).__name__, error)) from error
+
+
+def _flaw(record: str, error: ValidationError) -> str:
+    """The first flaw of a validation report, as a sentence."""
+    flaw = error.errors(include_url=False)[0]
+    # Of a field that may be several things, the path goes on to say which of them failed; the field itself is enough.
+    path = [str(part) for part in flaw["loc"]]
+    if flaw["type"] == "missing":
+        return f"{record} needs the field {'.'.join(path)!r}, which is missing; give it."
+    reason = str(flaw["msg"]).rstrip(".")
+    return f"{record} takes no {repr(flaw['input'])[:80]} for its field {path[0]!r}: {reason[:1].lower()}{reason[1:]}."
 
 
 Picture = Annotated[Image.Image, BeforeValidator(decode_image)]
@@ -72,6 +95,10 @@ class EditRequest(Record):
     @classmethod
     def _check_instruction(cls, value: str) -> str:
         text = value.strip()
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # half of a surrogate pair, as undecodable bytes of a command line become
+            raise InputError("The instruction holds bytes that are no text; give it as UTF-8.") from None
         if not text:
             raise InputError("The instruction is empty; say what to change, e.g. 'remove the red circle'.")
         if len(text) > MAX_INSTRUCTION_CHARACTERS:
@@ -127,7 +154,10 @@ class EditRequest(Record):
     @field_validator("references", mode="before")
     @classmethod
     def _check_references(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, (str, bytes, Path, Image.Image)) else tuple(value)
+        one = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+        if not one and not isinstance(value, Iterable):
+            raise InputError(f"references is a {type(value).__name__}; give a picture or several of them.")
+        return (value,) if one else tuple(value)
 
     @model_validator(mode="after")
     def _check_together(self) -> EditRequest:
@@ -220,6 +250,14 @@ class EditTrace(Record):
     """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare", "denoise", "finish"."""
     degradations: tuple[str, ...] = ()
     """What did not go as asked, e.g. "router: low confidence, base used"."""
+
+    @model_validator(mode="after")
+    def _check_slot(self) -> EditTrace:
+        if not 0 <= self.slot < len(self.batch):
+            raise InputError(
+                f"The trace names slot {self.slot} of a batch of {len(self.batch)}; give a trace as careedit wrote it."
+            )
+        return self
 
 
 class EditResult(Record):

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
-from careedit.errors import CareEditError, ManifestError, UnknownExpertError
+from careedit.errors import CareEditError, InputError, ManifestError, UnknownExpertError
 from careedit.records import Record, RoutingDecision
 from careedit.routing.features import RoutingFeatures
 
@@ -93,8 +93,10 @@ def read_options(kind: str, record: type[OptionsT], options: Mapping[str, Any]) 
             raise ManifestError(f"The router {kind!r} has no option {name!r}; its options are {', '.join(known)}.")
     try:
         return record(**options)
-    except ValidationError as error:
-        flaw = error.errors(include_url=False)[0]
+    except InputError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise ManifestError(f"The options of the router {kind!r} cannot be used: {error}") from None
+        flaw = error.__cause__.errors(include_url=False)[0]
         name = str(flaw["loc"][0]) if flaw["loc"] else "options"
         reason = "it is missing" if flaw["type"] == "missing" else str(flaw["msg"])
         raise ManifestError(f"The option {name!r} of the router {kind!r} cannot be used: {reason}.") from None
