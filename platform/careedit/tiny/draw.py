@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -22,7 +23,13 @@ def _shade(colour: RGB, factor: float = 0.72) -> RGB:
 
 
 def _textured(size: int, colour: RGB, texture: str, period: float) -> Image.Image:
-    """A square of `size` pixels with a texture whose pattern repeats every `period` pixels."""
+    """A square of `size` pixels with a texture whose pattern repeats every `period` pixels; the caller may draw on it."""
+    if texture == "plain":
+        return Image.new("RGB", (size, size), colour)
+    return (_remembered_pattern if size <= 512 else _pattern)(size, colour, texture, period).copy()
+
+
+def _pattern(size: int, colour: RGB, texture: str, period: float) -> Image.Image:
     image = Image.new("RGB", (size, size), colour)
     draw, second = ImageDraw.Draw(image), _shade(colour)
     count = math.ceil(size / period)
@@ -40,6 +47,9 @@ def _textured(size: int, colour: RGB, texture: str, period: float) -> Image.Imag
             for j in range(i % 2, count, 2):
                 draw.rectangle((i * period, j * period, (i + 1) * period - 1, (j + 1) * period - 1), fill=second)
     return image
+
+
+_remembered_pattern = lru_cache(maxsize=64)(_pattern)
 
 
 def _polygon(shape: str) -> list[tuple[float, float]]:
@@ -144,7 +154,9 @@ def draw_scene(scene: Scene, size: int = 64) -> Image.Image:
     for thing in scene.things:
         surface = _textured(canvas, COLOURS[thing.colour], thing.texture, canvas / 16)
         _details(thing, surface)
-        image.paste(surface, (0, 0), _silhouette(thing, canvas))
+        covered = _silhouette(thing, canvas)
+        box = covered.getbbox() or (0, 0, 0, 0)
+        image.paste(surface.crop(box), box, covered.crop(box))
     image = image.resize((size, size), Image.Resampling.BOX)
     if scene.look is None:
         return image
