@@ -51,6 +51,8 @@ class Thresholds:
     """Largest relative error within one cell of the scene."""
     lean: float = 0.4
     """How far the picture may lean from the truth (0) towards the source or a rival drawing (1)."""
+    faint_lean: float = 0.8
+    """The same where the rival differs in a pattern that the edit is not about."""
     outside: float = 0.04
     """Largest mean absolute error outside the edit, of a full scale of 1."""
     drift: float = 0.025
@@ -80,6 +82,8 @@ class Case:
     """What must be preserved."""
     held: NDArray[np.bool_] | None
     """The object that a look leaves alone."""
+    styled: bool
+    """Whether the edit is a look, of which blur may be the very point."""
 
 
 def build_case(source: Scene, target: Scene, side: int, thresholds: Thresholds) -> Case:
@@ -106,7 +110,9 @@ def _build_case(source: Scene, target: Scene, side: int, thresholds: Thresholds)
     blurred = ndimage.gaussian_filter(truth, (deviation, deviation, 0), mode="nearest") - truth
     bases = (np.gradient(soft, axis=0), np.gradient(soft, axis=1), soften(blurred, thresholds))
     change = soften((before - after) @ TO_YCC, thresholds)
-    return Case(after, change, blurred, bases, region, near, ~near | (unchanged & ~region), held)
+    return Case(
+        after, change, blurred, bases, region, near, ~near | (unchanged & ~region), held, target.look != source.look
+    )
 
 
 _remembered = lru_cache(maxsize=64)(_build_case)
@@ -161,7 +167,8 @@ def edit_errors(soft: Pixels, case: Case, thresholds: Thresholds) -> tuple[float
         above, below = above + wrong, below + scale
         if region.sum() >= 8 * unit**2:
             worst = max(worst, float(np.sqrt(wrong / scale)))
-            lean = max(lean, _lean(error, wanted - _explained(wanted, bases)))
+            own = wanted if case.styled else wanted - _explained(wanted, bases)
+            lean = max(lean, _lean(error, own))
     return float(np.sqrt(above / below)), worst, lean
 
 

@@ -42,7 +42,8 @@ class Verdict:
     """Towards `rival`: 0 = the truth, 0.5 = half-way, 1 = the rival. Only the source is compared where the errors
     above already decide."""
     rival: str
-    """The drawing other than the truth that the picture leans to most, e.g. "source" or "colour red"."""
+    """The drawing other than the truth that the picture leans to most (relative to what is allowed), e.g. "source" or
+    "colour red"."""
     preservation_error: float
     """Mean absolute error outside the edit, of a full scale of 1."""
     drift: float
@@ -94,14 +95,15 @@ def judge(sample: Sample, image: Image.Image, *, thresholds: Thresholds = DEFAUL
         return Verdict(preserved, preserved, 0.0, 0.0, 0.0, "source", outside, drift, block, kept_drift)
     soft = soften(error, thresholds)
     total, worst, lean = edit_errors(soft, case, thresholds)
-    rival = "source"
-    followed = total <= thresholds.error and worst <= thresholds.part and lean <= thresholds.lean
+    rival, limit = "source", thresholds.lean
+    followed = total <= thresholds.error and worst <= thresholds.part and lean <= limit
     if followed:
         for other in rivals(sample.source, sample.target, side):
             leaning = towards(soft, other, case, thresholds)
-            if leaning > lean:
-                lean, rival = leaning, other.name
-        followed = lean <= thresholds.lean
+            allowed = thresholds.faint_lean if other.faint else thresholds.lean
+            if leaning / allowed > lean / limit:
+                lean, rival, limit = leaning, other.name, allowed
+        followed = lean <= limit
     return Verdict(followed, preserved, total, worst, lean, rival, outside, drift, block, kept_drift)
 
 

@@ -48,6 +48,8 @@ class Rival:
     """Rival minus truth, there."""
     beside: Pixels | None = None
     """A difference that may be there as well without telling for the rival: a texture is its pattern, not its shade."""
+    faint: bool = False
+    """Whether it is fine detail that the edit is not about: the pattern of a moved object may fade, not be another."""
 
 
 def rivals(source: Scene, target: Scene, side: int) -> Iterator[Rival]:
@@ -61,7 +63,7 @@ def rivals(source: Scene, target: Scene, side: int) -> Iterator[Rival]:
         yield from _backgrounds(target, side)
     for thing in target.things:
         if thing not in source.things:
-            yield from _things(target, thing, side)
+            yield from _things(source, target, thing, side)
 
 
 def cell_window(cell: int, side: int) -> tuple[slice, slice]:
@@ -90,7 +92,7 @@ def slips(thing: Thing) -> Iterator[tuple[str, Thing]]:
             yield f"pose {pose}", replace(thing, pose=pose)
 
 
-def _things(target: Scene, thing: Thing, side: int) -> Iterator[Rival]:
+def _things(source: Scene, target: Scene, thing: Thing, side: int) -> Iterator[Rival]:
     canvas = side * SUPERSAMPLING
     rows, columns = cell_window(thing.cell, side)
     box = tuple(edge * SUPERSAMPLING for edge in (columns.start, rows.start, columns.stop, rows.stop))
@@ -107,13 +109,15 @@ def _things(target: Scene, thing: Thing, side: int) -> Iterator[Rival]:
 
     truth = drawn(thing)
     yield Rival(f"no {thing.name}", rows, columns, drawn(None) - truth)
+    before = [old.texture for old in source.things if old.cell == thing.cell and old.shape == thing.shape]
+    retextured = any(texture != thing.texture for texture in before)
     for name, other in slips(thing):
         difference = drawn(other) - truth
-        shade = None
-        if name.startswith("texture "):
+        shade, pattern = None, name.startswith("texture ")
+        if pattern:
             share = np.asarray(silhouette(thing, side), np.float32)[rows, columns, None] / 255
             shade = share * difference.sum(axis=(0, 1))
-        yield Rival(name, rows, columns, difference, shade)
+        yield Rival(name, rows, columns, difference, shade, faint=pattern and not retextured)
 
 
 def _backgrounds(target: Scene, side: int) -> Iterator[Rival]:
