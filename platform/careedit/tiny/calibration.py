@@ -11,20 +11,20 @@ import numpy as np
 from PIL import Image
 
 from careedit.tiny.compare import Thresholds
-from careedit.tiny.corruptions import DEGRADATIONS, FAULTS, SHIFT, spoil
+from careedit.tiny.corruptions import FAULTS, FLAWS, UNDECIDED, make_picture
 from careedit.tiny.operations import OPERATIONS
 from careedit.tiny.oracle import DEFAULT, Verdict, judge
 from careedit.tiny.samples import Sample, Split, draw_sample
 
 Expectation = Literal["pass", "reject", "either"]
 
-PICTURES: tuple[str, ...] = (*DEGRADATIONS, "moved by 1 px", *FAULTS)
+PICTURES: tuple[str, ...] = (*FLAWS, *UNDECIDED, *FAULTS)
 """What `calibrate` makes, in this order."""
 
 
 def expectation(picture: str) -> Expectation:
     """What the oracle should say of such a picture."""
-    if picture in DEGRADATIONS:
+    if picture in FLAWS:
         return "pass"
     return "reject" if picture in FAULTS else "either"
 
@@ -65,12 +65,7 @@ def pictures(
         sample = draw_sample(operations[index % len(operations)], index // len(operations), split)
         rng = Random(f"calibration:{picture}:{index}")
         index += 1
-        image: Image.Image | None
-        if picture in FAULTS:
-            image = spoil(picture, sample, rng, size)
-        else:
-            degrade = DEGRADATIONS.get(picture, SHIFT)
-            image = degrade(sample.target_image(size), rng)
+        image = make_picture(picture, sample, rng, size)
         if image is not None:
             made, misses = made + 1, 0
             yield sample, image

@@ -1,4 +1,4 @@
-"""Pictures with known faults: what an oracle must forgive (`DEGRADATIONS`) and what it must not (`FAULTS`)."""
+"""Pictures with known faults: what an oracle must forgive (`FLAWS`) and what it must not (`FAULTS`)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from careedit.tiny.rivals import slips
 from careedit.tiny.samples import Sample
 from careedit.tiny.scene import BACKGROUNDS, COLOURS, LOOKS, Scene, Thing
 
-Degradation = Callable[[Image.Image, Random], Image.Image]
-"""(picture, random numbers) -> the same picture, a little worse."""
-Fault = Callable[[Sample, Random, int], Image.Image | None]
-"""(sample, random numbers, side) -> a wrong edit, or None where the sample offers no such fault."""
+Picture = Callable[[Sample, Random, int], Image.Image | None]
+"""(sample, random numbers, side) -> an edited picture, or None where the sample offers no such picture."""
 
 
-def _blurred(deviation: float) -> Degradation:
+def _degraded(degrade: Callable[[Image.Image, Random], Image.Image]) -> Picture:
+    return lambda sample, rng, side: degrade(sample.target_image(side), rng)
+
+
+def _blurred(deviation: float) -> Picture:
     def blur(image: Image.Image, rng: Random) -> Image.Image:
         scale = deviation * image.width / 64
         pixels = ndimage.gaussian_filter(np.asarray(image, np.float32), (scale, scale, 0), mode="nearest")
         return Image.fromarray(np.round(pixels).astype(np.uint8))
 
-    return blur
+    return _degraded(blur)
 
 
 def _jpeg(image: Image.Image, rng: Random) -> Image.Image:
@@ -43,24 +45,28 @@ def _noise(image: Image.Image, rng: Random) -> Image.Image:
     return Image.fromarray(np.clip(np.round(np.asarray(image, np.float64) + noise), 0, 255).astype(np.uint8))
 
 
-def _shifted(image: Image.Image, rng: Random) -> Image.Image:
+def _moved(image: Image.Image, rng: Random) -> Image.Image:
     step, axis = rng.choice((-1, 1)), rng.choice((0, 1))
     pad = [(1, 1), (1, 1), (0, 0)]
     pixels = np.roll(np.pad(np.asarray(image), pad, mode="edge"), step, axis=axis)
     return Image.fromarray(pixels[1:-1, 1:-1])
 
 
-DEGRADATIONS: Mapping[str, Degradation] = {
-    "truth": lambda image, rng: image,
-    "blur 0.5 px": _blurred(0.5),
-    "blur 0.7 px": _blurred(0.7),
-    "JPEG quality 85": _jpeg,
-    "noise 3 %": _noise,
-}
-"""What is done to a truth that must still pass; lengths are of a picture of 64 x 64."""
+def _off(distance: float) -> Picture:
+    """The edit with an object that is new in its place beside it, by pixels of a picture of 64 x 64."""
 
-SHIFT: Degradation = _shifted
-"""The whole truth moved by one pixel: neither required to pass nor to fail, and measured."""
+    def move(sample: Sample, rng: Random, side: int) -> Image.Image | None:
+        there = [(thing.shape, thing.cell) for thing in sample.source.things]
+        new = [i for i in _new(sample) if (sample.target.things[i].shape, sample.target.things[i].cell) not in there]
+        if not new:
+            return None
+        index = rng.choice(new)
+        thing, sign, across = sample.target.things[index], rng.choice((-1, 1)), rng.random() < 0.5
+        by = sign * distance / 64
+        moved = {"dx": thing.dx + by} if across else {"dy": thing.dy + by}
+        return draw_scene(sample.target.with_thing(index, **moved), side)
+
+    return move
 
 
 def _new(sample: Sample) -> list[int]:
@@ -85,7 +91,7 @@ def _half(sample: Sample, rng: Random, side: int) -> Image.Image | None:
     return Image.blend(sample.source_image(side), sample.target_image(side), 0.5)
 
 
-def _slipped(prefix: str, operations: tuple[str, ...] = ()) -> Fault:
+def _slipped(prefix: str, operations: tuple[str, ...] = ()) -> Picture:
     """The edit with one property of a new object wrong."""
 
     def fault(sample: Sample, rng: Random, side: int) -> Image.Image | None:
@@ -190,7 +196,23 @@ def _tinted(sample: Sample, rng: Random, side: int) -> Image.Image | None:
     return Image.blend(sample.target_image(side), Image.new("RGB", (side, side), colour), 0.08)
 
 
-FAULTS: Mapping[str, Fault] = {
+FLAWS: Mapping[str, Picture] = {
+    "truth": _degraded(lambda image, rng: image),
+    "blur 0.5 px": _blurred(0.5),
+    "blur 0.7 px": _blurred(0.7),
+    "JPEG quality 85": _degraded(_jpeg),
+    "noise 3 %": _degraded(_noise),
+    "edited object 1 px off": _off(1),
+}
+"""Right edits with flaws that the oracle must forgive; lengths are of a picture of 64 x 64."""
+
+UNDECIDED: Mapping[str, Picture] = {
+    "edited object 2 px off": _off(2),
+    "whole picture 1 px off": _degraded(_moved),
+}
+"""Neither required to pass nor to fail, and measured."""
+
+FAULTS: Mapping[str, Picture] = {
     "source (nothing done)": _source,
     "half done (50 % blend)": _half,
     "wrong object": _wrong_object,
@@ -199,6 +221,7 @@ FAULTS: Mapping[str, Fault] = {
     "wrong size": _slipped("size"),
     "wrong texture": _slipped("texture"),
     "wrong direction": _slipped("pose", ("action.turn", "action.mood")),
+    "edited object 4 px off": _off(4),
     "wrong position": _wrong_position,
     "wrong count": _wrong_count,
     "wrong background": _wrong_background,
@@ -211,10 +234,15 @@ FAULTS: Mapping[str, Fault] = {
 """What must fail."""
 
 
-def spoil(fault: str, sample: Sample, rng: Random, side: int = 64) -> Image.Image | None:
-    """The sample's picture with a fault, or None where it has none to show (a black logo is black in a black and white
-    photo, so editing it changes nothing): fewer than 12 pixels of 64 x 64 that differ from the truth."""
-    image = FAULTS[fault](sample, rng, side)
+def make_picture(name: str, sample: Sample, rng: Random, side: int = 64) -> Image.Image | None:
+    """One of `FLAWS`, `UNDECIDED` or `FAULTS` of a sample, or None where the sample has none to offer.
+
+    A fault must show, in at least 12 pixels of 64 x 64: a black logo is black in a black and white photo, so editing it
+    is no fault.
+    """
+    if name not in FAULTS:
+        return {**FLAWS, **UNDECIDED}[name](sample, rng, side)
+    image = FAULTS[name](sample, rng, side)
     if image is None:
         return None
     differing = changed_region(sample.target_image(side), image).histogram()[255]
