@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import overload
 
 import torch
@@ -65,7 +66,7 @@ class Editor:
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = _device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         _ = expert_set.shapes  # says that the base is not the stated one before its weights are read
         base = load_base(
@@ -235,7 +236,7 @@ class Editor:
             picture = slot.fit.from_panel(panel)
             pictures.append(picture if slot.mask is None else composite(slot.request.image, picture, slot.mask))
         clock.append(time.perf_counter())
-        stages = dict(zip(("prepare", "denoise", "finish"), (b - a for a, b in zip(clock, clock[1:])), strict=True))
+        stages = dict(zip(("prepare", "denoise", "finish"), (b - a for a, b in pairwise(clock)), strict=True))
         return [(picture, self._trace(batch, i, states[i], stages)) for i, picture in enumerate(pictures)]
 
     def _trace(self, batch: Sequence[_Slot], index: int, state: EditState, stages: Mapping[str, float]) -> EditTrace:
@@ -283,6 +284,20 @@ def load_editor(
     return Editor(
         load_expert_set(expert_set), device=device, dtype=dtype, application=application, byte_budget=byte_budget
     )
+
+
+def _device(wanted: torch.device | str | None) -> torch.device:
+    """The device to use; raises `InputError` for one that is not there."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
+        raise InputError(
+            f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
+        ) from error
+    return device
 
 
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:

@@ -1,0 +1,160 @@
+"""Edit an image by instruction, or make a traced edit again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from careedit.cli.files import check_outputs, check_pictures, numbered, write_all
+from careedit.cli.output import JsonOption, emit, emit_json, note
+from careedit.errors import InputError
+from careedit.records import EditRequest, EditResult, EditTrace
+
+app = typer.Typer(add_completion=False)
+
+MAX_TRACE_BYTES = 16 * 2**20
+"""A trace is a page of text; anything larger is not one."""
+
+
+@app.command("edit")
+def edit(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The source: a PNG, JPEG or WebP file.")],
+    instruction: Annotated[
+        str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; left out with --replay.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Where to edit: white, or transparent in a mask with transparency.")
+    ] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option("--reference", help="A picture to take a colour, texture, object or look from.")
+    ] = None,
+    expert: Annotated[
+        str | None, typer.Option("--expert", help="auto (default), a name, base for none, or a mixture: a=0.7,b=0.3.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the noise; drawn, and told, if left out.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps; default: what the set says.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale, for a base that takes one.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Images to make; each has the next seed.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="How many experts the router may mix.")] = None,
+    refine_mask: Annotated[
+        bool, typer.Option("--refine-mask", help="Fit a coarse mask to the object that it covers.")
+    ] = False,
+    expert_set: Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")] = "tiny",
+    application: Annotated[
+        Literal["merged", "shared"] | None, typer.Option("--application", help="Default: what the set says.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Default: IMAGE-edited.png in the current folder.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Write there what --json shows.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option("--replay", metavar="FILE", help="Make what --trace wrote again, bit for bit.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit IMAGE as INSTRUCTION says. With -n 2 or more, OUT becomes OUT-1, OUT-2, ...
+
+    The answer has the source's size; with a mask, pixels outside it are the source's own. Nothing is written unless
+    every image was made.
+    """
+    pictures: dict[str, Any] = {"image": image, "mask": mask, "references": tuple(reference or ())}
+    wishes: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance, "n": n, "top_k": top_k}
+    wishes |= {"expert": expert, "refine_mask": refine_mask or None}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    options = {"application": application, "device": device}
+    inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
+    if replay is None:
+        if instruction is None:
+            raise InputError("The instruction is missing; say what to change, e.g. 'remove the red circle'.")
+        if expert is not None:
+            wishes["expert"] = _expert(expert)
+        request = EditRequest.model_validate({**pictures, "instruction": instruction, **wishes})
+        targets = _targets(out, image, request.n, trace, inputs)
+        from careedit.cli.editors import run_edit
+
+        result = run_edit(request, expert_set, options)
+    else:
+        if instruction is not None or wishes or any(options.values()):
+            raise InputError("A trace says how its edit was made; beside --replay give pictures and outputs only.")
+        traces = _read_traces(replay)
+        targets = _targets(out, image, len(traces), trace, inputs)
+        from careedit.cli.editors import run_replays
+
+        result = run_replays(traces, pictures, expert_set)
+
+    files = [str(path) for path in targets]
+    document = {"version": 1, "images": files, "traces": [made.model_dump(mode="json") for made in result.traces]}
+    text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
+    write_all({**dict(zip(targets, result.images, strict=True)), **text})
+    for degradation in dict.fromkeys(line for made in result.traces for line in made.degradations):
+        note(f"note: {degradation}.")
+    if as_json:
+        emit_json(document)
+    else:
+        _tell(targets, result)
+
+
+def _targets(out: Path | None, image: Path, count: int, trace: Path | None, inputs: Sequence[Path]) -> list[Path]:
+    """Where the images go; raises `InputError` where that cannot be."""
+    targets = numbered(out or Path(f"{image.stem}-edited.png"), count)
+    check_pictures(targets)
+    check_outputs([*targets, *([trace] if trace else [])], inputs)
+    return targets
+
+
+def _expert(text: str) -> str | dict[str, float]:
+    """`--expert`: a name, or weights as in "erase=0.7,style=0.3"."""
+    if "=" not in text:
+        return text
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(weight)
+        except ValueError:
+            raise InputError(f"--expert {text!r} is no mixture; write it as erase=0.7,style=0.3.") from None
+        if name in weights:
+            raise InputError(f"--expert {text!r} names {name!r} twice; give each expert one weight.")
+        weights[name] = value
+    return weights
+
+
+def _read_traces(path: Path) -> list[EditTrace]:
+    """The traces in a file that `--trace` wrote, or in what `--json` showed."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_TRACE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"The trace {str(path)!r} cannot be read ({error.strerror}); check the path.") from None
+    try:
+        document = json.loads(data) if len(data) <= MAX_TRACE_BYTES else {}
+        traces = [EditTrace.model_validate(entry) for entry in document["traces"]]
+    except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
+        traces = []
+    if not traces:
+        raise InputError(f"The file {str(path)!r} holds no trace; give one that careedit edit --trace wrote.")
+    return traces
+
+
+def _tell(targets: Sequence[Path], result: EditResult) -> None:
+    routing = result.trace.routing  # one request, one decision
+    named = " + ".join(
+        name if len(routing.weights) == 1 else f"{name} {weight:.2f}" for name, weight in routing.weights.items()
+    )
+    emit(f"Expert: {named} ({routing.router}). {routing.reason}")
+    for path, trace in zip(targets, result.traces, strict=True):
+        emit(f"Edited: {path} (seed {trace.seed}, {_count(trace.steps, 'step')}, {_count(trace.nfe, 'evaluation')})")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,65 @@
+"""The editor behind a command: loaded without the libraries' chatter, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+
+from careedit.cli.output import progress
+from careedit.editor import Editor, load_editor
+from careedit.errors import InputError
+from careedit.experts import BASE, load_expert_set
+from careedit.images import decode_image, decode_mask
+from careedit.records import EditRequest, EditResult, EditTrace
+
+
+def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any]) -> EditResult:
+    """One request's images, by the set named `expert_set`; `options` are `Editor`'s."""
+    quieten()
+    with progress("Loading"):
+        loaded = load_expert_set(expert_set)
+        for name in [request.expert] if isinstance(request.expert, str) else request.expert:
+            if name not in ("auto", BASE):
+                loaded.manifest(name)  # says that there is no such expert before a base of gigabytes is read
+        editor = Editor(loaded, **options)
+    with progress("Editing", 1) as bar:
+        shown = 0.0
+
+        def on_step(done: int, total: int) -> None:
+            nonlocal shown
+            bar.advance(done / total - shown)
+            shown = done / total
+
+        return editor.edit(request, on_step=on_step)
+
+
+def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert_set: str) -> EditResult:
+    """The images of several traces of one source, made again; `pictures` are paths: image, mask, references."""
+    image = decode_image(pictures["image"])
+    mask = None if pictures["mask"] is None else decode_mask(pictures["mask"])
+    references = [decode_image(path) for path in pictures["references"]]
+    quieten()
+    made: list[EditResult] = []
+    editors: dict[tuple[str, ...], Editor] = {}
+    with progress("Replaying", len(traces)) as bar:
+        for trace in traces:
+            kind = (trace.device, trace.dtype, trace.application)
+            if kind not in editors:
+                dtype = getattr(torch, trace.dtype, None)
+                if not isinstance(dtype, torch.dtype):
+                    raise InputError(f"The trace names the number format {trace.dtype!r}, which torch does not have.")
+                editors[kind] = load_editor(expert_set, device=trace.device, dtype=dtype, application=trace.application)
+            made.append(editors[kind].replay(trace, image=image, mask=mask, references=references))
+            bar.advance()
+    return EditResult(images=tuple(one.image for one in made), traces=tuple(one.trace for one in made))
+
+
+def quieten() -> None:
+    """Keep the libraries' progress bars and hints off stderr, where an error must be one sentence."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()

@@ -1,0 +1,196 @@
+"""List, show, verify, add and remove the LoRA experts of an expert set.
+
+`add` and `remove` change a set in a local folder; the set inside the package is copied first (`copy`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
+from careedit.errors import CareEditError, ExpertError, InputError
+from careedit.experts import (
+    ExpertSet,
+    add_expert,
+    load_expert_set,
+    make_manifest,
+    remove_expert,
+    verify_expert_set,
+)
+from careedit.experts.set import SHIPPED, locate
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+SetOption = Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The expert.")]
+
+
+@app.callback()
+def experts() -> None:
+    """List, show, verify, add and remove the LoRA experts of an expert set."""
+
+
+@app.command("list")
+def list_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
+    """List the experts: name, competence, rank, size and what each handles."""
+    loaded = load_expert_set(expert_set)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "competence": manifest.competence,
+            "rank": manifest.rank,
+            "bytes": _size(loaded, name),
+            "handles": list(manifest.handles),
+        }
+        for name, manifest in loaded.manifests.items()
+    ]
+    if as_json:
+        emit_json({"version": 1, **_identity(loaded), "experts": rows})
+        return
+    table = [
+        (row["name"], row["competence"], row["rank"], _shown(row["bytes"]), ", ".join(row["handles"])) for row in rows
+    ]
+    emit_table(("name", "competence", "rank", "size", "handles"), table)
+    note(f"Expert set {loaded.name} {loaded.version} ({loaded.sha256[:12]}).")
+
+
+@app.command("show")
+def show_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
+    """Show an expert's manifest."""
+    manifest = load_expert_set(expert_set).manifest(name)
+    if as_json:
+        emit_json(manifest)
+    else:
+        emit(manifest.to_yaml().rstrip("\n"))
+
+
+@app.command("verify")
+def verify_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
+    """Check the base and every adapter: hashes made anew, shapes, weights. Exit code 1 if anything is wrong."""
+    with progress("Verifying"):
+        findings = verify_expert_set(expert_set)
+    if as_json:
+        emit_json({"version": 1, "ok": not findings, "findings": findings})
+    elif findings:
+        emit_table(("code", "subject", "message"), [(f.code, f.subject, f.message) for f in findings])
+    else:
+        emit(f"The expert set {expert_set} is sound.")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command("add")
+def add_command(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="A LoRA as a .safetensors file.")],
+    name: Annotated[str, typer.Option("--name", help="Its name in the set: a-z, 0-9, _ and -.")],
+    competence: Annotated[
+        str, typer.Option("--competence", help="erase, compose, style, identity, reference, or a word of your own.")
+    ],
+    description: Annotated[str | None, typer.Option("--description", help="What it does, in a sentence.")] = None,
+    handles: Annotated[
+        str, typer.Option("--handles", help="Edit kinds and keywords that it is for, comma separated: remove,mask.")
+    ] = "",
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights.")] = "unknown",
+    provenance: Annotated[
+        str | None, typer.Option("--provenance", help="Where it comes from; default: the file's name.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, for a peft file without one.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the expert of this name.")] = False,
+    expert_set: SetOption = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Copy ADAPTER into a local set as an expert, once it is known to be sound and to fit the base."""
+    _check_local(expert_set)
+    loaded = load_expert_set(expert_set)
+    manifest = make_manifest(
+        adapter,
+        loaded.shapes,
+        name=name,
+        competence=competence,
+        description=description or f"An expert of competence {competence}.",
+        handles=tuple(kind.strip() for kind in handles.split(",") if kind.strip()),
+        base_name=f"the base of {loaded.name} {loaded.version}",
+        licence=licence,
+        provenance=provenance or f"Added from the file {adapter.name}.",
+        alpha=alpha,
+    )
+    changed = add_expert(expert_set, manifest, adapter, replace=replace)
+    if as_json:
+        emit_json({"version": 1, **_identity(changed), "added": manifest})
+    else:
+        emit(f"The expert {name} is in {expert_set} (rank {manifest.rank}, {_shown(_size(changed, name))}).")
+
+
+@app.command("remove")
+def remove_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
+    """Take an expert out of a local set, and its files off the disk."""
+    _check_local(expert_set)
+    changed = remove_expert(expert_set, name)
+    if as_json:
+        emit_json({"version": 1, **_identity(changed), "removed": name})
+    else:
+        emit(f"The expert {name} is no longer in {expert_set}.")
+
+
+@app.command("copy")
+def copy_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the copy goes; must not exist yet.")],
+    expert_set: SetOption = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a set on this machine, the package's own for instance, to a folder where it can be changed."""
+    source = locate(expert_set).local
+    if source is None:
+        raise ExpertError(f"{expert_set} is not on this machine; download it with its storage's own tool.")
+    if folder.exists():
+        raise InputError(f"{str(folder)!r} exists already; give a folder that does not.")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"The folder {str(folder.absolute().parent)!r} does not exist; create it first.")
+    load_expert_set(expert_set)
+    temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
+    try:
+        shutil.copytree(source, temporary / "set")
+        os.rename(temporary / "set", folder)
+    except OSError as error:
+        raise InputError(f"The set cannot be copied to {str(folder)!r} ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    copied = load_expert_set(folder)
+    if as_json:
+        emit_json({"version": 1, **_identity(copied), "folder": folder})
+    else:
+        emit(f"The expert set {copied.name} is in {folder}; use it with --expert-set {folder}.")
+
+
+def _identity(loaded: ExpertSet) -> dict[str, Any]:
+    return {"expert_set": loaded.name, "set_version": loaded.version, "expert_set_sha256": loaded.sha256}
+
+
+def _size(loaded: ExpertSet, name: str) -> int | None:
+    """Bytes of an adapter file; None where it is not there, which `verify` explains."""
+    try:
+        return loaded.adapter_path(name).stat().st_size
+    except CareEditError:
+        return None
+
+
+def _shown(size: int | None) -> str:
+    return "missing" if size is None else f"{size / 2**20:.2f} MiB"
+
+
+def _check_local(ref: str) -> None:
+    """Raises `ExpertError` for a set inside the package, which is not to be changed."""
+    root = locate(ref).local
+    for name, (package, folder) in SHIPPED.items():
+        if root is not None and root.resolve() == Path(str(files(package).joinpath(folder))).resolve():
+            raise ExpertError(
+                f"The expert set {name!r} belongs to the package; run 'careedit experts copy FOLDER' and change the copy "
+                "with --expert-set FOLDER."
+            )
