@@ -1,0 +1,182 @@
+"""What `careedit bench engine` measures; every definition is one function, and docs/benchmarks.md says it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle, islice
+from typing import Any, cast
+
+import torch
+from PIL import Image
+
+from careedit.bench.report import Report, describe
+from careedit.bench.subject import Subject
+from careedit.bench.timing import Comparison, compare
+from careedit.editing import EditJob, Engine
+from careedit.errors import InputError
+from careedit.experts import DEFAULT_TARGETS, adapter_share
+from careedit.images import canvas_mask, compose_canvas
+
+BATCH = 8
+"""Edits of the mixed batch."""
+
+FLUX_RANK = 32
+"""Rank at which FLUX.1-Fill's adapters are counted."""
+
+Pair = tuple[str, Callable[[], object], str, Callable[[], object]]
+"""What is timed, how, over what, and how that is done."""
+
+COMPARISONS = (
+    "switch_ratio_merged",
+    "switch_ratio_shared",
+    "mixed_batch_speedup",
+    "shared_step_ratio",
+    "loop_over_pipeline",
+)
+"""The ratios of times, in the order in which they are taken."""
+
+
+def bench_engine(
+    subject: Subject,
+    *,
+    repeats: int = 5,
+    steps: int | None = None,
+    threads: int | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> Report:
+    """Take every ratio. `steps` per edit default to the subject's, `threads` to torch's own choice.
+
+    `done` is called after each timed run; there are `2 * repeats * len(COMPARISONS)`. Raises `InputError`.
+    """
+    steps = subject.steps if steps is None else steps
+    for name, value in (("repeats", repeats), ("steps", steps), ("threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+    with _threads(threads), torch.no_grad():
+        pairs = pairs_of(subject, steps)
+        comparisons: dict[str, Comparison] = {
+            name: compare(*pairs[name], repeats=repeats, device=subject.base.device, done=done) for name in COMPARISONS
+        }
+        environment = describe(subject, repeats=repeats, steps=steps, batch=BATCH)
+    return Report(environment=environment, comparisons=comparisons, shares=memory_shares(subject))
+
+
+def pairs_of(subject: Subject, steps: int) -> Mapping[str, Pair]:
+    """Per name of `COMPARISONS`, the two things to be timed. Every run encodes its pictures and texts afresh."""
+    first, second = subject.library.names[:2]
+    four = [subject.job(index, first, steps) for index in range(4)]
+    alternating = [subject.job(index, name, steps) for index, name in enumerate((first, second, first, second))]
+    mixed = [subject.job(index, name, steps) for index, name in enumerate(islice(cycle(subject.library.names), BATCH))]
+    one = subject.job(0, first, steps)
+    return {
+        "switch_ratio_merged": _switching(subject.merged, alternating, four),
+        "switch_ratio_shared": _switching(subject.shared, alternating, four),
+        "mixed_batch_speedup": (
+            f"{BATCH} single edits in a row, experts in turn, shared",
+            partial(one_by_one, subject.shared, mixed),
+            f"the same {BATCH} edits as one batch, shared",
+            partial(together, subject.shared, mixed),
+        ),
+        "shared_step_ratio": (
+            f"{steps} steps of one edit, shared",
+            _steps(subject.shared, one),
+            f"{steps} steps of one edit, merged",
+            _steps(subject.merged, one),
+        ),
+        "loop_over_pipeline": (
+            "one edit, own loop, expert merged",
+            partial(one_by_one, subject.merged, [one]),
+            "the same edit, FluxFillPipeline with the same weights",
+            partial(stock, subject, one),
+        ),
+    }
+
+
+def one_by_one(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
+    """Each edit from start to end before the next begins; no encoding is known beforehand."""
+    engine.cache.clear()
+    return [picture for job in jobs for picture in _edit(engine, [job])]
+
+
+def together(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
+    """All edits as one batch; no encoding is known beforehand."""
+    engine.cache.clear()
+    return _edit(engine, jobs)
+
+
+def stock(subject: Subject, job: EditJob) -> Image.Image:
+    """The edit by diffusers' `FluxFillPipeline`: the whole canvas."""
+    subject.merged.applier.merge(next(iter(job.weights)))  # type: ignore[attr-defined]  # `merged` has a MergedApplier
+    canvas = compose_canvas([job.source, job.source])
+    pictures = cast(Any, subject.pipeline)(
+        prompt=job.prompt,
+        image=canvas,
+        mask_image=canvas_mask(job.panels, job.source.size, None),
+        height=canvas.height,
+        width=canvas.width,
+        num_inference_steps=job.steps,
+        generator=torch.Generator("cpu").manual_seed(job.seed),
+        max_sequence_length=subject.base.max_sequence_length,
+    ).images
+    return cast(Image.Image, pictures[0])
+
+
+def memory_shares(subject: Subject) -> dict[str, float]:
+    """Weights of one more expert over those of the base transformer.
+
+    `flux`: FLUX.1-Fill's shapes at rank 32 on every projection, counted on the meta device. `subject`: the mean over
+    the subject's own experts. `subject_rank_32`: the subject's base with the adapter of `flux`, for comparison.
+    """
+    library = subject.library
+    own = sum(library.parameters(name) for name in library.names) / len(library.names)
+    return {
+        "flux": adapter_share(rank=FLUX_RANK, targets=DEFAULT_TARGETS).share,
+        "subject": own / subject.shapes.count,
+        "subject_rank_32": adapter_share(subject.shapes, rank=FLUX_RANK, targets=DEFAULT_TARGETS).share,
+    }
+
+
+def _edit(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
+    """What `Editor` does for one batch of panel-sized pictures."""
+    with engine.applier.lease({name for job in jobs for name in job.weights}):
+        states = [engine.prepare(job) for job in jobs]
+        while any(not state.done for state in states):
+            engine.step(states)
+        return engine.finish_many(states)
+
+
+def _switching(engine: Engine, alternating: Sequence[EditJob], four: Sequence[EditJob]) -> Pair:
+    kind = engine.applier.kind
+    return (
+        f"4 edits by experts A, B, A, B, {kind}",
+        partial(one_by_one, engine, alternating),
+        f"4 edits by expert A, {kind}",
+        partial(one_by_one, engine, four),
+    )
+
+
+def _steps(engine: Engine, job: EditJob) -> Callable[[], object]:
+    """The steps alone: a prepared edit is put back to its start before each run."""
+    start = engine.prepare(job)
+    noise = start.latents
+
+    def run() -> None:
+        start.latents, start.index = noise, 0
+        while not start.done:
+            engine.step([start])
+
+    return run
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside, and what it used before outside."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

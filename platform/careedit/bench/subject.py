@@ -1,0 +1,165 @@
+"""What is measured: a base with several experts, either an expert set's or an untrained one made on the spot."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from diffusers import FluxFillPipeline
+from PIL import Image, ImageDraw
+
+from careedit.editing import EditJob, EditorBase, Engine, load_base
+from careedit.errors import ExpertError
+from careedit.experts import (
+    DEFAULT_TARGETS,
+    AdapterLibrary,
+    BaseShapes,
+    LoraModule,
+    LoraState,
+    MemoryLibrary,
+    MergedApplier,
+    SharedApplier,
+    load_expert_set,
+    shapes_of,
+)
+from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
+
+UNTRAINED = "untrained"
+"""Name of the subject that needs no weights: the tiny architecture and random adapters. Times do not depend on values."""
+
+INSTRUCTIONS = (
+    "remove the red circle",
+    "add a small blue star at the top",
+    "replace the green square with a yellow triangle",
+    "make it look like a pencil sketch",
+    "turn the arrow to point left",
+    "there should be three red circles",
+    "change the background to a blue checkerboard",
+    "make the purple heart large",
+)
+"""One per edit of a batch."""
+
+RANK, STEPS = 16, 12
+"""Of the untrained subject: the tiny set's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A base, its experts, and edits for them to do."""
+
+    name: str
+    """The expert set's name, or `UNTRAINED`."""
+    base: EditorBase
+    """Its components."""
+    library: AdapterLibrary
+    """Its experts; at least two."""
+    shapes: BaseShapes
+    """The base's shapes."""
+    panel: int
+    """Side of a panel, in pixels."""
+    steps: int
+    """Denoising steps of an edit unless the caller says otherwise."""
+
+    @cached_property
+    def merged(self) -> Engine:
+        """An engine that merges experts, on the base's own transformer."""
+        return Engine(self.base, MergedApplier(self.base.transformer, self.library))
+
+    @cached_property
+    def shared(self) -> Engine:
+        """An engine that mixes experts in a batch, on a copy of the transformer, which it changes."""
+        base = dataclasses.replace(self.base, transformer=copy.deepcopy(self.base.transformer))
+        return Engine(base, SharedApplier(base.transformer, self.library))
+
+    @cached_property
+    def pipeline(self) -> FluxFillPipeline:
+        """diffusers' own loop over the components, transformer included, that `merged` works with."""
+        names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
+        components = {name: getattr(self.base, name) for name in names}
+        pipe = cast(Any, FluxFillPipeline)(scheduler=copy.deepcopy(self.base.scheduler), **components)
+        pipe.set_progress_bar_config(disable=True)
+        return cast(FluxFillPipeline, pipe)
+
+    def job(self, index: int, expert: str, steps: int) -> EditJob:
+        """Edit number `index`: a picture, an instruction and a seed of its own, done by `expert`."""
+        return EditJob(
+            source=_draw(index, self.panel),
+            instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
+            seed=index,
+            steps=steps,
+            weights={expert: 1.0},
+        )
+
+
+def load_subject(
+    expert_set: str | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Subject:
+    """The subject of an expert set (a name, a folder, an address), or `untrained_subject` for the name `UNTRAINED`.
+
+    None: the packaged tiny set, and where this installation has none, the untrained one. `device` and `dtype` default
+    as in `load_editor`. Raises `ExpertError`, also for a set of fewer than two experts.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    if expert_set == UNTRAINED:
+        return untrained_subject(device=device, dtype=dtype)
+    try:
+        loaded = load_expert_set(expert_set or "tiny")
+    except ExpertError:
+        if expert_set is None:
+            return untrained_subject(device=device, dtype=dtype)
+        raise
+    if len(loaded.names) < 2:
+        raise ExpertError(
+            f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another."
+        )
+    spec = loaded.spec
+    base = load_base(
+        loaded.base_path,
+        revision=spec.base.revision,
+        max_sequence_length=spec.base.max_sequence_length,
+        device=device,
+        dtype=dtype,
+    )
+    return Subject(loaded.name, base, loaded, loaded.shapes, spec.panel.size, spec.defaults.steps)
+
+
+def untrained_subject(
+    *, experts: int = 8, rank: int = RANK, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Subject:
+    """The tiny architecture with weights and adapters drawn at random, in memory."""
+    pipe = build_pipeline(INSTRUCTIONS)
+    base = EditorBase.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device=device, dtype=dtype)
+    shapes = shapes_of(base.transformer)
+    adapters = {f"expert{number}": _adapter(shapes, rank, seed=number) for number in range(experts)}
+    return Subject(UNTRAINED, base, MemoryLibrary(adapters, shapes), shapes, PANEL, STEPS)
+
+
+def _adapter(shapes: BaseShapes, rank: int, *, seed: int) -> LoraState:
+    generator = torch.Generator().manual_seed(seed)
+    modules: Mapping[str, LoraModule] = {
+        name: LoraModule(
+            torch.randn(rank, inner, generator=generator) / inner**0.5,
+            torch.randn(outer, rank, generator=generator) * 0.02,
+            float(rank),
+        )
+        for name, (outer, inner) in shapes.linear.items()
+        if re.fullmatch(DEFAULT_TARGETS, name)
+    }
+    return LoraState(modules)
+
+
+def _draw(index: int, side: int) -> Image.Image:
+    """A simple scene, another for every index."""
+    shade = index * 37 % 256
+    picture = Image.new("RGB", (side, side), (shade, 255 - shade, 90))
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((side // 8, side // 6, side // 2, side // 2 + index % (side // 4)), fill=(200, 40, shade))
+    pen.rectangle((side // 2, side // 2, side - side // 8, side - side // 8), fill=(20, shade, 90))
+    return picture

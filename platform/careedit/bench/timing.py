@@ -1,0 +1,111 @@
+"""Paired timing: two ways to do a thing, in turn, so that a machine that slows down slows both."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """One timed run."""
+
+    seconds: float
+    """Wall-clock seconds."""
+    cpu_seconds: float
+    """Processor seconds of all threads of the process; time in which another process had the core is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How long one thing takes, over how long another takes; one ratio per repeat."""
+
+    what: str
+    """What stands above the line."""
+    over: str
+    """What stands below it."""
+    laps: tuple[Lap, ...]
+    """Runs of `what`, one per repeat."""
+    over_laps: tuple[Lap, ...]
+    """Runs of `over`, in the same order."""
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Wall-clock ratio of each repeat."""
+        return tuple(a.seconds / b.seconds for a, b in zip(self.laps, self.over_laps, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """The median of `ratios`: one repeat that something else disturbed does not move it."""
+        return statistics.median(self.ratios)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The median ratio of processor time: steadier than `ratio` on a busy machine, blind to idle cores."""
+        return statistics.median(a.cpu_seconds / b.cpu_seconds for a, b in zip(self.laps, self.over_laps, strict=True))
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest of `ratios`."""
+        return min(self.ratios), max(self.ratios)
+
+
+def compare(
+    what: str,
+    run: Callable[[], object],
+    over: str,
+    baseline: Callable[[], object],
+    *,
+    repeats: int,
+    device: torch.device,
+    done: Callable[[], None] = lambda: None,
+) -> Comparison:
+    """Time `run` against `baseline`: once each untimed to warm up, then `repeats` times each.
+
+    The two take turns, and the turns' order alternates, so that neither always runs on the warmer machine. `done` is
+    called after each timed run.
+    """
+    for warm_up in (baseline, run):
+        warm_up()
+    laps: list[Lap] = []
+    over_laps: list[Lap] = []
+    with _no_garbage_collection():
+        for repeat in range(repeats):
+            pair = [(run, laps), (baseline, over_laps)]
+            for function, kept in pair if repeat % 2 == 0 else reversed(pair):
+                kept.append(_time(function, device))
+                done()
+    return Comparison(what, over, tuple(laps), tuple(over_laps))
+
+
+def _time(function: Callable[[], object], device: torch.device) -> Lap:
+    _wait(device)
+    cpu, start = time.process_time(), time.perf_counter()
+    function()
+    _wait(device)
+    return Lap(time.perf_counter() - start, time.process_time() - cpu)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """As `timeit`: neither side pays for a collection that the other's garbage set off."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _wait(device: torch.device) -> None:
+    """Let queued kernels end: a GPU's work is asynchronous."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,90 @@
+"""Measure the engine: switching, batching, step time, memory, and the loop against diffusers' own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.bench import GOALS, UNTRAINED, Report, bench_engine, load_subject
+from careedit.bench.engine import COMPARISONS
+from careedit.bench.report import MEMORY
+from careedit.cli.editors import quieten
+from careedit.cli.files import check_outputs, write_all
+from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.errors import InputError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure the engine."""
+
+
+@app.command("engine")
+def engine(
+    repeats: Annotated[int, typer.Option("--repeats", help="Timed pairs per figure; the median is told.")] = 5,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps per edit; default: the set's.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")] = None,
+    expert_set: Annotated[
+        str | None,
+        typer.Option("--expert-set", help=f"A set, or {UNTRAINED}; default: tiny, where it is installed."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take ratios of times within one run, and say which goals they meet.
+
+    Times are compared in pairs that take turns, so that a busy machine disturbs both sides alike. An unmet goal is told,
+    it is no failure: the exit code is 0.
+    """
+    for name, value in (("--repeats", repeats), ("--steps", steps), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+    if out is not None:
+        check_outputs([out], [])
+    quieten()
+    with progress("Loading"):
+        subject = load_subject(expert_set, device=device)
+    with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
+        report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
+    document = report.document()
+    if out is not None:
+        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
+    if as_json:
+        emit_json(document)
+    else:
+        _show(report)
+
+
+def _show(report: Report) -> None:
+    verdicts = report.verdicts
+    rows: list[tuple[str, ...]] = []
+    for name, value in report.figures.items():
+        comparison = report.comparisons.get(name)
+        goal, verdict = ("-", "-") if name not in GOALS else (str(GOALS[name]), _said(verdicts[name].met))
+        if comparison is None:
+            rows.append((name, f"{value:.4f}", "-", goal, verdict, "counted", "-"))
+            continue
+        times = (statistics.median(lap.seconds for lap in laps) for laps in (comparison.laps, comparison.over_laps))
+        spread = " to ".join(f"{bound:.2f}" for bound in comparison.spread)
+        rows.append((name, f"{value:.3f}", spread, goal, verdict, *(f"{seconds:.3f} s" for seconds in times)))
+    emit_table(("figure", "value", "spread", "goal", "verdict", "time", "over"), rows)
+    shares, facts = report.shares, report.environment
+    note(
+        f"{MEMORY}: FLUX.1-Fill at rank 32; this set's base: {shares['subject']:.4f} with its own "
+        f"experts, {shares['subject_rank_32']:.4f} at rank 32."
+    )
+    note(
+        f"Expert set {facts['expert_set']}, {facts['experts']} experts, {facts['steps']} steps, {facts['repeats']} "
+        f"repeats, {facts['threads']} threads, {facts['device']}, {facts['dtype']}, torch {facts['torch']}."
+    )
+
+
+def _said(met: bool) -> str:
+    return "met" if met else "not met"

@@ -1,0 +1,187 @@
+"""`careedit bench engine` on untrained weights: what it says is consistent, and what it times is what it claims."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from careedit.bench import GOALS, Subject, bench_engine, load_subject, untrained_subject
+from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
+from careedit.cli.main import main
+from careedit.errors import ExpertError, InputError
+
+FIGURES = (*COMPARISONS, "memory_share_per_expert")
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    return untrained_subject(experts=3, rank=8)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """One short run through the command line: its document, and the file that it wrote."""
+    out = tmp_path_factory.mktemp("bench") / "engine.json"
+    arguments = ["--repeats", "2", "--steps", "1", "--threads", "1", "--expert-set", "untrained", "--json", "--out"]
+    assert main(["bench", "engine", *arguments, str(out)]) == 0
+    return json.loads(out.read_text("utf-8")), out
+
+
+def test_every_promised_key_is_at_the_top_level(run: tuple[dict[str, Any], Path]) -> None:
+    document = run[0]
+
+    assert all(document[name] > 0 for name in FIGURES)
+    assert set(document) == {"version", *FIGURES, "goals", "details", "environment"}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_each_ratio_can_be_computed_again_from_its_laps(name: str, run: tuple[dict[str, Any], Path]) -> None:
+    detail = run[0]["details"][name]
+    ratios = [a / b for a, b in zip(detail["seconds"], detail["over_seconds"], strict=True)]
+
+    assert len(ratios) == 2
+    assert detail["ratios"] == pytest.approx(ratios)
+    assert run[0][name] == pytest.approx(statistics.median(ratios))
+    assert detail["spread"] == pytest.approx({"low": min(ratios), "high": max(ratios)})
+
+
+def test_each_verdict_can_be_computed_again_from_figure_and_bound(run: tuple[dict[str, Any], Path]) -> None:
+    document = run[0]
+
+    assert set(document["goals"]) == set(GOALS)
+    for name, entry in document["goals"].items():
+        upper = entry["goal"].startswith("at most")
+        assert entry["met"] is (document[name] <= entry["bound"] if upper else document[name] >= entry["bound"])
+
+
+def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], Path]) -> None:
+    environment = run[0]["environment"]
+
+    assert (environment["threads"], environment["steps"], environment["repeats"]) == (1, 1, 2)
+    assert (environment["expert_set"], environment["device"], environment["dtype"]) == ("untrained", "cpu", "float32")
+    assert environment["torch"] == torch.__version__
+    assert set(environment) == {
+        *("expert_set", "experts", "base_parameters", "panel", "steps", "batch", "repeats"),
+        *("threads", "device", "dtype", "torch", "diffusers", "peft", "python"),
+    }
+
+
+def test_without_json_a_table_shows_value_goal_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--repeats", "1", "--steps", "1", "--threads", "1", "--expert-set", "untrained"]
+
+    assert main(["bench", "engine", *arguments]) == 0
+
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    table = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[1:]}
+    assert set(table) == set(FIGURES)
+    assert table["memory_share_per_expert"]["verdict"] == "met"
+    assert table["mixed_batch_speedup"]["goal"] == "at least 2"
+    assert table["shared_step_ratio"]["verdict"] == "-"
+
+
+@pytest.mark.parametrize("option", ["--repeats", "--steps", "--threads"])
+def test_a_count_of_zero_is_the_users_mistake_and_nothing_is_written(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "engine.json"
+
+    assert main(["bench", "engine", option, "0", "--expert-set", "untrained", "--out", str(out)]) == 2
+
+    assert f"{option} is 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_in_a_missing_folder_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "missing" / "engine.json"
+
+    assert main(["bench", "engine", "--expert-set", "untrained", "--out", str(out)]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExpertError, match="no expert set"):
+        load_subject(str(tmp_path))
+
+
+def test_a_set_on_disk_can_be_measured(untrained_set: Path) -> None:
+    subject = load_subject(str(untrained_set), device="cpu")
+
+    report = bench_engine(subject, repeats=1, steps=1, threads=1)
+
+    assert (subject.name, subject.steps, len(subject.library.names)) == ("untrained", 2, 5)
+    assert set(report.figures) == set(FIGURES)
+
+
+def test_the_number_of_threads_is_put_back(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("careedit.bench.engine.pairs_of", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        bench_engine(subject, repeats=1, steps=1, threads=before + 1)
+
+    assert torch.get_num_threads() == before
+
+
+def test_wrong_counts_are_refused_in_the_library_too(subject: Subject) -> None:
+    with pytest.raises(InputError, match="repeats is 0"):
+        bench_engine(subject, repeats=0)
+
+
+def test_the_single_edits_and_the_batch_make_the_same_pictures(subject: Subject) -> None:
+    jobs = [subject.job(index, subject.library.names[index % 3], 2) for index in range(4)]
+
+    singles, batch = one_by_one(subject.shared, jobs), together(subject.shared, jobs)
+
+    assert len({picture.tobytes() for picture in singles}) == 4
+    for one, other in zip(singles, batch, strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1  # a rounding of an 8-bit value at most
+
+
+def test_the_loop_and_the_pipeline_make_the_same_picture(subject: Subject) -> None:
+    job = subject.job(0, subject.library.names[1], 3)
+
+    (own,) = one_by_one(subject.merged, [job])
+    theirs = stock(subject, job).crop((64, 0, 128, 64))
+
+    assert np.abs(np.asarray(own, int) - np.asarray(theirs, int)).max() <= 1
+
+
+def test_a_batch_has_eight_edits_and_uses_every_expert(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[str, ...]] = []
+    velocity = subject.shared.applier.velocity
+    monkeypatch.setattr(
+        subject.shared.applier, "velocity", lambda names, inputs: rows.append(tuple(names)) or velocity(names, inputs)
+    )
+    _, singles, _, batch = pairs_of(subject, 1)["mixed_batch_speedup"]
+    rows.clear()
+
+    singles()
+    batch()
+
+    assert [len(row) for row in rows] == [1] * BATCH + [BATCH]
+    assert set(rows[-1]) == set(subject.library.names)
+    assert sorted(rows[-1]) == sorted(name for row in rows[:BATCH] for name in row)
+
+
+def test_every_run_encodes_afresh(subject: Subject) -> None:
+    jobs = [subject.job(index, subject.library.names[0], 1) for index in range(2)]
+
+    for run in (one_by_one, together):
+        before = subject.shared.cache.misses
+        run(subject.shared, jobs)
+        assert subject.shared.cache.misses - before == 4
+
+
+def test_memory_is_counted_for_flux_and_for_the_set_itself(subject: Subject) -> None:
+    shares = memory_shares(subject)
+
+    assert 0 < shares["flux"] <= 0.03
+    assert shares["subject_rank_32"] == pytest.approx(4 * shares["subject"])  # rank 8 on the same modules
