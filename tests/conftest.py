@@ -98,3 +98,48 @@ def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
         )
         add_expert(folder, manifest, adapter)
     return folder
+
+
+@pytest.fixture(scope="session")
+def open_editor(untrained_set: Path):
+    """`open_editor(application="merged")`: an editor on `untrained_set`, made once for each application."""
+    from careedit import load_editor
+
+    made = {}
+
+    def get(application: str = "merged"):
+        if application not in made:
+            made[application] = load_editor(str(untrained_set), device="cpu", application=application)
+        return made[application]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def draw_picture():
+    """`draw_picture(size, seed)`: an RGB picture of a few shapes, another one for each seed."""
+    from PIL import Image, ImageDraw
+
+    def draw(size: tuple[int, int] = (64, 64), seed: int = 0) -> Image.Image:
+        width, height = size
+        shade = 37 * seed % 256
+        picture = Image.new("RGB", size, (shade, 200 - shade // 2, 90))
+        pen = ImageDraw.Draw(picture)
+        pen.ellipse((width // 8, height // 8, width // 2, height // 2), fill=(220, shade, 40))
+        pen.rectangle((width // 2, height // 2, width - 1 - width // 8, height - 1 - height // 8), fill=(20, 90, 230))
+        return picture
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_mask():
+    """`draw_mask(size)`: a mask over the upper left part, where `draw_picture` draws its ellipse."""
+    from PIL import Image, ImageDraw
+
+    def draw(size: tuple[int, int] = (64, 64)) -> Image.Image:
+        mask = Image.new("L", size, 0)
+        ImageDraw.Draw(mask).rectangle((size[0] // 10, size[1] // 10, size[0] // 2, size[1] // 2), fill=255)
+        return mask
+
+    return draw
