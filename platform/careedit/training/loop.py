@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -160,7 +161,8 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
     )
     started = last_saved = time.monotonic()
     recent: list[float] = []
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), speed_estimate_period=300) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(name, total=config.steps, completed=first, loss="-")
         for step in range(first, config.steps):
             for group in optimizer.param_groups:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -55,11 +56,12 @@ def _encode(items: Items, first: int, count: int, base: EditorBase) -> dict[str,
 def build_pool(name: str, items: Items, size: int, base: EditorBase, folder: Path) -> None:
     """Write the missing shards of a pool of `size` items (rounded up to whole shards)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in track(range(-(-size // SHARD)), description=f"pool {name}"):
+    for shard in track(range(-(-size // SHARD)), description=f"pool {name}", console=Console(stderr=True)):
         path = folder / f"{name}-{shard:04d}.safetensors"
         if not path.exists():
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file(_encode(items, shard * SHARD, SHARD, base), temporary)
+            tensors = {key: value.contiguous() for key, value in _encode(items, shard * SHARD, SHARD, base).items()}
+            save_file(tensors, temporary)
             os.replace(temporary, path)
 
 

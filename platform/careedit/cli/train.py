@@ -1,0 +1,83 @@
+"""Train the tiny family: VAE, base, experts; resumable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import note
+from careedit.errors import InputError
+
+app = typer.Typer(no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
+RUNS = Path("runs/tiny")
+
+
+def _threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+    """The VAE, from drawn scenes."""
+    from careedit.training.vae import DEFAULT, save_vae, train_vae
+
+    _threads(threads)
+    trained, report = train_vae(out, DEFAULT if steps is None else replace(DEFAULT, steps=steps))
+    quality = save_vae(trained, report, out)
+    note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
+
+
+@app.command()
+def base(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+    """The base: text encoders and transformer."""
+    from careedit.training.base import DEFAULT, train_base
+    from careedit.training.family import load_vae, save_base
+
+    _threads(threads)
+    trained, report = train_base(load_vae(out), out, DEFAULT if steps is None else replace(DEFAULT, steps=steps))
+    save_base(trained, out / "base")
+    report.save(out / "base.json")
+    note(f"The base is in {out / 'base'}.")
+
+
+@app.command()
+def expert(
+    name: Annotated[str, typer.Argument(help="erase, compose, style, identity or reference.")],
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+) -> None:
+    """One LoRA expert on the frozen base."""
+    from careedit.training.expert import DEFAULT, RANK, train_expert
+    from careedit.training.family import COMPETENCES, load_trained_base, save_expert
+
+    if name not in COMPETENCES:
+        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(COMPETENCES)}.")
+    _threads(threads)
+    config = DEFAULT if steps is None else replace(DEFAULT, steps=steps)
+    state, report = train_expert(name, load_trained_base(out), out, config)
+    path = save_expert(name, state, RANK, out)
+    report.save(out / f"expert-{name}.json")
+    note(f"The expert is in {path}.")
+
+
+@app.command()
+def assemble(
+    destination: Annotated[Path, typer.Argument(help="Folder of the expert set; replaced as a whole.")],
+    out: Out = RUNS,
+) -> None:
+    """Put the trained parts together as an expert set."""
+    from careedit.training.family import assemble as put_together
+
+    made = put_together(out, destination)
+    note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")

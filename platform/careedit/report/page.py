@@ -1,0 +1,63 @@
+"""The page of edits: before, after and truth side by side, with the expert and the verdict; one file, no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class EditRow:
+    """One edit on the page."""
+
+    kind: str
+    """The kind of edit, for the summary."""
+    instruction: str
+    """What was asked for."""
+    pictures: Mapping[str, Image.Image]
+    """Pictures by caption, in order."""
+    right: bool
+    """Whether the verdict is good."""
+    verdict: str
+    """The verdict in words."""
+    routing: str
+    """Which experts, and why."""
+
+
+def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow]) -> None:
+    """Write the page, its pictures inside, through a temporary name."""
+    environment = Environment(loader=PackageLoader("careedit.report", "."), autoescape=True, undefined=StrictUndefined)
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    summary = [
+        (kind, sum(row.right for row in rows if row.kind == kind), sum(row.kind == kind for row in rows)) for kind in kinds
+    ]
+    summary.append(("all", sum(row.right for row in rows), len(rows)))
+    shown = [
+        {
+            "kind": row.kind,
+            "instruction": row.instruction,
+            "pictures": [(name, _data_uri(picture)) for name, picture in row.pictures.items()],
+            "right": row.right,
+            "verdict": row.verdict,
+            "routing": row.routing,
+        }
+        for row in rows
+    ]
+    text = environment.get_template("edits.html.j2").render(title=title, intro=intro, rows=shown, summary=summary)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+def _data_uri(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,67 @@
+"""The recipes end to end, a few steps each: from nothing to an expert set that edits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from careedit.editor import Editor
+from careedit.experts import load_expert_set, verify_expert_set
+from careedit.records import EditRequest
+from careedit.training import base as base_recipe
+from careedit.training import expert as expert_recipe
+from careedit.training import pool as pool_module
+from careedit.training import vae as vae_recipe
+from careedit.training.family import assemble, load_trained_base, load_vae, save_base, save_expert
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A family after a handful of steps of every recipe."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "SHARD", 8)
+        patch.setattr(base_recipe, "POOLS", dict.fromkeys(base_recipe.POOLS, 8))
+        patch.setattr(base_recipe, "BATCH", 4)
+        patch.setattr(expert_recipe, "BATCH", 4)
+        vae, report = vae_recipe.train_vae(folder, replace(vae_recipe.DEFAULT, steps=3), pool=16)
+        vae_recipe.save_vae(vae, report, folder)
+        base, report = base_recipe.train_base(load_vae(folder), folder, replace(base_recipe.DEFAULT, steps=4))
+        save_base(base, folder / "base")
+        report.save(folder / "base.json")
+        state, report = expert_recipe.train_expert(
+            "erase", load_trained_base(folder), folder, replace(expert_recipe.DEFAULT, steps=4)
+        )
+        save_expert("erase", state, expert_recipe.RANK, folder)
+        report.save(folder / "expert-erase.json")
+    return folder
+
+
+def test_the_assembled_set_is_whole_and_edits(trained: Path, tmp_path: Path) -> None:
+    made = assemble(trained, tmp_path / "set", ("erase",))
+    assert made.names == ("erase",)
+    assert verify_expert_set(tmp_path / "set") == ()
+    editor = Editor(load_expert_set(tmp_path / "set"))
+    request = EditRequest(image=Image.new("RGB", (64, 64), "red"), instruction="remove the circle", seed=1, steps=2)
+    result = editor.edit(request)
+    assert result.image.size == (64, 64)
+    assert result.trace.routing.weights == {"erase": 1.0}
+
+
+def test_assembling_twice_gives_the_same_hash(trained: Path, tmp_path: Path) -> None:
+    first = assemble(trained, tmp_path / "set", ("erase",)).sha256
+    assert assemble(trained, tmp_path / "set", ("erase",)).sha256 == first
+
+
+def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
+    base = load_trained_base(trained)
+    before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
+    state, _ = expert_recipe.train_expert("erase", base, trained, replace(expert_recipe.DEFAULT, steps=4))
+    after = base.transformer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(bool(value.any()) for name, value in state.items() if "lora_B" in name)
