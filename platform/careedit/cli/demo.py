@@ -17,14 +17,16 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the page and the pictures.")] = Path("demo"),
     count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many scenes, the kinds in turn.")] = 24,
     first: Annotated[int, typer.Option("--first", min=0, max=900_000, help="First scene of the test split.")] = 0,
-    expert_set: Annotated[str, typer.Option("--expert-set", help="Name, folder or address of the expert set.")] = "tiny",
+    expert_set: Annotated[
+        str, typer.Option("--expert-set", help="Name, folder or address of the expert set.")
+    ] = "tiny",
     as_json: JsonOption = False,
 ) -> None:
     """Edit test scenes with routed experts, judge every edit against the exact truth, and write an HTML page."""
     from careedit.editor import load_editor
     from careedit.images import save_image
     from careedit.report import write_edit_page
-    from careedit.tiny.showcase import edit_samples, page_row, score
+    from careedit.report.showcase import edit_samples, page_row, score
     from careedit.tiny.samples import draw_samples
 
     note(f"Loading the expert set {expert_set} ...")
@@ -45,9 +47,8 @@ def demo(
         save_image(edit.result.image, pictures / f"{edit.sample.id}.png")
     page = out / "index.html"
     intro = [
-        f"{count} scenes of the tiny world's test split: none was trained on, and half of the phrasings are new to the "
-        "model. The router reads the instruction and picks a LoRA expert on the frozen base; the oracle compares "
-        "each edit with the exact truth.",
+        f"{count} scenes of the tiny world's test split: no scene was trained on, and half of the phrasings are new.",
+        "The router picks a LoRA expert on the frozen base; the oracle compares each edit with the exact truth.",
         f"Expert set {editor.expert_set.name} {editor.expert_set.version} ({editor.expert_set.sha256[:12]}).",
     ]
     write_edit_page(page, "careedit: routed edits of unseen scenes", intro, [page_row(edit) for edit in edits])

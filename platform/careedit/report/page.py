@@ -36,7 +36,8 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
     environment = Environment(loader=PackageLoader("careedit.report", "."), autoescape=True, undefined=StrictUndefined)
     kinds = list(dict.fromkeys(row.kind for row in rows))
     summary = [
-        (kind, sum(row.right for row in rows if row.kind == kind), sum(row.kind == kind for row in rows)) for kind in kinds
+        (kind, sum(row.right for row in rows if row.kind == kind), sum(row.kind == kind for row in rows))
+        for kind in kinds
     ]
     summary.append(("all", sum(row.right for row in rows), len(rows)))
     shown = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from careedit.editor import Editor, OnStep
 from careedit.records import EditRequest, EditResult
-from careedit.report import EditRow
+from careedit.report.page import EditRow
 from careedit.tiny.oracle import Verdict, judge
 from careedit.tiny.samples import Sample
 

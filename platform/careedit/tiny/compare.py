@@ -41,13 +41,13 @@ class Thresholds:
     """How far an edge may run beside its place, in pixels, in addition to `shift` and `blur`."""
     halo: float = 2.0
     """How far around the changed region an edit still counts as the edit, in pixels."""
-    shift: float = 1.2
+    shift: float = 1.0
     """How far an edited object may sit from its place, in pixels."""
     changed: float = 10 / 255
     """A pixel is in the changed region if a channel differs by more than this between source and truth."""
-    error: float = 0.4
+    error: float = 0.36
     """Largest relative error over the changed region: 0 = the truth, 1 = as far from it as the source is."""
-    part: float = 0.5
+    part: float = 0.45
     """Largest relative error within one cell of the scene."""
     lean: float = 0.4
     """How far the picture may lean from the truth (0) towards the source or a rival drawing (1)."""

@@ -1,0 +1,65 @@
+"""Model cards: what a model is, how it was made and how good it is, as Markdown beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from careedit.training.loop import TrainReport
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The parts of a card that the training run does not know."""
+
+    title: str
+    """Name of the model."""
+    summary: str
+    """What it is and what it is for."""
+    recipe: str
+    """The command that made it."""
+    data: str
+    """What it was trained on."""
+    quality: Mapping[str, str]
+    """Measured figures: what -> value, each with the command that measured it."""
+    limits: Sequence[str]
+    """What it cannot do."""
+
+
+def render(card: Card, report: TrainReport, *, licence: str) -> str:
+    """The card as Markdown, with the front matter that model hubs read."""
+    config = report.config
+    stride = max(1, len(report.curve) // 10)
+    points = [*report.curve[:-1:stride], report.curve[-1]]
+    lines = [
+        "---",
+        f"license: {licence.lower()}",
+        "library_name: careedit",
+        "---",
+        "",
+        f"# {card.title}",
+        "",
+        card.summary,
+        "",
+        "## How it was made",
+        "",
+        f"- Recipe: `{card.recipe}`",
+        f"- Data: {card.data}",
+        f"- Trained parameters: {report.parameters:,}",
+        f"- Steps: {config.steps:,}; seed {config.seed}",
+        f"- Peak learning rate {config.learning_rate:g}, moving average of weights {config.ema:g}",
+        f"- Compute: {report.seconds / 60:.0f} minutes on CPU cores shared with other work, bfloat16 autocast",
+        "",
+        "| step | loss |",
+        "|---:|---:|",
+        *(f"| {step:,} | {loss:.4f} |" for step, loss in points),
+        "",
+        "## How good it is",
+        "",
+        *(f"- {what}: {value}" for what, value in card.quality.items()),
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in card.limits),
+    ]
+    return "\n".join(lines) + "\n"
