@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import overload
@@ -128,7 +130,9 @@ class Editor:
         """Make the image of a trace again, bit for bit, from the same pictures, expert set, device and number format.
 
         Rounding depends on the shapes of a batch, not on its other edits' content; so the batch is filled up with this
-        edit, in the places and with the experts that its neighbours had. Raises `ReplayError` where something differs.
+        edit, in the places and with the experts that its neighbours had. On a CPU it depends on the number of threads
+        too, which is set as it was meanwhile. Raises `ReplayError` where something differs; another version of torch or
+        another processor is a degradation in the new trace, since the image may still be the same.
         """
         self._check_replay(trace)
         request = EditRequest(
@@ -158,7 +162,11 @@ class Editor:
             )
             for other in trace.batch
         ]
-        result, again = self._run(batch, None)[trace.slot]
+        with _threads(trace.threads):
+            result, again = self._run(batch, None)[trace.slot]
+        if again.runtime != trace.runtime:
+            moved = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
+            again = again.model_copy(update={"degradations": (*again.degradations, moved)})
         return EditResult(images=(result,), traces=(again,))
 
     def _check_replay(self, trace: EditTrace) -> None:
@@ -263,6 +271,8 @@ class Editor:
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
+            runtime=_runtime(self.engine.base.device),
+            threads=torch.get_num_threads() if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=(cut,) if state.prompt_truncated else (),
         )
@@ -298,6 +308,24 @@ def _device(wanted: torch.device | str | None) -> torch.device:
             f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
         ) from error
     return device
+
+
+def _runtime(device: torch.device) -> str:
+    kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    return f"torch {torch.__version__}, {kind}"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads on the CPU; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:

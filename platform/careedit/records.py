@@ -246,6 +246,10 @@ class EditTrace(Record):
     """Device type, e.g. "cpu"."""
     dtype: str
     """Number format of the weights, e.g. "float32"."""
+    runtime: str
+    """What computed: torch's version and the processor's or GPU's kind; another one may round differently."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads of torch on a CPU, which shape its sums and so its rounding; None on a GPU."""
     seconds: Mapping[str, float]
     """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare", "denoise", "finish"."""
     degradations: tuple[str, ...] = ()

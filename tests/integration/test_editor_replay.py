@@ -78,6 +78,37 @@ def test_a_trace_from_json_replays_to_the_identical_image(call, application, ope
 
 
 @pytest.fixture
+def with_threads():
+    """`with_threads(n)` until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("made", "now"), [(1, 2), (2, 1)])
+def test_a_replay_rounds_as_the_edit_did_whatever_the_number_of_threads(
+    made, now, with_threads, open_editor, draw_picture
+):
+    editor = open_editor("merged")
+    request = EditRequest(image=draw_picture((640, 480)), instruction="remove the circle", seed=5, n=3, steps=4)
+    with_threads(made)
+    result = editor.edit(request)
+    with_threads(now)
+    replays = [editor.replay(trace, image=request.image) for trace in result.traces]
+
+    assert [replay.image.tobytes() for replay in replays] == [image.tobytes() for image in result.images]
+    assert {replay.trace.threads for replay in replays} == {made}
+    assert torch.get_num_threads() == now
+
+
+def test_a_replay_with_other_software_or_another_processor_says_so(open_editor, draw_picture):
+    request = EditRequest(image=draw_picture(), instruction="remove the circle", seed=5)
+    trace = open_editor("merged").edit(request).trace.model_copy(update={"runtime": "torch 1.0, abacus"})
+    (degradation,) = open_editor("merged").replay(trace, image=request.image).trace.degradations
+    assert degradation.startswith("replay: made with torch 1.0, abacus, again with torch ")
+
+
+@pytest.fixture
 def masked_edit(open_editor, make):
     request = make([(SMALL, True, True, {})])[0]
     return request, open_editor("merged").edit(request).trace
