@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from careedit.tiny.phrases import LOOK_NAMES, NUMBERS, group_name, with_article
 from careedit.tiny.scene import (
@@ -80,11 +81,13 @@ def _new_thing(rng: Random, scene: Scene, cell: int) -> tuple[Thing, str]:
 
 
 def remove(rng: Random, scene: Scene) -> Change | None:
+    """An object goes; what was behind it is the background."""
     i = _pick(rng, scene)
     return None if i is None else Change(scene, scene.without(i), {"x": described(scene, scene.things[i], rng)})
 
 
 def add(rng: Random, scene: Scene) -> Change | None:
+    """A plain new object, centred in a free cell, joins; a size is named unless it is medium."""
     if len(scene.things) > 5 or not scene.free_cells():
         return None
     cell = rng.choice(scene.free_cells())
@@ -93,6 +96,7 @@ def add(rng: Random, scene: Scene) -> Change | None:
 
 
 def replace_thing(rng: Random, scene: Scene) -> Change | None:
+    """Another shape, plain and upright, takes an object's place and size."""
     i = _pick(rng, scene)
     if i is None:
         return None
@@ -107,6 +111,7 @@ def replace_thing(rng: Random, scene: Scene) -> Change | None:
 
 
 def turn(rng: Random, scene: Scene) -> Change | None:
+    """A shape with a direction points another way."""
     i = _pick(rng, scene, *TURNING)
     if i is None:
         return None
@@ -116,6 +121,7 @@ def turn(rng: Random, scene: Scene) -> Change | None:
 
 
 def mood(rng: Random, scene: Scene) -> Change | None:
+    """A face becomes happy or sad."""
     i = _pick(rng, scene, "face")
     if i is None:
         return None
@@ -167,6 +173,7 @@ def beside(rng: Random, scene: Scene) -> Change | None:
 
 
 def move(rng: Random, scene: Scene) -> Change | None:
+    """An object goes to a free cell, which is named."""
     i = _pick(rng, scene)
     if i is None or not scene.free_cells():
         return None
@@ -176,6 +183,7 @@ def move(rng: Random, scene: Scene) -> Change | None:
 
 
 def recolour(rng: Random, scene: Scene) -> Change | None:
+    """An object gets a colour that makes no second object of its name."""
     i = _pick(rng, scene)
     if i is None:
         return None
@@ -186,6 +194,7 @@ def recolour(rng: Random, scene: Scene) -> Change | None:
 
 
 def resize(rng: Random, scene: Scene) -> Change | None:
+    """An object gets another of the three sizes; its centre stays."""
     i = _pick(rng, scene)
     if i is None:
         return None
@@ -194,6 +203,7 @@ def resize(rng: Random, scene: Scene) -> Change | None:
 
 
 def retexture(rng: Random, scene: Scene) -> Change | None:
+    """An object becomes plain, striped or dotted."""
     i = _pick(rng, scene)
     if i is None:
         return None
@@ -203,16 +213,19 @@ def retexture(rng: Random, scene: Scene) -> Change | None:
 
 
 def background_colour(rng: Random, scene: Scene) -> Change | None:
+    """The background gets another colour and keeps its texture."""
     colour = _other(rng, tuple(BACKGROUNDS), scene.background)
     return Change(scene, replace(scene, background=colour), {"c": colour})
 
 
 def background_texture(rng: Random, scene: Scene) -> Change | None:
+    """The background gets another texture and keeps its colour."""
     texture = _other(rng, BACKDROPS, scene.backdrop)
     return Change(scene, replace(scene, backdrop=texture), {"t": texture})
 
 
 def look(rng: Random, scene: Scene) -> Change | None:
+    """The whole picture gets a global look."""
     name = rng.choice(LOOKS)
     return Change(scene, replace(scene, look=name), {"look": LOOK_NAMES[name]})
 
@@ -234,10 +247,12 @@ def _portrait(rng: Random, **changes: str) -> Scene:
     thing = replace(random_thing(rng, 4), size="large", dx=0.0, dy=0.0)
     shape = changes.get("shape", thing.shape)
     pose = changes.get("pose", random_pose(shape, rng))
-    return Scene(rng.choice(tuple(BACKGROUNDS)), things=(replace(thing, **{**changes, "shape": shape, "pose": pose}),))
+    changed: dict[str, Any] = {**changes, "shape": shape, "pose": pose}
+    return Scene(rng.choice(tuple(BACKGROUNDS)), things=(replace(thing, **changed),))
 
 
 def reference_colour(rng: Random, scene: Scene) -> Change | None:
+    """An object takes the colour of the reference's object."""
     change = recolour(rng, scene)
     if change is None:
         return None
@@ -245,6 +260,7 @@ def reference_colour(rng: Random, scene: Scene) -> Change | None:
 
 
 def reference_texture(rng: Random, scene: Scene) -> Change | None:
+    """An object takes the texture of the reference's object."""
     change = retexture(rng, scene)
     if change is None:
         return None
@@ -262,6 +278,7 @@ def reference_thing(rng: Random, scene: Scene) -> Change | None:
 
 
 def reference_look(rng: Random, scene: Scene) -> Change | None:
+    """The whole picture takes the look of the reference, a scene of its own."""
     name = rng.choice(LOOKS)
     things = tuple(random_thing(rng, cell) for cell in rng.sample(range(9), 3))
     reference = Scene(rng.choice(tuple(BACKGROUNDS)), rng.choice(BACKDROPS), things, look=name)
@@ -269,11 +286,13 @@ def reference_look(rng: Random, scene: Scene) -> Change | None:
 
 
 def masked_remove(rng: Random, scene: Scene) -> Change | None:
+    """What is marked goes; the words do not name it."""
     i = _pick(rng, scene)
     return None if i is None else Change(scene, scene.without(i), {}, marked=(scene.things[i],))
 
 
 def masked_replace(rng: Random, scene: Scene) -> Change | None:
+    """What is marked is replaced; the words name only the new object."""
     change = replace_thing(rng, scene)
     if change is None:
         return None
@@ -282,6 +301,7 @@ def masked_replace(rng: Random, scene: Scene) -> Change | None:
 
 
 def masked_add(rng: Random, scene: Scene) -> Change | None:
+    """A new object joins in the marked area; the words do not say where."""
     change = add(rng, scene)
     if change is None:
         return None
@@ -289,6 +309,7 @@ def masked_add(rng: Random, scene: Scene) -> Change | None:
 
 
 def masked_colour(rng: Random, scene: Scene) -> Change | None:
+    """What is marked gets another colour; the words name only the colour."""
     change = recolour(rng, scene)
     if change is None:
         return None

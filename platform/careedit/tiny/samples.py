@@ -20,7 +20,7 @@ from careedit.tiny.scene import COLOURS, SHAPES, Scene, Thing, random_scene, sce
 
 Split = Literal["train", "validation", "test"]
 SPLITS: Mapping[str, range] = {
-    "train": range(0, 100_000_000),
+    "train": range(100_000_000),
     "validation": range(100_000_000, 101_000_000),
     "test": range(101_000_000, 102_000_000),
 }

@@ -117,7 +117,7 @@ def scene_from_dict(data: Mapping[str, Any]) -> Scene:
     """Read what `Scene.to_dict` wrote; an unknown key is a `KeyError`."""
     unknown = set(data) - {field.name for field in fields(Scene)}
     if unknown:
-        raise KeyError(f"A scene has no key {sorted(unknown)[0]!r}.")
+        raise KeyError(f"A scene has no key {min(unknown)!r}.")
     return Scene(**{**data, "things": tuple(Thing(**thing) for thing in data["things"])})
 
 
