@@ -18,6 +18,12 @@ GIVEN_WEIGHT = 0.05
 """Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
 
 
+EDIT_WEIGHT = 4.0
+"""Loss weight of free tokens in which target and source differ: most of a canvas is copied, and copying is learned early."""
+EDIT_THRESHOLD = 0.3
+"""Root mean square difference of a token's latents, of unit spread, from which it counts as edited."""
+
+
 def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Token embeddings [B, L, d] and pooled embedding [B, d_p], as the stock pipeline makes them."""
     tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
@@ -45,6 +51,17 @@ def flow_loss(base: EditorBase, pool: Mapping[str, Tensor], chosen: Tensor, gene
             return_dict=False,
         )[0]
     error = (velocity.float() - pack(noise - clean)).square().mean(dim=2, keepdim=True)
-    weight = torch.where(token_coverage(mask) > 0, 1.0, GIVEN_WEIGHT)
+    weight = torch.where(token_coverage(mask) > 0, 1 + (EDIT_WEIGHT - 1) * edited_tokens(clean), GIVEN_WEIGHT)
     loss: Tensor = (error * weight).sum() / weight.sum()
     return loss
+
+
+def edited_tokens(clean: Tensor) -> Tensor:
+    """1 where the target panel, the last of the canvas, differs from the panel before it, else 0: [B, T, 1].
+
+    `clean` are the canvas's latents [B, C, h, w] of square panels.
+    """
+    panel = clean.shape[-2]
+    difference = torch.zeros_like(clean)
+    difference[..., -panel:] = clean[..., -panel:] - clean[..., -2 * panel : -panel]
+    return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
