@@ -7,6 +7,8 @@ from careedit.tiny.corruptions import FAULTS, FLAWS
 
 EACH = 200
 
+pytestmark = pytest.mark.timeout(1200)  # five thousand pictures: a minute on an idle core
+
 
 @pytest.fixture(scope="module")
 def rows():
