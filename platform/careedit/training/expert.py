@@ -17,8 +17,8 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
 DEFAULT = TrainConfig(steps=1200, learning_rate=2e-3, warmup=50, weight_decay=0.0, ema=0.99)
-BATCH = 32
-RANK = 16
+BATCH = 16
+RANK = 32
 
 
 def train_expert(
