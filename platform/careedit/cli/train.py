@@ -13,7 +13,9 @@ from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
+]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
 RUNS = Path("runs/tiny")

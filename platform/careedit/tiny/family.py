@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
@@ -32,7 +33,7 @@ _CHARACTERS = ".,!?'-:;\"()"
 
 def build_vae() -> AutoencoderKL:
     """A VAE with 4x spatial compression and 8 latent channels."""
-    return AutoencoderKL(
+    vae: AutoencoderKL = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -48,12 +49,13 @@ def build_vae() -> AutoencoderKL:
         use_post_quant_conv=False,
         mid_block_add_attention=False,
     )
+    return vae
 
 
 def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DModel:
     """A FLUX.1-Fill transformer: 2 double and 4 single blocks of 3 heads x 64."""
     latents, mask = 8 * 4, 16 * 4
-    return FluxTransformer2DModel(
+    transformer: FluxTransformer2DModel = FluxTransformer2DModel(
         patch_size=1,
         in_channels=2 * latents + mask,
         out_channels=latents,
@@ -66,6 +68,7 @@ def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DMode
         guidance_embeds=guidance_embeds,
         axes_dims_rope=(8, 28, 28),
     )
+    return transformer
 
 
 def build_t5_tokenizer(corpus: Iterable[str]) -> T5Tokenizer:
@@ -99,7 +102,7 @@ def build_clip_tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
         vocab, merges = learner.model.save(folder)
         pairs = [line.split() for line in Path(merges).read_text("utf-8").splitlines() if line and line[0] != "#"]
         table = json.loads(Path(vocab).read_text("utf-8"))
-    tokenizer = CLIPTokenizer(vocab=table, merges=[(a, b) for a, b in pairs], model_max_length=77)
+    tokenizer = CLIPTokenizer(vocab=table, merges=cast(Any, [(a, b) for a, b in pairs]), model_max_length=77)
     # Spelled out, the frame would push the instruction beyond the 77 tokens.
     tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in (DIPTYCH, TRIPTYCH)])
     return tokenizer
@@ -137,8 +140,8 @@ def build_pipeline(corpus: Iterable[str], *, seed: int = 0, guidance_embeds: boo
             )
         )
         vae, transformer = build_vae(), build_transformer(guidance_embeds=guidance_embeds)
-    return FluxFillPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    return cast(Any, FluxFillPipeline)(  # type: ignore[no-any-return]
+        scheduler=cast(Any, FlowMatchEulerDiscreteScheduler)(use_dynamic_shifting=True),
         vae=vae,
         text_encoder=clip,
         tokenizer=clip_tokenizer,

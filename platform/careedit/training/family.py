@@ -33,7 +33,7 @@ from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
 from careedit.training.loop import TrainReport
 
 LICENCE = "Apache-2.0"
-STEPS = 12
+STEPS = 8
 """Default denoising steps of the tiny set."""
 
 
