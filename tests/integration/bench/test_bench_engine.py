@@ -72,40 +72,6 @@ def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], 
     }
 
 
-def test_without_json_a_table_shows_value_goal_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--repeats", "1", "--steps", "1", "--threads", "1", "--expert-set", "untrained"]
-
-    assert main(["bench", "engine", *arguments]) == 0
-
-    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    table = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[1:]}
-    assert set(table) == set(FIGURES)
-    assert table["memory_share_per_expert"]["verdict"] == "met"
-    assert table["mixed_batch_speedup"]["goal"] == "at least 2"
-    assert table["shared_step_ratio"]["verdict"] == "-"
-
-
-@pytest.mark.parametrize("option", ["--repeats", "--steps", "--threads"])
-def test_a_count_of_zero_is_the_users_mistake_and_nothing_is_written(
-    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "engine.json"
-
-    assert main(["bench", "engine", option, "0", "--expert-set", "untrained", "--out", str(out)]) == 2
-
-    assert f"{option} is 0" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_output_in_a_missing_folder_is_refused_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "missing" / "engine.json"
-
-    assert main(["bench", "engine", "--expert-set", "untrained", "--out", str(out)]) == 2
-    assert "does not exist" in capsys.readouterr().err
-
-
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExpertError, match="no expert set"):
         load_subject(str(tmp_path))
@@ -114,10 +80,11 @@ def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
 def test_a_set_on_disk_can_be_measured(untrained_set: Path) -> None:
     subject = load_subject(str(untrained_set), device="cpu")
 
-    report = bench_engine(subject, repeats=1, steps=1, threads=1)
+    *_, batch = pairs_of(subject, 1)["mixed_batch_speedup"]
 
     assert (subject.name, subject.steps, len(subject.library.names)) == ("untrained", 2, 5)
-    assert set(report.figures) == set(FIGURES)
+    assert len(batch()) == BATCH
+    assert 0 < memory_shares(subject)["subject"] < 0.1
 
 
 def test_the_number_of_threads_is_put_back(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

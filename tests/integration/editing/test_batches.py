@@ -124,3 +124,12 @@ def test_a_batch_that_fails_leaves_its_states_as_they_were(engine, make_job, mon
     assert all(torch.equal(state.latents, was) for state, was in zip(states, before, strict=True))
     engine.step(states)
     assert [state.index for state in states] == [1, 1]
+
+
+def test_canvases_decoded_together_equal_each_decoded_alone(engine, make_job, run_to_end):
+    states = run_to_end(engine, *(make_job(shade, steps=2, seed=shade) for shade in (20, 90, 160)))
+
+    together = engine.decode(states, [state.latents for state in states])
+    alone = [engine.decode([state], [state.latents])[0] for state in states]
+
+    assert max((a - b).abs().max().item() for a, b in zip(together, alone, strict=True)) < TOLERANCE
