@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training.flow import flow_loss
+from careedit.training.flow import Locator, flow_loss
 from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import build_pool, load_pool
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=1e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
-BATCH = 32
+BATCH = 16
 POOLS: Mapping[str, int] = {
     "fill": 8192,
     "erase": 4096,
@@ -63,20 +63,30 @@ def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(P
         build_pool(name, items, POOLS[name], base, folder)
 
 
-def train_base(vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT) -> tuple[EditorBase, TrainReport]:
-    """Train from nothing but the VAE; pools and checkpoints stay in `folder`."""
-    base = untrained(vae, config.seed)
+def train_base(
+    vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT, *, start: EditorBase | None = None
+) -> tuple[EditorBase, TrainReport]:
+    """Train from nothing but the VAE, or on from `start`; pools and checkpoints stay in `folder`."""
+    base = untrained(vae, config.seed) if start is None else start
     build_pools(base, folder / "pools")
     pools = {name: load_pool(name, folder / "pools") for name in POOLS}
     shares = torch.tensor([MIXTURE[name] for name in POOLS])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        locator = Locator(base.transformer)
 
-    def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pools[name], chosen, generator)}
+        # A caption is drawn from nothing: there is no place of an edit to find.
+        located = None if name == "fill" else locator
+        return {"loss": flow_loss(base, pools[name], chosen, generator, located)}
 
     modules = (base.transformer, base.text_encoder, base.text_encoder_2)
-    report = train("base", [p for module in modules for p in module.parameters()], loss, config, folder)
+    for module in modules:
+        module.requires_grad_(True)
+    trained = [p for module in (*modules, locator) for p in module.parameters()]
+    report = train("base", trained, loss, config, folder)
     for module in modules:
         module.eval().requires_grad_(False)
     return base, report
