@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +13,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from careedit.editing.base_checks import COMPONENTS, check_base, check_components, settings
 from careedit.errors import ExpertError
@@ -97,6 +101,19 @@ class EditorBase:
         )
 
 
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without the bars that diffusers and transformers draw per component and per weight."""
+    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
 INDEX = "model_index.json"
 """The file that says which pipeline a folder holds, and of which components."""
 
@@ -138,9 +155,10 @@ def load_base(
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
             raise ExpertError(f"The base {name!r} states no {component} from diffusers or transformers in its {INDEX}.")
     try:
-        pipe = cast(Any, FluxFillPipeline).from_pretrained(
-            name, revision=revision, dtype=dtype or torch.float32, use_safetensors=True
-        )
+        with quiet_loading():
+            pipe = cast(Any, FluxFillPipeline).from_pretrained(
+                name, revision=revision, dtype=dtype or torch.float32, use_safetensors=True
+            )
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise ExpertError(

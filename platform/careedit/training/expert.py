@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
@@ -45,4 +46,4 @@ def train_expert(
         state = get_peft_model_state_dict(transformer, adapter_name=name)
         return {key: value.detach().clone() for key, value in state.items()}, report
     finally:
-        transformer.delete_adapters(name)
+        cast(Any, transformer).unload_lora()
