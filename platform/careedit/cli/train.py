@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli.output import note
+from careedit.cli.output import emit_table, note, progress
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -83,3 +83,22 @@ def assemble(
 
     made = put_together(out, destination)
     note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")
+
+
+@app.command()
+def cards(
+    destination: Annotated[Path, typer.Argument(help="Folder of the expert set.")],
+    out: Out = RUNS,
+    count: Annotated[int, typer.Option("--n", min=1, help="Test edits per expert.")] = 120,
+    threads: Threads = None,
+) -> None:
+    """Measure an assembled set on test scenes and write its model cards."""
+    from careedit.editor import load_editor
+    from careedit.training.quality import write_cards
+
+    _threads(threads)
+    editor = load_editor(str(destination))
+    with progress("Measuring", total=2 * len(editor.expert_set.names)) as bar:
+        figures = write_cards(out, destination, editor, count, done=lambda _: bar.advance())
+    rows = [(name, figures[name], figures[f"base/{name}"]) for name in editor.expert_set.names]
+    emit_table(("expert", "this expert", "base alone"), rows)

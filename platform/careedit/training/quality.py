@@ -1,0 +1,113 @@
+"""How good the members of a family are on test scenes, and the model cards that say so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from careedit.editor import Editor
+from careedit.report.showcase import edit_samples
+from careedit.tiny.samples import draw_sample
+from careedit.training.card import Card, render
+from careedit.training.family import COMPETENCES, LICENCE
+from careedit.training.items import EXPERT_KINDS
+from careedit.training.loop import TrainReport
+from careedit.training.vae import TEST_SEED, draw_panel, psnr
+
+SEED = 7
+"""Seed of the noise that quality is measured with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Shares of test edits, 0 to 1, that the oracle accepts."""
+
+    count: int
+    """Edits judged."""
+    compliant: float
+    """Followed and preserved."""
+    followed: float
+    """The instruction was carried out."""
+    preserved: float
+    """The rest was left alone."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.compliant:.0%} right (followed {self.followed:.0%}, rest preserved {self.preserved:.0%}; "
+            f"{self.count} test edits)"
+        )
+
+
+def measure(editor: Editor, competence: str, expert: str, count: int) -> Quality:
+    """Test edits of a competence, made by one expert ("base": by none)."""
+    operations = tuple(dict.fromkeys(EXPERT_KINDS[competence]))
+    samples = [draw_sample(operations[i % len(operations)], i // len(operations), "test") for i in range(count)]
+    verdicts = [edit.verdict for edit in edit_samples(editor, samples, seed=SEED, expert=expert)]
+    return Quality(
+        count=count,
+        compliant=sum(verdict.compliant for verdict in verdicts) / count,
+        followed=sum(verdict.followed for verdict in verdicts) / count,
+        preserved=sum(verdict.preserved for verdict in verdicts) / count,
+    )
+
+
+def write_cards(
+    runs: Path, folder: Path, editor: Editor, count: int, *, done: Callable[[str], None] = lambda _: None
+) -> Mapping[str, Quality]:
+    """Measure every expert of the set in `folder`, and the base on the same edits; write the cards beside the weights.
+
+    `runs` holds the training reports. Returns what was measured, by expert, and "base/EXPERT" for the base.
+    """
+    figures: dict[str, Quality] = {}
+    for name in editor.expert_set.names:
+        figures[name] = measure(editor, name, name, count)
+        done(name)
+        figures[f"base/{name}"] = measure(editor, name, "base", count)
+        done(f"base/{name}")
+        card = Card(
+            title=f"careedit tiny expert: {name}",
+            summary=f"{COMPETENCES[name].description} A LoRA on the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
+            recipe=f"careedit train expert {name}",
+            data=f"The tiny world's training split, operations {', '.join(dict.fromkeys(EXPERT_KINDS[name]))}.",
+            quality={"This expert": str(figures[name]), "The base alone": str(figures[f"base/{name}"])},
+            limits=("Edits drawn scenes of the tiny world, not photographs.", "Knows the words of its training only."),
+        )
+        _write(folder / "experts" / name / "README.md", render(card, _report(runs, f"expert-{name}"), licence=LICENCE))
+    panels = np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
+    stages = sorted(runs.glob("base-*.json"))
+    history = [f"{report.config.steps:,} steps" for report in (TrainReport.load(path) for path in stages)]
+    base = Card(
+        title="careedit tiny base",
+        summary="A FluxFillPipeline of 6M parameters for drawn scenes: the frozen base of the tiny experts.",
+        recipe="careedit train vae; careedit train base",
+        data="Fill tasks and edits of the tiny world's training split (careedit.training.base.MIXTURE).",
+        quality={
+            "VAE": f"{psnr(editor.engine.base.vae, panels):.1f} dB PSNR on 256 test panels",
+            **{f"Edits for {name}": str(figures[f"base/{name}"]) for name in editor.expert_set.names},
+        },
+        limits=(
+            "Edits drawn scenes of the tiny world, not photographs.",
+            "Reads 24 tokens of a prompt and the words of its training only.",
+            *(
+                [f"Trained on from an earlier run of {' and '.join(history)} with lower loss weights."]
+                if history
+                else []
+            ),
+        ),
+    )
+    _write(folder / "README.md", render(base, _report(runs, "base"), licence=LICENCE))
+    return figures
+
+
+def _report(runs: Path, name: str) -> TrainReport:
+    return TrainReport.load(runs / f"{name}.json")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
