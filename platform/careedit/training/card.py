@@ -24,6 +24,8 @@ class Card:
     """Measured figures: what -> value, each with the command that measured it."""
     limits: Sequence[str]
     """What it cannot do."""
+    history: Sequence[str] = ()
+    """Where these very weights differ from what the recipe makes now."""
 
 
 def render(card: Card, report: TrainReport, *, licence: str) -> str:
@@ -49,6 +51,7 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
         f"- Steps: {config.steps:,}; seed {config.seed}",
         f"- Peak learning rate {config.learning_rate:g}, moving average of weights {config.ema:g}",
         f"- Compute: {report.seconds / 60:.0f} minutes on CPU cores shared with other work, bfloat16 autocast",
+        *(f"- {line}" for line in card.history),
         "",
         "| step | loss |",
         "|---:|---:|",

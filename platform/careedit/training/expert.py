@@ -13,7 +13,7 @@ from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.experts import DEFAULT_TARGETS
-from careedit.training.flow import flow_loss
+from careedit.training.flow import Locator, flow_loss
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
@@ -35,11 +35,13 @@ def train_expert(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS), adapter_name=name)
+        locator = Locator(transformer)
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    trained += locator.parameters()
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pool, chosen, generator)}
+        return {"loss": flow_loss(base, pool, chosen, generator, locator)}
 
     try:
         report = train(f"expert-{name}", trained, loss, config, folder)
