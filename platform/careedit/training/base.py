@@ -87,6 +87,7 @@ def train_base(
         module.requires_grad_(True)
     trained = [p for module in (*modules, locator) for p in module.parameters()]
     report = train("base", trained, loss, config, folder)
+    locator.detach()
     for module in modules:
         module.eval().requires_grad_(False)
     return base, report

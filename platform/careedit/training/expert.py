@@ -48,4 +48,5 @@ def train_expert(
         state = get_peft_model_state_dict(transformer, adapter_name=name)
         return {key: value.detach().clone() for key, value in state.items()}, report
     finally:
+        locator.detach()
         cast(Any, transformer).unload_lora()

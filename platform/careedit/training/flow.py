@@ -47,7 +47,11 @@ class Locator(nn.Module):
         self.probe = nn.Linear(width, 1)
         self._hidden: Tensor | None = None
         # `norm_out` is the last module that sees the tokens before they become velocities.
-        transformer.norm_out.register_forward_pre_hook(self._remember)
+        self._hook = transformer.norm_out.register_forward_pre_hook(self._remember)
+
+    def detach(self) -> None:
+        """Take the probe off the transformer."""
+        self._hook.remove()
 
     def _remember(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._hidden = inputs[0]

@@ -18,6 +18,8 @@ from careedit.training.items import EXPERT_KINDS
 from careedit.training.loop import TrainReport
 from careedit.training.vae import TEST_SEED, draw_panel, psnr
 
+HISTORY = "HISTORY.txt"
+"""A file in the runs folder: one line per way in which the weights differ from today's recipe."""
 SEED = 7
 """Seed of the noise that quality is measured with."""
 
@@ -78,8 +80,7 @@ def write_cards(
         )
         _write(folder / "experts" / name / "README.md", render(card, _report(runs, f"expert-{name}"), licence=LICENCE))
     panels = np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
-    stages = sorted(runs.glob("base-*.json"))
-    history = [f"{report.config.steps:,} steps" for report in (TrainReport.load(path) for path in stages)]
+    notes = runs / HISTORY
     base = Card(
         title="careedit tiny base",
         summary="A FluxFillPipeline of 6M parameters for drawn scenes: the frozen base of the tiny experts.",
@@ -92,12 +93,8 @@ def write_cards(
         limits=(
             "Edits drawn scenes of the tiny world, not photographs.",
             "Reads 24 tokens of a prompt and the words of its training only.",
-            *(
-                [f"Trained on from an earlier run of {' and '.join(history)} with lower loss weights."]
-                if history
-                else []
-            ),
         ),
+        history=tuple(notes.read_text("utf-8").splitlines()) if notes.exists() else (),
     )
     _write(folder / "README.md", render(base, _report(runs, "base"), licence=LICENCE))
     return figures

@@ -18,8 +18,8 @@ from careedit.tiny.family import PANEL, build_vae
 from careedit.tiny.scene import LOOKS, random_scene
 from careedit.training.loop import TrainConfig, TrainReport, train
 
-DEFAULT = TrainConfig(steps=3600, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
-BATCH = 8
+DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+BATCH = 4
 """Canvases of two panels per step."""
 KL_WEIGHT = 1e-6
 """Only keeps the latents near a unit normal; the flow's prior does the rest."""
