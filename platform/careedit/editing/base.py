@@ -89,8 +89,10 @@ class EditorBase:
         components: dict[str, Any] = {name: getattr(pipe, name, None) for name in COMPONENTS}
         for module in components.values():
             if isinstance(module, torch.nn.Module):
-                if device is not None or dtype is not None:  # diffusers warns about every other .to()
-                    module.to(device=device, dtype=dtype)
+                module_device, module_dtype = cast(Any, module).device, cast(Any, module).dtype
+                wanted = (torch.device(device or module_device), dtype or module_dtype)
+                if wanted != (module_device, module_dtype):  # diffusers logs a warning at every .to()
+                    module.to(device=wanted[0], dtype=wanted[1])
                 module.eval()
         check_components(components)
         return cls(
