@@ -59,7 +59,6 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
 
 
 def quieten() -> None:
-    """Keep the libraries' progress bars and hints off stderr, where an error must be one sentence."""
+    """Keep the libraries' hints off stderr, where an error must be one sentence."""
     for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()
         library.set_verbosity_error()
