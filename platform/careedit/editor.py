@@ -106,6 +106,8 @@ class Editor:
         if isinstance(requests, EditRequest):
             return self.edit([requests], on_step=on_step)[0]
         slots = [slot for request in requests for slot in self._slots(request)]
+        for slot in slots:
+            self.engine.check(slot.job)
         made: dict[int, tuple[Image.Image, EditTrace]] = {}
         total, done = sum(slot.job.steps for slot in slots), 0
         for batch in _batches(slots):

@@ -226,6 +226,15 @@ def test_guidance_is_refused_where_the_base_takes_none(editor, draw_picture):
         editor.edit(EditRequest(image=draw_picture(), instruction="x", guidance=3.5))
 
 
+def test_a_bad_request_at_the_end_of_a_long_list_is_refused_before_the_first_is_edited(editor, draw_picture):
+    steps = []
+    requests = [EditRequest(image=draw_picture(), instruction="remove the circle", steps=1, n=9)]
+    requests.append(EditRequest(image=draw_picture(), instruction="remove the circle", steps=1, guidance=30))
+    with pytest.raises(InputError, match="guidance"):
+        editor.edit(requests, on_step=lambda *done: steps.append(done))
+    assert steps == []
+
+
 def test_steps_are_reported_over_the_whole_call(editor, draw_picture):
     counts = []
     editor.edit(

@@ -40,7 +40,7 @@ class Engine:
 
         Raises `InputError` where guidance is asked of a base that takes none, `ImageError` for a panel size.
         """
-        guidance = self._check(job)
+        guidance = self.check(job)
         canvas = compose_canvas([*job.references, job.source, job.source])
         mask = canvas_mask(job.panels, job.source.size, job.mask)
         prompt = self.encoder.prompt(job.prompt)
@@ -155,7 +155,8 @@ class Engine:
             for state, canvas in zip(states, canvases, strict=True)
         ]
 
-    def _check(self, job: EditJob) -> float | None:
+    def check(self, job: EditJob) -> float | None:
+        """The guidance scale that `prepare` would use; raises what it would raise for this base, and costs nothing."""
         multiple = self.base.multiple
         if any(side % multiple for side in job.source.size):
             raise ImageError(
