@@ -40,13 +40,22 @@ def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
 
 
 @app.command()
-def base(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+def base(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="A trained base's folder to go on from, VAE included.")
+    ] = None,
+) -> None:
     """The base: text encoders and transformer."""
     from careedit.training.base import DEFAULT, train_base
-    from careedit.training.family import load_vae, save_base
+    from careedit.training.family import load_tiny_base, load_vae, save_base
 
     _threads(threads)
-    trained, report = train_base(load_vae(out), out, DEFAULT if steps is None else replace(DEFAULT, steps=steps))
+    begun = None if start is None else load_tiny_base(start)
+    config = DEFAULT if steps is None else replace(DEFAULT, steps=steps)
+    trained, report = train_base(load_vae(out) if begun is None else begun.vae, out, config, start=begun)
     save_base(trained, out / "base")
     report.save(out / "base.json")
     note(f"The base is in {out / 'base'}.")

@@ -93,7 +93,12 @@ def load_trained_base(folder: Path) -> EditorBase:
     """The base that `careedit train base` left in `folder`."""
     if not (folder / "base").is_dir():
         raise CareEditError(f"There is no trained base in {folder}; run 'careedit train base' first.")
-    return load_base(folder / "base", max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
+    return load_tiny_base(folder / "base")
+
+
+def load_tiny_base(folder: Path) -> EditorBase:
+    """A base of the tiny architecture, in float32, e.g. the one in the package to train on from."""
+    return load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
 
 
 def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder: Path) -> Path:

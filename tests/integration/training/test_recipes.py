@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from careedit.training import base as base_recipe
 from careedit.training import expert as expert_recipe
 from careedit.training import pool as pool_module
 from careedit.training import vae as vae_recipe
-from careedit.training.family import assemble, load_trained_base, load_vae, save_base, save_expert
+from careedit.training.family import (
+    assemble,
+    load_tiny_base,
+    load_trained_base,
+    load_vae,
+    save_base,
+    save_expert,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +73,18 @@ def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(bool(value.any()) for name, value in state.items() if "lora_B" in name)
+
+
+def test_a_base_is_trained_on_from_a_trained_one(trained: Path, tmp_path: Path) -> None:
+    start = load_tiny_base(trained / "base")
+    before = start.transformer.proj_out.weight.clone()
+    config = replace(base_recipe.DEFAULT, steps=2, warmup=0)
+    shutil.copytree(trained / "pools", tmp_path / "pools")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "SHARD", 8)
+        patch.setattr(base_recipe, "POOLS", dict.fromkeys(base_recipe.POOLS, 8))
+        patch.setattr(base_recipe, "BATCH", 2)
+        after, report = base_recipe.train_base(start.vae, tmp_path, config, start=start)
+    assert report.config.steps == 2
+    assert not torch.equal(after.transformer.proj_out.weight, before)
+    assert not any(parameter.requires_grad for parameter in after.transformer.parameters())
