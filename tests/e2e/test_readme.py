@@ -60,7 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_target(name: str) -> list[str]:
     """The command lines that `make NAME` would run once everything is installed."""
-    listed = subprocess.run(["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", name], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return [line.strip() for line in listed.stdout.splitlines()]
 
 

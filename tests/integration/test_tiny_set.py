@@ -59,7 +59,7 @@ def test_the_vae_keeps_thirty_decibels(editor: Editor) -> None:
 def test_the_stock_pipeline_loads_the_base_and_the_expert_and_edits_alike(editor: Editor) -> None:
     sample = draw_sample("remove", 0, "test")
     ours = editor.edit(request_for(sample, expert="erase").model_copy(update={"steps": 3, "seed": 5})).image
-    stock = cast(Any, FluxFillPipeline).from_pretrained(WEIGHTS / "base", torch_dtype=torch.float32)
+    stock = cast(Any, FluxFillPipeline).from_pretrained(WEIGHTS / "base", dtype=torch.float32)
     stock.load_lora_weights(WEIGHTS / "experts" / "erase", weight_name="erase.safetensors")
     stock.set_progress_bar_config(disable=True)
     panel = sample.source_image()
