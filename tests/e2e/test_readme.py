@@ -60,8 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_target(name: str) -> list[str]:
     """The command lines that `make NAME` would run once everything is installed."""
+    # Under `make test` these would hand the outer make's options and variables on.
+    clean = {
+        key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "TESTS"}
+    }
     listed = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", name], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True, check=True, env=clean
     )
     return [line.strip() for line in listed.stdout.splitlines()]
 
