@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli.output import emit_table, note, progress
+from careedit.cli import train_own as own
+from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -63,21 +64,74 @@ def base(
 
 @app.command()
 def expert(
-    name: Annotated[str, typer.Argument(help="erase, compose, style, identity or reference.")],
-    out: Out = RUNS,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Of the tiny family: erase, compose, style, identity or reference; or unified, their baseline.",
+        ),
+    ] = None,
+    data: own.DataOption = None,
+    base: own.BaseOption = None,
+    name: own.NameOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results; a rerun goes on from it. Needed with --data.")
+    ] = None,
     steps: Steps = None,
     threads: Threads = None,
+    rank: own.RankOption = None,
+    batch: own.BatchOption = None,
+    learning_rate: own.RateOption = None,
+    seed: own.SeedOption = None,
+    columns: own.ColumnsOption = None,
+    on_bad: own.OnBadOption = None,
+    align: own.AlignOption = None,
+    masks: own.MasksOption = None,
+    held_out: own.HeldOutOption = None,
+    panel: own.PanelOption = None,
+    max_sequence_length: own.LengthOption = None,
+    device: own.DeviceOption = None,
+    dtype: own.DtypeOption = None,
+    checkpoint_gradients: own.GradientsOption = None,
+    checkpoint_seconds: own.SecondsOption = None,
+    competence: own.CompetenceOption = None,
+    description: own.DescriptionOption = None,
+    handles: own.HandlesOption = None,
+    licence: own.LicenceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """One LoRA expert on the frozen base."""
-    from careedit.training.expert import DEFAULT, RANK, train_expert
-    from careedit.training.family import COMPETENCES, load_trained_base, save_expert
+    """One LoRA expert on a frozen base: a RECIPE of the tiny family, or, with --data, on your own rows.
 
-    if name not in COMPETENCES:
-        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(COMPETENCES)}.")
+    Rows are source, instruction and target, optionally mask and reference. The expert is written to --out as
+    `careedit experts add` takes it.
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("recipe", "threads", "as_json"):
+        given.pop(key, None)
+    if (recipe is None) == (data is None):
+        what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
+        raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
     _threads(threads)
-    config = DEFAULT if steps is None else replace(DEFAULT, steps=steps)
-    state, report = train_expert(name, load_trained_base(out), out, config)
-    path = save_expert(name, state, RANK, out)
+    if data is not None:
+        own.train_own(given, as_json=as_json)
+        return
+    for key in sorted({*given} - {"out", "steps"}) + ["json"] * as_json:
+        option = "panel-size" if key == "panel" else key.replace("_", "-")
+        raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
+    _recipe(str(recipe), RUNS if out is None else out, steps)
+
+
+def _recipe(name: str, out: Path, steps: int | None) -> None:
+    """Train one LoRA of the tiny family."""
+    from careedit.training.expert import RECIPES, train_lora
+    from careedit.training.family import load_trained_base, save_expert
+
+    if name not in RECIPES:
+        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
+    config = recipe.config if steps is None else replace(recipe.config, steps=steps)
+    state, report = train_lora(name, recipe, load_trained_base(out), out, config)
+    path = save_expert(name, state, recipe.rank, out)
     report.save(out / f"expert-{name}.json")
     note(f"The expert is in {path}.")
 

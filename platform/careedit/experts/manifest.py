@@ -15,7 +15,7 @@ from careedit.experts.yamlfile import YamlRecord
 MANIFEST_FILE = "expert.yaml"
 """Name of a manifest inside its expert's folder."""
 
-MIN_RANK, MAX_RANK = 8, 64
+MIN_RANK, MAX_RANK = 8, 256
 """Ranks an expert may have: below it carries too little, above it is no longer small beside the base."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -85,7 +85,7 @@ class ExpertManifest(YamlRecord):
     sha256: Sha256
     """Hash of that file."""
     rank: Annotated[int, Field(ge=MIN_RANK, le=MAX_RANK)]
-    """Largest rank in the file, 8 to 64."""
+    """Largest rank in the file, 8 to 256."""
     alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)]
     """LoRA's alpha: the update B @ A is scaled by alpha / rank."""
     format: Literal["diffusers", "peft", "icedit"]

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training.flow import Locator, flow_loss
+from careedit.training.flow import SceneProbe, flow_loss
 from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
 
-DEFAULT = TrainConfig(steps=6000, learning_rate=1e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
-BATCH = 16
+DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 8192,
     "erase": 4096,
@@ -73,21 +74,19 @@ def train_base(
     shares = torch.tensor([MIXTURE[name] for name in POOLS])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        locator = Locator(base.transformer)
+        probe = SceneProbe(base.transformer)
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        # A caption is drawn from nothing: there is no place of an edit to find.
-        located = None if name == "fill" else locator
-        return {"loss": flow_loss(base, pools[name], chosen, generator, located)}
+        return {"loss": flow_loss(base, pools[name], chosen, generator, probe)}
 
     modules = (base.transformer, base.text_encoder, base.text_encoder_2)
     for module in modules:
         module.requires_grad_(True)
-    trained = [p for module in (*modules, locator) for p in module.parameters()]
-    report = train("base", trained, loss, config, folder)
-    locator.detach()
+    trained = [p for module in (*modules, probe) for p in module.parameters()]
+    report = train("base", trained, loss, config, folder, matrices=hidden_matrices(*modules))
+    probe.detach()
     for module in modules:
         module.eval().requires_grad_(False)
     return base, report

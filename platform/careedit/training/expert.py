@@ -1,8 +1,14 @@
-"""Recipe of a LoRA expert: rank-r adapters on every projection of the frozen base, trained on one competence."""
+"""Recipes of the LoRA experts, and of the one LoRA that does everything: rank-r adapters on every projection of the
+frozen base.
+
+The unified LoRA is the baseline that routing has to beat: as many parameters as all experts together, as many samples as
+all experts together saw, from the same pools, by the same schedule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,40 +19,72 @@ from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.experts import DEFAULT_TARGETS
-from careedit.training.flow import Locator, flow_loss
+from careedit.training.flow import SceneProbe, flow_loss
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
-DEFAULT = TrainConfig(steps=1200, learning_rate=2e-3, warmup=50, weight_decay=0.0, ema=0.99)
 BATCH = 16
 RANK = 32
+"""Rank of an expert."""
+EXPERT_STEPS: Mapping[str, int] = {"erase": 500, "compose": 1800, "style": 900, "identity": 800, "reference": 900}
+"""Steps per expert: the harder its edits, the more."""
+UNIFIED = "unified"
+"""Name of the LoRA that is trained on everything."""
 
 
-def train_expert(
-    name: str, base: EditorBase, folder: Path, config: TrainConfig = DEFAULT, *, rank: int = RANK
+@dataclass(frozen=True, slots=True)
+class LoraRecipe:
+    """How one LoRA is trained."""
+
+    rank: int
+    """Rank of its matrices; alpha is the same."""
+    shares: Mapping[str, int]
+    """Pools that it learns from, and their shares of the steps."""
+    config: TrainConfig
+    """Length and learning rate."""
+
+
+def _config(steps: int, learning_rate: float) -> TrainConfig:
+    return TrainConfig(steps=steps, learning_rate=learning_rate, warmup=50, weight_decay=0.0, ema=0.99)
+
+
+RECIPES: Mapping[str, LoraRecipe] = {
+    **{name: LoraRecipe(RANK, {name: steps}, _config(steps, 2e-3)) for name, steps in EXPERT_STEPS.items()},
+    # Adam moves every column of A and B by the same amount: five times as many move the product more (arXiv 2312.03732).
+    UNIFIED: LoraRecipe(RANK * len(EXPERT_STEPS), EXPERT_STEPS, _config(sum(EXPERT_STEPS.values()), 1e-3)),
+}
+"""The experts of the tiny family and their baseline."""
+
+
+def train_lora(
+    name: str, recipe: LoraRecipe, base: EditorBase, folder: Path, config: TrainConfig | None = None
 ) -> tuple[dict[str, Tensor], TrainReport]:
-    """Train expert `name` on the pool of its name in `folder/pools`; returns peft's state dict of the adapter.
+    """Train LoRA `name` on the pools in `folder/pools`; returns peft's state dict of the adapter.
 
     The base is frozen and left as it was: the adapter is taken off before the function returns.
     """
-    pool = load_pool(name, folder / "pools")
+    config = config or recipe.config
+    pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
+    shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
     transformer = base.transformer
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS), adapter_name=name)
-        locator = Locator(transformer)
+        lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=DEFAULT_TARGETS)
+        transformer.add_adapter(lora, adapter_name=name)
+        probe = SceneProbe(transformer)
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
-    trained += locator.parameters()
+    trained += probe.parameters()
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        pool = pools[tuple(pools)[int(torch.multinomial(shares, 1, generator=generator))]]
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pool, chosen, generator, locator)}
+        return {"loss": flow_loss(base, pool, chosen, generator, probe)}
 
     try:
         report = train(f"expert-{name}", trained, loss, config, folder)
         state = get_peft_model_state_dict(transformer, adapter_name=name)
         return {key: value.detach().clone() for key, value in state.items()}, report
     finally:
-        locator.detach()
+        probe.detach()
         cast(Any, transformer).unload_lora()

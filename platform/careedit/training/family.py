@@ -25,11 +25,14 @@ from careedit.experts import (
     add_expert,
     create_expert_set,
     hash_folder,
+    load_expert_set,
     make_manifest,
     save_adapter,
     shapes_of_base,
 )
+from careedit.experts.manifest import MANIFEST_FILE
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
+from careedit.training.expert import UNIFIED
 from careedit.training.loop import TrainReport
 
 LICENCE = "Apache-2.0"
@@ -58,6 +61,10 @@ COMPETENCES: Mapping[str, Competence] = {
     "reference": Competence("Takes a colour, a texture, an object or a look from a reference.", ("reference",)),
 }
 """The five experts of the tiny set."""
+BASELINE = Competence(
+    "One LoRA for every kind of edit, of all experts' parameters: what routing has to beat.", ("any",)
+)
+"""The unified LoRA; it lies in the set's `baselines` folder and is no expert of it."""
 
 
 def save_base(base: EditorBase, folder: Path) -> None:
@@ -110,7 +117,10 @@ def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder:
 
 
 def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES)) -> ExpertSet:
-    """Put the trained parts of `folder` together as the expert set `out` (replaced as a whole if it is there)."""
+    """Put the trained parts of `folder` together as the expert set `out` (replaced as a whole if it is there).
+
+    The unified LoRA goes to `baselines/unified` in the same form as an expert.
+    """
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(folder / "base", fresh / "base")
@@ -133,32 +143,38 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
             application="shared",
         ),
     )
-    made = None
-    for name in names:
+    if not names:
+        raise CareEditError("An expert set needs at least one expert; name some.")
+    for name in (*names, UNIFIED):
         adapter = folder / "experts" / f"{name}.safetensors"
         if not adapter.exists():
             raise CareEditError(
                 f"There is no trained expert {name} in {folder}; run 'careedit train expert {name}' first."
             )
         report = json.loads((folder / f"expert-{name}.json").read_text("utf-8"))
+        competence = BASELINE if name == UNIFIED else COMPETENCES[name]
         manifest = make_manifest(
             adapter,
             shapes,
             name=name,
             competence=name,
-            description=COMPETENCES[name].description,
-            handles=COMPETENCES[name].handles,
+            description=competence.description,
+            handles=competence.handles,
             base_name="careedit tiny base 0.1",
             licence=LICENCE,
             provenance=f"careedit train expert {name}: {report['config']['steps']} steps, tiny world, train split.",
         )
-        made = add_expert(fresh, manifest, adapter)
-    if made is None:
-        raise CareEditError("An expert set needs at least one expert; name some.")
+        if name == UNIFIED:
+            baseline = fresh / "baselines" / name
+            baseline.mkdir(parents=True)
+            shutil.copyfile(adapter, baseline / manifest.file)
+            manifest.write(baseline / MANIFEST_FILE)
+        else:
+            add_expert(fresh, manifest, adapter)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-    return made
+    return load_expert_set(out)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from careedit.editing import EditorBase
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
 from careedit.errors import CareEditError
+from careedit.training.labels import ATTRIBUTES, GRID, UNKNOWN
 
 GIVEN_WEIGHT = 0.05
 """Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
@@ -30,38 +33,56 @@ EDIT_THRESHOLD = 0.3
 """Root mean square difference of a token's latents, of unit spread, from which it counts as edited."""
 
 
-LOCATION_WEIGHT = 0.2
-"""Weight of the locating loss."""
+PROBE_WEIGHT = 0.2
+"""Weight of the scene probe's cross-entropies, a sum over attributes."""
+SHOWN_WEIGHT = 4.0
+"""Weight, in the probe's loss, of tokens that show an object or an edit: most of a picture is background."""
 
 
-class Locator(nn.Module):
-    """A linear probe that says, from the transformer's last hidden states, which tokens the edit changes.
+class SceneProbe(nn.Module):
+    """Linear probes that read from the transformer's hidden states what each token of the canvas shows.
 
-    Only training uses it: to find the object that the words name is the hard part of an edit, and the velocity's error
-    says little about it.
+    The given panels are read after the double blocks, the target panel half-way through the single ones, at every noise
+    level: so the transformer must see what is there, and settle what the words make of it before it draws that. Only
+    training uses it. The velocity's error alone teaches this slowly (docs/notebook.md).
     """
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__()
-        width = cast(Any, transformer).inner_dim
-        self.probe = nn.Linear(width, 1)
-        self._hidden: Tensor | None = None
-        # `norm_out` is the last module that sees the tokens before they become velocities.
-        self._hook = transformer.norm_out.register_forward_pre_hook(self._remember)
+        width, logits = cast(Any, transformer).inner_dim, sum(map(len, ATTRIBUTES.values()))
+        self.given, self.target = nn.Linear(width, logits), nn.Linear(width, logits)
+        self._hidden: dict[str, Tensor] = {}
+        model = cast(Any, transformer)
+        middle = model.single_transformer_blocks[len(model.single_transformer_blocks) // 2 - 1]
+        self._hooks = [
+            model.transformer_blocks[-1].register_forward_hook(partial(self._remember, "given")),
+            middle.register_forward_hook(partial(self._remember, "target")),
+        ]
 
     def detach(self) -> None:
-        """Take the probe off the transformer."""
-        self._hook.remove()
+        """Take the probes off the transformer."""
+        for hook in self._hooks:
+            hook.remove()
 
-    def _remember(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._hidden = inputs[0]
+    def _remember(self, name: str, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
+        self._hidden[name] = output[1].float()  # (text tokens, image tokens)
 
-    def forward(self, edited: Tensor, free: Tensor) -> Tensor:
-        """Binary cross-entropy over the free tokens; `edited` and `free` are [B, T, 1] of 0 and 1."""
-        if self._hidden is None:
-            raise CareEditError("The locator has seen no forward pass of the transformer; run it first.")
-        loss = functional.binary_cross_entropy_with_logits(self.probe(self._hidden.float()), edited, reduction="none")
-        return (loss * free).sum() / free.sum()
+    def forward(self, labels: Tensor, edited: Tensor) -> Tensor:
+        """Cross-entropies of the labels [B, len(ATTRIBUTES), T] in the forward pass before; `edited` is [B, T, 1], 0 or 1."""
+        if not self._hidden:
+            raise CareEditError("The probe has seen no forward pass of the transformer; run it first.")
+        side = len(labels[0, 0]) // GRID
+        target = (torch.arange(labels.shape[-1]) % side >= side - GRID)[:, None]
+        logits = torch.where(target, self.target(self._hidden["target"]), self.given(self._hidden["given"]))
+        shown = (labels[:, :1] > 0).transpose(1, 2) | (edited > 0)
+        weight = torch.where(shown, SHOWN_WEIGHT, 1.0)[..., 0] * (labels[:, 0] != UNKNOWN)
+        loss = torch.zeros(())
+        for attribute, part in enumerate(logits.split([len(values) for values in ATTRIBUTES.values()], dim=2)):
+            entropy = functional.cross_entropy(
+                part.transpose(1, 2), labels[:, attribute].long(), ignore_index=UNKNOWN, reduction="none"
+            )
+            loss = loss + (entropy * weight).sum() / weight.sum().clamp(min=1)
+        return loss
 
 
 def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,18 +96,26 @@ def flow_loss(
     pool: Mapping[str, Tensor],
     chosen: Tensor,
     generator: torch.Generator,
-    locator: Locator | None = None,
+    probe: SceneProbe | None = None,
+    *,
+    panels: int | None = None,
 ) -> Tensor:
-    """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar."""
-    batch = {key: values[chosen] for key, values in pool.items()}
+    """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
+
+    `panels` per canvas are stated where panels are not square. A base that takes guidance learns at scale 1, as ICEdit's
+    training does. Noise comes from the generator, on the CPU: it is the same on every device.
+    """
+    device = base.device
+    batch = {key: values[chosen].to(device) for key, values in pool.items()}
     clean, given = batch["clean"].float(), batch["given"].float()
     height, width = clean.shape[-2:]
     mask = pack_mask(batch["mask"].float(), scale=batch["mask"].shape[-1] // width)
-    noise = torch.randn(clean.shape, generator=generator)
-    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.2 + 1.0)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.2 + 1.0).to(device)
     noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
     # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16), attention, warnings.catch_warnings():
         # The query and key norms keep float32 weights under autocast; torch says once that this is not its fused path.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())
@@ -95,23 +124,24 @@ def flow_loss(
             timestep=sigma,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
-            img_ids=position_ids(height, width),
-            txt_ids=torch.zeros(tokens.shape[1], 3),
+            guidance=torch.ones(len(chosen), device=device) if base.takes_guidance else None,
+            img_ids=position_ids(height, width).to(device),
+            txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
             return_dict=False,
         )[0]
     error = (velocity.float() - pack(noise - clean)).square().mean(dim=2, keepdim=True)
-    edited, free = edited_tokens(clean), (token_coverage(mask) > 0).float()
+    edited, free = edited_tokens(clean, panels), (token_coverage(mask) > 0).float()
     weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
     loss: Tensor = (error * weight).sum() / weight.sum()
-    return loss if locator is None else loss + LOCATION_WEIGHT * locator(edited, free)
+    return loss if probe is None else loss + PROBE_WEIGHT * probe(batch["labels"], edited)
 
 
-def edited_tokens(clean: Tensor) -> Tensor:
+def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
     """1 where the target panel, the last of the canvas, differs from the panel before it, else 0: [B, T, 1].
 
-    `clean` are the canvas's latents [B, C, h, w] of square panels.
+    `clean` are the canvas's latents [B, C, h, w]; its panels are square where their number is not given.
     """
-    panel = clean.shape[-2]
+    panel = clean.shape[-2] if panels is None else clean.shape[-1] // panels
     difference = torch.zeros_like(clean)
     difference[..., -panel:] = clean[..., -panel:] - clean[..., -2 * panel : -panel]
     return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()

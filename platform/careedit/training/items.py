@@ -58,6 +58,8 @@ class Item:
     """"L", 255 where the canvas is to be filled in."""
     prompt: str
     """The in-context prompt."""
+    scenes: tuple[Scene | None, ...] = ()
+    """What each panel shows; None where that cannot be told from its pixels. Empty outside the tiny world."""
 
 
 Items = Callable[[int], Item]
@@ -74,13 +76,15 @@ def edit_item(expert: str, index: int) -> Item:
     feasible = expert not in ("erase", "compose") or rng.random() >= INFEASIBLE_SHARE
     operation = operations[index % len(operations)] if feasible else "infeasible"
     sample = draw_sample(operation, 1_000_000 * list(EXPERT_KINDS).index(expert) + index)
-    reference = sample.reference_image(PANEL)
     panels = [sample.source_image(PANEL), sample.target_image(PANEL)]
+    scenes: tuple[Scene | None, ...] = (sample.source, sample.target)
+    reference = sample.reference_image(PANEL)
     if reference is not None:
         panels.insert(0, reference)
+        scenes = (sample.reference, *scenes)
     words = _with_unknown_words(sample.instruction, rng)
     mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
-    return Item(compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2))
+    return Item(compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), scenes)
 
 
 def caption(scene: Scene, rng: Random) -> str:
@@ -115,7 +119,8 @@ def fill_item(index: int) -> Item:
     else:
         panels, words = [picture, picture], rng.choice(COPY_WORDS)
     prompt = in_context_prompt(_with_unknown_words(words, rng))
-    return Item(compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt)
+    left_scene = scene if task >= 0.8 else None
+    return Item(compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, (left_scene, scene))
 
 
 def corpus() -> list[str]:

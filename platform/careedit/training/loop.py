@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from careedit.errors import CareEditError
+from careedit.training.optimizers import Optimizers
 
 Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
 """(step, generator) -> named scalars; the entry "loss" is minimised, the others are recorded."""
@@ -38,7 +39,7 @@ class TrainConfig:
     final_share: float = 0.05
     """Learning rate at the end, as a share of the peak (cosine in between)."""
     weight_decay: float = 0.01
-    """AdamW's weight decay."""
+    """Decoupled weight decay."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's momenta."""
     clip: float = 1.0
@@ -109,16 +110,23 @@ class Averages:
             parameter.data.copy_(average)
 
 
-def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainConfig, folder: Path) -> TrainReport:
+def train(
+    name: str,
+    parameters: list[nn.Parameter],
+    loss: Loss,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    matrices: Sequence[nn.Parameter] = (),
+) -> TrainReport:
     """Train in place, with checkpoints in `folder/NAME.ckpt`; on return the parameters hold the average (if `ema`).
 
+    Those of `parameters` that are also in `matrices` are moved by Muon, all others by AdamW.
     Raises `CareEditError` when the loss is not a number (the last good checkpoint stays) or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.ckpt"
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = Optimizers(parameters, matrices, betas=config.betas, weight_decay=config.weight_decay)
     averages = Averages(parameters, config.ema)
     first, spent, curve = 0, 0.0, list[tuple[int, float]]()
     if checkpoint.exists():
@@ -165,10 +173,8 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(name, total=config.steps, completed=first, loss="-")
         for step in range(first, config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(step)
             value = loss(step, step_generator(config.seed, step))["loss"]
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
             if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
@@ -176,7 +182,7 @@ def train(name: str, parameters: list[nn.Parameter], loss: Loss, config: TrainCo
                     f"{name}: the loss at step {step} is not a number; the last good checkpoint is {checkpoint}. "
                     "Lower the learning rate and start again."
                 )
-            optimizer.step()
+            optimizer.step(config.learning_rate_at(step))
             averages.update(step)
             recent.append(value.item())
             if len(recent) == 50 or step + 1 == config.steps:

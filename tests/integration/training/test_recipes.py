@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from careedit.editor import Editor
-from careedit.experts import load_expert_set, verify_expert_set
+from careedit.experts import ExpertManifest, load_adapter, load_expert_set, verify_expert_set
+from careedit.experts.manifest import MANIFEST_FILE
 from careedit.records import EditRequest
 from careedit.training import base as base_recipe
 from careedit.training import expert as expert_recipe
@@ -41,11 +43,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base, report = base_recipe.train_base(load_vae(folder), folder, replace(base_recipe.DEFAULT, steps=4))
         save_base(base, folder / "base")
         report.save(folder / "base.json")
-        state, report = expert_recipe.train_expert(
-            "erase", load_trained_base(folder), folder, replace(expert_recipe.DEFAULT, steps=4)
-        )
-        save_expert("erase", state, expert_recipe.RANK, folder)
-        report.save(folder / "expert-erase.json")
+        for name in ("erase", expert_recipe.UNIFIED):
+            recipe = expert_recipe.RECIPES[name]
+            config = replace(recipe.config, steps=4)
+            state, report = expert_recipe.train_lora(name, recipe, load_trained_base(folder), folder, config)
+            save_expert(name, state, recipe.rank, folder)
+            report.save(folder / f"expert-{name}.json")
     return folder
 
 
@@ -65,10 +68,32 @@ def test_assembling_twice_gives_the_same_hash(trained: Path, tmp_path: Path) -> 
     assert assemble(trained, tmp_path / "set", ("erase",)).sha256 == first
 
 
+def test_the_unified_baseline_has_the_parameters_and_the_samples_of_all_experts_together(trained: Path) -> None:
+    recipes = dict(expert_recipe.RECIPES)
+    unified = recipes.pop(expert_recipe.UNIFIED)
+    assert unified.config.steps == sum(recipe.config.steps for recipe in recipes.values())
+    assert unified.rank == sum(recipe.rank for recipe in recipes.values())
+    one, all_of_them = (
+        load_file(trained / "experts" / f"{name}.safetensors") for name in ("erase", expert_recipe.UNIFIED)
+    )
+    count = sum(value.numel() for value in one.values())
+    assert sum(value.numel() for value in all_of_them.values()) == count * len(recipes)
+
+
+def test_the_baseline_lies_beside_the_experts_and_is_none_of_them(trained: Path, tmp_path: Path) -> None:
+    made = assemble(trained, tmp_path / "set", ("erase",))
+    baseline = tmp_path / "set" / "baselines" / expert_recipe.UNIFIED
+    manifest = ExpertManifest.from_yaml((baseline / MANIFEST_FILE).read_text("utf-8"), MANIFEST_FILE)
+    assert expert_recipe.UNIFIED not in made.names
+    assert manifest.rank == expert_recipe.RECIPES[expert_recipe.UNIFIED].rank
+    load_adapter(baseline / manifest.file, made.shapes, manifest=manifest)
+
+
 def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
     base = load_trained_base(trained)
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
-    state, _ = expert_recipe.train_expert("erase", base, trained, replace(expert_recipe.DEFAULT, steps=4))
+    recipe = expert_recipe.RECIPES["erase"]
+    state, _ = expert_recipe.train_lora("erase", recipe, base, trained, replace(recipe.config, steps=4))
     after = base.transformer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

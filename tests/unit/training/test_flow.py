@@ -12,8 +12,9 @@ from careedit.editing import EditorBase
 from careedit.errors import CareEditError
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit.training import pool as pool_module
-from careedit.training.flow import Locator, edited_tokens, flow_loss
+from careedit.training.flow import SceneProbe, edited_tokens, flow_loss
 from careedit.training.items import edit_item
+from careedit.training.labels import UNKNOWN
 from careedit.training.pool import build_pool, load_pool
 
 
@@ -33,8 +34,8 @@ def pool(base: EditorBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return dict(load_pool("erase", folder))
 
 
-def loss_of(base: EditorBase, pool: dict[str, Tensor], locator: Locator | None = None) -> Tensor:
-    return flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(1), locator)
+def loss_of(base: EditorBase, pool: dict[str, Tensor], probe: SceneProbe | None = None) -> Tensor:
+    return flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(1), probe)
 
 
 def test_the_loss_is_a_finite_number_that_depends_on_the_generator_alone(
@@ -61,17 +62,33 @@ def test_the_third_panel_is_compared_with_the_second() -> None:
     assert edited_tokens(clean).sum() == 0
 
 
-def test_the_locator_adds_to_the_loss_and_teaches_the_transformer(base: EditorBase, pool: dict[str, Tensor]) -> None:
+def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: EditorBase, pool: dict[str, Tensor]) -> None:
     plain = loss_of(base, pool)
-    locator = Locator(base.transformer)
-    located = loss_of(base, pool, locator)
-    assert located > plain
-    located.backward()  # type: ignore[no-untyped-call]
-    assert locator.probe.weight.grad is not None
-    assert bool(locator.probe.weight.grad.any())
+    probe = SceneProbe(base.transformer)
+    probed = loss_of(base, pool, probe)
+    probe.detach()
+    assert probed > plain
+    probed.backward()  # type: ignore[no-untyped-call]
+    for part in (probe.given, probe.target):
+        assert part.weight.grad is not None
+        assert bool(part.weight.grad.any())
 
 
-def test_a_locator_without_a_forward_pass_says_so(base: EditorBase) -> None:
-    locator = Locator(base.transformer)
+def test_a_probe_without_a_forward_pass_says_so(base: EditorBase) -> None:
+    probe = SceneProbe(base.transformer)
+    probe.detach()
     with pytest.raises(CareEditError, match="no forward pass"):
-        locator(torch.zeros(1, 4, 1), torch.ones(1, 4, 1))
+        probe(torch.zeros(1, 8, 128, dtype=torch.uint8), torch.ones(1, 128, 1))
+
+
+def test_the_target_panel_has_a_probe_of_its_own(base: EditorBase, pool: dict[str, Tensor]) -> None:
+    probe = SceneProbe(base.transformer)
+    loss_of(base, pool, probe)
+    probe.detach()
+    labels, edited = pool["labels"].clone(), torch.zeros(4, 128, 1)
+    grid = torch.arange(128) % 16 >= 8
+    labels[:, :, ~grid] = UNKNOWN  # only the target panel is asked for
+    probe(labels, edited).backward()
+    assert probe.given.weight.grad is None or not bool(probe.given.weight.grad.any())
+    assert probe.target.weight.grad is not None
+    assert bool(probe.target.weight.grad.any())
