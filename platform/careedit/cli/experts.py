@@ -24,6 +24,8 @@ from careedit.experts import (
     remove_expert,
     verify_expert_set,
 )
+from careedit.experts.check import hash_file
+from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.set import SHIPPED, locate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -88,16 +90,24 @@ def verify_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) 
 
 @app.command("add")
 def add_command(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="A LoRA as a .safetensors file.")],
-    name: Annotated[str, typer.Option("--name", help="Its name in the set: a-z, 0-9, _ and -.")],
-    competence: Annotated[
-        str, typer.Option("--competence", help="erase, compose, style, identity, reference, or a word of your own.")
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ADAPTER",
+            help="A LoRA as a .safetensors file, or an expert's folder, whose manifest fills options in.",
+        ),
     ],
+    name: Annotated[str | None, typer.Option("--name", help="Its name in the set: a-z, 0-9, _ and -.")] = None,
+    competence: Annotated[
+        str | None,
+        typer.Option("--competence", help="erase, compose, style, identity, reference, or a word of your own."),
+    ] = None,
     description: Annotated[str | None, typer.Option("--description", help="What it does, in a sentence.")] = None,
     handles: Annotated[
-        str, typer.Option("--handles", help="Edit kinds and keywords that it is for, comma separated: remove,mask.")
-    ] = "",
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights.")] = "unknown",
+        str | None,
+        typer.Option("--handles", help="Edit kinds and keywords that it is for, comma separated: remove,mask."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights.")] = None,
     provenance: Annotated[
         str | None, typer.Option("--provenance", help="Where it comes from; default: the file's name.")
     ] = None,
@@ -109,17 +119,25 @@ def add_command(
     """Copy ADAPTER into a local set as an expert, once it is known to be sound and to fit the base."""
     _check_local(expert_set)
     loaded = load_expert_set(expert_set)
+    own = None
+    if adapter.is_dir():
+        own = _manifest_of(adapter)
+        adapter = adapter / own.file
+    name, competence = name or (own and own.name), competence or (own and own.competence)
+    for option, value in (("--name", name), ("--competence", competence)):
+        if not value:
+            raise InputError(f"{option} is missing; an adapter file does not state it, an expert's folder does.")
     manifest = make_manifest(
         adapter,
         loaded.shapes,
-        name=name,
-        competence=competence,
-        description=description or f"An expert of competence {competence}.",
-        handles=tuple(kind.strip() for kind in handles.split(",") if kind.strip()),
+        name=str(name),
+        competence=str(competence),
+        description=description or (own.description if own else f"An expert of competence {competence}."),
+        handles=_words(handles) if handles is not None or own is None else own.handles,
         base_name=f"the base of {loaded.name} {loaded.version}",
-        licence=licence,
-        provenance=provenance or f"Added from the file {adapter.name}.",
-        alpha=alpha,
+        licence=licence or (own.licence if own else "unknown"),
+        provenance=provenance or (own.provenance if own else f"Added from the file {adapter.name}."),
+        alpha=own.alpha if alpha is None and own is not None and own.format == "peft" else alpha,
     )
     changed = add_expert(expert_set, manifest, adapter, replace=replace)
     if as_json:
@@ -167,6 +185,23 @@ def copy_command(
         emit_json({"version": 1, **_identity(copied), "folder": folder})
     else:
         emit(f"The expert set {copied.name} is in {folder}; use it with --expert-set {folder}.")
+
+
+def _manifest_of(folder: Path) -> ExpertManifest:
+    """The manifest of an expert's folder, its file as it states; raises `ExpertError`."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = ExpertManifest.from_yaml(path.read_text("utf-8"), str(path))
+        digest = hash_file(folder / manifest.file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpertError(f"The folder {str(folder)!r} holds no expert ({error}); give a .safetensors file.") from None
+    if digest != manifest.sha256:
+        raise ExpertError(f"{manifest.file} in {str(folder)!r} is not the file of its manifest; make it anew.")
+    return manifest
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def _identity(loaded: ExpertSet) -> dict[str, Any]:

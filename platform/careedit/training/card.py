@@ -26,6 +26,10 @@ class Card:
     """What it cannot do."""
     history: Sequence[str] = ()
     """Where these very weights differ from what the recipe makes now."""
+    compute: str | None = None
+    """What it cost; None: minutes on shared CPU cores."""
+    curve: str | None = None
+    """File name of the loss curve beside the card."""
 
 
 def render(card: Card, report: TrainReport, *, licence: str) -> str:
@@ -50,9 +54,10 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
         f"- Trained parameters: {report.parameters:,}",
         f"- Steps: {config.steps:,}; seed {config.seed}",
         f"- Peak learning rate {config.learning_rate:g}, moving average of weights {config.ema:g}",
-        f"- Compute: {report.seconds / 60:.0f} minutes on CPU cores shared with other work, bfloat16 autocast",
+        f"- Compute: {card.compute or _shared_cores(report)}, bfloat16 autocast",
         *(f"- {line}" for line in card.history),
         "",
+        *([f"![Loss over steps]({card.curve})", ""] if card.curve else []),
         "| step | loss |",
         "|---:|---:|",
         *(f"| {step:,} | {loss:.4f} |" for step, loss in points),
@@ -66,3 +71,7 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
         *(f"- {limit}" for limit in card.limits),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shared_cores(report: TrainReport) -> str:
+    return f"{report.seconds / 60:.0f} minutes on CPU cores shared with other work"
