@@ -123,15 +123,16 @@ def add_command(
     if adapter.is_dir():
         own = _manifest_of(adapter)
         adapter = adapter / own.file
-    name, competence = name or (own and own.name), competence or (own and own.competence)
+    name = name or (own.name if own else "")
+    competence = competence or (own.competence if own else "")
     for option, value in (("--name", name), ("--competence", competence)):
         if not value:
             raise InputError(f"{option} is missing; an adapter file does not state it, an expert's folder does.")
     manifest = make_manifest(
         adapter,
         loaded.shapes,
-        name=str(name),
-        competence=str(competence),
+        name=name,
+        competence=competence,
         description=description or (own.description if own else f"An expert of competence {competence}."),
         handles=_words(handles) if handles is not None or own is None else own.handles,
         base_name=f"the base of {loaded.name} {loaded.version}",

@@ -32,9 +32,11 @@ def _threads(threads: int | None) -> None:
 @app.command()
 def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
     """The VAE, from drawn scenes."""
+    from careedit.training.curve import check_curve
     from careedit.training.vae import DEFAULT, save_vae, train_vae
 
     _threads(threads)
+    check_curve()
     trained, report = train_vae(out, DEFAULT if steps is None else replace(DEFAULT, steps=steps))
     quality = save_vae(trained, report, out)
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
@@ -51,14 +53,16 @@ def base(
 ) -> None:
     """The base: text encoders and transformer."""
     from careedit.training.base import DEFAULT, train_base
+    from careedit.training.curve import check_curve, save_report
     from careedit.training.family import load_tiny_base, load_vae, save_base
 
     _threads(threads)
+    check_curve()
     begun = None if start is None else load_tiny_base(start)
     config = DEFAULT if steps is None else replace(DEFAULT, steps=steps)
     trained, report = train_base(load_vae(out) if begun is None else begun.vae, out, config, start=begun)
     save_base(trained, out / "base")
-    report.save(out / "base.json")
+    save_report(report, out / "base.json")
     note(f"The base is in {out / 'base'}.")
 
 
@@ -123,16 +127,18 @@ def expert(
 
 def _recipe(name: str, out: Path, steps: int | None) -> None:
     """Train one LoRA of the tiny family."""
+    from careedit.training.curve import check_curve, save_report
     from careedit.training.expert import RECIPES, train_lora
     from careedit.training.family import load_trained_base, save_expert
 
     if name not in RECIPES:
         raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
+    check_curve()
     recipe = RECIPES[name]
     config = recipe.config if steps is None else replace(recipe.config, steps=steps)
     state, report = train_lora(name, recipe, load_trained_base(out), out, config)
     path = save_expert(name, state, recipe.rank, out)
-    report.save(out / f"expert-{name}.json")
+    save_report(report, out / f"expert-{name}.json")
     note(f"The expert is in {path}.")
 
 

@@ -39,7 +39,10 @@ def draw_curve(report: TrainReport, path: Path) -> None:
 
 def save_report(report: TrainReport, path: Path) -> Path:
     """Write a report, and its loss curve beside it; returns the curve's path."""
-    report.save(path)
+    try:
+        report.save(path)
+    except OSError as error:
+        raise CareEditError(f"The report {path} cannot be written ({error}); free some space and rerun.") from error
     curve = path.with_suffix(CURVE_SUFFIX)
     draw_curve(report, curve)
     return curve

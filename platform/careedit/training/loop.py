@@ -178,9 +178,11 @@ def train(
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
             if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
+                good = (
+                    f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was due yet"
+                )
                 raise CareEditError(
-                    f"{name}: the loss at step {step} is not a number; the last good checkpoint is {checkpoint}. "
-                    "Lower the learning rate and start again."
+                    f"{name}: the loss at step {step} is not a number; {good}. Lower the learning rate and start again."
                 )
             optimizer.step(config.learning_rate_at(step))
             averages.update(step)

@@ -69,7 +69,7 @@ def find_columns(names: Sequence[str], stated: Mapping[str, str] | None = None) 
         wanted = replace(layout, **stated).given()
         found = {role: name if role in stated else plain.get(name) for role, name in wanted.items()}
         if all(found.get(role) for role in ROLES[:3]):
-            return Columns(**{role: name for role, name in found.items() if name})  # type: ignore[arg-type]
+            return Columns(**{role: name for role, name in found.items() if name})
     known = "; ".join(f"{name}: {', '.join(layout.given().values())}" for name, layout in LAYOUTS.items())
     raise InputError(
         f"The columns {_listed(names)} do not tell source, instruction and target; name them, e.g. "

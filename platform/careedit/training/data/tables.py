@@ -138,6 +138,7 @@ class ParquetTable:
 
     def __init__(self, shards: Sequence[Path], root: Path) -> None:
         parquet = _parquet()
+        self.columns: tuple[str, ...] = ()
         self.root, self._shards = root, list(shards)
         self._files: list[Any] = []
         self._groups: list[tuple[int, int]] = []
