@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from careedit.cli import train_own as own
+from careedit.cli import train_router
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(train_router.app)
 
 Out = Annotated[
     Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
@@ -140,6 +142,22 @@ def _recipe(name: str, out: Path, steps: int | None) -> None:
     path = save_expert(name, state, recipe.rank, out)
     save_report(report, out / f"expert-{name}.json")
     note(f"The expert is in {path}.")
+
+
+@app.command(name="all")
+def all_parts(
+    hours: Annotated[float, typer.Option("--budget-hours", min=0.01, help="Hours of training; pools come on top.")],
+    out: Out = RUNS,
+    threads: Threads = None,
+) -> None:
+    """Every part of the tiny family from nothing, with as many steps as the budget has room for."""
+    from careedit.training.curve import check_curve
+    from careedit.training.whole import train_all
+
+    _threads(threads)
+    check_curve()
+    train_all(out, hours, note=note)
+    note(f"All parts are in {out}; 'careedit train assemble FOLDER' makes an expert set of them.")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
 
-DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=4000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 8192,
@@ -32,7 +32,7 @@ POOLS: Mapping[str, int] = {
 }
 """Items per pool; the experts are trained on the same pools."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.3, "erase": 0.1, "compose": 0.26, "style": 0.12, "identity": 0.08, "reference": 0.14
+    "fill": 0.2, "erase": 0.1, "compose": 0.36, "style": 0.1, "identity": 0.1, "reference": 0.14
 }  # fmt: skip
 """Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
 

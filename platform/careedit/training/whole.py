@@ -1,0 +1,140 @@
+"""The whole tiny family from nothing, within a budget of hours."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from careedit.errors import CareEditError
+from careedit.training.base import DEFAULT as BASE
+from careedit.training.base import build_pools, train_base, untrained
+from careedit.training.curve import save_report
+from careedit.training.expert import RECIPES, UNIFIED, train_lora
+from careedit.training.family import finished, load_trained_base, load_vae, save_base, save_expert
+from careedit.training.loop import TrainConfig, TrainReport
+from careedit.training.vae import DEFAULT as VAE
+from careedit.training.vae import save_vae, train_vae
+
+PLAN = "plan.json"
+"""The file that remembers a budget's steps, so that a rerun goes on with the same ones."""
+PROBE_STEPS = 8
+"""Steps that are timed to find out how long one takes."""
+
+Run = Callable[[Path, TrainConfig], TrainReport]
+"""Train in a folder of runs and leave the result there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One recipe of the family."""
+
+    name: str
+    """Name of its report: NAME.json."""
+    share: float
+    """Share of the budget's training time."""
+    config: TrainConfig
+    """Settings; the steps are those of a family at full quality, or what the budget allows if that is less."""
+    run: Run
+    """Trains it."""
+
+
+def _vae(out: Path, config: TrainConfig) -> TrainReport:
+    vae, report = train_vae(out, config)
+    save_vae(vae, report, out)
+    return report
+
+
+def _base(out: Path, config: TrainConfig) -> TrainReport:
+    base, report = train_base(load_vae(out), out, config)
+    save_base(base, out / "base")
+    save_report(report, out / "base.json")
+    return report
+
+
+def _lora(name: str) -> Run:
+    def run(out: Path, config: TrainConfig) -> TrainReport:
+        recipe = RECIPES[name]
+        state, report = train_lora(name, recipe, load_trained_base(out), out, config)
+        save_expert(name, state, recipe.rank, out)
+        save_report(report, out / f"expert-{name}.json")
+        return report
+
+    return run
+
+
+def stages() -> tuple[Stage, ...]:
+    """The recipes in the order in which they need each other."""
+    loras = sum(recipe.config.steps for recipe in RECIPES.values())
+    return (
+        Stage("vae", 0.12, VAE, _vae),
+        Stage("base", 0.5, BASE, _base),
+        *(
+            Stage(f"expert-{name}", 0.38 * recipe.config.steps / loras, recipe.config, _lora(name))
+            for name, recipe in RECIPES.items()
+        ),
+    )
+
+
+def read_plan(out: Path, hours: float) -> dict[str, int]:
+    """Steps per stage that an earlier run with this budget settled on."""
+    path = out / PLAN
+    if not path.exists():
+        return {}
+    plan = json.loads(path.read_text("utf-8"))
+    if plan["hours"] != hours:
+        raise CareEditError(
+            f"{path} is the plan of a run with a budget of {plan['hours']:g} hours; give that budget again to go on with "
+            "it, or train into another folder."
+        )
+    return dict(plan["steps"])
+
+
+def write_plan(out: Path, hours: float, steps: Mapping[str, int]) -> None:
+    """Remember the steps."""
+    temporary = out / f".{PLAN}.tmp"
+    temporary.write_text(json.dumps({"version": 1, "hours": hours, "steps": dict(steps)}, indent=1), "utf-8")
+    os.replace(temporary, out / PLAN)
+
+
+def seconds_per_step(stage: Stage, out: Path) -> float:
+    """Time a few steps in a folder of their own, with the parts that are trained already."""
+    with TemporaryDirectory(dir=out, prefix=".timing-") as name:
+        trial = Path(name)
+        for part in ("vae", "base", "pools"):
+            if part != stage.name and (out / part).exists():
+                (trial / part).symlink_to((out / part).resolve())
+        started = time.monotonic()
+        stage.run(trial, replace(stage.config, steps=1))
+        first = time.monotonic() - started
+        (trial / f"{stage.name}.ckpt").unlink()
+        started = time.monotonic()
+        stage.run(trial, replace(stage.config, steps=1 + PROBE_STEPS))
+        return max(1e-3, (time.monotonic() - started - first) / PROBE_STEPS)
+
+
+def train_all(out: Path, hours: float, *, note: Callable[[str], None] = lambda _: None) -> None:
+    """Train every part that `out` lacks; killed and called again, it goes on where it was.
+
+    A stage's steps are those of its recipe, or as many as its share of the budget has room for.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    steps = read_plan(out, hours)
+    for stage in stages():
+        if finished(stage.name, out) is not None:
+            continue
+        if stage.name == "base":
+            build_pools(untrained(load_vae(out)), out / "pools")
+        if stage.name not in steps:
+            if stage.name == f"expert-{UNIFIED}":  # as many samples as all experts together, whatever the budget
+                steps[stage.name] = sum(count for name, count in steps.items() if name.startswith("expert-"))
+            else:
+                budget = hours * 3600 * stage.share
+                steps[stage.name] = max(1, min(stage.config.steps, int(budget / seconds_per_step(stage, out))))
+            write_plan(out, hours, steps)
+        note(f"{stage.name}: {steps[stage.name]:,} steps.")
+        stage.run(out, replace(stage.config, steps=steps[stage.name]))

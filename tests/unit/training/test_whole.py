@@ -1,0 +1,61 @@
+"""How a budget becomes steps, and what a rerun does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from careedit.errors import CareEditError
+from careedit.training import whole
+from careedit.training.loop import TrainConfig, TrainReport
+from careedit.training.whole import Stage, read_plan, train_all
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What was trained: (stage, steps); a step of any stage takes a second."""
+    done: list[tuple[str, int]] = []
+
+    def stage(name: str, share: float, steps: int) -> Stage:
+        def run(out: Path, config: TrainConfig) -> TrainReport:
+            done.append((name, config.steps))
+            report = TrainReport(name, config, 1.0, 1, ((config.steps, 0.5),))
+            report.save(out / f"{name}.json")
+            return report
+
+        return Stage(name, share, TrainConfig(steps=steps, learning_rate=1e-3), run)
+
+    stages = (
+        stage("vae", 0.2, 10_000), stage("expert-a", 0.2, 100), stage("expert-b", 0.2, 10_000),
+        stage("expert-unified", 0.4, 10_100),
+    )  # fmt: skip
+    monkeypatch.setattr(whole, "stages", lambda: stages)
+    monkeypatch.setattr(whole, "seconds_per_step", lambda stage, out: 1.0)
+    return done
+
+
+def test_a_stage_gets_its_share_of_the_budget_and_never_more_steps_than_its_recipe(
+    ran: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    train_all(tmp_path, 1.0)
+    assert ran[:3] == [("vae", 720), ("expert-a", 100), ("expert-b", 720)]
+
+
+def test_the_unified_lora_gets_the_samples_of_all_experts(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    train_all(tmp_path, 1.0)
+    assert ran[3] == ("expert-unified", 820)
+
+
+def test_a_rerun_goes_on_with_the_same_steps_and_repeats_nothing(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    train_all(tmp_path, 1.0)
+    (tmp_path / "expert-b.json").unlink()
+    ran.clear()
+    train_all(tmp_path, 1.0)
+    assert ran == [("expert-b", 720)]
+
+
+def test_another_budget_for_the_same_folder_is_refused(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    train_all(tmp_path, 1.0)
+    with pytest.raises(CareEditError, match="a budget of 1 hours; give that budget again"):
+        read_plan(tmp_path, 2.0)
