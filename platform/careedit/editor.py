@@ -16,7 +16,7 @@ from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, load_base
 from careedit.errors import InputError, ReplayError
-from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier
+from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.images import Fit, composite, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     MAX_SEED,
@@ -81,7 +81,9 @@ class Editor:
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)
         self.router = build_router(
-            spec.router.kind, experts=tuple(expert_set.manifests.values()), options=spec.router.options
+            spec.router.kind,
+            experts=tuple(expert_set.manifests.values()),
+            options=router_options(spec, expert_set.folder),
         )
 
     def route(self, request: EditRequest) -> RoutingDecision:

@@ -2,12 +2,11 @@
 
 from careedit.experts.applier import make_applier
 from careedit.experts.base import BASE, Application, ExpertApplier, NoExperts
-from careedit.experts.check import AdapterPlan, check_adapter, load_adapter
+from careedit.experts.check import AdapterPlan, check_adapter, hash_folder, load_adapter
 from careedit.experts.edit_set import (
     Finding,
     add_expert,
     create_expert_set,
-    hash_folder,
     remove_expert,
     verify_expert_set,
 )
@@ -18,6 +17,7 @@ from careedit.experts.make import DEFAULT_TARGETS, ICEDIT_TARGETS, make_manifest
 from careedit.experts.manifest import BaseReference, ExpertManifest
 from careedit.experts.memory import FLUX_FILL_CONFIG, AdapterShare, adapter_share
 from careedit.experts.merged import MergedApplier
+from careedit.experts.router_files import install_router, router_options, transformer_spec
 from careedit.experts.set import (
     BaseSpec,
     Defaults,
@@ -62,14 +62,17 @@ __all__ = [
     "check_adapter",
     "create_expert_set",
     "hash_folder",
+    "install_router",
     "load_adapter",
     "load_expert_set",
     "make_applier",
     "make_manifest",
     "remove_expert",
+    "router_options",
     "save_adapter",
     "shapes_of",
     "shapes_of_base",
     "shapes_of_config",
+    "transformer_spec",
     "verify_expert_set",
 ]

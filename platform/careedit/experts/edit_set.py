@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import CareEditError, ExpertError, ManifestError
-from careedit.experts.check import check_base, hash_file, load_adapter
+from careedit.experts.check import check_base, hash_folder, load_adapter
 from careedit.experts.fingerprint import shapes_of_base
 from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
+from careedit.experts.router_files import router_options
 from careedit.experts.set import (
     SET_FILE,
     ExpertSet,
@@ -32,19 +32,11 @@ class Finding:
     """One flaw of an expert set."""
 
     code: str
-    """"manifest", "base", "base-hash", "adapter" or "duplicate"."""
+    """"manifest", "base", "base-hash", "adapter", "duplicate" or "router"."""
     subject: str
-    """The expert's name, its folder where it has none, or "base"."""
+    """The expert's name, its folder where it has none, "base" or "router"."""
     message: str
     """What is wrong and what to do, as a sentence."""
-
-
-def hash_folder(folder: Path) -> str:
-    """sha256 over the relative names and contents of all files below `folder`."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def create_expert_set(folder: str | os.PathLike[str], spec: ExpertSetFile) -> ExpertSet:
@@ -121,7 +113,7 @@ def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
 def verify_expert_set(
     ref: str | os.PathLike[str], *, cache: Path | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[Finding, ...]:
-    """Checks a set from top to bottom: base, manifests, and every adapter's hash, shapes and weights.
+    """Checks a set from top to bottom: base, manifests, every adapter's hash, shapes and weights, and the router's files.
 
     Returns what is wrong, nothing if all is well; raises only if there is no set or its own file is broken.
     """
@@ -153,6 +145,10 @@ def verify_expert_set(
             load_adapter(place.fetch(manifest.file, manifest.sha256), shapes, manifest=manifest)
         except CareEditError as error:
             findings.append(Finding(code, subject, str(error)))
+    try:
+        router_options(spec, folder)
+    except CareEditError as error:
+        findings.append(Finding("router", "router", str(error)))
     return tuple(findings)
 
 

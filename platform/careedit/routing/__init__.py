@@ -3,6 +3,7 @@
 from careedit.routing.base import BASE, RoutableExpert, Router, build_router, register_router, router_kinds
 from careedit.routing.features import CONDITIONS, Encoder, RouterTokens, RoutingFeatures, features_of
 from careedit.routing.fixed import FixedRouter
+from careedit.routing.learned import TransformerOptions
 from careedit.routing.rules import RulesRouter
 from careedit.routing.topk import TopK, entropy, softmax, softmax_top_k
 
@@ -17,6 +18,7 @@ __all__ = [
     "RoutingFeatures",
     "RulesRouter",
     "TopK",
+    "TransformerOptions",
     "build_router",
     "entropy",
     "features_of",
