@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, cast
@@ -13,7 +12,7 @@ from PIL import Image
 
 from careedit.bench.report import Report, describe
 from careedit.bench.subject import Subject
-from careedit.bench.timing import Comparison, compare
+from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.editing import EditJob, Engine
 from careedit.errors import InputError
 from careedit.experts import DEFAULT_TARGETS, adapter_share
@@ -54,7 +53,7 @@ def bench_engine(
     for name, value in (("repeats", repeats), ("steps", steps), ("threads", threads)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1.")
-    with _threads(threads), torch.no_grad():
+    with use_threads(threads), torch.no_grad():
         pairs = pairs_of(subject, steps)
         comparisons: dict[str, Comparison] = {
             name: compare(*pairs[name], repeats=repeats, device=subject.base.device, done=done) for name in COMPARISONS
@@ -168,15 +167,3 @@ def _steps(engine: Engine, job: EditJob) -> Callable[[], object]:
             engine.step([start])
 
     return run
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads inside, and what it used before outside."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ import torch
 
 from careedit.bench.subject import Subject
 from careedit.bench.timing import Comparison
+from careedit.editing import EditorBase
 
 VERSION = 1
 """Of the document that `Report.document` gives."""
@@ -25,13 +26,15 @@ MEMORY = "memory_share_per_expert"
 class Goal:
     """A bound that a figure should keep."""
 
-    kind: Literal["at most", "at least"]
+    kind: Literal["at most", "at least", "above"]
     """Which side is good."""
     bound: float
-    """The bound itself still meets the goal."""
+    """The bound itself still meets the goal, but not where the value must lie above it."""
 
     def met_by(self, value: float) -> bool:
         """Whether `value` keeps the bound."""
+        if self.kind == "above":
+            return value > self.bound
         return value <= self.bound if self.kind == "at most" else value >= self.bound
 
     def __str__(self) -> str:
@@ -102,7 +105,6 @@ class Report:
 
 def describe(subject: Subject, *, repeats: int, steps: int, batch: int) -> dict[str, Any]:
     """What was measured and with what, without naming the machine. To be called with the measured number of threads."""
-    base = subject.base
     return {
         "expert_set": subject.name,
         "experts": len(subject.library.names),
@@ -111,6 +113,13 @@ def describe(subject: Subject, *, repeats: int, steps: int, batch: int) -> dict[
         "steps": steps,
         "batch": batch,
         "repeats": repeats,
+        **environment(subject.base),
+    }
+
+
+def environment(base: EditorBase) -> dict[str, Any]:
+    """What computes: threads, device, number format and versions."""
+    return {
         "threads": torch.get_num_threads(),
         "device": base.device.type,
         "dtype": str(base.dtype).removeprefix("torch."),

@@ -84,6 +84,18 @@ def compare(
     return Comparison(what, over, tuple(laps), tuple(over_laps))
 
 
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside, and what it used before outside; None changes nothing."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _time(function: Callable[[], object], device: torch.device) -> Lap:
     _wait(device)
     cpu, start = time.process_time(), time.perf_counter()

@@ -1,12 +1,14 @@
-"""Measure the engine: switching, batching, step time, memory, and the loop against diffusers' own."""
+"""Measure the engine (switching, batching, step time, memory, the loop against diffusers' own) and the quality of edits."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 
 from careedit.bench import GOALS, UNTRAINED, Report, bench_engine, load_subject
@@ -22,7 +24,19 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def bench() -> None:
-    """Measure the engine."""
+    """Measure the engine and the quality of edits."""
+
+
+class Dtype(StrEnum):
+    """Number formats of the weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+DtypeOption = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Number format; default: float32 on a CPU, bfloat16 on a GPU.")
+]
 
 
 @app.command("engine")
@@ -35,6 +49,7 @@ def engine(
         typer.Option("--expert-set", help=f"A set, or {UNTRAINED}; default: tiny, where it is installed."),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    dtype: DtypeOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +65,7 @@ def engine(
         check_outputs([out], [])
     quieten()
     with progress("Loading"):
-        subject = load_subject(expert_set, device=device)
+        subject = load_subject(expert_set, device=device, dtype=_dtype(dtype))
     with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
         report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
     document = report.document()
@@ -88,3 +103,103 @@ def _show(report: Report) -> None:
 
 def _said(met: bool) -> str:
     return "met" if met else "not met"
+
+
+@app.command("quality")
+def quality(
+    n: Annotated[int, typer.Option("--n", help="Test scenes, the kinds in turn.")] = 600,
+    seed: Annotated[int, typer.Option("--seed", help="Decides the noise of every edit.")] = 0,
+    expert_set: Annotated[
+        str, typer.Option("--expert-set", help="Name, folder or address of the expert set.")
+    ] = "tiny",
+    unified: Annotated[
+        Path | None,
+        typer.Option("--unified", metavar="FOLDER", help="The unified LoRA; default: the set's baselines/unified."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps per edit; default: the set's.")] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Edits denoised together, 1 to 8.")] = 8,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")] = None,
+    validation_n: Annotated[
+        int | None, typer.Option("--validation-n", help="Scenes that choose the best single expert; default: n/4.")
+    ] = None,
+    infeasible_n: Annotated[
+        int | None, typer.Option("--infeasible-n", help="Instructions that do not apply; default: n/6.")
+    ] = None,
+    chains_n: Annotated[int | None, typer.Option("--chains-n", help="Three-turn chains; default: n/6.")] = None,
+    oracle_seeds: Annotated[
+        int,
+        typer.Option("--oracle-seeds", help="2: the oracle picks on other noise than it is scored on; 1: the same."),
+    ] = 2,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="FOLDER", help="Keeps outcomes, so that a killed run goes on.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    dtype: DtypeOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure who edits right: no edit, base, each expert, one LoRA for all, and every way of routing, with intervals.
+
+    Every edit is judged against the exact truth. An unmet goal is told, it is no failure: the exit code is 0.
+    """
+    from careedit.bench.quality import Bench, OutcomeCache, Plan, bench_quality
+    from careedit.bench.quality import load_subject as load
+    from careedit.bench.quality.page import gallery_rows
+    from careedit.editor import MAX_BATCH
+    from careedit.records import MAX_STEPS
+    from careedit.report.quality import write_quality_page
+
+    for name, value, most in (
+        ("--steps", steps, MAX_STEPS),
+        ("--batch", batch, MAX_BATCH),
+        ("--threads", threads, 1024),
+    ):
+        if value is not None and not 1 <= value <= most:
+            raise InputError(f"{name} is {value}; it must lie between 1 and {most}.")
+    plan = Plan(n, seed, validation_n, infeasible_n, chains_n, oracle_seeds)
+    check_outputs([path for path in (out, html) if path is not None], [])
+    quieten()
+    with progress("Loading"):
+        subject = load(expert_set, unified=unified, steps=steps, device=device, dtype=_dtype(dtype))
+        kept = OutcomeCache(cache)
+    if kept.unreadable:
+        note(f"{kept.unreadable} lines of the cache could not be read; their edits are made again.")
+    total = plan.edits(len(subject.experts), unified=subject.unified is not None, learned=subject.learned)
+    with progress("Editing", total) as bar:
+        report = bench_quality(Bench(subject, plan, kept, batch, bar.advance), threads=threads)
+    document = report.document
+    if out is not None:
+        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
+    if html is not None:
+        write_quality_page(html, document, gallery_rows(report))
+    if as_json:
+        emit_json(document)
+    else:
+        _show_quality(document)
+
+
+def _show_quality(document: dict[str, Any]) -> None:
+    rows: list[tuple[str, ...]] = []
+    for name, row in document["rows"].items():
+        if row is None:
+            rows.append((name, "missing", *["-"] * 5))
+            continue
+        low, high = row["ci"]
+        figures = (f"{row['preservation_error']:.4f}", f"{row['l1']:.4f}", f"{row['nfe']:.1f}", f"{row['seconds']:.3f}")
+        rows.append((name, f"{row['compliance']:.1%}", f"{low:.1%} to {high:.1%}", *figures))
+    emit_table(("row", "right", "interval", "error outside", "L1", "NFE", "seconds"), rows)
+    for name, goal in document["goals"].items():
+        if goal["value"] is None:
+            note(f"{name}: not measured ({goal['goal']}). {goal['reason']}")
+        else:
+            note(f"{name}: {goal['value']:.4g} ({goal['goal']}): {_said(goal['met'])}.")
+    facts = document["environment"]
+    note(
+        f"Expert set {facts['expert_set']} ({facts['expert_set_sha256'][:12]}), {facts['n']} scenes, {facts['steps']} "
+        f"steps, seed {facts['seed']}, {facts['threads']} threads, {facts['device']}, {facts['dtype']}."
+    )
+
+
+def _dtype(dtype: Dtype | None) -> torch.dtype | None:
+    return None if dtype is None else {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}[dtype]

@@ -33,7 +33,6 @@ class EditRow:
 
 def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow]) -> None:
     """Write the page, its pictures inside, through a temporary name."""
-    environment = Environment(loader=PackageLoader("careedit.report", "."), autoescape=True, undefined=StrictUndefined)
     kinds = list(dict.fromkeys(row.kind for row in rows))
     summary = [
         (kind, sum(row.right for row in rows if row.kind == kind), sum(row.kind == kind for row in rows))
@@ -44,21 +43,28 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
         {
             "kind": row.kind,
             "instruction": row.instruction,
-            "pictures": [(name, _data_uri(picture)) for name, picture in row.pictures.items()],
+            "pictures": [(name, data_uri(picture)) for name, picture in row.pictures.items()],
             "right": row.right,
             "verdict": row.verdict,
             "routing": row.routing,
         }
         for row in rows
     ]
-    text = environment.get_template("edits.html.j2").render(title=title, intro=intro, rows=shown, summary=summary)
+    write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary)
+
+
+def write_template(path: Path, template: str, **context: object) -> None:
+    """Fill one of this package's templates and write it through a temporary name."""
+    environment = Environment(loader=PackageLoader("careedit.report", "."), autoescape=True, undefined=StrictUndefined)
+    text = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a PNG inside a page."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

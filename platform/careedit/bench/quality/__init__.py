@@ -1,0 +1,26 @@
+"""`careedit bench quality`: how well a set edits, who edits best, and whether routing pays, on scenes with exact truth."""
+
+from careedit.bench.quality.goals import GOALS, QualityGoal, verdicts
+from careedit.bench.quality.measure import Bench, Task
+from careedit.bench.quality.outcomes import Outcome, OutcomeCache, judge_outcome
+from careedit.bench.quality.plan import Plan
+from careedit.bench.quality.run import QualityReport, Shown, bench_quality
+from careedit.bench.quality.subject import UNIFIED_FOLDER, Subject, load_subject
+
+__all__ = [
+    "GOALS",
+    "UNIFIED_FOLDER",
+    "Bench",
+    "Outcome",
+    "OutcomeCache",
+    "Plan",
+    "QualityGoal",
+    "QualityReport",
+    "Shown",
+    "Subject",
+    "Task",
+    "bench_quality",
+    "judge_outcome",
+    "load_subject",
+    "verdicts",
+]

@@ -1,0 +1,174 @@
+"""What one edit of one scene came to, and the cache that keeps it: a line of JSON each, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from careedit.errors import InputError
+from careedit.tiny.compare import Thresholds, build_case
+from careedit.tiny.oracle import DEFAULT, judge
+from careedit.tiny.samples import Sample
+
+VERSION = 1
+"""Of a line of the cache. To be raised when the oracle or the loop gives other outcomes for the same edit."""
+FILE = "outcomes.jsonl"
+"""Name of the cache's file in its folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One picture against its scene's truth."""
+
+    followed: bool
+    """The oracle: the instruction was carried out."""
+    preserved: bool
+    """The oracle: the rest was left alone."""
+    preservation_error: float
+    """Mean absolute difference from the truth outside the edit, RGB, of a full scale of 1."""
+    softened_error: float
+    """The oracle's own figure for it, freed of what a small autoencoder does to any picture."""
+    l1: float
+    """Mean absolute difference from the truth, all pixels, RGB, of a full scale of 1."""
+    kept_drift: float | None = None
+    """Identity edits: mean absolute difference on the object that must be kept."""
+    nfe: int = 0
+    """Evaluations of the transformer."""
+    seconds: float = 0.0
+    """Wall-clock seconds, a batch's divided by its pictures; without routing."""
+    picture: str | None = None
+    """The picture as a PNG in base64, where it is shown or edited on."""
+
+    @property
+    def compliant(self) -> bool:
+        """Followed and preserved."""
+        return self.followed and self.preserved
+
+    @property
+    def image(self) -> Image.Image:
+        """The kept picture, RGB; raises `InputError` where none was kept."""
+        if self.picture is None:
+            raise InputError("This outcome was measured without keeping its picture; measure it again.")
+        return Image.open(io.BytesIO(base64.b64decode(self.picture))).convert("RGB")
+
+
+def judge_outcome(
+    sample: Sample, image: Image.Image, *, nfe: int = 0, seconds: float = 0.0, keep: bool = False
+) -> Outcome:
+    """Judge a picture (RGB, square) and measure its distance from the truth; `keep` keeps the picture itself."""
+    verdict = judge(sample, image)
+    case = build_case(sample.source, sample.target, image.width, DEFAULT)
+    error = np.abs(np.asarray(image, np.float32) / 255 - case.target)
+    return Outcome(
+        followed=verdict.followed,
+        preserved=verdict.preserved,
+        preservation_error=float(error[case.kept].mean()) if case.kept.any() else 0.0,
+        softened_error=verdict.preservation_error,
+        l1=float(error.mean()),
+        kept_drift=verdict.kept_drift,
+        nfe=nfe,
+        seconds=seconds,
+        picture=_png(image) if keep else None,
+    )
+
+
+def outcome_key(sample: Sample, made_with: Mapping[str, Any], *, noise: int, source_sha256: str | None) -> str:
+    """What an outcome depends on, as a hash: scene and words, oracle, weights and settings, noise, and another source.
+
+    The router is no part of it: a set with a new router finds its experts' outcomes again.
+    """
+    content = {
+        "version": VERSION,
+        "sample": sample.to_dict(),
+        "oracle": dataclasses.asdict(Thresholds()),
+        "made_with": made_with,
+        "noise": noise,
+        "source": source_sha256,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+
+
+class OutcomeCache:
+    """Outcomes by key, in memory and, with a folder, on disk; what a run adds is there for the next one.
+
+    Lines are only ever appended, each by one write, so a run that is killed loses at most the line under way; a line
+    that cannot be read is passed over and its edit made again.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+        self.unreadable = 0
+        """Lines that were passed over."""
+        self._path: Path | None = None
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._path = folder / FILE
+            if self._path.exists():
+                self._read(self._path.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"The cache {str(folder)!r} cannot be used ({error.strerror}); give another folder."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def get(self, key: str, *, picture: bool = False) -> Outcome | None:
+        """The outcome, or None; with `picture`, only one whose picture was kept."""
+        found = self._outcomes.get(key)
+        return None if found is not None and picture and found.picture is None else found
+
+    def put(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Keep several outcomes; raises `InputError` where the disk takes no more."""
+        self._outcomes.update(outcomes)
+        if self._path is None or not outcomes:
+            return
+        lines = [
+            json.dumps({"version": VERSION, "key": key, **dataclasses.asdict(outcome)}, allow_nan=False) + "\n"
+            for key, outcome in outcomes.items()
+        ]
+        try:
+            handle = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+            try:
+                for line in lines:
+                    os.write(handle, line.encode("ascii"))
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise InputError(
+                f"The cache {self._path} cannot be written ({error.strerror}); free some space."
+            ) from error
+
+    def _read(self, data: bytes) -> None:
+        if data and not data.endswith(b"\n") and self._path is not None:  # the line of a killed run: end it
+            with self._path.open("ab") as stream:
+                stream.write(b"\n")
+        for line in data.splitlines():
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+                version, key = fields.pop("version"), fields.pop("key")
+                if version == VERSION:
+                    self._outcomes[key] = Outcome(**fields)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.unreadable += 1
+
+
+def _png(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
