@@ -16,6 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from careedit.editing import EditorBase
+from careedit.errors import CareEditError
 from careedit.experts import DEFAULT_TARGETS
 from careedit.training.data import Columns, Plan, RowRules, Table, read_row, row_item
 from careedit.training.flow import flow_loss
@@ -123,8 +124,9 @@ def validation_loss(base: EditorBase, pools: Pools, seed: int, batch: int) -> fl
                     value = flow_loss(base, pool, chosen, generator, panels=_panels(bucket)).item()
                     total += value * len(chosen) / _VALIDATION_DRAWS
             count += len(rows)
-    value = total / count if count else math.nan
-    return value if math.isfinite(value) else None
+    if count and not math.isfinite(total):
+        raise CareEditError("The loss on the held-out rows is not a number; train with --dtype float32.")
+    return total / count if count else None
 
 
 @contextmanager

@@ -267,7 +267,7 @@ def _write(
     out = wanted.out
     rows = dict(plan.summary())
     learned = rows["trained on"]
-    source = f"{learned:,} rows of {wanted.data.name}"
+    source = f"{learned:,} rows from {wanted.data.name!r}"
     try:
         save_adapter(
             out / ADAPTER_FILE,

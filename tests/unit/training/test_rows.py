@@ -181,6 +181,15 @@ def test_a_picture_in_place_of_a_mask_is_refused(tmp_path: Path, row: dict[str, 
         read_row(table, 0, COLUMNS, RULES)
 
 
+def test_a_picture_with_an_erased_region_is_a_mask_as_in_humanedit(tmp_path: Path, row: dict[str, Any]) -> None:
+    erased = Image.new("RGBA", (64, 64), (70, 70, 70, 255))
+    erased.paste((0, 0, 0, 0), (8, 8, 24, 40))
+    table = open_table(write_table(tmp_path / "t", [row | {"mask": erased}]))
+    mask = read_row(table, 0, COLUMNS, RULES).mask
+    assert mask is not None
+    assert mask.getbbox() == (8, 8, 24, 40)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_corrupt_picture_is_named(tmp_path: Path, row: dict[str, Any], content: bytes) -> None:
     folder = write_table(tmp_path / "t", [row])

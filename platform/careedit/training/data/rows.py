@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from careedit.editing.prompts import in_context_prompt
-from careedit.errors import CareEditError, InputError
+from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
 from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel
 from careedit.training.data.columns import Columns
@@ -157,18 +157,20 @@ def _decode(data: bytes | Path, name: str) -> Image.Image:
 
 def _mask(data: bytes | Path, name: str) -> Image.Image:
     try:
-        mask = decode_mask(data)
-        plain = decode_image(data).convert("L")
+        try:
+            mask = decode_mask(data, white_is_edit=False)
+        except MaskError:  # nothing is transparent, so white is what is marked, if it is a mask at all
+            mask = decode_mask(data)
+            values = np.asarray(decode_image(data).convert("L"))
+            if ((values > 32) & (values < 224)).mean() > _GREYS:
+                reason = "the mask is a picture without transparency; give a black-and-white one, or say --no-masks"
+                raise BadRowError("bad mask", name, reason) from None
+    except BadRowError:
+        raise
     except CareEditError as error:
         raise BadRowError("bad mask", name, str(error)) from None
-    extremes = mask.getextrema()
-    if extremes == (0, 0):
+    if mask.getextrema() == (0, 0):
         raise BadRowError("bad mask", name, "the mask marks nothing; mark the edit white or transparent")
-    values = np.asarray(plain)
-    # Transparency was read where there is some: then the marked pixels are not simply the bright ones.
-    by_brightness = np.array_equal(np.asarray(mask) > 0, values >= 128)
-    if by_brightness and ((values > 32) & (values < 224)).mean() > _GREYS:
-        raise BadRowError("bad mask", name, "the mask is a picture without transparency; give a black-and-white one")
     return mask
 
 
@@ -193,9 +195,12 @@ def _aligned(
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether both have one aspect ratio, but for a pixel of rounding in the smaller one."""
-    (width, height), (larger_width, larger_height) = sorted((one, other))
-    return abs(larger_height * width / larger_width - height) <= 1
+    """Whether both have one aspect ratio, but for a pixel of rounding along one side of the smaller one."""
+    (width, height), (larger_width, larger_height) = sorted((one, other), key=lambda size: size[0] * size[1])
+    return (
+        abs(larger_height * width / larger_width - height) <= 1
+        or abs(larger_width * height / larger_height - width) <= 1
+    )
 
 
 def _cropped(image: Image.Image, shape: tuple[int, int]) -> Image.Image:

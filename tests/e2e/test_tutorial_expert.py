@@ -1,0 +1,63 @@
+"""The expert tutorial is run, block by block, in a folder of its own: everything as it stands there, but small."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+PAGE = (Path(__file__).parents[2] / "docs/tutorial-expert.md").read_text(encoding="utf-8")
+SMALLER = {
+    "range(600)": "range(6)",
+    "range(1000, 1020)": "range(1000, 1002)",
+    "--steps 400": "--steps 2 --batch 2",
+    "--seed 1": "--seed 1 --steps 2",
+    "seed=1\n": "seed=1, steps=1\n",
+}
+NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Language and text of each block that is run, made small."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    kept = [(language, text) for language, text in found if not NOT_RUN.match(text)]
+    for large, small in SMALLER.items():
+        assert any(large in text for _, text in kept), f"the tutorial no longer says {large!r}"
+        kept = [(language, text.replace(large, small)) for language, text in kept]
+    return kept
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the whole page, after every block has run."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for language, text in blocks():
+        line = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+        answer = subprocess.run(
+            line,
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, f"{text}\n{answer.stdout}\n{answer.stderr}"
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_the_tutorial_ends_with_an_expert_in_a_set_that_edits(folder: Path) -> None:
+    manifest = yaml.safe_load((folder / "my-set/experts/frame/expert.yaml").read_text(encoding="utf-8"))
+    assert (manifest["name"], manifest["rank"], manifest["handles"]) == ("frame", 16, ["frame"])
+    for name in ("framed.png", "routed.png"):
+        assert Image.open(folder / name).size == (64, 64)
+
+
+def test_every_block_of_the_tutorial_says_its_language() -> None:
+    assert PAGE.count("```") == 2 * len(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
