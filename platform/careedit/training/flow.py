@@ -114,7 +114,9 @@ def flow_loss(
     sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.2 + 1.0).to(device)
     noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
     # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
+    plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
+    attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
     with torch.autocast(device.type, torch.bfloat16), attention, warnings.catch_warnings():
         # The query and key norms keep float32 weights under autocast; torch says once that this is not its fused path.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
