@@ -1,0 +1,117 @@
+"""Examples of edits for a router, read from JSON lines: instruction, image, expert, and mask and reference where given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from careedit.encoders import OpenClipEncoder
+from careedit.errors import CareEditError, InputError
+from careedit.images import decode_image, decode_mask
+from careedit.records import EditRequest
+from careedit.routing import RoutingFeatures, features_of
+from careedit.training.router_pool import RouterPool
+
+FIELDS = ("instruction", "image", "expert", "mask", "reference", "feasible")
+"""Fields of a line; the first three must be there. `feasible: false` marks an instruction that does not apply."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One edit and the expert that it is for."""
+
+    features: RoutingFeatures
+    expert: str
+    feasible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that cannot be used."""
+
+    line: int
+    """Its number, from 1."""
+    reason: str
+    """Why, as a sentence."""
+
+
+def read_examples(path: Path, *, skip_bad: bool = False) -> tuple[list[Example], list[BadLine]]:
+    """The examples in a JSON-lines file; paths in it are relative to its folder.
+
+    Raises `InputError` for a file without one usable line, and for the first bad line unless `skip_bad`.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The examples {path} cannot be read; give a file of JSON lines.") from error
+    found: list[Example] = []
+    bad: list[BadLine] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_example(line, path.parent))
+        except CareEditError as error:
+            bad.append(BadLine(number, str(error)))
+    if bad and not skip_bad:
+        first = bad[0]
+        raise InputError(
+            f"{len(bad)} of {len(bad) + len(found)} examples in {path.name} cannot be used; the first is line "
+            f"{first.line}: {first.reason} Mend them, or leave them out with --skip-bad."
+        )
+    if not found:
+        raise InputError(f"There is no usable example in {path}; a line holds instruction, image and expert.")
+    return found, bad
+
+
+def _example(line: str, folder: Path) -> Example:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise InputError("It is not JSON.") from error
+    if not isinstance(fields, dict):
+        raise InputError("It holds no fields.")
+    for name in FIELDS[:3]:
+        if not isinstance(fields.get(name), str) or not fields[name].strip():
+            raise InputError(f"The field {name!r} is missing or empty.")
+    for name in fields:
+        if name not in FIELDS:
+            raise InputError(f"There is no field {name!r}; the fields are {', '.join(FIELDS)}.")
+    mask, reference = fields.get("mask"), fields.get("reference")
+    request = EditRequest(
+        image=decode_image(folder / fields["image"]),
+        instruction=fields["instruction"],
+        mask=None if mask is None else decode_mask(folder / mask),
+        references=() if reference is None else (decode_image(folder / reference),),
+    )
+    return Example(features_of(request), fields["expert"], bool(fields.get("feasible", True)))
+
+
+def example_pool(examples: Sequence[Example], encoder: OpenClipEncoder, experts: Sequence[str]) -> RouterPool:
+    """The examples encoded, in groups by expert; those of an expert that is not in `experts` are left out."""
+    kept = [example for example in examples if example.expert in experts]
+    tokens = [example.features.tokens(encoder) for example in kept]
+    references = [token.reference.half().cpu() for token in tokens if token.reference is not None]
+    rows, count = [], 0
+    for token in tokens:
+        rows.append(count if token.reference is not None else -1)
+        count += token.reference is not None
+    source = torch.stack([token.source.half().cpu() for token in tokens])
+    label = torch.tensor([list(experts).index(example.expert) for example in kept])
+    return RouterPool(
+        experts=tuple(experts),
+        source=source,
+        references=torch.stack(references) if references else source[:0],
+        reference_index=torch.tensor(rows),
+        conditions=torch.tensor([token.conditions for token in tokens]),
+        targets=torch.nn.functional.one_hot(label, len(experts)).float(),
+        feasible=torch.tensor([float(example.feasible) for example in kept]),
+        texts=tuple(example.features.instruction for example in kept),
+        operations=(None,) * len(kept),
+        groups=tuple(example.expert for example in kept),
+        held_out=(False,) * len(kept),
+    )
