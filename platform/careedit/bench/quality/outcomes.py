@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.tiny.compare import Thresholds, build_case
+from careedit.tiny.compare import TO_YCC, Case, Thresholds, build_case, preservation
 from careedit.tiny.oracle import DEFAULT, judge
+from careedit.tiny.rivals import Pixels
 from careedit.tiny.samples import Sample
 
 VERSION = 1
@@ -43,6 +44,8 @@ class Outcome:
     """Mean absolute difference from the truth, all pixels, RGB, of a full scale of 1."""
     kept_drift: float | None = None
     """Identity edits: mean absolute difference on the object that must be kept."""
+    kept_drifted: bool | None = None
+    """Identity edits: whether that object alone fails the oracle's test of what must be preserved."""
     nfe: int = 0
     """Evaluations of the transformer."""
     seconds: float = 0.0
@@ -69,14 +72,16 @@ def judge_outcome(
     """Judge a picture (RGB, square) and measure its distance from the truth; `keep` keeps the picture itself."""
     verdict = judge(sample, image)
     case = build_case(sample.source, sample.target, image.width, DEFAULT)
-    error = np.abs(np.asarray(image, np.float32) / 255 - case.target)
+    error = np.asarray(image, np.float32) / 255 - case.target
+    distance = np.abs(error)
     return Outcome(
         followed=verdict.followed,
         preserved=verdict.preserved,
-        preservation_error=float(error[case.kept].mean()) if case.kept.any() else 0.0,
+        preservation_error=float(distance[case.kept].mean()) if case.kept.any() else 0.0,
         softened_error=verdict.preservation_error,
-        l1=float(error.mean()),
+        l1=float(distance.mean()),
         kept_drift=verdict.kept_drift,
+        kept_drifted=None if case.held is None else _drifted(error @ TO_YCC, replace(case, kept=case.held)),
         nfe=nfe,
         seconds=seconds,
         picture=_png(image) if keep else None,
@@ -166,6 +171,12 @@ class OutcomeCache:
                     self._outcomes[key] = Outcome(**fields)
             except (ValueError, KeyError, TypeError, AttributeError):
                 self.unreadable += 1
+
+
+def _drifted(error: Pixels, case: Case) -> bool:
+    """The oracle's limits on what `case` keeps; an autoencoder's blur, which a bare mean counts, is forgiven there."""
+    mean, tint, block = preservation(error, case, DEFAULT)
+    return mean > DEFAULT.outside or tint > DEFAULT.drift or block > DEFAULT.block
 
 
 def _png(image: Image.Image) -> str:

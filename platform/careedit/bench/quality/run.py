@@ -188,6 +188,7 @@ class _Run:
         return {
             **share(row.compliant),
             "preservation_error": float(row.preservation_error.mean()),
+            "preservation_error_softened": float(row.softened_error.mean()),
             "l1": float(row.l1.mean()),
         }
 

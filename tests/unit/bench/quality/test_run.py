@@ -174,4 +174,5 @@ def test_the_page_of_a_set_without_learned_router_says_what_is_missing(run: Run,
 
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "Missing: unified LoRA." in page
+    assert "Missing: learned router, top-1, learned router, top-2, router." in page
     assert "There is no learned router." in page
