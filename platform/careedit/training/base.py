@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training.flow import SceneProbe, flow_loss
+from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss
 from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
@@ -87,6 +88,7 @@ def train_base(
     trained = [p for module in (*modules, probe) for p in module.parameters()]
     report = train("base", trained, loss, config, folder, matrices=hidden_matrices(*modules))
     probe.detach()
+    save_file(probe.state_dict(), folder / PROBE_FILE)
     for module in modules:
         module.eval().requires_grad_(False)
     return base, report

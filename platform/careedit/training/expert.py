@@ -15,18 +15,19 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.experts import DEFAULT_TARGETS
-from careedit.training.flow import SceneProbe, flow_loss
+from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
 BATCH = 16
 RANK = 32
 """Rank of an expert."""
-EXPERT_STEPS: Mapping[str, int] = {"erase": 500, "compose": 1800, "style": 900, "identity": 800, "reference": 900}
+EXPERT_STEPS: Mapping[str, int] = {"erase": 400, "compose": 1300, "style": 500, "identity": 600, "reference": 800}
 """Steps per expert: the harder its edits, the more."""
 UNIFIED = "unified"
 """Name of the LoRA that is trained on everything."""
@@ -73,6 +74,8 @@ def train_lora(
         lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=DEFAULT_TARGETS)
         transformer.add_adapter(lora, adapter_name=name)
         probe = SceneProbe(transformer)
+    if (folder / PROBE_FILE).exists():
+        probe.load_state_dict(load_file(folder / PROBE_FILE))
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     trained += probe.parameters()
 

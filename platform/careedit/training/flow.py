@@ -35,6 +35,8 @@ EDIT_THRESHOLD = 0.3
 
 PROBE_WEIGHT = 0.2
 """Weight of the scene probe's cross-entropies, a sum over attributes."""
+PROBE_FILE = "probe.safetensors"
+"""Where the base's recipe leaves its probe: a LoRA that starts with an untrained one unlearns to please it."""
 SHOWN_WEIGHT = 4.0
 """Weight, in the probe's loss, of tokens that show an object or an edit: most of a picture is background."""
 

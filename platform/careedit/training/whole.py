@@ -16,6 +16,7 @@ from careedit.training.base import build_pools, train_base, untrained
 from careedit.training.curve import save_report
 from careedit.training.expert import RECIPES, UNIFIED, train_lora
 from careedit.training.family import finished, load_trained_base, load_vae, save_base, save_expert
+from careedit.training.flow import PROBE_FILE
 from careedit.training.loop import TrainConfig, TrainReport
 from careedit.training.vae import DEFAULT as VAE
 from careedit.training.vae import save_vae, train_vae
@@ -105,7 +106,7 @@ def seconds_per_step(stage: Stage, out: Path) -> float:
     """Time a few steps in a folder of their own, with the parts that are trained already."""
     with TemporaryDirectory(dir=out, prefix=".timing-") as name:
         trial = Path(name)
-        for part in ("vae", "base", "pools"):
+        for part in ("vae", "base", "pools", PROBE_FILE):
             if part != stage.name and (out / part).exists():
                 (trial / part).symlink_to((out / part).resolve())
         started = time.monotonic()
