@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -38,7 +38,7 @@ class OpenClipEncoder:
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, cache_entries: int = CACHE_ENTRIES) -> None:
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model = cast(Any, model.eval().requires_grad_(False))
         self.tokenizer = tokenizer
         self._device = next(model.parameters()).device
         config = PreprocessCfg(**open_clip.model.get_model_preprocess_cfg(model))
@@ -116,7 +116,7 @@ class OpenClipEncoder:
         end = getattr(self.tokenizer, "eot_token_id", None)
         if end is None:
             pad = getattr(config, "pad_token_id", getattr(getattr(self.model, "text", None), "pad_id", 0))
-            return ids != pad
+            return ids.ne(pad)
         # Id 0, the padding of open_clip's own tokenizer, is a real token too ("!"): only the end token tells.
         ends = (ids == end).int().argmax(dim=1, keepdim=True)
         return torch.arange(ids.shape[1], device=ids.device) <= ends

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -96,7 +97,7 @@ def outcome_pool(outcomes: Sequence[Outcome], encoder: OpenClipEncoder, experts:
     return replace(pool, targets=targets, groups=(OUTCOME_GROUP,) * len(pool))
 
 
-def _lines(path: Path) -> list[dict[str, object]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     text = path.read_text("utf-8")

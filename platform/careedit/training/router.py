@@ -95,14 +95,13 @@ def fit(
     folder: Path,
     *,
     groups: Sequence[str] = GROUPS,
-    batch: int = BATCH,
 ) -> TrainReport:
     """Train `model` in place on a pool, its instructions said in other words at every step."""
     outcome = torch.tensor([group == OUTCOME_GROUP for group in pool.groups])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         rng = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = pool.draw(batch, groups, rng)
+        chosen = pool.draw(BATCH, groups, rng)
         # Cloned: text encodings are made in inference mode, whose tensors autograd refuses.
         texts = [text.cpu().clone() for text in encoder.text_batch(pool.said_otherwise(chosen, rng))]
         logits = forward(model, pool, chosen, texts)

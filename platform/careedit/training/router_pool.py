@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -85,21 +86,21 @@ class RouterPool:
     def subset(self, chosen: Sequence[int]) -> RouterPool:
         """The chosen edits alone."""
         index = torch.as_tensor(chosen, dtype=torch.long)
-        words = {
+        words: dict[str, Any] = {
             name: tuple(getattr(self, name)[i] for i in chosen)
             for name in ("texts", "operations", "groups", "held_out")
         }
-        tensors = {name: getattr(self, name)[index] for name in _TENSORS if name != "references"}
+        tensors: dict[str, Any] = {name: getattr(self, name)[index] for name in _TENSORS if name != "references"}
         return replace(self, **tensors, **words)
 
     def plus(self, other: RouterPool) -> RouterPool:
         """Both pools' edits; they must name the same experts."""
         moved = torch.where(other.reference_index >= 0, other.reference_index + len(self.references), -1)
-        tensors = {
+        tensors: dict[str, Any] = {
             name: torch.cat([getattr(self, name), moved if name == "reference_index" else getattr(other, name)])
             for name in _TENSORS
         }
-        words = {
+        words: dict[str, Any] = {
             name: getattr(self, name) + getattr(other, name) for name in ("texts", "operations", "groups", "held_out")
         }
         return replace(self, **tensors, **words)
@@ -162,7 +163,8 @@ def kept_pool(path: Path, key: str, make: Callable[[], RouterPool]) -> RouterPoo
     if path.exists() and words_path.exists():
         words = json.loads(words_path.read_text("utf-8"))
         if words.pop("key") == key:
-            return RouterPool(**load_file(path), **{name: tuple(value) for name, value in words.items()})
+            fields: dict[str, Any] = {**load_file(path), **{name: tuple(value) for name, value in words.items()}}
+            return RouterPool(**fields)
     pool = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ("experts", "texts", "operations", "groups", "held_out")

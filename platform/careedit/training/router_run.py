@@ -11,6 +11,7 @@ from PIL import Image
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder
 from careedit.routing.transformer import RouterModel
+from careedit.tiny.samples import Split
 from careedit.training.family import COMPETENCES, LICENCE
 from careedit.training.outcomes import measure_outcomes, outcome_pool
 from careedit.training.router import (
@@ -44,7 +45,7 @@ def tiny_pool(
     name: str, encoder: OpenClipEncoder, folder: Path, per_group: int, *, experts: Sequence[str] = tuple(COMPETENCES)
 ) -> RouterPool:
     """The pool "train", "validation" or "test" of the tiny world, kept in `folder/router-pools`."""
-    split = "train" if name == "train" else "validation" if name == "validation" else "test"
+    split: Split = "train" if name == "train" else "validation" if name == "validation" else "test"
     first = FIRST if split == "train" else 0
     return kept_pool(
         folder / "router-pools" / f"{name}.safetensors",
