@@ -1,5 +1,6 @@
 """The expert tutorial is run, block by block, in a folder of its own: everything as it stands there, but small."""
 
+import json
 import os
 import re
 import subprocess
@@ -51,10 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_tutorial_ends_with_an_expert_in_a_set_that_edits(folder: Path) -> None:
     manifest = yaml.safe_load((folder / "my-set/experts/frame/expert.yaml").read_text(encoding="utf-8"))
     assert (manifest["name"], manifest["rank"], manifest["handles"]) == ("frame", 16, ["frame"])
+    examples = (folder / "rows/examples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["expert"] for line in examples] == ["frame"] * 6
     for name in ("framed.png", "routed.png"):
         assert Image.open(folder / name).size == (64, 64)
 
