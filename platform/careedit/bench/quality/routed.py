@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from careedit.bench.quality.intervals import (
+    Floats,
     area_under_roc,
     calibration_bins,
     calibration_error,
@@ -47,12 +48,12 @@ class Decisions:
         return [max(one.weights, key=lambda name: one.weights[name]) for one in self.decisions]
 
     @property
-    def confidence(self) -> list[float]:
-        """The stated probability of that expert; its weight where the router states none."""
-        return [
-            min(1.0, one.probabilities.get(name, one.weights[name]))
-            for one, name in zip(self.decisions, self.first, strict=True)
-        ]
+    def stated(self) -> list[tuple[str, float]]:
+        """The most probable expert and its probability, whether or not it was used: a router may fall back to the base.
+
+        Where a router states no probabilities, the chosen expert and its weight.
+        """
+        return [max((one.probabilities or one.weights).items(), key=lambda item: item[1]) for one in self.decisions]
 
     @property
     def feasible(self) -> list[float]:
@@ -79,12 +80,14 @@ def router_report(
 
     `samples` and `decided` are feasible scenes, `infeasible` the decisions on others (None: there were none);
     `competences` is the competence per expert; `rows` holds this router's own row ("own"), "best_single" and "oracle".
-    A decision is right where the chosen expert's competence is the one that the sample's operation needs.
+    A decision is right where the chosen expert's competence is the one that the sample's operation needs; calibration is
+    of the most probable expert, also where the router then used the base for want of confidence.
     """
     chosen, kinds = decided.first, [sample.kind for sample in samples]
-    right = np.array([competences[name] == sample.expert for name, sample in zip(chosen, samples, strict=True)], float)
+    right = _right(chosen, samples, competences)
     held_out = np.array([sample.held_out_phrasing for sample in samples], bool)
-    bins = calibration_bins(decided.confidence, right)
+    names, confidence = zip(*decided.stated, strict=True)
+    bins = calibration_bins(np.minimum(confidence, 1.0), _right(names, samples, competences))
     own, single, oracle = rows["own"], rows["best_single"], rows["oracle"]
     information = permuted_information(chosen, kinds)
     load = {name: chosen.count(name) / len(chosen) for name in competences}
@@ -112,6 +115,11 @@ def router_report(
             for kind in dict.fromkeys(kinds)
         },
     }
+
+
+def _right(chosen: Sequence[str], samples: Sequence[Sample], competences: Mapping[str, str]) -> Floats:
+    pairs = zip(chosen, samples, strict=True)
+    return np.array([float(competences[name] == sample.expert) for name, sample in pairs])
 
 
 def _accuracy(name: str, right: Any) -> dict[str, Any]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from careedit.bench.quality import Bench, OutcomeCache, Plan, QualityReport, Subject, bench_quality
+from careedit.bench.quality import (
+    Bench,
+    Outcome,
+    OutcomeCache,
+    Plan,
+    QualityReport,
+    Subject,
+    bench_quality,
+    judge_outcome,
+)
 from careedit.bench.quality.measure import Done
 from careedit.records import EditRequest, RoutingDecision
 from careedit.routing import build_router
@@ -69,6 +80,8 @@ class FakeEditor:
 
     def sample(self, request: EditRequest) -> Sample:
         alike = self.samples[request.instruction]
+        if len(alike) == 1:
+            return alike[0]
         source = request.image.tobytes()
         return next((one for one in alike if one.source_image().tobytes() == source), alike[0])
 
@@ -99,7 +112,24 @@ class FakeEditor:
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[..., tuple[QualityReport, list[int]]]:
+def judged_once() -> Iterator[None]:
+    """The fake editor gives the truth or the source only, so each is judged once for all arms and runs."""
+    known: dict[Any, Outcome] = {}
+
+    def judge(sample: Sample, image: Image.Image, *, keep: bool = False, **figures: Any) -> Outcome:
+        key = (sample.id, image.tobytes())
+        if key not in known:
+            known[key] = judge_outcome(sample, image, keep=True)
+        return replace(known[key], **figures, **({} if keep else {"picture": None}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("careedit.bench.quality.measure.judge_outcome", judge)
+        patch.setattr("careedit.bench.quality.codec.judge_outcome", judge)
+        yield
+
+
+@pytest.fixture(scope="session")
+def run(judged_once: None) -> Callable[..., tuple[QualityReport, list[int]]]:
     """`run(unified=True, learned=True, cache=...)`: a report, and the sizes of the batches that were edited."""
 
     def make(
@@ -127,3 +157,9 @@ def run() -> Callable[..., tuple[QualityReport, list[int]]]:
 def report(run: Callable[..., tuple[QualityReport, list[int]]]) -> QualityReport:
     """With a unified LoRA and a learned router."""
     return run()[0]
+
+
+@pytest.fixture(scope="session")
+def lacking(run: Callable[..., tuple[QualityReport, list[int]]]) -> QualityReport:
+    """With neither."""
+    return run(unified=False, learned=False)[0]

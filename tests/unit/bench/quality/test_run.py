@@ -118,8 +118,8 @@ def test_each_verdict_follows_from_value_and_bound(document: dict[str, Any]) -> 
     assert document["goals"]["router_accuracy_seen"]["met"] is True
 
 
-def test_what_a_set_lacks_is_missing_by_name_and_never_made_up(run: Run) -> None:
-    document = run(unified=False, learned=False)[0].document
+def test_what_a_set_lacks_is_missing_by_name_and_never_made_up(lacking: QualityReport) -> None:
+    document = lacking.document
 
     assert {name for name, row in document["rows"].items() if row is None} == {
         "unified",
@@ -135,23 +135,17 @@ def test_what_a_set_lacks_is_missing_by_name_and_never_made_up(run: Run) -> None
     assert document["chains"]["by"] == "rules"
 
 
-def test_a_second_run_edits_nothing_and_says_the_same(run: Run, tmp_path: Path) -> None:
-    first, edited = run(cache=OutcomeCache(tmp_path))
+def test_progress_reaches_what_was_planned_and_a_second_run_edits_nothing(run: Run, tmp_path: Path) -> None:
+    told: list[int] = []
 
+    first, edited = run(cache=OutcomeCache(tmp_path), done=told.append)
     second, again = run(cache=OutcomeCache(tmp_path))
 
+    assert sum(told) == PLAN.edits(len(EXPERTS), unified=True, learned=True)
     assert edited and again == []
     assert max(edited) <= 8
     for name, row in first.document["rows"].items():
         assert {**row, "seconds": 0} == {**second.document["rows"][name], "seconds": 0}
-
-
-def test_progress_reaches_exactly_what_was_planned(run: Run) -> None:
-    told: list[int] = []
-
-    run(done=told.append)
-
-    assert sum(told) == PLAN.edits(len(EXPERTS), unified=True, learned=True)
 
 
 def test_the_page_shows_every_row_goal_and_picture(report: QualityReport, tmp_path: Path) -> None:
@@ -167,10 +161,8 @@ def test_the_page_shows_every_row_goal_and_picture(report: QualityReport, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_the_page_of_a_set_without_learned_router_says_what_is_missing(run: Run, tmp_path: Path) -> None:
-    report, _ = run(unified=False, learned=False)
-
-    write_quality_page(tmp_path / "page.html", report.document, gallery_rows(report))
+def test_the_page_of_a_set_without_learned_router_says_what_is_missing(lacking: QualityReport, tmp_path: Path) -> None:
+    write_quality_page(tmp_path / "page.html", lacking.document, gallery_rows(lacking))
 
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "Missing: unified LoRA." in page
