@@ -105,7 +105,7 @@ def example_pool(examples: Sequence[Example], encoder: OpenClipEncoder, experts:
     return RouterPool(
         experts=tuple(experts),
         source=source,
-        references=torch.stack(references) if references else source[:0],
+        references=torch.stack(references) if references else source.new_zeros(0, *source.shape[1:]),
         reference_index=torch.tensor(rows),
         conditions=torch.tensor([token.conditions for token in tokens]),
         targets=torch.nn.functional.one_hot(label, len(experts)).float(),

@@ -139,7 +139,7 @@ def pool_of(samples: Iterable[Sample], encoder: OpenClipEncoder, experts: Sequen
     return RouterPool(
         experts=tuple(experts),
         source=source,
-        references=torch.cat(references) if references else source[:0],
+        references=torch.cat(references) if references else source.new_zeros(0, *source.shape[1:]),
         reference_index=torch.tensor(rows),
         conditions=torch.tensor(conditions),
         targets=torch.nn.functional.one_hot(label, len(experts)).float(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder
+from careedit.errors import InputError
+from careedit.experts import ExpertSet, install_router, transformer_spec
 from careedit.routing.transformer import RouterModel
 from careedit.tiny.samples import Split
 from careedit.training.family import COMPETENCES, LICENCE
@@ -52,6 +55,16 @@ def tiny_pool(
         f"{fingerprint(encoder)} {split} {per_group} {' '.join(experts)}",
         lambda: pool_of(tiny_samples(split, per_group, first=first), encoder, experts),
     )
+
+
+def put_into_set(runs: Path, root: Path) -> ExpertSet:
+    """Copies the trained encoder and router in `runs` into the local set `root` and makes the router the set's."""
+    for name in ("clip", "router"):
+        if not (runs / name).is_dir():
+            raise InputError(f"There is no trained {name} in {runs}; run 'careedit train {name}' first.")
+        shutil.rmtree(root / name, ignore_errors=True)
+        shutil.copytree(runs / name, root / name)
+    return install_router(root, transformer_spec(root))
 
 
 def train_router(

@@ -113,9 +113,10 @@ def teach(
     groups = [group for group in GROUPS if group in pool.groups] or [name for name in known if name in pool.groups]
     lesson = [*groups, *(name for name in new for _ in range(max(1, len(groups) // 4)))]
     # Named by its content, so that no lesson goes on from another one's checkpoint.
-    content = f"{current.sha256} {pool.texts} {float(pool.source.float().sum()):.1f}"
+    content = f"{current.sha256} {steps} {pool.texts} {float(pool.source.float().sum()):.1f}"
     name = f"router-lesson-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     report = fit(name, model, encoder, pool, with_steps(DEFAULT, steps), folder, groups=lesson)
+    (folder / f"{name}.ckpt").unlink(missing_ok=True)
     after = _accuracy(model, encoder, measured, known)
     if after < before - LARGEST_DROP:
         raise CareEditError(
@@ -193,12 +194,10 @@ def _written(
         model, report, root / name, quality, licence=LICENCE, recipe="careedit train router --expert-set",
         data="Examples of the new experts, and rehearsed edits for the old ones.", extra=extra,
     )  # fmt: skip
-    stated = current.spec.router.options["encoder"]
-    spec = transformer_spec(root, router=name, encoder="")
-    options = {**spec.options, "encoder": stated}
-    if current.spec.router.options.get("pretrained") is not None:
-        options["pretrained"] = current.spec.router.options["pretrained"]
-    return RouterSpec(kind="transformer", options=options)
+    stated = current.spec.router.options
+    encoder = stated["encoder"]
+    spec = transformer_spec(root, router=name, encoder=str(encoder["folder"] if isinstance(encoder, dict) else encoder))
+    return spec.model_copy(update={"options": {**stated, **spec.options}})
 
 
 def _forget_old_files(root: Path, router: RouterSpec) -> None:

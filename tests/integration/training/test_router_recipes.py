@@ -23,8 +23,8 @@ from careedit.training import clip as clip_recipe
 from careedit.training import loop as training_loop
 from careedit.training import outcomes as outcomes_recipe
 from careedit.training import router as router_recipe
-from careedit.training import router_teach
-from careedit.training.router_run import train_router
+from careedit.training import router_run, router_teach
+from careedit.training.router_run import put_into_set, train_router
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,8 @@ def routed(encoder, untrained_set, tmp_path_factory) -> Path:
         train_router(runs, encoder, steps=4, per_group=2, measured=2)
     root = tmp_path_factory.mktemp("routed") / "set"
     shutil.copytree(untrained_set, root)
-    shutil.copytree(runs / "router", root / "router")
-    save_clip(encoder.model, root / "clip")
-    install_router(root, transformer_spec(root))
+    save_clip(encoder.model, runs / "clip")
+    put_into_set(runs, root)
     return root
 
 
@@ -95,7 +94,7 @@ def test_a_router_learns_and_writes_its_files_and_card(encoder, tmp_path):
 
 
 def test_an_interrupted_router_goes_on_to_the_same_weights(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(router_recipe, "DEFAULT", replace(router_recipe.DEFAULT, checkpoint_seconds=0.0))
+    monkeypatch.setattr(router_run, "DEFAULT", replace(router_run.DEFAULT, checkpoint_seconds=0.0))
     whole, _ = train_router(tmp_path / "whole", encoder, steps=52, per_group=1, measured=1)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(51, patch)
