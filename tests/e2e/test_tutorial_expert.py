@@ -13,9 +13,9 @@ from PIL import Image
 
 PAGE = (Path(__file__).parents[2] / "docs/tutorial-expert.md").read_text(encoding="utf-8")
 SMALLER = {
-    "range(600)": "range(6)",
+    "range(300)": "range(6)",
     "range(1000, 1020)": "range(1000, 1002)",
-    "--steps 400": "--steps 2 --batch 2",
+    "--steps 300": "--steps 2",
     "--seed 1": "--seed 1 --steps 2",
     "seed=1\n": "seed=1, steps=1\n",
 }
