@@ -23,7 +23,8 @@ from careedit.records import RoutingDecision
 from careedit.tiny.samples import Sample
 
 INFEASIBLE_BELOW = 0.5
-"""An instruction counts as recognised as infeasible where `RoutingDecision.feasible` is below."""
+"""An instruction counts as recognised as infeasible where `RoutingDecision.feasible` is below this, or below the
+threshold that the router itself was calibrated to."""
 FALSE_ALARMS = 0.02
 """The share of false alarms that `recall_at_false_alarms` allows."""
 
@@ -41,6 +42,8 @@ class Decisions:
     """In the scenes' order."""
     seconds: float
     """Wall-clock seconds per decision."""
+    threshold: float = INFEASIBLE_BELOW
+    """What is less feasible counts as infeasible."""
 
     @property
     def first(self) -> list[str]:
@@ -61,12 +64,12 @@ class Decisions:
         return [one.feasible for one in self.decisions]
 
 
-def decide_all(samples: Sequence[Sample], decide: Decide) -> Decisions:
+def decide_all(samples: Sequence[Sample], decide: Decide, *, threshold: float = INFEASIBLE_BELOW) -> Decisions:
     """Ask a router about every scene; there must be one at least."""
     started = time.perf_counter()
     decisions = tuple(decide(sample) for sample in samples)
     seconds = (time.perf_counter() - started) / max(1, len(samples))
-    return Decisions(decisions[0].router, decisions, seconds)
+    return Decisions(decisions[0].router, decisions, seconds, threshold)
 
 
 def router_report(
@@ -134,16 +137,17 @@ def _accuracy(name: str, right: Any) -> dict[str, Any]:
 
 def _feasibility(decided: Decisions, infeasible: Decisions | None) -> dict[str, Any]:
     """How well infeasible instructions are told from feasible ones."""
-    alarm = float(np.mean(np.array(decided.feasible) < INFEASIBLE_BELOW))
+    alarm = float(np.mean(np.array(decided.feasible) < decided.threshold))
     if infeasible is None:
         return {"infeasible_recall": None, "infeasible_false_alarm": alarm, "infeasible_auc": None}
     doubts, doubted = 1 - np.array(decided.feasible), 1 - np.array(infeasible.feasible)
     return {
-        "infeasible_recall": float(np.mean(np.array(infeasible.feasible) < INFEASIBLE_BELOW)),
+        "infeasible_recall": float(np.mean(np.array(infeasible.feasible) < infeasible.threshold)),
         "infeasible_false_alarm": alarm,
         "infeasible_auc": area_under_roc(doubts, doubted),
         "infeasible_recall_at_2_percent": recall_at(doubts, doubted, FALSE_ALARMS),
         "infeasible_count": len(infeasible.feasible),
+        "infeasible_threshold": infeasible.threshold,
     }
 
 

@@ -85,9 +85,10 @@ class _Run:
 
         single = best_single(validation, subject.experts)
         deciders = {"rules": self._rules} | ({"learned_top1": self._learned} if subject.learned else {})
-        decided = {name: decide_all(self.test, decide) for name, decide in deciders.items()}
+        at = subject.feasible_threshold
+        decided = {name: decide_all(self.test, decide, threshold=at) for name, decide in deciders.items()}
         doubted = {
-            name: decide_all(self.plan.infeasible, decide) if self.plan.infeasible else None
+            name: decide_all(self.plan.infeasible, decide, threshold=at) if self.plan.infeasible else None
             for name, decide in deciders.items()
         }
 

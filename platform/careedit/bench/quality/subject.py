@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from careedit.bench.quality.routed import INFEASIBLE_BELOW
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import BASE, ExpertManifest, ExpertSet, Folder, RouterSpec, load_expert_set
@@ -50,6 +51,12 @@ class Subject:
     def learned(self) -> bool:
         """Whether the set's router was trained."""
         return self.editor.router.name not in NOT_LEARNED
+
+    @property
+    def feasible_threshold(self) -> float:
+        """What is less feasible, the set's router takes for infeasible; `INFEASIBLE_BELOW` where it has no threshold."""
+        config = getattr(self.editor.router, "config", None)
+        return float(getattr(config, "feasible_threshold", INFEASIBLE_BELOW))
 
     def competences(self) -> dict[str, str]:
         """Competence per expert; the base's is "base"."""

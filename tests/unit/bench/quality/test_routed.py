@@ -31,9 +31,9 @@ def test_a_router_that_falls_back_to_the_base_is_calibrated_by_what_it_thought()
 
 
 def test_without_infeasible_scenes_nothing_is_said_of_recall() -> None:
-    samples = list(draw_samples(12, "test"))
+    samples = list(draw_samples(48, "test"))
     decided = decide_all(samples, lambda sample: decision({sample.expert: 1.0}))
-    row = row_of([Outcome(True, True, 0.0, 0.0, 0.0)] * 12)
+    row = row_of([Outcome(True, True, 0.0, 0.0, 0.0)] * 48)
 
     report = router_report(samples, decided, None, COMPETENCES, {"own": row, "best_single": row, "oracle": row})
 
@@ -51,3 +51,19 @@ def test_phrasings_that_do_not_occur_have_no_accuracy() -> None:
     report = router_report(samples, decided, None, COMPETENCES, {"own": row, "best_single": row, "oracle": row})
 
     assert (report["accuracy_seen"], report["accuracy_held_out"], report["accuracy_held_out_count"]) == (1.0, None, 0)
+
+
+def test_infeasible_is_what_lies_below_the_routers_own_threshold() -> None:
+    samples = list(draw_samples(4, "test"))
+    doubt = decision({"erase": 1.0}).model_copy(update={"feasible": 0.6})
+    sure = decision({"erase": 1.0}).model_copy(update={"feasible": 0.8})
+    row = row_of([Outcome(True, True, 0.0, 0.0, 0.0)] * 4)
+    rows = {"own": row, "best_single": row, "oracle": row}
+
+    def recall(threshold: float) -> tuple[float, float]:
+        decided = decide_all(samples, lambda _: sure, threshold=threshold)
+        doubted = decide_all(samples, lambda _: doubt, threshold=threshold)
+        report = router_report(samples, decided, doubted, COMPETENCES, rows)
+        return report["infeasible_recall"], report["infeasible_false_alarm"]
+
+    assert (recall(0.5), recall(0.7), recall(0.9)) == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
