@@ -116,9 +116,9 @@ class OpenClipEncoder:
         end = getattr(self.tokenizer, "eot_token_id", None)
         if end is None:
             pad = getattr(config, "pad_token_id", getattr(getattr(self.model, "text", None), "pad_id", 0))
-            return ids.ne(pad)
+            return torch.ne(ids, int(pad))
         # Id 0, the padding of open_clip's own tokenizer, is a real token too ("!"): only the end token tells.
-        ends = (ids == end).int().argmax(dim=1, keepdim=True)
+        ends = torch.eq(ids, int(end)).int().argmax(dim=1, keepdim=True)
         return torch.arange(ids.shape[1], device=ids.device) <= ends
 
     def _remembered(self, key: Hashable, encode: Callable[[], Tensor]) -> Tensor:
