@@ -21,7 +21,7 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
 
-DEFAULT = TrainConfig(steps=4000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=3600, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 8192,

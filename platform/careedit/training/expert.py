@@ -27,7 +27,7 @@ from careedit.training.pool import load_pool
 BATCH = 16
 RANK = 32
 """Rank of an expert."""
-EXPERT_STEPS: Mapping[str, int] = {"erase": 400, "compose": 1300, "style": 500, "identity": 600, "reference": 800}
+EXPERT_STEPS: Mapping[str, int] = {"erase": 700, "compose": 3200, "style": 1100, "identity": 1200, "reference": 1500}
 """Steps per expert: the harder its edits, the more."""
 UNIFIED = "unified"
 """Name of the LoRA that is trained on everything."""

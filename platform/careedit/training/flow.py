@@ -1,7 +1,7 @@
 """The flow-matching loss of the in-context fill model, on items of a pool.
 
 x_s = (1 - s) x_1 + s e with the model's velocity target e - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
-integrates it); s = sigmoid(u), u ~ N(1, 1.2): shifted towards noise, where it is decided what the edit changes.
+integrates it); s = sigmoid(u), u ~ N(0.5, 1.3): shifted towards noise, where it is decided what the edit changes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def flow_loss(
     height, width = clean.shape[-2:]
     mask = pack_mask(batch["mask"].float(), scale=batch["mask"].shape[-1] // width)
     noise = torch.randn(clean.shape, generator=generator).to(device)
-    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.2 + 1.0).to(device)
+    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.3 + 0.5).to(device)
     noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
     # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
     # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
