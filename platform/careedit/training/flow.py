@@ -79,7 +79,7 @@ class SceneProbe(nn.Module):
         shown = (labels[:, :1] > 0).transpose(1, 2) | (edited > 0)
         weight = torch.where(shown, SHOWN_WEIGHT, 1.0)[..., 0] * (labels[:, 0] != UNKNOWN)
         loss = torch.zeros(())
-        for attribute, part in enumerate(logits.split([len(values) for values in ATTRIBUTES.values()], dim=2)):
+        for attribute, part in enumerate(logits.split([len(values) for values in ATTRIBUTES.values()], dim=2)):  # type: ignore[no-untyped-call]
             entropy = functional.cross_entropy(
                 part.transpose(1, 2), labels[:, attribute].long(), ignore_index=UNKNOWN, reduction="none"
             )
