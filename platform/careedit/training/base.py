@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from careedit.editing import EditorBase
@@ -21,7 +21,7 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
 
-DEFAULT = TrainConfig(steps=3600, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=5500, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 8192,
@@ -33,7 +33,7 @@ POOLS: Mapping[str, int] = {
 }
 """Items per pool; the experts are trained on the same pools."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.2, "erase": 0.1, "compose": 0.36, "style": 0.1, "identity": 0.1, "reference": 0.14
+    "fill": 0.15, "erase": 0.1, "compose": 0.4, "style": 0.1, "identity": 0.1, "reference": 0.15
 }  # fmt: skip
 """Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
 
@@ -76,6 +76,8 @@ def train_base(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         probe = SceneProbe(base.transformer)
+    if start is not None and (folder / PROBE_FILE).exists():
+        probe.load_state_dict(load_file(folder / PROBE_FILE))
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
