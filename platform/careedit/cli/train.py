@@ -167,8 +167,11 @@ def assemble(
 ) -> None:
     """Put the trained parts together as an expert set."""
     from careedit.training.family import assemble as put_together
+    from careedit.training.router_run import put_into_set
 
     made = put_together(out, destination)
+    if (out / "router").is_dir():
+        made = put_into_set(out, destination)
     note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")
 
 

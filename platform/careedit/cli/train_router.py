@@ -37,16 +37,11 @@ def clip(
     count: Annotated[int, typer.Option("--n", min=10, help="Test scenes that retrieval is measured on.")] = 500,
 ) -> None:
     """The small CLIP: the learned router's encoder."""
-    from careedit.encoders import OpenClipEncoder
-    from careedit.tiny.clip import tokenizer
     from careedit.training import clip as recipe
-    from careedit.training.family import LICENCE
 
     _threads(threads)
     config = recipe.DEFAULT if steps is None else replace(recipe.DEFAULT, steps=steps)
-    model, report = recipe.train_clip(out, config)
-    figures = recipe.measure(OpenClipEncoder(model, tokenizer()), count)
-    recipe.save(model, report, out, figures, licence=LICENCE)
+    _, figures = recipe.make_clip(out, config, count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
         f"{figures.text_to_image_1:.1%} back, among {figures.count}; {figures.hard:.1%} against one word changed."

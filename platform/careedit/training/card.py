@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from careedit.training.curve import draw_curve
 from careedit.training.loop import TrainReport
+
+CURVE = "loss.png"
+"""File name of the loss curve beside a card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,14 @@ class Card:
     """What it cost; None: minutes on shared CPU cores."""
     curve: str | None = None
     """File name of the loss curve beside the card."""
+
+
+def write_card(folder: Path, card: Card, report: TrainReport, *, licence: str) -> None:
+    """Write `folder/README.md`, and beside it the loss curve that it shows."""
+    draw_curve(report, folder / CURVE)
+    temporary = folder / ".README.md.tmp"
+    temporary.write_text(render(replace(card, curve=CURVE), report, licence=licence), "utf-8")
+    os.replace(temporary, folder / "README.md")
 
 
 def render(card: Card, report: TrainReport, *, licence: str) -> str:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from careedit.encoders import OpenClipEncoder
-from careedit.tiny.clip import build_clip, save_clip
+from careedit.tiny.clip import build_clip, save_clip, tokenizer
 from careedit.training.captions import caption_of, one_word_off
-from careedit.training.card import Card, render
+from careedit.training.card import Card, write_card
 from careedit.training.clip_data import (
     OTHER,
     UNKNOWN,
@@ -35,6 +35,7 @@ from careedit.training.clip_data import (
     scenes_of,
     to_pixels,
 )
+from careedit.training.curve import save_report
 from careedit.training.loop import TrainConfig, TrainReport, train
 
 DEFAULT = TrainConfig(steps=2000, learning_rate=2e-3, warmup=150, weight_decay=0.02, betas=(0.9, 0.98), ema=0.997)
@@ -203,10 +204,20 @@ def measure(encoder: OpenClipEncoder, count: int = 500, *, split: str = "test") 
     )
 
 
+def make_clip(
+    folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL, count: int = 500, licence: str = "Apache-2.0"
+) -> tuple[TrainReport, Retrieval]:
+    """Train, measure on `count` test scenes, and write `folder/clip` with its card."""
+    model, report = train_clip(folder, config, pool=pool)
+    figures = measure(OpenClipEncoder(model, tokenizer()), count)
+    save(model, report, folder, figures, licence=licence)
+    return report, figures
+
+
 def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retrieval, *, licence: str) -> None:
     """Write the model in open_clip's hub layout to `folder/clip`, with its card, and the report to `folder`."""
     save_clip(model, folder / "clip")
-    report.save(folder / "clip.json")
+    save_report(report, folder / "clip.json")
     n = f"{figures.count} test scenes"
     card = Card(
         title="careedit tiny CLIP",
@@ -224,6 +235,4 @@ def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retr
             "Knows the words of its training only: every other row of its token table is zero.",
         ),
     )
-    temporary = folder / "clip" / ".README.md.tmp"
-    temporary.write_text(render(card, report, licence=licence), "utf-8")
-    temporary.replace(folder / "clip" / "README.md")
+    write_card(folder / "clip", card, report, licence=licence)

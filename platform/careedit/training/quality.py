@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 from careedit.editor import Editor
 from careedit.report.showcase import edit_samples
 from careedit.tiny.samples import draw_sample
-from careedit.training.card import Card, render
-from careedit.training.curve import draw_curve
+from careedit.training.card import Card, write_card
 from careedit.training.family import COMPETENCES, LICENCE
 from careedit.training.items import EXPERT_KINDS
 from careedit.training.loop import TrainReport
@@ -21,8 +19,6 @@ from careedit.training.vae import TEST_SEED, draw_panel, psnr
 
 HISTORY = "HISTORY.txt"
 """A file in the runs folder: one line per way in which the weights differ from today's recipe."""
-CURVE = "loss.png"
-"""File name of the loss curve beside a card."""
 SEED = 7
 """Seed of the noise that quality is measured with."""
 
@@ -80,9 +76,8 @@ def write_cards(
             data=f"The tiny world's training split, operations {', '.join(dict.fromkeys(EXPERT_KINDS[name]))}.",
             quality={"This expert": str(figures[name]), "The base alone": str(figures[f"base/{name}"])},
             limits=("Edits drawn scenes of the tiny world, not photographs.", "Knows the words of its training only."),
-            curve=CURVE,
         )
-        _write(folder / "experts" / name, card, _report(runs, f"expert-{name}"))
+        write_card(folder / "experts" / name, card, _report(runs, f"expert-{name}"), licence=LICENCE)
     panels = np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
     notes = runs / HISTORY
     base = Card(
@@ -99,20 +94,10 @@ def write_cards(
             "Reads 24 tokens of a prompt and the words of its training only.",
         ),
         history=tuple(notes.read_text("utf-8").splitlines()) if notes.exists() else (),
-        curve=CURVE,
     )
-    _write(folder, base, _report(runs, "base"))
+    write_card(folder, base, _report(runs, "base"), licence=LICENCE)
     return figures
 
 
 def _report(runs: Path, name: str) -> TrainReport:
     return TrainReport.load(runs / f"{name}.json")
-
-
-def _write(folder: Path, card: Card, report: TrainReport) -> None:
-    """The card, and beside it the loss curve that it shows."""
-    draw_curve(report, folder / CURVE)
-    path = folder / "README.md"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(render(card, report, licence=LICENCE), "utf-8")
-    os.replace(temporary, path)

@@ -9,7 +9,7 @@ import torch
 
 from careedit.encoders import OpenClipEncoder
 from careedit.routing.transformer import RouterModel, calibration_error, save_router
-from careedit.training.card import Card, render
+from careedit.training.card import Card, write_card
 from careedit.training.loop import TrainReport
 from careedit.training.router import predict
 from careedit.training.router_pool import RouterPool
@@ -105,6 +105,4 @@ def save(
             "Knows the words that its encoder knows.",
         ),
     )
-    temporary = folder / ".README.md.tmp"
-    temporary.write_text(render(card, report, licence=licence), "utf-8")
-    temporary.replace(folder / "README.md")
+    write_card(folder, card, report, licence=licence)

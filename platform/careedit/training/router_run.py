@@ -15,6 +15,7 @@ from careedit.errors import InputError
 from careedit.experts import ExpertSet, install_router, transformer_spec
 from careedit.routing.transformer import RouterModel
 from careedit.tiny.samples import Split
+from careedit.training.curve import save_report
 from careedit.training.family import COMPETENCES, LICENCE
 from careedit.training.outcomes import measure_outcomes, outcome_pool
 from careedit.training.router import (
@@ -110,7 +111,7 @@ def train_router(
         )
     calibrated(model, encoder, tiny_pool("validation", encoder, folder, measured))
     quality = evaluate(model, encoder, tiny_pool("test", encoder, folder, measured))
-    report.save(folder / "router.json")
+    save_report(report, folder / "router.json")
     save(
         model,
         report,

@@ -10,14 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from careedit.encoders import load_encoder
 from careedit.errors import CareEditError
 from careedit.training.base import DEFAULT as BASE
 from careedit.training.base import build_pools, train_base, untrained
+from careedit.training.clip import DEFAULT as CLIP
+from careedit.training.clip import make_clip
 from careedit.training.curve import save_report
 from careedit.training.expert import RECIPES, UNIFIED, train_lora
 from careedit.training.family import finished, load_trained_base, load_vae, save_base, save_expert
 from careedit.training.flow import PROBE_FILE
 from careedit.training.loop import TrainConfig, TrainReport
+from careedit.training.router import DEFAULT as ROUTER
+from careedit.training.router_run import train_router
 from careedit.training.vae import DEFAULT as VAE
 from careedit.training.vae import save_vae, train_vae
 
@@ -68,14 +73,26 @@ def _lora(name: str) -> Run:
     return run
 
 
+def _clip(out: Path, config: TrainConfig) -> TrainReport:
+    report, _ = make_clip(out, config)
+    return report
+
+
+def _router(out: Path, config: TrainConfig) -> TrainReport:
+    train_router(out, load_encoder(out / "clip"), steps=config.steps)
+    return TrainReport.load(out / "router.json")
+
+
 def stages() -> tuple[Stage, ...]:
     """The recipes in the order in which they need each other."""
     loras = sum(recipe.config.steps for recipe in RECIPES.values())
     return (
-        Stage("vae", 0.12, VAE, _vae),
-        Stage("base", 0.5, BASE, _base),
+        Stage("vae", 0.1, VAE, _vae),
+        Stage("clip", 0.06, CLIP, _clip),
+        Stage("router", 0.04, ROUTER, _router),
+        Stage("base", 0.48, BASE, _base),
         *(
-            Stage(f"expert-{name}", 0.38 * recipe.config.steps / loras, recipe.config, _lora(name))
+            Stage(f"expert-{name}", 0.32 * recipe.config.steps / loras, recipe.config, _lora(name))
             for name, recipe in RECIPES.items()
         ),
     )
@@ -106,16 +123,19 @@ def seconds_per_step(stage: Stage, out: Path) -> float:
     """Time a few steps in a folder of their own, with the parts that are trained already."""
     with TemporaryDirectory(dir=out, prefix=".timing-") as name:
         trial = Path(name)
-        for part in ("vae", "base", "pools", PROBE_FILE):
+        for part in ("vae", "clip", "router-pools", "base", "pools", PROBE_FILE):
             if part != stage.name and (out / part).exists():
                 (trial / part).symlink_to((out / part).resolve())
-        started = time.monotonic()
-        stage.run(trial, replace(stage.config, steps=1))
-        first = time.monotonic() - started
-        (trial / f"{stage.name}.ckpt").unlink()
-        started = time.monotonic()
-        stage.run(trial, replace(stage.config, steps=1 + PROBE_STEPS))
-        return max(1e-3, (time.monotonic() - started - first) / PROBE_STEPS)
+
+        def seconds(steps: int) -> float:
+            for checkpoint in trial.glob("*.ckpt"):
+                checkpoint.unlink()
+            started = time.monotonic()
+            stage.run(trial, replace(stage.config, steps=steps))
+            return time.monotonic() - started
+
+        seconds(1)  # draws what it trains on
+        return max(1e-3, (seconds(1 + PROBE_STEPS) - seconds(1)) / PROBE_STEPS)
 
 
 def train_all(out: Path, hours: float, *, note: Callable[[str], None] = lambda _: None) -> None:
