@@ -50,9 +50,9 @@ def _config(steps: int, learning_rate: float) -> TrainConfig:
 
 
 RECIPES: Mapping[str, LoraRecipe] = {
-    **{name: LoraRecipe(RANK, {name: steps}, _config(steps, 2e-3)) for name, steps in EXPERT_STEPS.items()},
+    **{name: LoraRecipe(RANK, {name: steps}, _config(steps, 1e-3)) for name, steps in EXPERT_STEPS.items()},
     # Adam moves every column of A and B by the same amount: five times as many move the product more (arXiv 2312.03732).
-    UNIFIED: LoraRecipe(RANK * len(EXPERT_STEPS), EXPERT_STEPS, _config(sum(EXPERT_STEPS.values()), 1e-3)),
+    UNIFIED: LoraRecipe(RANK * len(EXPERT_STEPS), EXPERT_STEPS, _config(sum(EXPERT_STEPS.values()), 5e-4)),
 }
 """The experts of the tiny family and their baseline."""
 

@@ -119,7 +119,7 @@ def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder:
 def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES)) -> ExpertSet:
     """Put the trained parts of `folder` together as the expert set `out` (replaced as a whole if it is there).
 
-    The unified LoRA goes to `baselines/unified` in the same form as an expert.
+    The unified LoRA, if it has been trained, goes to `baselines/unified` in the same form as an expert.
     """
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -145,7 +145,8 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
     )
     if not names:
         raise CareEditError("An expert set needs at least one expert; name some.")
-    for name in (*names, UNIFIED):
+    baselines = (UNIFIED,) if (folder / "experts" / f"{UNIFIED}.safetensors").exists() else ()
+    for name in (*names, *baselines):
         adapter = folder / "experts" / f"{name}.safetensors"
         if not adapter.exists():
             raise CareEditError(
