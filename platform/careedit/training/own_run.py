@@ -24,9 +24,9 @@ from careedit.experts import shapes_of as shapes_of_transformer
 from careedit.experts.manifest import MANIFEST_FILE, MAX_RANK, MIN_RANK
 from careedit.experts.set import SET_FILE, SHIPPED
 from careedit.experts.store import is_url
-from careedit.experts.yamlfile import flaw_sentence, write_atomic
-from careedit.training.card import Card, render
-from careedit.training.curve import check_curve, draw_curve
+from careedit.experts.yamlfile import flaw_sentence
+from careedit.training.card import Card, write_card
+from careedit.training.curve import check_curve
 from careedit.training.data import Columns, Plan, Problem, RowRules, check_rows, find_columns, open_table, refusal
 from careedit.training.data import write_problems as list_problems
 from careedit.training.data.check import save_json
@@ -36,7 +36,7 @@ from careedit.training.own import BATCH, RANK, STEPS, Trained, encode_rows, own_
 
 PANEL = 512
 """Panel side for a base that comes without an expert set."""
-ADAPTER_FILE, CARD_FILE, REPORT_FILE, CURVE_FILE = "adapter.safetensors", "README.md", "report.json", "loss.png"
+ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
 
 
@@ -287,10 +287,9 @@ def _write(
             provenance=f"careedit train expert --data: {source}, {trained.report.config.steps} steps.",
         )
         manifest.write(out / MANIFEST_FILE)
-        draw_curve(trained.report, out / CURVE_FILE)
         document = _document(columns, plan, trained)
         save_json(document, out / REPORT_FILE)
-        write_atomic(out / CARD_FILE, _card(wanted, subject, plan, trained).encode("utf-8"))
+        write_card(out, _card(wanted, subject, plan, trained), trained.report, licence=wanted.licence)
     except OSError as error:
         raise CareEditError(f"The expert cannot be written to {out} ({error}); free some space and rerun.") from error
     return OwnResult(manifest, plan, trained, document)
@@ -307,14 +306,14 @@ def _document(columns: Columns, plan: Plan, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _card(wanted: OwnRun, subject: Subject, plan: Plan, trained: Trained) -> str:
+def _card(wanted: OwnRun, subject: Subject, plan: Plan, trained: Trained) -> Card:
     quality = {}
     if trained.validation:
         before, after = trained.validation
         held_out = sum(row.held_out for row in plan.planned)
         quality[f"Loss on {held_out:,} held-out rows"] = f"{after:.4f} (base alone: {before:.4f})"
     report: TrainReport = trained.report
-    card = Card(
+    return Card(
         title=f"Expert: {wanted.name}",
         summary=f"{wanted.description or 'A LoRA expert.'} Rank {wanted.rank}, for {subject.name}.",
         recipe=f"careedit train expert --data {wanted.data.name} --base {wanted.base} --rank {wanted.rank} "
@@ -326,6 +325,4 @@ def _card(wanted: OwnRun, subject: Subject, plan: Plan, trained: Trained) -> str
             "Pictures and instructions unlike those rows are not measured; look at edits before you rely on them.",
         ),
         compute=f"{report.seconds / 60:.1f} minutes",
-        curve=CURVE_FILE,
     )
-    return render(card, report, licence=wanted.licence)
