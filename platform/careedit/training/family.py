@@ -79,6 +79,15 @@ def save_base(base: EditorBase, folder: Path) -> None:
         cast(Any, FluxFillPipeline)(**components, transformer=transformer.half()).save_pretrained(folder)
     finally:
         transformer.float()
+    _forget_origin(folder)
+
+
+def _forget_origin(folder: Path) -> None:
+    """Take out where each part was loaded from: a path of the machine that trained it says nothing to anybody else."""
+    for path in folder.glob("*/*config.json"):
+        config = json.loads(path.read_text("utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def finished(name: str, folder: Path) -> TrainReport | None:

@@ -63,6 +63,14 @@ def test_the_assembled_set_is_whole_and_edits(trained: Path, tmp_path: Path) -> 
     assert result.trace.routing.weights == {"erase": 1.0}
 
 
+def test_a_base_does_not_say_where_it_was_trained(trained: Path) -> None:
+    again = trained / "again"
+    save_base(load_trained_base(trained), again)
+    configs = list(again.glob("*/*config.json"))
+    assert len(configs) >= 6
+    assert not [path for path in configs if str(trained) in path.read_text("utf-8")]
+
+
 def test_assembling_twice_gives_the_same_hash(trained: Path, tmp_path: Path) -> None:
     first = assemble(trained, tmp_path / "set", ("erase",)).sha256
     assert assemble(trained, tmp_path / "set", ("erase",)).sha256 == first

@@ -86,7 +86,9 @@ def test_a_router_learns_and_writes_its_files_and_card(encoder, tmp_path):
     model, quality = train_router(tmp_path, encoder, steps=3, per_group=2, measured=2)
     again, _ = train_router(tmp_path, encoder, steps=3, per_group=2, measured=2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert {path.name for path in (tmp_path / "router").iterdir()} == {"README.md", "router.json", "router.safetensors"}
+    assert {path.name for path in (tmp_path / "router").iterdir()} == {
+        "README.md", "loss.png", "router.json", "router.safetensors"
+    }  # fmt: skip
     card = (tmp_path / "router" / "README.md").read_text("utf-8")
     for figure in ("held-out phrasings", "calibration error", "Infeasible instructions recognised", "Temperature"):
         assert figure in card
