@@ -59,7 +59,8 @@ def test_the_tutorial_ends_with_an_expert_in_a_set_that_edits(folder: Path) -> N
     examples = (folder / "rows/examples.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["expert"] for line in examples] == ["frame"] * 6
     for name in ("framed.png", "routed.png"):
-        assert Image.open(folder / name).size == (64, 64)
+        with Image.open(folder / name) as picture:
+            assert picture.size == (64, 64)
 
 
 def test_every_block_of_the_tutorial_says_its_language() -> None:
