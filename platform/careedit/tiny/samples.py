@@ -7,7 +7,7 @@ ever trained on; in training only the seen phrasings are used, elsewhere half of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal
 
@@ -54,6 +54,10 @@ class Sample:
     """The mask: a coarse box (left, top, right, bottom) as shares of the side."""
     reference: Scene | None = None
     """The reference picture."""
+    phrasing: str = ""
+    """The instruction with its slots open: "make {x} {c}"."""
+    slots: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What fills them."""
 
     @property
     def feasible(self) -> bool:
@@ -89,9 +93,9 @@ class Sample:
         }
         words = {
             n: getattr(self, n)
-            for n in ("id", "kind", "operation", "expert", "instruction", "held_out_phrasing", "box")
+            for n in ("id", "kind", "operation", "expert", "instruction", "held_out_phrasing", "box", "phrasing")
         }
-        return {**words, **scenes}
+        return {**words, **scenes, "slots": dict(self.slots)}
 
 
 def sample_from_dict(data: Mapping[str, Any]) -> Sample:
@@ -112,10 +116,9 @@ def _coarse_box(marked: tuple[Thing, ...], rng: Random) -> tuple[float, float, f
     return (max(0, left - spare[0]), max(0, top - spare[1]), min(1, right + spare[2]), min(1, bottom + spare[3]))
 
 
-def _words(operation: str, slots: Mapping[str, str], split: Split, rng: Random) -> tuple[str, bool]:
+def _phrasing(operation: str, split: Split, rng: Random) -> tuple[str, bool]:
     held_out = split != "train" and rng.random() < 0.5
-    phrase = rng.choice(phrasings(operation, "held_out" if held_out else "seen"))
-    return phrase.format(**slots), held_out
+    return rng.choice(phrasings(operation, "held_out" if held_out else "seen")), held_out
 
 
 def _visible(change: Change) -> bool:
@@ -135,18 +138,20 @@ def _change(operation: str, rng: Random, scene: Scene | None) -> Change:
 
 def _build(operation: str, seed: int, split: Split, rng: Random, scene: Scene | None = None) -> Sample:
     change, kind = _change(operation, rng, scene), operation.split(".")[0]
-    instruction, held_out = _words(operation, change.slots, split, rng)
+    phrasing, held_out = _phrasing(operation, split, rng)
     return Sample(
         id=f"{kind}-{seed}",
         kind=kind,
         operation=operation,
         expert=EXPERT_OF[operation],
-        instruction=instruction,
+        instruction=phrasing.format(**change.slots),
         held_out_phrasing=held_out,
         source=change.source,
         target=change.target,
         box=_coarse_box(change.marked, rng) if change.marked else None,
         reference=change.reference,
+        phrasing=phrasing,
+        slots=change.slots,
     )
 
 
@@ -158,15 +163,17 @@ def _infeasible(seed: int, split: Split, rng: Random) -> Sample:
     while any(thing.name == name for thing in named.source.things):
         name = f"{rng.choice(tuple(COLOURS))} {rng.choice(SHAPES)}"
     slots = dict(_change(operation, rng, None).slots) | {"x": f"the {name}"}
-    instruction, held_out = _words(operation, slots, split, rng)
+    phrasing, held_out = _phrasing(operation, split, rng)
     return replace(
         named,
         id=f"infeasible-{seed}",
         kind="infeasible",
         expert="base",
-        instruction=instruction,
+        instruction=phrasing.format(**slots),
         held_out_phrasing=held_out,
         target=named.source,
+        phrasing=phrasing,
+        slots=slots,
     )
 
 

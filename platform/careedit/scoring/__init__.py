@@ -1,0 +1,27 @@
+"""Which of these edits is better? Judges that answer with probabilities, or with an error, never with a made-up number."""
+
+from careedit.scoring.base import (
+    Answer,
+    AskedQuestion,
+    Asker,
+    JudgeIdentity,
+    Question,
+    Score,
+    Scorer,
+    ScoreRequest,
+)
+from careedit.scoring.vqa import VqaScorer, questions_for, score_of
+
+__all__ = [
+    "Answer",
+    "AskedQuestion",
+    "Asker",
+    "JudgeIdentity",
+    "Question",
+    "Score",
+    "ScoreRequest",
+    "Scorer",
+    "VqaScorer",
+    "questions_for",
+    "score_of",
+]

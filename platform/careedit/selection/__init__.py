@@ -1,0 +1,1 @@
+"""The early filter: which of several starting noises is worth finishing."""
