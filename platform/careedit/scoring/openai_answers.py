@@ -1,0 +1,131 @@
+"""Probabilities from the replies of chat endpoints; a reply that cannot be read raises, and becomes no number."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from careedit.scoring.openai_http import Unanswered
+
+LEAST_MASS = 0.1
+"""Least probability of yes and no together: below it the model was about to say something else."""
+TOP_LOGPROBS = 20
+"""Most that OpenAI, vLLM and SGLang give."""
+
+WRITE_JSON = ' Give the answer as JSON only: {"answer": "yes" or "no", "confidence": the probability from 0 to 1 that it is right}.'
+"""Ends a question that is answered in JSON."""
+RESPONSE_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "answer",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "answer": {"type": "string", "enum": ["yes", "no"]},
+                "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+            "required": ["answer", "confidence"],
+            "additionalProperties": False,
+        },
+    },
+}
+"""The `response_format` that asks for `_Written`."""
+
+
+class _Token(BaseModel):
+    token: str
+    logprob: Annotated[float, Field(le=0.01)]  # some servers round a little past 0
+
+
+class _Place(BaseModel):
+    top_logprobs: list[_Token] = []
+
+
+class _Logprobs(BaseModel):
+    content: list[_Place] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    answer: Literal["yes", "no"]
+    confidence: Annotated[float, Field(ge=0, le=1)]
+
+
+def has_logprobs(reply: bytes) -> bool:
+    """Whether a reply to a request for logprobs has any; raises `Unanswered` for one that is no chat completion."""
+    return bool(_first_tokens(_choice(reply)))
+
+
+def yes_by_logprobs(reply: bytes) -> float:
+    """P(yes) among yes and no at the answer's first token; raises `Unanswered`.
+
+    A word that is not among the listed tokens counts as 0: its probability is below the least that is listed.
+    """
+    choice = _choice(reply)
+    tokens = _first_tokens(choice)
+    if not tokens:
+        raise Unanswered('The endpoint gave no logprobs; set answers to "json" for it.')
+    yes, no = (sum(math.exp(t.logprob) for t in tokens if _word(t.token) == word) for word in ("yes", "no"))
+    if yes + no < LEAST_MASS:
+        likely = max(tokens, key=lambda t: t.logprob).token
+        raise Unanswered(
+            f"The model was about to answer {likely[:40]!r}, neither yes nor no; give one that follows orders."
+        )
+    return yes / (yes + no)
+
+
+def yes_by_json(reply: bytes) -> float:
+    """P(yes) from a written answer and its confidence; raises `Unanswered`."""
+    choice = _choice(reply)
+    if choice.finish_reason == "length":
+        raise Unanswered("The model's answer was cut off before its end; give one that answers in short JSON.")
+    content = choice.message.content or ""
+    try:
+        written = _Written.model_validate_json(content)
+    except ValidationError:
+        raise Unanswered(
+            f"The model wrote {content[:80]!r}, not the JSON that it was asked for; give one that supports json_schema."
+        ) from None
+    return written.confidence if written.answer == "yes" else 1 - written.confidence
+
+
+def _choice(reply: bytes) -> _Choice:
+    try:
+        choice = _Reply.model_validate_json(reply).choices[0]
+    except ValidationError:
+        raise Unanswered(
+            f"The endpoint's reply {reply[:60]!r} is no chat completion; check that base_url is a chat API."
+        ) from None
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        said = f": {choice.message.refusal[:120]!r}" if choice.message.refusal else ""
+        raise Unanswered(f"The model refused to answer{said}; ask another judge about this picture.")
+    return choice
+
+
+def _first_tokens(choice: _Choice) -> list[_Token]:
+    places = choice.logprobs.content if choice.logprobs is not None else None
+    return places[0].top_logprobs if places else []
+
+
+def _word(token: str) -> str:
+    """A token's word: tokenizers mark spaces in their own ways, and models quote or end an answer in theirs."""
+    return token.strip(" \t\r\n▁Ġ\"'`*.,!").casefold()
