@@ -1,0 +1,237 @@
+"""Any transformers image-text-to-text model as a judge: P("yes") against P("no") from one forward pass, no text generated.
+
+As VQAScore (arXiv 2404.01291) does it, but over yes and no alone, so that the number is a probability of the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from careedit.editing.base import quiet_loading
+from careedit.errors import InputError
+from careedit.experts.check import hash_file
+from careedit.scoring.base import Answer, Question
+from careedit.scoring.vqa import VqaScorer
+
+BATCH = 8
+"""Questions per forward pass."""
+SPELLINGS = {
+    word: tuple(space + spelt for spelt in (word, word.title(), word.upper()) for space in ("", " "))
+    for word in ("yes", "no")
+}
+"""How a tokenizer may write each answer."""
+TINY = "tiny"
+"""Name of the judge that careedit ships."""
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
+
+
+class TransformersAsker:
+    """Asks an image-text-to-text model; an `Asker`.
+
+    `model` and `processor` are what `AutoModelForImageTextToText` and `AutoProcessor` give. Raises `InputError` for a
+    processor without pictures or chat template, or a tokenizer that spells yes or no with several tokens only.
+    """
+
+    backend = "transformers"
+
+    def __init__(self, model: Any, processor: Any, *, name: str, revision: str, batch: int = BATCH) -> None:
+        if batch < 1:
+            raise InputError(f"batch is {batch}; at least one question is asked at a time.")
+        check_processor(processor, name)
+        self.network, self.processor = model.eval().requires_grad_(False), processor
+        self.model, self.revision, self.batch = name, revision, batch
+        self.yes, self.no = answer_tokens(processor.tokenizer, name)
+        self.context = _context_of(model.config)
+        self._options = {
+            key: value
+            for key, value in (("logits_to_keep", 1), ("use_cache", False))
+            if key in inspect.signature(model.forward).parameters
+        }
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """See `careedit.scoring.base.Asker`."""
+        answers: dict[int, Answer] = {}
+        # Questions alike go together: less padding, and no batch mixes texts with pictures and without.
+        order = sorted(range(len(questions)), key=lambda i: (len(questions[i].images), len(questions[i].text)))
+        for _, group in groupby(order, key=lambda i: len(questions[i].images)):
+            alike = list(group)
+            for first in range(0, len(alike), self.batch):
+                chunk = alike[first : first + self.batch]
+                answers.update(zip(chunk, self._answers([questions[i] for i in chunk]), strict=True))
+        return [answers[i] for i in range(len(questions))]
+
+    def encode(self, questions: Sequence[Question]) -> Any:
+        """The model's inputs for questions with equally many pictures each: a batch, padded on the left."""
+        conversations = [
+            [{"role": "user", "content": [*pictures, {"type": "text", "text": question.text}]}]
+            for question in questions
+            for pictures in [[{"type": "image", "image": image} for image in question.images]]
+        ]
+        return self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            # An instruction is a stranger's text: what looks like a control token in it is read as letters.
+            sanitize_control_tokens=True,
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        )
+
+    def answer_logits(self, logits: Tensor) -> Tensor:
+        """[B, vocabulary] at the answer position to [B, 2]: all spellings of no, all spellings of yes."""
+        return torch.stack([logits[:, ids].float().logsumexp(dim=1) for ids in (self.no, self.yes)], dim=1)
+
+    def _answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answers of one batch; a question that cannot be asked leaves the others alone."""
+        if not questions:
+            return []
+        try:
+            inputs = self.encode(questions)
+        except (ValueError, TypeError, OSError) as error:
+            if len(questions) > 1:
+                return [answer for question in questions for answer in self._answers([question])]
+            return [
+                Answer(error=f"The judge's processor refuses the question ({error}); give another picture or text.")
+            ]
+        lengths = [int(length) for length in inputs["attention_mask"].sum(dim=1)]
+        if max(lengths) > self.context:
+            rest = [question for question, n in zip(questions, lengths, strict=True) if n <= self.context]
+            given = iter(self._answers(rest))
+            return [next(given) if n <= self.context else self._too_long(n) for n in lengths]
+        return [
+            Answer(yes=value)
+            if math.isfinite(value)
+            else Answer(error="The judge's answer is not a number; load it with another dtype.")
+            for value in self._probabilities(inputs)
+        ]
+
+    @torch.inference_mode()
+    def _probabilities(self, inputs: Any) -> list[float]:
+        device, dtype = self.network.device, self.network.dtype
+        # Left padding: the last position is every question's answer position.
+        logits = self.network(**inputs.to(device, dtype), **self._options).logits[:, -1]
+        return cast("list[float]", self.answer_logits(logits).softmax(dim=1)[:, 1].tolist())
+
+    def _too_long(self, length: int) -> Answer:
+        return Answer(
+            error=f"The question takes {length} tokens but {self.model} reads {self.context}; shorten the instruction or "
+            "give smaller pictures."
+        )
+
+
+def load_asker(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = BATCH,
+) -> TransformersAsker:
+    """Load a judge by hub id or folder.
+
+    `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
+    `revision` is a hub commit, branch or tag (the commit is what the judge is then known by); a folder is known by the
+    sha256 of its model's files unless `revision` names it. Raises `InputError` where there is no such model, and as
+    `TransformersAsker` does.
+    """
+    path = str(source)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    local = os.path.isdir(path)
+    name = Path(path).resolve().name if local else path
+    wanted = {} if local or revision is None else {"revision": revision}
+    try:
+        processor = cast(Any, AutoProcessor).from_pretrained(path, **wanted)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"The judge {path!r} has no processor that can be loaded ({_first(error)}).") from error
+    check_processor(processor, name)  # before gigabytes are read
+    answer_tokens(processor.tokenizer, name)
+    try:
+        with quiet_loading():
+            model = cast(Any, AutoModelForImageTextToText).from_pretrained(path, dtype=dtype, **wanted).to(device)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise InputError(
+            f"The judge {path!r} cannot be loaded ({_first(error)}); give an image-text-to-text model of transformers, by "
+            "folder or hub id."
+        ) from error
+    known = revision or hash_model(Path(path)) if local else getattr(model.config, "_commit_hash", None) or revision
+    return TransformersAsker(model, processor, name=name, revision=known or "unknown", batch=batch)
+
+
+def load_judge(
+    source: str | os.PathLike[str] = TINY,
+    *,
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = BATCH,
+) -> VqaScorer:
+    """A scorer by `load_asker`'s model; "tiny" is the judge that comes with careedit."""
+    if str(source) == TINY:
+        source = Path(__file__).parent.parent / "tiny" / "weights" / "judge"
+        if not source.is_dir():
+            raise InputError(
+                "This installation has no tiny judge; name another by folder or hub id, or install careedit again."
+            )
+    return VqaScorer(load_asker(source, revision=revision, device=device, dtype=dtype, batch=batch))
+
+
+def check_processor(processor: Any, name: str) -> None:
+    """Raises `InputError` for a processor that cannot put a question about pictures."""
+    if getattr(processor, "image_processor", None) is None:
+        raise InputError(
+            f"The model {name!r} reads no pictures, only text; name an image-text-to-text model as a judge."
+        )
+    if getattr(processor, "chat_template", None) is None:
+        raise InputError(
+            f"The model {name!r} has no chat template; name one that is made to be asked, an instruct model."
+        )
+
+
+def answer_tokens(tokenizer: Any, name: str) -> tuple[list[int], list[int]]:
+    """The ids that each mean yes, and those that each mean no: every spelling that is one token.
+
+    Raises `InputError` if either has none.
+    """
+    found = []
+    for spellings in SPELLINGS.values():
+        encoded = [tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings]
+        found.append(sorted({ids[0] for ids in encoded if len(ids) == 1 and ids[0] != tokenizer.unk_token_id}))
+    yes, no = found
+    if not yes or not no or set(yes) & set(no):
+        raise InputError(
+            f'The tokenizer of {name!r} has no single token for "{"yes" if not yes else "no"}", so its answer cannot be read '
+            "from one forward pass; use another judge."
+        )
+    return yes, no
+
+
+def hash_model(folder: Path) -> str:
+    """sha256 over names and contents of a model folder's own files; cards and pictures do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in _MODEL_FILES:
+            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _context_of(config: Any) -> int:
+    """The most tokens that the language model reads."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+
+def _first(error: Exception) -> str:
+    """The first line of a message, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
