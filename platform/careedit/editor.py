@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from typing import overload
 
@@ -17,16 +17,19 @@ from PIL import Image
 from careedit.editing import EditJob, EditState, Engine, load_base
 from careedit.errors import InputError, ReplayError
 from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier, router_options
-from careedit.images import Fit, composite, fit_panel, grow, image_sha256, refine_mask
+from careedit.images import fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     MAX_SEED,
-    BatchSlot,
+    EarlyFilter,
     EditRequest,
     EditResult,
     EditTrace,
+    FilterTrace,
     RoutingDecision,
 )
 from careedit.routing import FixedRouter, build_router, features_of
+from careedit.scoring import Scorer
+from careedit.selection import Judge, Slot, batches, make_plan, resume, select
 
 MAX_BATCH = 8
 """Images denoised together."""
@@ -34,23 +37,8 @@ MAX_BATCH = 8
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all) over all images of a call; raising from it abandons the call between two steps."""
 
-
-@dataclass(frozen=True, eq=False)
-class _Slot:
-    """One image to make."""
-
-    request: EditRequest
-    decision: RoutingDecision
-    fit: Fit
-    mask: Image.Image | None
-    """The mask in force, refined where that was asked for, at the source's size."""
-    job: EditJob
-    route_seconds: float
-
-    @property
-    def batch_slot(self) -> BatchSlot:
-        """What a replay of a neighbour needs to know of this slot."""
-        return BatchSlot(steps=self.job.steps, weights=dict(self.job.weights), masked=self.job.mask is not None)
+_Made = tuple[Image.Image, EditTrace, tuple[Image.Image, ...]]
+"""An image, its trace, and the previews of its early filter."""
 
 
 class Editor:
@@ -64,6 +52,7 @@ class Editor:
         dtype: torch.dtype | None = None,
         application: Application | None = None,
         byte_budget: int | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         spec = expert_set.spec
         self.expert_set = expert_set
@@ -80,6 +69,7 @@ class Editor:
         )
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)
+        self.judge = None if scorer is None else Judge(scorer)
         self.router = build_router(
             spec.router.kind,
             experts=tuple(expert_set.manifests.values()),
@@ -102,7 +92,7 @@ class Editor:
     ) -> EditResult | list[EditResult]:
         """Make the images of one request, or of several, denoised together in batches of up to `MAX_BATCH`.
 
-        Every request is checked before any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that
+        An image with an early filter is denoised alone, after a batch of its candidates. Every request is checked before any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that
         cannot be loaded.
         """
         if isinstance(requests, EditRequest):
@@ -110,17 +100,17 @@ class Editor:
         slots = [slot for request in requests for slot in self._slots(request)]
         for slot in slots:
             self.engine.check(slot.job)
-        made: dict[int, tuple[Image.Image, EditTrace]] = {}
-        total, done = sum(slot.job.steps for slot in slots), 0
-        for batch in _batches(slots):
+        made: dict[int, _Made] = {}
+        total, done = sum(slot.plan.cost for slot in slots), 0
+        for batch in batches(slots, MAX_BATCH):
             tick = None if on_step is None else _offset(on_step, done, total)
             made.update(zip((id(slot) for slot in batch), self._run(batch, tick), strict=True))
-            done += sum(slot.job.steps for slot in batch)
+            done += sum(slot.plan.cost for slot in batch)
         remaining = iter(made[id(slot)] for slot in slots)
         results = []
         for request in requests:
-            images, traces = zip(*(next(remaining) for _ in range(request.n)), strict=True)
-            results.append(EditResult(images=images, traces=traces))
+            images, traces, previews = zip(*(next(remaining) for _ in range(request.n)), strict=True)
+            results.append(EditResult(images=images, traces=traces, previews=previews))
         return results
 
     def replay(
@@ -135,8 +125,10 @@ class Editor:
 
         Rounding depends on the shapes of a batch, not on its other edits' content; so the batch is filled up with this
         edit, in the places and with the experts that its neighbours had. On a CPU it depends on the number of threads
-        too, which is set as it was meanwhile. Raises `ReplayError` where something differs; another version of torch or
-        another processor is a degradation in the new trace, since the image may still be the same.
+        too, which is set as it was meanwhile. What an early filter chose stands; no judge is asked again.
+
+        Raises `ReplayError` where something differs; another version of torch or another processor is a degradation in
+        the new trace, since the image may still be the same.
         """
         self._check_replay(trace)
         request = EditRequest(
@@ -154,20 +146,9 @@ class Editor:
         if hashes != (trace.image_sha256, trace.mask_sha256, trace.reference_sha256):
             raise ReplayError("The image, mask or references are not the ones of the trace; give the same pictures.")
         slot = self._slots(request)[0]
-        everything = Image.new("L", slot.job.source.size, 255)
-        batch = [
-            _Slot(
-                request,
-                trace.routing,
-                slot.fit,
-                slot.mask,
-                _with(slot.job, other, everything),
-                slot.route_seconds,
-            )
-            for other in trace.batch
-        ]
+        batch = [replace(slot.in_place_of(other), decision=trace.routing) for other in trace.batch]
         with _threads(trace.threads):
-            result, again = self._run(batch, None)[trace.slot]
+            result, again, _ = self._run(batch, chosen=trace.filter)[trace.slot]
         if again.runtime != trace.runtime:
             moved = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
             again = again.model_copy(update={"degradations": (*again.degradations, moved)})
@@ -188,7 +169,7 @@ class Editor:
                     "load the editor as it was."
                 )
 
-    def _slots(self, request: EditRequest) -> list[_Slot]:
+    def _slots(self, request: EditRequest) -> list[Slot]:
         started = time.perf_counter()
         decision = self.route(request)
         spec = self.expert_set.spec
@@ -205,12 +186,16 @@ class Editor:
             for reference in request.references
         )
         first = secrets.randbelow(2**32) if request.seed is None else request.seed
-        if first + request.n - 1 > MAX_SEED:
+        steps = request.steps or spec.defaults.steps
+        plan = make_plan(request.early_filter or EarlyFilter(strategy="none"), steps)
+        if plan.looks and self.judge is None:
+            raise InputError("An early filter needs a judge; give the editor a scorer or leave early_filter out.")
+        if first + request.n * plan.candidates - 1 > MAX_SEED:
             raise InputError(f"The seed {first} leaves no room for {request.n} images; give a smaller seed.")
         guidance = spec.defaults.guidance if request.guidance is None else request.guidance
         source, seconds = fit.to_panel(request.image), time.perf_counter() - started
         return [
-            _Slot(
+            Slot(
                 request,
                 decision,
                 fit,
@@ -219,42 +204,76 @@ class Editor:
                     source=source,
                     instruction=request.instruction,
                     seed=first + i,
-                    steps=request.steps or spec.defaults.steps,
+                    steps=steps,
                     mask=panel_mask,
                     references=references,
                     guidance=guidance,
                     weights=decision.weights,
                 ),
                 seconds,
+                plan,
+                tuple(first + i + j * request.n for j in range(plan.candidates)),
             )
             for i in range(request.n)
         ]
 
-    def _run(self, batch: Sequence[_Slot], on_step: OnStep | None) -> list[tuple[Image.Image, EditTrace]]:
-        """Denoise one batch from start to end."""
+    def _run(
+        self,
+        batch: Sequence[Slot],
+        on_step: OnStep | None = None,
+        *,
+        chosen: FilterTrace | None = None,
+    ) -> list[_Made]:
+        """Denoise one batch from start to end; `chosen` is what the filter of a replayed edit had chosen."""
         clock = [time.perf_counter()]
         names = {name for slot in batch for name in slot.job.weights} - {BASE}
+        total, done = sum(slot.plan.cost for slot in batch), 0
+        previews: tuple[Image.Image, ...] = ()
+
+        def stepped(count: int) -> None:
+            nonlocal done
+            done += count
+            if on_step is not None:
+                on_step(done, total)
+
         with self.engine.applier.lease(names):
-            states = [self.engine.prepare(slot.job) for slot in batch]
+            if chosen is not None:
+                states = [resume(self.engine, batch[0].job, chosen)]
+            elif batch[0].plan.looks:
+                selected = select(self.engine, batch[0], self.judge, stepped)
+                states, chosen, previews = [selected.state], selected.trace, selected.previews
+            else:
+                states = [self.engine.prepare(slot.job) for slot in batch]
             clock.append(time.perf_counter())
-            while any(not state.done for state in states):
+            while live := sum(not state.done for state in states):
                 self.engine.step(states)
-                if on_step is not None:
-                    on_step(sum(state.index for state in states), sum(slot.job.steps for slot in batch))
+                stepped(live)
             clock.append(time.perf_counter())
             panels = self.engine.finish_many(states)
-        pictures = []
-        for slot, panel in zip(batch, panels, strict=True):
-            picture = slot.fit.from_panel(panel)
-            pictures.append(picture if slot.mask is None else composite(slot.request.image, picture, slot.mask))
+        pictures = [slot.picture(panel) for slot, panel in zip(batch, panels, strict=True)]
         clock.append(time.perf_counter())
-        stages = dict(zip(("prepare", "denoise", "finish"), (b - a for a, b in pairwise(clock)), strict=True))
-        return [(picture, self._trace(batch, i, states[i], stages)) for i, picture in enumerate(pictures)]
+        first = "prepare" if chosen is None else "filter"
+        stages = dict(zip((first, "denoise", "finish"), (b - a for a, b in pairwise(clock)), strict=True))
+        return [
+            (picture, self._trace(batch, i, states[i], stages, chosen), previews) for i, picture in enumerate(pictures)
+        ]
 
-    def _trace(self, batch: Sequence[_Slot], index: int, state: EditState, stages: Mapping[str, float]) -> EditTrace:
+    def _trace(
+        self,
+        batch: Sequence[Slot],
+        index: int,
+        state: EditState,
+        stages: Mapping[str, float],
+        chosen: FilterTrace | None,
+    ) -> EditTrace:
         slot = batch[index]
+        degradations = []
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
-        cut = "instruction: longer than the base reads, its end was cut"
+        if state.prompt_truncated:
+            degradations.append("instruction: longer than the base reads, its end was cut")
+        if chosen is not None and chosen.degraded is not None:
+            went_on = chosen.candidates[chosen.chosen].seed
+            degradations.append(f"degraded: filter, {chosen.degraded}, so seed {went_on} went on")
         return EditTrace(
             expert_set=self.expert_set.name,
             expert_set_sha256=self.expert_set.sha256,
@@ -265,7 +284,7 @@ class Editor:
             reference_sha256=reference_hashes,
             routing=slot.decision,
             application=self.application,
-            seed=slot.job.seed,
+            seed=state.job.seed,
             steps=slot.job.steps,
             guidance=state.guidance,
             refine_mask=slot.request.refine_mask,
@@ -278,7 +297,8 @@ class Editor:
             runtime=_runtime(self.engine.base.device),
             threads=torch.get_num_threads() if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
-            degradations=(cut,) if state.prompt_truncated else (),
+            degradations=tuple(degradations),
+            filter=chosen,
         )
 
 
@@ -289,14 +309,21 @@ def load_editor(
     dtype: torch.dtype | None = None,
     application: Application | None = None,
     byte_budget: int | None = None,
+    scorer: Scorer | None = None,
 ) -> Editor:
     """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
 
     `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
     `application` ("merged" or "shared") and `byte_budget` (bytes of adapters held at once) override the set's own.
+    `scorer` is the judge of an early filter.
     """
     return Editor(
-        load_expert_set(expert_set), device=device, dtype=dtype, application=application, byte_budget=byte_budget
+        load_expert_set(expert_set),
+        device=device,
+        dtype=dtype,
+        application=application,
+        byte_budget=byte_budget,
+        scorer=scorer,
     )
 
 
@@ -337,28 +364,5 @@ def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:
     return image_sha256(request.image), mask, tuple(image_sha256(reference) for reference in request.references)
 
 
-def _batches(slots: Sequence[_Slot]) -> list[list[_Slot]]:
-    """Slots that can share a batch (one canvas shape), in their order, at most `MAX_BATCH` together."""
-    groups: dict[tuple[tuple[int, int], int], list[_Slot]] = {}
-    for slot in slots:
-        groups.setdefault((slot.job.source.size, slot.job.panels), []).append(slot)
-    return [group[i : i + MAX_BATCH] for group in groups.values() for i in range(0, len(group), MAX_BATCH)]
-
-
 def _offset(on_step: OnStep, done: int, total: int) -> OnStep:
     return lambda steps, _: on_step(done + steps, total)
-
-
-def _with(job: EditJob, other: BatchSlot, everything: Image.Image) -> EditJob:
-    """`job` in another slot's place: its steps and experts, and a mask if it had one (any mask: only shapes matter)."""
-    mask = (job.mask or everything) if other.masked else None
-    return EditJob(
-        source=job.source,
-        instruction=job.instruction,
-        seed=job.seed,
-        steps=other.steps,
-        mask=mask,
-        references=job.references,
-        guidance=job.guidance,
-        weights=other.weights,
-    )

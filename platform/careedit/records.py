@@ -25,6 +25,7 @@ MAX_INSTRUCTION_CHARACTERS = 2_000
 MAX_STEPS = 200
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
+MAX_CANDIDATES = 16
 
 
 class Record(BaseModel):
@@ -65,6 +66,38 @@ EditMask = Annotated[Image.Image, BeforeValidator(decode_mask)]
 """An "L" picture, 255 where the edit may change pixels; decoded as `Picture` is."""
 
 
+FilterStrategy = Literal["none", "restart", "continue", "halving"]
+
+
+class EarlyFilter(Record):
+    """Several starting noises per image, cheap previews of them, and a judge who says which one is finished."""
+
+    strategy: FilterStrategy = "halving"
+    """As in `careedit.selection`; "none" takes the first noise."""
+    candidates: int = 6
+    """Noises per image, 1 to 16; candidate j of image i starts from the noise of `seed + i + j * n`."""
+    preview_steps: int | None = None
+    """Steps before the last look, fewer than the edit's; None: a quarter of those."""
+    early_exit: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A candidate whose overall score reaches this goes on at once, and the others are given up; None: never."""
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
+    """Seconds that the judge may take for one look; one that takes longer costs the filter, not the edit."""
+
+    @field_validator("candidates")
+    @classmethod
+    def _check_candidates(cls, value: int) -> int:
+        if not 1 <= value <= MAX_CANDIDATES:
+            raise InputError(f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.")
+        return value
+
+    @field_validator("preview_steps")
+    @classmethod
+    def _check_preview_steps(cls, value: int | None) -> int | None:
+        if value is not None and not 1 <= value < MAX_STEPS:
+            raise InputError(f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.")
+        return value
+
+
 class EditRequest(Record):
     """One edit that somebody wants: a source, an instruction, and what narrows them."""
 
@@ -90,6 +123,8 @@ class EditRequest(Record):
     """How many experts the router may mix; None: the expert set's default."""
     refine_mask: bool = False
     """Whether a coarse mask is fitted to the object it covers (it may grow and shrink) before editing."""
+    early_filter: EarlyFilter | None = None
+    """Whether several noises are tried per image; it needs an editor with a judge. None: one noise, no previews."""
 
     @field_validator("instruction")
     @classmethod
@@ -203,6 +238,66 @@ class BatchSlot(Record):
     """Whether that slot had a mask, which adds the base to a mixture."""
 
 
+class FilterCandidate(Record):
+    """One noise that an early filter tried."""
+
+    seed: int
+    """Its seed."""
+    steps: int
+    """Steps done at its last preview."""
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The judge's overall score of that preview; None where there is none."""
+    error: str | None = None
+    """Why there is no score, as a sentence."""
+    preview_sha256: str
+    """Hash of that preview's pixels and size."""
+
+
+class FilterLook(Record):
+    """One time that the judge looked; which noises shared the steps before it decides how those were rounded."""
+
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    """Steps that every noise still in the race had done."""
+    alive: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    """Indices of those noises, in the order in which they stood in their batch."""
+
+
+class FilterTrace(Record):
+    """What an early filter saw and chose."""
+
+    strategy: FilterStrategy
+    """How noises were dropped."""
+    preview_steps: int
+    """Steps before the last look that was planned."""
+    candidates: tuple[FilterCandidate, ...]
+    """Every noise that was tried."""
+    looks: tuple[FilterLook, ...]
+    """Every look that was taken."""
+    chosen: int
+    """Index of the candidate that was finished."""
+    exited_early: bool = False
+    """Whether it was so good that looks were left out."""
+    nfe: int
+    """Transformer evaluations until the choice was made, all candidates together."""
+    judge: Mapping[str, str]
+    """Who judged: the fields of `careedit.scoring.JudgeIdentity`."""
+    judge_seconds: float
+    """Wall-clock seconds that the judge took."""
+    degraded: str | None = None
+    """What kept the judge from choosing, as a sentence's part; the best so far, at first the first seed, went on."""
+
+    @model_validator(mode="after")
+    def _check_chosen(self) -> FilterTrace:
+        known = range(len(self.candidates))
+        if any(self.chosen not in look.alive or not set(look.alive) <= set(known) for look in self.looks):
+            raise InputError(
+                "The trace's filter chose a candidate that it had dropped; give a trace as careedit wrote it."
+            )
+        if self.chosen not in known:
+            raise InputError(f"The trace's filter has no candidate {self.chosen}; give a trace as careedit wrote it.")
+        return self
+
+
 class EditTrace(Record):
     """All that is needed to understand an edit and to replay it bit for bit."""
 
@@ -237,7 +332,7 @@ class EditTrace(Record):
     panel: tuple[int, int]
     """Width and height of one panel, in pixels."""
     nfe: int
-    """Transformer evaluations spent on this image (one per expert and step)."""
+    """Transformer evaluations spent on this image (one per expert and step), its filter's previews included."""
     batch: tuple[BatchSlot, ...]
     """Every slot of the batch that this image was made in, in order."""
     slot: int
@@ -251,7 +346,10 @@ class EditTrace(Record):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of torch on a CPU, which shape its sums and so its rounding; None on a GPU."""
     seconds: Mapping[str, float]
-    """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare", "denoise", "finish"."""
+    """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare" (with an early filter "filter",
+    the previews and the judge), "denoise", "finish"."""
+    filter: FilterTrace | None = None
+    """What the early filter saw and chose; None where none was asked for, or there was nothing to choose from."""
     degradations: tuple[str, ...] = ()
     """What did not go as asked, e.g. "router: low confidence, base used"."""
 
@@ -271,6 +369,8 @@ class EditResult(Record):
     """RGB pictures of the source's size."""
     traces: tuple[EditTrace, ...]
     """One trace per image, in the same order."""
+    previews: tuple[tuple[Image.Image, ...], ...] = ()
+    """Per image the last preview of each candidate of its early filter, in the trace's order; none without a filter."""
 
     @property
     def image(self) -> Image.Image:
