@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,37 +10,31 @@ import typer
 from careedit.cli import train_own as own
 from careedit.cli import train_router
 from careedit.cli.output import JsonOption, emit_table, note, progress
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(train_router.app)
 
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
-]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
-RUNS = Path("runs/tiny")
-
-
-def _threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-
 
 @app.command()
 def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
     """The VAE, from drawn scenes."""
-    from careedit.training.curve import check_curve
-    from careedit.training.vae import DEFAULT, save_vae, train_vae
+    from careedit.training.vae import DEFAULT, make_vae
 
-    _threads(threads)
-    check_curve()
-    trained, report = train_vae(out, DEFAULT if steps is None else replace(DEFAULT, steps=steps))
-    quality = save_vae(trained, report, out)
+    set_threads(threads)
+    _, quality = make_vae(out, with_steps(DEFAULT, steps))
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
+
+
+@app.command()
+def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+    """The base's T5: it learns what the words of instructions mean before it sees a picture."""
+    from careedit.training.words import DEFAULT, make_words
+
+    set_threads(threads)
+    report = make_words(out, with_steps(DEFAULT, steps))
+    note(f"The T5 is in {out / 'words'}; its loss at the end: {report.curve[-1][1]:.4f}.")
 
 
 @app.command()
@@ -54,17 +47,11 @@ def base(
     ] = None,
 ) -> None:
     """The base: text encoders and transformer."""
-    from careedit.training.base import DEFAULT, train_base
-    from careedit.training.curve import check_curve, save_report
-    from careedit.training.family import load_tiny_base, load_vae, save_base
+    from careedit.training.base import DEFAULT
+    from careedit.training.family import load_tiny_base, make_base
 
-    _threads(threads)
-    check_curve()
-    begun = None if start is None else load_tiny_base(start)
-    config = DEFAULT if steps is None else replace(DEFAULT, steps=steps)
-    trained, report = train_base(load_vae(out) if begun is None else begun.vae, out, config, start=begun)
-    save_base(trained, out / "base")
-    save_report(report, out / "base.json")
+    set_threads(threads)
+    make_base(out, with_steps(DEFAULT, steps), None if start is None else load_tiny_base(start))
     note(f"The base is in {out / 'base'}.")
 
 
@@ -117,7 +104,7 @@ def expert(
     if (recipe is None) == (data is None):
         what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
         raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
-    _threads(threads)
+    set_threads(threads)
     if data is not None:
         own.train_own(given, as_json=as_json)
         return
@@ -129,18 +116,12 @@ def expert(
 
 def _recipe(name: str, out: Path, steps: int | None) -> None:
     """Train one LoRA of the tiny family."""
-    from careedit.training.curve import check_curve, save_report
-    from careedit.training.expert import RECIPES, train_lora
-    from careedit.training.family import load_trained_base, save_expert
+    from careedit.training.expert import RECIPES
+    from careedit.training.family import make_lora
 
     if name not in RECIPES:
         raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
-    check_curve()
-    recipe = RECIPES[name]
-    config = recipe.config if steps is None else replace(recipe.config, steps=steps)
-    state, report = train_lora(name, recipe, load_trained_base(out), out, config)
-    path = save_expert(name, state, recipe.rank, out)
-    save_report(report, out / f"expert-{name}.json")
+    path, _ = make_lora(name, out, with_steps(RECIPES[name].config, steps))
     note(f"The expert is in {path}.")
 
 
@@ -154,7 +135,7 @@ def all_parts(
     from careedit.training.curve import check_curve
     from careedit.training.whole import train_all
 
-    _threads(threads)
+    set_threads(threads)
     check_curve()
     train_all(out, hours, note=note)
     note(f"All parts are in {out}; 'careedit train assemble FOLDER' makes an expert set of them.")
@@ -186,7 +167,7 @@ def cards(
     from careedit.editor import load_editor
     from careedit.training.quality import write_cards
 
-    _threads(threads)
+    set_threads(threads)
     editor = load_editor(str(destination))
     with progress("Measuring", total=2 * len(editor.expert_set.names)) as bar:
         figures = write_cards(out, destination, editor, count, done=lambda _: bar.advance())

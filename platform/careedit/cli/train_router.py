@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
 from careedit.errors import InputError
 
 app = typer.Typer()
-
-RUNS = Path("runs/tiny")
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
-]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
-
-
-def _threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 @app.command()
@@ -39,9 +25,8 @@ def clip(
     """The small CLIP: the learned router's encoder."""
     from careedit.training import clip as recipe
 
-    _threads(threads)
-    config = recipe.DEFAULT if steps is None else replace(recipe.DEFAULT, steps=steps)
-    _, figures = recipe.make_clip(out, config, count=count)
+    set_threads(threads)
+    _, figures = recipe.make_clip(out, with_steps(recipe.DEFAULT, steps), count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
         f"{figures.text_to_image_1:.1%} back, among {figures.count}; {figures.hard:.1%} against one word changed."
@@ -71,7 +56,7 @@ def router(
     as_json: JsonOption = False,
 ) -> None:
     """The learned router; with --expert-set, new experts for the router of a set."""
-    _threads(threads)
+    set_threads(threads)
     if (expert_set is None) != (examples is None):
         raise InputError("--expert-set and --examples belong together; give both or neither.")
     if expert_set is not None and examples is not None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from careedit.encoders import OpenClipEncoder
 from careedit.encoders.openclip import CONFIG_FILE, WEIGHTS_FILE
+from careedit.experts.yamlfile import write_atomic
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
@@ -55,9 +55,6 @@ def save_clip(model: torch.nn.Module, folder: Path) -> None:
     """Writes the model as open_clip's hub layout has it, in float16; `load_encoder(folder)` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    temporary = folder / f".{WEIGHTS_FILE}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, folder / WEIGHTS_FILE)
-    temporary = folder / f".{CONFIG_FILE}.tmp"
-    temporary.write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": PREPROCESS}, indent=1) + "\n", "utf-8")
-    os.replace(temporary, folder / CONFIG_FILE)
+    write_atomic(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    config = json.dumps({"model_cfg": CONFIG, "preprocess_cfg": PREPROCESS}, indent=1)
+    write_atomic(folder / CONFIG_FILE, f"{config}\n".encode())

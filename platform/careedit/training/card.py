@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from careedit.experts.yamlfile import write_atomic
 from careedit.training.curve import draw_curve
 from careedit.training.loop import TrainReport
 
@@ -41,9 +41,8 @@ class Card:
 def write_card(folder: Path, card: Card, report: TrainReport, *, licence: str) -> None:
     """Write `folder/README.md`, and beside it the loss curve that it shows."""
     draw_curve(report, folder / CURVE)
-    temporary = folder / ".README.md.tmp"
-    temporary.write_text(render(replace(card, curve=CURVE), report, licence=licence), "utf-8")
-    os.replace(temporary, folder / "README.md")
+    text = render(replace(card, curve=CURVE), report, licence=licence)
+    write_atomic(folder / "README.md", text.encode("utf-8"))
 
 
 def render(card: Card, report: TrainReport, *, licence: str) -> str:

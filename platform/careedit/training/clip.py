@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from careedit.encoders import OpenClipEncoder
 from careedit.tiny.clip import build_clip, save_clip, tokenizer
+from careedit.tiny.samples import Split
 from careedit.training.captions import caption_of, one_word_off
 from careedit.training.card import Card, write_card
 from careedit.training.clip_data import (
     OTHER,
-    UNKNOWN,
     UNLABELLED,
     CompactTokenizer,
     Texts,
@@ -35,7 +35,9 @@ from careedit.training.clip_data import (
     scenes_of,
     to_pixels,
 )
-from careedit.training.curve import save_report
+from careedit.training.curve import check_curve, save_report
+from careedit.training.family import LICENCE
+from careedit.training.items import with_unknown_words
 from careedit.training.loop import TrainConfig, TrainReport, train
 
 DEFAULT = TrainConfig(steps=2000, learning_rate=2e-3, warmup=150, weight_decay=0.02, betas=(0.9, 0.98), ema=0.997)
@@ -117,7 +119,7 @@ def train_clip(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL)
         captions = [caption_of(scene, rng) for scene in scenes]
         wrong = [one_word_off(c, s, rng) for c, s in zip(captions, scenes, strict=True) for _ in range(NEGATIVES)]
         orders = [order for i in chosen if (order := seen[i][1]) is not None]
-        heard = [" ".join(UNKNOWN if rng.random() < UNKNOWN_SHARE else w for w in order.split()) for order in orders]
+        heard = [with_unknown_words(order, rng, UNKNOWN_SHARE) for order in orders]
         return tokenize([*map(str, captions), *map(str, wrong), *heard])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -178,9 +180,9 @@ class Retrieval:
     """A caption beats the same one with one word changed."""
 
 
-def measure(encoder: OpenClipEncoder, count: int = 500, *, split: str = "test") -> Retrieval:
+def measure(encoder: OpenClipEncoder, count: int = 500, *, split: Split = "test") -> Retrieval:
     """Retrieval on scenes of a split; each caption names every object with its place, and the background."""
-    scenes = scenes_of("test" if split == "test" else "validation", count)
+    scenes = scenes_of(split, count)
     captions = [caption_of(scene, Random(i), whole=True) for i, scene in enumerate(scenes)]
     wrong = [one_word_off(c, s, Random(f"off:{i}")) for i, (c, s) in enumerate(zip(captions, scenes, strict=True))]
     with torch.inference_mode():
@@ -205,16 +207,17 @@ def measure(encoder: OpenClipEncoder, count: int = 500, *, split: str = "test") 
 
 
 def make_clip(
-    folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL, count: int = 500, licence: str = "Apache-2.0"
+    folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL, count: int = 500
 ) -> tuple[TrainReport, Retrieval]:
     """Train, measure on `count` test scenes, and write `folder/clip` with its card."""
+    check_curve()
     model, report = train_clip(folder, config, pool=pool)
     figures = measure(OpenClipEncoder(model, tokenizer()), count)
-    save(model, report, folder, figures, licence=licence)
+    save(model, report, folder, figures)
     return report, figures
 
 
-def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retrieval, *, licence: str) -> None:
+def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retrieval) -> None:
     """Write the model in open_clip's hub layout to `folder/clip`, with its card, and the report to `folder`."""
     save_clip(model, folder / "clip")
     save_report(report, folder / "clip.json")
@@ -235,4 +238,4 @@ def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retr
             "Knows the words of its training only: every other row of its token table is zero.",
         ),
     )
-    write_card(folder / "clip", card, report, licence=licence)
+    write_card(folder / "clip", card, report, licence=LICENCE)

@@ -22,12 +22,11 @@ from careedit.tiny.operations import KINDS
 from careedit.tiny.samples import SPLITS, Split, draw_sample
 from careedit.tiny.scene import COLOURS, LOOKS, SHAPES, SIZES, Scene, random_scene
 from careedit.training.captions import group_scene, named_objects, vocabulary
+from careedit.training.items import UNKNOWN
 
 SIDE, PATCH = CONFIG["vision_cfg"]["image_size"], CONFIG["vision_cfg"]["patch_size"]
 GRID = SIDE // PATCH
 COLOUR_NAMES, OTHER, UNLABELLED = tuple(COLOURS), -1, -2
-UNKNOWN = "\u25a1"
-"""Stands in a text for a word that was never heard."""
 
 
 def scene_at(index: int) -> tuple[Scene, str | None]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.experts import DEFAULT_TARGETS
-from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss
+from careedit.training.flow import flow_loss, scene_probe
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
@@ -57,6 +57,20 @@ RECIPES: Mapping[str, LoraRecipe] = {
 """The experts of the tiny family and their baseline."""
 
 
+def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
+    """Put a new LoRA on the transformer, which is frozen from then on; returns the LoRA's parameters."""
+    transformer.requires_grad_(False)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
+    cast(Any, transformer).add_adapter(lora, adapter_name=name)
+    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+
+
+def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
+    """peft's state dict of a LoRA, float32 on the CPU."""
+    state = get_peft_model_state_dict(transformer, adapter_name=name)
+    return {key: value.detach().float().cpu().clone() for key, value in state.items()}
+
+
 def train_lora(
     name: str, recipe: LoraRecipe, base: EditorBase, folder: Path, config: TrainConfig | None = None
 ) -> tuple[dict[str, Tensor], TrainReport]:
@@ -68,15 +82,10 @@ def train_lora(
     pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
     shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
     transformer = base.transformer
-    transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=DEFAULT_TARGETS)
-        transformer.add_adapter(lora, adapter_name=name)
-        probe = SceneProbe(transformer)
-    if (folder / PROBE_FILE).exists():
-        probe.load_state_dict(load_file(folder / PROBE_FILE))
-    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+        trained = add_lora(transformer, name, recipe.rank)
+        probe = scene_probe(transformer, folder)
     trained += probe.parameters()
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -86,8 +95,7 @@ def train_lora(
 
     try:
         report = train(f"expert-{name}", trained, loss, config, folder)
-        state = get_peft_model_state_dict(transformer, adapter_name=name)
-        return {key: value.detach().clone() for key, value in state.items()}, report
+        return lora_state(transformer, name), report
     finally:
         probe.detach()
         cast(Any, transformer).unload_lora()

@@ -32,8 +32,10 @@ from careedit.experts import (
 )
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
-from careedit.training.expert import UNIFIED
-from careedit.training.loop import TrainReport
+from careedit.training.base import train_base
+from careedit.training.curve import check_curve, save_report
+from careedit.training.expert import RECIPES, UNIFIED, train_lora
+from careedit.training.loop import TrainConfig, TrainReport
 
 LICENCE = "Apache-2.0"
 STEPS = 8
@@ -115,6 +117,24 @@ def load_trained_base(folder: Path) -> EditorBase:
 def load_tiny_base(folder: Path) -> EditorBase:
     """A base of the tiny architecture, in float32, e.g. the one in the package to train on from."""
     return load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
+
+
+def make_base(folder: Path, config: TrainConfig, start: EditorBase | None = None) -> TrainReport:
+    """Train the base on the VAE in `folder`, or on from `start`; it and its report are left in `folder`."""
+    check_curve()
+    base, report = train_base(load_vae(folder) if start is None else start.vae, folder, config, start=start)
+    save_base(base, folder / "base")
+    save_report(report, folder / "base.json")
+    return report
+
+
+def make_lora(name: str, folder: Path, config: TrainConfig) -> tuple[Path, TrainReport]:
+    """Train one of `RECIPES` on the base in `folder`; the adapter, whose path is returned, and its report stay there."""
+    check_curve()
+    recipe = RECIPES[name]
+    state, report = train_lora(name, recipe, load_trained_base(folder), folder, config)
+    save_report(report, folder / f"expert-{name}.json")
+    return save_expert(name, state, recipe.rank, folder), report
 
 
 def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder: Path) -> Path:

@@ -65,8 +65,9 @@ class Item:
 Items = Callable[[int], Item]
 
 
-def _with_unknown_words(words: str, rng: Random) -> str:
-    return " ".join(UNKNOWN if rng.random() < UNKNOWN_SHARE else word for word in words.split())
+def with_unknown_words(words: str, rng: Random, share: float = UNKNOWN_SHARE) -> str:
+    """The words, each of them unheard of with this probability."""
+    return " ".join(UNKNOWN if rng.random() < share else word for word in words.split())
 
 
 def edit_item(expert: str, index: int) -> Item:
@@ -82,7 +83,7 @@ def edit_item(expert: str, index: int) -> Item:
     if reference is not None:
         panels.insert(0, reference)
         scenes = (sample.reference, *scenes)
-    words = _with_unknown_words(sample.instruction, rng)
+    words = with_unknown_words(sample.instruction, rng)
     mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
     return Item(compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), scenes)
 
@@ -118,7 +119,7 @@ def fill_item(index: int) -> Item:
         panels, words = [holed, picture], caption(scene, rng)
     else:
         panels, words = [picture, picture], rng.choice(COPY_WORDS)
-    prompt = in_context_prompt(_with_unknown_words(words, rng))
+    prompt = in_context_prompt(with_unknown_words(words, rng))
     left_scene = scene if task >= 0.8 else None
     return Item(compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, (left_scene, scene))
 

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
-from careedit.experts import DEFAULT_TARGETS
 from careedit.training.data import Columns, Plan, RowRules, Table, read_row, row_item
+from careedit.training.expert import add_lora, lora_state
 from careedit.training.flow import flow_loss
 from careedit.training.items import Item
 from careedit.training.loop import TrainConfig, TrainReport, step_generator, train
@@ -107,8 +105,7 @@ def train_own(
         before = validation_loss(base, held_out, config.seed, batch)
         report = train(f"expert-{name}", trained, loss, config, folder)
         after = validation_loss(base, held_out, config.seed, batch)
-        state = get_peft_model_state_dict(base.transformer, adapter_name=name)
-        adapter = {key: value.detach().float().cpu().clone() for key, value in state.items()}
+        adapter = lora_state(base.transformer, name)
     return Trained(adapter, report, None if before is None or after is None else (before, after))
 
 
@@ -135,12 +132,9 @@ def _lora(
 ) -> Iterator[list[nn.Parameter]]:
     """The trained parameters of a new LoRA on the base, in float32; it is taken off at the end."""
     transformer = cast(Any, base.transformer)
-    transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
-        transformer.add_adapter(lora, adapter_name=name)
-    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+        trained = add_lora(transformer, name, rank)
     for parameter in trained:
         parameter.data = parameter.data.float()
     if checkpoint_gradients:

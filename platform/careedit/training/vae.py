@@ -16,7 +16,7 @@ from torch import Tensor
 from careedit.tiny.draw import draw_scene
 from careedit.tiny.family import PANEL, build_vae
 from careedit.tiny.scene import LOOKS, random_scene
-from careedit.training.curve import save_report
+from careedit.training.curve import check_curve, save_report
 from careedit.training.loop import TrainConfig, TrainReport, train
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
@@ -87,8 +87,10 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     return vae, report
 
 
-def save_vae(vae: AutoencoderKL, report: TrainReport, folder: Path) -> float:
-    """Write weights and report to `folder`; returns the PSNR, in dB, on 256 panels that training never saw."""
+def make_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) -> tuple[TrainReport, float]:
+    """Train, and write weights and report to `folder`; returns the PSNR too, in dB, on 256 panels never trained on."""
+    check_curve()
+    vae, report = train_vae(folder, config, pool=pool)
     cast(Any, vae).save_pretrained(folder / "vae")
     save_report(report, folder / "vae.json")
-    return psnr(vae, np.stack([draw_panel(TEST_SEED + i) for i in range(256)]))
+    return report, psnr(vae, np.stack([draw_panel(TEST_SEED + i) for i in range(256)]))

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from careedit.encoders import load_encoder
 from careedit.errors import CareEditError
+from careedit.experts.yamlfile import write_atomic
 from careedit.training.base import DEFAULT as BASE
-from careedit.training.base import build_pools, train_base, untrained
+from careedit.training.base import build_pools, untrained
 from careedit.training.clip import DEFAULT as CLIP
 from careedit.training.clip import make_clip
-from careedit.training.curve import save_report
-from careedit.training.expert import RECIPES, UNIFIED, train_lora
-from careedit.training.family import finished, load_trained_base, load_vae, save_base, save_expert
+from careedit.training.expert import RECIPES, UNIFIED
+from careedit.training.family import finished, load_vae, make_base, make_lora
 from careedit.training.flow import PROBE_FILE
 from careedit.training.loop import TrainConfig, TrainReport
 from careedit.training.router import DEFAULT as ROUTER
 from careedit.training.router_run import train_router
 from careedit.training.vae import DEFAULT as VAE
-from careedit.training.vae import save_vae, train_vae
+from careedit.training.vae import make_vae
+from careedit.training.words import DEFAULT as WORDS
+from careedit.training.words import make_words
 
 PLAN = "plan.json"
 """The file that remembers a budget's steps, so that a rerun goes on with the same ones."""
@@ -49,33 +51,8 @@ class Stage:
     """Trains it."""
 
 
-def _vae(out: Path, config: TrainConfig) -> TrainReport:
-    vae, report = train_vae(out, config)
-    save_vae(vae, report, out)
-    return report
-
-
-def _base(out: Path, config: TrainConfig) -> TrainReport:
-    base, report = train_base(load_vae(out), out, config)
-    save_base(base, out / "base")
-    save_report(report, out / "base.json")
-    return report
-
-
-def _lora(name: str) -> Run:
-    def run(out: Path, config: TrainConfig) -> TrainReport:
-        recipe = RECIPES[name]
-        state, report = train_lora(name, recipe, load_trained_base(out), out, config)
-        save_expert(name, state, recipe.rank, out)
-        save_report(report, out / f"expert-{name}.json")
-        return report
-
-    return run
-
-
-def _clip(out: Path, config: TrainConfig) -> TrainReport:
-    report, _ = make_clip(out, config)
-    return report
+def _lora(name: str, out: Path, config: TrainConfig) -> TrainReport:
+    return make_lora(name, out, config)[1]
 
 
 def _router(out: Path, config: TrainConfig) -> TrainReport:
@@ -87,12 +64,13 @@ def stages() -> tuple[Stage, ...]:
     """The recipes in the order in which they need each other."""
     loras = sum(recipe.config.steps for recipe in RECIPES.values())
     return (
-        Stage("vae", 0.1, VAE, _vae),
-        Stage("clip", 0.06, CLIP, _clip),
+        Stage("vae", 0.1, VAE, lambda out, config: make_vae(out, config)[0]),
+        Stage("clip", 0.06, CLIP, lambda out, config: make_clip(out, config)[0]),
         Stage("router", 0.04, ROUTER, _router),
-        Stage("base", 0.48, BASE, _base),
+        Stage("words", 0.02, WORDS, make_words),
+        Stage("base", 0.46, BASE, make_base),
         *(
-            Stage(f"expert-{name}", 0.32 * recipe.config.steps / loras, recipe.config, _lora(name))
+            Stage(f"expert-{name}", 0.32 * recipe.config.steps / loras, recipe.config, partial(_lora, name))
             for name, recipe in RECIPES.items()
         ),
     )
@@ -114,16 +92,15 @@ def read_plan(out: Path, hours: float) -> dict[str, int]:
 
 def write_plan(out: Path, hours: float, steps: Mapping[str, int]) -> None:
     """Remember the steps."""
-    temporary = out / f".{PLAN}.tmp"
-    temporary.write_text(json.dumps({"version": 1, "hours": hours, "steps": dict(steps)}, indent=1), "utf-8")
-    os.replace(temporary, out / PLAN)
+    plan = json.dumps({"version": 1, "hours": hours, "steps": dict(steps)}, indent=1)
+    write_atomic(out / PLAN, plan.encode("utf-8"))
 
 
 def seconds_per_step(stage: Stage, out: Path) -> float:
     """Time a few steps in a folder of their own, with the parts that are trained already."""
     with TemporaryDirectory(dir=out, prefix=".timing-") as name:
         trial = Path(name)
-        for part in ("vae", "clip", "router-pools", "base", "pools", PROBE_FILE):
+        for part in ("vae", "clip", "router-pools", "words", "base", "pools", PROBE_FILE):
             if part != stage.name and (out / part).exists():
                 (trial / part).symlink_to((out / part).resolve())
 

@@ -19,14 +19,8 @@ from careedit.training import base as base_recipe
 from careedit.training import expert as expert_recipe
 from careedit.training import pool as pool_module
 from careedit.training import vae as vae_recipe
-from careedit.training.family import (
-    assemble,
-    load_tiny_base,
-    load_trained_base,
-    load_vae,
-    save_base,
-    save_expert,
-)
+from careedit.training import words as words_recipe
+from careedit.training.family import assemble, load_tiny_base, load_trained_base, make_base, make_lora, save_base
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +32,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(base_recipe, "POOLS", dict.fromkeys(base_recipe.POOLS, 8))
         patch.setattr(base_recipe, "BATCH", 4)
         patch.setattr(expert_recipe, "BATCH", 4)
-        vae, report = vae_recipe.train_vae(folder, replace(vae_recipe.DEFAULT, steps=3), pool=16)
-        vae_recipe.save_vae(vae, report, folder)
-        base, report = base_recipe.train_base(load_vae(folder), folder, replace(base_recipe.DEFAULT, steps=4))
-        save_base(base, folder / "base")
-        report.save(folder / "base.json")
+        patch.setattr(words_recipe, "SENTENCES", 2)
+        vae_recipe.make_vae(folder, replace(vae_recipe.DEFAULT, steps=3), pool=16)
+        words_recipe.make_words(folder, replace(words_recipe.DEFAULT, steps=3))
+        make_base(folder, replace(base_recipe.DEFAULT, steps=4))
         for name in ("erase", expert_recipe.UNIFIED):
-            recipe = expert_recipe.RECIPES[name]
-            config = replace(recipe.config, steps=4)
-            state, report = expert_recipe.train_lora(name, recipe, load_trained_base(folder), folder, config)
-            save_expert(name, state, recipe.rank, folder)
-            report.save(folder / f"expert-{name}.json")
+            make_lora(name, folder, replace(expert_recipe.RECIPES[name].config, steps=4))
     return folder
 
 

@@ -73,7 +73,7 @@ def test_the_clip_recipe_makes_a_whole_model_and_repeats(tmp_path, monkeypatch):
 
     figures = clip_recipe.measure(OpenClipEncoder(model, tokenizer()), 12)
     assert 0 <= figures.image_to_text_1 <= figures.image_to_text_5 <= 1
-    clip_recipe.save(model, report, tmp_path, figures, licence="Apache-2.0")
+    clip_recipe.save(model, report, tmp_path, figures)
     loaded = load_encoder(tmp_path / "clip")
     table = loaded.model.token_embedding.weight
     seen, unseen = tokenizer().encode("circle eliminate")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from careedit.bench.quality.measure import SIDE
 from careedit.bench.quality.outcomes import Outcome, judge_outcome
 from careedit.editing import EditorBase
+from careedit.tiny.family import PANEL
 from careedit.tiny.samples import Sample
 
 BATCH = 32
@@ -22,7 +22,7 @@ def codec_outcomes(base: EditorBase, samples: Sequence[Sample]) -> list[Outcome]
     outcomes = []
     for first in range(0, len(samples), BATCH):
         part = samples[first : first + BATCH]
-        pixels = np.stack([np.asarray(sample.target_image(SIDE), np.float32) for sample in part])
+        pixels = np.stack([np.asarray(sample.target_image(PANEL), np.float32) for sample in part])
         images = torch.from_numpy(pixels / 127.5 - 1).permute(0, 3, 1, 2).to(base.device, base.vae.dtype)
         decoded = base.vae.decode(base.vae.encode(images).latent_dist.mode()).sample.float().cpu()
         back = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -17,10 +17,8 @@ from careedit.experts import BASE
 from careedit.images import image_sha256
 from careedit.records import EditRequest, EditResult
 from careedit.report.showcase import request_for
+from careedit.tiny.family import PANEL
 from careedit.tiny.samples import Sample
-
-SIDE = 64
-"""Of every picture, in pixels: the tiny family's panel."""
 
 Arm = str | Mapping[str, float]
 """Who edits: `BASE`, an expert, `UNIFIED_ARM`, or a mixture's weights."""
@@ -121,7 +119,7 @@ class Bench:
         arm = task.arm
         if arm == UNIFIED_ARM and self.subject.unified is not None:
             arm = self.subject.unified.expert_set.names[0]
-        request = request_for(task.sample, seed=task.noise, expert=arm, size=SIDE)
+        request = request_for(task.sample, seed=task.noise, expert=arm, size=PANEL)
         changes: dict[str, object] = {"steps": self.subject.steps}
         if task.source is not None:
             changes["image"] = task.source
@@ -130,7 +128,7 @@ class Bench:
 
 def identity_outcomes(samples: Sequence[Sample]) -> list[Outcome]:
     """No edit at all: the source is the answer."""
-    return [judge_outcome(sample, sample.source_image(SIDE), keep=False) for sample in samples]
+    return [judge_outcome(sample, sample.source_image(PANEL), keep=False) for sample in samples]
 
 
 def arms_of(subject: Subject) -> tuple[str, ...]:

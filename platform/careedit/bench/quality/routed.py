@@ -20,6 +20,7 @@ from careedit.bench.quality.intervals import (
 )
 from careedit.bench.quality.rows import Row, gap_recovered
 from careedit.records import RoutingDecision
+from careedit.routing.topk import entropy
 from careedit.tiny.samples import Sample
 
 INFEASIBLE_BELOW = 0.5
@@ -106,7 +107,7 @@ def router_report(
         "regret_to_oracle": oracle.compliance - own.compliance,
         **_feasibility(decided, infeasible),
         "utilisation": load,
-        "utilisation_entropy": _entropy(list(load.values())),
+        "utilisation_entropy": entropy(list(load.values())),
         "decision_entropy": float(np.mean([one.entropy for one in decided.decisions])),
         "mutual_information": asdict(information),
         "seconds": decided.seconds,
@@ -149,8 +150,3 @@ def _feasibility(decided: Decisions, infeasible: Decisions | None) -> dict[str, 
         "infeasible_count": len(infeasible.feasible),
         "infeasible_threshold": infeasible.threshold,
     }
-
-
-def _entropy(shares: Sequence[float]) -> float:
-    p = np.array([one for one in shares if one > 0])
-    return max(0.0, float(-(p * np.log(p)).sum()))

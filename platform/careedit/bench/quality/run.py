@@ -13,7 +13,7 @@ from PIL import Image
 from careedit.bench.quality.codec import codec_outcomes
 from careedit.bench.quality.goals import verdicts
 from careedit.bench.quality.intervals import LEVEL, RESAMPLES, mean_interval
-from careedit.bench.quality.measure import SIDE, Arm, Bench, Task, arms_of, identity_outcomes
+from careedit.bench.quality.measure import Arm, Bench, Task, arms_of, identity_outcomes
 from careedit.bench.quality.outcomes import Outcome
 from careedit.bench.quality.routed import Decisions, decide_all, router_report
 from careedit.bench.quality.rows import (
@@ -33,6 +33,7 @@ from careedit.bench.timing import use_threads
 from careedit.records import RoutingDecision
 from careedit.report.showcase import request_for
 from careedit.routing import features_of
+from careedit.tiny.family import PANEL
 from careedit.tiny.samples import Sample
 
 VERSION = 1
@@ -143,11 +144,11 @@ class _Run:
         return {name: rows[name].document(kinds) if name in rows else None for name in order}
 
     def _rules(self, sample: Sample) -> RoutingDecision:
-        return self.subject.rules.route(features_of(request_for(sample, size=SIDE)), top_k=1)
+        return self.subject.rules.route(features_of(request_for(sample, size=PANEL)), top_k=1)
 
     def _learned(self, sample: Sample, picture: Image.Image | None = None, top_k: int = 1) -> RoutingDecision:
         changes: dict[str, Any] = {"top_k": top_k} | ({} if picture is None else {"image": picture})
-        return self.subject.editor.route(request_for(sample, size=SIDE).model_copy(update=changes))
+        return self.subject.editor.route(request_for(sample, size=PANEL).model_copy(update=changes))
 
     def _learned_pair(self, sample: Sample) -> RoutingDecision:
         return self._learned(sample, top_k=2)
@@ -165,10 +166,7 @@ class _Run:
 
     def _chains(self) -> dict[str, Any]:
         def by_router(sample: Sample, picture: Image.Image) -> Arm:
-            if self.subject.learned:
-                decision = self._learned(sample, picture)
-            else:
-                decision = self.subject.rules.route(features_of(request_for(sample, size=SIDE)), top_k=1)
+            decision = self._learned(sample, picture) if self.subject.learned else self._rules(sample)
             return max(decision.weights, key=lambda name: decision.weights[name])
 
         choose: dict[str, Callable[[Sample, Image.Image], Arm]] = {self.main: by_router}

@@ -11,9 +11,10 @@ from PIL import Image
 from scipy import ndimage
 
 from careedit.bench.quality.intervals import mean_interval, ratio_interval
-from careedit.bench.quality.measure import SIDE, Arm, Bench, Task
+from careedit.bench.quality.measure import Arm, Bench, Task
 from careedit.bench.quality.outcomes import Outcome
 from careedit.bench.quality.rows import row_of, share
+from careedit.tiny.family import PANEL
 from careedit.tiny.oracle import DEFAULT
 from careedit.tiny.samples import Sample
 
@@ -82,7 +83,7 @@ def chain_section(
 
 
 def _chains(bench: Bench, chains: Sequence[Chain], choose: Callable[[Sample, Image.Image], Arm]) -> dict[str, Any]:
-    pictures = [chain[0].source_image(SIDE) for chain in chains]
+    pictures = [chain[0].source_image(PANEL) for chain in chains]
     kept = [_untouched(chain) for chain in chains]
     starts = [np.asarray(picture, np.float32) / 255 for picture in pictures]
     right = np.ones(len(chains), bool)
@@ -129,9 +130,11 @@ def _chains(bench: Bench, chains: Sequence[Chain], choose: Callable[[Sample, Ima
 
 def _untouched(chain: Chain) -> NDArray[np.bool_]:
     """Pixels that no turn's edit or its halo reaches, [side, side]: there every turn should leave the first source."""
-    touched = np.zeros((SIDE, SIDE), bool)
+    touched = np.zeros((PANEL, PANEL), bool)
     for sample in chain:
-        before, after = (np.asarray(picture, int) for picture in (sample.source_image(SIDE), sample.target_image(SIDE)))
+        before, after = (
+            np.asarray(picture, int) for picture in (sample.source_image(PANEL), sample.target_image(PANEL))
+        )
         touched |= np.abs(before - after).max(axis=2) > DEFAULT.changed * 255
     if not touched.any():
         return ~touched

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from careedit.errors import ManifestError
+from careedit.experts.yamlfile import write_atomic
 
 CONFIG_FILE, WEIGHTS_FILE = "router.json", "router.safetensors"
 """The two files of a learned router, side by side in one folder."""
@@ -51,9 +52,7 @@ class RouterConfig(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write as JSON, through a temporary name."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(self.model_dump_json(indent=1) + "\n", "utf-8")
-        temporary.replace(path)
+        write_atomic(path, f"{self.model_dump_json(indent=1)}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> RouterConfig:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from careedit.encoders import load_encoder
 from careedit.errors import AdapterError, ManifestError
+from careedit.experts.yamlfile import write_atomic
 from careedit.records import RoutingDecision
 from careedit.routing.base import BASE, RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
@@ -100,10 +101,8 @@ class TransformerRouter:
 def save_router(model: RouterModel, folder: Path) -> None:
     """Writes `router.json` and `router.safetensors` (float32) to `folder`, each through a temporary name."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS_FILE}.tmp"
     tensors = {name: value.detach().cpu().float().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, folder / WEIGHTS_FILE)
+    write_atomic(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     model.config.save(folder / CONFIG_FILE)
 
 
