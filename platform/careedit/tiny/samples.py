@@ -54,9 +54,9 @@ class Sample:
     """The mask: a coarse box (left, top, right, bottom) as shares of the side."""
     reference: Scene | None = None
     """The reference picture."""
-    phrasing: str = ""
-    """The instruction with its slots open: "make {x} {c}"."""
-    slots: Mapping[str, str] = field(default_factory=dict[str, str])
+    phrasing: str = field(default="", compare=False)
+    """The instruction with its slots open, "make {x} {c}"; known of a drawn sample, not of one read back."""
+    slots: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
     """What fills them."""
 
     @property
@@ -93,9 +93,9 @@ class Sample:
         }
         words = {
             n: getattr(self, n)
-            for n in ("id", "kind", "operation", "expert", "instruction", "held_out_phrasing", "box", "phrasing")
+            for n in ("id", "kind", "operation", "expert", "instruction", "held_out_phrasing", "box")
         }
-        return {**words, **scenes, "slots": dict(self.slots)}
+        return {**words, **scenes}
 
 
 def sample_from_dict(data: Mapping[str, Any]) -> Sample:

@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss
-from careedit.training.items import EXPERT_KINDS, corpus, edit_item, fill_item
+from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss, scene_probe
+from careedit.training.grounding import WEIGHT as GROUNDING_WEIGHT
+from careedit.training.grounding import Grounding
+from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
-from careedit.training.words import WORD_EVERY, WORD_WEIGHT, teach_words
+from careedit.training.words import WORD_EVERY, WORD_WEIGHT, load_words, word_loss, word_pool
 
 DEFAULT = TrainConfig(steps=5500, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
@@ -40,9 +41,6 @@ MIXTURE: Mapping[str, float] = {
 }  # fmt: skip
 """Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
 
-NEIGHBOUR, DECAY, FAR = 5.0, 0.7, 8.0
-"""Logits with which T5's heads start: for the neighbouring word, per word of distance, for the wrong side."""
-
 
 def initialise(transformer: FluxTransformer2DModel) -> None:
     """DiT's start (arXiv 2212.09748, section 3.2): Xavier weights, every block the identity, the velocity zero."""
@@ -55,29 +53,13 @@ def initialise(transformer: FluxTransformer2DModel) -> None:
                 nn.init.zeros_(module.weight)
 
 
-def look_around(encoder: T5EncoderModel) -> None:
-    """Start T5's heads at the word before, the word after, all words before and all words after, the near ones first.
-
-    From T5's own start, near zero, the biases take thousands of steps to tell neighbours from the rest, and so
-    "replace the red circle with a blue square" from the other way round (docs/notebook.md).
-    """
-    bias = cast(Any, encoder).encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight.data
-    half = len(bias) // 2  # the upper half of the buckets is for the words that follow
-    distance = torch.arange(half, dtype=bias.dtype)
-    bias.zero_()
-    bias[1, 0] = bias[half + 1, 1] = NEIGHBOUR
-    bias[:half, 2], bias[half:, 2] = -DECAY * distance, -FAR
-    bias[half:, 3], bias[1:half, 3] = -DECAY * distance, -FAR
-
-
-def untrained(vae: AutoencoderKL, seed: int = 0) -> EditorBase:
-    """The base as training starts: the trained VAE, all else new."""
+def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: int = 0) -> EditorBase:
+    """The base as training starts: the trained VAE, the trained T5 if there is one, all else new."""
     new = EditorBase.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialise(new.transformer)
-    look_around(new.text_encoder_2)
-    return replace(new, vae=vae)
+    return replace(new, vae=vae, text_encoder_2=encoder or new.text_encoder_2)
 
 
 def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
@@ -90,23 +72,28 @@ def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(P
 def train_base(
     vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT, *, start: EditorBase | None = None
 ) -> tuple[EditorBase, TrainReport]:
-    """Train from nothing but the VAE, or on from `start`; pools and checkpoints stay in `folder`."""
-    base = untrained(vae, config.seed) if start is None else start
+    """Train from nothing but the VAE and the words in `folder`, or on from `start`; pools and checkpoints stay there."""
+    encoder, probe_words = load_words(folder)
+    base = untrained(vae, encoder, config.seed) if start is None else start
     build_pools(base, folder / "pools")
     pools = {name: load_pool(name, folder / "pools") for name in POOLS}
     shares = torch.tensor([MIXTURE[name] for name in POOLS])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        probe = SceneProbe(base.transformer)
-    if start is not None and (folder / PROBE_FILE).exists():
-        probe.load_state_dict(load_file(folder / PROBE_FILE))
-    word_loss = teach_words(base, folder, EXPERT_KINDS)
+        probe = SceneProbe(base.transformer) if start is None else scene_probe(base.transformer, folder)
+    grounding = Grounding(base.transformer, probe_words)
+    words = word_pool(base.tokenizer_2, folder / "pools")
+
+    def ground(tokens: Tensor, labels: Tensor, edited: Tensor) -> Tensor:
+        return GROUNDING_WEIGHT * grounding(tokens, labels, edited)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        flow = flow_loss(base, pools[name], chosen, generator, probe)
-        return {"loss": flow + WORD_WEIGHT * word_loss(generator) if step % WORD_EVERY == 0 else flow}
+        flow = flow_loss(base, pools[name], chosen, generator, probe, grounding=None if name == "fill" else ground)
+        if step % WORD_EVERY == 0:
+            flow = flow + WORD_WEIGHT * word_loss(base.text_encoder_2, probe_words, words, generator)
+        return {"loss": flow}
 
     modules = (base.transformer, base.text_encoder, base.text_encoder_2)
     for module in modules:
@@ -114,6 +101,7 @@ def train_base(
     trained = [p for module in (*modules, probe) for p in module.parameters()]
     report = train("base", trained, loss, config, folder, matrices=hidden_matrices(*modules))
     probe.detach()
+    grounding.detach()
     save_file(probe.state_dict(), folder / PROBE_FILE)
     for module in modules:
         module.eval().requires_grad_(False)

@@ -7,13 +7,15 @@ integrates it); s = sigmoid(u), u ~ N(0.5, 1.3): shifted towards noise, where it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -87,6 +89,14 @@ class SceneProbe(nn.Module):
         return loss
 
 
+def scene_probe(transformer: FluxTransformer2DModel, folder: Path) -> SceneProbe:
+    """A probe on the transformer: as the base's recipe left it in `folder`, or a new one, of torch's global generator."""
+    probe = SceneProbe(transformer)
+    if (folder / PROBE_FILE).exists():
+        probe.load_state_dict(load_file(folder / PROBE_FILE))
+    return probe
+
+
 def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Token embeddings [B, L, d] and pooled embedding [B, d_p], as the stock pipeline makes them."""
     tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
@@ -100,6 +110,7 @@ def flow_loss(
     generator: torch.Generator,
     probe: SceneProbe | None = None,
     *,
+    grounding: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     panels: int | None = None,
 ) -> Tensor:
     """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
@@ -137,7 +148,9 @@ def flow_loss(
     edited, free = edited_tokens(clean, panels), (token_coverage(mask) > 0).float()
     weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
     loss: Tensor = (error * weight).sum() / weight.sum()
-    return loss if probe is None else loss + PROBE_WEIGHT * probe(batch["labels"], edited)
+    if probe is not None:
+        loss = loss + PROBE_WEIGHT * probe(batch["labels"], edited)
+    return loss if grounding is None else loss + grounding(tokens, batch["labels"], edited)
 
 
 def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
