@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -134,15 +134,16 @@ def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     splitter: Any = cast(Any, Qwen2Tokenizer)().backend_tokenizer
     learner = Tokenizer(models.BPE())
     learner.normalizer, learner.pre_tokenizer = splitter.normalizer, splitter.pre_tokenizer
-    alphabet = sorted({chr(i) for i in range(33, 127)} | {chr(i) for i in range(161, 324) if i != 173})
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=8192, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
     learner.train_from_iterator(texts, trainer)
     with TemporaryDirectory() as folder:
         vocab, merges = learner.model.save(folder)
         table = json.loads(Path(vocab).read_text("utf-8"))
-        pairs = [line for line in Path(merges).read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    return cast(
-        Any, Qwen2Tokenizer
-    )(  # type: ignore[no-any-return]
+        pairs = [
+            line for line in Path(merges).read_text("utf-8").splitlines() if line and not line.startswith("#version")
+        ]
+    tokenizer: Qwen2Tokenizer = cast(Any, Qwen2Tokenizer)(
         vocab=table, merges=[tuple(pair.split()) for pair in pairs], extra_special_tokens=list(_SPECIAL[1:])
     )
+    return tokenizer

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from careedit.errors import InputError
 from careedit.scoring import Question, ScoreRequest, VqaScorer
@@ -121,8 +122,8 @@ def test_a_model_that_is_not_there_is_a_sentence(tmp_path):
         load_asker(tmp_path)
 
 
-def test_a_text_only_model_is_a_sentence(asker, tmp_path):
-    asker.processor.tokenizer.save_pretrained(tmp_path)
+def test_a_text_only_model_is_a_sentence(folder, tmp_path):
+    PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     with pytest.raises(InputError, match="reads no pictures, only text"):
         load_asker(tmp_path)

@@ -25,7 +25,7 @@ def test_it_is_qwens_own_class_and_small(judge):
 
 def test_words_of_the_corpus_and_the_questions_are_one_token_each(judge):
     tokenize = judge[1].tokenizer.tokenize
-    assert len(tokenize(' remove the red circle." Answer yes or no.')) == 11
+    assert len(tokenize('remove the red circle". Answer yes or no.')) == 11
     assert tokenize("xyzzy")  # any other word is spelt out
 
 
