@@ -1,0 +1,112 @@
+"""How many edits a judge scores in a second: one at a time against many at once, in turn within one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+
+from careedit.bench.timing import Comparison, compare, use_threads
+from careedit.errors import InputError
+from careedit.scoring import ScoreRequest, VqaScorer
+from careedit.scoring.vlm import TransformersAsker
+from careedit.tiny.operations import KINDS
+from careedit.tiny.samples import draw_sample
+
+VERSION = 1
+"""Of the document that `bench_scorer` gives."""
+SMALL, LARGE = 1, 16
+"""Pairs (source and edit) scored at once."""
+
+
+def pairs_of(count: int, side: int) -> list[ScoreRequest]:
+    """Test edits of the drawn world, the kinds in turn, each by its truth."""
+    samples = [draw_sample(KINDS[i % len(KINDS)], i // len(KINDS), "test") for i in range(count)]
+    references = [sample.reference_image(side) for sample in samples]
+    return [
+        ScoreRequest(
+            source=sample.source_image(side),
+            edited=sample.target_image(side),
+            instruction=sample.instruction,
+            references=() if reference is None else (reference,),
+        )
+        for sample, reference in zip(samples, references, strict=True)
+    ]
+
+
+def bench_scorer(
+    scorer: VqaScorer,
+    *,
+    pairs: int = LARGE,
+    repeats: int = 5,
+    side: int = 64,
+    threads: int | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Score the same pairs one by one and `LARGE` at once, `repeats` times each in turn; the document says how fast.
+
+    Keys: `pairs_per_second` ({"1", "16"}, medians), `speedup` (their ratio, the median over repeats), `spread`,
+    `cpu_speedup`, `environment`. `done` is called after every timed run. Raises `InputError` for a judge of another
+    backend, or fewer than 1 pair or repeat.
+    """
+    asker = scorer.asker
+    if not isinstance(asker, TransformersAsker):
+        raise InputError(
+            f"The judge's backend is {asker.backend}, whose speed is its endpoint's; measure a local model."
+        )
+    for name, value in (("pairs", pairs), ("repeats", repeats)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+    requests = pairs_of(pairs, side)
+
+    def score(size: int) -> Callable[[], object]:
+        return lambda: [scorer.score(requests[i : i + size]) for i in range(0, pairs, size)]
+
+    before, asker.batch = asker.batch, 3 * LARGE  # three questions about a pair: a batch of pairs is one forward pass
+    try:
+        with use_threads(threads):
+            result = compare(
+                f"{SMALL} pair at a time",
+                score(SMALL),
+                f"{LARGE} pairs at once",
+                score(LARGE),
+                repeats=repeats,
+                device=asker.network.device,
+                done=done,
+            )
+            used = torch.get_num_threads()
+    finally:
+        asker.batch = before
+    return _document(scorer, asker, result, pairs, repeats, side, used)
+
+
+def _document(
+    scorer: VqaScorer, asker: TransformersAsker, result: Comparison, pairs: int, repeats: int, side: int, threads: int
+) -> dict[str, Any]:
+    low, high = result.spread
+    laps = {SMALL: result.laps, LARGE: result.over_laps}
+    return {
+        "version": VERSION,
+        "pairs_per_second": {
+            str(size): pairs / statistics.median(lap.seconds for lap in taken) for size, taken in laps.items()
+        },
+        "speedup": result.ratio,
+        "spread": {"low": low, "high": high},
+        "cpu_speedup": result.cpu_ratio,
+        "seconds": {str(size): [lap.seconds for lap in taken] for size, taken in laps.items()},
+        "environment": {
+            **scorer.identity.model_dump(),
+            "pairs": pairs,
+            "repeats": repeats,
+            "side": side,
+            "parameters": sum(p.numel() for p in asker.network.parameters()),
+            "threads": threads,
+            "device": asker.network.device.type,
+            "dtype": str(asker.network.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
