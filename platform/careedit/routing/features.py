@@ -91,15 +91,20 @@ class RoutingFeatures:
         """One number per name in `CONDITIONS`, each 0 to 1."""
         return (float(self.has_mask), self.mask_area, float(self.has_reference))
 
+    @property
+    def picture(self) -> Image.Image:
+        """The source; raises `InputError` if these features were made without one."""
+        if self.source is None:
+            raise InputError("These routing features hold no source picture; make them with features_of(request).")
+        return self.source
+
     def tokens(self, encoder: Encoder) -> RouterTokens:
         """The learned router's input: visual tokens of source and reference, text tokens, conditions.
 
         Encodes on each call. Raises `InputError` if these features were made without a source.
         """
-        if self.source is None:
-            raise InputError("These routing features hold no source picture; make them with features_of(request).")
         return RouterTokens(
-            source=encoder.visual_tokens(self.source),
+            source=encoder.visual_tokens(self.picture),
             reference=encoder.visual_tokens(self.references[0]) if self.references else None,
             text=encoder.text_tokens(self.instruction),
             conditions=self.conditions,

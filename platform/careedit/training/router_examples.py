@@ -14,7 +14,7 @@ from careedit.errors import CareEditError, InputError
 from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures, features_of
-from careedit.training.router_pool import RouterPool
+from careedit.training.router_pool import RouterPool, labelled_pool
 
 FIELDS = ("instruction", "image", "expert", "mask", "reference", "feasible")
 """Fields of a line; the first three must be there. `feasible: false` marks an instruction that does not apply."""
@@ -94,21 +94,13 @@ def _example(line: str, folder: Path) -> Example:
 def example_pool(examples: Sequence[Example], encoder: OpenClipEncoder, experts: Sequence[str]) -> RouterPool:
     """The examples encoded, in groups by expert; those of an expert that is not in `experts` are left out."""
     kept = [example for example in examples if example.expert in experts]
-    tokens = [example.features.tokens(encoder) for example in kept]
-    references = [token.reference.half().cpu() for token in tokens if token.reference is not None]
-    rows, count = [], 0
-    for token in tokens:
-        rows.append(count if token.reference is not None else -1)
-        count += token.reference is not None
-    source = torch.stack([token.source.half().cpu() for token in tokens])
-    label = torch.tensor([list(experts).index(example.expert) for example in kept])
-    return RouterPool(
-        experts=tuple(experts),
-        source=source,
-        references=torch.stack(references) if references else source.new_zeros(0, *source.shape[1:]),
-        reference_index=torch.tensor(rows),
-        conditions=torch.tensor([token.conditions for token in tokens]),
-        targets=torch.nn.functional.one_hot(label, len(experts)).float(),
+    seen = [example.features for example in kept]
+    return labelled_pool(
+        experts,
+        [example.expert for example in kept],
+        [encoder.visual_tokens(features.picture) for features in seen],
+        [encoder.visual_tokens(features.references[0]) if features.references else None for features in seen],
+        conditions=torch.tensor([features.conditions for features in seen]),
         feasible=torch.tensor([float(example.feasible) for example in kept]),
         texts=tuple(example.features.instruction for example in kept),
         operations=(None,) * len(kept),

@@ -112,17 +112,41 @@ class RouterPool:
         return members
 
 
+def labelled_pool(
+    experts: Sequence[str],
+    right: Sequence[str],
+    sources: Sequence[Tensor],
+    references: Sequence[Tensor | None],
+    **fields: Any,
+) -> RouterPool:
+    """A pool of edits of which one expert each is right; `sources` and `references` are visual tokens [Nv, d] per edit."""
+    source = torch.stack([tokens.half().cpu() for tokens in sources])
+    given = [tokens.half().cpu() for tokens in references if tokens is not None]
+    there = torch.tensor([tokens is not None for tokens in references])
+    label = torch.tensor([list(experts).index(name) for name in right])
+    return RouterPool(
+        experts=tuple(experts),
+        source=source,
+        references=torch.stack(given) if given else source.new_zeros(0, *source.shape[1:]),
+        reference_index=torch.where(there, there.cumsum(0) - 1, -1),
+        targets=torch.nn.functional.one_hot(label, len(experts)).float(),
+        **fields,
+    )
+
+
 def pool_of(samples: Iterable[Sample], encoder: OpenClipEncoder, experts: Sequence[str]) -> RouterPool:
     """The samples encoded; an infeasible one counts for the expert of its operation, as not feasible."""
     kept = [sample for sample in samples if EXPERT_OF[sample.operation] in experts]
-    sources, references, rows, conditions = [], [], [], []
+    sources: list[Tensor] = []
+    references: list[Tensor | None] = []
+    conditions: list[tuple[float, ...]] = []
     for first in track(range(0, len(kept), _CHUNK), description="router pool", console=Console(stderr=True)):
         chunk = kept[first : first + _CHUNK]
-        sources.append(encoder.visual_batch([sample.source_image() for sample in chunk]).half().cpu())
+        sources += encoder.visual_batch([sample.source_image() for sample in chunk])
         pictures = [picture for sample in chunk if (picture := sample.reference_image()) is not None]
-        if pictures:
-            references.append(encoder.visual_batch(pictures).half().cpu())
+        encoded = iter(encoder.visual_batch(pictures) if pictures else ())
         for sample in chunk:
+            references.append(None if sample.reference is None else next(encoded))
             mask = sample.mask_image()
             given = (
                 float(mask is not None),
@@ -130,19 +154,12 @@ def pool_of(samples: Iterable[Sample], encoder: OpenClipEncoder, experts: Sequen
                 float(sample.reference is not None),
             )
             conditions.append(given)
-    count = 0
-    for sample in kept:
-        rows.append(count if sample.reference is not None else -1)
-        count += sample.reference is not None
-    source = torch.cat(sources)
-    label = torch.tensor([list(experts).index(EXPERT_OF[sample.operation]) for sample in kept])
-    return RouterPool(
-        experts=tuple(experts),
-        source=source,
-        references=torch.cat(references) if references else source.new_zeros(0, *source.shape[1:]),
-        reference_index=torch.tensor(rows),
+    return labelled_pool(
+        experts,
+        [EXPERT_OF[sample.operation] for sample in kept],
+        sources,
+        references,
         conditions=torch.tensor(conditions),
-        targets=torch.nn.functional.one_hot(label, len(experts)).float(),
         feasible=torch.tensor([float(sample.feasible) for sample in kept]),
         texts=tuple(sample.instruction for sample in kept),
         operations=tuple(sample.operation for sample in kept),

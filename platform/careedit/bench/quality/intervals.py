@@ -1,4 +1,4 @@
-"""Statistics of the quality benchmark: bootstrap intervals, mutual information with a null, calibration, ROC.
+"""Statistics of the quality benchmark: bootstrap intervals, mutual information with a null, ROC.
 
 Pure functions of arrays with fixed seeds: the same figures give the same intervals on every run.
 """
@@ -88,37 +88,6 @@ def permuted_information(
     null = np.array([_information(rng.permutation(a), b) for _ in range(permutations)])
     reached = int((null >= value - 1e-12).sum())
     return Permuted(value, float(null.mean()), float(np.quantile(null, 0.95)), (reached + 1) / (permutations + 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """One bin of a calibration plot."""
-
-    confidence: float
-    """Mean stated probability."""
-    accuracy: float
-    """Share that was right."""
-    count: int
-    """How many decisions fall into it."""
-
-
-def calibration_bins(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> tuple[Bin, ...]:
-    """The occupied ones of `bins` bins of equal width over 0 to 1; `confidence` and `right` are [n]."""
-    stated, correct = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    if stated.shape != correct.shape:
-        raise InputError("Calibration needs one verdict per stated probability.")
-    place = np.clip((stated * bins).astype(int), 0, bins - 1)
-    return tuple(
-        Bin(float(stated[place == i].mean()), float(correct[place == i].mean()), int((place == i).sum()))
-        for i in range(bins)
-        if (place == i).any()
-    )
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy, weighted by count (Guo et al. 2017, eq. 3)."""
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total if total else 0.0
 
 
 def area_under_roc(negatives: ArrayLike, positives: ArrayLike) -> float:

@@ -12,8 +12,6 @@ import numpy as np
 from careedit.bench.quality.intervals import (
     Floats,
     area_under_roc,
-    calibration_bins,
-    calibration_error,
     mean_interval,
     permuted_information,
     recall_at,
@@ -21,6 +19,7 @@ from careedit.bench.quality.intervals import (
 from careedit.bench.quality.rows import Row, gap_recovered
 from careedit.records import RoutingDecision
 from careedit.routing.topk import entropy
+from careedit.routing.transformer import calibration_bins, calibration_error
 from careedit.tiny.samples import Sample
 
 INFEASIBLE_BELOW = 0.5
@@ -91,7 +90,7 @@ def router_report(
     right = _right(chosen, samples, competences)
     held_out = np.array([sample.held_out_phrasing for sample in samples], bool)
     names, confidence = zip(*decided.stated, strict=True)
-    bins = calibration_bins(np.minimum(confidence, 1.0), _right(names, samples, competences))
+    stated, named_right = np.minimum(confidence, 1.0), _right(names, samples, competences)
     own, single, oracle = rows["own"], rows["best_single"], rows["oracle"]
     information = permuted_information(chosen, kinds)
     load = {name: chosen.count(name) / len(chosen) for name in competences}
@@ -102,7 +101,7 @@ def router_report(
         "accuracy_by_kind": {
             kind: float(right[[one == kind for one in kinds]].mean()) for kind in dict.fromkeys(kinds)
         },
-        "ece": calibration_error(bins),
+        "ece": calibration_error(stated, named_right),
         "gap_recovered": gap_recovered(own, single, oracle),
         "regret_to_oracle": oracle.compliance - own.compliance,
         **_feasibility(decided, infeasible),
@@ -111,7 +110,7 @@ def router_report(
         "decision_entropy": float(np.mean([one.entropy for one in decided.decisions])),
         "mutual_information": asdict(information),
         "seconds": decided.seconds,
-        "calibration": [asdict(one) for one in bins],
+        "calibration": [asdict(one) for one in calibration_bins(stated, named_right)],
         "confusion": {
             kind: {
                 name: sum(k == kind and c == name for k, c in zip(kinds, chosen, strict=True)) for name in competences

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,19 +42,39 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(torch.tensor((low + high) / 2).exp())
 
 
-def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = 15) -> float:
-    """Expected calibration error: over equal-width bins of confidence [N], the mean gap to the share that is correct.
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of a calibration plot."""
 
-    Naeini et al. 2015, with 15 bins as in Guo et al. 2017; 0 is perfect.
-    """
-    index = (confidence * bins).long().clamp(max=bins - 1)
-    gaps = [
-        (index == i).double().mean()
-        * (confidence[index == i].double().mean() - correct[index == i].double().mean()).abs()
+    confidence: float
+    """Mean stated probability."""
+    accuracy: float
+    """Share that was right."""
+    count: int
+    """How many decisions fall into it."""
+
+
+def calibration_bins(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> tuple[Bin, ...]:
+    """The occupied ones of `bins` bins of equal width over 0 to 1; `confidence` and `right` are [n]."""
+    stated, correct = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    if stated.shape != correct.shape:
+        raise InputError("Calibration needs one verdict per stated probability.")
+    place = np.clip((stated * bins).astype(int), 0, bins - 1)
+    return tuple(
+        Bin(float(stated[place == i].mean()), float(correct[place == i].mean()), int((place == i).sum()))
         for i in range(bins)
-        if (index == i).any()
-    ]
-    return float(sum(gaps))
+        if (place == i).any()
+    )
+
+
+def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> float:
+    """Expected calibration error: mean distance of stated probability and share that is right, weighted by count.
+
+    Naeini et al. 2015, with 15 bins as in Guo et al. 2017 (eq. 3); 0 is perfect. Both are [n].
+    """
+    found = calibration_bins(confidence, right, bins=bins)
+    total = sum(one.count for one in found)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in found) / total if total else 0.0
 
 
 def largest_threshold(feasible: Tensor, *, false_alarms: float) -> float:

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from careedit.bench.quality.intervals import (
     area_under_roc,
     bootstrap_means,
-    calibration_bins,
-    calibration_error,
     mean_interval,
     mutual_information,
     permuted_information,
@@ -98,32 +96,6 @@ def test_information_is_symmetric_and_no_more_than_an_entropy(first: list[str], 
 
     assert value == pytest.approx(mutual_information(second, first))
     assert -1e-9 <= value <= mutual_information(first, first) + 1e-9
-
-
-def test_the_calibration_error_of_a_known_case() -> None:
-    """Eight decisions at 0.9 of which six are right, two at 0.5 of which one is: 0.8 * 0.15 + 0.2 * 0."""
-    bins = calibration_bins([0.9] * 8 + [0.5] * 2, [1] * 6 + [0] * 2 + [1, 0])
-
-    assert [(one.count, one.accuracy) for one in bins] == [(2, 0.5), (8, 0.75)]
-    assert calibration_error(bins) == pytest.approx(0.12)
-
-
-def test_certainty_falls_into_the_last_bin() -> None:
-    (only,) = calibration_bins([1.0, 1.0], [1, 1])
-
-    assert (only.confidence, only.accuracy, only.count) == (1.0, 1.0, 2)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_bins_hold_every_decision_and_the_error_is_a_share(decisions: list[tuple[float, bool]]) -> None:
-    stated, right = zip(*decisions, strict=True)
-
-    bins = calibration_bins(stated, right)
-
-    assert sum(one.count for one in bins) == len(decisions)
-    assert sum(one.count * one.accuracy for one in bins) == pytest.approx(sum(right))
-    assert 0 <= calibration_error(bins) <= 1
 
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:
