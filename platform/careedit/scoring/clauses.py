@@ -1,0 +1,85 @@
+"""An instruction as clauses, each with its kind and parts: "make the sky purple" is an attribute, x "the sky", v "purple"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from careedit.scoring.clause_patterns import EXCEPT, HEADS, LEADING_PLACE, PATTERNS, PLACE, PRONOUNS, SPLITS, TAILS
+
+MAX_CLAUSES = 8
+"""Clauses that are told apart; whatever comes after them is one more."""
+MAX_CHARACTERS = 200
+"""Longest clause that is taken apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One thing that an instruction asks for."""
+
+    text: str
+    """Its words, without politeness."""
+    kind: str = ""
+    """A kind of `careedit.scoring.clause_patterns.PATTERNS`; "" where it fits none."""
+    parts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """x: what is changed; y: what is to appear; v: how x is to be; z: a place, with its preposition; n: a number."""
+
+
+def clauses_of(instruction: str) -> tuple[Clause, ...]:
+    """The clauses of an instruction in their order; at least one where it holds any word."""
+    pieces: list[str] = []
+    for piece in SPLITS.split(" ".join(instruction.split())):
+        if pieces and PLACE.fullmatch(pieces[-1]):  # "in the background, add a boat"
+            piece = f"{pieces.pop()} {piece}"
+        if piece.strip(" ,.;!?"):
+            pieces.append(piece)
+    if len(pieces) > MAX_CLAUSES:
+        pieces = [*pieces[:MAX_CLAUSES], ", ".join(pieces[MAX_CLAUSES:])]
+    return tuple(_parsed(pieces))
+
+
+def except_for(text: str) -> str | None:
+    """What a clause leaves out ("everything but the dog"), if it does."""
+    found = EXCEPT.search(text)
+    return None if found is None else found["x"]
+
+
+def _parsed(pieces: list[str]) -> Iterator[Clause]:
+    spoken_of: str | None = None
+    for piece in pieces:
+        clause = _clause(_plain(piece), spoken_of)
+        spoken_of = clause.parts.get("x", clause.parts.get("y", spoken_of))
+        yield clause
+
+
+def _plain(text: str) -> str:
+    """A clause without "please" and the like, and with its place at its end."""
+    text = text.strip(" ,.;:!?")
+    while (shorter := HEADS.sub("", text)) != text:
+        text = shorter
+    text = LEADING_PLACE.sub(r"\g<rest> \g<z>", text)
+    while (shorter := TAILS.sub("", text).strip(" ,.;:!?")) != text and shorter:
+        text = shorter
+    return text
+
+
+def _clause(text: str, spoken_of: str | None) -> Clause:
+    if len(text) > MAX_CHARACTERS or EXCEPT.search(text):
+        return Clause(text)
+    for kind, pattern in PATTERNS:
+        found = pattern.fullmatch(text)
+        if found is None:
+            continue
+        parts = {name: value.strip() for name, value in found.groupdict().items() if value}
+        if parts.get("x", "").lower() in PRONOUNS:
+            if spoken_of is None:  # nobody can tell what "it" is, if not the whole picture
+                continue
+            parts["x"] = spoken_of
+        if (where := parts.pop("where", None)) is not None:
+            parts["z"] = f"{'on or near' if kind == 'add at' else 'at'} {where}"
+        if "z" in parts:
+            place = parts["z"][:1].lower() + parts["z"][1:]
+            parts["z"] = re.sub(r"^(on|in)to\b", r"\1", place)
+        return Clause(text, kind, parts)
+    return Clause(text)

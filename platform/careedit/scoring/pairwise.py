@@ -1,0 +1,124 @@
+"""Which of two edits is better? Asked in both orders, as judges favour a place; where the orders disagree, it is a tie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from careedit.errors import InputError
+from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
+from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question
+
+PROMPTS = "pairwise-1"
+"""Version of the question below."""
+
+BETTER = (
+    'The first picture was to be edited as follows: "{instruction}". The second and the third picture are two results. '
+    "Is the third one better than the second? Answer yes or no."
+)
+BETTER_REFERENCE = (
+    'The first picture was to be edited as follows, the fourth being the reference: "{instruction}". The second and the '
+    "third picture are two results. Is the third one better than the second? Answer yes or no."
+)
+
+Side = Literal["first", "second", "tie"]
+
+
+class Pair(Record):
+    """Two edits of one picture by one instruction."""
+
+    source: Picture
+    """The picture before."""
+    first: Picture
+    """One edit; of the source's size."""
+    second: Picture
+    """The other edit; of the source's size."""
+    instruction: str = Field(min_length=1, max_length=MAX_INSTRUCTION_CHARACTERS)
+    """What was to change."""
+    references: tuple[Picture, ...] = Field(default=(), max_length=1)
+    """What the edit was to take something from; at most one."""
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Pair:
+        for name, edit in (("first", self.first), ("second", self.second)):
+            if edit.size != self.source.size:
+                raise InputError(
+                    f"The {name} edit is {edit.width}x{edit.height} but its source is {self.source.width}x"
+                    f"{self.source.height}; compare edits at their source's size."
+                )
+        return self
+
+
+class Preference(Record):
+    """Which edit of a pair a judge prefers, or why that is not known."""
+
+    first: Probability | None = None
+    """P(the first edit is the better one), the mean over both orders."""
+    winner: Side | None = None
+    """Who wins in both orders; "tie" where the orders disagree or neither has a winner."""
+    orders: tuple[Answer, Answer]
+    """P(the edit that is shown last is better): with the second edit last, and with the first edit last."""
+    judge: JudgeIdentity
+    """Who judged."""
+    error: str | None = None
+    """Why there is no preference, as a sentence."""
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Preference:
+        if any((value is None) != (self.error is not None) for value in (self.first, self.winner)):
+            raise InputError("A preference holds either its numbers or an error; give exactly one of them.")
+        return self
+
+
+def compare(asker: Asker, pairs: Sequence[Pair]) -> list[Preference]:
+    """One preference per pair, in their order; two questions each, all asked in one call."""
+    questions = [
+        question
+        for pair in pairs
+        for question in (_question(pair, pair.first, pair.second), _question(pair, pair.second, pair.first))
+    ]
+    answers = asker.ask(questions)
+    judge = JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS)
+    return [_preference((one, other), judge) for one, other in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def order_consistency(preferences: Sequence[Preference]) -> float:
+    """The share of preferences, those with an error left out, for which both orders name the same winner.
+
+    Raises `InputError` where none is left: a share of nothing is no number.
+    """
+    named = [_by_order(*preference.orders) for preference in preferences if preference.error is None]
+    if not named:
+        raise InputError("Order consistency needs at least one preference without an error; compare some pairs first.")
+    return sum(one == other for one, other in named) / len(named)
+
+
+def _question(pair: Pair, earlier: Picture, later: Picture) -> Question:
+    text = BETTER_REFERENCE if pair.references else BETTER
+    images = (pair.source, earlier, later, *pair.references)
+    return Question(images=images, text=text.format(instruction=pair.instruction))
+
+
+def _preference(orders: tuple[Answer, Answer], judge: JudgeIdentity) -> Preference:
+    second_last, first_last = (answer.yes for answer in orders)
+    if second_last is None or first_last is None:
+        error = orders[0].error or orders[1].error
+        return Preference(orders=orders, judge=judge, error=error)
+    one, other = _by_order(*orders)
+    return Preference(
+        first=(1 - second_last + first_last) / 2,
+        winner=one if one == other else "tie",
+        orders=orders,
+        judge=judge,
+    )
+
+
+def _by_order(second_last: Answer, first_last: Answer) -> tuple[Side, Side]:
+    """The winner in each order."""
+    return _side(1 - (second_last.yes or 0.0)), _side(first_last.yes or 0.0)
+
+
+def _side(first: float) -> Side:
+    return "tie" if first == 0.5 else "first" if first > 0.5 else "second"
