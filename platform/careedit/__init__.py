@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         UnknownExpertError,
     )
     from careedit.experts import ExpertManifest, ExpertSet, load_expert_set
-    from careedit.records import EditRequest, EditResult, EditTrace, RoutingDecision
+    from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, RoutingDecision
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "BaseMismatchError",
     "CancelledError",
     "CareEditError",
+    "EarlyFilter",
     "EditRequest",
     "EditResult",
     "EditTrace",
@@ -61,6 +62,7 @@ _MODULES = {
     "ExpertManifest": "experts",
     "ExpertSet": "experts",
     "load_expert_set": "experts",
+    "EarlyFilter": "records",
     "EditRequest": "records",
     "EditResult": "records",
     "EditTrace": "records",

@@ -97,7 +97,7 @@ class Editor:
         """
         if isinstance(requests, EditRequest):
             return self.edit([requests], on_step=on_step)[0]
-        slots = [slot for request in requests for slot in self._slots(request)]
+        slots = [slot for request in requests for slot in self.slots(request)]
         for slot in slots:
             self.engine.check(slot.job)
         made: dict[int, _Made] = {}
@@ -145,7 +145,7 @@ class Editor:
         hashes = _hashes(request)
         if hashes != (trace.image_sha256, trace.mask_sha256, trace.reference_sha256):
             raise ReplayError("The image, mask or references are not the ones of the trace; give the same pictures.")
-        slot = self._slots(request)[0]
+        slot = self.slots(request)[0]
         batch = [replace(slot.in_place_of(other), decision=trace.routing) for other in trace.batch]
         with _threads(trace.threads):
             result, again, _ = self._run(batch, chosen=trace.filter)[trace.slot]
@@ -169,7 +169,8 @@ class Editor:
                     "load the editor as it was."
                 )
 
-    def _slots(self, request: EditRequest) -> list[Slot]:
+    def slots(self, request: EditRequest) -> list[Slot]:
+        """The images of a request, routed and fitted to their panels; nothing is edited. Raises `InputError`."""
         started = time.perf_counter()
         decision = self.route(request)
         spec = self.expert_set.spec

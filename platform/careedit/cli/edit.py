@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from PIL import Image
 from pydantic import ValidationError
 
 from careedit.cli.files import check_outputs, check_pictures, numbered, write_all
 from careedit.cli.output import JsonOption, emit, emit_json, note
 from careedit.errors import InputError
-from careedit.records import EditRequest, EditResult, EditTrace
+from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
 
 app = typer.Typer(add_completion=False)
 
@@ -46,6 +47,23 @@ def edit(
     refine_mask: Annotated[
         bool, typer.Option("--refine-mask", help="Fit a coarse mask to the object that it covers.")
     ] = False,
+    early_filter: Annotated[
+        FilterStrategy | None,
+        typer.Option("--early-filter", help="Preview several noises, let a judge choose, finish the best."),
+    ] = None,
+    candidates: Annotated[int | None, typer.Option("--candidates", help="Noises per image; default: 6.")] = None,
+    preview_steps: Annotated[
+        int | None, typer.Option("--preview-steps", help="Steps before the last look; default: a quarter of the steps.")
+    ] = None,
+    early_exit: Annotated[
+        float | None, typer.Option("--early-exit", help="Score, 0 to 1, at which a candidate goes on at once.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Who chooses: tiny (default), a folder or a hub id.")
+    ] = None,
+    save_previews: Annotated[
+        Path | None, typer.Option("--save-previews", metavar="FOLDER", help="A strip of previews there, per image.")
+    ] = None,
     expert_set: Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")] = "tiny",
     application: Annotated[
         Literal["merged", "shared"] | None, typer.Option("--application", help="Default: what the set says.")
@@ -65,14 +83,21 @@ def edit(
     """Edit IMAGE as INSTRUCTION says. With -n 2 or more, OUT becomes OUT-1, OUT-2, ...
 
     The answer has the source's size; with a mask, pixels outside it are the source's own. Nothing is written unless
-    every image was made.
+    every image was made. With --early-filter each image is the best of several, and --trace tells what was tried.
     """
     pictures: dict[str, Any] = {"image": image, "mask": mask, "references": tuple(reference or ())}
     wishes: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance, "n": n, "top_k": top_k}
     wishes |= {"expert": expert, "refine_mask": refine_mask or None}
     wishes = {name: value for name, value in wishes.items() if value is not None}
+    filtering = {"candidates": candidates, "preview_steps": preview_steps, "early_exit": early_exit}
+    filtering = {name: value for name, value in filtering.items() if value is not None}
+    if early_filter is not None:
+        wishes["early_filter"] = EarlyFilter.model_validate({"strategy": early_filter, **filtering})
+    elif filtering or judge is not None or save_previews is not None:
+        raise InputError("These options tell an early filter what to do; name one with --early-filter, e.g. halving.")
     options = {"application": application, "device": device}
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
+    request: EditRequest | None = None
     if replay is None:
         if instruction is None:
             raise InputError("The instruction is missing; say what to change, e.g. 'remove the red circle'.")
@@ -80,22 +105,27 @@ def edit(
             wishes["expert"] = _expert(expert)
         request = EditRequest.model_validate({**pictures, "instruction": instruction, **wishes})
         targets = _targets(out, image, request.n, trace, inputs)
+        strips = _strips(save_previews, targets, inputs)
         from careedit.cli.editors import run_edit
 
-        result = run_edit(request, expert_set, options)
+        result = run_edit(request, expert_set, options, judge=judge or "tiny")
     else:
         if instruction is not None or wishes or any(options.values()):
             raise InputError("A trace says how its edit was made; beside --replay give pictures and outputs only.")
         traces = _read_traces(replay)
-        targets = _targets(out, image, len(traces), trace, inputs)
+        targets, strips = _targets(out, image, len(traces), trace, inputs), []
         from careedit.cli.editors import run_replays
 
         result = run_replays(traces, pictures, expert_set)
 
     files = [str(path) for path in targets]
     document = {"version": 1, "images": files, "traces": [made.model_dump(mode="json") for made in result.traces]}
+    drawn = _draw(strips, result, request) if strips and request is not None else {}
+    if drawn:
+        document["previews"] = [str(path) for path in drawn]
+        strips[0].parent.mkdir(exist_ok=True)
     text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
-    write_all({**dict(zip(targets, result.images, strict=True)), **text})
+    write_all({**dict(zip(targets, result.images, strict=True)), **drawn, **text})
     for degradation in dict.fromkeys(line for made in result.traces for line in made.degradations):
         note(f"note: {degradation}.")
     if as_json:
@@ -110,6 +140,28 @@ def _targets(out: Path | None, image: Path, count: int, trace: Path | None, inpu
     check_pictures(targets)
     check_outputs([*targets, *([trace] if trace else [])], inputs)
     return targets
+
+
+def _strips(folder: Path | None, targets: Sequence[Path], inputs: Sequence[Path]) -> list[Path]:
+    """Where the strips of previews go, one per image; a folder that is not there yet will be made."""
+    if folder is None:
+        return []
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--save-previews {str(folder)!r} is a file; name a folder.")
+    strips = [folder / f"{target.stem}-previews.png" for target in targets]
+    check_outputs([*strips, *targets] if folder.is_dir() else [folder], inputs)
+    return strips
+
+
+def _draw(strips: Sequence[Path], result: EditResult, request: EditRequest) -> dict[Path, Image.Image]:
+    from careedit.selection.strip import preview_strip
+
+    made = zip(strips, result.traces, result.previews, strict=True)
+    return {
+        path: preview_strip(request.image, trace.filter, previews)
+        for path, trace, previews in made
+        if trace.filter is not None
+    }
 
 
 def _expert(text: str) -> str | dict[str, float]:
@@ -153,6 +205,11 @@ def _tell(targets: Sequence[Path], result: EditResult) -> None:
     )
     emit(f"Expert: {named} ({routing.router}). {routing.reason}")
     for path, trace in zip(targets, result.traces, strict=True):
+        if trace.filter is not None:
+            tried = trace.filter
+            chosen = tried.candidates[tried.chosen]
+            score = "" if chosen.score is None else f", score {chosen.score:.3f}"
+            emit(f"Chosen: seed {chosen.seed} of {len(tried.candidates)} ({tried.strategy}{score})")
         emit(f"Edited: {path} (seed {trace.seed}, {_count(trace.steps, 'step')}, {_count(trace.nfe, 'evaluation')})")
 
 

@@ -15,17 +15,23 @@ from careedit.errors import InputError
 from careedit.experts import BASE, load_expert_set
 from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest, EditResult, EditTrace
+from careedit.scoring import Scorer
+from careedit.selection import make_plan
 
 
-def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any]) -> EditResult:
-    """One request's images, by the set named `expert_set`; `options` are `Editor`'s."""
+def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], *, judge: str = "tiny") -> EditResult:
+    """One request's images, by the set named `expert_set`; `options` are `Editor`'s, `judge` is `load_scorer`'s."""
     quieten()
     with progress("Loading"):
         loaded = load_expert_set(expert_set)
         for name in [request.expert] if isinstance(request.expert, str) else request.expert:
             if name not in ("auto", BASE):
                 loaded.manifest(name)  # says that there is no such expert before a base of gigabytes is read
-        editor = Editor(loaded, **options)
+        scorer = None
+        if request.early_filter is not None:
+            plan = make_plan(request.early_filter, request.steps or loaded.spec.defaults.steps)
+            scorer = load_scorer(judge, device=options.get("device")) if plan.looks else None
+        editor = Editor(loaded, **options, scorer=scorer)
     with progress("Editing", 1) as bar:
         shown = 0.0
 
@@ -56,6 +62,13 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
             made.append(editors[kind].replay(trace, image=image, mask=mask, references=references))
             bar.advance()
     return EditResult(images=tuple(one.image for one in made), traces=tuple(one.trace for one in made))
+
+
+def load_scorer(name: str, *, device: str | None = None) -> Scorer:
+    """The judge called `name`: "tiny", a folder, or a hub id."""
+    from careedit.scoring.vlm import load_judge
+
+    return load_judge(name, device=device)
 
 
 def quieten() -> None:
