@@ -17,8 +17,7 @@ from transformers import T5EncoderModel
 from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss, scene_probe
-from careedit.training.grounding import WEIGHT as GROUNDING_WEIGHT
-from careedit.training.grounding import Grounding
+from careedit.training.heads import TaughtHeads
 from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
@@ -81,16 +80,13 @@ def train_base(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         probe = SceneProbe(base.transformer) if start is None else scene_probe(base.transformer, folder)
-    grounding = Grounding(base.transformer, probe_words)
+    heads = TaughtHeads(base.transformer, probe_words)
     words = word_pool(base.tokenizer_2, folder / "pools")
-
-    def ground(tokens: Tensor, labels: Tensor, edited: Tensor) -> Tensor:
-        return GROUNDING_WEIGHT * grounding(tokens, labels, edited)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        flow = flow_loss(base, pools[name], chosen, generator, probe, grounding=None if name == "fill" else ground)
+        flow = flow_loss(base, pools[name], chosen, generator, probe, heads=None if name == "fill" else heads)
         if step % WORD_EVERY == 0:
             flow = flow + WORD_WEIGHT * word_loss(base.text_encoder_2, probe_words, words, generator)
         return {"loss": flow}
@@ -101,7 +97,7 @@ def train_base(
     trained = [p for module in (*modules, probe) for p in module.parameters()]
     report = train("base", trained, loss, config, folder, matrices=hidden_matrices(*modules))
     probe.detach()
-    grounding.detach()
+    heads.detach()
     save_file(probe.state_dict(), folder / PROBE_FILE)
     for module in modules:
         module.eval().requires_grad_(False)

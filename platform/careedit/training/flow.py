@@ -110,7 +110,7 @@ def flow_loss(
     generator: torch.Generator,
     probe: SceneProbe | None = None,
     *,
-    grounding: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    heads: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     panels: int | None = None,
 ) -> Tensor:
     """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
@@ -150,7 +150,7 @@ def flow_loss(
     loss: Tensor = (error * weight).sum() / weight.sum()
     if probe is not None:
         loss = loss + PROBE_WEIGHT * probe(batch["labels"], edited)
-    return loss if grounding is None else loss + grounding(tokens, batch["labels"], edited)
+    return loss if heads is None else loss + heads(tokens, batch["labels"], edited)
 
 
 def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:

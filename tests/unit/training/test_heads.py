@@ -13,7 +13,7 @@ from careedit.editing import EditorBase
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit.tiny.samples import draw_sample
 from careedit.training.flow import flow_loss
-from careedit.training.grounding import Grounding, meant_objects, source_tokens
+from careedit.training.heads import TaughtHeads, meant_objects, source_tokens
 from careedit.training.items import corpus, edit_item
 from careedit.training.labels import ATTRIBUTES, GRID, canvas_labels
 from careedit.training.pool import build_pool, load_pool
@@ -61,7 +61,7 @@ def base() -> EditorBase:
     return EditorBase.from_pipeline(build_pipeline(corpus()), max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
-def test_the_head_learns_from_the_loss(base: EditorBase, tmp_path: Path) -> None:
+def test_the_heads_learn_from_the_loss(base: EditorBase, tmp_path: Path) -> None:
     build_pool("erase", partial(edit_item, "erase"), 4, base, tmp_path, shard_size=4)
     pool = load_pool("erase", tmp_path)
     probe = WordProbe(base.text_encoder_2)
@@ -70,18 +70,19 @@ def test_the_head_learns_from_the_loss(base: EditorBase, tmp_path: Path) -> None
         probe.weight.zero_()
         probe.bias.zero_()
         probe.bias[len(WORD_ATTRIBUTES["operation"]) + WORD_ATTRIBUTES["slot"].index("x")] = 1.0
-    grounding = Grounding(base.transformer, probe)
+    heads = TaughtHeads(base.transformer, probe)
     seen: list[Tensor] = []
 
-    def ground(*arguments: Tensor) -> Tensor:
-        seen.append(grounding(*arguments))
+    def teach(*arguments: Tensor) -> Tensor:
+        seen.append(heads(*arguments))
         return seen[-1]
 
     before = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0))
-    after = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0), grounding=ground)
+    after = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0), heads=teach)
     after.backward()
     attention = base.transformer.single_transformer_blocks[0].attn
     assert torch.allclose(after - before, seen[0], atol=1e-3)
     assert attention.to_q.weight.grad.norm() > 0
-    grounding.detach()
+    assert base.transformer.transformer_blocks[0].attn.to_q.weight.grad.norm() > 0
+    heads.detach()
     assert not attention._forward_pre_hooks
