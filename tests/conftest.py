@@ -1,6 +1,8 @@
 """What every test shares: its layer's marker, and no network."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for layer in LAYERS:
             if item.path.is_relative_to(root / layer):
                 item.add_marker(layer)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command's log goes to that test's stderr and to no later one's."""
+    yield
+    logging.getLogger("careedit").handlers.clear()
+    logging.getLogger("careedit").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

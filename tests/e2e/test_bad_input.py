@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -27,13 +26,6 @@ from careedit.images import decode_image
 
 COMMAND = Path(sys.executable).with_name("careedit")
 REMOVE = "remove the red circle"
-
-
-@pytest.fixture(autouse=True)
-def own_log():
-    yield
-    logging.getLogger("careedit").handlers.clear()
-    logging.getLogger("careedit").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -18,13 +17,6 @@ from careedit.errors import InputError
 from careedit.images import decode_image
 
 REMOVE = "remove the red circle"
-
-
-@pytest.fixture(autouse=True)
-def own_log():
-    yield
-    logging.getLogger("careedit").handlers.clear()
-    logging.getLogger("careedit").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -13,13 +12,6 @@ from careedit.cli.main import main
 from careedit.experts import ExpertManifest, load_expert_set
 
 NAMES = ["erase", "compose", "style", "identity", "reference"]
-
-
-@pytest.fixture(autouse=True)
-def own_log():
-    yield
-    logging.getLogger("careedit").handlers.clear()
-    logging.getLogger("careedit").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

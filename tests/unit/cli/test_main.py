@@ -1,7 +1,6 @@
 """The root command: lazy sub-commands, one-sentence errors, exit codes."""
 
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,8 +59,6 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in ("fake_plain", "fake_group", "fake_extra", "fake_broken"):
         sys.modules.pop(name, None)
-    logging.getLogger("careedit").handlers.clear()
-    logging.getLogger("careedit").setLevel(logging.NOTSET)
 
 
 @pytest.mark.usefixtures("plugins")
