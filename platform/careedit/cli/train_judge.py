@@ -29,7 +29,7 @@ def judge(
     expert_set: Annotated[
         str | None, typer.Option("--expert-set", help="Set whose own edits and previews are learned from as well.")
     ] = None,
-    edits: Annotated[int, typer.Option("--edits", min=1, help="Training samples that the set edits.")] = 1200,
+    edits: Annotated[int, typer.Option("--edits", min=1, help="Training samples that the set edits.")] = 800,
     count: Annotated[int, typer.Option("--n", min=1, help="Test samples that the judge is measured on.")] = 240,
     as_json: JsonOption = False,
 ) -> None:

@@ -147,14 +147,14 @@ def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
             maps.append(np.stack([differing(source, truth), differing(view.outcome or view.image, truth)]))
             for name, word in zip(_WORDS, (sample.instruction, sample.operation, sample.kind, view.sort), strict=True):
                 words[name].append(word)
-    spoken: dict[str, Any] = {name: tuple(value) for name, value in words.items()}
+    fields: dict[str, Any] = {name: tuple(value) for name, value in words.items()}
     return JudgePool(
         pictures=torch.from_numpy(np.stack(pictures)),
         scenes=torch.from_numpy(np.stack(scenes)),
         rows=torch.tensor(rows),
         labels=torch.tensor(labels, dtype=torch.int8),
         maps=torch.from_numpy(np.stack(maps)),
-        **spoken,
+        **fields,
     )
 
 

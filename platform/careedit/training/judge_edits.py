@@ -23,6 +23,8 @@ FIRST = 31_000_000
 """Index of the first training sample that is edited."""
 LOOKS = (0.25, 0.5)
 """When previews are taken, as shares of the steps."""
+TAKES = 2
+"""Edits of each sample, of different noise: telling those apart is the early filter's work."""
 OTHER_EXPERT = 0.3
 """Share of edits done by an expert drawn at random: wrong in the ways that editors are wrong."""
 CLOSE = 0.03
@@ -32,7 +34,7 @@ CLOSE = 0.03
 def edited_pool(
     folder: Path, editor: Editor, split: Split, samples: int, *, first: int = 0, steps: int | None = None
 ) -> JudgePool:
-    """`samples` samples of a split, the kinds in turn, each edited once and shown at `LOOKS` and at the end.
+    """`samples` samples of a split, the kinds in turn, each edited `TAKES` times and shown at `LOOKS` and at the end.
 
     A preview's labels for followed and preserved are the oracle's on its *outcome*: a judge of previews must tell where
     an edit is going, and none of the previews of a quarter of the steps is right as it stands. Whether a finished edit is
@@ -43,7 +45,8 @@ def edited_pool(
         drawn = [
             draw_sample(KINDS[i % len(KINDS)], first + i // len(KINDS), split) for i in range(start, start + count)
         ]
-        chunks = [drawn[i : i + MAX_BATCH] for i in range(0, count, MAX_BATCH)]
+        size = MAX_BATCH // TAKES
+        chunks = [drawn[i : i + size] for i in range(0, count, size)]
         return pool_of([shown for chunk in chunks for shown in edited_views(editor, chunk, steps=steps)])
 
     key = f"1 {editor.expert_set.sha256} {split} {first} {steps}"
@@ -53,33 +56,33 @@ def edited_pool(
 def edited_views(
     editor: Editor, samples: Sequence[Sample], *, steps: int | None = None
 ) -> list[tuple[Sample, tuple[Shown, ...]]]:
-    """Edit the samples as one batch; per sample its previews at `LOOKS`, and its finished edit."""
+    """Edit the samples as one batch; per sample and take its previews at `LOOKS`, and its finished edit."""
     engine = editor.engine
-    jobs = [_job(editor, sample, steps) for sample in samples]
-    states = [engine.prepare(job) for job in jobs]
-    looks = {max(1, round(share * jobs[0].steps)) for share in LOOKS} - {jobs[0].steps}
+    takes = [(i, _job(editor, sample, take, steps)) for i, sample in enumerate(samples) for take in range(TAKES)]
+    states = [engine.prepare(job) for _, job in takes]
+    total = takes[0][1].steps
+    looks = {max(1, round(share * total)) for share in LOOKS} - {total}
     seen: list[tuple[int, list[Image.Image]]] = []
-    for step in range(1, jobs[0].steps + 1):
+    for step in range(1, total + 1):
         engine.step(states)
         if step in looks:
             seen.append((step, engine.preview_many(states)))
-    finals = engine.finish_many(states)
-    shown = []
-    for i, (sample, job) in enumerate(zip(samples, jobs, strict=True)):
-        final = _outside_kept(sample, job, finals[i])
-        verdict = judge(sample, final)
-        views = []
-        for step, panels in seen:
-            preview = _outside_kept(sample, job, panels[i])
-            views.append(Shown(f"preview {step}", preview, verdict, _distance(preview, final) <= CLOSE, final))
-        views.append(Shown("finished", final, verdict, True if verdict.compliant else None))
-        shown.append((sample, tuple(views)))
-    return shown
+    views: list[list[Shown]] = [[] for _ in samples]
+    for (i, job), panel, *panels in zip(
+        takes, engine.finish_many(states), *(previews for _, previews in seen), strict=True
+    ):
+        final = _outside_kept(job, panel)
+        verdict = judge(samples[i], final)
+        for (step, _), other in zip(seen, panels, strict=True):
+            preview = _outside_kept(job, other)
+            views[i].append(Shown(f"preview {step}", preview, verdict, _distance(preview, final) <= CLOSE, final))
+        views[i].append(Shown("finished", final, verdict, True if verdict.compliant else None))
+    return [(sample, tuple(shown)) for sample, shown in zip(samples, views, strict=True)]
 
 
-def _job(editor: Editor, sample: Sample, steps: int | None) -> EditJob:
+def _job(editor: Editor, sample: Sample, take: int, steps: int | None) -> EditJob:
     """What `Editor.edit` would give its engine for this sample, now and then with another expert."""
-    rng = Random(f"judge:{sample.id}")
+    rng = Random(f"judge:{sample.id}:{take}")
     other = rng.random() < OTHER_EXPERT
     expert = rng.choice(editor.expert_set.names) if other else "auto"
     request = request_for(sample, seed=rng.getrandbits(31), expert=expert, size=SIDE)
@@ -97,8 +100,8 @@ def _job(editor: Editor, sample: Sample, steps: int | None) -> EditJob:
     )
 
 
-def _outside_kept(sample: Sample, job: EditJob, panel: Image.Image) -> Image.Image:
-    return panel if job.mask is None else composite(sample.source_image(SIDE), panel, job.mask)
+def _outside_kept(job: EditJob, panel: Image.Image) -> Image.Image:
+    return panel if job.mask is None else composite(job.source, panel, job.mask)
 
 
 def _distance(one: Image.Image, other: Image.Image) -> float:

@@ -139,7 +139,7 @@ def make_judge(
     *,
     samples: int = SAMPLES,
     editor: Editor | None = None,
-    edits: int = 1200,
+    edits: int = 800,
     count: int = 240,
     licence: str = "Apache-2.0",
 ) -> tuple[TrainReport, dict[str, JudgeQuality]]:

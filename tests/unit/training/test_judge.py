@@ -18,7 +18,7 @@ from careedit.training import judge_data
 from careedit.training.artefacts import ARTEFACTS
 from careedit.training.judge import DEFAULT, _better, make_batch, read, train_judge
 from careedit.training.judge_data import UNKNOWN, JudgePool, differing, drawn_pool, drawn_views, pool_of
-from careedit.training.judge_edits import edited_views
+from careedit.training.judge_edits import TAKES, edited_views
 from careedit.training.judge_prompts import Patches, Prompts, pack
 from careedit.training.judge_report import card_of, measure
 
@@ -165,12 +165,13 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 def test_an_editors_previews_and_results_are_shown(open_editor):
     shown = edited_views(open_editor(), [draw_sample("remove", 0), draw_sample("masked", 0)], steps=4)
     for sample, views in shown:
-        assert [view.sort for view in views] == ["preview 1", "preview 2", "finished"]
-        assert views[0].verdict == views[-1].verdict and views[0].outcome == views[-1].image
-        assert views[-1].clean is (True if views[-1].verdict.compliant else None)
+        assert [view.sort for view in views] == ["preview 1", "preview 2", "finished"] * TAKES
+        assert views[2].image.tobytes() != views[5].image.tobytes()  # another noise
+        assert views[0].verdict == views[2].verdict and views[0].outcome == views[2].image
+        assert views[2].clean is (True if views[2].verdict.compliant else None)
         assert views[0].image.size == sample.source_image().size
     pool = pool_of(shown)
-    assert len(pool) == 6 and pool.kinds == ("remove",) * 3 + ("masked",) * 3
+    assert len(pool) == 6 * TAKES and pool.kinds == ("remove",) * 3 * TAKES + ("masked",) * 3 * TAKES
 
 
 def test_a_judge_is_measured_and_its_card_says_so(asker, pool):
