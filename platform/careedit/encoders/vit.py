@@ -1,0 +1,97 @@
+"""Any vision transformer of transformers (ViT, DINO, DINOv2) as an encoder: one feature vector per picture, for metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel
+from transformers.utils import logging as transformers_logging
+
+from careedit.errors import ExpertError
+
+Preprocess = Callable[[Image.Image], Tensor]
+"""An RGB picture -> normalised pixels [3, H, W]."""
+
+BATCH = 64
+"""Pictures per forward pass."""
+
+
+class VitEncoder:
+    """Class-token features of a vision transformer.
+
+    `model` is what `AutoModel` gives for pictures. `preprocess` decides what the model sees of a picture, and so is
+    part of any metric's identity: protocols differ in how they resize and crop.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess, *, batch: int = BATCH) -> None:
+        self.model = cast(Any, model.eval().requires_grad_(False))
+        self.preprocess, self.batch = preprocess, batch
+        self._device = next(model.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """Length d of a feature vector."""
+        return int(self.model.config.hidden_size)
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """The last layer's class token, after its norm: float32 [B, d] on the model's device, not of length 1."""
+        parts = [self._states(images[i : i + self.batch]) for i in range(0, len(images), self.batch)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.width, device=self._device)
+
+    def _states(self, images: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.stack([self.preprocess(image.convert("RGB")) for image in images])
+        states: Tensor = self.model(pixel_values=pixels.to(self._device)).last_hidden_state
+        return states[:, 0].float()
+
+
+def load_vit(
+    source: str | os.PathLike[str],
+    *,
+    preprocess: Preprocess | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch: int = BATCH,
+) -> VitEncoder:
+    """Loads a vision transformer by folder or hub id, e.g. "facebook/dino-vits16".
+
+    Without `preprocess`, pictures are treated as the model's own image processor says, resized by Pillow. Raises
+    `ExpertError` where the model cannot be had or is none with a class token.
+    """
+    name = os.fspath(source)
+    # Loading draws a bar, and says that a pooler is missing, which nobody reads here.
+    log: Any = transformers_logging
+    bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        model = AutoModel.from_pretrained(name, dtype=dtype).to(device)
+        if preprocess is None:
+            preprocess = _as_configured(cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil"))
+    except Exception as error:  # files, hub, configuration: each raises its own kind
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ExpertError(
+            f"The vision model {name!r} cannot be loaded ({reason}); check its name, files and network."
+        ) from error
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+    if not hasattr(getattr(getattr(model, "embeddings", None), "cls_token", None), "shape"):
+        raise ExpertError(
+            f"The model {name!r} has no class token for pictures; give a ViT such as facebook/dino-vits16."
+        )
+    return VitEncoder(model, preprocess, batch=batch)
+
+
+def _as_configured(processor: Any) -> Preprocess:
+    def preprocess(image: Image.Image) -> Tensor:
+        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    return preprocess
