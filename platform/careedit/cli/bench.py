@@ -203,3 +203,33 @@ def _show_quality(document: dict[str, Any]) -> None:
 
 def _dtype(dtype: Dtype | None) -> torch.dtype | None:
     return None if dtype is None else {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}[dtype]
+
+
+@app.command("scorer")
+def scorer(
+    judge: Annotated[str, typer.Option("--judge", help="tiny, a folder or a hub id.")] = "tiny",
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Edits scored per run.")] = 16,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed pairs of runs; the median is told.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edits per second that a judge scores, one at a time against 16 at once."""
+    from careedit.bench.scorer import bench_scorer
+    from careedit.scoring.vlm import load_judge
+
+    quieten()
+    with progress("Loading"):
+        loaded = load_judge(judge, device=device, dtype=_dtype(dtype))
+    with progress("Measuring", 2 * repeats) as bar:
+        document = bench_scorer(loaded, pairs=pairs, repeats=repeats, threads=threads, done=bar.advance)
+    if as_json:
+        emit_json(document)
+        return
+    emit_table(
+        ("pairs at once", "pairs per second"), [(k, f"{v:.1f}") for k, v in document["pairs_per_second"].items()]
+    )
+    note(f"16 at once are {document['speedup']:.2f} times as fast.")

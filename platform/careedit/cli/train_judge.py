@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
 
 app = typer.Typer()
-
-RUNS = Path("runs/tiny")
 
 
 @app.command()
 def judge(
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
-    ] = RUNS,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")] = None,
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Drawn training samples; default: the recipe's.")
     ] = None,
@@ -34,17 +29,14 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """The small judge that answers whether an edit was done; --expert-set shows it that set's own edits."""
-    import torch
-
     from careedit.editor import load_editor
     from careedit.training import judge as recipe
     from careedit.training.curve import check_curve
     from careedit.training.judge_report import make_judge
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     check_curve()
-    config = recipe.DEFAULT if steps is None else replace(recipe.DEFAULT, steps=steps)
+    config = with_steps(recipe.DEFAULT, steps)
     editor = None if expert_set is None else load_editor(expert_set, device="cpu")
     _, figures = make_judge(out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits, count=count)
     told = {"drawn": "drawn edits", "edits": "the set's own edits"}

@@ -135,7 +135,7 @@ class Poster:
                 f"{failure}, and asks to wait {failure.after:.0f} s where max_backoff is {longest:g} s; try later.",
                 status=failure.status,
             )
-        pause = min(longest, self.config.backoff * 2 ** (attempt - 1)) * rng.uniform(0.5, 1.0)
+        pause: float = min(longest, self.config.backoff * 2 ** (attempt - 1)) * rng.uniform(0.5, 1.0)
         return max(pause, failure.after or 0.0)
 
     async def _once(self, client: httpx2.AsyncClient, content: bytes) -> bytes:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from careedit.training.labels import GRID, UNKNOWN
 from careedit.training.words import WORD_ATTRIBUTES, WordProbe
 
-NAMING_WEIGHT, COPYING_WEIGHT = 0.2, 0.05
+NAMING_WEIGHT, COPYING_WEIGHT = 0.2, 0.2
 """Of the two losses in the base's."""
 CHANGED_SHARE = 0.34
 """Share of an object's tokens that an edit changes, from which the edit is of that object; a new texture leaves some."""
@@ -56,7 +56,8 @@ class _Head:
         """
         query, key = self._seen["query"], self._seen["key"]
         positions = tuple(part[-query.shape[1] :] for part in self._seen["positions"])
-        query, key = (apply_rotary_emb(part, positions, sequence_dim=1)[:, :, 0].float() for part in (query, key))
+        rotate: Any = apply_rotary_emb
+        query, key = (rotate(part, positions, sequence_dim=1)[:, :, 0].float() for part in (query, key))
         chosen = query[:, -image_tokens:][:, rows]
         return cast(Tensor, (chosen @ key.transpose(1, 2) / key.shape[-1] ** 0.5).softmax(dim=2))
 
@@ -106,7 +107,8 @@ class TaughtHeads:
         mass = (attention[:, :, : tokens.shape[1]] * named[:, None]).sum(dim=2).clamp(1e-4, 1 - 1e-4)
         loss = -torch.where(meant, mass.log(), (1 - mass).log())
         counted = shown & named.any(dim=1, keepdim=True)
-        return (loss * counted).sum() / counted.sum().clamp(min=1)
+        mean: Tensor = (loss * counted).sum() / counted.sum().clamp(min=1)
+        return mean
 
 
 def source_tokens(count: int) -> Tensor:

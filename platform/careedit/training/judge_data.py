@@ -117,7 +117,8 @@ class JudgePool:
             if words.get("key") != key:
                 return None
             fields: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
-            return cls(**fields, **{name: tuple(json.loads(words[name])) for name in _WORDS})
+            fields |= {name: tuple(json.loads(words[name])) for name in _WORDS}
+            return cls(**fields)
 
 
 _WORDS = ("instructions", "operations", "kinds", "sorts")
