@@ -370,7 +370,7 @@ class EditResult(Record):
     traces: tuple[EditTrace, ...]
     """One trace per image, in the same order."""
     previews: tuple[tuple[Image.Image, ...], ...] = ()
-    """Per image the last preview of each candidate of its early filter, in the trace's order; none without a filter."""
+    """Per image the last preview of each candidate of its early filter, in the trace's order and at the panel's scale."""
 
     @property
     def image(self) -> Image.Image:

@@ -63,7 +63,7 @@ def select(
         for _ in range(steps - states[0].index):
             engine.step(states)
             stepped(len(states))
-        pictures = [slot.picture(panel) for panel in engine.preview_many(states)]
+        pictures = [slot.preview(panel) for panel in engine.preview_many(states)]
         for candidate, picture in zip(ahead, pictures, strict=True):
             candidate.preview, candidate.steps, candidate.score = picture, steps, None
         started = time.perf_counter()

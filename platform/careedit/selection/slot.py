@@ -45,11 +45,19 @@ class Slot:
         picture = self.fit.from_panel(panel)
         return picture if self.mask is None else composite(self.request.image, picture, self.mask)
 
-    def question(self, edited: Image.Image) -> ScoreRequest:
-        """What the judge is asked about `picture`'s result."""
+    def preview(self, panel: Image.Image) -> Image.Image:
+        """`picture` at the panel's scale, without its bars: what a judge sees costs the same for a source of any size."""
+        mask = self.job.mask
+        return (panel if mask is None else composite(self.job.source, panel, mask)).crop(self.fit.box)
+
+    def question(self, preview: Image.Image) -> ScoreRequest:
+        """What the judge is asked about `preview`'s result."""
         request = self.request
         return ScoreRequest(
-            source=request.image, edited=edited, instruction=request.instruction, references=request.references
+            source=self.job.source.crop(self.fit.box),
+            edited=preview,
+            instruction=request.instruction,
+            references=request.references,
         )
 
     def in_place_of(self, other: BatchSlot) -> Slot:

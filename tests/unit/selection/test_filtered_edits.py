@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from careedit import EditRequest
@@ -80,7 +81,7 @@ def test_the_budget_is_spent_exactly_in_one_batch_per_step(
     assert result.trace.seconds.keys() == {"route", "filter", "denoise", "finish"}
 
 
-def test_what_was_tried_stands_in_the_trace(edit, scripted, draw_picture):
+def test_what_was_tried_stands_in_the_trace(edit, scripted):
     scorer = scripted([0.1, None, 0.2, 0.3], [0.5, 0.4])
     result = edit(scorer, strategy="halving", candidates=4, preview_steps=4)
     trace = result.trace.filter
@@ -96,11 +97,18 @@ def test_what_was_tried_stands_in_the_trace(edit, scripted, draw_picture):
     assert [one.preview_sha256 for one in trace.candidates] == [image_sha256(one) for one in result.previews[0]]
     assert trace.judge == {"backend": "test", "model": "scripted", "revision": "1", "prompts": "none-1"}
     assert (result.trace.seed, result.trace.degradations) == (102, ())
-    # The judge sees what the user would get, at the source's size, all candidates of a look at once.
+    # The judge sees panels without their bars, whatever the source's size, and all candidates of a look at once.
     assert [len(asked) for asked in scorer.asked] == [4, 2]
-    assert scorer.asked[0][0].source.tobytes() == draw_picture((96, 64)).tobytes()
     assert scorer.asked[0][0].edited.tobytes() == result.previews[0][0].tobytes()
-    assert result.previews[0][0].size == (96, 64)
+    assert scorer.asked[0][0].source.size == result.previews[0][0].size == (64, 43)
+    assert result.image.size == (96, 64)
+
+
+def test_outside_the_mask_a_preview_is_the_source_as_the_answer_is(edit, scripted):
+    scorer = scripted([0.1, 0.2])
+    edit(scorer, strategy="continue", candidates=2, preview_steps=1, masked=True)
+    source, preview = (np.asarray(one, int) for one in (scorer.asked[0][0].source, scorer.asked[0][0].edited))
+    assert np.array_equal(source[-8:], preview[-8:]) and not np.array_equal(source, preview)
 
 
 def test_a_restarted_winner_is_the_edit_of_its_seed_alone(edit, scripted):

@@ -76,17 +76,19 @@ class FilterBench:
         """One scene, now."""
         slot = self.slot(sample)
         rows = len(mixture_rows(slot.job.weights, masked=slot.job.mask is not None))
-        pictures, seconds, evaluations = self._denoise(slot)
-        finished = pictures[look_key(self.plan.steps, self.plan.steps)]
+        panels, seconds, evaluations = self._denoise(slot)
+        pictures = {key: [slot.picture(panel) for panel in row] for key, row in panels.items()}
+        previews = {key: [slot.preview(panel) for panel in row] for key, row in panels.items()}
+        last = look_key(self.plan.steps, self.plan.steps)
+        finished = pictures[last]
         right = tuple(verdict_on(sample, picture).compliant for picture in finished)
         scores: dict[str, dict[str, tuple[float | None, ...]]] = {}
         spent: dict[str, float] = {}
         for name, scorer in self._scorers(sample).items():
-            scores[name], spent[name] = _ask(scorer, slot, pictures)
+            scores[name], spent[name] = _ask(scorer, slot, previews)
         truth = np.asarray(sample.target_image(SIDE), np.float32) / 255
         scores[NEAREST] = {key: tuple(_nearness(one, truth) for one in row) for key, row in pictures.items()}
         # Of several right edits, or of none, the nearest: so the bound does not depend on the order of the noises.
-        last = look_key(self.plan.steps, self.plan.steps)
         scores[ORACLE] = {
             last: tuple(
                 (yes + near) / 2 for yes, near in zip(right, scores[NEAREST][last], strict=True) if near is not None
@@ -98,7 +100,7 @@ class FilterBench:
             rows=rows,
             right=right,
             scores=scores,
-            consistent=self._consistent(slot, finished, right),
+            consistent=self._consistent(slot, previews[last], right),
             denoise_seconds=seconds / (evaluations * rows),
             judge_seconds=spent,
         )
@@ -109,8 +111,8 @@ class FilterBench:
         return self.editor.slots(request.model_copy(update={"steps": self.plan.steps}))[0]
 
     def _denoise(self, slot: Slot) -> tuple[Pictures, float, int]:
-        """What the user would see at every look, the seconds of denoising, and the steps of all noises together."""
-        engine, pictures = self.editor.engine, Pictures()
+        """The target panels at every look, the seconds of denoising, and the steps of all noises together."""
+        engine, panels = self.editor.engine, Pictures()
         engine.cache.clear()
         spent, evaluations = 0.0, 0
         with engine.applier.lease(set(slot.job.weights) - {BASE}):
@@ -123,9 +125,8 @@ class FilterBench:
                     spent += time.perf_counter() - started
                     evaluations += len(states)
                     if after in looks:
-                        panels = engine.preview_many(states)
-                        pictures[look_key(schedule, after)] = [slot.picture(panel) for panel in panels]
-        return pictures, spent, evaluations
+                        panels[look_key(schedule, after)] = engine.preview_many(states)
+        return panels, spent, evaluations
 
     def _scorers(self, sample: Sample) -> dict[str, Scorer]:
         scorers: dict[str, Scorer] = {}
@@ -144,7 +145,7 @@ class FilterBench:
         first, second = (right.index(True), right.index(False)) if len(set(right)) == 2 else (0, 1)
         request = slot.request
         pair = Pair(
-            source=request.image,
+            source=slot.question(finished[first]).source,
             first=finished[first],
             second=finished[second],
             instruction=request.instruction,
