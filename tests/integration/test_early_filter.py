@@ -169,7 +169,7 @@ def test_the_command_saves_a_strip_per_image_and_its_trace_replays(run, folder, 
     assert sorted(path.name for path in Path("seen").iterdir()) == ["a-1-previews.png", "a-2-previews.png"]
     for path, trace in zip(document["previews"], document["traces"], strict=True):
         strip = decode_image(path)
-        assert strip.width >= 4 * 160 and strip.height > 120
+        assert strip.width >= 4 * 128 and strip.height > 96
         assert strip.getcolors(2**16) is None or len(strip.getcolors(2**16)) > 3
         assert trace["filter"]["candidates"][0]["seed"] in (5, 6)
         assert trace["nfe"] == 3 + 2 + 2

@@ -28,7 +28,8 @@ def preview_strip(source: Image.Image, trace: FilterTrace, previews: Sequence[Im
         verdict = "not scored" if one.score is None else f"score {one.score:.3f}"
         after = f"{one.steps} step{'' if one.steps == 1 else 's'}{', chosen' if i == trace.chosen else ''}"
         captions.append((f"seed {one.seed}", verdict, after))
-    tiles = [_scaled(picture) for picture in (source, *previews)]
+    # Previews come at the panel's scale, so the source is brought to it.
+    tiles = [_scaled(picture) for picture in (source.resize(previews[0].size, Image.Resampling.LANCZOS), *previews)]
     font = ImageFont.load_default(12)
     widths = [
         max(tile.width, *(int(font.getlength(line)) for line in lines))
