@@ -1,4 +1,4 @@
-"""Measure the engine (switching, batching, step time, memory, the loop against diffusers' own) and the quality of edits."""
+"""Measure the engine (switching, batching, step time, memory, the loop against diffusers' own), edits, filter and judge."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ import typer
 from careedit.bench import GOALS, UNTRAINED, Report, bench_engine, load_subject
 from careedit.bench.engine import COMPARISONS
 from careedit.bench.report import MEMORY
+from careedit.cli import bench_filter
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(bench_filter.app)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure the engine and the quality of edits."""
+    """Measure the engine, the quality of edits, the early filter and its judge."""
 
 
 class Dtype(StrEnum):

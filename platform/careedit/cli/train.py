@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli import train_judge, train_router
+from careedit.cli import train_dino, train_judge, train_router
 from careedit.cli import train_own as own
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
@@ -16,6 +16,7 @@ from careedit.errors import InputError
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(train_router.app)
 app.add_typer(train_judge.app)
+app.add_typer(train_dino.app)
 
 
 @app.command()
