@@ -1,5 +1,6 @@
 """Which of these edits is better? Judges that answer with probabilities, or with an error, never with a made-up number."""
 
+from careedit.scoring.atomic import AtomicScorer
 from careedit.scoring.base import (
     Answer,
     AskedQuestion,
@@ -10,18 +11,24 @@ from careedit.scoring.base import (
     Scorer,
     ScoreRequest,
 )
+from careedit.scoring.pairwise import Pair, Preference, compare, order_consistency
 from careedit.scoring.vqa import VqaScorer, questions_for, score_of
 
 __all__ = [
     "Answer",
     "AskedQuestion",
     "Asker",
+    "AtomicScorer",
     "JudgeIdentity",
+    "Pair",
+    "Preference",
     "Question",
     "Score",
     "ScoreRequest",
     "Scorer",
     "VqaScorer",
+    "compare",
+    "order_consistency",
     "questions_for",
     "score_of",
 ]

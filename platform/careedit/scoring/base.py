@@ -132,8 +132,10 @@ class Score(Record):
 class Scorer(Protocol):
     """Judges edits."""
 
-    identity: JudgeIdentity
-    """Who judges."""
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who judges."""
+        ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score per request, in their order. Deterministic; an unreadable answer is an error, never a number."""

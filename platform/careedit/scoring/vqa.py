@@ -43,9 +43,12 @@ class VqaScorer:
 
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
-        self.identity = JudgeIdentity(
-            backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS
-        )
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """See `careedit.scoring.base.Scorer`; an asker may settle its revision with its first answer."""
+        asker = self.asker
+        return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """See `careedit.scoring.base.Scorer`."""
