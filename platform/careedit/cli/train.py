@@ -45,7 +45,7 @@ def base(
     steps: Steps = None,
     threads: Threads = None,
     start: Annotated[
-        Path | None, typer.Option("--start", help="A trained base's folder to go on from, VAE included.")
+        Path | None, typer.Option("--start", help="A base of the same run to go on from, VAE included.")
     ] = None,
 ) -> None:
     """The base: text encoders and transformer."""

@@ -101,7 +101,8 @@ def test_a_base_is_trained_on_from_a_trained_one(trained: Path, tmp_path: Path) 
     start = load_tiny_base(trained / "base")
     before = start.transformer.proj_out.weight.clone()
     config = replace(base_recipe.DEFAULT, steps=2, warmup=0)
-    shutil.copytree(trained / "pools", tmp_path / "pools")
+    for part in ("pools", "words"):
+        shutil.copytree(trained / part, tmp_path / part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool_module, "SHARD", 8)
         patch.setattr(base_recipe, "POOLS", dict.fromkeys(base_recipe.POOLS, 8))
