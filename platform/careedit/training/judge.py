@@ -21,8 +21,8 @@ from torch.nn import functional
 from careedit.scoring.pairwise import BETTER, BETTER_REFERENCE
 from careedit.scoring.vlm import TransformersAsker
 from careedit.scoring.vqa import CLEAN, FOLLOWED, FOLLOWED_REFERENCE, PRESERVED
-from careedit.tiny.judge import build_judge
 from careedit.tiny.scene import COLOURS, SHAPES
+from careedit.tiny.vlm import build_judge
 from careedit.training.clip_data import OTHER, UNLABELLED
 from careedit.training.judge_data import FIRST, UNKNOWN, JudgePool, drawn_pool
 from careedit.training.judge_prompts import GRID, TOKENS, Packed, Patches, Prompts, pack

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from careedit.tiny.corruptions import FAULTS, FLAWS, make_picture
-from careedit.tiny.judge import SIDE
 from careedit.tiny.operations import KINDS
 from careedit.tiny.oracle import Verdict, judge
 from careedit.tiny.samples import Sample, Split, draw_sample
+from careedit.tiny.vlm import SIDE
 from careedit.training.artefacts import ARTEFACTS
 from careedit.training.clip_data import UNLABELLED, patch_labels
 from careedit.training.judge_prompts import GRID

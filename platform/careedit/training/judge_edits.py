@@ -13,10 +13,10 @@ from careedit.editing import EditJob
 from careedit.editor import MAX_BATCH, Editor
 from careedit.images import composite, grow, refine_mask
 from careedit.report.showcase import request_for
-from careedit.tiny.judge import SIDE
 from careedit.tiny.operations import KINDS
 from careedit.tiny.oracle import judge
 from careedit.tiny.samples import Sample, Split, draw_sample
+from careedit.tiny.vlm import SIDE
 from careedit.training.judge_data import JudgePool, Shown, pool_of, sharded
 
 FIRST = 31_000_000

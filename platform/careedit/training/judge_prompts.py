@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from careedit.tiny.judge import MERGE, PATCH, SIDE
+from careedit.tiny.vlm import MERGE, PATCH, SIDE
 
 GRID = SIDE // PATCH // MERGE
 TOKENS = GRID * GRID

@@ -18,8 +18,8 @@ from careedit.routing.transformer import calibration_error
 from careedit.scoring import Score, ScoreRequest, VqaScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency
 from careedit.scoring.vlm import TransformersAsker, load_judge
-from careedit.tiny.judge import save_judge
 from careedit.tiny.operations import KINDS
+from careedit.tiny.vlm import save_judge
 from careedit.training.card import Card, write_card
 from careedit.training.curve import save_report
 from careedit.training.judge import DEFAULT, SAMPLES, train_judge

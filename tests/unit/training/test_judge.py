@@ -12,8 +12,8 @@ from careedit.scoring import Question, VqaScorer
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
 from careedit.scoring.vqa import CLEAN, FOLLOWED_REFERENCE, PRESERVED
-from careedit.tiny.judge import build_judge
 from careedit.tiny.samples import draw_sample
+from careedit.tiny.vlm import build_judge
 from careedit.training import judge_data
 from careedit.training.artefacts import ARTEFACTS
 from careedit.training.judge import DEFAULT, _better, make_batch, read, train_judge
