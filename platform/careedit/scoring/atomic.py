@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from careedit.scoring.atoms import Atom, atoms_of
-from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest
-from careedit.scoring.vqa import questions_for, score_of
+from careedit.scoring.base import Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
+from careedit.scoring.vqa import questions_for, score_all
 
 PROMPTS = "atomic-1"
 """Version of the questions and of the patterns that choose them."""
@@ -26,25 +26,16 @@ class AtomicScorer:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """See `careedit.scoring.base.Scorer`; an asker may settle its revision with its first answer."""
-        asker = self.asker
-        return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS)
+        """See `careedit.scoring.base.Scorer`."""
+        return identity_of(self.asker, PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """See `careedit.scoring.base.Scorer`; all questions are asked in one call."""
-        posed = [atomic_questions(request) for request in requests]
-        answers = iter(self.asker.ask([question for questions in posed for _, question in questions]))
-        identity = self.identity
-        return [
-            score_of(
-                tuple(
-                    AskedQuestion(aspect=atom.aspect, question=question.text, answer=next(answers), wanted=atom.wanted)
-                    for atom, question in questions
-                ),
-                identity,
-            )
-            for questions in posed
+        posed = [
+            [(atom.aspect, atom.wanted, question) for atom, question in atomic_questions(request)]
+            for request in requests
         ]
+        return score_all(self.asker, PROMPTS, posed)
 
 
 def atomic_questions(request: ScoreRequest) -> tuple[tuple[Atom, Question], ...]:

@@ -66,6 +66,11 @@ class Asker(Protocol):
         ...
 
 
+def identity_of(asker: Asker, prompts: str) -> JudgeIdentity:
+    """Who judges with these questions; an asker may settle its revision with its first answer."""
+    return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=prompts)
+
+
 class ScoreRequest(Record):
     """One edit to be judged."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
-from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question
+from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
 
 PROMPTS = "pairwise-1"
 """Version of the question below."""
@@ -80,7 +80,7 @@ def compare(asker: Asker, pairs: Sequence[Pair]) -> list[Preference]:
         for question in (_question(pair, pair.first, pair.second), _question(pair, pair.second, pair.first))
     ]
     answers = asker.ask(questions)
-    judge = JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS)
+    judge = identity_of(asker, PROMPTS)
     return [_preference((one, other), judge) for one, other in zip(answers[::2], answers[1::2], strict=True)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest
+from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
 PROMPTS = "vqa-1"
 """Version of the questions below."""
@@ -46,24 +46,33 @@ class VqaScorer:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """See `careedit.scoring.base.Scorer`; an asker may settle its revision with its first answer."""
-        asker = self.asker
-        return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=PROMPTS)
+        """See `careedit.scoring.base.Scorer`."""
+        return identity_of(self.asker, PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """See `careedit.scoring.base.Scorer`."""
-        posed = [questions_for(request) for request in requests]
-        answers = iter(self.asker.ask([question for questions in posed for _, question in questions]))
-        return [
-            score_of(
-                tuple(
-                    AskedQuestion(aspect=aspect, question=question.text, answer=next(answers))
-                    for aspect, question in questions
-                ),
-                self.identity,
-            )
-            for questions in posed
-        ]
+        posed = [[(aspect, True, question) for aspect, question in questions_for(request)] for request in requests]
+        return score_all(self.asker, PROMPTS, posed)
+
+
+Posed = tuple[str, bool, Question]
+"""A question with the aspect that it speaks for and the answer that is wanted."""
+
+
+def score_all(asker: Asker, prompts: str, posed: Sequence[Sequence[Posed]]) -> list[Score]:
+    """One score per edit, from the questions posed about it; all are asked in one call."""
+    answers = iter(asker.ask([question for questions in posed for _, _, question in questions]))
+    identity = identity_of(asker, prompts)
+    return [
+        score_of(
+            [
+                AskedQuestion(aspect=aspect, question=question.text, answer=next(answers), wanted=wanted)
+                for aspect, wanted, question in questions
+            ],
+            identity,
+        )
+        for questions in posed
+    ]
 
 
 def score_of(asked: Sequence[AskedQuestion], judge: JudgeIdentity) -> Score:

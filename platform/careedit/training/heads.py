@@ -98,9 +98,9 @@ class TaughtHeads:
         Prompts that name no {x} and sources whose scene is unknown add nothing.
         """
         with torch.no_grad():
-            read = self.words(tokens.float()).split([len(values) for values in WORD_ATTRIBUTES.values()], dim=2)
-            named = read[1].argmax(dim=2) == WORD_ATTRIBUTES["slot"].index("x")
-            keeping = read[0][:, 1].argmax(dim=1) == KEEPING
+            read = self.words.read(tokens)
+            named = read["slot"].argmax(dim=2) == WORD_ATTRIBUTES["slot"].index("x")
+            keeping = read["operation"][:, 1].argmax(dim=1) == KEEPING
             shown, meant = meant_objects(labels, edited[..., 0] > 0, keeping)
         count = labels.shape[-1]
         attention = self._naming.attention(source_tokens(count), count)

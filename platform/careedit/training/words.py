@@ -118,6 +118,11 @@ class WordProbe(nn.Linear):
     def __init__(self, encoder: T5EncoderModel) -> None:
         super().__init__(cast(Any, encoder.config).d_model, sum(map(len, WORD_ATTRIBUTES.values())))
 
+    def read(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Logits per attribute, [B, L, values], of T5's tokens [B, L, d]."""
+        parts = self(tokens.float()).split([len(values) for values in WORD_ATTRIBUTES.values()], dim=2)
+        return dict(zip(WORD_ATTRIBUTES, parts, strict=True))
+
 
 def word_loss(
     encoder: T5EncoderModel, probe: WordProbe, pool: Mapping[str, Tensor], generator: torch.Generator
@@ -127,8 +132,7 @@ def word_loss(
     with torch.autocast(encoder.device.type, torch.bfloat16):
         tokens = encoder(pool["t5"][chosen].long().to(encoder.device)).last_hidden_state
     labels, loss = pool["labels"][chosen].to(encoder.device), torch.zeros((), device=encoder.device)
-    parts = probe(tokens.float()).split([len(values) for values in WORD_ATTRIBUTES.values()], dim=2)
-    for attribute, part in enumerate(parts):
+    for attribute, part in enumerate(probe.read(tokens).values()):
         truth = labels[:, attribute].long()
         loss = loss + functional.cross_entropy(part.transpose(1, 2), truth, ignore_index=UNKNOWN)
     return loss

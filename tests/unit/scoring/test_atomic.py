@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,26 +9,10 @@ from PIL import Image
 
 from careedit.scoring.atomic import AtomicScorer
 from careedit.scoring.atoms import Atom, atoms_of
-from careedit.scoring.base import Answer, Question, ScoreRequest
+from careedit.scoring.base import Question, ScoreRequest
+from scripted import Scripted
 
 RED, BLUE, GREY = (Image.new("RGB", (8, 8), colour) for colour in ((200, 0, 0), (0, 0, 200), (90, 90, 90)))
-
-
-class Scripted:
-    """Answers by a rule, and remembers what it was asked."""
-
-    backend, model, revision = "scripted", "rule", "1"
-
-    def __init__(self, rule: Callable[[str], float | str]) -> None:
-        self.rule = rule
-        self.asked: list[Question] = []
-        self.calls = 0
-
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        self.calls += 1
-        self.asked += questions
-        said = [self.rule(question.text) for question in questions]
-        return [Answer(error=told) if isinstance(told, str) else Answer(yes=told) for told in said]
 
 
 def request(instruction: str, **fields: object) -> ScoreRequest:
@@ -182,7 +164,8 @@ def test_a_right_edit_scores_one_and_each_wrong_answer_lowers_its_own_aspect() -
     def score(*wrong: str):
         unwanted = ("still be seen", "anything else", "background changed")
 
-        def rule(text: str) -> float:
+        def rule(question: Question) -> float:
+            text = question.text
             right = 0.0 if any(part in text for part in unwanted) else 1.0
             return 1 - right if any(part in text for part in wrong) else right
 
@@ -198,7 +181,7 @@ def test_a_right_edit_scores_one_and_each_wrong_answer_lowers_its_own_aspect() -
 
 
 def test_the_score_explains_itself_by_its_questions() -> None:
-    scorer = AtomicScorer(Scripted(lambda text: 0.25))
+    scorer = AtomicScorer(Scripted(lambda question: 0.25))
     (score,) = scorer.score([request("remove the cup")])
     (gone,) = (entry for entry in score.asked if entry.aspect == "followed")
     assert gone.question.startswith("Can the cup of the first picture still be seen in the second?")
@@ -209,7 +192,7 @@ def test_the_score_explains_itself_by_its_questions() -> None:
 
 
 def test_edits_are_judged_in_one_call_and_keep_their_order() -> None:
-    asker = Scripted(lambda text: 1.0 if "cat" in text else 0.0)
+    asker = Scripted(lambda question: 1.0 if "cat" in question.text else 0.0)
     scores = AtomicScorer(asker).score([request("add a cat"), request("add a dog"), request("add a cat")])
     assert asker.calls == 1
     assert [score.followed for score in scores] == [1.0, 0.0, 1.0]
@@ -217,7 +200,7 @@ def test_edits_are_judged_in_one_call_and_keep_their_order() -> None:
 
 
 def test_an_answer_that_cannot_be_read_makes_the_whole_score_an_error() -> None:
-    broken, whole = AtomicScorer(Scripted(lambda text: "It timed out." if "cat" in text else 0.5)).score(
+    broken, whole = AtomicScorer(Scripted(lambda question: "It timed out." if "cat" in question.text else 0.5)).score(
         [request("add a cat"), request("add a dog")]
     )
     assert (broken.overall, broken.error) == (None, "followed: It timed out.")
@@ -225,7 +208,7 @@ def test_an_answer_that_cannot_be_read_makes_the_whole_score_an_error() -> None:
 
 
 def test_an_edit_by_a_reference_is_asked_about_as_a_whole() -> None:
-    asker = Scripted(lambda text: 0.5)
+    asker = Scripted(lambda question: 0.5)
     AtomicScorer(asker).score([request("paint the door in the color of the reference", references=(GREY,))])
     assert asker.asked[0].images == (RED, BLUE, GREY)
     assert "the third being the reference" in asker.asked[0].text

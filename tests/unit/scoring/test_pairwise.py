@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.scoring.base import Answer, Question
+from careedit.scoring.base import Question
 from careedit.scoring.pairwise import Pair, Preference, compare, order_consistency
+from scripted import Scripted
 
 
 def picture(shade: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -18,23 +17,6 @@ def picture(shade: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
 
 def shade_of(image: Image.Image) -> int:
     return int(image.getextrema()[0][0])
-
-
-class Scripted:
-    """Answers by a rule, and remembers what it was asked."""
-
-    backend, model, revision = "scripted", "rule", "1"
-
-    def __init__(self, rule: Callable[[Question], float | str]) -> None:
-        self.rule = rule
-        self.asked: list[Question] = []
-        self.calls = 0
-
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        self.calls += 1
-        self.asked += questions
-        said = [self.rule(question) for question in questions]
-        return [Answer(error=told) if isinstance(told, str) else Answer(yes=told) for told in said]
 
 
 def brighter_is_better(question: Question) -> float:

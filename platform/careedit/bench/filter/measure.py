@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from careedit.bench.filter.plan import FilterPlan, look_key
-from careedit.bench.filter.table import ORACLE, SceneTable, TableCache, table_key
+from careedit.bench.filter.table import ORACLE, SceneTable, TableCache
+from careedit.bench.lines import content_key
 from careedit.editing.mixing import mixture_rows
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
@@ -67,7 +68,7 @@ class FilterBench:
             table = self.cache.get(key)
             if table is None:
                 table = self.measure(sample)
-                self.cache.put(key, table)
+                self.cache.put({key: table})
             tables.append(table)
             self.done(1)
         return tables
@@ -158,7 +159,7 @@ class FilterBench:
 
     def _key(self, sample: Sample) -> str:
         base = self.editor.engine.base
-        return table_key(
+        return content_key(
             {
                 "sample": sample.to_dict(),
                 "oracle": dataclasses.asdict(Thresholds()),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from careedit.bench.filter.plan import look_key
-from careedit.errors import InputError
+from careedit.bench.lines import LineCache
 from careedit.selection import JudgeFailed, Plan, Race, race
 
 VERSION = 1
@@ -57,68 +54,15 @@ class SceneTable:
         return race(plan, scores_at)
 
 
-class TableCache:
-    """Tables by key, in memory and, with a folder, on disk, a line each, so that a killed run goes on."""
+class TableCache(LineCache[SceneTable]):
+    """Tables by key."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._tables: dict[str, SceneTable] = {}
-        self.unreadable = 0
-        """Lines that were passed over; their scenes are measured again."""
-        self._path: Path | None = None
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._path = folder / FILE
-            if self._path.exists():
-                for line in self._path.read_bytes().splitlines():
-                    self._read(line)
-        except OSError as error:
-            raise InputError(
-                f"The cache {str(folder)!r} cannot be used ({error.strerror}); give another folder."
-            ) from error
-
-    def __len__(self) -> int:
-        return len(self._tables)
-
-    def get(self, key: str) -> SceneTable | None:
-        """The table, or None."""
-        return self._tables.get(key)
-
-    def put(self, key: str, table: SceneTable) -> None:
-        """Keep one; raises `InputError` where the disk takes no more."""
-        self._tables[key] = table
-        if self._path is None:
-            return
-        line = json.dumps({"version": VERSION, "key": key, **dataclasses.asdict(table)}, allow_nan=False) + "\n"
-        try:
-            handle = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-            try:
-                # In front, so that what a killed run left of its last line stays a line of its own.
-                os.write(handle, f"\n{line}".encode("ascii"))
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise InputError(
-                f"The cache {self._path} cannot be written ({error.strerror}); free some space."
-            ) from error
-
-    def _read(self, line: bytes) -> None:
-        if not line.strip():
-            return
-        try:
-            fields: dict[str, Any] = json.loads(line)
-            version, key = fields.pop("version"), fields.pop("key")
-            if version == VERSION:
-                scores = {
-                    chooser: {look: tuple(row) for look, row in looks.items()}
-                    for chooser, looks in fields.pop("scores").items()
-                }
-                self._tables[key] = SceneTable(**{**fields, "right": tuple(fields["right"]), "scores": scores})
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self.unreadable += 1
+        super().__init__(folder, FILE, VERSION, _table)
 
 
-def table_key(content: Mapping[str, Any]) -> str:
-    """Hash of everything that a table depends on."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+def _table(fields: dict[str, Any]) -> SceneTable:
+    scores = {
+        chooser: {look: tuple(row) for look, row in looks.items()} for chooser, looks in fields.pop("scores").items()
+    }
+    return SceneTable(**{**fields, "right": tuple(fields["right"]), "scores": scores})

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import io
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from careedit.bench.lines import LineCache, content_key
 from careedit.errors import InputError
 from careedit.tiny.compare import TO_YCC, Case, Thresholds, build_case, preservation
 from careedit.tiny.oracle import DEFAULT, judge
@@ -101,76 +99,19 @@ def outcome_key(sample: Sample, made_with: Mapping[str, Any], *, noise: int, sou
         "noise": noise,
         "source": source_sha256,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+    return content_key(content)
 
 
-class OutcomeCache:
-    """Outcomes by key, in memory and, with a folder, on disk; what a run adds is there for the next one.
-
-    Lines are only ever appended, each by one write, so a run that is killed loses at most the line under way; a line
-    that cannot be read is passed over and its edit made again.
-    """
+class OutcomeCache(LineCache[Outcome]):
+    """Outcomes by key."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._outcomes: dict[str, Outcome] = {}
-        self.unreadable = 0
-        """Lines that were passed over."""
-        self._path: Path | None = None
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._path = folder / FILE
-            if self._path.exists():
-                self._read(self._path.read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"The cache {str(folder)!r} cannot be used ({error.strerror}); give another folder."
-            ) from error
-
-    def __len__(self) -> int:
-        return len(self._outcomes)
+        super().__init__(folder, FILE, VERSION, lambda fields: Outcome(**fields))
 
     def get(self, key: str, *, picture: bool = False) -> Outcome | None:
         """The outcome, or None; with `picture`, only one whose picture was kept."""
-        found = self._outcomes.get(key)
+        found = super().get(key)
         return None if found is not None and picture and found.picture is None else found
-
-    def put(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Keep several outcomes; raises `InputError` where the disk takes no more."""
-        self._outcomes.update(outcomes)
-        if self._path is None or not outcomes:
-            return
-        lines = [
-            json.dumps({"version": VERSION, "key": key, **dataclasses.asdict(outcome)}, allow_nan=False) + "\n"
-            for key, outcome in outcomes.items()
-        ]
-        try:
-            handle = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-            try:
-                for line in lines:
-                    os.write(handle, line.encode("ascii"))
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise InputError(
-                f"The cache {self._path} cannot be written ({error.strerror}); free some space."
-            ) from error
-
-    def _read(self, data: bytes) -> None:
-        if data and not data.endswith(b"\n") and self._path is not None:  # the line of a killed run: end it
-            with self._path.open("ab") as stream:
-                stream.write(b"\n")
-        for line in data.splitlines():
-            if not line.strip():
-                continue
-            try:
-                fields = json.loads(line)
-                version, key = fields.pop("version"), fields.pop("key")
-                if version == VERSION:
-                    self._outcomes[key] = Outcome(**fields)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                self.unreadable += 1
 
 
 def _drifted(error: Pixels, case: Case) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from careedit.bench.filter import GOALS, FilterPlan, SceneTable, TableCache
 from careedit.bench.filter.findings import gain_section, judge_section, share_section
 from careedit.bench.filter.rows import row_of, rows_of, single_row
-from careedit.bench.filter.table import table_key
+from careedit.bench.lines import content_key
 from careedit.errors import CareEditError, InputError
 from careedit.report import filter as page
 
@@ -108,13 +108,13 @@ def test_the_cheapest_setting_as_good_as_the_best_restart_of_six_is_found():
 def test_tables_are_kept_line_by_line_and_a_broken_line_costs_one_scene(tmp_path):
     cache = TableCache(tmp_path / "kept")
     for i, one in enumerate(GOOD):
-        cache.put(table_key({"i": i}), one)
+        cache.put({content_key({"i": i}): one})
     path = tmp_path / "kept" / "filter.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
     again = TableCache(tmp_path / "kept")
     assert (len(again), again.unreadable) == (3, 1)
-    assert again.get(table_key({"i": 0})) == GOOD[0] and again.get(table_key({"i": 3})) is None
-    again.put(table_key({"i": 3}), GOOD[3])
+    assert again.get(content_key({"i": 0})) == GOOD[0] and again.get(content_key({"i": 3})) is None
+    again.put({content_key({"i": 3}): GOOD[3]})
     assert len(TableCache(tmp_path / "kept")) == 4
 
     (tmp_path / "file").write_text("")
