@@ -1,0 +1,53 @@
+"""Errors of serving, each a sentence; the HTTP layer maps them, and careedit's own, to status codes."""
+
+from __future__ import annotations
+
+from careedit.errors import CareEditError
+
+
+class ServingError(CareEditError):
+    """Root of the errors that only a server has."""
+
+
+class OverloadedError(ServingError):
+    """The queue is full (HTTP 429)."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+        """Seconds after which a new attempt makes sense."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnavailableError(ServingError):
+    """No replica could do it within the deadline, or none is there (HTTP 503)."""
+
+
+class ScorerUnavailableError(UnavailableError):
+    """There is no scorer pool, or it does not answer (HTTP 503)."""
+
+
+class DeadlineError(ServingError):
+    """The edit's deadline has passed (HTTP 504)."""
+
+
+class TooExpensiveError(ServingError):
+    """The request asks for more than a limit allows (HTTP 400); the message holds the estimate."""
+
+
+class NotFoundError(ServingError):
+    """A job, session, edit or model of this id does not exist, or not for this caller (HTTP 404)."""
+
+
+class ConflictError(ServingError):
+    """What is asked for contradicts what is there, e.g. an idempotency key with another body (HTTP 409)."""
+
+
+class AuthError(ServingError):
+    """The API key is missing or wrong (HTTP 401)."""
+
+
+class RateLimitError(OverloadedError):
+    """This API key has asked too often (HTTP 429)."""
