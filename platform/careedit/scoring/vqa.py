@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
-PROMPTS = "vqa-1"
+PROMPTS = "vqa-2"
 """Version of the questions below."""
 
 FOLLOWED = (
@@ -16,7 +16,11 @@ PRESERVED = (
     'The first picture was to be edited into the second as follows: "{instruction}". '
     "Apart from that, is everything as it was? Answer yes or no."
 )
-CLEAN = "Is the second picture sharp and free of artefacts? Answer yes or no."
+CLEAN = (
+    'The first picture was to be edited into the second as follows: "{instruction}". '
+    "Apart from what this asks for, is the second picture sharp and free of artefacts? Answer yes or no."
+)
+"""It holds the instruction, since a blur that was asked for is no artefact."""
 FOLLOWED_REFERENCE = (
     'The first picture was to be edited into the second as follows, the third being the reference: "{instruction}". '
     "Was this done? Answer yes or no."
