@@ -1,0 +1,28 @@
+"""Statistics of paired comparisons: intervals over source images, tests, corrections, margins and power."""
+
+from careedit_eval.stats.davidson import Game, Strength, davidson_strengths
+from careedit_eval.stats.intervals import DRAWS, LEVEL, SEED, Interval, cluster_interval, cluster_means
+from careedit_eval.stats.margins import non_inferior
+from careedit_eval.stats.power import detectable_difference, samples_needed
+from careedit_eval.stats.sequential import confidence_sequence, sample_ratio_p
+from careedit_eval.stats.significance import holm, mcnemar_p, wilcoxon_p
+
+__all__ = [
+    "DRAWS",
+    "LEVEL",
+    "SEED",
+    "Game",
+    "Interval",
+    "Strength",
+    "cluster_interval",
+    "cluster_means",
+    "confidence_sequence",
+    "davidson_strengths",
+    "detectable_difference",
+    "holm",
+    "mcnemar_p",
+    "non_inferior",
+    "sample_ratio_p",
+    "samples_needed",
+    "wilcoxon_p",
+]
