@@ -1,0 +1,1 @@
+"""Metrics: each one small, each with its whole identity, none with a number that it did not measure."""

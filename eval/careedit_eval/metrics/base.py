@@ -1,0 +1,48 @@
+"""What a metric is given: one edit with its sample, every picture decoded once however many metrics look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from PIL import Image
+
+from careedit.errors import CareEditError
+from careedit.images import decode_image
+from careedit_eval.alignment import Pictures, load_pictures
+from careedit_eval.records import EditRow, Measurement, Sample
+
+
+class ScoreItem:
+    """One edit to be measured. Pictures are decoded when they are asked for; a damaged one raises a `CareEditError`."""
+
+    def __init__(self, sample: Sample, edit: EditRow, edited: bytes, rival: bytes | None = None) -> None:
+        """`edited` is the file that `edit.picture` names; `rival` another edit of the same sample and seed."""
+        self.sample, self.edit = sample, edit
+        self._edited, self._rival = edited, rival
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What the sample's pictures show, the source laid on the target's canvas."""
+        return load_pictures(self.sample)
+
+    @cached_property
+    def edited(self) -> Image.Image:
+        """The edited picture, RGB, of the editor's size."""
+        return decode_image(self._edited)
+
+    @cached_property
+    def rival(self) -> Image.Image | None:
+        """The other edit, RGB."""
+        return None if self._rival is None else decode_image(self._rival)
+
+
+def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
+    """Measures item after item; what is wrong with one is that one's error and nobody else's."""
+    found = []
+    for item in batch:
+        try:
+            found.append(measure(item))
+        except CareEditError as error:
+            found.append(Measurement(error=str(error)))
+    return found

@@ -1,0 +1,105 @@
+"""Pictures of benchmark rows, by reference: a row travels as a few hundred bytes, its pixels are read where they are used.
+
+A reference names a file, or a cell of a parquet file, and the hash of its bytes, so that what is read is what was listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+from pydantic import Field, model_validator
+
+from careedit.errors import InputError
+from careedit.records import Record
+from careedit_eval.errors import BenchmarkError
+
+GROUPS_IN_MEMORY = 4
+"""Columns of row groups that a process keeps: rows are read in order, and the columns of one row lie side by side."""
+
+
+class Cell(Record):
+    """A cell of a parquet file that holds a picture, as bytes or as Hugging Face's {bytes, path}."""
+
+    group: int
+    """Row group."""
+    row: int
+    """Row within its group."""
+    column: str
+    """Name of the column."""
+
+
+class PictureRef(Record):
+    """The bytes of one picture file: in hand, or where to read them."""
+
+    sha256: str = Field(min_length=64, max_length=64)
+    """Of the bytes."""
+    data: bytes | None = Field(default=None, repr=False)
+    """The bytes themselves."""
+    uri: str | None = None
+    """A path, or what fsspec opens ("s3://bucket/key"): the picture, or the parquet file that holds it."""
+    cell: Cell | None = None
+    """Where in the parquet file at `uri`; None: `uri` is the picture."""
+
+    @model_validator(mode="after")
+    def _check_place(self) -> PictureRef:
+        if (self.data is None) == (self.uri is None) or (self.cell is not None and self.uri is None):
+            raise InputError("A picture is given by its bytes or by its uri; give exactly one of them.")
+        return self
+
+    @classmethod
+    def of(cls, data: bytes) -> PictureRef:
+        """A picture that is in hand."""
+        return cls(sha256=hashlib.sha256(data).hexdigest(), data=data)
+
+    def read(self) -> bytes:
+        """The bytes; raises `BenchmarkError` where they are gone, or are no longer those that were listed."""
+        if self.data is not None:
+            return self.data
+        uri = str(self.uri)
+        data = read_bytes(uri) if self.cell is None else _cell(uri, self.cell)
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise BenchmarkError(f"A picture in {uri!r} has changed since its benchmark was read; start the run again.")
+        return data
+
+
+def read_bytes(uri: str) -> bytes:
+    """A whole file; raises `BenchmarkError`."""
+    try:
+        with fsspec.open(uri, "rb") as stream:
+            return bytes(stream.read())
+    except Exception as error:  # each file system raises its own kind
+        raise BenchmarkError(f"{uri!r} cannot be read ({reason_of(error)}); check path, network and rights.") from error
+
+
+def picture_bytes(value: Any) -> bytes | None:
+    """The bytes in a cell of a picture column; None where it holds none."""
+    found = value.get("bytes") if isinstance(value, dict) else value
+    return found if isinstance(found, bytes) and found else None
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _cell(uri: str, cell: Cell) -> bytes:
+    column = read_column(uri, cell.group, cell.column)
+    data = picture_bytes(column[cell.row].as_py()) if 0 <= cell.row < len(column) else None
+    if data is None:
+        raise BenchmarkError(f"{uri!r} has changed since its benchmark was read; start the run again.")
+    return data
+
+
+@lru_cache(maxsize=GROUPS_IN_MEMORY)
+def read_column(uri: str, group: int, column: str) -> Any:
+    """One column of a row group, as an Arrow array; raises `BenchmarkError`."""
+    from pyarrow import parquet
+
+    try:
+        with fsspec.open(uri, "rb") as stream:
+            return parquet.ParquetFile(stream).read_row_group(group, columns=[column]).column(column)
+    except Exception as error:  # pyarrow's and the file systems' errors have no common root
+        raise BenchmarkError(f"{uri!r} cannot be read as parquet ({reason_of(error)}); get it again.") from error
