@@ -92,8 +92,8 @@ class Editor:
     ) -> EditResult | list[EditResult]:
         """Make the images of one request, or of several, denoised together in batches of up to `MAX_BATCH`.
 
-        An image with an early filter is denoised alone, after a batch of its candidates. Every request is checked before any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that
-        cannot be loaded.
+        An image with an early filter is denoised alone, after a batch of its candidates. Every request is checked before
+        any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that cannot be loaded.
         """
         if isinstance(requests, EditRequest):
             return self.edit([requests], on_step=on_step)[0]
@@ -169,10 +169,16 @@ class Editor:
                     "load the editor as it was."
                 )
 
-    def slots(self, request: EditRequest) -> list[Slot]:
-        """The images of a request, routed and fitted to their panels; nothing is edited. Raises `InputError`."""
+    def slots(self, request: EditRequest, decision: RoutingDecision | None = None) -> list[Slot]:
+        """The images of a request, fitted to their panels and routed unless `decision` is given; nothing is edited.
+
+        Raises `InputError`; `UnknownExpertError` for a decision on an expert that the set lacks.
+        """
         started = time.perf_counter()
-        decision = self.route(request)
+        if decision is None:
+            decision = self.route(request)
+        for name in set(decision.weights) - {BASE}:
+            self.expert_set.manifest(name)
         spec = self.expert_set.spec
         mask = request.mask
         if mask is not None and request.refine_mask:
@@ -256,17 +262,23 @@ class Editor:
         first = "prepare" if chosen is None else "filter"
         stages = dict(zip((first, "denoise", "finish"), (b - a for a, b in pairwise(clock)), strict=True))
         return [
-            (picture, self._trace(batch, i, states[i], stages, chosen), previews) for i, picture in enumerate(pictures)
+            (picture, self.trace(batch, i, states[i], stages, chosen), previews) for i, picture in enumerate(pictures)
         ]
 
-    def _trace(
+    def trace(
         self,
         batch: Sequence[Slot],
         index: int,
         state: EditState,
         stages: Mapping[str, float],
         chosen: FilterTrace | None,
+        *,
+        threads: int | None = None,
     ) -> EditTrace:
+        """How image `index` of a batch was made, from its finished state.
+
+        `stages` are seconds per stage after "route"; `threads` are torch's where the steps ran, None: as here.
+        """
         slot = batch[index]
         degradations = []
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
@@ -296,7 +308,7 @@ class Editor:
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
             runtime=_runtime(self.engine.base.device),
-            threads=torch.get_num_threads() if self.engine.base.device.type == "cpu" else None,
+            threads=(threads or torch.get_num_threads()) if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=tuple(degradations),
             filter=chosen,
