@@ -16,7 +16,9 @@ from careedit_deployments.state.records import (
     AssignmentRecord,
     AuditRecord,
     EditRecord,
+    EventKind,
     FeedbackRecord,
+    JobEnd,
     JobEvent,
     JobImage,
     JobRecord,
@@ -40,8 +42,10 @@ __all__ = [
     "BlobStore",
     "EditLog",
     "EditRecord",
+    "EventKind",
     "FeedbackLog",
     "FeedbackRecord",
+    "JobEnd",
     "JobEvent",
     "JobImage",
     "JobRecord",
@@ -198,16 +202,16 @@ class JobTable(Protocol):
         ...
 
     async def finish(
-        self, job: JobRecord, status: JobStatus, *, error: Mapping[str, str] | None = None, ttl_s: float
+        self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
     ) -> JobRecord | None:
         """End a claimed job: status, last event and webhook in one transaction. None: the claim is lost."""
         ...
 
     async def release(self, job: JobRecord) -> bool:
-        """Put a claimed job back into the queue, as if this attempt had not been; for a worker that shuts down."""
+        """Put a claimed job back into the queue, the attempt not counted: its worker shuts down."""
         ...
 
-    async def cancel(self, job_id: str, *, owner: str | None = None, ttl_s: float) -> JobRecord:
+    async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """Ask for a job's end: a queued one is cancelled at once, a running one by its worker."""
         ...
 

@@ -165,7 +165,8 @@ class AuditRecord(Record):
     """When."""
 
 
-JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+JobEnd = Literal["completed", "failed", "cancelled"]
+JobStatus = Literal["queued", "running"] | JobEnd
 
 
 class JobImage(Record):
@@ -222,6 +223,9 @@ class JobRecord(Record):
     """Number of its latest event."""
 
 
+EventKind = Literal["queued", "started", "progress", "partial", "image", "completed", "failed", "cancelled", "requeued"]
+
+
 class JobEvent(Record):
     """Something that happened to a job; numbered from 1, so that a reader can go on where it stopped."""
 
@@ -229,7 +233,7 @@ class JobEvent(Record):
     """Id of the job."""
     number: int
     """Its number in the job."""
-    kind: Literal["queued", "started", "progress", "partial", "image", "completed", "failed", "cancelled", "requeued"]
+    kind: EventKind
     """What happened."""
     data: Mapping[str, Any] = Field(default_factory=dict)
     """More: "image", "done", "total", "attempt", "message", ..."""

@@ -1,0 +1,1 @@
+"""Edits that nobody waits for: a queue in the database, workers that hold leases, and webhooks that tell of the end."""

@@ -1,0 +1,251 @@
+"""The queue of jobs: claimed by lease, and every later write is a compare-and-set on that claim (worker, attempt).
+
+A worker that was silent for a lease may still live: it then finds its claim gone at its next write, and nothing that it
+does counts any more. So a job ends exactly once, whatever dies when.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
+from careedit_deployments.state.database import Database
+from careedit_deployments.state.logs import Clock
+from careedit_deployments.state.models import job_events, jobs, record_of, values_of, webhooks
+from careedit_deployments.state.records import (
+    EventKind,
+    JobEnd,
+    JobEvent,
+    JobImage,
+    JobRecord,
+    WebhookRecord,
+    new_id,
+)
+
+
+class SqlJobTable:
+    """`JobTable` in SQL. Leases are read off the callers' clocks: hosts whose clocks differ by a lease waste work."""
+
+    def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
+        self._database, self._clock, self._ttl_s = database, clock, ttl_s
+
+    async def add(self, job: JobRecord) -> JobRecord:
+        """See `JobTable`."""
+        statement = self._database.insert(jobs).values(**values_of(job))
+        new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
+        same = (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key)
+        async with self._database.write() as connection:
+            if (await connection.execute(new)).one_or_none() is not None:
+                return await self._tell(connection, job, "queued", {})
+            row = (await connection.execute(select(jobs).where(same))).one_or_none()
+        if row is None:
+            raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
+        known = record_of(JobRecord, row)
+        if known.body_sha256 != job.body_sha256:
+            raise ConflictError(
+                f"The Idempotency-Key {job.idempotency_key!r} belongs to the job {known.id} with another body; "
+                "use a new key for a new job."
+            )
+        return known
+
+    async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """See `JobTable`."""
+        async with self._database.read() as connection:
+            query = select(jobs).where(_is(job_id, owner))
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise _gone(job_id)
+        return record_of(JobRecord, row)
+
+    async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[JobRecord]:
+        """See `JobTable`."""
+        query = select(jobs).where(jobs.c.owner == owner)
+        if before is not None:
+            query = query.where(jobs.c.id < before)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
+            return [record_of(JobRecord, row) for row in rows]
+
+    async def ahead(self, job: JobRecord) -> int:
+        """See `JobTable`."""
+        earlier = (jobs.c.status == "queued") & (jobs.c.created < job.created)
+        async with self._database.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(jobs).where(earlier))).scalar_one()
+
+    async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
+        """See `JobTable`."""
+        while True:
+            now = self._clock()
+            due = or_(jobs.c.status == "queued", (jobs.c.status == "running") & (jobs.c.lease_until < now))
+            # PostgreSQL: workers that come at once pass over each other's rows; SQLite: they stand in line already.
+            oldest = select(jobs.c.id).where(due).order_by(jobs.c.created, jobs.c.id).limit(1)
+            take = (
+                update(jobs)
+                .where(jobs.c.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), due)
+                .values(
+                    status="running",
+                    worker=worker,
+                    attempt=jobs.c.attempt + 1,
+                    lease_until=now + lease_s,
+                    started=func.coalesce(jobs.c.started, now),
+                )
+                .returning(jobs)
+            )
+            async with self._database.write() as connection:
+                row = (await connection.execute(take)).one_or_none()
+                if row is None:
+                    return None
+                job = record_of(JobRecord, row)
+                if job.cancel_requested:
+                    await self._end(connection, _is(job.id), "cancelled")
+                elif job.attempt > attempts:
+                    message = (
+                        f"Every worker that began the job died or fell silent ({attempts} attempts); send it anew."
+                    )
+                    error = {"code": "worker_lost", "message": message}
+                    await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
+                else:
+                    return await self._tell(connection, job, "started", {"attempt": job.attempt})
+
+    async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
+        """See `JobTable`."""
+        renew = update(jobs).where(_claim(job)).values(lease_until=self._clock() + lease_s)
+        async with self._database.write() as connection:
+            stop: bool | None = (
+                await connection.execute(renew.returning(jobs.c.cancel_requested))
+            ).scalar_one_or_none()
+        return stop
+
+    async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
+        """See `JobTable`."""
+        count = update(jobs).where(_claim(job)).values(last_event=jobs.c.last_event + 1)
+        async with self._database.write() as connection:
+            row = (await connection.execute(count.returning(jobs))).one_or_none()
+            if row is None:
+                return None
+            now = record_of(JobRecord, row)
+            if image is not None:
+                others = [made for made in now.images if made.image != image.image]
+                images = [made.model_dump(mode="json") for made in sorted([*others, image], key=lambda one: one.image)]
+                await connection.execute(update(jobs).where(_is(job.id)).values(images=images))
+            kept = event.model_copy(update={"number": now.last_event})
+            await connection.execute(insert(job_events).values(**values_of(kept)))
+        return now.cancel_requested
+
+    async def finish(
+        self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
+    ) -> JobRecord | None:
+        """See `JobTable`."""
+        async with self._database.write() as connection:
+            return await self._end(connection, _claim(job), status, error=error)
+
+    async def release(self, job: JobRecord) -> bool:
+        """See `JobTable`."""
+        back = {"status": "queued", "attempt": jobs.c.attempt - 1, "worker": None, "lease_until": 0.0}
+        async with self._database.write() as connection:
+            row = (
+                await connection.execute(update(jobs).where(_claim(job)).values(**back).returning(jobs))
+            ).one_or_none()
+            if row is None:
+                return False
+            await self._tell(connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."})
+        return True
+
+    async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """See `JobTable`."""
+        its = _is(job_id, owner)
+        async with self._database.write() as connection:
+            ended = await self._end(connection, its & (jobs.c.status == "queued"), "cancelled")
+            if ended is not None:
+                return ended
+            ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
+            await connection.execute(ask)
+            row = (await connection.execute(select(jobs).where(its))).one_or_none()
+        if row is None:
+            raise _gone(job_id)
+        return record_of(JobRecord, row)
+
+    async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
+        """See `JobTable`."""
+        query = select(job_events).where(job_events.c.job == job_id, job_events.c.number > after)
+        async with self._database.read() as connection:
+            return [record_of(JobEvent, row) for row in await connection.execute(query.order_by(job_events.c.number))]
+
+    async def delete(self, job_id: str) -> None:
+        """See `JobTable`."""
+        async with self._database.write() as connection:
+            for table in (job_events, webhooks):
+                await connection.execute(delete(table).where(table.c.job == job_id))
+            await connection.execute(delete(jobs).where(jobs.c.id == job_id))
+
+    async def expired(self) -> list[str]:
+        """See `JobTable`."""
+        async with self._database.read() as connection:
+            return list((await connection.execute(select(jobs.c.id).where(jobs.c.expires <= self._clock()))).scalars())
+
+    async def known(self, ids: Collection[str]) -> frozenset[str]:
+        """See `JobTable`."""
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(select(jobs.c.id).where(jobs.c.id.in_(list(ids))))).scalars())
+
+    async def _end(
+        self,
+        connection: AsyncConnection,
+        which: ColumnElement[bool],
+        status: JobEnd,
+        *,
+        error: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> JobRecord | None:
+        """Ends the job that `which` matches, if it does; its last event and its webhook are written with it."""
+        now = self._clock()
+        values = {"status": status, "error": error, "finished": now, "expires": now + self._ttl_s, **more}
+        row = (await connection.execute(update(jobs).where(which).values(**values).returning(jobs))).one_or_none()
+        if row is None:
+            return None
+        data = {"message": error["message"], "code": error["code"]} if error else {}
+        job = await self._tell(connection, record_of(JobRecord, row), status, data)
+        if job.webhook is not None:
+            message = WebhookRecord(
+                id=new_id("msg"), job=job.id, url=job.webhook, payload=payload_of(job), next_at=now, created=now
+            )
+            await connection.execute(insert(webhooks).values(**values_of(message)))
+        return job
+
+    async def _tell(
+        self, connection: AsyncConnection, job: JobRecord, kind: EventKind, data: Mapping[str, Any]
+    ) -> JobRecord:
+        """Writes an event of a job that this transaction has locked; returns the job with it counted."""
+        number = job.last_event + 1
+        event = JobEvent(job=job.id, number=number, kind=kind, data=data, created=self._clock())
+        await connection.execute(update(jobs).where(_is(job.id)).values(last_event=number))
+        await connection.execute(insert(job_events).values(**values_of(event)))
+        return job.model_copy(update={"last_event": number})
+
+
+def payload_of(job: JobRecord) -> str:
+    """The body of the webhook that tells of a job's end, in the shape that Standard Webhooks recommends."""
+    ended = datetime.fromtimestamp(job.finished or job.created, UTC).isoformat().replace("+00:00", "Z")
+    data = {"id": job.id, "object": "job", "status": job.status, "images": len(job.images), "error": job.error}
+    return json.dumps({"type": f"job.{job.status}", "timestamp": ended, "data": data}, separators=(",", ":"))
+
+
+def _is(job_id: str, owner: str | None = None) -> ColumnElement[bool]:
+    its = jobs.c.id == job_id
+    return its if owner is None else its & (jobs.c.owner == owner)
+
+
+def _claim(job: JobRecord) -> ColumnElement[bool]:
+    """Whether what `claim` gave to this worker is still its own."""
+    mine = (jobs.c.worker == job.worker) & (jobs.c.attempt == job.attempt)
+    return _is(job.id) & (jobs.c.status == "running") & mine
+
+
+def _gone(job_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no job {job_id!r} here; it may have expired or been deleted.")

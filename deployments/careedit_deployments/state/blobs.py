@@ -1,0 +1,140 @@
+"""Pictures in a folder or a bucket, through fsspec: content-addressed inside the scope of their job or session."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from careedit.errors import CareEditError, InputError
+from careedit_deployments.config import StateConfig
+from careedit_deployments.errors import NotFoundError, UnavailableError
+
+Answer = TypeVar("Answer")
+
+_SCOPE = re.compile(r"[a-z]+/[a-z]+_[0-9a-f]{12,52}")
+_KEY = re.compile(rf"(?P<scope>{_SCOPE.pattern})/(?P<sha256>[0-9a-f]{{64}})\.[a-z]{{3,4}}")
+_TRIES = 5
+
+
+class FsspecBlobs:
+    """`BlobStore` over any fsspec file system; every call runs in a thread."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        if "://" in address:
+            options = {"use_listings_cache": False, **options}  # another replica's writes must show
+        try:
+            self._files, root = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                f"The blobs' address {address!r} cannot be used ({error}); give a folder, or for s3:// install careedit[s3]."
+            ) from error
+        self._root = PurePosixPath(root)
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    async def put(self, scope: str, data: bytes, *, suffix: str) -> str:
+        """See `BlobStore`."""
+        key = f"{scope}/{hashlib.sha256(data).hexdigest()}.{suffix.lstrip('.')}"
+        path = self._path(key)
+
+        def write() -> None:
+            if not self._is_local:  # an object appears whole or not at all
+                self._files.pipe_file(path, data)
+                return
+            temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # in its scope, so that it goes with it after a crash
+            self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+            self._files.pipe_file(temporary, data)
+            self._files.mv(temporary, path)
+
+        await self._run(write, f"Writing the picture {key}")
+        return key
+
+    async def get(self, key: str) -> bytes:
+        """See `BlobStore`."""
+        path = self._path(key)
+
+        def read() -> bytes:
+            try:
+                data = bytes(self._files.cat_file(path))
+            except FileNotFoundError:
+                raise NotFoundError(f"The picture {key} is not kept any more; make it anew.") from None
+            if hashlib.sha256(data).hexdigest() != PurePosixPath(key).stem:
+                raise UnavailableError(f"The picture {key} is damaged in the store; restore it or make it anew.")
+            return data
+
+        return await self._run(read, f"Reading the picture {key}")
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """See `BlobStore`."""
+        paths = [self._path(key) for key in keys]
+
+        def remove() -> None:
+            for path in paths:
+                self._remove(path)
+
+        await self._run(remove, "Deleting pictures")
+
+    async def delete_scope(self, scope: str) -> None:
+        """See `BlobStore`."""
+        path = self._path(scope)
+
+        def remove() -> None:
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._remove(path)
+                except OSError:  # somebody writes into the folder while it is emptied
+                    if not left:
+                        raise
+                else:
+                    return
+
+        await self._run(remove, f"Deleting the pictures of {scope}")
+
+    async def scopes(self, kind: str) -> list[str]:
+        """See `BlobStore`."""
+
+        def look() -> list[str]:
+            try:
+                names = self._files.ls(str(self._root / kind), detail=False)
+            except FileNotFoundError:
+                return []
+            found = [f"{kind}/{PurePosixPath(name).name}" for name in names]
+            return sorted(scope for scope in found if _SCOPE.fullmatch(scope))
+
+        return await self._run(look, "Listing the pictures")
+
+    async def close(self) -> None:
+        """See `BlobStore`."""
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._files.rm(path, recursive=True)
+        except FileNotFoundError:
+            return
+
+    def _path(self, name: str) -> str:
+        """Where a key or a scope lies; anything else, above all a way out of the folder, is not found."""
+        if not (_KEY.fullmatch(name) or _SCOPE.fullmatch(name)):
+            raise NotFoundError(f"{name[:100]!r} is no picture's key; take one that the server gave.")
+        return str(self._root / name)
+
+    async def _run(self, work: Callable[[], Answer], what: str) -> Answer:
+        try:
+            return await asyncio.to_thread(work)
+        except CareEditError:
+            raise
+        except Exception as error:  # every file system raises its own kinds
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UnavailableError(f"{what} failed ({reason}); try again, or check the store of pictures.") from error
+
+
+def open_blobs(config: StateConfig) -> FsspecBlobs:
+    """The blob store that a configuration names. Raises `InputError`."""
+    return FsspecBlobs(config.blobs, **dict(config.blob_options))

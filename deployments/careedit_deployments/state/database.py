@@ -1,0 +1,113 @@
+"""One database: connections that are set up for many processes at once, and transactions that fail in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Table, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, TimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from careedit.errors import InputError
+from careedit_deployments.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+BUSY_S = 30.0
+"""Seconds that a SQLite writer waits for another one."""
+
+
+class Database:
+    """An engine and its two kinds of transaction; belongs to the event loop that first uses it."""
+
+    def __init__(self, address: str) -> None:
+        self.engine = _engine(address)
+        """SQLAlchemy's engine."""
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        """Whether it is a file."""
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that changes nothing."""
+        async with self._transaction(writes=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end of the block, or rolled back."""
+        async with self._transaction(writes=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self.engine.connect() as connection:
+                await connection.execution_options(careedit_writes=writes)
+                async with connection.begin():
+                    yield connection
+        except (DBAPIError, TimeoutError, OSError) as error:
+            if isinstance(error, DBAPIError) and not _is_outage(error):
+                raise
+            logger.warning("The database does not answer: %s", error)
+            reason = " ".join(str(getattr(error, "orig", error)).split())[:200]
+            raise UnavailableError(f"The database does not answer ({reason}); try again, or check it.") from error
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def truncate_log(self) -> None:
+        """SQLite: move what the write-ahead log holds into the file, and empty the log; deleted rows end there."""
+        if self.is_sqlite:
+            async with self.engine.connect() as connection:
+                raw = (await connection.get_raw_connection()).driver_connection
+                await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]  # no transaction may be open
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await asyncio.shield(self.engine.dispose())
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether the database is gone or busy, rather than a statement wrong or a constraint broken."""
+    return error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
+
+
+def _engine(address: str) -> AsyncEngine:
+    try:
+        url = make_url(address)
+        if url.get_backend_name() == "sqlite":
+            if url.database in (None, "", ":memory:"):
+                raise InputError("A SQLite database in memory is lost with its process; give the path of a file.")
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_async_engine(url, connect_args={"timeout": BUSY_S})
+            event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            return engine
+        return create_async_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise InputError(
+            f"The database address {address.split('@')[-1]!r} cannot be used ({str(error).split(chr(10))[0]}); "
+            "give one such as sqlite+aiosqlite:///folder/careedit.db or postgresql+asyncpg://user@host/name."
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    """WAL: readers do not wait for writers. secure_delete: what was deleted is overwritten, not just unlinked."""
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    """A writer locks at once: one that first reads and then writes would be refused, not queued, behind another."""
+    writes = connection.get_execution_options().get("careedit_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
