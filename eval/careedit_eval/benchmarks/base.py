@@ -1,0 +1,97 @@
+"""What all benchmarks share: where the rows lie, which of them are taken, and the hash that says it is still them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+
+from pydantic import Field
+
+from careedit.errors import CareEditError
+from careedit.records import Record
+from careedit_eval.errors import BenchmarkError
+from careedit_eval.records import Sample, fingerprint_of
+
+UNVERSIONED = "unversioned"
+"""Revision of a data set whose place has none, a folder or a bucket: then only the fingerprint tells."""
+
+
+class Source(Record):
+    """Where a benchmark's rows lie, and which of them are taken."""
+
+    path: str = Field(min_length=1)
+    """A folder or file, "s3://bucket/folder", or a data set of a hub: "hf://BryanW/HumanEdit"."""
+    revision: str | None = None
+    """Commit of a hub's data set, or a name for the state of a folder."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take this many rows, the same ones every time and of a smaller limit all; whole sessions where there are any."""
+    fingerprint: str | None = None
+    """What the fingerprint must be; another one is refused, as it is another benchmark."""
+
+
+class TableBenchmark(ABC):
+    """A benchmark whose rows are listed once, pictures by reference; a `careedit_eval.records.Benchmark`."""
+
+    name: str
+    revision: str
+
+    def __init__(self, name: str, source: Source, revision: str) -> None:
+        self.name, self.source, self.revision = name, source, revision
+
+    def rows(self) -> Iterator[Sample]:
+        """See `careedit_eval.records.Benchmark`."""
+        return iter(self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `careedit_eval.records.Benchmark`."""
+        return self._listed[1]
+
+    @property
+    def _samples(self) -> tuple[Sample, ...]:
+        return self._listed[0]
+
+    @cached_property
+    def _listed(self) -> tuple[tuple[Sample, ...], str]:
+        """The samples and their fingerprint; every picture is read once, for its hash."""
+        samples = tuple(self._read())
+        if not samples:
+            raise BenchmarkError(f"{self.source.path!r} holds no row of {self.name}; check the path and the options.")
+        try:
+            found = fingerprint_of(samples)
+        except CareEditError as error:
+            raise BenchmarkError(f"{self.name} in {self.source.path!r}: {error}") from error
+        wanted = self.source.fingerprint
+        if wanted is not None and not found.startswith(wanted):
+            raise BenchmarkError(
+                f"{self.name} in {self.source.path!r} has the fingerprint {found[:16]}, not {wanted[:16]}: its rows "
+                "have changed, which makes it another benchmark; take the rows as they were, or state the new one."
+            )
+        return samples, found
+
+    @abstractmethod
+    def _read(self) -> Iterator[Sample]:
+        """The chosen samples, in order."""
+
+
+def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:
+    """`limit` of the keys by the order of their hashes; None: all. A larger limit adds keys and drops none."""
+    if limit is None:
+        return None
+    ranked = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode("utf-8")).digest())
+    return frozenset(ranked[:limit])
+
+
+def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:
+    """Raises `BenchmarkError` where a column is missing."""
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise BenchmarkError(
+            f"{what} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}. Give "
+            "the data set in its published layout."
+        )

@@ -1,0 +1,83 @@
+"""Emu Edit's test set (arXiv 2311.10089): 3,589 instructions of seven tasks, without targets.
+
+The split called "test" holds the test rows in `facebook/emu_edit_test_set`; in `..._generations`, which repeats them
+beside Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
+captions are equal, which moves CLIP-T by 0.026: `captions` names the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
+from careedit_eval.benchmarks.shards import Line, Shards, resolve
+from careedit_eval.errors import BenchmarkError
+from careedit_eval.records import Sample
+
+WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
+PICTURES = ("image",)
+VALIDATION_ROWS = 2022
+"""Rows of the validation split, by which a mix-up is told."""
+
+
+class EmuEditConfig(Source):
+    """Which Emu Edit."""
+
+    captions: Literal["all", "changed"] = "all"
+    """Every row (Emu Edit, OmniGen), or only those whose two captions differ (UltraEdit, ICEdit)."""
+
+
+class EmuEdit(TableBenchmark):
+    """The true test split."""
+
+    def __init__(self, config: EmuEditConfig) -> None:
+        path, revision = resolve(config.path, config.revision)
+        suffix = "" if config.captions == "all" else "-changed-captions"
+        super().__init__(f"emu_edit{suffix}", config, revision or UNVERSIONED)
+        self.config, self.path = config, path
+
+    def _read(self) -> Iterator[Sample]:
+        lines = list(self._shards().lines(WORDS, PICTURES))
+        if len(lines) == VALIDATION_ROWS:
+            raise BenchmarkError(
+                f"{self.source.path!r} holds {VALIDATION_ROWS:,} rows, which is Emu Edit's validation split; give the "
+                "test split of 3,589 rows (called validation in the repository of generations)."
+            )
+        if self.config.captions == "changed":
+            lines = [line for line in lines if _plain(line, "input_caption") != _plain(line, "output_caption")]
+        keep = chosen(map(_id, lines), self.config.limit)
+        for line in lines:
+            if keep is None or _id(line) in keep:
+                yield _sample(line)
+
+    def _shards(self) -> Shards:
+        """The shards of the test rows, whatever they are called."""
+        every = Shards(self.path)
+        generations = "edited_image" in every.columns()
+        prefix = "validation" if generations else "test"
+        if len(every.uris) == 1:
+            return every
+        return Shards(self.path, prefix=prefix)
+
+
+def _id(line: Line) -> str:
+    return f"{line.text('task')}-{line.text('idx')}"
+
+
+def _plain(line: Line, column: str) -> str:
+    return " ".join(line.text(column).casefold().rstrip(".").split())
+
+
+def _sample(line: Line) -> Sample:
+    source = line.picture("image")
+    captions = {"source_caption": line.text("input_caption"), "target_caption": line.text("output_caption")}
+    return Sample(
+        id=_id(line),
+        kind=line.text("task"),
+        instruction=line.text("instruction"),
+        source=source,
+        texts={name: text for name, text in captions.items() if text},
+        group=source.sha256,
+        extras={"hash": line.text("hash")},
+    )

@@ -1,0 +1,160 @@
+"""A user's own rows: a folder with metadata.jsonl or metadata.csv, or parquet shards; and drawn scenes in a folder.
+
+Column names are those of training rows (`careedit.training.data`), so that what trained an expert can measure one. Only
+source and instruction are needed; what a row lacks narrows which metrics apply to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from careedit.errors import CareEditError
+from careedit.tiny.store import LISTING, read_samples
+from careedit.training.data import LAYOUTS
+from careedit.training.data.columns import FILE_NAME, ROLES
+from careedit.training.data.tables import METADATA, TextTable
+from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen
+from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
+from careedit_eval.errors import BenchmarkError
+from careedit_eval.pictures import PictureRef
+from careedit_eval.records import Sample
+
+TEXTS = ("source_caption", "target_caption")
+"""Columns of texts, and their names in `Sample.texts`."""
+OWN = ("id", "kind", "group", "scene", *TEXTS)
+"""Columns that a row may have beside its roles."""
+
+
+class FolderConfig(Source):
+    """Which rows, and where in them."""
+
+    name: str = Field(default="folder", min_length=1)
+    """What the benchmark is called in reports."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """Column per role or text where it has another name: {"source": "before"}."""
+    masks: bool = True
+    """Whether the editor sees the masks."""
+
+
+class FolderBenchmark(TableBenchmark):
+    """Rows in a folder. A row without an id is called by its number."""
+
+    def __init__(self, config: FolderConfig) -> None:
+        path, revision = resolve(config.path, config.revision)
+        super().__init__(config.name, config, revision or UNVERSIONED)
+        self.config, self.path = config, path
+
+    def _read(self) -> Iterator[Sample]:
+        place = Path(os.path.expanduser(self.path))
+        if (place / LISTING).is_file():
+            rows = _scenes(place)
+        elif place.suffix in (".jsonl", ".csv") or any((place / name).is_file() for name in METADATA):
+            rows = _text_rows(place, self.config)
+        else:
+            rows = _parquet_rows(self.path, self.config)
+        samples = list(rows)
+        keep = chosen((sample.id for sample in samples), self.config.limit)
+        return (sample for sample in samples if keep is None or sample.id in keep)
+
+
+def _scenes(folder: Path) -> Iterator[Sample]:
+    """What `careedit scenes draw` wrote; kinds that HumanEdit has not are among them."""
+    import json
+
+    for stored in read_samples(folder):
+        drawn = stored.sample
+        pictures = {role: file_ref(str(folder / name)) for role, name in stored.files.items()}
+        yield Sample(
+            id=drawn.id,
+            kind=stored.group,
+            instruction=drawn.instruction,
+            source=pictures["source"],
+            target=pictures.get("target"),
+            mask=pictures.get("mask"),
+            mask_given="mask" in pictures,
+            references=(pictures["reference"],) if "reference" in pictures else (),
+            group=pictures["source"].sha256,
+            extras={"scene": json.dumps(drawn.to_dict(), sort_keys=True), "operation": drawn.operation},
+        )
+
+
+def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:
+    files = [place] if place.is_file() else [place / name for name in METADATA if (place / name).is_file()]
+    if len(files) > 1:
+        raise BenchmarkError(f"The folder {str(place)!r} holds both {METADATA[0]} and {METADATA[1]}; name one of them.")
+    table = TextTable(files[0])
+    names = _columns(table.columns, config)
+    for index in range(len(table)):
+        try:
+            cells = table.cells(index)
+        except CareEditError as error:
+            raise BenchmarkError(f"{table.where(index)}: {error}; mend the line.") from None
+
+        def picture(column: str, cells: Mapping[str, Any] = cells) -> PictureRef | None:
+            value = cells.get(column)
+            if value in (None, ""):
+                return None
+            return file_ref(str(table.root / os.path.expanduser(str(value))))
+
+        texts = {role: str(cells.get(column) or "").strip() for role, column in names.items()}
+        yield _sample(texts, {role: picture(names[role]) for role in PICTURE_ROLES if role in names}, index, config)
+
+
+def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
+    shards = Shards(path)
+    names = _columns(shards.columns(), config)
+    pictured = {role: names[role] for role in PICTURE_ROLES if role in names}
+    words = {role: column for role, column in names.items() if role not in pictured}
+    lines: Iterator[Line] = shards.lines(tuple(words.values()), tuple(pictured.values()))
+    for index, line in enumerate(lines):
+        texts = {role: line.text(column) for role, column in words.items()}
+        yield _sample(texts, {role: line.picture_or_none(column) for role, column in pictured.items()}, index, config)
+
+
+PICTURE_ROLES = tuple(role for role in ROLES if role != "instruction")
+
+
+def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
+    """Column per role and text: what is stated first, then the first layout that has source and instruction."""
+    known = (*ROLES, *OWN)
+    check_columns(names, config.columns.values(), f"The rows in {config.path!r}")
+    unknown = [role for role in config.columns if role not in known]
+    if unknown:
+        raise BenchmarkError(f"{unknown[0]!r} is nothing that a column can be; choose from {', '.join(known)}.")
+    plain = {name.removesuffix(FILE_NAME) if name != FILE_NAME else name: name for name in names}
+    own = {name: plain[name] for name in OWN if name in plain}
+    for layout in LAYOUTS.values():
+        found = {role: plain[name] for role, name in layout.given().items() if name in plain}
+        found |= own | dict(config.columns)
+        if "source" in found and "instruction" in found:
+            return found
+    raise BenchmarkError(
+        f"The columns {', '.join(names)} of {config.path!r} do not tell source and instruction; name them under "
+        "`columns`, e.g. {source: before, instruction: text}."
+    )
+
+
+def _sample(
+    texts: Mapping[str, str], pictures: Mapping[str, PictureRef | None], index: int, config: FolderConfig
+) -> Sample:
+    source = pictures["source"] or PictureRef.of(b"")
+    mask, reference = pictures.get("mask"), pictures.get("reference")
+    scene = texts.get("scene")
+    return Sample(
+        id=texts.get("id") or f"row-{index + 1}",
+        kind=texts.get("kind") or "edit",
+        instruction=texts["instruction"],
+        source=source,
+        target=pictures.get("target"),
+        mask=mask,
+        mask_given=config.masks and mask is not None,
+        references=() if reference is None else (reference,),
+        texts={name: texts[name] for name in TEXTS if texts.get(name)},
+        group=texts.get("group") or source.sha256,
+        extras={"scene": scene} if scene else {},
+    )
