@@ -1,0 +1,75 @@
+"""`create_app`: the FastAPI application over its services. It imports no torch, so that an ingress replica stays light."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+import careedit
+from careedit.errors import CareEditError
+from careedit_deployments.http import edits, health, models, routes, scores
+from careedit_deployments.http.auth import Authenticator, keys_required
+from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
+from careedit_deployments.http.gate import Gate
+from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.openapi import add_schemas
+from careedit_deployments.http.services import Hook, Services
+from careedit_deployments.telemetry.tracing import Tracing
+
+__all__ = ["Hook", "Services", "create_app"]
+
+ROUTERS = (edits.router, models.router, routes.router, scores.router, health.router)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application. Nothing is started before its lifespan begins, which enters `services.hooks`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for hook in services.hooks:
+                await stack.enter_async_context(hook())
+            yield
+
+    config = services.config
+    app = FastAPI(
+        title="careedit",
+        version=careedit.__version__,
+        summary="Instruction-based image editing with routed LoRA experts.",
+        root_path=config.http.root_path,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.services = services
+    app.state.limiter = Limiter(config.limits)
+    app.add_middleware(
+        Gate,
+        authenticator=Authenticator(services.store.keys, required=keys_required(config)),
+        limiter=app.state.limiter,
+        limits=config.limits,
+        metrics=services.metrics,
+        tracing=services.tracing or Tracing(config.telemetry, "ingress"),
+    )
+    app.add_exception_handler(CareEditError, on_careedit_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    for router in ROUTERS:
+        app.include_router(router)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = add_schemas(generate())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

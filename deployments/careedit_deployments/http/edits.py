@@ -1,0 +1,168 @@
+"""`POST /v1/images/edits`, as OpenAI's API has it, and careedit's fields beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from fastapi.sse import KEEPALIVE_COMMENT
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from careedit_deployments.backend import EditEvent, Made, Partial
+from careedit_deployments.errors import UnavailableError
+from careedit_deployments.http.form import EditInput, read_edit
+from careedit_deployments.http.openapi import EDIT_ANSWERS, EDIT_BODIES
+from careedit_deployments.http.order import check_before_decoding, order_of
+from careedit_deployments.http.output import encode_base64, target_size, usage_of
+from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.services import caller_of, limiter_of, services_of
+from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, Pump, sse, sse_error, unless_gone
+from careedit_deployments.service import RunningEdit
+
+FIRST_EVENT_S = 1.0
+"""Seconds that a stream's head waits for the edit's first sign of life: an error until then still has a status."""
+
+router = APIRouter(tags=["images"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Accepted:
+    """An edit that was started, and how its results are to look."""
+
+    found: EditInput
+    running: RunningEdit
+    size: tuple[int, int]
+
+    @property
+    def identity(self) -> str | None:
+        fields = self.found.fields
+        return fields.safety_identifier or fields.user
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-careedit-arm": self.running.arm, "x-careedit-edit": self.running.id}
+
+    async def encode(self, picture: Image.Image) -> str:
+        fields = self.found.fields
+        return await run_sync(encode_base64, picture, self.size, fields.output_format, fields.output_compression)
+
+
+@router.post(
+    "/v1/images/edits",
+    operation_id="createImageEdit",
+    response_model=ImagesResponse,
+    responses=EDIT_ANSWERS,
+    openapi_extra={"requestBody": EDIT_BODIES},
+)
+async def edit_image(request: Request) -> Response:
+    """Edit a picture by an instruction. The answer is JSON, or, with `stream`, server-sent events."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(limiter_of(request).hold(caller_of(request)))
+        found = await read_edit(request)
+        accepted = await unless_gone(request, lambda: _accept(request, found))
+        if not found.fields.stream:
+            return await unless_gone(request, lambda: _whole(accepted))
+        pump = Pump(accepted.running.events())
+        stack.push_async_callback(pump.close)
+        pump.start()
+        first = await unless_gone(request, lambda: pump.next(FIRST_EVENT_S))
+        return EventStream(_chunks(accepted, pump, first), headers=accepted.headers, resources=stack.pop_all())
+
+
+async def _accept(request: Request, found: EditInput) -> _Accepted:
+    services = services_of(request)
+    check_before_decoding(services, found)
+    order = await order_of(request, found)
+    size = target_size(found.fields.size, order.request.image.size, services.config.limits.pixels)
+    return _Accepted(found, await services.edits.start(order), size)
+
+
+async def _whole(accepted: _Accepted) -> Response:
+    """The answer without a stream."""
+    made: dict[int, Made] = {}
+    async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
+        async for event in events:
+            if isinstance(event, Made):
+                made[event.image] = event
+    fields = accepted.found.fields
+    if len(made) != fields.n:
+        raise UnavailableError("The edit ended without all of its pictures; try again.")
+    images = [made[i] for i in range(fields.n)]
+    traces = [image.trace for image in images]
+    answer = ImagesResponse(
+        created=int(time.time()),
+        data=[ImageData(b64_json=await accepted.encode(image.picture)) for image in images],
+        output_format=fields.output_format,
+        quality=fields.quality,
+        size="{}x{}".format(*accepted.size),
+        safety_identifier=accepted.identity,
+        usage=usage_of(traces, fields.prompt, max(0, len(accepted.found.pictures) - 1)),
+        careedit=EditReport(id=accepted.running.id, arm=accepted.running.arm, traces=traces),
+    )
+    content = await run_sync(lambda: answer.model_dump_json(exclude_none=True))
+    return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
+
+
+async def _chunks(accepted: _Accepted, pump: Pump[EditEvent], event: EditEvent | None) -> AsyncIterator[bytes]:
+    """The answer as a stream; an error in it is its last event."""
+    made = 0
+    try:
+        while True:
+            if event is None:
+                yield KEEPALIVE_COMMENT
+            elif isinstance(event, Partial):
+                yield sse("image_edit.partial_image", await _partial(accepted, event))
+            elif isinstance(event, Made):
+                made += 1
+                yield sse("image_edit.completed", await _completed(accepted, event))
+            try:
+                event = await pump.next(HEARTBEAT_S)
+            except StopAsyncIteration:
+                break
+        if made != accepted.found.fields.n:
+            raise UnavailableError("The edit ended without all of its pictures; try again.")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+        yield sse_error(error)
+
+
+async def _partial(accepted: _Accepted, event: Partial) -> dict[str, Any]:
+    return {
+        **await _event(accepted, "image_edit.partial_image", event.picture),
+        "partial_image_index": event.index,
+        "careedit": {"id": accepted.running.id, "image": event.image},
+    }
+
+
+async def _completed(accepted: _Accepted, event: Made) -> dict[str, Any]:
+    found = accepted.found
+    data = {
+        **await _event(accepted, "image_edit.completed", event.picture),
+        "usage": usage_of([event.trace], found.fields.prompt, max(0, len(found.pictures) - 1)).model_dump(mode="json"),
+        "careedit": {
+            "id": accepted.running.id,
+            "arm": accepted.running.arm,
+            "image": event.image,
+            "traces": [event.trace.model_dump(mode="json", exclude_none=True)],
+        },
+    }
+    return data if accepted.identity is None else {**data, "safety_identifier": accepted.identity}
+
+
+async def _event(accepted: _Accepted, kind: str, picture: Image.Image) -> dict[str, Any]:
+    fields = accepted.found.fields
+    return {
+        "type": kind,
+        "b64_json": await accepted.encode(picture),
+        "background": "opaque",
+        "created_at": int(time.time()),
+        "output_format": fields.output_format,
+        "quality": fields.quality,
+        "size": "{}x{}".format(*accepted.size),
+    }

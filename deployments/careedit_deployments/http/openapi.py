@@ -1,0 +1,100 @@
+"""What FastAPI can't read off the edit route by itself, because that route reads its body in two forms: the schema of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from careedit_deployments.http.schema import EditBody, EditFields
+
+_REFS = "#/components/schemas/{model}"
+_BINARY = {"type": "string", "format": "binary"}
+
+EDIT_BODIES: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "allOf": [{"$ref": _REFS.format(model="EditForm")}],
+            },
+            "encoding": {"early_filter": {"contentType": "application/json"}},
+        },
+        "application/json": {"schema": {"$ref": _REFS.format(model="EditBody")}},
+    },
+}
+"""Request body of the edit route."""
+
+
+def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for errors, which all have one shape."""
+    content = {"application/json": {"schema": {"$ref": _REFS.format(model="ErrorResponse")}}}
+    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+
+
+_MEANING = {
+    400: "A field is wrong, missing or not supported, a picture cannot be read, or the edit costs more than is allowed.",
+    401: "The API key is missing or wrong.",
+    404: "There is nothing of this name or id, or not for this caller.",
+    409: "It contradicts what is there.",
+    413: "The body is larger than the limit.",
+    429: "Too many requests; Retry-After says when to come back.",
+    500: "The server failed.",
+    503: "Nothing here can do it now.",
+    504: "The deadline has passed.",
+}
+
+EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The results: JSON, or with `stream` the events image_edit.partial_image and image_edit.completed.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **error_answers(400, 401, 404, 413, 429, 500, 503, 504),
+}
+"""Answers of the edit route."""
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    """A sentence that says what is wrong and what to do."""
+    type: str
+    """OpenAI's class of error."""
+    param: str | None
+    """The field that is to blame."""
+    code: str | None
+    """For programs."""
+
+
+class ErrorResponse(BaseModel):
+    """Every error, in OpenAI's shape."""
+
+    error: ErrorDetail
+    """What went wrong."""
+
+
+def add_schemas(document: dict[str, Any]) -> dict[str, Any]:
+    """Put the schemas that the routes name, and FastAPI does not know, into an OpenAPI document."""
+    _, found = models_json_schema(
+        [(model, "validation") for model in (EditBody, EditFields, ErrorResponse)], ref_template=_REFS
+    )
+    schemas = dict(found["$defs"])
+    fields = schemas.pop("EditFields")
+    pictures = {
+        "image": {**_BINARY, "description": "The source."},
+        "image[]": {"type": "array", "items": _BINARY, "maxItems": 2, "description": "The source, and a reference."},
+        "mask": {**_BINARY, "description": "PNG of the source's size; where alpha is 0, the source may change."},
+    }
+    schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    for name, schema in schemas.items():
+        components.setdefault(name, schema)
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's shape of an error, which no route answers
+        components.pop(unused, None)
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            if isinstance(operation, dict) and "422" in operation.get("responses", {}):
+                del operation["responses"]["422"]
+    return document
