@@ -3,7 +3,8 @@
 CareEditError
 ├── InputError
 │   └── BenchmarkError    a data set that is missing, damaged or laid out in another way     (CLI exit 2)
-└── MetricError           a metric that cannot be had, or cannot measure this edit
+├── MetricError           a metric that cannot be had, or cannot measure this edit
+└── RunError              an evaluation that had to stop; what was finished is kept              (CLI exit 1)
 """
 
 from careedit.errors import CareEditError, InputError
@@ -15,3 +16,7 @@ class BenchmarkError(InputError):
 
 class MetricError(CareEditError):
     """A metric that cannot be had, or cannot measure this edit."""
+
+
+class RunError(CareEditError):
+    """An evaluation that had to stop; what was finished is kept, and the same command goes on from there."""

@@ -1,0 +1,87 @@
+"""From an arm's settings to what its edits depend on (in the driver), and to its editor (in a worker)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from careedit_eval.editors.base import SampleEditor
+from careedit_eval.editors.fixed import Identity, Truth
+from careedit_eval.editors.http import HttpEditor, service_identity
+from careedit_eval.editors.local import UNIFIED, LocalEditor, load_set
+from careedit_eval.suite import Arm, call_own
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An arm with everything that its edits depend on, besides sample and seed."""
+
+    arm: Arm
+    """Its settings, device and set filled in."""
+    identity: Mapping[str, Any]
+    """JSON data: equal identities make equal edits."""
+    facts: Mapping[str, str]
+    """What a report says of it: set, hash, base."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.arm.name
+
+
+def resolve_arm(arm: Arm, *, gpus: bool = False) -> Resolved:
+    """Find out what the arm is, without loading weights; `gpus` says whether workers have GPUs.
+
+    Raises `ExpertError`, or `InputError` where a service does not answer.
+    """
+    if arm.kind in ("identity", "truth"):
+        return Resolved(arm, {"kind": arm.kind}, {"kind": arm.kind})
+    if arm.kind == "custom" and arm.editor is not None:
+        identity = {"kind": arm.kind, "editor": arm.editor.model_dump(mode="json")}
+        return Resolved(arm, identity, {"kind": arm.kind, "editor": arm.editor.name})
+    wishes = arm.model_dump(mode="json", include={"expert", "steps", "top_k", "early_filter"})
+    if arm.early_filter is not None:
+        wishes["judge"] = arm.judge
+    if arm.kind == "http":
+        service = service_identity(arm)
+        wishes = wishes if arm.extensions else {}
+        return Resolved(arm, {"kind": "http", **service, **wishes}, {"kind": "http", **service})
+    if arm.expert_set.startswith("models:/"):
+        from careedit_eval.tracking.registry import set_location
+
+        arm = arm.model_copy(update={"expert_set": set_location(arm.expert_set)})
+    loaded = load_set(arm.expert_set, arm.expert)
+    device = arm.device or ("cuda" if gpus else "cpu")
+    dtype = arm.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    arm = arm.model_copy(update={"device": device, "dtype": dtype, "steps": arm.steps or loaded.spec.defaults.steps})
+    wishes |= {"steps": arm.steps, "device": device.partition(":")[0], "dtype": dtype}
+    if device == "cpu":
+        wishes["threads"] = arm.threads
+    facts = {
+        "kind": "set",
+        "set": loaded.name,
+        "version": loaded.version,
+        "sha256": loaded.sha256,
+        "expert": arm.expert,
+    }
+    facts |= {"base": loaded.spec.base.sha256 or loaded.spec.base.fingerprint, "location": arm.expert_set}
+    return Resolved(arm, {"kind": "set", "set": loaded.sha256, **wishes}, facts)
+
+
+def make_editor(arm: Arm) -> SampleEditor:
+    """The editor of a resolved arm; heavy imports and weights wait for its first edit."""
+    if arm.kind == "identity":
+        return Identity()
+    if arm.kind == "truth":
+        return Truth()
+    if arm.kind == "http":
+        return HttpEditor(arm)
+    if arm.kind == "custom" and arm.editor is not None:
+        module, _, function = arm.editor.name.partition(":")
+        made: SampleEditor = call_own(module, function, arm.editor.options)
+        return made
+    return LocalEditor(arm)
+
+
+__all__ = ["UNIFIED", "Resolved", "make_editor", "resolve_arm"]

@@ -1,0 +1,46 @@
+"""What runs a stage: items in, results out, in whatever order they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Work(Protocol):
+    """A stage's work on a few items. It catches what is wrong with one item: what it raises stops the run."""
+
+    def __call__(self, items: Sequence[Any], /) -> list[Any]:
+        """Results of the items, in any number."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an evaluation, the same for every runner."""
+
+    name: str
+    """What an error calls it: "editing", "measuring"."""
+    make: Callable[[], Work]
+    """Makes the work where it is done; can be pickled, and so can items and results."""
+    batch: int
+    """Items that travel together; what they make is on disk before the next ones."""
+    workers: int | None = None
+    """Workers, where the runner has several; None: as many as the machines have room for."""
+    num_gpus: float = 0.0
+    """GPUs per worker."""
+    stall_timeout_s: float = 600.0
+    """Seconds without a finished batch after which `RunError` is raised."""
+
+
+class Runner(Protocol):
+    """Runs stages."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether workers may have GPUs."""
+        ...
+
+    def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Results as they are done, batch by batch. Raises `RunError` where it cannot go on."""
+        ...

@@ -1,0 +1,154 @@
+"""An evaluation from suite to table: edit what is missing, measure what is missing, look everything up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from careedit_eval.pipeline.base import Runner, Stage
+from careedit_eval.pipeline.plan import Plan
+from careedit_eval.pipeline.rows import derived_rows
+from careedit_eval.pipeline.store import Store, present, remove_leftovers
+from careedit_eval.pipeline.table import build_table, rival_pairs
+from careedit_eval.pipeline.tasks import EditTask, ScoreTask
+from careedit_eval.pipeline.workers import EditWorker, Made, ScoreWorker
+from careedit_eval.records import EditRow, Metric, Sample, lacking, score_key
+from careedit_eval.results import Table
+from careedit_eval.suite import Part, Workers
+
+Progress = Callable[[str, int, int], None]
+"""Told of a stage, how many items are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run came to."""
+
+    plan: Plan
+    """What was wanted."""
+    table: Table
+    """Every edit and number, best-single and oracle rows included."""
+    edited: int
+    """Edits made in this run; the others were there."""
+    measured: int
+    """Scores made in this run."""
+
+
+def evaluate(
+    plan: Plan, store: Store, runner: Runner, *, edit: bool = True, done: Progress = lambda *_: None
+) -> Evaluation:
+    """Bring a plan's edits and scores up to date and build its table.
+
+    Without `edit` nothing is edited: what was is measured again where scores are missing. Raises `RunError` where it
+    must stop; whatever was finished by then is in the store.
+    """
+    remove_leftovers(store.folder)
+    store.compact()
+    edits = store.edits()
+    edited = 0
+    if edit:
+        edited = sum(1 for _ in _edit(plan, store, runner, edits, done))
+    measured = _measure(plan, store, runner, edits, done)
+    table = derived_rows(plan, build_table(plan, edits, store.scores()))
+    return Evaluation(plan, table, edited, measured)
+
+
+def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> Iterator[EditRow]:
+    """Make and keep the edits that are missing; `edits` is brought up to date."""
+    have = present(edits) & {row.edit_key for row in edits.values() if store.path(row).is_file()}
+    todo = [task for task in plan.edit_tasks() if not have.issuperset(task.keys)]
+    total, finished = sum(len(task.keys) for task in todo), 0
+    done("editing", 0, total)
+    for stage, tasks in _edit_stages(plan.suite.workers, todo):
+        for batch in runner.run(stage, tasks):
+            made: list[Made] = [(row, data) for row, data in batch if row.edit_key not in have]
+            store.put_edits(made)
+            edits.update((row.edit_key, row) for row, _ in made)
+            finished += len(batch)
+            done("editing", finished, total)
+            yield from (row for row, _ in made)
+
+
+def _edit_stages(workers: Workers, todo: Sequence[EditTask]) -> Iterator[tuple[Stage, list[EditTask]]]:
+    """Sets on this cluster's workers; then every service from one worker, whose threads are all it is asked by."""
+    common = {"name": "editing", "make": EditWorker, "stall_timeout_s": workers.stall_timeout_s}
+    here = [task for task in todo if task.arm.kind != "http"]
+    if here:
+        stage = Stage(**common, batch=workers.edit_batch, workers=workers.edit, num_gpus=workers.num_gpus)  # type: ignore[arg-type]
+        yield stage, here
+    for arm in dict.fromkeys(task.arm.name for task in todo if task.arm.kind == "http"):
+        tasks = [task for task in todo if task.arm.name == arm]
+        batch = max(workers.edit_batch, 4 * tasks[0].arm.concurrency)
+        yield Stage(**common, batch=batch, workers=1), tasks  # type: ignore[arg-type]
+
+
+def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditRow], done: Progress) -> int:
+    """Make and keep the scores that are missing; how many there were."""
+    have = present(store.scores())
+    todo = list(_score_tasks(plan, store, edits, have))
+    total, finished, made = len(todo), 0, 0
+    done("measuring", 0, total)
+    workers = plan.suite.workers
+    parts: tuple[Part, ...] = (*plan.suite.metrics, *plan.suite.pairwise)
+    stage = Stage(
+        "measuring",
+        partial(ScoreWorker, parts),
+        workers.score_batch,
+        workers.score,
+        workers.score_num_gpus,
+        workers.stall_timeout_s,
+    )
+    for batch in runner.run(stage, todo):
+        store.put_scores(batch)
+        made += len(batch)
+        finished += len({(row.edit_key, row.rival) for row in batch})
+        done("measuring", finished, total)
+    return made
+
+
+def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: set[str]) -> Iterator[ScoreTask]:
+    """Every edit that lacks a score, with the metrics that it lacks."""
+    alone = range(len(plan.metrics))
+    paired = range(len(plan.metrics), len(plan.metrics) + len(plan.pairwise))
+    metrics = (*plan.metrics, *plan.pairwise)
+    pick = [i for i in alone if any(one.name == plan.suite.primary for one in metrics[i].spec.outputs)]
+    for sample, row in wanted_edits(plan, edits):
+        # The noise on which experts are chosen is looked at for that only.
+        lacks = _lacking(metrics, alone if row.seed in plan.suite.seeds else pick, sample, row, have)
+        if lacks:
+            yield ScoreTask(sample, row, str(store.path(row)), lacks)
+    for sample, row, rival in rival_pairs(plan, edits):
+        lacks = _lacking(metrics, paired, sample, row, have, rival.edit_key)
+        if lacks:
+            yield ScoreTask(sample, row, str(store.path(row)), lacks, rival.edit_key, str(store.path(rival)))
+
+
+def wanted_edits(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow]]:
+    """Every edit that is there and measured, under the names that its sample and set have now."""
+    for task in plan.edit_tasks():
+        for sample, key in zip(task.samples, task.keys, strict=True):
+            row = edits.get(key)
+            if sample.scored and row is not None and row.error is None:
+                yield sample, renamed(row, sample, task)
+
+
+def renamed(row: EditRow, sample: Sample, task: EditTask) -> EditRow:
+    """A kept edit under today's names: what a set is called, or a kind, does not make another edit."""
+    return row.model_copy(update={"arm": task.arm.name, "kind": sample.kind, "group": sample.group})
+
+
+def _lacking(
+    metrics: Sequence[Metric],
+    indices: Sequence[int],
+    sample: Sample,
+    row: EditRow,
+    have: set[str],
+    rival: str | None = None,
+) -> tuple[int, ...]:
+    return tuple(
+        i
+        for i in indices
+        if not lacking(metrics[i], sample, rival=rival is not None)
+        and score_key(row.edit_key, metrics[i].spec, rival) not in have
+    )

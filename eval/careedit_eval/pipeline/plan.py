@@ -1,0 +1,168 @@
+"""What a suite wants: benchmarks read, sets resolved, reference rows added, and every edit with its key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from careedit.errors import ExpertError, InputError
+from careedit_eval.editors import Resolved, resolve_arm
+from careedit_eval.editors.local import UNIFIED, load_set
+from careedit_eval.pipeline.tasks import EditTask, chains_of, edit_keys
+from careedit_eval.records import Metric, MetricSpec, Output, Sample, fingerprint_of
+from careedit_eval.suite import Arm, Suite, make_benchmark, make_metric
+
+logger = logging.getLogger(__name__)
+
+SINGLE = "single/"
+"""Before an expert's name: the set's base with that expert alone, of which best-single and oracle are made."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A benchmark's rows, read."""
+
+    name: str
+    """The benchmark."""
+    revision: str
+    """Which state of it."""
+    fingerprint: str
+    """sha256 over ids and contents of `samples`."""
+    samples: tuple[Sample, ...]
+    """The rows."""
+
+    @property
+    def scored(self) -> tuple[Sample, ...]:
+        """Those that are measured; others only lead to a later turn."""
+        return tuple(sample for sample in self.samples if sample.scored)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is made of."""
+
+    suite: Suite
+    """The suite."""
+    benchmarks: tuple[Rows, ...]
+    """What is edited."""
+    arms: tuple[Resolved, ...]
+    """Who edits: the suite's sets, then what its rows need."""
+    metrics: tuple[Metric, ...]
+    """What measures alone."""
+    pairwise: tuple[Metric, ...]
+    """What compares two edits."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Rows that cannot be had, and why."""
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Every number by its name."""
+        return {one.name: one for metric in (*self.metrics, *self.pairwise) for one in metric.spec.outputs}
+
+    @property
+    def specs(self) -> tuple[MetricSpec, ...]:
+        """Identities of all metrics."""
+        return tuple(metric.spec for metric in (*self.metrics, *self.pairwise))
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the suite's own sets."""
+        return tuple(arm.name for arm in self.suite.sets)
+
+    @property
+    def singles(self) -> tuple[str, ...]:
+        """Names of the arms of single experts."""
+        return tuple(arm.name for arm in self.arms if arm.name.startswith(SINGLE))
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Noises of an arm: single experts also get the one on which they are chosen."""
+        seeds = self.suite.seeds
+        return (*seeds, self.suite.pick_seed) if arm in self.singles and self.suite.pick_seed not in seeds else seeds
+
+    def edit_tasks(self) -> Iterator[EditTask]:
+        """Every edit that is wanted, arm by arm."""
+        for arm in self.arms:
+            for rows in self.benchmarks:
+                for seed in self.seeds_of(arm.name):
+                    for chain in chains_of(rows.samples):
+                        yield EditTask(arm.arm, chain, edit_keys(arm.identity, chain, seed), seed)
+
+
+def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False) -> Plan:
+    """Read, resolve and check everything before the first edit. `limit` takes the first samples of each benchmark.
+
+    Raises `InputError` or `ExpertError`.
+    """
+    metrics, pairwise = tuple(map(make_metric, suite.metrics)), tuple(map(make_metric, suite.pairwise))
+    _check_outputs(suite, metrics, pairwise)
+    arms, missing = _arms(suite, gpus)
+    return Plan(suite, tuple(_rows(suite, limit)), arms, metrics, pairwise, missing)
+
+
+def _rows(suite: Suite, limit: int | None) -> Iterator[Rows]:
+    names: set[str] = set()
+    for part in suite.benchmarks:
+        benchmark = make_benchmark(part)
+        samples = tuple(benchmark.rows())
+        if limit is not None and limit < len(samples):
+            chains = list(chains_of(samples))
+            kept = {sample.id for chain in chains[:limit] for sample in chain}
+            samples = tuple(sample for sample in samples if sample.id in kept)
+        if not samples:
+            raise InputError(f"The benchmark {benchmark.name!r} has no rows; correct its options.")
+        if benchmark.name in names:
+            raise InputError(f"Two benchmarks are called {benchmark.name!r}; leave one out.")
+        names.add(benchmark.name)
+        whole = len(samples) == len(benchmark)
+        fingerprint = benchmark.fingerprint if whole else fingerprint_of(samples)
+        yield Rows(benchmark.name, benchmark.revision, fingerprint, samples)
+
+
+def _arms(suite: Suite, gpus: bool) -> tuple[tuple[Resolved, ...], dict[str, str]]:
+    """The suite's sets and what its rows need; what cannot be had, with the reason."""
+    arms = [resolve_arm(arm, gpus=gpus) for arm in suite.sets]
+    missing: dict[str, str] = {}
+    subject = next((arm.arm for arm in arms if arm.arm.kind == "set"), None)
+    for row in suite.rows:
+        if any(arm.name == row for arm in arms):
+            continue
+        if row in ("identity", "truth"):
+            arms.append(resolve_arm(Arm(name=row, kind="identity" if row == "identity" else "truth")))
+        elif subject is None:
+            missing[row] = "No set of the suite is edited here, so its experts cannot be had one by one."
+        elif row in ("base", "unified"):
+            wanted = subject.model_copy(update={"name": row, "expert": "base" if row == "base" else UNIFIED})
+            try:
+                arms.append(resolve_arm(wanted, gpus=gpus))
+            except (ExpertError, InputError) as error:
+                missing[row] = str(error)
+        elif not any(arm.name.startswith(SINGLE) for arm in arms):
+            for expert in load_set(subject.expert_set, "auto").names:
+                single = subject.model_copy(update={"name": SINGLE + expert, "expert": expert})
+                arms.append(resolve_arm(single, gpus=gpus))
+    for name, why in missing.items():
+        logger.warning("The row %s is left out: %s", name, why)
+    return tuple(arms), missing
+
+
+def _check_outputs(suite: Suite, metrics: Sequence[Metric], pairwise: Sequence[Metric]) -> None:
+    names = [one.name for metric in (*metrics, *pairwise) for one in metric.spec.outputs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"Two metrics give the number {twice[0]!r}; leave one out.")
+    margins = [] if suite.gate is None else [name.partition("/")[0] for name in suite.gate.margins]
+    for name in (suite.primary, *margins):
+        if name not in names:
+            raise InputError(f"The suite names {name!r}, which no metric gives; they give {', '.join(names)}.")
+    for part, metric in zip((*suite.metrics, *suite.pairwise), (*metrics, *pairwise), strict=True):
+        if ("rival" in metric.needs) != (part in suite.pairwise):
+            raise InputError(
+                f"The metric {part.name!r} belongs among the suite's other metrics; move it (see pairwise)."
+            )
+
+
+def suite_folder(path: str | Path) -> Path:
+    """The folder that a suite's own paths start from."""
+    return Path(path).resolve().parent

@@ -1,0 +1,122 @@
+"""The stages by Ray Data 2.60: fixed actor pools, blocks of a few items, one CPU left free.
+
+What this leaves out is on purpose. Ray Data's own checkpoints duplicate rows of sources that are not reads, and its
+`max_errored_blocks` drops whole blocks and calls that a success: errors are rows here, and what is done is on disk by
+key. Columns hold bytes. The driver alone writes, so no storage is shared but the pictures that the measuring reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import ExecutionTimeoutError
+
+from careedit.errors import InputError
+from careedit_eval.errors import RunError
+from careedit_eval.pipeline.base import Stage, Work
+
+COLUMN = "data"
+"""The one column: pickled items, then pickled results."""
+MOST_BLOCKS = 10_000
+"""Blocks of one execution; more items than that many batches travel in larger blocks."""
+
+
+class RayRunner:
+    """Runs stages on the Ray cluster that this process is connected to, or starts one here."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """`address` is a cluster's; None: the one of the environment, else one is started on this machine."""
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether the cluster has GPUs."""
+        return _resources().get("GPU", 0) > 0
+
+    def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Results as blocks are done; a dead worker or node costs its blocks a second try, on what is left."""
+        if not items:
+            return
+        size = pool_size(stage, _resources())
+        blocks = min(MOST_BLOCKS, math.ceil(len(items) / stage.batch))
+        context = DataContext.get_current().copy()
+        context.max_errored_blocks = 0
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_no_progress_timeout_s = stage.stall_timeout_s
+        with DataContext.current(context):
+            rows = [{COLUMN: pickle.dumps(item)} for item in items]
+            results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+                Actor,
+                fn_constructor_args=(stage.make, stage.batch),
+                batch_size=None,
+                compute=ActorPoolStrategy(size=size),
+                # An actor on a GPU waits more than it computes; CPUs are for reading.
+                num_cpus=0 if stage.num_gpus else 1,
+                num_gpus=stage.num_gpus or None,
+            )
+            try:
+                for block in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+                    yield [pickle.loads(data) for data in block[COLUMN]]
+            except ExecutionTimeoutError as error:
+                raise RunError(
+                    f"Nothing was finished in {stage.stall_timeout_s:g} s of {stage.name}; what is done is kept. Look at "
+                    "the cluster (a worker may hang, or CPUs be taken), then run the same command again."
+                ) from error
+            except ray.exceptions.RayError as error:
+                raise RunError(
+                    f"The cluster gave up {stage.name} ({' '.join(str(error).split())[-300:]}); what is done is kept, run the "
+                    "same command again."
+                ) from error
+
+
+class Actor:
+    """A stage's work in an actor."""
+
+    def __init__(self, make: Callable[[], Work], batch: int) -> None:
+        self._work, self._batch = make(), batch
+
+    def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Results of a block's items, batch by batch."""
+        items = [pickle.loads(data) for data in block[COLUMN]]
+        for first in range(0, len(items), self._batch):
+            results = self._work(items[first : first + self._batch])
+            column = np.empty(len(results), object)
+            column[:] = [pickle.dumps(result) for result in results]
+            yield {COLUMN: column}
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def pool_size(stage: Stage, resources: dict[str, float]) -> int:
+    """Actors of a stage on a cluster with these resources, one CPU left free for what reads and moves blocks.
+
+    Raises `InputError` where a stage wants what is not there: Ray would wait for it.
+    """
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    if stage.num_gpus:
+        room = int(gpus / stage.num_gpus)
+        if room < 1:
+            raise InputError(
+                f"A worker of {stage.name} wants {stage.num_gpus:g} GPUs, the cluster has {gpus:g}; ask for less."
+            )
+    else:
+        room = max(0, int(cpus) - 1)
+        if room < 1:
+            raise InputError(f"{stage.name} needs a CPU and one that stays free, the cluster has {cpus:g}; give it 2.")
+    if stage.workers is not None and stage.workers > room:
+        raise InputError(
+            f"{stage.workers} workers of {stage.name} were asked for, there is room for {room}; ask for less."
+        )
+    return stage.workers or room

@@ -1,0 +1,127 @@
+"""From the store's rows to the table of results: every wanted edit and number, in order, none left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from careedit_eval.pipeline.plan import Plan
+from careedit_eval.pipeline.tasks import chains_of, edit_keys
+from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
+from careedit_eval.results import EditLine, ScoreLine, Table
+
+NOT_EDITED = "Nothing was edited; run the suite without leaving editing out."
+"""The error of an edit that the store does not hold."""
+
+
+def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, ScoreRow]) -> Table:
+    """Look every wanted edit and score up; what failed, or is not there, stands as an error."""
+    edit_lines: list[EditLine] = []
+    score_lines: list[ScoreLine] = []
+    pairs = _pairs(plan)
+    for rows in plan.benchmarks:
+        tables = _keys(plan, rows.name)
+        for arm in plan.arms:
+            for sample in rows.scored:
+                for seed in plan.seeds_of(arm.name):
+                    key = tables[arm.name, seed][sample.id]
+                    edit = edits.get(key)
+                    line = _edit_line(rows.name, arm.name, sample, seed, key, edit)
+                    edit_lines.append(line)
+                    for metric in plan.metrics:
+                        score_lines += _score_lines(line, sample, metric, scores)
+                    for rival in (first for first, second in pairs if second == arm.name):
+                        other = tables[rival, seed][sample.id]
+                        broken = edits.get(other)
+                        why = None if broken is not None and broken.error is None else f"{rival} did not edit."
+                        for metric in plan.pairwise:
+                            score_lines += _score_lines(line, sample, metric, scores, (rival, other, why))
+    return Table(edit_lines, score_lines)
+
+
+def rival_pairs(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow, EditRow]]:
+    """Edits of one sample and seed by every two sets: sample, edit, and the rival it is compared with."""
+    if not plan.pairwise:
+        return
+    for rows in plan.benchmarks:
+        tables = _keys(plan, rows.name)
+        for first, second in _pairs(plan):
+            for sample in rows.scored:
+                for seed in plan.suite.seeds:
+                    rival, row = (edits.get(tables[arm, seed][sample.id]) for arm in (first, second))
+                    if row is not None and rival is not None and row.error is None and rival.error is None:
+                        yield sample, row.model_copy(update={"arm": second}), rival
+
+
+def _pairs(plan: Plan) -> list[tuple[str, str]]:
+    """Every two sets, in the suite's order; a comparison of the suite turns its two round."""
+    named = [(one.a, one.b) for one in plan.suite.compare]
+    names = plan.sets
+    between = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
+    return [pair if (pair[1], pair[0]) not in named else (pair[1], pair[0]) for pair in between]
+
+
+def _keys(plan: Plan, benchmark: str) -> dict[tuple[str, int], dict[str, str]]:
+    """Edit keys of a benchmark's samples, by arm and seed."""
+    rows = next(one for one in plan.benchmarks if one.name == benchmark)
+    chains = list(chains_of(rows.samples))
+    return {
+        (arm.name, seed): {
+            sample.id: key
+            for chain in chains
+            for sample, key in zip(chain, edit_keys(arm.identity, chain, seed), strict=True)
+        }
+        for arm in plan.arms
+        for seed in plan.seeds_of(arm.name)
+    }
+
+
+def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, edit: EditRow | None) -> EditLine:
+    error = NOT_EDITED if edit is None else edit.error
+    return EditLine(
+        benchmark,
+        arm,
+        sample.id,
+        seed,
+        sample.kind,
+        sample.group,
+        sample.instruction,
+        key,
+        None if edit is None else edit.picture,
+        None if edit is None else edit.nfe,
+        None if edit is None else edit.seconds,
+        _experts(edit),
+        "none" if edit is None else edit.alignment,
+        error,
+    )
+
+
+def _score_lines(
+    edit: EditLine,
+    sample: Sample,
+    metric: Metric,
+    scores: Mapping[str, ScoreRow],
+    rival: tuple[str, str, str | None] | None = None,
+) -> Iterator[ScoreLine]:
+    """A line per number of the metric, if it applies to the sample."""
+    if lacking(metric, sample, rival=rival is not None):
+        return
+    name, other, broken = rival or (None, None, None)
+    row = scores.get(score_key(edit.edit_key, metric.spec, other))
+    error = f"No edit: {edit.error}" if edit.error is not None else broken
+    if error is None:
+        error = "It was not measured; run the suite again." if row is None else row.error
+    for output in metric.spec.outputs:
+        value = row.values.get(output.name) if row is not None and error is None else None
+        said = error if error is not None or value is not None else f"The metric gave no {output.name}."
+        notes = "; ".join(row.notes) if row is not None else ""
+        where = (edit.benchmark, edit.arm, edit.sample_id, edit.seed, edit.kind, edit.group)
+        yield ScoreLine(*where, output.name, name, value, said, notes)
+
+
+def _experts(edit: EditRow | None) -> str:
+    """Who was routed to, from the trace: "erase 1.00"."""
+    if edit is None or edit.trace is None:
+        return ""
+    weights: dict[str, float] = json.loads(edit.trace).get("routing", {}).get("weights", {})
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())

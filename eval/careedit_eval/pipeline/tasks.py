@@ -1,0 +1,82 @@
+"""Items of the two stages, and the content keys by which they are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from careedit_eval.errors import BenchmarkError
+from careedit_eval.records import EditRow, Sample, digest_of
+from careedit_eval.suite import Arm
+
+KEY_VERSION = 1
+"""Raised with a change that makes other edits of the same settings."""
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """Samples that one arm edits one after another with one seed: a session's turns, or a single sample."""
+
+    arm: Arm
+    """Who edits."""
+    samples: tuple[Sample, ...]
+    """The samples; each but the first has its source from one before."""
+    keys: tuple[str, ...]
+    """Their edit keys."""
+    seed: int
+    """Of the noise."""
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """One edit, and the metrics that it lacks."""
+
+    sample: Sample
+    """The sample."""
+    edit: EditRow
+    """The edit."""
+    picture: str
+    """Path of its picture."""
+    metrics: tuple[int, ...]
+    """Indices of the metrics."""
+    rival: str | None = None
+    """Edit key of the edit that it is compared with."""
+    rival_picture: str | None = None
+    """Path of that one's picture."""
+
+
+def chains_of(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
+    """Samples grouped so that whatever a sample's source is made of stands before it in its group.
+
+    Raises `BenchmarkError` where a turn names none that came before.
+    """
+    chains: dict[str, list[Sample]] = {}
+    begun_by: dict[str, str] = {}
+    for sample in samples:
+        first = sample.id if sample.previous is None else begun_by.get(sample.previous)
+        if first is None:
+            raise BenchmarkError(
+                f"Sample {sample.id!r} goes on from {sample.previous!r}, which does not stand before it; order the turns."
+            )
+        begun_by[sample.id] = first
+        chains.setdefault(first, []).append(sample)
+    yield from (tuple(chain) for chain in chains.values())
+
+
+def edit_keys(identity: Mapping[str, Any], chain: Sequence[Sample], seed: int) -> tuple[str, ...]:
+    """The content key of every edit of a chain: who edits, what it sees, the noise, and the edit that it goes on from."""
+    made: dict[str, str] = {}
+    for sample in chain:
+        content = {
+            "version": KEY_VERSION,
+            "editor": dict(identity),
+            "sample": sample.id,
+            "input": sample.input_sha256,
+            "previous": None if sample.previous is None else made[sample.previous],
+            "seed": seed,
+        }
+        if identity.get("kind") == "truth":
+            content["target"] = None if sample.target is None else sample.target.sha256
+        made[sample.id] = digest_of(content)
+    return tuple(made[sample.id] for sample in chain)

@@ -1,0 +1,205 @@
+"""What workers do: edit, and measure. What is wrong with one row is that row's error and nobody else's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from careedit.errors import CareEditError
+from careedit_eval.alignment import load_pictures
+from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
+from careedit_eval.metrics.base import ScoreItem
+from careedit_eval.pipeline.tasks import EditTask, ScoreTask
+from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
+from careedit_eval.suite import Arm, Part, make_metric
+
+logger = logging.getLogger(__name__)
+
+Made = tuple[EditRow, bytes | None]
+"""An edit and the file of its picture."""
+
+
+class EditWorker:
+    """Edits tasks; keeps the editor of the arm that it worked for last."""
+
+    def __init__(self) -> None:
+        self._arm: Arm | None = None
+        self._editor: SampleEditor | None = None
+
+    def __call__(self, tasks: Sequence[EditTask]) -> list[Made]:
+        """The edits of all tasks' samples. Tasks of a service run at once, as many as its arm allows."""
+        return [one for _, alike in groupby(tasks, lambda task: task.arm) for one in self._edit_alike(list(alike))]
+
+    def _edit_alike(self, tasks: Sequence[EditTask]) -> list[Made]:
+        if self._editor is None or self._arm != tasks[0].arm:
+            self._editor, self._arm = make_editor(tasks[0].arm), tasks[0].arm
+        editor = self._editor
+        if editor.concurrency == 1 or len(tasks) == 1:
+            return [one for task in tasks for one in edit_task(editor, task)]
+        with ThreadPoolExecutor(editor.concurrency) as pool:
+            return [one for made in pool.map(lambda task: edit_task(editor, task), tasks) for one in made]
+
+
+def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
+    """One task's edits in order; a turn whose predecessor failed fails too, and says so."""
+    pictures: dict[str, Image.Image | None] = {}
+    made: list[Made] = []
+    for sample, key in zip(task.samples, task.keys, strict=True):
+        try:
+            edited, alignment = _edit(editor, sample, task.seed, pictures)
+            data = _png(edited.image)
+        except Exception as error:
+            logger.debug("sample %s failed", sample.id, exc_info=True)
+            pictures[sample.id] = None
+            made.append((_edit_row(task, sample, key, error=sentence(error)), None))
+            continue
+        pictures[sample.id] = edited.image
+        row = _edit_row(
+            task,
+            sample,
+            key,
+            picture=f"pictures/{key[:2]}/{key}.png",
+            picture_sha256=hashlib.sha256(data).hexdigest(),
+            alignment=alignment,
+            seconds=edited.seconds,
+            nfe=edited.nfe,
+            judge_calls=edited.judge_calls,
+            trace=edited.trace,
+        )
+        made.append((row, data))
+    return made
+
+
+def _edit_row(task: EditTask, sample: Sample, key: str, **found: Any) -> EditRow:
+    return EditRow(
+        edit_key=key,
+        sample_id=sample.id,
+        kind=sample.kind,
+        group=sample.group,
+        arm=task.arm.name,
+        seed=task.seed,
+        **found,
+    )
+
+
+def _edit(
+    editor: SampleEditor, sample: Sample, seed: int, pictures: Mapping[str, Image.Image | None]
+) -> tuple[Edited, str]:
+    """One edit and how its source lies on the canvas; raises whatever is wrong with it."""
+    loaded = load_pictures(sample)
+    source = loaded.source
+    if sample.previous is not None:
+        before = pictures[sample.previous]
+        if before is None:
+            raise EditFailed(f"The turn before, {sample.previous}, has no picture.")
+        source = before
+    mask = loaded.mask if sample.mask_given else None
+    if mask is not None and mask.size != source.size:
+        raise EditFailed(f"The mask is {_size(mask)}, the picture of the turn before is {_size(source)}.")
+    edited = editor.edit(EditWork(sample.id, source, sample.instruction, mask, loaded.references, loaded.target, seed))
+    if not isinstance(getattr(edited, "image", None), Image.Image):  # a user's own editor may return anything
+        raise EditFailed("The editor returned no picture.")
+    if edited.image.size != source.size:
+        raise EditFailed(f"The editor returned {_size(edited.image)} for a source of {_size(source)}.")
+    return edited, loaded.alignment
+
+
+class ScoreWorker:
+    """Measures tasks; metrics are made once, at the first task that wants them."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = tuple(parts)
+
+    @cached_property
+    def _metrics(self) -> tuple[Metric, ...]:
+        return tuple(make_metric(part) for part in self._parts)
+
+    def __call__(self, tasks: Sequence[ScoreTask]) -> list[ScoreRow]:
+        """Every task's measurements by every metric that it lacks."""
+        items = [_item(task) for task in tasks]
+        rows: list[ScoreRow] = []
+        for index, metric in enumerate(self._metrics):
+            wanted = [(task, item) for task, item in zip(tasks, items, strict=True) if index in task.metrics]
+            if not wanted:
+                continue
+            readable = [item for _, item in wanted if isinstance(item, ScoreItem)]
+            measured = iter(measure(metric, readable))
+            for task, item in wanted:
+                found = next(measured) if isinstance(item, ScoreItem) else Measurement(error=item)
+                rows.append(_row(task, metric, found))
+        return rows
+
+
+def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
+    """One measurement per item. Where a batch fails, or answers for too few, each item is measured alone."""
+    if not items:
+        return []
+    try:
+        found = metric.score(items)
+        if len(found) == len(items):
+            return list(found)
+        error: Exception = CareEditError(f"The metric gave {len(found)} measurements for {len(items)} edits.")
+    except Exception as raised:
+        logger.debug("metric %s failed", metric.spec.name, exc_info=True)
+        error = raised
+    if len(items) == 1:
+        return [Measurement(error=sentence(error))]
+    return [one for item in items for one in measure(metric, [item])]
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as the error of a row: careedit's own in its words, others with their kind."""
+    words = " ".join(str(error).split())[:500]
+    if isinstance(error, CareEditError) and words:
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _item(task: ScoreTask) -> ScoreItem | str:
+    """What metrics look at, or why its pictures cannot be read."""
+    try:
+        rival = None if task.rival_picture is None else Path(task.rival_picture).read_bytes()
+        data = Path(task.picture).read_bytes()
+    except OSError as error:
+        return f"The edit's picture cannot be read ({error.strerror}); workers need the store's folder."
+    if hashlib.sha256(data).hexdigest() != task.edit.picture_sha256:
+        return "The edit's picture is not the one that was made; remove it from the store and run again."
+    return ScoreItem(task.sample, task.edit, data, rival)
+
+
+def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
+    edit, spec = task.edit, metric.spec
+    return ScoreRow(
+        score_key=score_key(edit.edit_key, spec, task.rival),
+        edit_key=edit.edit_key,
+        sample_id=edit.sample_id,
+        kind=edit.kind,
+        group=edit.group,
+        arm=edit.arm,
+        seed=edit.seed,
+        metric=spec.name,
+        metric_key=spec.key,
+        rival=task.rival,
+        values=found.values,
+        error=found.error,
+        notes=found.notes,
+    )
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"

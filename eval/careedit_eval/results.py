@@ -1,0 +1,147 @@
+"""The table of results: every edit that was wanted with every number or the error in its place; two parquet files.
+
+Rows stand in the order of benchmarks, sets, samples and seeds, so equal results make equal files, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow
+from pyarrow import parquet
+
+from careedit.errors import InputError
+
+EDITS_FILE, SCORES_FILE = "edits.parquet", "scores.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class EditLine:
+    """One edit that was wanted."""
+
+    benchmark: str
+    """The benchmark."""
+    arm: str
+    """Who edited."""
+    sample_id: str
+    """The sample."""
+    seed: int
+    """Of the noise."""
+    kind: str
+    """Kind of edit."""
+    group: str
+    """Rows of one group share a source picture."""
+    instruction: str
+    """What was asked for."""
+    edit_key: str
+    """The edit."""
+    picture: str | None
+    """Its file in the store."""
+    nfe: int | None
+    """Evaluations of the transformer."""
+    seconds: float | None
+    """Seconds of the edit."""
+    experts: str
+    """Who was routed to, e.g. "erase 1.00"."""
+    alignment: str
+    """How the source lay on its canvas."""
+    error: str | None
+    """Why there is no picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """One number of one edit, or the error in its place."""
+
+    benchmark: str
+    """The benchmark."""
+    arm: str
+    """Who edited."""
+    sample_id: str
+    """The sample."""
+    seed: int
+    """Of the noise."""
+    kind: str
+    """Kind of edit."""
+    group: str
+    """Rows of one group share a source picture."""
+    output: str
+    """Name of the number."""
+    rival: str | None
+    """Set that it was compared with; None where it was measured alone."""
+    value: float | None
+    """The number."""
+    error: str | None
+    """Why there is none."""
+    notes: str
+    """What a reader must know of it."""
+
+
+Line = TypeVar("Line", EditLine, ScoreLine)
+Pair = tuple[str, int]
+"""A sample and a seed: what comparisons are paired on."""
+
+
+class Table:
+    """Results, looked up by benchmark, set and number."""
+
+    def __init__(self, edits: Sequence[EditLine], scores: Sequence[ScoreLine]) -> None:
+        self.edits, self.scores = tuple(edits), tuple(scores)
+        self._edits: dict[tuple[str, str], dict[Pair, EditLine]] = {}
+        self._scores: dict[tuple[str, str, str, str | None], dict[Pair, ScoreLine]] = {}
+        for edit in self.edits:
+            self._edits.setdefault((edit.benchmark, edit.arm), {})[edit.sample_id, edit.seed] = edit
+        for one in self.scores:
+            column = self._scores.setdefault((one.benchmark, one.arm, one.output, one.rival), {})
+            column[one.sample_id, one.seed] = one
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Names of the benchmarks."""
+        return tuple(dict.fromkeys(benchmark for benchmark, _ in self._edits))
+
+    def arms(self, benchmark: str) -> tuple[str, ...]:
+        """Who edited it."""
+        return tuple(arm for of, arm in self._edits if of == benchmark)
+
+    def kinds(self, benchmark: str) -> tuple[str, ...]:
+        """Its kinds of edit, sorted."""
+        return tuple(sorted({edit.kind for edit in self.edits if edit.benchmark == benchmark}))
+
+    def edits_of(self, benchmark: str, arm: str) -> Mapping[Pair, EditLine]:
+        """Edits of a set by sample and seed."""
+        return self._edits.get((benchmark, arm), {})
+
+    def column(self, benchmark: str, arm: str, output: str, rival: str | None = None) -> Mapping[Pair, ScoreLine]:
+        """One number of a set by sample and seed, errors included."""
+        return self._scores.get((benchmark, arm, output, rival), {})
+
+    def write(self, folder: Path) -> None:
+        """Write both files into `folder`."""
+        for name, kind, lines in ((EDITS_FILE, EditLine, self.edits), (SCORES_FILE, ScoreLine, self.scores)):
+            _write(folder / name, kind, lines)
+
+    @classmethod
+    def read(cls, folder: Path) -> Table:
+        """Read what `write` wrote; raises `InputError`."""
+        return cls(_read(folder / EDITS_FILE, EditLine), _read(folder / SCORES_FILE, ScoreLine))
+
+
+def _write(path: Path, kind: type[Any], lines: Iterable[Any]) -> None:
+    types = {"int": pyarrow.int64(), "float": pyarrow.float64(), "str": pyarrow.string()}
+    schema = pyarrow.schema([(one.name, types[str(one.type).partition(" ")[0]]) for one in fields(kind)])
+    table = pyarrow.Table.from_pylist([asdict(line) for line in lines], schema=schema)
+    temporary = path.with_name(f".{path.name}.tmp")
+    parquet.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def _read(path: Path, kind: type[Line]) -> list[Line]:
+    try:
+        return [kind(**row) for row in parquet.read_table(path).to_pylist()]
+    except (OSError, TypeError, pyarrow.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} holds no results ({reason}); give the folder of a finished run.") from error

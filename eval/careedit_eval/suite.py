@@ -1,0 +1,226 @@
+"""A suite: which sets edit which benchmarks, what is measured, compared, and still good enough. One YAML file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, JsonValue, model_validator
+
+from careedit.errors import InputError
+from careedit.records import MAX_STEPS, EarlyFilter, Record
+from careedit_eval.records import Benchmark, Metric
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle"]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Part(Record):
+    """A benchmark or a metric by its name, with its options."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A registered name, or "module:function" of one's own, which is called with the options."""
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments of its making."""
+
+
+class Arm(Record):
+    """Who edits: a set in this process or its workers, a live service, or what needs no model."""
+
+    name: Name
+    """What tables call it."""
+    kind: Literal["set", "http", "identity", "truth", "custom"] = "set"
+    """"identity" gives the source back, "truth" the target; "custom" is one's own editor."""
+    expert_set: str = "tiny"
+    """kind set: as `careedit.load_editor` takes it, or `models:/NAME@ALIAS` of the registry."""
+    expert: str = "auto"
+    """"auto": the set's router; an expert's name; "base": none; ":unified": the set's unified LoRA."""
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Denoising steps; None: the set's default."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """How many experts the router may mix."""
+    early_filter: EarlyFilter | None = None
+    """Several noises, and a judge."""
+    judge: str = "tiny"
+    """Who judges an early filter's previews."""
+    device: str | None = None
+    """Device of the editor; None: a GPU where workers have one."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format; None: the editor's default for its device."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads of torch on a CPU; they shape rounding, so they are part of an edit's key."""
+    url: str | None = None
+    """kind http: the service, up to and including /v1."""
+    model: str | None = None
+    """kind http: its name there."""
+    revision: str = "unknown"
+    """kind http: what is known of its version, where the service does not say."""
+    api_key_env: str | None = None
+    """kind http: environment variable that holds the key."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    """kind http: edits under way at once."""
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """kind http: seconds for one attempt."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """kind http: how often an edit is sent at most."""
+    extensions: bool = True
+    """kind http: whether seed, steps, expert and filter are sent, which only a careedit service knows."""
+    editor: Part | None = None
+    """kind custom: what makes the editor."""
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> Arm:
+        if (self.kind == "http") != (self.url is not None):
+            raise InputError(f"url belongs to the kind http, and that kind needs it; correct the set {self.name!r}.")
+        if (self.kind == "custom") != (self.editor is not None):
+            raise InputError(f"editor belongs to the kind custom, and that needs it; correct the set {self.name!r}.")
+        return self
+
+
+class Comparison(Record):
+    """Two sets: may `b` replace `a`?"""
+
+    a: Name
+    """The set in use."""
+    b: Name
+    """The set that may replace it."""
+
+
+class Gate(Record):
+    """What still is good enough."""
+
+    baseline: str | None = None
+    """A frozen baseline (`careedit eval baseline`), relative to the suite's file; None: set `a` of the first comparison."""
+    set: Name | None = None
+    """Who must pass; None: `b` of the first comparison, or the first set."""
+    margins: Mapping[str, NonNegative] = Field(default_factory=dict)
+    """Per number ("clip_i"), or number and kind ("clip_i/Add"): how much worse is still acceptable."""
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of edits and scores that may have failed."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the baseline's rows that must be there today."""
+    max_slowdown: Annotated[float, Field(gt=0)] | None = None
+    """Median seconds per edit over the baseline's, at most; None: not looked at."""
+
+
+class Workers(Record):
+    """Who works, and how patient the driver is."""
+
+    edit: Annotated[int, Field(ge=1)] | None = None
+    """Actors that edit; None: from the cluster, one CPU left free."""
+    score: Annotated[int, Field(ge=1)] | None = None
+    """Actors that measure."""
+    num_gpus: NonNegative = 0.0
+    """GPUs of an editing actor."""
+    score_num_gpus: NonNegative = 0.0
+    """GPUs of a measuring actor."""
+    edit_batch: Annotated[int, Field(ge=1)] = 4
+    """Edits that travel together; each is still made alone, so that its bits do not depend on its neighbours."""
+    score_batch: Annotated[int, Field(ge=1)] = 32
+    """Edits that are measured together."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds without one finished batch after which the run is given up, with what is there kept."""
+
+
+class Suite(Record):
+    """What is evaluated."""
+
+    schema_version: Literal[1] = 1
+    """Version of this file's format."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Name of the suite."""
+    description: str = ""
+    """What it is for."""
+    benchmarks: Annotated[tuple[Part, ...], Field(min_length=1)]
+    """What is edited."""
+    sets: Annotated[tuple[Arm, ...], Field(min_length=1)]
+    """Who edits."""
+    rows: tuple[RowName, ...] = ("identity",)
+    """What stands beside them; all but identity and truth are made of the first set's base and experts."""
+    metrics: Annotated[tuple[Part, ...], Field(min_length=1)]
+    """What is measured."""
+    pairwise: tuple[Part, ...] = ()
+    """Metrics that compare two edits of one sample, used on every two sets."""
+    primary: str
+    """The number by which best-single and oracle are chosen, and losses are sorted."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Noises of every sample."""
+    pick_seed: int = 1_000_003
+    """Noise on which best-single and oracle are chosen: on the one they are measured on they would look too good."""
+    compare: tuple[Comparison, ...] = ()
+    """Which sets are compared."""
+    gate: Gate | None = None
+    """What must hold; None: nothing."""
+    workers: Workers = Workers()
+    """Who works."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Suite:
+        names = [arm.name for arm in self.sets]
+        twice = [name for name in names if names.count(name) > 1]
+        wanted = [name for one in self.compare for name in (one.a, one.b)]
+        wanted += [self.gate.set] if self.gate is not None and self.gate.set is not None else []
+        unknown = [name for name in wanted if name not in {*names, *self.rows}]
+        if twice:
+            raise InputError(f"Two sets are called {twice[0]!r}; give each its own name.")
+        if unknown:
+            raise InputError(f"The suite has no set {unknown[0]!r}; its sets are {', '.join(names)}.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError("A seed is given twice; give each once.")
+        return self
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Read a suite's file; raises `InputError`."""
+    file = Path(path)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"The suite {str(path)!r} cannot be read ({reason}); give a YAML file of a suite.") from error
+    if not isinstance(data, dict):
+        raise InputError(f"The suite {str(path)!r} holds no fields; give a YAML file of a suite.")
+    return Suite(**data)
+
+
+def make_benchmark(part: Part) -> Benchmark:
+    """The benchmark of that name; raises `InputError`."""
+    made = _own(part)
+    if made is None:
+        from careedit_eval.benchmarks import build_benchmark
+
+        made = build_benchmark(part.name, part.options)
+    if not isinstance(made, Benchmark):
+        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no benchmark; see docs/evaluation.md.")
+    return made
+
+
+def make_metric(part: Part) -> Metric:
+    """The metric of that name; raises `InputError`."""
+    made = _own(part)
+    if made is None:
+        from careedit_eval.metrics import build_metric
+
+        made = build_metric(part.name, part.options)
+    if not isinstance(made, Metric):
+        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no metric; see docs/evaluation.md.")
+    return made
+
+
+def _own(part: Part) -> Any:
+    """What "module:function" makes; None for a registered name."""
+    module, colon, function = part.name.partition(":")
+    return call_own(module, function, part.options) if colon else None
+
+
+def call_own(module: str, function: str, options: Mapping[str, JsonValue]) -> Any:
+    """`module.function(**options)`; raises `InputError` where there is none."""
+    try:
+        factory = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"There is no {module}:{function} ({error}); give an importable function.") from error
+    return factory(**options)
