@@ -294,7 +294,7 @@ class Running:
 
 def _kept(trace: EditTrace, shown: bool) -> dict[str, object]:
     hidden = set() if shown else {"instruction", "prompt"}
-    return trace.model_dump(mode="json", exclude=hidden, exclude_none=True)
+    return trace.model_dump(mode="json", exclude=hidden)
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -106,7 +106,7 @@ async def _whole(accepted: _Accepted) -> Response:
         usage=usage_of(traces, fields.prompt, max(0, len(accepted.found.pictures) - 1)),
         careedit=EditReport(id=accepted.running.id, arm=accepted.running.arm, traces=traces),
     )
-    content = await run_sync(lambda: answer.model_dump_json(exclude_none=True))
+    content = await run_sync(answer.model_dump_json)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
 
 
@@ -149,7 +149,7 @@ async def _completed(accepted: _Accepted, event: Made) -> dict[str, Any]:
             "id": accepted.running.id,
             "arm": accepted.running.arm,
             "image": event.image,
-            "traces": [event.trace.model_dump(mode="json", exclude_none=True)],
+            "traces": [event.trace.model_dump(mode="json")],
         },
     }
     return data if accepted.identity is None else {**data, "safety_identifier": accepted.identity}

@@ -116,7 +116,6 @@ _PARAMS = {
     "mask": "mask",
     "preview_steps": "early_filter",
     "filter": "early_filter",
-    "judge": "early_filter",
     "expert": "expert",
     "reference": "image",
     "references": "image",
@@ -153,7 +152,7 @@ def _pause(status: int) -> float | None:
 
 
 def _param_of(error: CareEditError) -> str | None:
-    """The field that a sentence is about: the first of our words for one that it holds."""
+    """The field that a sentence is about: one of our words for it stands where the sentence begins."""
     if isinstance(error, UnknownExpertError):
         return "expert"
     if isinstance(error, ImageError):
@@ -166,7 +165,7 @@ def _param_of(error: CareEditError) -> str | None:
     if isinstance(error, serving.NotFoundError):
         return "model" if words[:4] == ["there", "is", "no", "model"] else None
     if isinstance(error, InputError):
-        return next((_PARAMS[word] for word in words if word in _PARAMS), None)
+        return next((_PARAMS[word] for word in words[:3] if word in _PARAMS), None)
     return None
 
 

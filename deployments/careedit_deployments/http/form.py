@@ -65,43 +65,42 @@ def parse(model: type[BaseModel], data: Any, *, strict: bool = False) -> Any:
         for flaw in flaws:  # a field that is not supported is told before one that is merely wrong
             name = str(flaw["loc"][-1]) if flaw["loc"] else ""
             if flaw["type"] == "extra_forbidden" and name in UNSUPPORTED:
-                raise FieldError(
-                    f"{name} is not supported: {UNSUPPORTED[name]}.", name, "unsupported_parameter"
-                ) from None
+                raise unsupported(name) from None
         problem = validation_problem(flaws)
         raise FieldError(problem.message, problem.param or "body", problem.code or "invalid_value") from None
     except InputError as error:  # the early filter is a record of careedit's, which speaks for itself
         raise FieldError(str(error), "early_filter") from None
 
 
+def unsupported(name: str) -> FieldError:
+    """The error for a field that others have and this server has not."""
+    return FieldError(f"{name} is not supported: {UNSUPPORTED[name]}.", name, "unsupported_parameter")
+
+
 async def _from_form(request: Request) -> EditInput:
-    form = await request.form(max_files=MAX_PICTURES + 14, max_fields=100, max_part_size=64 * 2**10)
-    texts: dict[str, Any] = {}
-    uploads: list[UploadFile] = []
-    mask: UploadFile | None = None
-    for name, value in form.multi_items():
-        is_image = _IMAGE.fullmatch(name) is not None
-        if isinstance(value, UploadFile):
-            if is_image:
-                uploads.append(value)
-            elif name == "mask" and mask is None:
-                mask = value
-            elif name in UNSUPPORTED:
-                raise FieldError(f"{name} is not supported: {UNSUPPORTED[name]}.", name, "unsupported_parameter")
-            elif name == "mask":
-                raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
-            else:
+    async with request.form(max_files=16, max_fields=100, max_part_size=64 * 2**10) as form:
+        texts: dict[str, Any] = {}
+        pictures: list[UploadFile] = []
+        masks: list[UploadFile] = []
+        for name, value in form.multi_items():
+            is_image = _IMAGE.fullmatch(name) is not None
+            if isinstance(value, UploadFile) and (is_image or name == "mask"):
+                (pictures if is_image else masks).append(value)
+            elif isinstance(value, UploadFile):
+                if name in UNSUPPORTED:
+                    raise unsupported(name)
                 raise FieldError(f"The field {name!r} takes no file; files are image, image[] and mask.", name)
-        elif is_image or name == "mask":
-            raise FieldError(f"The field {name!r} holds text; send the picture as a file.", name)
-        elif value != "":  # an empty field of a form is an absent one
-            _put(texts, name, value)
-    if len(uploads) > MAX_PICTURES:
-        raise _too_many(len(uploads), "image")
-    fields = parse(EditFields, texts)
-    return EditInput(
-        fields, tuple([await upload.read() for upload in uploads]), None if mask is None else await mask.read()
-    )
+            elif is_image or name == "mask":
+                raise FieldError(f"The field {name!r} holds text; send the picture as a file.", name)
+            elif value != "":  # an empty field of a form is an absent one
+                _put(texts, name, value)
+        if len(pictures) > MAX_PICTURES:
+            raise _too_many(len(pictures), "image")
+        if len(masks) > 1:
+            raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
+        fields = parse(EditFields, texts)
+        files = [await file.read() for file in (*pictures, *masks)]
+        return EditInput(fields, tuple(files[: len(pictures)]), files[-1] if masks else None)
 
 
 def _put(texts: dict[str, Any], name: str, value: str) -> None:

@@ -53,12 +53,12 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _drop_bad_trace(scope)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else new_id("req")
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
-        _drop_bad_trace(scope, headers)
         started = False
 
         async def tell(message: Message) -> None:
@@ -100,7 +100,8 @@ def _route_path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _drop_bad_trace(scope: Scope, headers: Headers) -> None:
+def _drop_bad_trace(scope: Scope) -> None:
     """Take out a `traceparent` that is none (W3C Trace Context, 3.2), and the state that belongs to it."""
+    headers = Headers(scope=scope)
     if "traceparent" in headers and not _PARENT.fullmatch(headers["traceparent"]):
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"traceparent", b"tracestate")]

@@ -1,0 +1,105 @@
+"""A real server on a free port of this machine, in a thread, over one process' backend."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from careedit_deployments.backend import Backend
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.edit_service import EditService
+from careedit_deployments.http.app import Services, create_app
+from careedit_deployments.state.base import KeyRecord
+from careedit_deployments.state.blobs import open_blobs
+from careedit_deployments.state.store import open_store
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+
+
+@dataclass(eq=False)
+class Served:
+    """A server that runs."""
+
+    url: str = ""
+    """Its address, without a path."""
+    recording: Recording = field(default_factory=Recording)
+    """What its metrics recorded."""
+    services: Services | None = None
+    """What it stands on."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where it runs."""
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """Run a coroutine in the server's loop and wait for it."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(30)
+
+
+@contextmanager
+def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), **config: Any) -> Iterator[Served]:
+    """Serve `backend` until the context ends; state lives in `folder`."""
+    settings = ServeConfig(
+        **{
+            "arms": {"tiny": {"expert_set": "tiny"}},
+            "state": {"database": f"sqlite+aiosqlite:///{folder}/state.db", "blobs": str(folder / "blobs")},
+            **config,
+        }
+    )
+    served, up, failure = Served(), threading.Event(), []
+
+    async def main(server: list[uvicorn.Server]) -> None:
+        served.loop = asyncio.get_running_loop()
+        store = await open_store(settings.state)
+        blobs = open_blobs(settings.state)
+        try:
+            for key in keys:
+                await store.keys.add(key)
+            metrics = Metrics(served.recording)
+            edits = EditService(settings, backend, metrics, store.edits)
+            services = Services(settings, backend, edits, store, blobs, metrics)
+            served.services = services
+            listening = uvicorn.Config(
+                create_app(services), host="127.0.0.1", port=0, log_config=None, lifespan="on", ws="none"
+            )
+            server.append(uvicorn.Server(listening))
+            serving = asyncio.create_task(server[0].serve())
+            while not server[0].started and not serving.done():
+                await asyncio.sleep(0.005)
+            if not serving.done():
+                port = server[0].servers[0].sockets[0].getsockname()[1]
+                served.url = f"http://127.0.0.1:{port}"
+                up.set()
+            await serving
+        finally:
+            await blobs.close()
+            await store.close()
+
+    server: list[uvicorn.Server] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(main(server))
+        except BaseException as error:  # noqa: BLE001 - raised by whoever made the thread
+            failure.append(error)
+        finally:
+            up.set()
+
+    thread = threading.Thread(target=run, name="served", daemon=True)
+    thread.start()
+    assert up.wait(60)
+    if failure:
+        raise failure[0]
+    try:
+        yield served
+    finally:
+        server[0].should_exit = True
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
+        if failure:
+            raise failure[0]

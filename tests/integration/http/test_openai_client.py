@@ -1,0 +1,188 @@
+"""The official client, and what it makes of this server."""
+
+import asyncio
+import base64
+import io
+
+import openai
+import pytest
+from PIL import Image
+
+from careedit import EditRequest
+from careedit.images import image_sha256
+from careedit.records import EditTrace
+
+
+def opened(b64_json):
+    picture = Image.open(io.BytesIO(base64.b64decode(b64_json)))
+    picture.load()
+    return picture.convert("RGB")
+
+
+def test_an_edit_is_the_editors_own(client, backend, scene):
+    answer = client.images.edit(
+        image=scene, prompt="remove the circle", model="tiny", extra_body={"seed": 11, "steps": 3}
+    )
+    told = answer.model_dump()["careedit"]
+    trace = EditTrace(**told["traces"][0])
+    again = backend._editors["tiny"].edit(
+        EditRequest(image=scene, instruction="remove the circle", seed=11, steps=3, expert=dict(trace.routing.weights))
+    )
+    assert image_sha256(opened(answer.data[0].b64_json)) == image_sha256(again.image)
+    assert (trace.seed, trace.steps, trace.routing.router) == (11, 3, "rules")
+    assert (answer.size, answer.output_format, answer.quality) == ("64x64", "png", "auto")
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens > 0
+
+
+def test_the_asynchronous_client_edits_too_and_several_at_once(served, scene):
+    async def edit_all():
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="-", max_retries=0) as client:
+            edits = (
+                client.images.edit(
+                    image=("a.png", scene),
+                    prompt="remove it",
+                    n=2,
+                    quality="low",
+                    extra_body={"seed": 5, "expert": name},
+                )
+                for name in ("erase", "style", "base")
+            )
+            return await asyncio.gather(*edits)
+
+    answers = asyncio.run(edit_all())
+    experts = [
+        [list(trace["routing"]["weights"]) for trace in answer.model_dump()["careedit"]["traces"]] for answer in answers
+    ]
+    assert experts == [[["erase"]] * 2, [["style"]] * 2, [["base"]] * 2]
+    assert len({image.b64_json for answer in answers for image in answer.data}) == 6
+
+
+@pytest.mark.parametrize("partials", [0, 2])
+def test_a_stream_brings_partial_images_and_the_result(client, scene, partials):
+    with client.images.edit(
+        image=scene,
+        prompt="remove the circle",
+        stream=True,
+        partial_images=partials,
+        extra_body={"seed": 1, "steps": 6},
+    ) as stream:
+        events = list(stream)
+    assert [event.type for event in events] == ["image_edit.partial_image"] * partials + ["image_edit.completed"]
+    assert [event.partial_image_index for event in events[:-1]] == list(range(partials))
+    assert len({event.b64_json for event in events}) == partials + 1
+    whole = client.images.edit(image=scene, prompt="remove the circle", extra_body={"seed": 1, "steps": 6})
+    assert events[-1].b64_json == whole.data[0].b64_json
+    assert events[-1].usage.output_tokens == whole.usage.output_tokens
+
+
+def test_the_asynchronous_client_streams(served, scene):
+    async def edit():
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="-", max_retries=0) as client:
+            stream = await client.images.edit(image=scene, prompt="remove it", stream=True, partial_images=1)
+            return [event.type async for event in stream]
+
+    assert asyncio.run(edit()) == ["image_edit.partial_image", "image_edit.completed"]
+
+
+def test_outside_its_mask_an_edit_keeps_every_pixel(client, scene, left_mask):
+    answer = client.images.edit(
+        image=scene, mask=left_mask, prompt="paint it green", extra_body={"seed": 2, "expert": "style"}
+    )
+    before, after = Image.open(io.BytesIO(scene)), opened(answer.data[0].b64_json)
+    right = (32, 0, 64, 64)
+    assert after.crop(right).tobytes() == before.crop(right).tobytes()
+    assert after.crop((0, 0, 32, 64)).tobytes() != before.crop((0, 0, 32, 64)).tobytes()
+
+
+def test_an_early_filter_as_the_client_writes_an_object(client, scene):
+    answer = client.images.edit(
+        image=scene,
+        prompt="remove the circle",
+        extra_body={"seed": 3, "steps": 4, "early_filter": {"strategy": "halving", "candidates": 3}},
+    )
+    trace = answer.model_dump()["careedit"]["traces"][0]
+    assert len(trace["filter"]["candidates"]) == 3
+    assert trace["filter"].get("degraded") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "param"),
+    [
+        ({"input_fidelity": "high"}, openai.BadRequestError, "input_fidelity"),
+        ({"background": "transparent"}, openai.BadRequestError, "background"),
+        ({"response_format": "url"}, openai.BadRequestError, "response_format"),
+        ({"quality": "xhigh"}, openai.BadRequestError, "quality"),
+        ({"svg": {"model": "x"}}, openai.BadRequestError, "svg"),
+        ({"markup": b"png"}, openai.BadRequestError, "markup"),
+        ({"extra_body": {"style": "vivid"}}, openai.BadRequestError, "style"),
+        ({"extra_body": {"early_filter": {"turns": 3}}}, openai.BadRequestError, "early_filter"),
+        ({"model": "gpt-image-2"}, openai.NotFoundError, "model"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_done_is_an_error_that_names_the_field(client, scene, fields, kind, param, stream):
+    with pytest.raises(kind) as refused:
+        client.images.edit(image=scene, prompt="remove it", stream=stream, **fields)
+    assert refused.value.param == param
+    assert refused.value.request_id.startswith("req_")
+    assert refused.value.message
+
+
+def test_an_error_in_a_stream_reaches_the_client_as_one(client, scene, backend, monkeypatch):
+    runner = backend.runners["tiny"]
+
+    async def broken(call):
+        async for event in type(runner).stream(runner, call):
+            yield event
+            if event.kind == "partial":
+                raise RuntimeError("secret")
+
+    monkeypatch.setattr(runner, "stream", broken)
+    stream = client.images.edit(image=scene, prompt="remove it", stream=True, partial_images=2)
+    with pytest.raises(openai.APIError, match="The server failed") as told:
+        list(stream)
+    assert "secret" not in str(told.value.body)
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "careedit"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-image-2")
+
+
+def test_a_client_that_leaves_its_stream_stops_the_steps(client, scene, backend):
+    counters = backend.runners["tiny"].scheduler.counters
+    before = counters.steps
+    stream = client.images.edit(
+        image=scene, prompt="remove it", stream=True, partial_images=3, extra_body={"steps": 200}
+    )
+    first = next(iter(stream))
+    assert first.type == "image_edit.partial_image"
+    stream.close()
+    answer = client.images.edit(image=scene, prompt="remove it", extra_body={"steps": 2})
+    assert answer.data
+    done = counters.steps
+    assert done - before < 200
+    assert client.images.edit(image=scene, prompt="remove it", extra_body={"steps": 2}).data
+    assert counters.steps - done == 2
+    assert counters.steps_after_cancel <= 1
+
+
+def test_a_full_queue_is_told_at_once_with_when_to_come_back(served, scene):
+    async def crowd():
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="-", max_retries=0, timeout=120) as client:
+            edits = (
+                client.images.edit(image=scene, prompt="remove it", extra_body={"seed": i, "steps": 20})
+                for i in range(12)
+            )
+            return await asyncio.gather(*edits, return_exceptions=True)
+
+    answers = asyncio.run(crowd())
+    refused = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
+    made = [answer for answer in answers if not isinstance(answer, Exception)]
+    assert len(made) + len(refused) == 12
+    assert refused
+    assert len(made) >= 6
+    assert all(int(answer.response.headers["retry-after"]) >= 1 for answer in refused)
+    assert {answer.code for answer in refused} == {"server_overloaded"}

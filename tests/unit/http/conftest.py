@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from PIL import Image
+from pretended import Pretended
+from served import Served, serve
+
+
+@pytest.fixture(scope="session")
+def painter() -> Pretended:
+    return Pretended()
+
+
+@pytest.fixture(scope="session")
+def served(painter: Pretended, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    limits = {"body_bytes": 200_000, "pixels": 100_000, "images": 4, "steps": 50, "evaluations": 120}
+    quality = {"low": {"steps": 2}, "high": {"steps": 8}}
+    with serve(tmp_path_factory.mktemp("served"), painter, limits=limits, quality=quality) as server:
+        yield server
+
+
+@pytest.fixture
+def client(served: Served, painter: Pretended) -> Iterator[httpx2.Client]:
+    """A client of a server whose backend is as it was."""
+    painter.fails, painter.fails_after, painter.pause, painter.judge = None, 0, 0.0, True
+    painter.calls.clear()
+    with httpx2.Client(base_url=served.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def opened():
+    """Decodes the picture of an answer or an event."""
+
+    def get(b64_json: str) -> Image.Image:
+        picture = Image.open(io.BytesIO(base64.b64decode(b64_json)))
+        picture.load()
+        return picture
+
+    return get

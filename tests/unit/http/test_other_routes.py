@@ -1,0 +1,93 @@
+import base64
+
+import pytest
+from pretended import mask_file, picture_file
+
+SOURCE = picture_file()
+
+
+def ref(data):
+    return {"image_url": "data:image/png;base64," + base64.b64encode(data).decode()}
+
+
+def test_the_models_are_the_arms(client):
+    listed = client.get("/v1/models").json()
+    assert [model["id"] for model in listed["data"]] == ["tiny"]
+    assert client.get("/v1/models/tiny").json() == listed["data"][0]
+    missing = client.get("/v1/models/other")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == "model_not_found"
+
+
+def test_experts_are_told_with_what_they_are_for(client):
+    experts = client.get("/v1/experts").json()["data"]
+    assert [(expert["name"], expert["model"], expert["handles"]) for expert in experts] == [
+        ("erase", "tiny", ["remove"]),
+        ("style", "tiny", ["style"]),
+    ]
+
+
+def test_routing_is_explained_and_nothing_is_edited(client, painter):
+    files = {"image": ("a.png", SOURCE), "mask": ("m.png", mask_file())}
+    answer = client.post("/v1/routes", files=files, data={"prompt": "remove it", "n": "2", "quality": "high"}).json()
+    assert answer["routing"]["weights"] == {"erase": 1.0}
+    assert (answer["model"], answer["steps"], answer["evaluations"]) == ("tiny", 8, 16)
+    fixed = client.post("/v1/routes", json={"images": [ref(SOURCE)], "prompt": "x", "expert": "style"}).json()
+    assert (fixed["routing"]["router"], fixed["routing"]["weights"]) == ("fixed", {"style": 1.0})
+    assert painter.calls == []
+
+
+def test_pairs_are_judged_in_their_order(client):
+    pairs = [
+        {"source": ref(SOURCE), "edited": ref(SOURCE), "instruction": "remove it"},
+        {"source": ref(SOURCE), "edited": ref(picture_file(colour=(0, 0, 0))), "instruction": "remove it"},
+    ]
+    scores = client.post("/v1/scores", json={"pairs": pairs}).json()["scores"]
+    assert [score["overall"] for score in scores] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("pair", "param"),
+    [
+        ({"source": ref(SOURCE), "edited": ref(b"nothing"), "instruction": "x"}, "pairs[0].edited"),
+        ({"source": ref(SOURCE), "instruction": "x"}, "pairs[0].edited"),
+        ({"source": ref(SOURCE), "edited": ref(SOURCE), "instruction": ""}, "pairs[0].instruction"),
+        ({"source": ref(SOURCE), "edited": ref(picture_file((8, 8))), "instruction": "x"}, None),
+    ],
+)
+def test_a_pair_that_cannot_be_judged_is_refused(client, pair, param):
+    response = client.post("/v1/scores", json={"pairs": [pair]})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+
+
+def test_without_a_judge_there_are_no_scores(client, painter):
+    painter.judge = False
+    pair = {"source": ref(SOURCE), "edited": ref(SOURCE), "instruction": "x"}
+    response = client.post("/v1/scores", json={"pairs": [pair]})
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "scorer_unavailable"
+
+
+def test_health_is_the_process_and_readiness_is_what_stands_behind_it(client, painter):
+    assert client.get("/readyz").json() == {"status": "ok", "reasons": {}}
+    painter.unready = {"tiny": "No replica is up."}
+    try:
+        refused = client.get("/readyz")
+        assert (refused.status_code, refused.json()["reasons"]) == (503, {"tiny": "No replica is up."})
+        assert client.get("/healthz").json()["status"] == "ok"
+    finally:
+        painter.unready = {}
+
+
+def test_the_schema_states_both_forms_of_an_edit_and_one_shape_of_errors(client):
+    document = client.get("/openapi.json").json()
+    edit = document["paths"]["/v1/images/edits"]["post"]
+    assert set(edit["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    schemas = document["components"]["schemas"]
+    assert {"image", "image[]", "mask", "prompt", "early_filter"} <= set(schemas["EditForm"]["properties"])
+    assert "images" in schemas["EditBody"]["properties"]
+    assert "422" not in edit["responses"]
+    for name in ("EditForm", "EditBody", "ErrorResponse", "EarlyFilter", "ImageRef"):
+        assert name in schemas
+    assert client.get("/docs").status_code == 200
