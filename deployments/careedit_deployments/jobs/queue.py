@@ -6,6 +6,7 @@ does counts any more. So a job ends exactly once, whatever dies when.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
+from careedit_deployments.state.base import Topic
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
 from careedit_deployments.state.models import job_events, jobs, record_of, values_of, webhooks
@@ -34,6 +36,17 @@ class SqlJobTable:
 
     def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
         self._database, self._clock, self._ttl_s = database, clock, ttl_s
+        self._bells: dict[Topic, asyncio.Event] = {}
+
+    def listen(self, to: Topic) -> asyncio.Event:
+        """See `JobTable`."""
+        return self._bells.setdefault(to, asyncio.Event())
+
+    def _ring(self, *topics: Topic) -> None:
+        """After a commit: whoever looked before it looks again."""
+        for topic in topics:
+            if topic in self._bells:
+                self._bells.pop(topic).set()
 
     async def add(self, job: JobRecord) -> JobRecord:
         """See `JobTable`."""
@@ -41,9 +54,12 @@ class SqlJobTable:
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
         same = (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key)
         async with self._database.write() as connection:
-            if (await connection.execute(new)).one_or_none() is not None:
-                return await self._tell(connection, job, "queued", {})
+            if is_new := (await connection.execute(new)).one_or_none() is not None:
+                added = await self._tell(connection, job, "queued", {})
             row = (await connection.execute(select(jobs).where(same))).one_or_none()
+        if is_new:
+            self._ring("queued")
+            return added
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
         known = record_of(JobRecord, row)
@@ -112,6 +128,7 @@ class SqlJobTable:
                     await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
                 else:
                     return await self._tell(connection, job, "started", {"attempt": job.attempt})
+            self._ring("told", "webhook")
 
     async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
         """See `JobTable`."""
@@ -136,6 +153,7 @@ class SqlJobTable:
                 await connection.execute(update(jobs).where(_is(job.id)).values(images=images))
             kept = event.model_copy(update={"number": now.last_event})
             await connection.execute(insert(job_events).values(**values_of(kept)))
+        self._ring("told")
         return now.cancel_requested
 
     async def finish(
@@ -143,7 +161,9 @@ class SqlJobTable:
     ) -> JobRecord | None:
         """See `JobTable`."""
         async with self._database.write() as connection:
-            return await self._end(connection, _claim(job), status, error=error)
+            ended = await self._end(connection, _claim(job), status, error=error)
+        self._ring("told", "webhook")
+        return ended
 
     async def release(self, job: JobRecord) -> bool:
         """See `JobTable`."""
@@ -155,18 +175,18 @@ class SqlJobTable:
             if row is None:
                 return False
             await self._tell(connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."})
+        self._ring("queued", "told")
         return True
 
     async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """See `JobTable`."""
         its = _is(job_id, owner)
         async with self._database.write() as connection:
-            ended = await self._end(connection, its & (jobs.c.status == "queued"), "cancelled")
-            if ended is not None:
-                return ended
-            ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
-            await connection.execute(ask)
+            if await self._end(connection, its & (jobs.c.status == "queued"), "cancelled") is None:
+                ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
+                await connection.execute(ask)
             row = (await connection.execute(select(jobs).where(its))).one_or_none()
+        self._ring("cancel", "told", "webhook")
         if row is None:
             raise _gone(job_id)
         return record_of(JobRecord, row)

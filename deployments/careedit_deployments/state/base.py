@@ -6,8 +6,9 @@ Every method may raise `UnavailableError` when the database or the file system d
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from careedit_deployments.state.records import (
     ANONYMOUS,
@@ -56,12 +57,16 @@ __all__ = [
     "SessionRecord",
     "SessionTable",
     "Store",
+    "Topic",
     "TurnRecord",
     "WebhookRecord",
     "WebhookTable",
     "id_time",
     "new_id",
 ]
+
+Topic = Literal["queued", "told", "cancel", "webhook"]
+"""Changes of jobs that one can listen to: one was queued, an event was written, an end was asked for, a webhook is due."""
 
 
 class Keys(Protocol):
@@ -229,6 +234,13 @@ class JobTable(Protocol):
 
     async def known(self, ids: Collection[str]) -> frozenset[str]:
         """Which of these ids are jobs."""
+        ...
+
+    def listen(self, to: Topic) -> asyncio.Event:
+        """Set at the next change of that kind that this process makes; take it before you look, then wait for it.
+
+        Other processes' changes do not ring: wait with a time limit, and look again.
+        """
         ...
 
 

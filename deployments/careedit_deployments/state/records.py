@@ -176,6 +176,8 @@ class JobImage(Record):
     """Its index, 0 to n - 1."""
     edit_id: str
     """The edit that made it; a job that was taken up again may have several."""
+    arm: str
+    """Who edited."""
     picture: str
     """Blob key, in the job's output format."""
     trace: Mapping[str, Any]

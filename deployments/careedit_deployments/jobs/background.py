@@ -1,0 +1,71 @@
+"""What runs beside the routes of an ingress replica: workers, webhooks, the sweeper."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.jobs.pool import Pool
+from careedit_deployments.jobs.sweep import Sweeper
+from careedit_deployments.jobs.webhooks import WebhookSender, key_from
+from careedit_deployments.jobs.worker import JobWorker
+from careedit_deployments.service import Edits
+from careedit_deployments.state.base import BlobStore, Store
+
+WEBHOOKS_AT_ONCE = 8
+"""Webhooks that one replica sends at a time."""
+
+
+@asynccontextmanager
+async def background(
+    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, *, poll_s: float = 1.0, grace_s: float = 5.0
+) -> AsyncIterator[None]:
+    """Work on jobs, send webhooks and sweep while the block lasts.
+
+    At its end, jobs in hand have `grace_s` seconds; those that are not done by then go back into the queue, and other
+    replicas take them at once. Raises `InputError` where the webhook secret is missing or weak.
+    """
+    key = key_from(config.jobs)
+    worker = JobWorker(worker_name(), edits, store, blobs, config.jobs, patience_s=config.limits.deadline_s)
+    jobs = Pool(
+        worker.claim,
+        worker.work,
+        partial(store.jobs.listen, "queued"),
+        places=config.jobs.workers,
+        poll_s=poll_s,
+    )
+    tasks = [asyncio.create_task(jobs.run()), asyncio.create_task(Sweeper(store, blobs).run())]
+    sender, hooks = None, None
+    if key is not None:
+        sender = WebhookSender(store.webhooks, key, config.jobs)
+        listen = partial(store.jobs.listen, "webhook")
+        hooks = Pool(sender.claim, sender.send, listen, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
+        tasks.append(asyncio.create_task(hooks.run()))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await jobs.drain(grace_s)
+        if hooks is not None and sender is not None:
+            await hooks.drain(grace_s)
+            await sender.close()
+
+
+def background_hook(
+    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """`background`, as `Services.hooks` takes it."""
+    return partial(background, config, edits, store, blobs)
+
+
+def worker_name() -> str:
+    """A name that no other worker has, and that tells an operator which process it is."""
+    return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"

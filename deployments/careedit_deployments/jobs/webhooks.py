@@ -1,0 +1,142 @@
+"""Webhooks: the end of a job, signed and sent until it is taken. Format and signature: https://www.standardwebhooks.com.
+
+The pauses between attempts are kept in the database, so a restart loses none and repeats none early. A message may come
+twice (its answer may be lost); its `webhook-id` is the same then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import os
+import time
+from collections.abc import Callable
+from random import Random
+
+import httpcore2
+
+import careedit
+from careedit.errors import InputError
+from careedit_deployments.config import JobsConfig
+from careedit_deployments.jobs.guard import GuardedBackend, RefusedHostError
+from careedit_deployments.state.base import WebhookRecord, WebhookTable
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 15.0
+"""Seconds that a receiver may take for its answer, connecting included."""
+FIRST_PAUSE_S = 5.0
+"""Seconds before the second attempt."""
+GROWTH = 8.0
+"""Each later pause is that many times as long: 5 s, 40 s, 5 min, 43 min, 5 h 41 min; less up to a quarter, at random."""
+MAX_PAUSE_S = 12 * 3600.0
+"""Longest pause."""
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of a secret: base64 after "whsec_", as Standard Webhooks writes it, or else its own bytes.
+
+    Raises `InputError` if it is too short to protect anything.
+    """
+    key = secret.encode("utf-8")
+    if secret.startswith("whsec_"):
+        try:
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except binascii.Error:
+            raise InputError("The webhook secret is no base64 after 'whsec_'; correct it.") from None
+    if len(key) < 16:
+        raise InputError("The webhook secret has fewer than 16 bytes; make one with: openssl rand -base64 32.")
+    return key
+
+
+def key_from(config: JobsConfig) -> bytes | None:
+    """The signing key that a configuration names; None if it names none. Raises `InputError`."""
+    if config.webhook_secret_env is None:
+        return None
+    secret = os.environ.get(config.webhook_secret_env)
+    if not secret:
+        raise InputError(
+            f"The variable {config.webhook_secret_env} with the webhook secret is not set; set it, or take "
+            "jobs.webhook_secret_env out."
+        )
+    return signing_key(secret)
+
+
+def sign(key: bytes, message_id: str, timestamp: int, payload: str) -> str:
+    """The value of `webhook-signature`."""
+    signed = f"{message_id}.{timestamp}.{payload}".encode()
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode("ascii")
+
+
+class WebhookSender:
+    """Sends what is due."""
+
+    def __init__(
+        self,
+        table: WebhookTable,
+        key: bytes,
+        config: JobsConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = TIMEOUT_S,
+        first_pause_s: float = FIRST_PAUSE_S,
+    ) -> None:
+        self._table, self._key, self._config, self._clock = table, key, config, clock
+        self._timeout_s, self._first_pause_s = timeout_s, first_pause_s
+        self._random = Random()
+        self._pool = httpcore2.AsyncConnectionPool(network_backend=GuardedBackend(config.webhook_hosts))
+
+    async def claim(self) -> WebhookRecord | None:
+        """The next message that is due, if there is one."""
+        return await self._table.claim(lease_s=4 * self._timeout_s)
+
+    async def send(self, webhook: WebhookRecord) -> None:
+        """Send a claimed message once, and write down what came of it."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status = await self._post(webhook)
+        except RefusedHostError as error:
+            await self._table.settle(webhook, error=str(error))
+            return
+        except TimeoutError:
+            problem, again = f"The receiver took longer than {self._timeout_s:g} s.", True
+        except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError) as error:
+            problem, again = f"The receiver cannot be reached ({str(error)[:150] or type(error).__name__}).", True
+        else:
+            if 200 <= status < 300:
+                await self._table.settle(webhook)
+                return
+            problem, again = f"The receiver answered {status}.", status != 410  # gone: it wants no more of these
+        if not again or webhook.attempt >= self._config.webhook_attempts:
+            logger.warning("The webhook %s is given up after %d attempts: %s", webhook.id, webhook.attempt, problem)
+            await self._table.settle(webhook, error=problem)
+        else:
+            await self._table.settle(webhook, error=problem, retry_in_s=self.pause(webhook.attempt))
+
+    def pause(self, attempt: int) -> float:
+        """Seconds after attempt number `attempt` (from 1)."""
+        longest = min(MAX_PAUSE_S, self._first_pause_s * GROWTH ** (attempt - 1))
+        return longest * (1 - 0.25 * self._random.random())
+
+    async def _post(self, webhook: WebhookRecord) -> int:
+        """Status of the answer; its body is not read, however long it is."""
+        timestamp = int(self._clock())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"careedit/{careedit.__version__}",
+            "webhook-id": webhook.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._key, webhook.id, timestamp, webhook.payload),
+            "connection": "close",
+        }
+        body = webhook.payload.encode("utf-8")
+        async with self._pool.stream("POST", webhook.url, headers=list(headers.items()), content=body) as response:
+            return response.status
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
