@@ -1,0 +1,161 @@
+"""Shadow arms: they edit copies of requests; what comes out is judged and stored beside the original, and shown to nobody.
+
+A copy is begun only when the user's edit is finished, so it can't slow that edit down, and at most a few run at once: when
+they are busy, the next copy is dropped and counted. Arms whose guard looks at judge scores are judged here too, because that
+is the same work: something that follows an edit which nobody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Literal
+
+from anyio.to_thread import run_sync
+
+from careedit.errors import CareEditError
+from careedit.records import EditRequest, RoutingDecision
+from careedit.routing import features_of
+from careedit_deployments.ab.assignment import shadows_of
+from careedit_deployments.ab.judging import judge_edit
+from careedit_deployments.backend import Backend, EditCall, Made
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.errors import OverloadedError
+from careedit_deployments.state.base import EditRecord, Store, new_id
+from careedit_deployments.telemetry.catalogue import Outcome
+from careedit_deployments.telemetry.metrics import Metrics, expert_of
+
+logger = logging.getLogger(__name__)
+
+
+class Shadowing:
+    """Copies finished edits to shadow arms and has both judged; a `Watcher` of edits, and a hook through `running`."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        backend: Backend,
+        store: Store,
+        metrics: Metrics,
+        *,
+        cut: Callable[[], Collection[str]] = frozenset,
+        at_once: int = 4,
+    ) -> None:
+        """`cut` names the arms that are out: a shadow among them gets no copies. `at_once` edits are followed at a time."""
+        self._config, self._backend, self._store, self._metrics = config, backend, store, metrics
+        self._cut, self._at_once = cut, at_once
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ended(self, call: EditCall, outcome: Outcome, made: Sequence[Made]) -> None:
+        """An edit ended and is stored: copy it to the shadow arms whose turn it is, or drop the copies; never waits."""
+        if outcome != "made":
+            return
+        cut = self._cut()
+        shadows = [arm for arm in shadows_of(self._config.arms, self._config.ab_salt, call.id) if arm not in cut]
+        if not shadows and not self._is_judged(call.arm):
+            return
+        if len(self._tasks) >= self._at_once:
+            for arm in shadows:
+                self._metrics.shadowed(arm, "dropped")
+            return
+        task = asyncio.create_task(self._follow(call, tuple(made), shadows), name=f"careedit-shadow-{call.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """On leaving, copies that are still being made are given up."""
+        try:
+            yield
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until no copy is being made."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _is_judged(self, arm: str) -> bool:
+        return self._config.scorer.backend != "none" and self._config.arms[arm].guard.min_judge_score is not None
+
+    async def _follow(self, call: EditCall, made: Sequence[Made], shadows: Sequence[str]) -> None:
+        try:
+            for arm in shadows:
+                await self._copy(call, arm)
+            if self._config.scorer.backend != "none":
+                await self._judge(call.id, call.arm, call.request, made)
+        except Exception:  # a mistake here must not be lost with its task
+            logger.exception("What follows the edit %s went wrong.", call.id)
+
+    async def _copy(self, call: EditCall, arm: str) -> None:
+        """Edit with the shadow arm from the same noise; store how it ended."""
+        started, edit_id = time.perf_counter(), new_id("edit")
+        created, decision, made = time.time(), None, []
+        problem: CareEditError | None = None
+        try:
+            info = self._backend.arms[arm]
+            guidance = call.request.guidance if info.takes_guidance else None
+            request = call.request.model_copy(update={"guidance": guidance})
+            decision = await self._route(arm, request, info.top_k)
+            copy = call.model_copy(
+                update={
+                    "id": edit_id,
+                    "arm": arm,
+                    "request": request,
+                    "decision": decision,
+                    "partials": 0,
+                    "deadline": created + self._config.limits.deadline_s,
+                }
+            )
+            async with aclosing(self._backend.edit(copy)) as events:  # type: ignore[type-var]  # it is a generator
+                made = [event async for event in events if isinstance(event, Made)]
+        except OverloadedError:
+            self._metrics.shadowed(arm, "dropped")
+            return
+        except (CareEditError, KeyError) as error:
+            problem = error if isinstance(error, CareEditError) else CareEditError(f"The arm {arm!r} is not up.")
+            logger.warning("The shadow arm %s failed: %s", arm, problem, extra={"arm": arm})
+        seconds = time.perf_counter() - started
+        outcome: Literal["made", "failed"] = "made" if problem is None else "failed"
+        await self._store.edits.add(
+            EditRecord(
+                id=edit_id,
+                request_id=call.request_id,
+                arm=arm,
+                shadow_of=call.id,
+                expert_set_sha256=made[0].trace.expert_set_sha256 if made else "",
+                experts=decision.weights if decision else {},
+                outcome=outcome,
+                error=None if problem is None else str(problem),
+                seconds=seconds,
+                traces=tuple(image.trace.model_dump(mode="json", exclude={"instruction", "prompt"}) for image in made),
+                created=created,
+            )
+        )
+        self._metrics.edit_ended(arm, expert_of(decision) if decision else "none", outcome, seconds)
+        judged = problem is None and await self._judge(edit_id, arm, call.request, made)
+        self._metrics.shadowed(arm, "failed" if problem else "scored" if judged else "unscored")
+
+    async def _route(self, arm: str, request: EditRequest, top_k: int) -> RoutingDecision:
+        """By the shadow's own router, even where the user named an expert: another set need not have it."""
+        features = await run_sync(lambda: features_of(request, turn=0))
+        return await self._backend.route(arm, features, top_k=request.top_k or top_k)
+
+    async def _judge(self, edit_id: str, arm: str, request: EditRequest, made: Sequence[Made]) -> bool:
+        if self._config.scorer.backend == "none":
+            return False
+        return bool(
+            await judge_edit(
+                self._backend,
+                self._store.edits,
+                self._metrics,
+                edit_id=edit_id,
+                arm=arm,
+                request=request,
+                made=made,
+            )
+        )

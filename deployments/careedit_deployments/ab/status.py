@@ -1,0 +1,158 @@
+"""How the arms do: what `careedit ab status` and the status page show, read from the store."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from statistics import fmean, stdev
+from typing import Any
+
+from careedit.records import Record
+from careedit_deployments.ab.guard import FAILURES
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.errors import NotFoundError
+from careedit_deployments.state.base import EditRecord, FeedbackRecord, Store
+
+LATEST = 300
+"""Edits of each arm that scores are read from, and pieces of feedback that are looked at."""
+
+Z_95 = 1.959964
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+class Interval(Record):
+    """A share or a mean with its 95 % confidence interval."""
+
+    value: float
+    """What was measured."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+    count: int
+    """What it was measured on."""
+
+
+class ArmStatus(Record):
+    """One arm in traffic."""
+
+    arm: str
+    """Its name."""
+    expert_set: str
+    """As configured."""
+    weight: float
+    """As configured."""
+    share: float
+    """Its share of the users now: 0 for a shadow and for an arm that is cut out."""
+    shadow: bool
+    """Whether it only gets copies."""
+    cut: bool
+    """Whether it is cut out of traffic."""
+    reason: str | None = None
+    """Why it is cut out, a sentence."""
+    since: float | None = None
+    """Since when, Unix time."""
+    users: int
+    """Users who are assigned to it."""
+    edits: int
+    """Edits that ended, as pictures or as errors; for a shadow, copies."""
+    errors: Interval | None = None
+    """Share of them that failed (Wilson's interval); None: there are none."""
+    judge: Interval | None = None
+    """The judge's mean overall score of its latest edits; None: fewer than two were judged."""
+    seconds: float | None = None
+    """Mean seconds of its edits."""
+    wins: int = 0
+    """Comparisons by people that it won."""
+    losses: int = 0
+    """Comparisons that it lost."""
+    ties: int = 0
+    """Comparisons without a winner."""
+    rating: Interval | None = None
+    """People's mean rating, 1 to 5; None: fewer than two."""
+
+
+async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0) -> list[ArmStatus]:
+    """Every configured arm, in the configuration's order, judged by what began after `since` (Unix time)."""
+    cut = await store.arms.cut()
+    users = await store.arms.assigned(config.ab_salt)
+    counts = [count for count in await store.edits.counts(since=since) if count.outcome != "cancelled"]
+    feedback = await store.feedback.latest(since=since, limit=LATEST)
+    arm_of = await _arms_of(store, feedback)
+    statuses = []
+    for name, arm in config.arms.items():
+        own = [count for count in counts if count.arm == name and count.shadow == arm.shadow]
+        edits = sum(count.edits for count in own)
+        failed = sum(count.edits for count in own if count.outcome in FAILURES)
+        latest = await store.edits.latest(arm=name, since=since, limit=LATEST)
+        events = await store.arms.events(arm=name, limit=1) if name in cut else []
+        statuses.append(
+            ArmStatus(
+                arm=name,
+                expert_set=arm.expert_set,
+                weight=arm.weight,
+                share=_share(config, name, cut),
+                shadow=arm.shadow,
+                cut=name in cut,
+                reason=events[0].reason if events else None,
+                since=events[0].created if events else None,
+                users=users.get(name, 0),
+                edits=edits,
+                errors=wilson(failed, edits) if edits else None,
+                judge=mean_with_interval(_scores(latest)),
+                seconds=sum(count.seconds * count.edits for count in own) / edits if edits else None,
+                **_verdicts(name, feedback, arm_of),
+            )
+        )
+    return statuses
+
+
+def mean_with_interval(values: Sequence[float]) -> Interval | None:
+    """Mean and its 95 % interval by the normal approximation; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    mean, half = fmean(values), Z_95 * stdev(values) / math.sqrt(len(values))
+    return Interval(value=mean, low=mean - half, high=mean + half, count=len(values))
+
+
+def wilson(hits: int, count: int) -> Interval:
+    """A share and its 95 % interval (Wilson 1927), which holds for few and for rare hits too."""
+    share, spread = hits / count, Z_95**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Interval(value=share, low=low if hits else 0.0, high=high if hits < count else 1.0, count=count)
+
+
+def _share(config: ServeConfig, name: str, cut: Collection[str]) -> float:
+    weights = {other: arm.weight for other, arm in config.arms.items() if not arm.shadow}
+    live = {other: weight for other, weight in weights.items() if other not in cut}
+    live = live if sum(live.values()) > 0 else weights  # as `assign` does where every arm is cut
+    return live.get(name, 0.0) / sum(live.values())
+
+
+def _scores(edits: Sequence[EditRecord]) -> list[float]:
+    return [edit.scores["overall"] for edit in edits if edit.scores and "overall" in edit.scores]
+
+
+async def _arms_of(store: Store, feedback: Sequence[FeedbackRecord]) -> dict[str, str]:
+    """The arm of each edit that feedback speaks of and that is still kept."""
+    arm_of = {}
+    for edit_id in {edit_id for one in feedback for edit_id in one.edits}:
+        with suppress(NotFoundError):
+            arm_of[edit_id] = (await store.edits.get(edit_id)).arm
+    return arm_of
+
+
+def _verdicts(name: str, feedback: Sequence[FeedbackRecord], arm_of: dict[str, str]) -> dict[str, Any]:
+    """What people said of an arm; comparing two edits of one arm says nothing of arms."""
+    found: Counter[str] = Counter()
+    for one in feedback:
+        arms = [arm_of.get(edit_id) for edit_id in one.edits]
+        if len(arms) == 2 and name in arms and arms[0] != arms[1]:
+            winner = arm_of.get(one.winner) if one.winner else None
+            found["ties" if winner is None else "wins" if winner == name else "losses"] += 1
+    ratings = [float(one.rating) for one in feedback if one.rating and arm_of.get(one.edits[0]) == name]
+    return {**found, "rating": mean_with_interval(ratings)}

@@ -1,0 +1,1 @@
+"""Commands of the serving side; `careedit` finds them through entry points."""

@@ -1,0 +1,128 @@
+"""See how the arms of an A/B test do; take one out of traffic or put it back.
+
+Everything is read from, and written to, the database that the configuration names; a running server hears of a change within
+seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit_deployments.ab.guard import cut_by_hand, restore
+from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.state.base import ArmEvent, Store
+from careedit_deployments.state.store import open_store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="CAREEDIT_SERVE_CONFIG", help="The server's configuration, a YAML file.")
+]
+ArmArgument = Annotated[str, typer.Argument(metavar="ARM", help="The arm.")]
+
+T = TypeVar("T")
+
+
+@app.callback()
+def ab() -> None:
+    """See how the arms of an A/B test do; take one out of traffic or put it back."""
+
+
+@app.command("status")
+def status_command(
+    config: ConfigOption,
+    hours: Annotated[float | None, typer.Option(min=0, help="Only edits of the last hours.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every arm: traffic, edits, errors, the judge's mean, people's verdicts, and whether it is cut out."""
+    settings = ServeConfig.from_yaml(config)
+    since = 0.0 if hours is None else time.time() - 3600 * hours
+    statuses = _with_store(settings, lambda store: arm_statuses(settings, store, since=since))
+    if as_json:
+        emit_json({"version": 1, "since": since, "arms": statuses})
+        return
+    columns = ("arm", "set", "traffic", "users", "edits", "errors", "judge", "won", "rating", "seconds", "state")
+    emit_table(columns, [_row(status) for status in statuses])
+    for status in statuses:
+        if status.cut and status.since is not None:
+            note(f"{status.arm} is cut out since {_when(status.since)}: {status.reason}")
+
+
+@app.command("restore")
+def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Put an arm that was cut out back into traffic; its guard starts anew."""
+    settings = ServeConfig.from_yaml(config)
+    _told(_with_store(settings, lambda store: restore(store, arm, actor=_me())), as_json)
+
+
+@app.command("cut")
+def cut_command(
+    arm: ArmArgument,
+    config: ConfigOption,
+    reason: Annotated[str, typer.Option(help="Why, for those who come after you.")] = "Cut out by hand.",
+    as_json: JsonOption = False,
+) -> None:
+    """Take an arm out of traffic until it is restored; the last one stays."""
+    settings = ServeConfig.from_yaml(config)
+    cut = _with_store(settings, lambda store: cut_by_hand(store, settings.arms, arm, actor=_me(), reason=reason))
+    _told(cut, as_json)
+
+
+def _with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def run() -> T:
+        store = await open_store(config.state)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def _told(event: ArmEvent, as_json: bool) -> None:
+    if as_json:
+        emit_json({"version": 1, "event": event})
+    else:
+        emit(f"{event.arm} was {'cut out of' if event.kind == 'cut' else 'put back into'} traffic.")
+
+
+def _row(status: ArmStatus) -> tuple[str, ...]:
+    return (
+        status.arm,
+        status.expert_set,
+        "shadow" if status.shadow else f"{status.share:.0%}",
+        str(status.users),
+        str(status.edits),
+        "-" if status.errors is None else f"{status.errors.value:.1%}",
+        _interval(status.judge),
+        f"{status.wins} of {status.wins + status.losses + status.ties}",
+        _interval(status.rating),
+        "-" if status.seconds is None else f"{status.seconds:.2f}",
+        "cut out" if status.cut else "live",
+    )
+
+
+def _interval(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, {found.count})"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _me() -> str:
+    """Who runs the command, for the audit log."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "an operator"

@@ -1,0 +1,187 @@
+import asyncio
+import time
+
+import pytest
+
+from careedit_deployments.ab.guard import ArmGuard, cut_by_hand, flaw_of, restore
+from careedit_deployments.config import Guard
+from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
+from careedit_deployments.state.base import EditRecord
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+
+
+def edits(outcomes: str, scores: tuple[float | None, ...] = ()) -> list[EditRecord]:
+    names = {"m": "made", "f": "failed", "c": "cancelled"}
+    given = scores or (None,) * len(outcomes)
+    return [
+        EditRecord(
+            id=str(index),
+            arm="a",
+            outcome=names[letter],
+            scores=None if score is None else {"overall": score},
+            created=0,
+        )
+        for index, (letter, score) in enumerate(zip(outcomes, given, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kind"),
+    [
+        ("mmmmmmmmmm", None),
+        ("mmmmmmmmff", None),  # exactly the share that may fail
+        ("mmmmmmmfff", "errors"),
+        ("ffff", None),  # too few to say so
+        ("fffffccccc", None),  # what users gave up counts neither way
+        ("mmmmmfffffcccc", "errors"),
+    ],
+)
+def test_an_arm_breaks_its_rail_by_the_share_of_failed_edits(outcomes: str, kind: str | None) -> None:
+    flaw = flaw_of(Guard(min_edits=6, max_error_share=0.2), edits(outcomes))
+    assert (flaw and flaw.kind) == kind
+
+
+@pytest.mark.parametrize(
+    ("scores", "kind"),
+    [
+        ((0.6,) * 6, None),
+        ((0.5,) * 6, None),
+        ((0.4,) * 6, "score"),
+        ((0.4,) * 5 + (None,), None),  # five judged edits are too few
+        ((1.0, 1.0, 0.0, 0.0, 0.0, 0.0), "score"),
+    ],
+)
+def test_an_arm_breaks_its_rail_by_the_judges_mean(scores: tuple[float | None, ...], kind: str | None) -> None:
+    flaw = flaw_of(Guard(min_edits=6, min_judge_score=0.5), edits("mmmmmm", scores))
+    assert (flaw and flaw.kind) == kind
+
+
+def test_scores_are_not_looked_at_unless_a_least_one_is_set() -> None:
+    assert flaw_of(Guard(min_edits=1), edits("mmm", (0.0,) * 3)) is None
+
+
+def test_a_failing_arm_is_cut_out_the_event_recorded_and_counted(make_config, with_store, add_edits) -> None:
+    recording = Recording()
+
+    async def work(store):
+        guard = ArmGuard(make_config().arms, store, Metrics(recording))
+        await add_edits(store, "a", "mmmmm")
+        await add_edits(store, "b", "mmfff")
+        return await guard.look(), guard.cut(), await store.arms.events(), await store.audit.latest()
+
+    cut, same, events, audit = with_store(work)
+    assert cut == same == {"b"}
+    assert [(event.arm, event.kind, event.numbers) for event in events] == [("b", "cut", {"errors": 3, "edits": 5})]
+    assert events[0].reason == "3 of its latest 5 edits failed; 20% may."
+    assert [(entry.actor, entry.action, entry.subject) for entry in audit] == [("arm guard", "arm.cut", "b")]
+    assert recording.total("careedit_arm_cuts", arm="b", reason="errors") == 1
+    assert recording.values["careedit_arm_live"] == {
+        (("arm", "a"),): [1],
+        (("arm", "b"),): [0],
+        (("arm", "mirror"),): [1],
+    }
+
+
+def test_a_second_look_and_a_second_replica_record_nothing_more(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        first, second = (ArmGuard(make_config().arms, store, Metrics(Recording())) for _ in range(2))
+        await add_edits(store, "b", "fffff")
+        await first.look()
+        assert await second.look() == {"b"}
+        await first.look()
+        return await store.arms.events()
+
+    assert len(with_store(work)) == 1
+
+
+def test_the_last_live_arm_is_never_cut(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        guard = ArmGuard(make_config().arms, store, Metrics(Recording()))
+        await add_edits(store, "a", "fffff")
+        await add_edits(store, "b", "fffff")
+        return await guard.look()
+
+    assert with_store(work) in ({"a"}, {"b"})
+
+
+def test_a_failing_shadow_is_cut_though_it_takes_no_traffic(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        await add_edits(store, "mirror", "fffff", shadow_of="edit_0")
+        return await ArmGuard(make_config().arms, store, Metrics(Recording())).look()
+
+    assert with_store(work) == {"mirror"}
+
+
+def test_only_the_window_counts(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        await add_edits(store, "b", "fffff", created=time.time() - 60)
+        await add_edits(store, "b", "mmmmmmmmmm")
+        return await ArmGuard(make_config().arms, store, Metrics(Recording())).look()
+
+    assert with_store(work) == frozenset()
+
+
+def test_a_restored_arm_starts_anew_and_may_be_cut_again(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        guard = ArmGuard(make_config().arms, store, Metrics(Recording()))
+        await add_edits(store, "b", "fffff")
+        await guard.look()
+        event = await restore(store, "b", actor="ada")
+        after = await guard.look()
+        await add_edits(store, "b", "fffff")
+        return event, after, await guard.look(), await store.audit.latest(limit=10)
+
+    event, after, again, audit = with_store(work)
+    assert (event.kind, event.reason) == ("restored", "Restored by ada.")
+    assert (after, again) == (frozenset(), {"b"})
+    assert ("ada", "arm.restored", "b") in [(entry.actor, entry.action, entry.subject) for entry in audit]
+
+
+def test_what_is_not_cut_cannot_be_restored(with_store) -> None:
+    with pytest.raises(ConflictError, match="nothing to restore"):
+        with_store(lambda store: restore(store, "b", actor="ada"))
+
+
+def test_a_person_may_cut_an_arm_but_not_an_unknown_one_nor_twice_nor_the_last(make_config, with_store) -> None:
+    arms = make_config().arms
+
+    async def work(store):
+        await cut_by_hand(store, arms, "b", actor="ada", reason="Odd colours.")
+        for name, error, words in (
+            ("b", ConflictError, "already"),
+            ("a", ConflictError, "last"),
+            ("z", NotFoundError, "no arm"),
+        ):
+            with pytest.raises(error, match=words):
+                await cut_by_hand(store, arms, name, actor="ada", reason="")
+        return await store.arms.cut()
+
+    assert with_store(work) == {"b"}
+
+
+def test_in_the_background_an_arm_is_cut_soon_after_its_edits_failed(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        guard = ArmGuard(make_config().arms, store, Metrics(Recording()), pause_s=0, refresh_s=60)
+        async with guard.running():
+            await add_edits(store, "b", "fffff")
+            assert guard.cut() == frozenset()
+            guard.ended(None, "failed", ())  # type: ignore[arg-type]  # the guard only hears that something ended
+            async with asyncio.timeout(10):
+                while not guard.cut():
+                    await asyncio.sleep(0.01)
+        return guard.cut()
+
+    assert with_store(work) == {"b"}
+
+
+def test_a_store_that_is_away_changes_nothing_and_raises_nothing(make_config) -> None:
+    class Away:
+        @property
+        def arms(self):
+            raise UnavailableError("The database does not answer.")
+
+    async def work():
+        async with (guard := ArmGuard(make_config().arms, Away(), Metrics(Recording()))).running():
+            return guard.cut()
+
+    assert asyncio.run(work()) == frozenset()
