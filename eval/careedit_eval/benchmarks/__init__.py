@@ -28,7 +28,7 @@ __all__ = [
     "TableBenchmark",
     "TinyHumanEdit",
     "TinyHumanEditConfig",
-    "build_benchmark",
+    "load_benchmark",
 ]
 
 BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]] = {
@@ -41,7 +41,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]]
 """What a suite may name: the record of its options, and what is built from it."""
 
 
-def build_benchmark(name: str, options: Mapping[str, Any]) -> Benchmark:
+def load_benchmark(name: str, **options: Any) -> Benchmark:
     """A benchmark by its name and options; nothing is read before its rows are asked for. Raises `InputError`."""
     if name not in BENCHMARKS:
         raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}.")

@@ -1,1 +1,9 @@
 """Metrics: each one small, each with its whole identity, none with a number that it did not measure."""
+
+from __future__ import annotations
+
+from careedit_eval.metrics.aggregate import Mean, by_kind, macro, micro
+from careedit_eval.metrics.base import ScoreItem
+from careedit_eval.metrics.load import METRICS, load_metric
+
+__all__ = ["METRICS", "Mean", "ScoreItem", "by_kind", "load_metric", "macro", "micro"]

@@ -10,6 +10,7 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit.images import decode_image
 from careedit_eval.alignment import Pictures, load_pictures
+from careedit_eval.errors import MetricError
 from careedit_eval.records import EditRow, Measurement, Sample
 
 
@@ -31,10 +32,19 @@ class ScoreItem:
         """The edited picture, RGB, of the editor's size."""
         return decode_image(self._edited)
 
+    @property
+    def target(self) -> Image.Image:
+        """The target, RGB; raises `MetricError` where the sample has none."""
+        if self.pictures.target is None:
+            raise MetricError(f"Sample {self.sample.id!r} has no target; this metric does not apply to it.")
+        return self.pictures.target
+
     @cached_property
-    def rival(self) -> Image.Image | None:
-        """The other edit, RGB."""
-        return None if self._rival is None else decode_image(self._rival)
+    def rival(self) -> Image.Image:
+        """The other edit, RGB; raises `MetricError` where none was given."""
+        if self._rival is None:
+            raise MetricError("There is no other edit to compare with; give a second expert set.")
+        return decode_image(self._rival)
 
 
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
@@ -46,3 +56,8 @@ def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measur
         except CareEditError as error:
             found.append(Measurement(error=str(error)))
     return found
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """`image` at `size` (width, height) by Pillow's default, bicubic, as MagicBrush's script does; equal size: equal bits."""
+    return image if image.size == size else image.resize(size)

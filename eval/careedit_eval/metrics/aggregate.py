@@ -1,0 +1,41 @@
+"""From rows to a benchmark's number: micro (over samples, as HumanEdit and MagicBrush) and macro (over kinds, as GEdit)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from careedit_eval.errors import MetricError
+
+
+class Mean(NamedTuple):
+    """A mean and what it is of."""
+
+    mean: float
+    n: int
+    """Samples."""
+
+
+def by_kind(values: Sequence[tuple[str, float]]) -> dict[str, Mean]:
+    """Mean per kind of (kind, value) rows, kinds in the order in which they come."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    for kind, value in values:
+        rows[kind].append(value)
+    return {kind: Mean(sum(found) / len(found), len(found)) for kind, found in rows.items()}
+
+
+def micro(kinds: Mapping[str, Mean]) -> Mean:
+    """The mean over all samples, from means per kind; raises `MetricError` where there is none."""
+    total = sum(kind.n for kind in kinds.values())
+    if not total:
+        raise MetricError("There is no sample to average over; a mean of nothing is no number.")
+    return Mean(sum(kind.mean * kind.n for kind in kinds.values()) / total, total)
+
+
+def macro(kinds: Mapping[str, Mean]) -> Mean:
+    """The mean over kinds that have samples, each as heavy as the others; raises `MetricError` where there is none."""
+    found = [kind for kind in kinds.values() if kind.n]
+    if not found:
+        raise MetricError("There is no sample to average over; a mean of nothing is no number.")
+    return Mean(sum(kind.mean for kind in found) / len(found), sum(kind.n for kind in found))

@@ -1,0 +1,206 @@
+"""The models behind CLIP and DINO metrics: loaded once per process, each picture and text embedded once.
+
+Embeddings come from batches of one fixed size, filled up where needed: then a picture's numbers do not depend on what
+else is in its batch, to the last bit, and a run that was cut off and resumed gives the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from open_clip.model import get_model_preprocess_cfg
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import transforms
+from transformers import AutoConfig, AutoImageProcessor
+
+import careedit.tiny
+from careedit.encoders import load_encoder
+from careedit.encoders.vit import load_vit
+from careedit.errors import ExpertError
+from careedit.images import image_sha256
+from careedit_eval.errors import MetricError
+from careedit_eval.pictures import reason_of
+from careedit_eval.records import digest_of
+
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+BATCH = 16
+"""Pictures, or texts, per forward pass."""
+MEMORY = 8192
+"""Embeddings that are remembered, the newest: targets and captions come again with every expert set."""
+WEIGHTS = Path(careedit.tiny.__file__).parent / "weights"
+"""Where the tiny backbones lie in the package."""
+MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
+"""OpenAI's own ViT-B/32 was trained with the quick GELU, which open_clip keeps in an architecture of its own."""
+MAGICBRUSH_DINO = "facebook/dino-vits16"
+
+Thing = TypeVar("Thing")
+
+
+class Embedder(Generic[Thing]):
+    """Embeddings as float64 vectors, remembered by content."""
+
+    def __init__(self, embed: Callable[[list[Thing]], Tensor], key: Callable[[Thing], str], batch: int) -> None:
+        self._embed, self._key, self.batch = embed, key, batch
+        self._known: OrderedDict[str, Vector] = OrderedDict()
+
+    def __call__(self, things: Sequence[Thing]) -> list[Vector]:
+        """One vector per thing, in order; equal things are embedded once."""
+        keys = [self._key(thing) for thing in things]
+        wanted = {key: thing for key, thing in zip(keys, things, strict=True) if key not in self._known}
+        found = {key: self._known[key] for key in keys if key in self._known}
+        new = list(wanted)
+        for first in range(0, len(new), self.batch):
+            part = new[first : first + self.batch]
+            full = [wanted[key] for key in part] + [wanted[part[0]]] * (self.batch - len(part))
+            vectors = self._embed(full).cpu().numpy().astype(np.float64)
+            found.update(zip(part, vectors, strict=False))
+        for key in keys:
+            self._known[key] = found[key]
+            self._known.move_to_end(key)
+        while len(self._known) > MEMORY:
+            self._known.popitem(last=False)
+        return [found[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class ClipBackbone:
+    """A CLIP model as metrics need it."""
+
+    name: str
+    """Which model, and what runs it."""
+    revision: str
+    """sha256 of its weights."""
+    preprocessing: str
+    """What becomes of a picture."""
+    images: Embedder[Image.Image]
+    """Of pictures."""
+    texts: Embedder[str]
+    """Of texts, which are cut at the context with the end token kept."""
+    is_cut: Callable[[str], bool]
+    """Whether a text is longer than the context."""
+
+
+@dataclass(frozen=True)
+class VitBackbone:
+    """A vision transformer as DINO metrics need it; fields as in `ClipBackbone`."""
+
+    name: str
+    revision: str
+    preprocessing: str
+    images: Embedder[Image.Image]
+
+
+@lru_cache(maxsize=4)
+def clip_backbone(model: str | None, pretrained: str | None, device: str, batch: int = BATCH) -> ClipBackbone:
+    """An open_clip model by name (with `pretrained`, a tag or a file) or folder; None: the tiny CLIP of the package."""
+    try:
+        encoder = load_encoder(
+            _tiny("clip") if model is None else model, pretrained=pretrained, device=device, cache_entries=0
+        )
+    except ExpertError as error:
+        raise MetricError(str(error)) from error
+    config = get_model_preprocess_cfg(encoder.model)
+    words: dict[str, Any] = {"context_length": encoder.model.context_length}
+
+    def is_cut(text: str) -> bool:
+        """Whether one more token of room would change the tokens."""
+        length = words["context_length"]
+        here, more = (encoder.tokenizer([text], context_length=length + extra)[0, :length] for extra in (0, 1))
+        return not torch.equal(here, more)
+
+    size = config["size"] if isinstance(config["size"], int) else "x".join(map(str, config["size"]))
+    shape = {"shortest": f"shorter side to {size}, centre crop"}.get(config["resize_mode"], config["resize_mode"])
+    return ClipBackbone(
+        name=f"open_clip {'tiny' if model is None else _named(model)} {pretrained or ''}".strip(),
+        revision=hash_weights(encoder.model),
+        preprocessing=f"{shape} {size}, {config['interpolation']} by Pillow; mean {config['mean']}, std {config['std']}",
+        images=Embedder(encoder.image_embeddings, image_sha256, batch),
+        texts=Embedder(encoder.text_embeddings, str, batch),
+        is_cut=is_cut,
+    )
+
+
+@lru_cache(maxsize=4)
+def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = BATCH) -> VitBackbone:
+    """A transformers ViT by hub id or folder; None: the tiny DINO of the package.
+
+    `magicbrush`: preprocessed as MagicBrush's script does, otherwise as the model's own image processor says.
+    """
+    source = str(_tiny("dino")) if model is None else model
+    try:
+        encoder = load_vit(source, preprocess=dino_preprocess() if magicbrush else None, device=device, batch=batch)
+    except ExpertError as error:
+        raise MetricError(str(error)) from error
+    how = "shorter side to 256, bicubic by Pillow, centre crop 224; ImageNet mean and std"
+    if not magicbrush:
+        processor = cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil").to_dict()
+        how = f"its own image processor, {digest_of({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
+    return VitBackbone(
+        name=f"transformers {'tiny' if model is None else _named(model)}",
+        revision=hash_weights(encoder.model),
+        preprocessing=how,
+        images=Embedder(encoder.features, image_sha256, batch),
+    )
+
+
+def check_dino_vits16(model: str) -> None:
+    """Raises `MetricError` where a folder or hub id is no ViT-S/16: under MagicBrush's name stands MagicBrush's model."""
+    try:
+        found = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise MetricError(
+            f"The vision model {model!r} cannot be loaded ({reason_of(error)}); check its files."
+        ) from error
+    shape = tuple(getattr(found, name, None) for name in ("hidden_size", "num_hidden_layers", "patch_size"))
+    if shape != (384, 12, 16):
+        raise MetricError(
+            f"{model!r} is no ViT-S/16, which magicbrush-v1 takes for DINO; give facebook/dino-vits16, or the protocol own."
+        )
+
+
+def dino_preprocess() -> Callable[[Image.Image], Tensor]:
+    """MagicBrush's, `evaluation/image_eval.py`: Resize(256, bicubic), CenterCrop(224), ImageNet's mean and std."""
+    return cast(
+        Callable[[Image.Image], Tensor],
+        transforms.Compose(
+            [
+                transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.CenterCrop(224),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        ),
+    )
+
+
+def hash_weights(model: nn.Module) -> str:
+    """sha256 over names, shapes and float32 values: equal for equal weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        data = value.detach().cpu()
+        data = data.float() if data.is_floating_point() else data
+        digest.update(f"{name} {list(data.shape)}\n".encode())
+        digest.update(data.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tiny(name: str) -> Path:
+    folder = WEIGHTS / name
+    if not folder.is_dir():
+        raise MetricError(
+            f"This installation has no tiny {name}; name another model by folder or hub id, or install careedit again."
+        )
+    return folder
+
+
+def _named(model: str) -> str:
+    return Path(model).resolve().name if Path(model).is_dir() else model

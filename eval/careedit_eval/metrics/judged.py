@@ -1,0 +1,137 @@
+"""Metrics by a judge: VQA scores of one edit, and which of two edits is better. An answer that cannot be read is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from careedit.errors import CareEditError
+from careedit.scoring import Asker, Pair, Preference, Score, Scorer, ScoreRequest, compare
+from careedit.scoring.base import JudgeIdentity, identity_of
+from careedit.scoring.pairwise import PROMPTS as PAIRWISE
+from careedit_eval.metrics.base import ScoreItem, resized
+from careedit_eval.records import Measurement, MetricSpec, Output
+
+ASPECTS = ("followed", "preserved", "clean", "overall")
+LOCAL = "transformers"
+"""Backend whose batches are padded, so that an answer's last bits depend on its neighbours: asked item by item."""
+SIZED = "edit resized to the source's size, Pillow's bicubic"
+
+
+class VqaMetric:
+    """P(instruction followed), P(rest preserved), P(no artefacts) and their product, from yes/no questions."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, scorer: Scorer, *, name: str = "vqa") -> None:
+        self.scorer, self.name = scorer, name
+
+    @property
+    def spec(self) -> MetricSpec:
+        """See `careedit_eval.records.Metric`; an endpoint settles its revision with its first answer."""
+        outputs = tuple(Output(name=f"{self.name}_{aspect}", better="higher") for aspect in ASPECTS)
+        return _judged(self.name, outputs, self.scorer.identity, "source and text")
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`."""
+        found: dict[int, Measurement] = {}
+        requests: dict[int, ScoreRequest] = {}
+        for index, item in enumerate(batch):
+            try:
+                requests[index] = _request(item)
+            except CareEditError as error:
+                found[index] = Measurement(error=str(error))
+        alone = self.scorer.identity.backend == LOCAL
+        parts = [[index] for index in requests] if alone else [list(requests)] if requests else []
+        for part in parts:
+            scores = self.scorer.score([requests[index] for index in part])
+            found.update((index, self._measurement(score)) for index, score in zip(part, scores, strict=True))
+        return [found[index] for index in range(len(batch))]
+
+    def _measurement(self, score: Score) -> Measurement:
+        if score.error is not None:
+            return Measurement(error=score.error)
+        return Measurement(values={f"{self.name}_{aspect}": getattr(score, aspect) for aspect in ASPECTS})
+
+
+class PairwiseWin:
+    """1, 0.5 or 0: the edit is better than its rival in both orders, the orders disagree, or it is worse in both."""
+
+    needs = frozenset({"rival"})
+
+    def __init__(self, asker: Asker, *, name: str = "pairwise") -> None:
+        self.asker, self.name = asker, name
+
+    @property
+    def spec(self) -> MetricSpec:
+        """See `careedit_eval.records.Metric`."""
+        outputs = (
+            Output(name=f"{self.name}_win", better="higher"),
+            Output(name=f"{self.name}_consistent", better="neither", passes=True),
+        )
+        return _judged(self.name, outputs, identity_of(self.asker, PAIRWISE), "rival")
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`; two questions per item."""
+        found: dict[int, Measurement] = {}
+        pairs: dict[int, Pair] = {}
+        for index, item in enumerate(batch):
+            try:
+                pairs[index] = _pair(item)
+            except CareEditError as error:
+                found[index] = Measurement(error=str(error))
+        alone = self.asker.backend == LOCAL
+        parts = [[index] for index in pairs] if alone else [list(pairs)] if pairs else []
+        for part in parts:
+            preferences = compare(self.asker, [pairs[index] for index in part])
+            found.update((index, self._measurement(one)) for index, one in zip(part, preferences, strict=True))
+        return [found[index] for index in range(len(batch))]
+
+    def _measurement(self, preference: Preference) -> Measurement:
+        if preference.error is not None or preference.winner is None:
+            return Measurement(error=preference.error or "The judge gave no preference.")
+        second_last, first_last = (answer.yes for answer in preference.orders)
+        agreed = preference.winner != "tie" or second_last == first_last == 0.5
+        return Measurement(
+            values={
+                f"{self.name}_win": {"first": 1.0, "tie": 0.5, "second": 0.0}[preference.winner],
+                f"{self.name}_consistent": float(agreed),
+            }
+        )
+
+
+def _request(item: ScoreItem) -> ScoreRequest:
+    pictures = item.pictures
+    return ScoreRequest(
+        source=pictures.source,
+        edited=resized(item.edited, pictures.source.size),
+        instruction=item.sample.instruction,
+        references=pictures.references,
+    )
+
+
+def _pair(item: ScoreItem) -> Pair:
+    pictures = item.pictures
+    return Pair(
+        source=pictures.source,
+        first=resized(item.edited, pictures.source.size),
+        second=resized(item.rival, pictures.source.size),
+        instruction=item.sample.instruction,
+        references=pictures.references,
+    )
+
+
+def _judged(
+    name: str, outputs: tuple[Output, ...], judge: JudgeIdentity, reference: Literal["source and text", "rival"]
+) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        outputs=outputs,
+        protocol=judge.prompts,
+        backbone=f"{judge.backend} {judge.model}",
+        revision=judge.revision,
+        preprocessing=SIZED,
+        reference=reference,
+        text_field="instruction",
+        dtype="as served" if judge.backend != LOCAL else "the judge's",
+    )

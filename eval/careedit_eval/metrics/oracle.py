@@ -1,0 +1,48 @@
+"""Oracle compliance: in the tiny world every edit's truth is known, and so is whether a picture is it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from careedit.tiny import Thresholds, judge, sample_from_dict
+from careedit_eval.errors import MetricError
+from careedit_eval.metrics.base import ScoreItem, one_by_one
+from careedit_eval.records import Measurement, MetricSpec, Output, digest_of
+
+
+class OracleCompliance:
+    """Followed, preserved, and both, each 0 or 1, by `careedit.tiny.judge` at the edit's own size."""
+
+    needs = frozenset({"scene"})
+    spec = MetricSpec(
+        name="oracle",
+        outputs=tuple(
+            Output(name=f"oracle_{what}", better="higher", passes=True)
+            for what in ("followed", "preserved", "compliant")
+        ),
+        protocol="tiny-v1",
+        reference="scene",
+        settings={"thresholds": digest_of(dataclasses.asdict(Thresholds()))[:16]},
+    )
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`."""
+        return one_by_one(batch, self._measure)
+
+    def _measure(self, item: ScoreItem) -> Measurement:
+        try:
+            scene = sample_from_dict(json.loads(str(item.sample.extras["scene"])))
+        except (KeyError, TypeError, ValueError):
+            raise MetricError(
+                f"The scene of sample {item.sample.id!r} cannot be read; draw the benchmark again."
+            ) from None
+        verdict = judge(scene, item.edited)
+        return Measurement(
+            values={
+                "oracle_followed": float(verdict.followed),
+                "oracle_preserved": float(verdict.preserved),
+                "oracle_compliant": float(verdict.compliant),
+            }
+        )

@@ -1,0 +1,78 @@
+"""L1, L2 and preservation: distances of pixels from 0 to 1, by MagicBrush's protocol where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from careedit_eval.errors import MetricError
+from careedit_eval.metrics.base import ScoreItem, one_by_one, resized
+from careedit_eval.records import Measurement, MetricSpec, Output
+
+RESIZED = "edit resized to the reference's size, Pillow's bicubic; RGB from 0 to 1"
+
+
+class PixelDistance:
+    """Mean over pixels and channels of |edit - reference| (L1) or of its square (L2: a mean square, without a root)."""
+
+    def __init__(self, power: Literal[1, 2] = 1, against: Literal["target", "source"] = "target") -> None:
+        self.power, self.against = power, against
+        self.needs = frozenset({"target"} if against == "target" else ())
+        name = f"l{power}" if against == "target" else f"l{power}_source"
+        self.spec = MetricSpec(
+            name=name,
+            outputs=(Output(name=name, better="lower"),),
+            protocol="magicbrush-v1" if against == "target" else "magicbrush-v1, against the source",
+            preprocessing=RESIZED,
+            reference=against,
+        )
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`."""
+
+        def measure(item: ScoreItem) -> Measurement:
+            other = item.target if self.against == "target" else item.pictures.source
+            distance = np.abs(difference(item.edited, other))
+            return Measurement(values={self.spec.name: float(np.mean(distance**self.power))})
+
+        return one_by_one(batch, measure)
+
+
+class Preservation:
+    """Mean |edit - source| over the pixels outside the mask: what was to be left alone, and was it?"""
+
+    needs = frozenset({"mask"})
+    spec = MetricSpec(
+        name="preservation",
+        outputs=(Output(name="preservation", better="lower"),),
+        protocol="careedit-v1",
+        preprocessing=f"{RESIZED}; pixels outside the mask",
+        reference="source",
+    )
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`."""
+
+        def measure(item: ScoreItem) -> Measurement:
+            pictures = item.pictures
+            if pictures.mask is None:
+                raise MetricError(
+                    "The source lies on no known place of the mask's canvas, so what is outside is unknown."
+                )
+            outside = np.asarray(pictures.mask) == 0
+            if not outside.any():
+                raise MetricError("The mask covers the whole picture, so there is nothing outside it to preserve.")
+            distance = np.abs(difference(item.edited, pictures.source))[outside]
+            return Measurement(values={self.spec.name: float(distance.mean())})
+
+        return one_by_one(batch, measure)
+
+
+def difference(edited: Image.Image, reference: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Edit minus reference, [H, W, 3] at the reference's size, from -1 to 1."""
+    sides = [np.asarray(image, np.float64) / 255 for image in (resized(edited, reference.size), reference)]
+    found: np.ndarray[Any, np.dtype[np.float64]] = sides[0] - sides[1]
+    return found

@@ -1,0 +1,134 @@
+"""VIEScore-style judging (arXiv 2312.14867): a model writes marks from 0 to 10, and the least of each pair counts.
+
+SC is the least of "was it done" and "was nothing else changed", PQ the least of "natural" and "no artefacts", and the
+whole is sqrt(SC x PQ). The questions are careedit's own, so numbers compare among themselves and not with a leaderboard.
+The published code replaces a reply that it cannot read by a random mark; here it is an error, and it is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from PIL import Image
+
+from careedit.errors import CareEditError
+from careedit.scoring.base import JudgeIdentity
+from careedit_eval.errors import MetricError
+from careedit_eval.metrics.base import ScoreItem, resized
+from careedit_eval.records import Measurement, MetricSpec, Output
+
+PROMPTS = "vie-1"
+"""Version of the questions below."""
+SCALE = 10.0
+"""Marks go from 0 to this."""
+FORM = ' Reply with JSON only: {{"score": [{first}, {second}], "reasoning": "one sentence"}}, both marks from 0 to 10.'
+CONSISTENCY = (
+    'The first picture was edited into the second by this instruction: "{instruction}". Give two marks. First, how far the '
+    "instruction was carried out: 0 not at all, 10 entirely. Second, how well everything else was left as it was: 0 "
+    "another picture, 10 nothing else changed." + FORM.format(first="done", second="kept")
+)
+QUALITY = (
+    "Look at this picture by itself. Give two marks. First, how natural it looks in light, perspective and proportion: 0 "
+    "not at all, 10 entirely. Second, how free it is of blur, seams, distorted shapes and other artefacts: 0 full of them, "
+    "10 without any." + FORM.format(first="natural", second="clean")
+)
+
+
+class Writer(Protocol):
+    """Writes about pictures."""
+
+    backend: str
+    """As in `careedit.scoring.base.JudgeIdentity`."""
+    model: str
+    """As there."""
+    revision: str
+    """As there."""
+
+    def write(self, prompts: Sequence[tuple[Sequence[Image.Image], str]]) -> list[str | CareEditError]:
+        """One text per (pictures, prompt), in order; an error in place of a text that could not be had."""
+        ...
+
+
+class VieScore:
+    """`vie_sc`, `vie_pq` and `vie`, from 0 to 10; two prompts per edit."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    @property
+    def spec(self) -> MetricSpec:
+        """See `careedit_eval.records.Metric`."""
+        judge = JudgeIdentity(
+            backend=self.writer.backend, model=self.writer.model, revision=self.writer.revision, prompts=PROMPTS
+        )
+        return MetricSpec(
+            name="viescore",
+            outputs=tuple(Output(name=name, better="higher") for name in ("vie_sc", "vie_pq", "vie")),
+            protocol=PROMPTS,
+            backbone=f"{judge.backend} {judge.model}",
+            revision=judge.revision,
+            preprocessing="edit resized to the source's size, Pillow's bicubic",
+            reference="source and text",
+            text_field="instruction",
+            dtype="as served",
+        )
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        """See `careedit_eval.records.Metric`."""
+        found: dict[int, Measurement] = {}
+        prompts: list[tuple[Sequence[Image.Image], str]] = []
+        asked: list[int] = []
+        for index, item in enumerate(batch):
+            try:
+                source = item.pictures.source
+                edited = resized(item.edited, source.size)
+            except CareEditError as error:
+                found[index] = Measurement(error=str(error))
+                continue
+            prompts.append(((source, edited), CONSISTENCY.replace("{instruction}", item.sample.instruction)))
+            prompts.append(((edited,), QUALITY))
+            asked.append(index)
+        replies = self.writer.write(prompts) if prompts else []
+        for index, consistency, quality in zip(asked, replies[::2], replies[1::2], strict=True):
+            found[index] = _measurement(consistency, quality)
+        return [found[index] for index in range(len(batch))]
+
+
+def combine(consistency: Sequence[float], quality: Sequence[float]) -> tuple[float, float, float]:
+    """(SC, PQ, overall): the least of each, and the root of their product."""
+    sc, pq = min(consistency), min(quality)
+    return sc, pq, math.sqrt(sc * pq)
+
+
+def read_marks(reply: str) -> tuple[float, float]:
+    """The two marks of a reply; raises `MetricError` where it holds anything but two numbers from 0 to 10."""
+    found = re.search(r"\{.*\}", reply, re.DOTALL)
+    try:
+        marks: Any = json.loads(found.group())["score"] if found else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        marks = None
+    right = isinstance(marks, list) and len(marks) == 2
+    if not right or any(isinstance(m, bool) or not isinstance(m, int | float) or not 0 <= m <= SCALE for m in marks):
+        said = " ".join(reply.split())[:80]
+        raise MetricError(
+            f"The judge's reply {said!r} holds no two marks from 0 to 10; use a judge that keeps to JSON."
+        )
+    return float(marks[0]), float(marks[1])
+
+
+def _measurement(consistency: str | CareEditError, quality: str | CareEditError) -> Measurement:
+    try:
+        marks = []
+        for reply in (consistency, quality):
+            if isinstance(reply, CareEditError):
+                raise reply
+            marks.append(read_marks(reply))
+    except CareEditError as error:
+        return Measurement(error=str(error))
+    return Measurement(values=dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True)))
