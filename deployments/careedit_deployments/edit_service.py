@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from anyio.to_thread import run_sync
 from pydantic import Field
@@ -22,12 +23,15 @@ from careedit_deployments.backend import ArmInfo, Backend, EditCall, EditEvent, 
 from careedit_deployments.config import Limits, ServeConfig
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
 from careedit_deployments.service import EditOrder
-from careedit_deployments.state.base import ANONYMOUS, EditLog, EditRecord, new_id
+from careedit_deployments.state.base import ANONYMOUS, ArmLog, AssignmentRecord, EditLog, EditRecord, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
 from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+REMEMBERED = 100_000
+"""Assignments that a process knows to be kept already."""
 
 
 class CallerOrder(EditOrder):
@@ -43,7 +47,7 @@ class Watcher(Protocol):
     """Is told of every edit that a user got: guards of arms, shadow copies."""
 
     def ended(self, call: EditCall, outcome: Outcome, made: Sequence[Made]) -> None:
-        """An edit ended. Must not block and not raise."""
+        """An edit ended, and its record is kept. Must not block and not raise."""
         ...
 
 
@@ -111,11 +115,14 @@ class EditService:
         metrics: Metrics,
         log: EditLog,
         *,
+        arms: ArmLog | None = None,
         tracing: Tracing | None = None,
         cut: Callable[[], Collection[str]] = frozenset,
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        """`cut` names the arms that are out of traffic now; `watchers` are told of every edit."""
+        """`arms` keeps who was assigned where; `cut` names the arms that are out of traffic now; `watchers` are told of
+        every edit."""
+        self.arms = arms
         self.tracing = tracing or Tracing(config.telemetry, "ingress")
         self.config = config
         self.backend = backend
@@ -123,6 +130,7 @@ class EditService:
         self.log = log
         self._cut = cut
         self._watchers = tuple(watchers)
+        self._dealt: set[tuple[str, str]] = set()
         filtered = [name for name, quality in config.quality.items() if quality.early_filter is not None]
         if filtered and config.scorer.backend == "none":
             raise InputError(f"The quality {filtered[0]!r} has an early filter but there is no scorer; give `scorer`.")
@@ -166,10 +174,22 @@ class EditService:
         )
         return Running(self, call, owned, arm)
 
+    async def remember(self, order: EditOrder, arm: str) -> None:
+        """Keep which arm a user was dealt, once per user and arm; a model that was named is no assignment."""
+        user = _user_key(order)
+        if self.arms is None or user is None or order.model is not None:
+            return
+        salt = self.config.ab_salt
+        dealt = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
+        if dealt in self._dealt:
+            return
+        await self.arms.assign(AssignmentRecord(user_sha256=dealt[0], salt=salt, arm=arm, created=time.time()))
+        if len(self._dealt) >= REMEMBERED:
+            self._dealt.clear()
+        self._dealt.add(dealt)
+
     def _arm(self, order: EditOrder, identity: str) -> ArmInfo:
-        user = order.user
-        if user is None and isinstance(order, CallerOrder) and order.owner != ANONYMOUS:
-            user = order.owner
+        user = _user_key(order)
         sets = {name: arm.expert_set for name, arm in self.backend.arms.items()}
         name = choose_arm(self.config.arms, sets, order.model, self.config.ab_salt, user or identity, self._cut())
         if name not in self.backend.arms:
@@ -187,6 +207,13 @@ class EditService:
         """Tell the watchers how an edit ended."""
         for watcher in self._watchers:
             watcher.ended(call, outcome, made)
+
+
+def _user_key(order: EditOrder) -> str | None:
+    """Who asks: the user whom the client names, or else the API key; None: nobody."""
+    if order.user is not None:
+        return order.user
+    return order.owner if isinstance(order, CallerOrder) and order.owner != ANONYMOUS else None
 
 
 def routable(arm: ArmInfo) -> tuple[_Routable, ...]:
@@ -247,7 +274,6 @@ class Running:
             outcome: Outcome = ended or ("made" if len(self._made) == self.call.request.n else "cancelled")
             seconds = time.perf_counter() - started
             self.service.metrics.edit_ended(self.arm, expert_of(self.decision), outcome, seconds)
-            self.service.tell(self.call, outcome, self._made)
             # A client that left cancels this task; what happened is written down all the same.
             await asyncio.shield(self._keep(outcome, problem, seconds))
 
@@ -276,7 +302,7 @@ class Running:
             expert_set_sha256=self.info.sha256,
             instruction=self.call.request.instruction if shown else None,
             experts=self.decision.weights,
-            outcome=outcome if outcome in ("made", "cancelled") else "failed",
+            outcome=_KEPT.get(outcome, "cancelled"),
             error=str(problem)
             if isinstance(problem, CareEditError)
             else None
@@ -288,8 +314,14 @@ class Running:
         )
         try:
             await self.service.log.add(record)
+            await self.service.remember(self.order, self.arm)
         except CareEditError as error:  # a picture that was made is worth more than the note of it
             logger.warning("The edit %s was not recorded: %s", self.id, error)
+        self.service.tell(self.call, outcome, self._made)
+
+
+_KEPT: Mapping[Outcome, Literal["made", "failed"]] = {"made": "made", "failed": "failed", "expired": "failed"}
+"""Outcomes as records tell them; the others ("refused", "overloaded", "cancelled") do not speak against an arm."""
 
 
 def _kept(trace: EditTrace, shown: bool) -> dict[str, object]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from careedit_deployments.backend import Backend
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edit_service import EditService
 from careedit_deployments.http.app import Services, create_app
+from careedit_deployments.http.assemble import assemble
 from careedit_deployments.state.base import KeyRecord
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
@@ -32,6 +33,8 @@ class Served:
     """What its metrics recorded."""
     services: Services | None = None
     """What it stands on."""
+    app: FastAPI | None = None
+    """What it serves."""
     loop: asyncio.AbstractEventLoop | None = None
     """Where it runs."""
 
@@ -61,12 +64,10 @@ def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), *
             for key in keys:
                 await store.keys.add(key)
             metrics = Metrics(served.recording)
-            edits = EditService(settings, backend, metrics, store.edits)
-            services = Services(settings, backend, edits, store, blobs, metrics)
+            services = assemble(settings, backend, store, blobs, metrics)
             served.services = services
-            listening = uvicorn.Config(
-                create_app(services), host="127.0.0.1", port=0, log_config=None, lifespan="on", ws="none"
-            )
+            served.app = create_app(services)
+            listening = uvicorn.Config(served.app, host="127.0.0.1", port=0, log_config=None, lifespan="on", ws="none")
             server.append(uvicorn.Server(listening))
             serving = asyncio.create_task(server[0].serve())
             while not server[0].started and not serving.done():

@@ -19,6 +19,7 @@ from careedit_deployments.http.gate import Gate
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.services import Hook, Services
+from careedit_deployments.sessions import Sessions
 from careedit_deployments.telemetry.tracing import Tracing
 
 __all__ = ["Hook", "Services", "create_app"]
@@ -47,6 +48,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.limiter = Limiter(config.limits)
+    app.state.sessions = Sessions(services.edits, services.store, services.blobs, ttl_s=config.state.session_ttl_s)
     app.add_middleware(
         Gate,
         authenticator=Authenticator(services.store.keys, required=keys_required(config)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -22,9 +22,10 @@ from careedit_deployments.http.openapi import EDIT_ANSWERS, EDIT_BODIES
 from careedit_deployments.http.order import check_before_decoding, order_of
 from careedit_deployments.http.output import encode_base64, target_size, usage_of
 from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
-from careedit_deployments.http.services import caller_of, limiter_of, services_of
+from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, Pump, sse, sse_error, unless_gone
 from careedit_deployments.service import RunningEdit
+from careedit_deployments.sessions import Turn
 
 FIRST_EVENT_S = 1.0
 """Seconds that a stream's head waits for the edit's first sign of life: an error until then still has a status."""
@@ -44,6 +45,13 @@ class _Accepted:
     def identity(self) -> str | None:
         fields = self.found.fields
         return fields.safety_identifier or fields.user
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What every answer says of the edit."""
+        turn = {"turn": self.running.turn_id} if isinstance(self.running, Turn) else {}
+        session = self.found.fields.session
+        return {"id": self.running.id, "arm": self.running.arm, **({"session": session} if session else {}), **turn}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -77,11 +85,16 @@ async def edit_image(request: Request) -> Response:
 
 
 async def _accept(request: Request, found: EditInput) -> _Accepted:
-    services = services_of(request)
+    services, session = services_of(request), found.fields.session
     check_before_decoding(services, found)
+    base = None
+    if session is not None:
+        base = await sessions_of(request).base(session, caller_of(request).id)
+        found = replace(found, pictures=(base.data,))
     order = await order_of(request, found)
     size = target_size(found.fields.size, order.request.image.size, services.config.limits.pixels)
-    return _Accepted(found, await services.edits.start(order), size)
+    running = await (services.edits.start(order) if base is None else sessions_of(request).start(base, order))
+    return _Accepted(found, running, size)
 
 
 async def _whole(accepted: _Accepted) -> Response:
@@ -104,7 +117,7 @@ async def _whole(accepted: _Accepted) -> Response:
         size="{}x{}".format(*accepted.size),
         safety_identifier=accepted.identity,
         usage=usage_of(traces, fields.prompt, max(0, len(accepted.found.pictures) - 1)),
-        careedit=EditReport(id=accepted.running.id, arm=accepted.running.arm, traces=traces),
+        careedit=EditReport(**accepted.report, traces=traces),
     )
     content = await run_sync(answer.model_dump_json)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
@@ -136,7 +149,7 @@ async def _partial(accepted: _Accepted, event: Partial) -> dict[str, Any]:
     return {
         **await _event(accepted, "image_edit.partial_image", event.picture),
         "partial_image_index": event.index,
-        "careedit": {"id": accepted.running.id, "image": event.image},
+        "careedit": {**accepted.report, "image": event.image},
     }
 
 
@@ -146,8 +159,7 @@ async def _completed(accepted: _Accepted, event: Made) -> dict[str, Any]:
         **await _event(accepted, "image_edit.completed", event.picture),
         "usage": usage_of([event.trace], found.fields.prompt, max(0, len(found.pictures) - 1)).model_dump(mode="json"),
         "careedit": {
-            "id": accepted.running.id,
-            "arm": accepted.running.arm,
+            **accepted.report,
             "image": event.image,
             "traces": [event.trace.model_dump(mode="json")],
         },

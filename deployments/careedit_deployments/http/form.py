@@ -165,6 +165,9 @@ def _check_together(found: EditInput) -> None:
     if not found.pictures and fields.session is None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
+    if found.pictures and fields.session is not None:
+        name = "images" if isinstance(fields, EditBody) else "image"
+        raise FieldError(f"The session has the source; leave {name} out, or leave session out.", name)
     if fields.partial_images and not fields.stream:
         raise FieldError(
             "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"

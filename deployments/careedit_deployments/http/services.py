@@ -13,6 +13,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.service import Edits
+from careedit_deployments.sessions import Sessions
 from careedit_deployments.state.base import BlobStore, Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
@@ -55,6 +56,13 @@ def limiter_of(request: Request) -> Limiter:
     limiter = request.app.state.limiter
     assert isinstance(limiter, Limiter)
     return limiter
+
+
+def sessions_of(request: Request) -> Sessions:
+    """The sessions of the app that handles `request`."""
+    sessions = request.app.state.sessions
+    assert isinstance(sessions, Sessions)
+    return sessions
 
 
 def caller_of(request: Request) -> Caller:

@@ -1,0 +1,52 @@
+"""`assemble`: the services of one ingress process, from its backend and its stores. Starts nothing; the app's lifespan does."""
+
+from __future__ import annotations
+
+from careedit_deployments.ab.guard import ArmGuard
+from careedit_deployments.ab.shadow import Shadowing
+from careedit_deployments.backend import Backend
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.edit_service import EditService
+from careedit_deployments.http.services import Hook, Services
+from careedit_deployments.jobs.background import background_hook
+from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.telemetry.metrics import Metrics
+from careedit_deployments.telemetry.tracing import Tracing
+
+
+def assemble(
+    config: ServeConfig,
+    backend: Backend,
+    store: Store,
+    blobs: BlobStore,
+    metrics: Metrics,
+    *,
+    tracing: Tracing | None = None,
+    hooks: tuple[Hook, ...] = (),
+) -> Services:
+    """Services with everything that runs beside the routes: the arms' guard, shadow copies, job workers, the sweeper.
+
+    `hooks` are entered before those and left after them: what closes the stores belongs there.
+    """
+    guard = ArmGuard(config.arms, store, metrics)
+    shadowing = Shadowing(config, backend, store, metrics, cut=guard.cut)
+    edits = EditService(
+        config,
+        backend,
+        metrics,
+        store.edits,
+        arms=store.arms,
+        tracing=tracing,
+        cut=guard.cut,
+        watchers=(guard, shadowing),
+    )
+    return Services(
+        config=config,
+        backend=backend,
+        edits=edits,
+        store=store,
+        blobs=blobs,
+        metrics=metrics,
+        tracing=tracing,
+        hooks=(*hooks, guard.running, shadowing.running, background_hook(config, edits, store, blobs)),
+    )

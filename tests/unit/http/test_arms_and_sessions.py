@@ -1,0 +1,96 @@
+import asyncio
+import io
+from collections import Counter
+
+import httpx2
+import pytest
+from PIL import Image
+from pretended import Pretended, arm_info, picture_file
+from served import serve
+
+SOURCE = picture_file()
+FILES = {"image": ("a.png", SOURCE)}
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """A server with two arms of one set, and a shadow."""
+    painter = Pretended("a", "b", "copy")
+    painter.arms = {**painter.arms, "copy": arm_info("copy", shadow=True)}
+    arms = {
+        "a": {"expert_set": "tiny"},
+        "b": {"expert_set": "tiny", "weight": 3.0},
+        "copy": {"expert_set": "tiny", "shadow": True},
+    }
+    with serve(tmp_path_factory.mktemp("split"), painter, arms=arms) as server:
+        yield server, painter
+
+
+def edit(url, **fields):
+    return httpx2.post(url + "/v1/images/edits", files=FILES, data={"prompt": "remove it", **fields})
+
+
+def test_users_are_split_by_weight_and_stay_where_they_are(split):
+    server, _ = split
+    users = [f"user-{i}" for i in range(12)]
+    first = [edit(server.url, user=user).headers["x-careedit-arm"] for user in users]
+    again = [edit(server.url, safety_identifier=user).headers["x-careedit-arm"] for user in users]
+    assert first == again
+    assert set(Counter(first)) == {"a", "b"}
+    assigned = server.run(lambda: server.services.store.arms.assigned("careedit"))
+    assert assigned == Counter(first)
+
+
+def test_a_model_names_an_arm_or_a_set_but_no_shadow(split):
+    server, _ = split
+    assert edit(server.url, model="a").headers["x-careedit-arm"] == "a"
+    assert edit(server.url, model="pretended").headers["x-careedit-arm"] in {"a", "b"}
+    refused = edit(server.url, model="copy")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+    assert [model["id"] for model in httpx2.get(server.url + "/v1/models").json()["data"]] == ["a", "b"]
+
+
+def test_a_shadow_gets_a_copy_and_answers_nobody(split):
+    server, painter = split
+    answer = edit(server.url, model="a").json()["careedit"]
+
+    async def copies():
+        while True:
+            latest = await server.services.store.edits.latest(arm="copy", limit=50)
+            found = [kept for kept in latest if kept.shadow_of == answer["id"]]
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+    (copy,) = server.run(copies)
+    assert copy.outcome == "made"
+    seeds = {call.request.seed for call in painter.calls if call.id in (copy.id, answer["id"])}
+    assert seeds == {answer["traces"][0]["seed"]}
+
+
+def test_an_edit_may_be_a_sessions_next_turn(served, client, opened):
+    picture = Image.open(io.BytesIO(SOURCE)).convert("RGB")
+    sessions = served.app.state.sessions
+    session = served.run(lambda: sessions.create(picture, owner="anonymous"))
+    for depth, colour in ((1, (55, 215, 165)), (2, (200, 40, 90))):
+        response = client.post(
+            "/v1/images/edits", data={"prompt": "invert it", "session": session.id}, files={"x": (None, "")}
+        )
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        assert opened(answer["data"][0]["b64_json"]).getpixel((0, 0)) == colour
+        turns = served.run(lambda: sessions.history(session.id, "anonymous"))
+        assert (turns[-1].id, turns[-1].depth) == (answer["careedit"]["turn"], depth)
+        assert answer["careedit"]["session"] == session.id
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "status", "param"),
+    [
+        ({"session": "session_nowhere"}, {"x": (None, "")}, 404, None),
+        ({"session": "session_nowhere"}, FILES, 400, "image"),
+    ],
+)
+def test_a_session_that_is_not_there_or_an_image_beside_it_is_refused(client, fields, files, status, param):
+    response = client.post("/v1/images/edits", data={"prompt": "x", **fields}, files=files)
+    assert (response.status_code, response.json()["error"]["param"]) == (status, param)
