@@ -105,10 +105,10 @@ class Arm(Record):
 class ScorerConfig(Record):
     """The VLM judge."""
 
-    backend: Literal["none", "transformers", "openai"] = "none"
-    """"none": no judge, so no early filter, no scores."""
+    backend: Literal["none", "transformers", "openai", "import"] = "none"
+    """"none": no judge, so no early filter, no scores; "import": a `careedit.scoring.Scorer` of your own."""
     model: str | None = None
-    """Path or hub id (transformers), model name (openai)."""
+    """Path or hub id (transformers), model name (openai), "package.module:function" that makes the scorer (import)."""
     endpoint: str | None = None
     """Address of an OpenAI-compatible server, up to and including /v1."""
     api_key_env: str | None = None
@@ -282,7 +282,9 @@ class ServeConfig(Record):
         try:
             data = yaml.safe_load(Path(path).read_text("utf-8"))
         except OSError as error:
-            raise InputError(f"The configuration {path} cannot be read ({error.strerror}); give another file.") from None
+            raise InputError(
+                f"The configuration {path} cannot be read ({error.strerror}); give another file."
+            ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"The configuration {path} is no YAML ({error}); correct it.") from None
         if not isinstance(data, dict):

@@ -31,6 +31,9 @@ T = TypeVar("T")
 OnSteps = Callable[[int], None]
 """Told in the engine's thread how many states took a step; what it raises ends the ticket."""
 
+OnBatch = Callable[[int, float, int], None]
+"""Told in the engine's thread of each batch: its rows, its seconds, and how many of its edits nobody waits for by now."""
+
 
 @dataclass(eq=False)
 class Ticket:
@@ -80,7 +83,9 @@ class _Call:
 class StepScheduler:
     """Runs an engine in a thread of its own. Every method may be called from any thread; nothing blocks but `check`."""
 
-    def __init__(self, engine: Engine, *, batch: int, threads: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, batch: int, threads: int | None = None, on_batch: OnBatch | None = None
+    ) -> None:
         """`batch` bounds the rows of one transformer pass; `threads` are torch's on a CPU, None: as they are."""
         self.engine = engine
         self.batch = batch
@@ -90,6 +95,7 @@ class StepScheduler:
         """What was done so far."""
         self.threads = 0
         """Torch's threads where steps run."""
+        self._on_batch = on_batch
         self._changed = threading.Condition()
         self._calls: deque[_Call] = deque()
         self._tickets: deque[Ticket] = deque()
@@ -239,11 +245,14 @@ class StepScheduler:
             self.engine.step(chunk)
             if self.engine.base.device.type == "cuda":
                 torch.cuda.synchronize(self.engine.base.device)  # a step that only was queued has no time
-            self.load.did(sum(work_of(state) for state in chunk), time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.load.did(sum(work_of(state) for state in chunk), seconds)
             self.counters.batches += 1
             self.counters.rows += rows
             self.counters.steps += sum(state.index for state in chunk) - before
             self.counters.steps_after_cancel += sum(state.index > index for state, index in cancelled)
+            if self._on_batch is not None:
+                self._on_batch(rows, seconds, sum(state.cancelled for state in chunk))
         self._healthy = True
 
     def _fail(self, ticket: Ticket, error: BaseException) -> None:

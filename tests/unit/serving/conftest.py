@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from careedit.editing import EditJob
-from careedit.records import EditRequest
+from careedit.records import EditRequest, RoutingDecision
 from careedit.scoring import JudgeIdentity, Score
 from careedit_deployments.backend import EditCall
 from careedit_deployments.expert.run import EditRunner
@@ -106,3 +106,9 @@ def scripted():
             return [Score(followed=x, preserved=1.0, clean=1.0, overall=x, judge=identity) for x in self.answer]
 
     return Scripted
+
+
+@pytest.fixture
+def decide():
+    """`decide(erase=0.5, style=0.5)`: a decision for these weights."""
+    return lambda **weights: RoutingDecision(weights=weights, router="fixed", reason="a test asked for it")

@@ -1,0 +1,246 @@
+"""`build_app`: from a configuration to a Serve application. It reads the expert sets' manifests, no weights, and starts nothing.
+
+In a Serve YAML: `import_path: careedit_deployments.app:build_app`, and the configuration as `args`, or `args: {config: FILE}`.
+
+A deployment's version is the hash of what its replicas can't change while they live. `serve.run` of another configuration
+therefore leaves replicas alone whose version is the same, and only gives them their new `user_config`: another set, other
+experts. (`serve deploy` of a YAML replaces every replica where `args` change; it can change `user_config` in place.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+import careedit
+from careedit.errors import InputError
+from careedit.experts import ExpertSet, load_expert_set
+from careedit_deployments.backend import ArmInfo
+from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.expert.live import ExpertSettings, SetChoice
+from careedit_deployments.expert.replica import ExpertReplica
+from careedit_deployments.fleet import INGRESS, SCORER, ArmFleet, Fleet, expert_name, router_name
+from careedit_deployments.ingress import Ingress
+from careedit_deployments.router import RoutedExpert, RouterConfig, RouterReplica
+from careedit_deployments.scaling import StepSecondsPolicy
+from careedit_deployments.scorer_pool import ScorerPool
+
+
+def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
+    """The application of a configuration.
+
+    Raises `InputError` for a configuration that is not one or names an expert that its set lacks, `ExpertError` and its
+    kin for a set that cannot be read.
+    """
+    settings = read_config(config)
+    sets = {name: load_expert_set(set_reference(arm.expert_set)) for name, arm in settings.arms.items()}
+    fleet = plan_fleet(settings, sets)
+    pool: Application | None = None
+    if settings.scorer.backend != "none":
+        pool = _bind(
+            ScorerPool,
+            SCORER,
+            settings.scorer.deployment,
+            settings.scorer.model_dump(mode="json"),
+            _threads(settings.scorer.deployment),
+        )
+    parts = [pool] if pool is not None else []
+    for name, arm in settings.arms.items():
+        parts += _arm(settings, name, arm, sets[name], fleet.arms[name], pool)
+    told = fleet.model_dump(mode="json")
+    # The ingress finds deployments by name, so that another fleet needs no new ingress; naming them here keeps them alive.
+    whole = settings.model_dump(mode="json")
+    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype"}  # of an arm: the fleet tells them
+    lasting = {
+        **whole,
+        "arms": {name: {k: v for k, v in arm.items() if k not in replaceable} for name, arm in whole["arms"].items()},
+    }
+    return _bind(
+        Ingress,
+        INGRESS,
+        settings.ingress,
+        whole,
+        user_config=told,
+        version=lasting,
+        parts={"fleet": told, "parts": parts},
+    )
+
+
+def read_config(config: ServeConfig | Mapping[str, Any]) -> ServeConfig:
+    """A configuration from itself, from its fields, or from `{"config": FILE}`. Raises `InputError`."""
+    if isinstance(config, ServeConfig):
+        return config
+    if set(config) == {"config"}:
+        return ServeConfig.from_yaml(str(config["config"]))
+    return ServeConfig(**config)
+
+
+def set_reference(expert_set: str) -> str:
+    """An expert set's name or address as every process of the cluster understands it: a local folder absolute."""
+    from careedit.experts.set import locate
+
+    local = locate(expert_set).local
+    return expert_set if local is None else str(local.resolve())
+
+
+def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
+    """Which experts have deployments of their own. Raises `InputError` for settings of an expert that is not there."""
+    arms: dict[str, ArmFleet] = {}
+    for name, arm in config.arms.items():
+        loaded = sets[name]
+        for expert in (*arm.experts, *arm.long_tail):
+            if expert not in loaded.names:
+                raise InputError(
+                    f"The arm {name!r} has settings for the expert {expert!r}, but its set has {', '.join(loaded.names)}."
+                )
+        own = tuple(expert for expert in loaded.names if expert not in arm.long_tail)
+        arms[name] = ArmFleet(
+            info=_info(name, arm, loaded, own),
+            needs_pixels=_router(loaded).has_files,
+            own=own,
+            shared=config.shared is not None,
+        )
+    return Fleet(arms=arms, scorer=config.scorer.backend != "none")
+
+
+def _info(name: str, arm: Arm, loaded: ExpertSet, own: tuple[str, ...]) -> ArmInfo:
+    spec = loaded.spec
+    return ArmInfo(
+        name=name,
+        expert_set=loaded.name,
+        version=loaded.version,
+        sha256=loaded.sha256,
+        experts={
+            expert: {
+                "competence": manifest.competence,
+                "handles": list(manifest.handles),
+                "description": manifest.description,
+                "deployment": "own" if expert in own else "shared",
+                "state": "live",
+            }
+            for expert, manifest in loaded.manifests.items()
+        },
+        steps=spec.defaults.steps,
+        guidance=spec.defaults.guidance,
+        top_k=spec.defaults.top_k,
+        panel=spec.panel.size,
+        takes_guidance=any("guidance_embedder" in parameter for parameter in loaded.shapes.parameters),
+        shadow=arm.shadow,
+    )
+
+
+def _router(loaded: ExpertSet) -> RouterConfig:
+    spec = loaded.spec.router
+    return RouterConfig(
+        expert_set=loaded.folder.address,
+        sha256=loaded.sha256,
+        kind=spec.kind,
+        options=spec.options,
+        experts=tuple(
+            RoutedExpert(name=one.name, competence=one.competence, handles=one.handles)
+            for one in loaded.manifests.values()
+        ),
+    )
+
+
+def _arm(
+    config: ServeConfig, name: str, arm: Arm, loaded: ExpertSet, fleet: ArmFleet, pool: Application | None
+) -> list[Application]:
+    """An arm's router and editing deployments."""
+    routed = _router(loaded).model_dump(mode="json")
+    parts = [_bind(RouterReplica, router_name(name), config.router, user_config=routed)]
+    pools: dict[str | None, DeploymentConfig] = {one: arm.experts.get(one, config.expert) for one in fleet.own}
+    if config.shared is not None:
+        pools[None] = config.shared
+    choice = SetChoice(expert_set=loaded.folder.address, sha256=loaded.sha256)
+    judge = config.scorer.model_dump(mode="json") if pool is not None else None
+    for expert, deployment in pools.items():
+        settings = ExpertSettings(
+            arm=name,
+            expert=expert,
+            batch=config.batch,
+            threads=_threads(deployment),
+            device=arm.device,
+            dtype=arm.dtype,
+            workers=2 * deployment.max_ongoing_requests,  # one that waits for a judge whose caller left holds a worker
+            check_seconds=deployment.health_check_timeout_s / 2,
+        )
+        parts.append(
+            _bind(
+                ExpertReplica,
+                expert_name(name, expert),
+                deployment,
+                settings.model_dump(mode="json"),
+                config.telemetry.model_dump(mode="json"),
+                judge,
+                user_config=choice.model_dump(mode="json"),
+                by_work=True,
+                parts={"scorer": pool},
+            )
+        )
+    return parts
+
+
+def _threads(deployment: DeploymentConfig) -> int:
+    return deployment.threads or max(1, int(deployment.num_cpus))
+
+
+def _bind(
+    kind: type,
+    name: str,
+    config: DeploymentConfig,
+    *args: Any,
+    user_config: Mapping[str, Any] | None = None,
+    by_work: bool = False,
+    version: object = None,
+    parts: Mapping[str, Any] | None = None,
+) -> Application:
+    """A deployment of `config`'s size, scaled by its work or else by its requests.
+
+    `version` stands for what a living replica can't change, by default `args`; `parts` are further arguments, outside it.
+    """
+    pinned = json.dumps([careedit.__version__, kind.__name__, version or args], sort_keys=True)
+    deployment: Any = serve.deployment(kind)
+    deployment = deployment.options(
+        name=name,
+        user_config=None if user_config is None else dict(user_config),
+        ray_actor_options={
+            "num_cpus": config.num_cpus,
+            "num_gpus": config.num_gpus,
+            "resources": dict(config.resources),
+        },
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_queued_requests,
+        graceful_shutdown_timeout_s=config.graceful_shutdown_s,
+        health_check_period_s=config.health_check_period_s,
+        health_check_timeout_s=config.health_check_timeout_s,
+        max_constructor_retry_count=3,
+        **_size(config.scaling, by_work),
+    )
+    # Ray's public way gives every deployment a new version each time, so that `serve.run` would replace every replica.
+    deployment = deployment.options(version=hashlib.sha256(pinned.encode()).hexdigest()[:16], _internal=True)
+    bound: Application = deployment.bind(*args, **(parts or {}))
+    return bound
+
+
+def _size(scaling: Scaling, by_work: bool) -> dict[str, Any]:
+    if scaling.min_replicas == scaling.max_replicas:
+        return {"num_replicas": scaling.max_replicas}
+    options: dict[str, Any] = {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "target_ongoing_requests": scaling.target_ongoing_requests,
+        "upscale_delay_s": scaling.upscale_delay_s,
+        "downscale_delay_s": scaling.downscale_delay_s,
+    }
+    if by_work:
+        options["policy"] = {
+            "policy_function": f"{StepSecondsPolicy.__module__}:{StepSecondsPolicy.__name__}",
+            "policy_kwargs": {"target_seconds": scaling.target_step_seconds},
+        }
+    return {"autoscaling_config": options}

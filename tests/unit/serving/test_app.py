@@ -1,0 +1,131 @@
+"""From a configuration to deployments: every shipped one, by Ray's own schema; and what changes in place."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve._private.build_app import build_app as build_by_ray
+from ray.serve.deployment import deployment_to_schema
+from ray.serve.schema import ServeDeploySchema
+
+from careedit.errors import ExpertError, InputError
+from careedit.experts import load_expert_set, remove_expert
+from careedit_deployments.app import build_app, plan_fleet
+from careedit_deployments.config import ServeConfig
+
+CONFIGS = Path(__file__).parents[3] / "deployments/config"
+
+
+def deployments(config):
+    built = build_by_ray(build_app(config), name="careedit")
+    return {one.name: one for one in built.deployments}
+
+
+@pytest.fixture
+def config(untrained_set):
+    def make(**changes):
+        return {"arms": {"main": {"expert_set": str(untrained_set), "long_tail": ["reference"]}}, **changes}
+
+    return make
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_builds_what_ray_accepts(path, untrained_set):
+    fields = yaml.safe_load(path.read_text("utf-8"))
+    for arm in fields["arms"].values():
+        if arm["expert_set"] != "tiny":  # a set that its owner makes; any other one of a FLUX base builds the same
+            arm["expert_set"] = str(untrained_set)
+    made = deployments(fields)
+    schema = ServeDeploySchema.model_validate(
+        {
+            "applications": [
+                {
+                    "name": "careedit",
+                    "route_prefix": "/",
+                    "import_path": "careedit_deployments.app:build_app",
+                    "args": fields,
+                    "deployments": [deployment_to_schema(one).model_dump(exclude_unset=True) for one in made.values()],
+                }
+            ]
+        }
+    )
+    told = {one.name: one for one in schema.applications[0].deployments}
+    assert "ingress" in told and set(told) == set(made)
+    for name in fields["arms"]:
+        assert f"router-{name}" in told and f"shared-{name}" in told
+    limit = ServeConfig(**fields).limits.deadline_s
+    for name, one in told.items():
+        if name.startswith(("expert-", "shared-")) and path.stem == "flux-fill":
+            assert one.ray_actor_options.num_gpus == 1 and one.graceful_shutdown_timeout_s >= limit
+
+
+def test_an_expert_has_its_own_deployment_unless_it_is_of_the_long_tail(config):
+    made = deployments(config(scorer={"backend": "import", "model": "judging:ByPlace"}))
+    assert set(made) == {
+        *("ingress", "router-main", "shared-main", "scorer"),
+        *(f"expert-main-{name}" for name in ("erase", "compose", "style", "identity")),
+    }
+
+
+def test_sizes_come_from_the_configuration(config, untrained_set):
+    scaled = {"num_gpus": 0.5, "max_queued_requests": 7, "scaling": {"max_replicas": 3, "target_step_seconds": 2}}
+    arm = {"expert_set": str(untrained_set), "experts": {"style": scaled}}
+    made = deployments({"arms": {"main": arm}, "expert": {"scaling": {"min_replicas": 2, "max_replicas": 2}}})
+    style, erase = (made[f"expert-main-{name}"]._deployment_config for name in ("style", "erase"))
+    assert (style.max_queued_requests, style.autoscaling_config.max_replicas) == (7, 3)
+    assert style.autoscaling_config.policy.policy_kwargs == {"target_seconds": 2.0}
+    assert (erase.num_replicas, erase.autoscaling_config) == (2, None)
+    assert made["expert-main-style"].ray_actor_options["num_gpus"] == 0.5
+
+
+def test_another_set_changes_replicas_in_place_and_other_settings_replace_them(config, untrained_set, tmp_path):
+    before = deployments(config())
+    folder = shutil.copytree(untrained_set, tmp_path / "set")
+    remove_expert(folder, "identity")
+    changed = config()
+    changed["arms"]["main"]["expert_set"] = str(folder)
+    after = deployments(changed)
+    assert set(before) - set(after) == {"expert-main-identity"}
+    for name, one in after.items():
+        assert one._version == before[name]._version
+        assert one._deployment_config.user_config != before[name]._deployment_config.user_config
+    assert deployments(config(batch=2))["expert-main-erase"]._version != before["expert-main-erase"]._version
+    assert deployments(config(batch=2))["router-main"]._version == before["router-main"]._version
+    assert deployments(config(limits={"images": 1}))["ingress"]._version != before["ingress"]._version
+
+
+@pytest.mark.parametrize("place", [{"experts": {"magic": {}}}, {"long_tail": ["magic"]}])
+def test_settings_of_an_expert_that_is_not_there_are_refused(place, untrained_set):
+    with pytest.raises(InputError, match="settings for the expert 'magic', but its set has erase"):
+        build_app({"arms": {"main": {"expert_set": str(untrained_set), **place}}})
+
+
+def test_a_set_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ExpertError, match="no expert set"):
+        build_app({"arms": {"main": {"expert_set": str(tmp_path)}}})
+
+
+def test_the_fleet_sends_an_edit_to_its_experts_own_replicas_or_to_the_pool(config, untrained_set, decide):
+    settings = ServeConfig(**config())
+    fleet = plan_fleet(settings, {"main": load_expert_set(untrained_set)})
+    assert fleet.deployment_for("main", decide(erase=1.0)) == "expert-main-erase"
+    assert fleet.deployment_for("main", decide(reference=1.0)) == "shared-main"
+    assert fleet.deployment_for("main", decide(base=1.0)) == "shared-main"
+    assert fleet.deployment_for("main", decide(erase=0.5, style=0.5)) == "shared-main"
+    with pytest.raises(InputError, match="no expert 'magic'"):
+        fleet.deployment_for("main", decide(magic=1.0))
+    alone = plan_fleet(
+        ServeConfig(arms={"main": {"expert_set": "x"}}, shared=None), {"main": load_expert_set(untrained_set)}
+    )
+    with pytest.raises(InputError, match="no shared pool"):
+        alone.deployment_for("main", decide(base=1.0))
+    assert "shared-main" not in alone.needed and "expert-main-erase" in alone.needed
+
+
+def test_a_configuration_may_be_named_by_its_file(config, tmp_path):
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(config()))
+    assert set(deployments({"config": str(file)})) == set(deployments(config()))
