@@ -41,7 +41,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]]
 """What a suite may name: the record of its options, and what is built from it."""
 
 
-def load_benchmark(name: str, **options: Any) -> Benchmark:
+def load_benchmark(name: str, /, **options: Any) -> Benchmark:
     """A benchmark by its name and options; nothing is read before its rows are asked for. Raises `InputError`."""
     if name not in BENCHMARKS:
         raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}.")

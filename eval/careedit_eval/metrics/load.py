@@ -212,7 +212,7 @@ METRICS: Mapping[str, tuple[type[Record], Callable[[Any], Metric]]] = {
 """What a suite may name: the record of its options, and what is built from it."""
 
 
-def load_metric(name: str, **options: Any) -> Metric:
+def load_metric(name: str, /, **options: Any) -> Metric:
     """A metric by its name and options, its model loaded; models are shared. Raises `InputError` or `MetricError`."""
     if name not in METRICS:
         raise InputError(f"There is no metric {name!r}; choose from {', '.join(METRICS)}.")
