@@ -138,7 +138,7 @@ class Sessions:
             edit_id=turn.id,
             arm=turn.arm,
             picture=picture,
-            trace=made.trace.model_dump(mode="json", exclude_none=True),
+            trace=made.trace.model_dump(mode="json"),
             created=now,
         )
         try:

@@ -164,7 +164,7 @@ class JobWorker:
         if isinstance(event, Partial):
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)
         elif isinstance(event, Made):
-            trace = event.trace.model_dump(mode="json", exclude_none=True)
+            trace = event.trace.model_dump(mode="json")
             image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace)
             await self._append(job, "image", {"image": index, "edit": edit, "arm": arm}, picture, image)
             return image

@@ -1,0 +1,76 @@
+"""Bodies that are an edit's and a little more: what is more is taken out, and the rest is read as an edit is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel
+from starlette.datastructures import FormData
+from starlette.requests import Request
+
+from careedit_deployments.http.schema import EditBody, EditFields
+
+_REFS = "#/components/schemas/{model}"
+_FILE = {"type": "string", "format": "binary"}
+
+
+class AmendedRequest(Request):
+    """A request for `read_edit`, without the fields of `take`.
+
+    `session` is put in where the body has no picture, which only a session's turn may lack.
+    """
+
+    def __init__(self, request: Request, *, take: Collection[str], session: str | None = None) -> None:
+        super().__init__(request.scope, request.receive)
+        self._whole, self._take = request, frozenset(take)
+        self._put = {} if session is None else {"session": session}
+        self.taken: dict[str, Any] = {}
+        """What was taken out, once the body was read."""
+
+    async def body(self) -> bytes:
+        """The body as JSON; one that is none comes as it is, for `read_edit` to refuse."""
+        data = await self._whole.body()
+        return await run_sync(self._amend, data)  # megabytes of base64
+
+    def _amend(self, data: bytes) -> bytes:
+        try:
+            body = json.loads(data)
+        except (ValueError, RecursionError):
+            return data
+        if not isinstance(body, dict):
+            return data
+        self.taken = {name: body.pop(name) for name in self._take & body.keys()}
+        put = {} if body.get("images") else self._put
+        return json.dumps({**body, **put}).encode("utf-8", "surrogatepass")
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]  # awaited only, never entered
+        """The body as a form."""
+        items = (await self._whole.form(**limits)).multi_items()
+        self.taken = {name: value for name, value in items if name in self._take and value != ""}
+        rest = [(name, value) for name, value in items if name not in self._take]
+        put = {} if any(name.startswith("image") for name, _ in rest) else self._put
+        return FormData([*rest, *put.items()])
+
+
+def bodies(more: type[BaseModel], *, without: Collection[str] = (), source: bool = True) -> dict[str, Any]:
+    """OpenAPI's request body of an edit with the fields of `more`; `source`: whether a picture must come with it."""
+    extra = more.model_json_schema(ref_template=_REFS)["properties"]
+
+    def schema(model: type[BaseModel], pictures: Mapping[str, Any]) -> dict[str, Any]:
+        whole = model.model_json_schema(ref_template=_REFS)
+        whole.pop("$defs", None)  # the edit route's schemas are components already
+        fields = {name: field for name, field in whole["properties"].items() if name not in without}
+        if not source:
+            fields.pop("images", None)
+        return {**whole, "title": f"{model.__name__}With{more.__name__}", "properties": {**fields, **pictures, **extra}}
+
+    files = {"mask": _FILE, "image[]": {"type": "array", "items": _FILE, "maxItems": 2}}
+    form = schema(EditFields, {**files, "image": _FILE} if source else files)
+    content = {
+        "multipart/form-data": {"schema": form, "encoding": {"early_filter": {"contentType": "application/json"}}},
+        "application/json": {"schema": schema(EditBody, {})},
+    }
+    return {"required": True, "content": content}
