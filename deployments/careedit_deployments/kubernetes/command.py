@@ -1,0 +1,62 @@
+"""Write the manifests of Kubernetes that are made from `deployments/config`, or say which are out of date."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, note
+from careedit_deployments.kubernetes.credentials import dev_secrets
+from careedit_deployments.kubernetes.render import render
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def k8s() -> None:
+    """Write the manifests of Kubernetes that are made from `deployments/config`, or say which are out of date."""
+
+
+@app.command("render")
+def render_command(
+    root: Annotated[
+        Path, typer.Option("--root", metavar="FOLDER", help="Holds k8s/ and deployments/config/.")
+    ] = Path(),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 if a file is out of date.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write RayServices, nightly jobs, alert rules and dashboards. Files that are right already are left alone."""
+    files = render(root)
+    stale = [path for path, text in files.items() if not _holds(path, text)]
+    for path in [] if check else stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        temporary.write_text(files[path], "utf-8")
+        os.replace(temporary, path)
+    if as_json:
+        emit_json({"version": 1, "files": len(files), "changed": [str(path) for path in stale], "written": not check})
+    else:
+        for path in stale:
+            emit(str(path))
+        note(f"{len(stale)} of {len(files)} files {'are out of date' if check else 'were written anew'}.")
+    if check and stale:
+        raise typer.Exit(1)
+
+
+@app.command("secrets")
+def secrets_command() -> None:
+    """Print the secrets of an overlay with its own (dev) stores, drawn at random: pipe them into `kubectl apply -f -`."""
+    emit(dev_secrets().rstrip("\n"))
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text("utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False

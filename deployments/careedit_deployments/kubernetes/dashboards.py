@@ -1,0 +1,153 @@
+"""Grafana dashboards, made from the metrics' own names; a test holds every metric to a panel and every panel to a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from careedit_deployments.telemetry import catalogue as the
+from careedit_deployments.telemetry.catalogue import MetricInfo
+
+SERVE_SERIES = (
+    "ray_serve_autoscaling_target_replicas",
+    "ray_serve_replica_utilization_percent",
+    "ray_serve_deployment_queued_queries",
+    "ray_serve_health_check_failures_total",
+)
+"""Ray Serve's own series that are shown beside ours."""
+
+_WIDTH, _HEIGHT = 8, 8
+_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+Panel = dict[str, Any]
+
+
+def edits() -> dict[str, Any]:
+    """What callers see: rates, outcomes, seconds, refusals, jobs."""
+    failed = f'sum(rate({the.EDITS.prometheus}{{outcome=~"failed|expired"}}[$__rate_interval]))'
+    share = (f"{failed} / sum(rate({the.EDITS.prometheus}[$__rate_interval]))", "failed")
+    return _dashboard(
+        "careedit-edits",
+        "CareEdit: edits",
+        [
+            _of(the.EDITS, by=("outcome",)),
+            _panel("Share of edits that fail", "percentunit", [share]),
+            _of(the.EDIT_SECONDS, by=("arm",)),
+            _of(the.STAGE_SECONDS, by=("stage",)),
+            _of(the.REFUSALS),
+            _of(the.IMAGES),
+            _of(the.JOBS),
+            _of(the.JOBS_WAITING),
+            _of(the.JOB_SECONDS),
+            _of(the.WEBHOOKS),
+            _of(the.SESSIONS),
+        ],
+    )
+
+
+def quality() -> dict[str, Any]:
+    """What the pictures are worth: judge, feedback, routing, early filter, arms."""
+    score = the.JUDGE_SCORE.prometheus
+    total, count = (f"sum by (arm) (rate({score}_{part}[1h]))" for part in ("sum", "count"))
+    return _dashboard(
+        "careedit-quality",
+        "CareEdit: quality and arms",
+        [
+            _panel("Mean judge score, over an hour", "percentunit", [(f"{total} / {count}", "{{arm}}")]),
+            _of(the.JUDGED),
+            _of(the.FEEDBACK),
+            _of(the.DEGRADATIONS),
+            _of(the.ENTROPY, by=("arm",)),
+            _of(the.FEASIBLE, by=("arm",)),
+            _of(the.SEEDS_TRIED),
+            _of(the.ARM_LIVE),
+            _of(the.ARM_CUTS),
+            _of(the.SHADOWED),
+            _of(the.EXPERT_CHANGES),
+        ],
+    )
+
+
+def replicas() -> dict[str, Any]:
+    """What the machines do: queues, batches, devices, cost, scaling."""
+    return _dashboard(
+        "careedit-replicas",
+        "CareEdit: replicas and cost",
+        [
+            _of(the.IN_HAND),
+            _of(the.QUEUED_SECONDS),
+            _of(the.STEPS),
+            _of(the.EVALUATIONS),
+            _of(the.BATCH_ROWS, by=("expert",)),
+            _of(the.LATE_STEPS),
+            _of(the.DEVICE_SECONDS),
+            _of(the.COST),
+            _of(the.RETRIES),
+            *(_panel(name.removeprefix("ray_"), "short", [(_serve(name), "{{deployment}}")]) for name in SERVE_SERIES),
+        ],
+    )
+
+
+DASHBOARDS: Mapping[str, Callable[[], dict[str, Any]]] = {"edits": edits, "quality": quality, "replicas": replicas}
+"""Per file name: what makes it."""
+
+
+def queries(dashboard: Mapping[str, Any]) -> list[str]:
+    """Every PromQL expression of a dashboard, with Grafana's variables filled in."""
+    texts = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [text.replace("$__rate_interval", "5m") for text in texts]
+
+
+def _of(info: MetricInfo, by: Sequence[str] | None = None) -> Panel:
+    """The usual panel of a metric: a counter's rate, a gauge's value, a histogram's median and 95th percentile."""
+    by = info.labels if by is None else by
+    group = f"sum by ({', '.join(by)}) " if by else "sum"
+    legend = " ".join(f"{{{{{label}}}}}" for label in by)
+    seconds = info.name.endswith("_seconds")
+    if info.kind == "counter":
+        query = f"{group}(rate({info.prometheus}[$__rate_interval]))"
+        return _panel(f"{info.help} (per second)", "short", [(query, legend)])
+    if info.kind == "gauge":
+        return _panel(info.help, "s" if seconds else "short", [(f"{group}({info.prometheus})", legend)])
+    buckets = f"sum by ({', '.join(('le', *by))}) (rate({info.prometheus}_bucket[$__rate_interval]))"
+    quantiles = [(f"histogram_quantile({q}, {buckets})", f"{legend} p{100 * q:.0f}".strip()) for q in (0.5, 0.95)]
+    return _panel(f"{info.help} (median, 95th percentile)", "s" if seconds else "short", quantiles)
+
+
+def _serve(name: str) -> str:
+    if name.endswith("_total"):
+        return f"sum by (deployment) (increase({name}[$__rate_interval]))"
+    return f"{'avg' if name.endswith('_percent') else 'sum'} by (deployment) ({name})"
+
+
+def _panel(title: str, unit: str, targets: Sequence[tuple[str, str]]) -> Panel:
+    return {
+        "type": "timeseries",
+        "title": title,
+        "datasource": _DATASOURCE,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "targets": [
+            {"refId": chr(ord("A") + i), "datasource": _DATASOURCE, "expr": expression, "legendFormat": legend}
+            for i, (expression, legend) in enumerate(targets)
+        ],
+    }
+
+
+def _dashboard(uid: str, title: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    placed = [
+        panel | {"id": i + 1, "gridPos": {"x": i % 3 * _WIDTH, "y": i // 3 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}}
+        for i, panel in enumerate(panels)
+    ]
+    source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+    return {
+        "uid": uid,
+        "title": title,
+        "tags": ["careedit"],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [source]},
+        "panels": placed,
+    }
