@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from careedit.scoring import JudgeIdentity, Score
 
 IDENTITY = JudgeIdentity(backend="import", model="by-place", revision="1", prompts="none-1")
+
+
+DEADLY = "the judge dies of this"
+"""An instruction that ends the process that is asked about it."""
 
 
 class ByPlace:
@@ -13,6 +19,8 @@ class ByPlace:
     identity = IDENTITY
 
     def score(self, requests):
+        if any(request.instruction == DEADLY for request in requests):
+            os._exit(1)
         count = len(requests)
         values = [(i + 1) / (count + 1) for i in range(count)]
         return [Score(followed=x, preserved=1.0, clean=1.0, overall=x, judge=IDENTITY) for x in values]

@@ -43,7 +43,7 @@ def test_replicas_follow_the_seconds_that_wait_and_not_the_requests(changes, wan
 
 
 def context(queued, per_edit, **changes):
-    points = lambda values: {f"r{i}": [SimpleNamespace(value=v) for v in told] for i, told in enumerate(values)}  # noqa: E731
+    points = lambda values: {f"r{i}": [SimpleNamespace(value=v) for v in told] for i, told in enumerate(values)}
     return SimpleNamespace(
         **{
             "raw_metrics": {QUEUED_SECONDS: points(queued), SECONDS_PER_EDIT: points(per_edit)},

@@ -1,0 +1,133 @@
+"""One application on the untrained set: two experts of their own, the others in the shared pool, and a scripted judge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from careedit.records import EditRequest
+from careedit_deployments.backend import EditCall, Made
+from careedit_deployments.ray_backend import RayBackend
+
+SMALL = {"num_cpus": 0.1, "threads": 1, "graceful_shutdown_s": 20, "health_check_period_s": 1}
+SCALED = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    "target_step_seconds": 1.0,
+    "upscale_delay_s": 0.2,
+    "downscale_delay_s": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    state = tmp_path_factory.mktemp("state")
+    return {
+        "name": "edits",
+        "arms": {
+            "main": {
+                "expert_set": str(untrained_set),
+                "device": "cpu",
+                "long_tail": ["compose", "identity", "reference"],
+            }
+        },
+        "ingress": SMALL,
+        "router": SMALL,
+        "expert": {**SMALL, "max_ongoing_requests": 8, "max_queued_requests": 16, "scaling": SCALED},
+        "shared": {**SMALL, "max_ongoing_requests": 8, "max_queued_requests": 16},
+        "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
+        "batch": 4,
+        "state": {"database": f"sqlite+aiosqlite:///{state}/careedit.db", "blobs": str(state / "blobs")},
+    }
+
+
+@pytest.fixture(scope="session")
+def served(serve_cluster, served_config) -> RayBackend:
+    """A backend on the running application."""
+    return serve_cluster.backend(serve_cluster.run(served_config), served_config)
+
+
+@pytest.fixture
+def call(served, draw_picture):
+    """`call(seed, expert, ...)`: a routed edit; `expert` is a name or a mixture."""
+    from careedit.routing import FixedRouter
+    from careedit_deployments.edit_service import routable
+
+    def make(seed: int = 0, expert: Any = "erase", seconds: float = 120, partials: int = 0, **fields: Any) -> EditCall:
+        request = EditRequest(
+            image=draw_picture((96, 64), seed=seed),
+            seed=seed,
+            expert=expert,
+            **{"instruction": "remove the red circle", "steps": 4, **fields},
+        )
+        from careedit.routing import features_of
+
+        decision = FixedRouter(expert, routable(served.arms["main"])).route(features_of(request), top_k=1)
+        return EditCall(
+            id=f"edit-{seed}",
+            arm="main",
+            request=request,
+            decision=decision,
+            deadline=time.time() + seconds,
+            partials=partials,
+        )
+
+    return make
+
+
+@pytest.fixture
+def edit(served):
+    """`edit(*calls)`: the events of each call, all made at once; an error in place of them where one was raised."""
+
+    async def one(call: EditCall) -> Any:
+        try:
+            async with aclosing(served.edit(call)) as stream:
+                return [event async for event in stream]
+        except Exception as error:  # noqa: BLE001 - told to the test
+            return error
+
+    async def gather(calls: Any) -> Any:
+        return await asyncio.gather(*(one(call) for call in calls))
+
+    return lambda *calls: asyncio.run(gather(calls))
+
+
+@pytest.fixture
+def alone(open_editor):
+    """`alone(event, call)`: the largest difference, in grey levels, to the same image edited in this process."""
+
+    def difference(event: Made, call: EditCall) -> int:
+        direct = open_editor("merged").edit(call.request).images[event.image]
+        return int(np.abs(np.asarray(direct, np.int16) - np.asarray(event.picture, np.int16)).max())
+
+    return difference
+
+
+@pytest.fixture
+def ask(served):
+    """`ask("expert-main-erase", "status")`: one replica's answer."""
+    from ray import serve
+
+    return lambda name, method: (
+        serve.get_deployment_handle(name, "edits").options(method_name=method).remote().result(timeout_s=30)
+    )
+
+
+@pytest.fixture
+def until():
+    """`until(condition, seconds)`: wait for something that happens in other processes; fails where it does not."""
+
+    def wait(condition: Any, seconds: float = 60.0) -> Any:
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < end, f"nothing within {seconds:g} seconds"
+            time.sleep(0.1)
+        return found
+
+    return wait

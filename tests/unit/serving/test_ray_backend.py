@@ -1,0 +1,206 @@
+"""The backend over handles, with handles that fail as Ray's do: new attempts, nothing told twice, errors as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+from PIL import Image
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from careedit.errors import InputError
+from careedit.records import EditRequest
+from careedit.routing import RoutingFeatures
+from careedit_deployments.backend import ArmInfo, EditCall, Partial, Progress
+from careedit_deployments.errors import (
+    DeadlineError,
+    OverloadedError,
+    ScorerUnavailableError,
+    ServingError,
+)
+from careedit_deployments.fleet import ArmFleet, Fleet
+from careedit_deployments.ray_backend import RayBackend
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+
+PICTURE = Image.new("RGB", (8, 8))
+EVENTS = [
+    Progress(image=0, done=1, total=2),
+    Partial(image=0, index=0, picture=PICTURE),
+    Progress(image=0, done=2, total=2),
+]
+
+
+class Stream:
+    def __init__(self, script):
+        self.script, self.cancelled = list(script), False
+
+    async def __anext__(self):
+        await asyncio.sleep(0)
+        if not self.script:
+            raise StopAsyncIteration
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        if step == "hang":
+            await asyncio.sleep(60)
+        return step
+
+    def __aiter__(self):
+        return self
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Handle:
+    """Gives each call the next script; a list is streamed, anything else is the answer."""
+
+    def __init__(self, *scripts):
+        self.scripts, self.calls, self.streams = list(scripts), [], []
+        self.edit = self.route = self.score = self
+
+    def options(self, **_):
+        return self
+
+    def remote(self, *args):
+        self.calls.append(args)
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        if isinstance(script, list):
+            self.streams.append(Stream(script))
+            return self.streams[-1]
+
+        async def answer():
+            if isinstance(script, BaseException):
+                raise script
+            return script
+
+        return answer()
+
+
+@pytest.fixture
+def fleet():
+    info = ArmInfo(
+        name="main",
+        expert_set="s",
+        version="1",
+        sha256="0" * 64,
+        experts={"erase": {"competence": "erase"}},
+        steps=2,
+        guidance=None,
+        top_k=1,
+        panel=64,
+        takes_guidance=False,
+        shadow=False,
+    )
+    return Fleet(arms={"main": ArmFleet(info=info, needs_pixels=False, own=("erase",), shared=True)}, scorer=True)
+
+
+@pytest.fixture
+def call(decide):
+    def make(seconds=30.0):
+        request = EditRequest(image=PICTURE, instruction="remove it", seed=1)
+        return EditCall(id="e", arm="main", request=request, decision=decide(erase=1.0), deadline=time.time() + seconds)
+
+    return make
+
+
+@pytest.fixture
+def run(fleet):
+    def get(handle, call, metrics=None):
+        async def collect():
+            async with aclosing(RayBackend(fleet, lambda _: handle, metrics=metrics).edit(call)) as stream:
+                return [event async for event in stream]
+
+        return asyncio.run(collect())
+
+    return get
+
+
+def task_error(cause):
+    return RayTaskError("edit", "Traceback (most recent call last) ...", cause).as_instanceof_cause()
+
+
+def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(run, call):
+    recording = Recording()
+    handle = Handle([*EVENTS[:2], ActorDiedError()], EVENTS)
+    wanted = call()
+    assert run(handle, wanted, Metrics(recording)) == EVENTS
+    assert handle.calls == [(wanted,), (wanted,)]
+    assert recording.total("careedit_retries", arm="main", expert="erase") == 1
+
+
+def test_attempts_end_at_the_deadline(run, call):
+    handle = Handle([ActorDiedError()])
+    with pytest.raises(DeadlineError):
+        run(handle, call(seconds=0.3))
+    assert len(handle.calls) >= 2
+
+
+def test_a_replica_that_says_nothing_is_given_up_at_the_deadline_and_told_to_stop(run, call):
+    handle = Handle([EVENTS[0], "hang"])
+    with pytest.raises(DeadlineError):
+        run(handle, call(seconds=0.2))
+    assert handle.streams[0].cancelled
+
+
+def test_a_full_queue_is_told_at_once(run, call):
+    handle = Handle([BackPressureError(1, 2)])
+    with pytest.raises(OverloadedError, match="full; try again"):
+        run(handle, call())
+    assert len(handle.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "text"),
+    [
+        (InputError("The seed is odd; give another."), InputError, "^The seed is odd; give another.$"),
+        (RuntimeError("CUDA error: a secret"), ServingError, r"failed \(RuntimeError\); the replica's log"),
+    ],
+)
+def test_careedits_own_errors_come_out_as_they_were_and_others_tell_no_secrets(cause, kind, text, run, call):
+    with pytest.raises(kind, match=text) as caught:
+        run(Handle([task_error(cause)]), call())
+    assert "secret" not in str(caught.value)
+
+
+def test_whoever_leaves_cancels_the_replicas_edit(fleet, call):
+    handle = Handle(EVENTS)
+
+    async def leave():
+        async with aclosing(RayBackend(fleet, lambda _: handle).edit(call())) as stream:
+            return await anext(stream)
+
+    assert asyncio.run(leave()) == EVENTS[0]
+    assert handle.streams[0].cancelled
+
+
+def test_a_router_that_needs_no_pixels_is_sent_none(fleet, decide):
+    handle = Handle(ActorDiedError(), decide(erase=1.0))
+    features = RoutingFeatures("make it like this", source=PICTURE, references=(PICTURE,))
+    decision = asyncio.run(RayBackend(fleet, lambda _: handle).route("main", features, top_k=1))
+    assert decision.weights == {"erase": 1.0}
+    sent, top_k = handle.calls[-1]
+    assert (sent.source, sent.has_reference, sent.references[0].size, top_k) == (None, True, (1, 1), 1)
+
+
+@pytest.mark.parametrize("failure", [task_error(RuntimeError("boom")), RuntimeError])
+def test_a_judge_that_fails_is_not_available(failure, fleet):
+    silent = fleet.model_copy(update={"scorer": False})
+    if failure is RuntimeError:
+        with pytest.raises(ScorerUnavailableError, match="has no judge"):
+            asyncio.run(RayBackend(silent, lambda _: Handle([])).score([]))
+        return
+    with pytest.raises(ScorerUnavailableError, match=r"The judge failed \(RuntimeError\)"):
+        asyncio.run(RayBackend(fleet, lambda _: Handle(failure)).score([]))
+
+
+def test_another_fleet_is_served_from_the_next_call_on(fleet, call, decide):
+    backend = RayBackend(fleet, lambda _: Handle(EVENTS))
+    renamed = fleet.model_copy(update={"arms": {"other": fleet.arms["main"]}})
+    backend.change(renamed)
+    assert set(backend.arms) == {"other"}
+    with pytest.raises(InputError, match="the arms are other"):
+        asyncio.run(backend.route("main", RoutingFeatures("x"), top_k=1))
