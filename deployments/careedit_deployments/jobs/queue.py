@@ -54,12 +54,13 @@ class SqlJobTable:
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
         same = (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key)
         async with self._database.write() as connection:
-            if is_new := (await connection.execute(new)).one_or_none() is not None:
-                added = await self._tell(connection, job, "queued", {})
-            row = (await connection.execute(select(jobs).where(same))).one_or_none()
-        if is_new:
+            added = (await connection.execute(new)).one_or_none() is not None
+            row = None if added else (await connection.execute(select(jobs).where(same))).one_or_none()
+            if added:
+                job = await self._tell(connection, job, "queued", {})
+        if added:
             self._ring("queued")
-            return added
+            return job
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
         known = record_of(JobRecord, row)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from careedit.errors import InputError
@@ -76,7 +76,7 @@ class Database:
 
 def _is_outage(error: DBAPIError) -> bool:
     """Whether the database is gone or busy, rather than a statement wrong or a constraint broken."""
-    return error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
+    return error.connection_invalidated or not isinstance(error, IntegrityError | ProgrammingError | DataError)
 
 
 def _engine(address: str) -> AsyncEngine:
@@ -91,7 +91,7 @@ def _engine(address: str) -> AsyncEngine:
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
             return engine
         return create_async_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except (SQLAlchemyError, ImportError) as error:
         raise InputError(
             f"The database address {address.split('@')[-1]!r} cannot be used ({str(error).split(chr(10))[0]}); "
             "give one such as sqlite+aiosqlite:///folder/careedit.db or postgresql+asyncpg://user@host/name."

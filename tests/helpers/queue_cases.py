@@ -1,0 +1,172 @@
+"""What every database must do with jobs, sessions and the rest; SQLite runs them in tests/unit, PostgreSQL in integration."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from remembered import NOON, Clock, a_job, progress
+
+from careedit_deployments.errors import ConflictError, NotFoundError
+from careedit_deployments.state.base import JobImage
+from careedit_deployments.state.store import SqlStore
+
+TERMS = {"lease_s": 10.0, "attempts": 3}
+
+
+async def kinds(store: SqlStore, job_id: str) -> list[str]:
+    return [event.kind for event in await store.jobs.events(job_id)]
+
+
+async def jobs_are_claimed_oldest_first_and_each_once(store: SqlStore, clock: Clock) -> None:
+    jobs = [await store.jobs.add(a_job(created=NOON + i)) for i in (2, 0, 1)]
+    claimed = [await store.jobs.claim("w", **TERMS) for _ in range(4)]
+    assert [job and job.id for job in claimed] == [jobs[1].id, jobs[2].id, jobs[0].id, None]
+
+
+async def workers_that_come_at_once_share_the_jobs_without_overlap(store: SqlStore, clock: Clock) -> None:
+    added = {(await store.jobs.add(a_job())).id for _ in range(12)}
+
+    async def take(worker: str) -> list[str]:
+        taken = []
+        while (job := await store.jobs.claim(worker, **TERMS)) is not None:
+            taken.append(job.id)
+        return taken
+
+    shares = await asyncio.gather(*(take(f"w{i}") for i in range(4)))
+    taken = [job for share in shares for job in share]
+    assert len(taken) == 12
+    assert set(taken) == added
+
+
+async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(store: SqlStore, clock: Clock) -> None:
+    await store.jobs.add(a_job())
+    first = await store.jobs.claim("first", **TERMS)
+    assert await store.jobs.append(first, progress(first)) is False
+    clock.now += 9
+    assert await store.jobs.beat(first, lease_s=10) is False
+    clock.now += 9
+    assert await store.jobs.claim("second", **TERMS) is None, "the lease was renewed"
+    clock.now += 2
+    second = await store.jobs.claim("second", **TERMS)
+    assert (second.id, second.attempt, second.started) == (first.id, 2, NOON)
+    assert await store.jobs.append(first, progress(first)) is None
+    assert await store.jobs.beat(first, lease_s=10) is None
+    assert await store.jobs.finish(first, "completed") is None
+    assert await store.jobs.release(first) is False
+    ended = await store.jobs.finish(second, "completed")
+    assert (ended.status, ended.worker) == ("completed", "second")
+    assert await store.jobs.finish(second, "failed", error={"code": "x", "message": "x"}) is None
+    assert await kinds(store, first.id) == ["queued", "started", "progress", "started", "completed"]
+
+
+async def a_job_whose_workers_all_died_fails_with_that_reason(store: SqlStore, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(webhook="https://example.org"))
+    for attempt in (1, 2, 3):
+        assert (await store.jobs.claim("w", **TERMS)).attempt == attempt
+        clock.now += 11
+    assert await store.jobs.claim("w", **TERMS) is None
+    failed = await store.jobs.get(job.id)
+    assert (failed.status, failed.attempt, failed.error["code"]) == ("failed", 3, "worker_lost")
+    assert failed.expires > clock.now
+    assert (await kinds(store, job.id))[-1] == "failed"
+    assert len(await store.webhooks.of(job.id)) == 1
+
+
+async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(store: SqlStore, clock: Clock) -> None:
+    job = await store.jobs.add(a_job())
+    assert await store.jobs.release(await store.jobs.claim("one", **TERMS)) is True
+    again = await store.jobs.claim("two", **TERMS)
+    assert (again.id, again.attempt, again.worker) == (job.id, 1, "two")
+    assert await kinds(store, job.id) == ["queued", "started", "requeued", "started"]
+
+
+async def events_are_numbered_from_one_and_read_from_any_number_on(store: SqlStore, clock: Clock) -> None:
+    await store.jobs.add(a_job())
+    job = await store.jobs.claim("w", **TERMS)
+    image = {"edit_id": "e", "arm": "a", "picture": "p", "trace": {"seed": 1}}
+    for number in (1, 0, 1):
+        await store.jobs.append(job, progress(job), image=JobImage(image=number, **image))
+    events = await store.jobs.events(job.id, after=2)
+    assert [event.number for event in events] == [3, 4, 5]
+    kept = await store.jobs.get(job.id)
+    assert [made.image for made in kept.images] == [0, 1]
+    assert kept.last_event == 5
+
+
+async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(store: SqlStore, clock: Clock) -> None:
+    queued = await store.jobs.add(a_job())
+    assert (await store.jobs.cancel(queued.id)).status == "cancelled"
+    await store.jobs.add(a_job())
+    running = await store.jobs.claim("w", **TERMS)
+    asked = await store.jobs.cancel(running.id)
+    assert (asked.status, asked.cancel_requested) == ("running", True)
+    assert await store.jobs.append(running, progress(running)) is True
+    assert await store.jobs.beat(running, lease_s=10) is True
+    clock.now += 11  # and if that worker is dead, whoever comes next sees to it
+    assert await store.jobs.claim("other", **TERMS) is None
+    assert (await store.jobs.get(running.id)).status == "cancelled"
+
+
+async def an_idempotency_key_is_one_job_per_owner(store: SqlStore, clock: Clock) -> None:
+    first = await store.jobs.add(a_job(idempotency_key="k"))
+    assert (await store.jobs.add(a_job(idempotency_key="k"))).id == first.id
+    other = await store.jobs.add(a_job(idempotency_key="k", owner="somebody"))
+    assert other.id != first.id
+    with pytest.raises(ConflictError, match="another body"):
+        await store.jobs.add(a_job(idempotency_key="k", body_sha256="b" * 64))
+    assert {(await store.jobs.add(a_job())).id for _ in range(2)}.isdisjoint({first.id})
+
+
+async def the_same_key_sent_at_once_makes_one_job(store: SqlStore, clock: Clock) -> None:
+    added = await asyncio.gather(*(store.jobs.add(a_job(idempotency_key="k")) for _ in range(8)))
+    assert len({job.id for job in added}) == 1
+    assert len(await store.jobs.page("anonymous")) == 1
+
+
+async def only_the_owner_sees_a_job(store: SqlStore, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(owner="mine"))
+    assert (await store.jobs.get(job.id, owner="mine")).id == job.id
+    assert await store.jobs.page("other") == []
+    for ask in (store.jobs.get, store.jobs.cancel):
+        with pytest.raises(NotFoundError):
+            await ask(job.id, owner="other")
+    assert (await store.jobs.get(job.id)).status == "queued"
+
+
+async def pages_go_from_new_to_old(store: SqlStore, clock: Clock) -> None:
+    ids = [(await store.jobs.add(a_job(id=f"job_{i:032x}"))).id for i in range(5)]
+    first = await store.jobs.page("anonymous", limit=2)
+    second = await store.jobs.page("anonymous", limit=9, before=first[-1].id)
+    assert [job.id for job in (*first, *second)] == ids[::-1]
+    assert await store.jobs.ahead(a_job(created=NOON + 1)) == 5
+
+
+async def an_ended_job_expires_and_leaves_no_row(store: SqlStore, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(idempotency_key="k", webhook="https://example.org"))
+    await store.jobs.cancel(job.id)
+    assert await store.jobs.expired() == []
+    clock.now += 8 * 24 * 3600
+    assert await store.jobs.expired() == [job.id]
+    await store.jobs.delete(job.id)
+    assert await store.jobs.events(job.id) == []
+    assert await store.webhooks.of(job.id) == []
+    assert await store.jobs.known([job.id]) == frozenset()
+    assert (await store.jobs.add(a_job(idempotency_key="k"))).id != job.id, "the key is free again"
+
+
+async def whoever_listens_is_woken_by_changes_of_this_process(store: SqlStore, clock: Clock) -> None:
+    bells = {topic: store.jobs.listen(topic) for topic in ("queued", "told", "cancel", "webhook")}
+    job = await store.jobs.add(a_job())
+    assert [topic for topic, bell in bells.items() if bell.is_set()] == ["queued"]
+    await store.jobs.cancel(job.id)
+    assert all(bell.is_set() for bell in bells.values())
+    assert not store.jobs.listen("queued").is_set()
+
+
+CASES = [
+    case
+    for name, case in list(globals().items())
+    if asyncio.iscoroutinefunction(case) and case.__module__ == __name__ and name != "kinds"
+]
+"""Every case above."""

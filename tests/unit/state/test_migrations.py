@@ -1,0 +1,58 @@
+"""The migrations make the tables that the code expects, once, however many servers start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+
+from careedit_deployments.state.database import Database
+from careedit_deployments.state.migrations import config_for, migrate
+from careedit_deployments.state.models import metadata
+
+
+def differences(connection: Connection) -> list[object]:
+    """What a new revision would have to change; also used by the PostgreSQL test."""
+    return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+
+def test_the_models_equal_the_migrations(tmp_path: Path) -> None:
+    async def main() -> list[object]:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path}/careedit.db")
+        await migrate(database)
+        async with database.read() as connection:
+            found = await connection.run_sync(differences)
+        await database.close()
+        return found
+
+    assert asyncio.run(main()) == []
+
+
+def test_servers_that_start_at_once_migrate_once(tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        databases = [Database(f"sqlite+aiosqlite:///{tmp_path}/careedit.db") for _ in range(4)]
+        await asyncio.gather(*(migrate(database) for database in databases))
+        async with databases[0].read() as connection:
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        for database in databases:
+            await database.close()
+        return tables
+
+    assert {"jobs", "sessions", "alembic_version"} <= set(asyncio.run(main()))
+
+
+def test_the_way_back_leaves_nothing(tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path}/careedit.db")
+        await migrate(database)
+        async with database.write() as connection:
+            await connection.run_sync(lambda sync: command.downgrade(config_for(sync), "base"))
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        await database.close()
+        return tables
+
+    assert asyncio.run(main()) == ["alembic_version"]

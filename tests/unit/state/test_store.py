@@ -1,0 +1,75 @@
+"""The store in SQLite; the cases are in tests/helpers, and run on PostgreSQL in tests/integration/state."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import queue_cases
+import store_cases
+
+from careedit.errors import InputError
+from careedit_deployments.config import StateConfig
+from careedit_deployments.errors import UnavailableError
+from careedit_deployments.state.base import id_time, new_id
+from careedit_deployments.state.store import open_store
+
+
+@pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)
+def test_sqlite(case: Any, with_store: Any, clock: Any) -> None:
+    with_store(lambda store: case(store, clock))
+
+
+def test_ids_sort_by_age_and_tell_it() -> None:
+    first, second = new_id("job"), new_id("job")
+    assert first != second
+    assert id_time(first) <= id_time(second)
+    assert id_time("job_x") == 0
+
+
+def test_the_file_is_set_up_for_many_processes_and_for_real_deletion(with_store: Any, tmp_path: Path) -> None:
+    async def pragmas(store: Any) -> list[object]:
+        async with store._database.read() as connection:
+            names = ("journal_mode", "foreign_keys", "secure_delete")
+            return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
+
+    assert with_store(pragmas) == ["wal", 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("sqlite+aiosqlite://", "in memory"),
+        ("nothing", "cannot be used"),
+        ("oracle+nothing://me:secret@host/x", "cannot be used"),
+        ("sqlite:///x.db", "cannot be used"),
+    ],
+)
+def test_an_address_that_is_none_is_said_in_a_sentence_without_its_password(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said) as caught:
+        asyncio.run(open_store(StateConfig(database=address)))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_does_not_answer_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "careedit.db").write_bytes(b"This is no database, but a long enough text to be read as one." * 20)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        asyncio.run(open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/careedit.db")))
+
+
+def test_a_newer_database_is_refused(with_store: Any, state: StateConfig) -> None:
+    async def ping(store: Any) -> None:
+        await store.ping()
+
+    with_store(ping)
+    with sqlite3.connect(state.database.removeprefix("sqlite+aiosqlite:///")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(UnavailableError, match="newer careedit"):
+        with_store(ping)
