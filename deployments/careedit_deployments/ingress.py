@@ -9,12 +9,13 @@ from typing import Any
 from ray import serve
 
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edit_service import EditService
 from careedit_deployments.fleet import Fleet
-from careedit_deployments.http.app import Services, create_app
+from careedit_deployments.http.app import create_app
+from careedit_deployments.http.assemble import assemble
 from careedit_deployments.ray_backend import RayBackend
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
+from careedit_deployments.telemetry.logs import set_up_logging
 from careedit_deployments.telemetry.metrics import Metrics, ray_factory
 from careedit_deployments.telemetry.tracing import Tracing
 
@@ -28,6 +29,7 @@ class Ingress:
     ) -> None:
         """`fleet` is the one to begin with; `parts` are the other deployments, which exist because they are named here."""
         self._config = ServeConfig(**config)
+        set_up_logging(self._config.telemetry)
         self._metrics = Metrics(ray_factory, cost_per_gpu_hour=self._config.telemetry.cost_per_gpu_hour)
         app_name = serve.get_replica_context().app_name
         self._backend = RayBackend(
@@ -41,25 +43,16 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         """Ray asks for the application once the replica stands."""
         config, store = self._config, self._store
-        tracing = Tracing(config.telemetry, "ingress")
 
         @asynccontextmanager
         async def closing() -> AsyncIterator[None]:
             yield
             await store.close()
 
-        edits = EditService(config, self._backend, self._metrics, store.edits, tracing=tracing)
+        tracing = Tracing(config.telemetry, "ingress")
+        blobs = open_blobs(config.state)
         return create_app(
-            Services(
-                config=config,
-                backend=self._backend,
-                edits=edits,
-                store=store,
-                blobs=open_blobs(config.state),
-                metrics=self._metrics,
-                hooks=(closing,),
-                tracing=tracing,
-            )
+            assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=(closing,))
         )
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError, InputError
-from careedit.scoring import JudgeIdentity, Score, Scorer, ScoreRequest
+from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
 from careedit_deployments.config import ScorerConfig
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 
@@ -30,7 +30,7 @@ def load_scorer(config: ScorerConfig) -> Scorer:
         from careedit.scoring.openai_http import EndpointConfig
 
         endpoint = EndpointConfig(base_url=str(config.endpoint), model=model, api_key_env=config.api_key_env)
-        return VqaScorer(EndpointAsker(endpoint))
+        return VqaScorer(cast(Asker, EndpointAsker(endpoint)))
     if config.backend == "import":
         module, _, name = model.partition(":")
         try:

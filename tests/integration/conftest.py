@@ -75,7 +75,13 @@ def serve_cluster() -> Iterator[ServeCluster]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         ray.init(address="local", num_cpus=32, include_dashboard=False, log_to_driver=False)
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        for patience in (True, True, False):  # Serve waits a minute for its proxy, which a busy machine may not keep
+            try:
+                serve.start(http_options={"host": "127.0.0.1", "port": port})
+                break
+            except TimeoutError:
+                if not patience:
+                    raise
     try:
         yield ServeCluster(f"http://127.0.0.1:{port}")
     finally:

@@ -145,7 +145,7 @@ def stop(config: ServeConfig, *, started: bool) -> None:
     serve.delete(config.name)
     if started:
         serve.shutdown()
-    ray.shutdown()
+    ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _absolute(state: StateConfig) -> StateConfig:

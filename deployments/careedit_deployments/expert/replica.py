@@ -19,6 +19,7 @@ from careedit_deployments.errors import UnavailableError
 from careedit_deployments.expert.live import ExpertSettings, LiveSet, SetChoice
 from careedit_deployments.scaling import QUEUED_SECONDS, SECONDS_PER_EDIT
 from careedit_deployments.scorer_pool import RemoteScorer
+from careedit_deployments.telemetry.logs import set_up_logging
 from careedit_deployments.telemetry.metrics import Metrics, ray_factory
 from careedit_deployments.telemetry.tracing import Tracing
 
@@ -38,6 +39,7 @@ class ExpertReplica:
         """`settings` are `ExpertSettings`, `judge` is the `ScorerConfig` of the pool behind `scorer`."""
         self._settings = ExpertSettings(**settings)
         told = Telemetry(**telemetry)
+        set_up_logging(told)
         self._metrics = Metrics(ray_factory, cost_per_gpu_hour=told.cost_per_gpu_hour)
         self._tracing = Tracing(told, "expert")
         self._label = self._settings.expert or "shared"
