@@ -191,9 +191,9 @@ def make_benchmark(part: Part) -> Benchmark:
     """The benchmark of that name; raises `InputError`."""
     made = _own(part)
     if made is None:
-        from careedit_eval.benchmarks import build_benchmark
+        from careedit_eval.benchmarks import load_benchmark
 
-        made = build_benchmark(part.name, part.options)
+        made = load_benchmark(part.name, **part.options)
     if not isinstance(made, Benchmark):
         raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no benchmark; see docs/evaluation.md.")
     return made
@@ -203,9 +203,9 @@ def make_metric(part: Part) -> Metric:
     """The metric of that name; raises `InputError`."""
     made = _own(part)
     if made is None:
-        from careedit_eval.metrics import build_metric
+        from careedit_eval.metrics import load_metric
 
-        made = build_metric(part.name, part.options)
+        made = load_metric(part.name, **part.options)
     if not isinstance(made, Metric):
         raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no metric; see docs/evaluation.md.")
     return made

@@ -11,6 +11,7 @@ import logging
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,7 @@ class RayRunner:
             return
         size = pool_size(stage, _resources())
         blocks = min(MOST_BLOCKS, math.ceil(len(items) / stage.batch))
-        context = DataContext.get_current().copy()
-        context.max_errored_blocks = 0
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_no_progress_timeout_s = stage.stall_timeout_s
-        with DataContext.current(context):
+        with _settings(stage):
             rows = [{COLUMN: pickle.dumps(item)} for item in items]
             results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
                 Actor,
@@ -93,6 +89,26 @@ class Actor:
             column = np.empty(len(results), object)
             column[:] = [pickle.dumps(result) for result in results]
             yield {COLUMN: column}
+
+
+@contextmanager
+def _settings(stage: Stage) -> Iterator[None]:
+    """Ray Data's settings while a stage runs; its own `copy` of them warns of settings that nobody touched."""
+    context = DataContext.get_current()
+    wanted = {
+        "max_errored_blocks": 0,
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": stage.stall_timeout_s,
+    }
+    before = {name: getattr(context, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _resources() -> dict[str, float]:

@@ -1,0 +1,7 @@
+"""Two sets side by side: what differs, how surely, and on which samples."""
+
+from careedit_eval.compare.differences import Difference, compare_arms
+from careedit_eval.compare.flips import Flip, Flips, flips_of
+from careedit_eval.compare.summary import Mean, summarise
+
+__all__ = ["Difference", "Flip", "Flips", "Mean", "compare_arms", "flips_of", "summarise"]

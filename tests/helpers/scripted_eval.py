@@ -1,0 +1,155 @@
+"""A benchmark, editors and metrics of a few lines, which a suite names as "scripted_eval:NAME"; workers import them too."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from careedit.errors import CareEditError
+from careedit_eval.editors import Edited, EditWork
+from careedit_eval.metrics.base import ScoreItem, one_by_one
+from careedit_eval.pictures import PictureRef
+from careedit_eval.records import Better, Measurement, MetricSpec, Output, Sample, fingerprint_of
+from careedit_eval.suite import Arm, Part, Suite
+
+KINDS = ("Add", "Remove")
+
+
+def file_of(shade: int, size: int = 8) -> bytes:
+    """A PNG of one grey."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (shade, shade, shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Drawn:
+    """`n` grey samples, two on each source; with `turns` they are sessions of that many turns."""
+
+    name, revision = "drawn", "1"
+
+    def __init__(self, n: int = 6, turns: int = 1, broken: str | None = None) -> None:
+        self._n, self._turns, self._broken = n, turns, broken
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.rows())
+
+    def __len__(self) -> int:
+        return self._n
+
+    def rows(self) -> Iterator[Sample]:
+        for i in range(self._n):
+            later = i % self._turns > 0
+            name = f"s{i:03}"
+            yield Sample(
+                id=name,
+                kind=KINDS[i % 2],
+                instruction=f"make it {i}",
+                source=PictureRef.of(b"no picture" if name == self._broken else file_of(10 * (i // 2) % 250)),
+                target=PictureRef.of(file_of(200)),
+                group=f"g{i // 2}",
+                turn=1 + i % self._turns,
+                previous=f"s{i - 1:03}" if later else None,
+            )
+
+
+class Painter:
+    """Makes a source brighter by `by`, plus a little that seed and sample decide; it can fail, count, and kill its process."""
+
+    concurrency = 1
+
+    def __init__(self, by: int = 50, log: str | None = None, fail: str = "", kill: str = "", spread: int = 9) -> None:
+        self._by, self._log, self._fail, self._kill, self._spread = by, log, fail, kill, spread
+
+    def edit(self, work: EditWork) -> Edited:
+        if self._log is not None:
+            with Path(self._log).open("a", encoding="ascii") as log:
+                log.write(f"{work.sample_id}\n")
+        if self._kill and work.sample_id == "s007" and Path(self._kill).exists():
+            Path(self._kill).unlink()  # once
+            os.kill(os.getpid(), signal.SIGKILL)
+        if work.sample_id == self._fail:
+            raise ValueError("the painter has no paint")
+        noise = int(np.random.default_rng([work.seed, int(work.sample_id[1:])]).integers(self._spread + 1))
+        image = work.source.point([min(255, value + self._by + noise) for value in range(256)] * 3)
+        return Edited(image, seconds=0.5, nfe=4)
+
+
+class Brightness:
+    """Mean of an edit's pixels, 0 to 1; `fail` names a sample that it cannot measure."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, log: str | None = None, fail: str = "", version: int = 1, better: Better = "higher") -> None:
+        self._log, self._fail = log, fail
+        self.spec = MetricSpec(
+            name="bright", outputs=(Output(name="bright", better=better),), protocol="test", code_version=version
+        )
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        return one_by_one(batch, self._one)
+
+    def _one(self, item: ScoreItem) -> Measurement:
+        if self._log is not None:
+            with Path(self._log).open("a", encoding="ascii") as log:
+                log.write(f"{item.sample.id}\n")
+        if item.sample.id == self._fail:
+            raise CareEditError("The light meter is dark.")
+        return Measurement(values={"bright": float(np.asarray(item.edited).mean()) / 255})
+
+
+class Sharper:
+    """A pairwise verdict: 1 where the edit is brighter than its rival, 0.5 where equal."""
+
+    needs = frozenset({"rival"})
+    spec = MetricSpec(name="won", outputs=(Output(name="won", better="higher"),), protocol="test", reference="rival")
+
+    def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
+        return one_by_one(batch, lambda item: Measurement(values={"won": _won(item)}))
+
+
+def _won(item: ScoreItem) -> float:
+    mine, other = (float(np.asarray(picture).mean()) for picture in (item.edited, item.rival))
+    return 0.5 if mine == other else float(mine > other)
+
+
+def drawn(**options) -> Drawn:
+    return Drawn(**options)
+
+
+def painter(**options) -> Painter:
+    return Painter(**options)
+
+
+def brightness(**options) -> Brightness:
+    return Brightness(**options)
+
+
+def sharper() -> Sharper:
+    return Sharper()
+
+
+def arm(name: str, **options) -> Arm:
+    """A set that is a painter."""
+    return Arm(name=name, kind="custom", editor=Part(name="scripted_eval:painter", options=options))
+
+
+def suite(*arms: Arm, n: int = 6, bench: dict | None = None, metric: dict | None = None, **fields) -> Suite:
+    """A suite of painters."""
+    return Suite(
+        **{
+            "name": "scripted",
+            "benchmarks": (Part(name="scripted_eval:drawn", options={"n": n, **(bench or {})}),),
+            "sets": arms or (arm("a"), arm("b", by=60)),
+            "metrics": (Part(name="scripted_eval:brightness", options=metric or {}),),
+            "primary": "bright",
+            "rows": (),
+            **fields,
+        }
+    )
