@@ -40,11 +40,13 @@ class Metrics:
         self._record(the.EDIT_SECONDS, seconds, arm=arm, expert=expert, outcome=outcome)
 
     def image_made(self, arm: str, trace: EditTrace) -> None:
-        """An image was made: counts it, its evaluations, seeds and degradations. Once per image, in the ingress."""
+        """An image was made: counts it, its evaluations, seeds, stages and degradations. Once per image, in the ingress."""
         expert = expert_of(trace.routing)
         self._record(the.IMAGES, 1, arm=arm, expert=expert)
         self._record(the.EVALUATIONS, trace.nfe, arm=arm, expert=expert)
         self._record(the.SEEDS_TRIED, len(trace.filter.candidates) if trace.filter else 1, arm=arm)
+        for stage, seconds in stages_of(trace).items():
+            self.stage(stage, seconds, arm=arm, expert=expert)
         for line in trace.degradations:
             self._record(the.DEGRADATIONS, 1, arm=arm, reason=_reason(line))
 
@@ -59,7 +61,7 @@ class Metrics:
         self._record(the.REFUSALS, 1, reason=reason)
 
     def stage(self, stage: Stage, seconds: float, *, arm: str, expert: str) -> None:
-        """An edit spent `seconds` in a stage."""
+        """An edit spent `seconds` in a stage; `routed` and `image_made` say so by themselves."""
         self._record(the.STAGE_SECONDS, seconds, stage=stage, arm=arm, expert=expert)
 
     def stepped(self, arm: str, expert: str, *, rows: int, seconds: float, late: int = 0) -> None:
@@ -141,6 +143,20 @@ class Metrics:
 def expert_of(decision: RoutingDecision) -> str:
     """The label of who edits: the expert's name, "base", or "mixed" for several, whose combinations have no bound."""
     return next(iter(decision.weights)) if len(decision.weights) == 1 else "mixed"
+
+
+def stages_of(trace: EditTrace) -> dict[Stage, float]:
+    """Seconds of an image by stage, as far as its trace knows them; routing is known before there is a trace."""
+    told = trace.seconds
+    judge = trace.filter.judge_seconds if trace.filter else 0.0
+    found: dict[Stage, float] = {
+        "queue": told.get("queue", 0.0),
+        "encode": told.get("prepare", 0.0),
+        "step": told.get("denoise", 0.0) + max(0.0, told.get("filter", 0.0) - judge),  # previews are steps
+        "decode": told.get("finish", 0.0),
+        "judge": judge,
+    }
+    return {stage: seconds for stage, seconds in found.items() if seconds > 0}
 
 
 def _reason(degradation: str) -> str:

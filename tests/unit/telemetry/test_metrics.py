@@ -124,8 +124,18 @@ def test_the_seeds_of_an_early_filter_are_counted(metrics: Metrics, recording: R
         judge={},
         judge_seconds=0.1,
     )
-    metrics.image_made("a", make_trace(filter=looked))
+    metrics.image_made(
+        "a", make_trace(filter=looked, seconds={"queue": 1.0, "filter": 0.5, "denoise": 2.0, "finish": 0.2})
+    )
     assert recording.total("careedit_seeds_tried") == 4
+    stages = {dict(key)["stage"]: values for key, values in recording.values["careedit_stage_seconds"].items()}
+    assert stages == {"queue": [1.0], "step": [2.4], "decode": [0.2], "judge": [0.1]}
+
+
+def test_the_stages_of_an_image_are_those_of_its_trace(metrics: Metrics, recording: Recording) -> None:
+    metrics.image_made("a", make_trace(seconds={"queue": 0.0, "prepare": 0.3, "denoise": 2.0, "finish": 0.2}))
+    assert recording.total("careedit_stage_seconds", stage="encode", expert="erase") == 0.3
+    assert recording.total("careedit_stage_seconds") == 2.5
 
 
 @pytest.mark.parametrize(

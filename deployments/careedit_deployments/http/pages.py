@@ -1,0 +1,102 @@
+"""Pages for people: `/` to try edits, `/status` to see how the arms do.
+
+They are as public as the API is: each holds no data of its own and asks the same routes that any client asks, with the key
+that the visitor types in. Nothing is loaded from elsewhere, and a Content-Security-Policy keeps it so.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import secrets
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+import careedit
+from careedit_deployments.http.auth import keys_required
+from careedit_deployments.http.services import services_of
+
+PATHS = frozenset({"/", "/status"})
+"""Where the pages are; no key is needed to see them."""
+
+SAMPLE_KINDS = ("remove", "add", "attribute", "replace", "style", "background", "reference", "relation")
+"""Kinds of edit that a drawn sample is offered for."""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def try_page(request: Request) -> HTMLResponse:
+    """Edit pictures by hand: a drawn sample or one's own, with a mask, previews, the routing explained, turn by turn."""
+    config = services_of(request).config
+    panel = max((arm.panel for arm in services_of(request).backend.arms.values()), default=64)
+    samples = await run_sync(_samples, min(512, max(64, panel)))
+    filtered = config.scorer.backend != "none"
+    return _page(request, "try", samples=samples, steps=config.limits.steps, has_judge=filtered)
+
+
+@router.get("/status")
+async def status_page(request: Request) -> HTMLResponse:
+    """How the arms do, and what was edited lately."""
+    return _page(request, "status")
+
+
+def _page(request: Request, name: str, **context: object) -> HTMLResponse:
+    nonce = secrets.token_urlsafe(16)
+    text = (
+        _templates()
+        .get_template(f"{name}.html.j2")
+        .render(
+            **context,
+            here=name,
+            nonce=nonce,
+            base=f"{request.scope.get('root_path', '').rstrip('/')}/",
+            version=careedit.__version__,
+            needs_key=keys_required(services_of(request).config),
+        )
+    )
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
+        "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "content-security-policy": policy,
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+    }
+    return HTMLResponse(text, headers=headers)
+
+
+@functools.cache
+def _templates() -> Environment:
+    loader = PackageLoader("careedit_deployments.http", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@functools.cache
+def _samples(side: int) -> list[dict[str, str | None]]:
+    """Edits of the drawn world's test split, which nothing was trained on: words and pictures, as data URLs."""
+    from careedit.tiny.samples import draw_samples  # here: a page is asked for long after the server is up
+
+    return [
+        {
+            "kind": sample.kind,
+            "instruction": sample.instruction,
+            "image": _data_url(sample.source_image(side)),
+            "reference": None if (reference := sample.reference_image(side)) is None else _data_url(reference),
+        }
+        for sample in draw_samples(len(SAMPLE_KINDS), "test", kinds=SAMPLE_KINDS, first=3)
+    ]
+
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,39 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+
+/** An element with properties and children; text is never read as HTML. */
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Ask the API; an error has the sentence that the server sent. */
+async function api(path, options = {}) {
+  const headers = new Headers(options.headers);
+  const key = $("key").value.trim();
+  if (key) headers.set("Authorization", `Bearer ${key}`);
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer.");
+  }
+  if (!answer.ok && !options.anyStatus) {
+    let told = null;
+    try { told = (await answer.json()).error; } catch { /* no JSON */ }
+    throw new Error(told?.message ?? `The server answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
+const named = (weights) => Object.entries(weights).map(([name, weight]) => weight < 0.995 ? `${name} ${weight.toFixed(2)}` : name).join(" + ") || "–";
+
+$("key").value = sessionStorage.getItem("careedit-key") ?? "";
+$("key").addEventListener("change", () => sessionStorage.setItem("careedit-key", $("key").value.trim()));
