@@ -61,7 +61,7 @@ class ServeCluster:
 
 @pytest.fixture(scope="session")
 def serve_cluster() -> Iterator[ServeCluster]:
-    """Ray with more CPUs than the machine has, so that placement never waits, and Serve on a free port."""
+    """Ray with a fixed number of CPUs, whatever the machine has, and Serve on a free port."""
     import ray
     from ray import serve
 
@@ -74,7 +74,7 @@ def serve_cluster() -> Iterator[ServeCluster]:
         port = free.getsockname()[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
-        ray.init(address="local", num_cpus=32, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
         for patience in (True, True, False):  # Serve waits a minute for its proxy, which a busy machine may not keep
             try:
                 serve.start(http_options={"host": "127.0.0.1", "port": port})
