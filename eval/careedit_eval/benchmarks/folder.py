@@ -1,7 +1,8 @@
 """A user's own rows: a folder with metadata.jsonl or metadata.csv, or parquet shards; and drawn scenes in a folder.
 
 Column names are those of training rows (`careedit.training.data`), so that what trained an expert can measure one. Only
-source and instruction are needed; what a row lacks narrows which metrics apply to it.
+source and instruction are needed; what a row lacks narrows which metrics apply to it. What reads them is imported when
+rows are: it brings all of torch, and other benchmarks need none.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from pydantic import Field
 
 from careedit.errors import CareEditError
 from careedit.tiny.store import LISTING, read_samples
-from careedit.training.data import LAYOUTS
-from careedit.training.data.columns import FILE_NAME, ROLES
-from careedit.training.data.tables import METADATA, TextTable
 from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
+PICTURE_ROLES = ("source", "target", "mask", "reference")
+"""What a picture of a row can be."""
 TEXTS = ("source_caption", "target_caption")
 """Columns of texts, and their names in `Sample.texts`."""
 OWN = ("id", "kind", "group", "scene", *TEXTS)
@@ -50,6 +50,8 @@ class FolderBenchmark(TableBenchmark):
         self.config, self.path = config, path
 
     def _read(self) -> Iterator[Sample]:
+        from careedit.training.data.tables import METADATA
+
         place = Path(os.path.expanduser(self.path))
         if (place / LISTING).is_file():
             rows = _scenes(place)
@@ -84,6 +86,8 @@ def _scenes(folder: Path) -> Iterator[Sample]:
 
 
 def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:
+    from careedit.training.data.tables import METADATA, TextTable
+
     files = [place] if place.is_file() else [place / name for name in METADATA if (place / name).is_file()]
     if len(files) > 1:
         raise BenchmarkError(f"The folder {str(place)!r} holds both {METADATA[0]} and {METADATA[1]}; name one of them.")
@@ -116,11 +120,10 @@ def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
         yield _sample(texts, {role: line.picture_or_none(column) for role, column in pictured.items()}, index, config)
 
 
-PICTURE_ROLES = tuple(role for role in ROLES if role != "instruction")
-
-
 def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
     """Column per role and text: what is stated first, then the first layout that has source and instruction."""
+    from careedit.training.data.columns import FILE_NAME, LAYOUTS, ROLES
+
     known = (*ROLES, *OWN)
     check_columns(names, config.columns.values(), f"The rows in {config.path!r}")
     unknown = [role for role in config.columns if role not in known]

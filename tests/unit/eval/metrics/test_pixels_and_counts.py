@@ -1,0 +1,165 @@
+"""Distances of pixels, what editors say of themselves, the oracle, and means."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+from careedit.tiny import draw_sample
+from careedit_eval.benchmarks.humanedit import COUNTS
+from careedit_eval.errors import MetricError
+from careedit_eval.metrics import Mean, by_kind, load_metric, macro, micro
+from careedit_eval.records import Metric, lacking
+
+MAGICBRUSH = {
+    "Add": (0.0580, 0.0167, 0.9102, 0.8562, 0.2745),
+    "Action": (0.0723, 0.0245, 0.9028, 0.8357, 0.2668),
+    "Counting": (0.1058, 0.0434, 0.8677, 0.7103, 0.2707),
+    "Remove": (0.0690, 0.0232, 0.8985, 0.8249, 0.2572),
+    "Relation": (0.0884, 0.0334, 0.8985, 0.7865, 0.2823),
+    "Replace": (0.0984, 0.0409, 0.8757, 0.7513, 0.2716),
+}
+"""HumanEdit, table 5, MagicBrush: L1, L2, CLIP-I, DINO, CLIP-T."""
+FULL = (0.0807, 0.0298, 0.8915, 0.7963, 0.2676)
+"""HumanEdit, table 3, the same model."""
+
+
+def value(metric, item):
+    (found,) = metric.score([item])
+    assert found.error is None, found.error
+    return found.values[metric.spec.name]
+
+
+@pytest.mark.parametrize(("name", "loss"), [("l1", nn.L1Loss()), ("l2", nn.MSELoss())])
+def test_a_distance_is_what_magicbrushs_script_gives(make_item, draw_picture, name, loss):
+    edited, target = draw_picture((80, 60), 3), draw_picture((64, 64), 5)
+    resized = edited.resize(target.size)
+    by_hand = loss(transforms.ToTensor()(resized), transforms.ToTensor()(target)).item()
+    assert value(load_metric(name), make_item(target, edited, target=target)) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_an_identical_pair_is_zero_and_black_on_white_is_one(make_item, draw_picture):
+    picture, black, white = draw_picture(), Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+    for name in ("l1", "l2", "l1", "l2"):
+        assert value(load_metric(name), make_item(picture, picture, target=picture)) == 0
+        assert value(load_metric(name), make_item(black, black, target=white)) == 1
+    half = Image.new("RGB", (8, 8), (51, 51, 51))
+    assert value(load_metric("l2"), make_item(black, half, target=black)) == pytest.approx(0.04)  # 0.2 squared, no root
+    assert value(load_metric("l1"), make_item(black, half, target=black)) == pytest.approx(0.2)
+
+
+def test_inverted_colours_are_far(make_item, draw_picture, inverted):
+    picture = draw_picture()
+    expected = np.abs(np.asarray(picture, float) - np.asarray(inverted(picture), float)).mean() / 255
+    assert value(load_metric("l1"), make_item(picture, inverted(picture), target=picture)) == pytest.approx(expected)
+
+
+def test_against_the_source_the_identity_is_zero(make_item, draw_picture):
+    item = make_item(draw_picture(), draw_picture(), target=draw_picture(seed=4))
+    assert value(load_metric("l1", against="source"), item) == 0
+    assert value(load_metric("l1"), item) > 0.01
+
+
+def test_preservation_looks_outside_the_mask_only(make_item, draw_picture, draw_mask):
+    source, mask = draw_picture(), draw_mask()
+    inside, outside = source.copy(), source.copy()
+    inside.paste((0, 255, 0), (10, 10, 30, 30))
+    outside.paste((0, 255, 0), (40, 40, 60, 60))
+    metric = load_metric("preservation")
+    assert value(metric, make_item(source, inside, mask=mask)) == 0
+    keep = np.asarray(mask) == 0
+    by_hand = np.abs(np.asarray(outside, float) - np.asarray(source, float))[keep].mean() / 255
+    assert value(metric, make_item(source, outside, mask=mask)) == pytest.approx(by_hand)
+
+
+def test_a_mask_over_everything_leaves_nothing_to_measure(make_item, draw_picture):
+    item = make_item(draw_picture(), draw_picture(), mask=Image.new("L", (64, 64), 255))
+    assert "nothing outside" in load_metric("preservation").score([item])[0].error
+
+
+def test_a_mask_of_another_size_is_an_error_of_that_row(make_item, draw_picture, draw_mask):
+    bad = make_item(draw_picture(), draw_picture(), mask=draw_mask((32, 32)))
+    good = make_item(draw_picture(), draw_picture(), mask=draw_mask())
+    first, second = load_metric("preservation").score([bad, good])
+    assert "mask is 32x32" in first.error
+    assert second.values == {"preservation": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"), [("latency", {}, 1.5), ("nfe", {}, 28), ("cost", {"per_gpu_hour": 2.4}, 0.001)]
+)
+def test_what_the_editor_says_is_reported_and_silence_is_an_error(make_item, draw_picture, name, options, expected):
+    metric, picture = load_metric(name, **options), draw_picture()
+    said, silent = (make_item(picture, picture, edit=edit) for edit in ({"seconds": 1.5, "nfe": 28}, {}))
+    assert value(metric, said) == pytest.approx(expected)
+    assert "did not say" in metric.score([silent])[0].error
+
+
+def test_another_price_is_another_metric():
+    one, other = (load_metric("cost", per_gpu_hour=price).spec for price in (1.0, 2.0))
+    assert one.key != other.key
+    with pytest.raises(MetricError, match="no price"):
+        from careedit_eval.metrics.counted import cost
+
+        cost(math.nan)
+
+
+def test_the_oracle_knows_the_truth_from_the_source(make_item):
+    drawn = draw_sample("remove", 3, "test")
+    extras = {"scene": json.dumps(drawn.to_dict())}
+    metric = load_metric("oracle")
+    truth = make_item(drawn.source_image(), drawn.target_image(), extras=extras)
+    nothing = make_item(drawn.source_image(), drawn.source_image(), extras=extras)
+    assert metric.score([truth])[0].values == {f"oracle_{w}": 1.0 for w in ("followed", "preserved", "compliant")}
+    assert metric.score([nothing])[0].values == {
+        "oracle_followed": 0.0,
+        "oracle_preserved": 1.0,
+        "oracle_compliant": 0.0,
+    }
+
+
+def test_the_oracle_has_no_verdict_without_a_scene_or_on_a_picture_that_is_not_square(make_item, draw_picture):
+    drawn = draw_sample("remove", 3, "test")
+    extras = {"scene": json.dumps(drawn.to_dict())}
+    broken = make_item(draw_picture(), draw_picture(), extras={"scene": "{}"})
+    wide = make_item(drawn.source_image(), draw_picture((64, 48)), extras=extras)
+    first, second = load_metric("oracle").score([broken, wide])
+    assert "scene" in first.error
+    assert "64x48" in second.error
+
+
+def test_what_a_sample_lacks_is_named_and_is_no_error(make_item, draw_picture):
+    sample = make_item(draw_picture(), draw_picture(), texts={"target_caption": " "}).sample
+    for name, missing in (("l1", ("target",)), ("preservation", ("mask",)), ("oracle", ("scene",)), ("nfe", ())):
+        metric = load_metric(name)
+        assert isinstance(metric, Metric)
+        assert lacking(metric, sample) == missing
+
+
+@pytest.mark.parametrize("column", range(5))
+def test_humanedits_full_row_is_the_mean_over_samples_of_its_kinds(column):
+    kinds = {kind: Mean(row[column], COUNTS[kind]) for kind, row in MAGICBRUSH.items()}
+    found = micro(kinds)
+    assert found.n == 5751
+    assert found.mean == pytest.approx(FULL[column], abs=1e-4)
+    assert macro(kinds).mean != pytest.approx(FULL[column], abs=1e-4)
+
+
+def test_means_per_kind_together_give_the_plain_mean():
+    generator = torch.Generator().manual_seed(0)
+    rows = [("AB"[i % 3 == 0], float(torch.rand((), generator=generator))) for i in range(50)]
+    assert micro(by_kind(rows)).mean == pytest.approx(sum(value for _, value in rows) / 50)
+    assert by_kind(rows)["B"].n == 17
+
+
+@pytest.mark.parametrize("mean", [micro, macro])
+def test_a_mean_of_nothing_is_refused(mean):
+    with pytest.raises(MetricError, match="no number"):
+        mean({})
