@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -101,7 +102,13 @@ def start(config: ServeConfig, address: str | None) -> str:
     """Deploy, wait until everything runs, and return the server's address. Raises `ExpertError` where a part fails."""
     from careedit_deployments.telemetry.catalogue import SERVE_LATENCY_BUCKETS_MS
 
-    os.environ.setdefault("RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS", SERVE_LATENCY_BUCKETS_MS)  # before Ray is imported
+    # Before Ray is imported. Its proxy has 5 seconds to come up, which is too short on a small machine that loads models.
+    for name, value in {
+        "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": SERVE_LATENCY_BUCKETS_MS,
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    }.items():
+        os.environ.setdefault(name, value)
     import ray
     from ray import serve
 
@@ -111,7 +118,10 @@ def start(config: ServeConfig, address: str | None) -> str:
     with progress("Starting"):
         if not ray.is_initialized():
             ray.init(
-                address=address or "local", include_dashboard=False if address is None else None, log_to_driver=False
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
         serve.start(http_options={"host": config.http.host, "port": config.http.port})
         try:

@@ -47,7 +47,11 @@ def edit_samples(
 ) -> list[JudgedEdit]:
     """Edit every sample, one picture each, and judge it."""
     requests = [request_for(sample, seed=seed, expert=expert) for sample in samples]
-    results = editor.edit(requests, on_step=on_step)
+    return judged(samples, editor.edit(requests, on_step=on_step))
+
+
+def judged(samples: Sequence[Sample], results: Sequence[EditResult]) -> list[JudgedEdit]:
+    """The oracle's verdict on one edit per sample."""
     return [
         JudgedEdit(sample, result, judge(sample, result.image)) for sample, result in zip(samples, results, strict=True)
     ]
