@@ -37,7 +37,7 @@ class ScriptedBackend:
         self.calls: list[EditCall] = []
         self.asked: list[ScoreRequest] = []
         self.gate = asyncio.Event()
-        """Edits of shadow arms wait for it."""
+        """Edits wait for it."""
         self.gate.set()
         self._arms = {
             name: ArmInfo(
@@ -73,8 +73,7 @@ class ScriptedBackend:
 
     async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
         self.calls.append(call)
-        if self._arms[call.arm].shadow:
-            await self.gate.wait()
+        await self.gate.wait()
         if call.arm in self.broken:
             raise UnavailableError(f"No replica of {call.arm!r} answers; try again.")
         source, steps = call.request.image, call.request.steps or 4
