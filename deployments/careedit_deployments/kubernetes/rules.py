@@ -22,7 +22,7 @@ JUDGE_DROP = 0.1
 """Fall of the mean judge score, against the day before, that somebody should look at."""
 
 RUNBOOK = "docs/kubernetes.md"
-"""Where an alert's `runbook` annotation points."""
+"""Where an alert's `runbook` annotation points: its table of alerts."""
 
 
 def rule_groups() -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def _batch() -> list[dict[str, Any]]:
 
 
 def _alert(name: str, expression: str, severity: str, summary: str, *, minutes: int = 10) -> dict[str, Any]:
-    annotations = {"summary": summary, "runbook": f"{RUNBOOK}#{name.lower()}"}
+    annotations = {"summary": summary, "runbook": RUNBOOK}
     rule = {"alert": name, "expr": expression, "labels": {"severity": severity}, "annotations": annotations}
     return rule | ({"for": f"{minutes}m"} if minutes else {})
 
