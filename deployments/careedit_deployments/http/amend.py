@@ -18,15 +18,22 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 class AmendedRequest(Request):
-    """A request for `read_edit`, without the fields of `take`.
+    """A request for `read_edit`, without the fields of `take` and with those of `put`.
 
     `session` is put in where the body has no picture, which only a session's turn may lack.
     """
 
-    def __init__(self, request: Request, *, take: Collection[str], session: str | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        take: Collection[str],
+        put: Mapping[str, bool] | None = None,
+        session: str | None = None,
+    ) -> None:
         super().__init__(request.scope, request.receive)
-        self._whole, self._take = request, frozenset(take)
-        self._put = {} if session is None else {"session": session}
+        self._whole, self._take, self._put = request, frozenset(take), dict(put or {})
+        self._session = {} if session is None else {"session": session}
         self.taken: dict[str, Any] = {}
         """What was taken out, once the body was read."""
 
@@ -43,16 +50,17 @@ class AmendedRequest(Request):
         if not isinstance(body, dict):
             return data
         self.taken = {name: body.pop(name) for name in self._take & body.keys()}
-        put = {} if body.get("images") else self._put
-        return json.dumps({**body, **put}).encode("utf-8", "surrogatepass")
+        session = {} if body.get("images") else self._session
+        return json.dumps({**body, **self._put, **session}).encode("utf-8", "surrogatepass")
 
     async def form(self, **limits: Any) -> FormData:  # type: ignore[override]  # awaited only, never entered
         """The body as a form."""
         items = (await self._whole.form(**limits)).multi_items()
         self.taken = {name: value for name, value in items if name in self._take and value != ""}
         rest = [(name, value) for name, value in items if name not in self._take]
-        put = {} if any(name.startswith("image") for name, _ in rest) else self._put
-        return FormData([*rest, *put.items()])
+        put = [(name, str(value).lower()) for name, value in self._put.items()]
+        session = {} if any(name.startswith("image") for name, _ in rest) else self._session
+        return FormData([*rest, *put, *session.items()])
 
 
 def bodies(more: type[BaseModel], *, without: Collection[str] = (), source: bool = True) -> dict[str, Any]:

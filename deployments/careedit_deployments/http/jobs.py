@@ -55,7 +55,7 @@ router = APIRouter(tags=["jobs"])
 async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body is the same job."""
     services, owner = services_of(request), caller_of(request).id
-    amended = AmendedRequest(request, take=("webhook", "stream"))
+    amended = AmendedRequest(request, take=("webhook", "stream"), put={"stream": True})  # events are kept in any case
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
