@@ -13,6 +13,7 @@ from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.backend import Backend, Made
 from careedit_deployments.state.base import EditLog
 from careedit_deployments.telemetry.metrics import Metrics
+from careedit_deployments.telemetry.scorer import count_scores
 
 ASPECTS = ("overall", "followed", "preserved", "clean")
 """Numbers of a score that are stored."""
@@ -53,7 +54,9 @@ async def judge_edit(
             await edits.score(edit_id, means)
     except CareEditError as error:
         logger.warning("The edit %s was not judged: %s", edit_id, error, extra={"arm": arm})
+        metrics.judged("failed", len(made))
         return None
+    count_scores(metrics, scores)
     for score in scores:
         metrics.scored(arm, score)
     return means

@@ -54,6 +54,7 @@ def test_a_copy_is_edited_from_the_same_noise_judged_and_stored(make_config, wit
     assert copy.instruction is None and "remove" not in str(copy.traces[0]["routing"]["weights"])
     assert not {"instruction", "prompt"} & set(copy.traces[0]), "prompts are not kept"
     assert recording.total("careedit_shadow_copies", arm="mirror", outcome="scored") == 1
+    assert recording.total("careedit_judged", outcome="given") == 2
     assert recording.total("careedit_edits", arm="mirror", outcome="made") == 1
 
 
