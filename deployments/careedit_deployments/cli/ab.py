@@ -11,7 +11,6 @@ import getpass
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -19,6 +18,7 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.ab.guard import cut_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
+from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.state.base import ArmEvent, Store
 from careedit_deployments.state.store import open_store
@@ -26,7 +26,10 @@ from careedit_deployments.state.store import open_store
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", envvar="CAREEDIT_SERVE_CONFIG", help="The server's configuration, a YAML file.")
+    str,
+    typer.Option(
+        "--config", envvar="CAREEDIT_SERVE_CONFIG", help="The server's configuration: a YAML file, or the name of one."
+    ),
 ]
 ArmArgument = Annotated[str, typer.Argument(metavar="ARM", help="The arm.")]
 
@@ -45,7 +48,7 @@ def status_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show every arm: traffic, edits, errors, the judge's mean, people's verdicts, and whether it is cut out."""
-    settings = ServeConfig.from_yaml(config)
+    settings = ServeConfig.from_yaml(find_config(config))
     since = 0.0 if hours is None else time.time() - 3600 * hours
     statuses = _with_store(settings, lambda store: arm_statuses(settings, store, since=since))
     if as_json:
@@ -61,7 +64,7 @@ def status_command(
 @app.command("restore")
 def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
     """Put an arm that was cut out back into traffic; its guard starts anew."""
-    settings = ServeConfig.from_yaml(config)
+    settings = ServeConfig.from_yaml(find_config(config))
     _told(_with_store(settings, lambda store: restore(store, arm, actor=_me())), as_json)
 
 
@@ -73,7 +76,7 @@ def cut_command(
     as_json: JsonOption = False,
 ) -> None:
     """Take an arm out of traffic until it is restored; the last one stays."""
-    settings = ServeConfig.from_yaml(config)
+    settings = ServeConfig.from_yaml(find_config(config))
     cut = _with_store(settings, lambda store: cut_by_hand(store, settings.arms, arm, actor=_me(), reason=reason))
     _told(cut, as_json)
 
