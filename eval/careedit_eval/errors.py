@@ -4,7 +4,8 @@ CareEditError
 ├── InputError
 │   └── BenchmarkError    a data set that is missing, damaged or laid out in another way     (CLI exit 2)
 ├── MetricError           a metric that cannot be had, or cannot measure this edit
-└── RunError              an evaluation that had to stop; what was finished is kept              (CLI exit 1)
+├── RunError              an evaluation that had to stop; what was finished is kept              (CLI exit 1)
+└── TrackingError         MLflow is down or refuses; the run's folder is whole                   (CLI exit 1)
 """
 
 from careedit.errors import CareEditError, InputError
@@ -20,3 +21,7 @@ class MetricError(CareEditError):
 
 class RunError(CareEditError):
     """An evaluation that had to stop; what was finished is kept, and the same command goes on from there."""
+
+
+class TrackingError(CareEditError):
+    """MLflow is down or refuses; the results are kept and can be logged later."""

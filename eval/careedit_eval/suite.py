@@ -37,6 +37,8 @@ class Arm(Record):
     """"identity" gives the source back, "truth" the target; "custom" is one's own editor."""
     expert_set: str = "tiny"
     """kind set: as `careedit.load_editor` takes it, or `models:/NAME@ALIAS` of the registry."""
+    otherwise: str | None = None
+    """kind set: taken where the registry has no such alias yet, or does not answer."""
     expert: str = "auto"
     """"auto": the set's router; an expert's name; "base": none; ":unified": the set's unified LoRA."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None

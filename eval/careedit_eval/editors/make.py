@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from careedit.errors import InputError
 from careedit_eval.editors.base import SampleEditor
 from careedit_eval.editors.fixed import Identity, Truth
 from careedit_eval.editors.http import HttpEditor, service_identity
 from careedit_eval.editors.local import UNIFIED, LocalEditor, load_set
+from careedit_eval.errors import TrackingError
 from careedit_eval.suite import Arm, call_own
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Resolved:
         return self.arm.name
 
 
-def resolve_arm(arm: Arm, *, gpus: bool = False) -> Resolved:
+def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) -> Resolved:
     """Find out what the arm is, without loading weights; `gpus` says whether workers have GPUs.
 
     Raises `ExpertError`, or `InputError` where a service does not answer.
@@ -48,9 +53,7 @@ def resolve_arm(arm: Arm, *, gpus: bool = False) -> Resolved:
         wishes = wishes if arm.extensions else {}
         return Resolved(arm, {"kind": "http", **service, **wishes}, {"kind": "http", **service})
     if arm.expert_set.startswith("models:/"):
-        from careedit_eval.tracking.registry import set_location
-
-        arm = arm.model_copy(update={"expert_set": set_location(arm.expert_set)})
+        arm = arm.model_copy(update={"expert_set": _registered(arm, registry)})
     loaded = load_set(arm.expert_set, arm.expert)
     device = arm.device or ("cuda" if gpus else "cpu")
     dtype = arm.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
@@ -67,6 +70,18 @@ def resolve_arm(arm: Arm, *, gpus: bool = False) -> Resolved:
     }
     facts |= {"base": loaded.spec.base.sha256 or loaded.spec.base.fingerprint, "location": arm.expert_set}
     return Resolved(arm, {"kind": "set", "set": loaded.sha256, **wishes}, facts)
+
+
+def _registered(arm: Arm, registry: str | None) -> str:
+    from careedit_eval.tracking.registry import set_location
+
+    try:
+        return set_location(arm.expert_set, registry)
+    except (InputError, TrackingError) as error:
+        if arm.otherwise is None:
+            raise
+        logger.warning("%s is edited by %s instead: %s", arm.name, arm.otherwise, error)
+        return arm.otherwise
 
 
 def make_editor(arm: Arm) -> SampleEditor:

@@ -90,14 +90,15 @@ class Plan:
                         yield EditTask(arm.arm, chain, edit_keys(arm.identity, chain, seed), seed)
 
 
-def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False) -> Plan:
-    """Read, resolve and check everything before the first edit. `limit` takes the first samples of each benchmark.
+def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False, registry: str | None = None) -> Plan:
+    """Read, resolve and check everything before the first edit. `limit` takes the first samples of each benchmark,
+    `registry` is the MLflow that `models:/` addresses are looked up in.
 
     Raises `InputError` or `ExpertError`.
     """
     metrics, pairwise = tuple(map(make_metric, suite.metrics)), tuple(map(make_metric, suite.pairwise))
     _check_outputs(suite, metrics, pairwise)
-    arms, missing = _arms(suite, gpus)
+    arms, missing = _arms(suite, gpus, registry)
     return Plan(suite, tuple(_rows(suite, limit)), arms, metrics, pairwise, missing)
 
 
@@ -120,9 +121,9 @@ def _rows(suite: Suite, limit: int | None) -> Iterator[Rows]:
         yield Rows(benchmark.name, benchmark.revision, fingerprint, samples)
 
 
-def _arms(suite: Suite, gpus: bool) -> tuple[tuple[Resolved, ...], dict[str, str]]:
+def _arms(suite: Suite, gpus: bool, registry: str | None) -> tuple[tuple[Resolved, ...], dict[str, str]]:
     """The suite's sets and what its rows need; what cannot be had, with the reason."""
-    arms = [resolve_arm(arm, gpus=gpus) for arm in suite.sets]
+    arms = [resolve_arm(arm, gpus=gpus, registry=registry) for arm in suite.sets]
     missing: dict[str, str] = {}
     subject = next((arm.arm for arm in arms if arm.arm.kind == "set"), None)
     for row in suite.rows:

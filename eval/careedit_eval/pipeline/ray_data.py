@@ -19,7 +19,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 
-from careedit.errors import InputError
+from careedit.errors import CareEditError, InputError
 from careedit_eval.errors import RunError
 from careedit_eval.pipeline.base import Stage, Work
 
@@ -36,7 +36,7 @@ class RayRunner:
         """`address` is a cluster's; None: the one of the environment, else one is started on this machine."""
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it has to say comes as an exception
 
     @property
     def has_gpus(self) -> bool:
@@ -69,6 +69,9 @@ class RayRunner:
                     "the cluster (a worker may hang, or CPUs be taken), then run the same command again."
                 ) from error
             except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None)
+                if isinstance(cause, CareEditError):
+                    raise cause from error
                 raise RunError(
                     f"The cluster gave up {stage.name} ({' '.join(str(error).split())[-300:]}); what is done is kept, run the "
                     "same command again."

@@ -1,0 +1,229 @@
+"""Evaluate expert sets on benchmarks: run suites, compare, hold against a gate, report, log, promote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.errors import InputError
+from careedit_eval.cli import registry
+from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
+from careedit_eval.errors import TrackingError
+from careedit_eval.gate import freeze, judge_run
+from careedit_eval.report import Analysis, analyse, write_analysis, write_report
+from careedit_eval.report.analysis import document
+from careedit_eval.report.page import number
+from careedit_eval.runs import Run, load_run
+
+app = typer.Typer(no_args_is_help=True)
+registry.register(app)
+
+Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Only this set of the suite; may be given again.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations: the store and the runs.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Workers of each stage; default: as many as fit.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first samples of each benchmark.")]
+Runner = Annotated[RunnerName, typer.Option("--runner", help="A plain loop here, or Ray Data.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+DEFAULT_OUT = Path("eval-runs")
+
+
+@app.callback()
+def evaluation() -> None:
+    """Evaluate expert sets on benchmarks, compare them, and decide."""
+
+
+@app.command("run")
+def run(
+    suite: Suites,
+    sets: Sets = None,
+    runner: Runner = RunnerName.local,
+    limit: Limit = None,
+    workers: Workers = None,
+    out: Out = DEFAULT_OUT,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit and measure what is missing, and write tables, comparison and report into a run's folder.
+
+    The same command goes on where a killed one stopped, and makes what failed again.
+    """
+    made = run_suite(suite, out=out, runner=runner, sets=sets, limit=limit, workers=workers)
+    analysis = finish_run(made)
+    _tell(made, analysis, as_json)
+
+
+@app.command("rescore")
+def rescore(
+    suite: Suites,
+    sets: Sets = None,
+    runner: Runner = RunnerName.local,
+    limit: Limit = None,
+    workers: Workers = None,
+    out: Out = DEFAULT_OUT,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure edits that are there where scores are missing; nothing is edited."""
+    made = run_suite(suite, out=out, runner=runner, sets=sets, limit=limit, workers=workers, edit=False)
+    analysis = finish_run(made)
+    _tell(made, analysis, as_json)
+
+
+@app.command("nightly")
+def nightly(
+    suite: Annotated[
+        str, typer.Option("--suite", help="A suite's file, or the name of one that comes along.")
+    ] = "nightly",
+    runner: Runner = RunnerName.local,
+    limit: Limit = None,
+    workers: Workers = None,
+    out: Out = DEFAULT_OUT,
+    tracking: Annotated[bool, typer.Option("--log/--no-log", help="Whether the run is logged to MLflow.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if it does not.
+
+    An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
+    """
+    made = run_suite(suite, out=out, runner=runner, limit=limit, workers=workers, trigger="nightly")
+    if made.record.suite.gate is None:
+        raise InputError(f"The suite {made.record.suite.name!r} has no gate, so there is no verdict; give it one.")
+    analysis = finish_run(made)
+    if tracking:
+        try:
+            note(f"Logged to MLflow as run {tracked(made, analysis.verdict)}.")
+        except TrackingError as error:
+            note(f"warning: {error}")
+    _tell(made, analysis, as_json)
+    if analysis.verdict is not None and not analysis.verdict.passed:
+        raise typer.Exit(1)
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="The set in use.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The set that may replace it.")],
+    run: Annotated[Path | None, typer.Option("--run", help="The run; default: the latest in --out.")] = None,
+    out: Out = DEFAULT_OUT,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two sets (or rows, such as unified) of a run, paired on sample and seed."""
+    found = analyse(find_run(run, out), pairs=((first, second),))
+    if as_json:
+        emit_json(document(found)["comparisons"][0])
+    else:
+        _tell_comparisons(found)
+
+
+@app.command("gate")
+def gate(run: RunFolder, as_json: JsonOption = False) -> None:
+    """Hold a run against its suite's gate: exit code 0 if it passes, 1 if not, 2 if they cannot be compared."""
+    verdict = judge_run(load_run(run))
+    if as_json:
+        emit_json(verdict.document())
+    else:
+        emit(verdict.line)
+        for check in verdict.checks:
+            emit(f"{'ok  ' if check.passed else 'FAIL'} {check.sentence}")
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+@app.command("baseline")
+def baseline(
+    run: RunFolder,
+    file: Annotated[Path, typer.Option("--to", metavar="FILE.json", help="The file, to be committed with the suite.")],
+    name: Annotated[str | None, typer.Option("--set", help="The set; default: the first of the suite.")] = None,
+) -> None:
+    """Freeze a set's gated numbers as the baseline that later runs are held against."""
+    found = load_run(run)
+    suite = found.record.suite
+    margins = suite.gate.margins if suite.gate is not None else {suite.primary: 0.0}
+    freeze(found, name or suite.sets[0].name, [one.partition("/")[0] for one in margins]).write(file)
+    note(f"Frozen in {file}; name it in the suite's gate and commit it.")
+
+
+@app.command("report")
+def report(run: RunFolder) -> None:
+    """Write a run's comparison and page again."""
+    found = load_run(run)
+    analysis = analyse(found)
+    write_analysis(found, analysis)
+    emit(str(write_report(found, analysis)))
+
+
+@app.command("log")
+def log(run: RunFolder) -> None:
+    """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file beside the runs), if it is not there yet."""
+    found = load_run(run)
+    emit(tracked(found, judge_run(found) if found.record.suite.gate is not None else None))
+
+
+@app.command("list")
+def list_runs(out: Out = DEFAULT_OUT) -> None:
+    """List the runs in the folder of evaluations, oldest first."""
+    rows = []
+    for file in sorted((out / "runs").glob("*/run.json")):
+        record = load_run(file.parent).record
+        sets = ", ".join(arm.name for arm in record.suite.sets)
+        rows.append((record.id, record.suite.name, sets, record.finished, str(sum(b.rows for b in record.benchmarks))))
+    emit_table(("run", "suite", "sets", "finished", "rows"), rows)
+
+
+def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
+    if as_json:
+        told = {"run": str(run.folder), "edited": run.record.edited, "measured": run.record.measured}
+        emit_json(
+            told | document(analysis) | ({} if analysis.verdict is None else {"gate": analysis.verdict.document()})
+        )
+        return
+    _tell_means(run, analysis)
+    _tell_comparisons(analysis)
+    for why, times in list(analysis.errors.items())[:5]:
+        note(f"{times} x {why}")
+    for row, why in run.record.missing.items():
+        note(f"The row {row} is missing: {why}")
+    note(
+        f"{run.record.edited} edits and {run.record.measured} scores were made; the page: {run.folder / 'report.html'}"
+    )
+    if analysis.verdict is not None:
+        emit(analysis.verdict.line)
+
+
+def _tell_means(run: Run, analysis: Analysis) -> None:
+    for benchmark in run.table.benchmarks:
+        here = {
+            (one.arm, one.output): one for one in analysis.means if one.benchmark == benchmark and one.kind == "all"
+        }
+        outputs = [output for output in run.record.outputs if any(key[1] == output for key in here)]
+        rows = []
+        for arm in run.table.arms(benchmark):
+            cells = [here.get((arm, output)) for output in outputs]
+            errors = sum(cell.errors for cell in cells if cell is not None)
+            rows.append((arm, *("-" if cell is None else number(cell.mean) for cell in cells), str(errors)))
+        emit_table((benchmark, *outputs, "errors"), rows)
+
+
+def _tell_comparisons(analysis: Analysis) -> None:
+    for one in analysis.compared:
+        rows = []
+        for two in one.differences:
+            if two.kind != "all" or two.difference is None:
+                continue
+            interval = "-" if two.interval is None else f"{two.interval.low:+.4f} to {two.interval.high:+.4f}"
+            p = "-" if two.p_adjusted is None else f"{two.p_adjusted:.3g}"
+            figures = (
+                f"{two.difference:+.4f}",
+                interval,
+                p,
+                f"{two.wins}/{two.ties}/{two.losses}",
+                two.pairs,
+                two.verdict,
+            )
+            rows.append((two.output, *figures))
+        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p (Holm)", "win/tie/loss", "n", "verdict")
+        emit_table(columns, rows)

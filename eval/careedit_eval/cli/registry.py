@@ -1,0 +1,62 @@
+"""The sub-commands that move a champion: promote, rollback, champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import emit, note
+from careedit.errors import InputError
+from careedit_eval.cli.work import tracked, workspace_of
+from careedit_eval.gate import judge_run
+from careedit_eval.runs import load_run
+
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations, where MLflow's file is.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the expert set.")]
+DEFAULT_OUT = Path("eval-runs")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the sub-commands."""
+    app.command("promote")(promote_run)
+    app.command("rollback")(roll_back_champion)
+    app.command("champion")(champion)
+
+
+def promote_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run whose gate must have passed.")],
+) -> None:
+    """Make the set that a run's gate judged the champion, if the gate passes; exit code 1 if it does not."""
+    from careedit_eval.tracking import default_uri, promote, tracking
+    from careedit_eval.tracking.log import is_own_set
+
+    found = load_run(run)
+    verdict = judge_run(found)
+    if not verdict.passed:
+        note(verdict.line)
+        raise typer.Exit(1)
+    facts = next((one for one in found.record.sets if one.name == verdict.candidate), None)
+    if facts is None or not is_own_set(found, facts):
+        raise InputError(f"{verdict.candidate!r} is no expert set that routes by itself, so it cannot be a champion.")
+    run_id = tracked(found, verdict)
+    with tracking(default_uri(workspace_of(found))):
+        version = promote(facts.facts, run_id=run_id, reason=verdict.line)
+    emit(f"models:/{facts.facts['set']}@champion is version {version}")
+
+
+def roll_back_champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:
+    """Make the champion before this one the champion again."""
+    from careedit_eval.tracking import default_uri, roll_back, tracking
+
+    with tracking(default_uri(out)):
+        version = roll_back(name)
+    emit(f"models:/{name}@champion is version {version}")
+
+
+def champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:
+    """Say where a set's champion is, if what is there has the registered hash."""
+    from careedit_eval.tracking import default_uri, set_location
+
+    emit(set_location(f"models:/{name}@champion", default_uri(out)))

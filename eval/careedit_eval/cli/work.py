@@ -1,0 +1,155 @@
+"""What several sub-commands do: find a suite, run it, analyse a run, log it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from careedit.cli.output import Bar, progress
+from careedit.errors import InputError
+from careedit_eval.gate import Verdict
+from careedit_eval.pipeline import LocalRunner, Runner, Store, evaluate
+from careedit_eval.pipeline.plan import make_plan
+from careedit_eval.report import Analysis, analyse, write_analysis, write_report
+from careedit_eval.runs import Run, Trigger, load_run, save_run
+from careedit_eval.suite import Suite, load_suite
+from careedit_eval.tracking import default_uri
+
+SUITES = next(
+    (
+        folder
+        for folder in (Path(__file__).parents[1] / "suites", Path(__file__).parents[2] / "suites")
+        if folder.is_dir()
+    ),
+    Path("suites"),
+)
+"""The suites that come along: in the package where it was installed from a wheel, beside it in a checkout."""
+
+
+class RunnerName(StrEnum):
+    """What runs the stages."""
+
+    local = "local"
+    ray = "ray"
+
+
+def find_suite(name: str) -> Path:
+    """The file of a suite: a path, or the name of one that comes along. Raises `InputError`."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = SUITES / f"{name}.yaml"
+    if path.suffix or not shipped.is_file():
+        known = ", ".join(sorted(file.stem for file in SUITES.glob("*.yaml"))) or "none"
+        raise InputError(f"There is no suite {name!r}; give a file, or one of those that come along: {known}.")
+    return shipped
+
+
+def run_suite(
+    name: str,
+    *,
+    out: Path,
+    runner: RunnerName,
+    sets: Sequence[str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    trigger: Trigger = "manual",
+    edit: bool = True,
+) -> Run:
+    """Evaluate a suite and write the run's folder. Raises `InputError`, `ExpertError` or `RunError`."""
+    path = find_suite(name)
+    suite = _narrowed(load_suite(path), sets)
+    if workers is not None:
+        wanted = suite.workers.model_copy(update={"edit": workers, "score": workers})
+        suite = suite.model_copy(update={"workers": wanted})
+    started = time.perf_counter()
+    hands = _runner(runner)
+    with progress("Reading"):
+        plan = make_plan(suite, limit=limit, gpus=hands.has_gpus, registry=default_uri(out))
+        store = Store(out / "store")
+    with progress("Working", 1) as bar:
+        found = evaluate(plan, store, hands, edit=edit, done=Shown(bar))
+    folder = out / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{suite.name}"
+    seconds = time.perf_counter() - started
+    return save_run(
+        folder, found, store=store.folder, suite_folder=path.resolve().parent, trigger=trigger, seconds=seconds
+    )
+
+
+def finish_run(run: Run) -> Analysis:
+    """Analyse a run; write comparison, verdict and page."""
+    with progress("Comparing"):
+        analysis = analyse(run)
+        write_analysis(run, analysis)
+        write_report(run, analysis)
+    return analysis
+
+
+def tracked(run: Run, verdict: Verdict | None) -> str:
+    """Log a run to MLflow; its run id there. Raises `TrackingError`."""
+    from careedit_eval.tracking import log_run
+
+    return log_run(run, default_uri(workspace_of(run)), verdict)
+
+
+def workspace_of(run: Run) -> Path:
+    """The folder of evaluations that a run lies in."""
+    return run.folder.resolve().parents[1]
+
+
+def find_run(run: Path | None, out: Path) -> Run:
+    """The run of that folder; None: the latest in `out`. Raises `InputError`."""
+    if run is not None:
+        return load_run(run)
+    found = sorted((out / "runs").glob("*/run.json"))
+    if not found:
+        raise InputError(f"There are no runs in {out}; make one with `careedit eval run`, or name its folder.")
+    return load_run(found[-1].parent)
+
+
+class Shown:
+    """Progress of a stage on a bar, with its rate."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._stage, self._share, self._started = bar, "", 0.0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """As `careedit_eval.pipeline.Progress`."""
+        if stage != self._stage:
+            self._bar.advance(-self._share)
+            self._stage, self._share, self._started = stage, 0.0, time.perf_counter()
+        share = done / total if total else 1.0
+        self._bar.advance(share - self._share)
+        self._share = share
+        rate = done / max(1e-9, time.perf_counter() - self._started)
+        self._bar.describe(f"{stage}: {done} of {total}, {rate:.1f} per second")
+
+
+def _narrowed(suite: Suite, sets: Sequence[str] | None) -> Suite:
+    """The suite with only those sets, and the comparisons that they still allow."""
+    if not sets:
+        return suite
+    names = {arm.name for arm in suite.sets}
+    for name in sets:
+        if name not in names:
+            raise InputError(f"The suite has no set {name!r}; its sets are {', '.join(sorted(names))}.")
+    kept = [arm for arm in suite.sets if arm.name in sets]
+    there = {arm.name for arm in kept} | set(suite.rows)
+    compare = [one for one in suite.compare if one.a in there and one.b in there]
+    gate = suite.gate
+    if gate is not None and ((gate.set or kept[0].name) not in there or (gate.baseline is None and not compare)):
+        gate = None
+    return suite.model_copy(update={"sets": tuple(kept), "compare": tuple(compare), "gate": gate})
+
+
+def _runner(name: RunnerName) -> Runner:
+    if name is RunnerName.local:
+        return LocalRunner()
+    try:
+        from careedit_eval.pipeline.ray_data import RayRunner
+    except ModuleNotFoundError as error:
+        raise InputError("Ray is not installed; run pip install 'careedit[eval]' or use --runner local.") from error
+    return RayRunner()

@@ -1,0 +1,148 @@
+"""A baseline: the gated numbers of one set, row by row, frozen in a file that is committed with the suite.
+
+It never moves by itself: one that follows every pass ratchets downwards, a margin at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from careedit.errors import InputError
+from careedit.records import Record
+from careedit_eval.pipeline.store import write_atomic
+from careedit_eval.results import Pair, ScoreLine
+from careedit_eval.runs import Run
+
+
+class FrozenRow(Record):
+    """One sample and seed."""
+
+    sample_id: str
+    """The sample."""
+    seed: int
+    """Of the noise."""
+    kind: str
+    """Kind of edit."""
+    group: str
+    """Its source picture."""
+    values: Mapping[str, float | None]
+    """Number per output; None where the baseline failed."""
+
+
+class FrozenBenchmark(Record):
+    """One benchmark of a baseline."""
+
+    name: str
+    """The benchmark."""
+    fingerprint: str
+    """Of its rows: another one cannot be compared with."""
+    seconds: float | None
+    """Median seconds per edit."""
+    rows: tuple[FrozenRow, ...]
+    """The rows."""
+
+
+class Baseline(Record):
+    """The file."""
+
+    schema_version: Literal[1] = 1
+    """Version of this file's format."""
+    suite: str
+    """Name of the suite."""
+    set: str
+    """Who edited."""
+    facts: Mapping[str, str]
+    """What is known of that set."""
+    finished: str
+    """When its run was finished, UTC."""
+    metrics: Mapping[str, str]
+    """Key of the metric behind every number: a number measured in another way cannot be compared with."""
+    benchmarks: tuple[FrozenBenchmark, ...]
+    """What was edited."""
+
+    def column(self, benchmark: str, output: str) -> dict[Pair, ScoreLine]:
+        """One number's rows, as a table has them."""
+        found = next((one for one in self.benchmarks if one.name == benchmark), None)
+        return {
+            (row.sample_id, row.seed): ScoreLine(
+                benchmark,
+                self.set,
+                row.sample_id,
+                row.seed,
+                row.kind,
+                row.group,
+                output,
+                None,
+                row.values[output],
+                None if row.values[output] is not None else "The baseline failed here.",
+                "",
+            )
+            for row in (found.rows if found is not None else ())
+            if output in row.values
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        write_atomic(path, f"{self.model_dump_json(indent=1)}\n".encode())
+
+
+def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
+    """A set's numbers of a run as a baseline; raises `InputError` where there is no such set or number."""
+    table, record, wanted = run.table, run.record, tuple(dict.fromkeys(outputs))
+    unknown = [output for output in wanted if output not in record.outputs]
+    if unknown or not wanted:
+        told = f"gives no {unknown[0]!r}" if unknown else "gates nothing"
+        raise InputError(f"The suite {record.suite.name!r} {told}; name numbers among {', '.join(record.outputs)}.")
+    frozen = []
+    for facts in record.benchmarks:
+        edits = table.edits_of(facts.name, name)
+        if not edits:
+            raise InputError(f"The run has no set {name!r}; it has {', '.join(table.arms(facts.name))}.")
+        columns = {output: table.column(facts.name, name, output) for output in wanted}
+        rows = tuple(
+            FrozenRow(
+                sample_id=line.sample_id,
+                seed=line.seed,
+                kind=line.kind,
+                group=line.group,
+                values={
+                    output: None if (value := column[pair].value) is None else round(value, 9)
+                    for output, column in columns.items()
+                    if pair in column
+                },
+            )
+            for pair, line in edits.items()
+        )
+        seconds = [line.seconds for line in edits.values() if line.seconds is not None]
+        frozen.append(
+            FrozenBenchmark(
+                name=facts.name,
+                fingerprint=facts.fingerprint,
+                seconds=round(median(seconds), 6) if seconds else None,
+                rows=rows,
+            )
+        )
+    known = next((one.facts for one in record.sets if one.name == name), {})
+    return Baseline(
+        suite=record.suite.name,
+        set=name,
+        facts=known,
+        finished=record.finished,
+        metrics={output: record.metric_keys[output] for output in wanted},
+        benchmarks=tuple(frozen),
+    )
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Read the file; raises `InputError`."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The baseline {path} cannot be read ({error}); freeze one with `careedit eval baseline`."
+        ) from error
+    return Baseline(**data)

@@ -1,0 +1,136 @@
+"""The report: one HTML file that opens without a server, pictures and plots inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from careedit.report.page import data_uri
+from careedit_eval.compare import Difference, Flip, Mean
+from careedit_eval.compare.differences import ALL
+from careedit_eval.report.analysis import Analysis, Compared
+from careedit_eval.report.pictures import Gallery, write_grid
+from careedit_eval.runs import Run
+
+REPORT_FILE, GRID_FILE = "report.html", "grid.png"
+REFERENCE = ("identity", "truth", "base", "best_single", "unified", "oracle")
+"""Rows that stand beside the sets, in this order."""
+NAMES = {
+    "identity": "identity (no edit)",
+    "truth": "truth (the target itself)",
+    "base": "base alone",
+    "best_single": "best single expert",
+    "unified": "unified LoRA",
+    "oracle": "oracle routing",
+}
+PLOT = 180
+"""Width of an interval's plot, in pixels."""
+
+
+def write_report(run: Run, analysis: Analysis) -> Path:
+    """Write `report.html` and `grid.png` into the run's folder; the page's path."""
+    gallery = Gallery(run)
+    shown = [_compared(run, one, gallery) for one in analysis.compared]
+    environment = Environment(
+        loader=PackageLoader("careedit_eval.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = number
+    text = environment.get_template("report.html.j2").render(
+        run=run.record,
+        verdict=analysis.verdict,
+        benchmarks=[_benchmark(run, analysis.means, facts.name) for facts in run.record.benchmarks],
+        compared=shown,
+        strengths=analysis.strengths,
+        errors=analysis.errors,
+        names=NAMES,
+        edits=len(run.table.edits),
+    )
+    path = run.folder / REPORT_FILE
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+    if analysis.compared:
+        first = analysis.compared[0]
+        rows = [gallery.of(flip, (first.a, first.b)) for flip in (*first.flips.losses, *first.flips.wins[:5])]
+        write_grid(run.folder / GRID_FILE, rows)
+    return path
+
+
+def number(value: float | None) -> str:
+    """A number with as many digits as help."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
+    """One benchmark's tables: per kind, rows of sets and columns of numbers."""
+    here = [one for one in means if one.benchmark == name]
+    arms = run.table.arms(name)
+    own = [arm.name for arm in run.record.suite.sets]
+    singles = sorted(arm for arm in arms if arm.startswith("single/"))
+    order = [*own, *(arm for arm in REFERENCE if arm in arms and arm not in own), *singles]
+    outputs = [output for output in run.record.outputs if any(one.output == output for one in here)]
+    cells = {(one.kind, one.arm, one.output): one for one in here}
+    kinds = [ALL, *run.table.kinds(name)]
+    return {
+        "name": name,
+        "facts": next(one for one in run.record.benchmarks if one.name == name),
+        "outputs": [(output, run.record.outputs[output].better) for output in outputs],
+        "kinds": kinds,
+        "rows": {
+            kind: [(arm, arm in own, [cells.get((kind, arm, output)) for output in outputs]) for arm in order]
+            for kind in kinds
+        },
+    }
+
+
+def _compared(run: Run, one: Compared, gallery: Gallery) -> dict[str, Any]:
+    """One comparison as the page shows it."""
+    differences = [two for two in one.differences if two.pairs]
+    kinds = sorted({flip.kind for flip in (*one.flips.losses, *one.flips.wins)})
+    return {
+        "a": one.a,
+        "b": one.b,
+        "whole": [(two, _plot(two, differences)) for two in differences if two.kind == ALL],
+        "by_kind": [(two, _plot(two, differences)) for two in differences if two.kind != ALL],
+        "kinds": kinds,
+        "losses": [_card(run, flip, one, gallery) for flip in one.flips.losses],
+        "wins": [_card(run, flip, one, gallery) for flip in one.flips.wins],
+        "unpaired": max((len(two.unpaired) for two in one.differences), default=0),
+    }
+
+
+def _plot(one: Difference, among: Sequence[Difference]) -> dict[str, float] | None:
+    """Pixels of an interval on a scale that all differences of its number share, zero in the middle."""
+    if one.interval is None or one.difference is None:
+        return None
+    ends = [abs(end) for two in among if two.output == one.output and two.interval for end in two.interval]
+    scale = (PLOT / 2 - 6) / (max(ends, default=0.0) or 1.0)
+    low, middle, high = (PLOT / 2 + value * scale for value in (one.interval.low, one.difference, one.interval.high))
+    return {"low": round(low, 1), "middle": round(middle, 1), "high": round(high, 1)}
+
+
+def _card(run: Run, flip: Flip, one: Compared, gallery: Gallery) -> dict[str, Any]:
+    """One sample: pictures, words, numbers of both sets, who was routed to."""
+    lines = {arm: run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed)) for arm in (one.a, one.b)}
+    numbers = []
+    for output in run.record.outputs:
+        both = [
+            run.table.column(flip.benchmark, arm, output).get((flip.sample_id, flip.seed)) for arm in (one.a, one.b)
+        ]
+        if all(line is not None for line in both):
+            numbers.append((output, *(None if line is None else line.value for line in both)))
+    return {
+        "id": f"{one.b}-{flip.benchmark}-{flip.sample_id}-{flip.seed}",
+        "flip": flip,
+        "instruction": next((line.instruction for line in lines.values() if line is not None), ""),
+        "pictures": [(caption, data_uri(picture)) for caption, picture in gallery.of(flip, (one.a, one.b)).items()],
+        "numbers": numbers,
+        "experts": [(arm, line.experts) for arm, line in lines.items() if line is not None and line.experts],
+        "errors": [(arm, line.error) for arm, line in lines.items() if line is not None and line.error],
+    }

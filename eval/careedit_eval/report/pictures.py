@@ -1,0 +1,80 @@
+"""Pictures of the report: what a sample looked like before and after, small enough to travel inside the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from careedit.errors import CareEditError
+from careedit.images import decode_image, save_image
+from careedit_eval.alignment import load_pictures
+from careedit_eval.compare import Flip
+from careedit_eval.records import Sample
+from careedit_eval.runs import Run
+from careedit_eval.suite import make_benchmark
+
+SIDE = 320
+"""Longest side of a picture on the page, in pixels; smaller ones stay as they are."""
+CELL = 128
+"""Side of a cell of the grid."""
+
+
+class Gallery:
+    """The pictures of a run's samples, scaled down; what cannot be read is left out."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._samples: dict[tuple[str, str], Sample] = {}
+        for part in run.record.suite.benchmarks:
+            try:
+                benchmark = make_benchmark(part)
+                self._samples |= {(benchmark.name, sample.id): sample for sample in benchmark.rows()}
+            except CareEditError:  # the data set is not here: its edits still are
+                continue
+
+    def of(self, flip: Flip, arms: Sequence[str]) -> dict[str, Image.Image]:
+        """Source, the edit of each set, truth: by caption, in this order."""
+        found: dict[str, Image.Image] = {}
+        sample = self._samples.get((flip.benchmark, flip.sample_id))
+        loaded = None
+        if sample is not None:
+            try:
+                loaded = load_pictures(sample)
+                found["source"] = _small(loaded.source)
+            except CareEditError:
+                loaded = None
+        for arm in arms:
+            line = self._run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed))
+            if line is not None and line.picture is not None:
+                try:
+                    found[arm] = _small(decode_image(self._run.store / line.picture))
+                except CareEditError:
+                    continue
+        if loaded is not None and loaded.target is not None:
+            found["truth"] = _small(loaded.target)
+        return found
+
+
+def write_grid(path: Path, rows: Sequence[Mapping[str, Image.Image]]) -> None:
+    """One picture per sample, row by row: what a tracking page shows without opening the report."""
+    columns = max((len(row) for row in rows), default=0)
+    if not columns:
+        return
+    grid = Image.new("RGB", (columns * CELL, len(rows) * CELL), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row.values()):
+            small = picture.resize(
+                (CELL, CELL), Image.Resampling.NEAREST if picture.width < CELL else Image.Resampling.LANCZOS
+            )
+            grid.paste(small, (x * CELL, y * CELL))
+    save_image(grid, path)
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    if max(picture.size) <= SIDE:
+        return picture
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return small

@@ -1,0 +1,216 @@
+"""A run's folder: `run.json` (what was evaluated, and how), the two tables, and what was made of them.
+
+`run.json` is written last, so where it is the run is whole. The pictures stay in the store, which several runs share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from careedit.errors import InputError
+from careedit.records import Record
+from careedit_eval.pipeline.evaluate import Evaluation
+from careedit_eval.pipeline.store import write_atomic
+from careedit_eval.records import MetricSpec, Output, digest_of
+from careedit_eval.results import Table
+from careedit_eval.suite import Suite
+
+RUN_FILE = "run.json"
+PACKAGES = (
+    "careedit",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "open_clip_torch",
+    "numpy",
+    "scipy",
+    "ray",
+    "mlflow",
+)
+"""Whose versions a run states."""
+
+Trigger = Literal["manual", "nightly", "pr"]
+
+
+class BenchmarkFacts(Record):
+    """What was edited."""
+
+    name: str
+    """The benchmark."""
+    revision: str
+    """Which state of it."""
+    fingerprint: str
+    """sha256 over ids and contents of its rows."""
+    rows: int
+    """Rows that are measured."""
+
+
+class SetFacts(Record):
+    """Who edited."""
+
+    name: str
+    """What tables call it."""
+    identity_sha256: str
+    """Hash of all that its edits depend on, besides sample and seed."""
+    facts: Mapping[str, str]
+    """Set, hash, base; what a service stated."""
+
+
+class RunRecord(Record):
+    """What was evaluated, and how."""
+
+    schema_version: Literal[1] = 1
+    """Version of this file's format."""
+    id: str
+    """Name of the run's folder."""
+    suite: Suite
+    """The suite, as it was run."""
+    suite_folder: str
+    """Folder of the suite's file, relative to the run's: where its baseline is looked for."""
+    trigger: Trigger
+    """Who wanted it."""
+    finished: str
+    """UTC time, ISO 8601."""
+    benchmarks: tuple[BenchmarkFacts, ...]
+    """What was edited."""
+    sets: tuple[SetFacts, ...]
+    """Who edited."""
+    metrics: tuple[MetricSpec, ...]
+    """What measured: two runs compare only where these are equal."""
+    missing: Mapping[str, str] = Field(default_factory=dict)
+    """Rows that could not be had, and why."""
+    store: str
+    """The store, relative to the run's folder."""
+    edited: int
+    """Edits made in this run; others were in the store."""
+    measured: int
+    """Scores made in this run."""
+    seconds: float
+    """Wall-clock seconds of this run."""
+    environment: Mapping[str, str]
+    """Versions, commit, machine kind."""
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Every number by its name."""
+        return {one.name: one for spec in self.metrics for one in spec.outputs}
+
+    @property
+    def metric_keys(self) -> dict[str, str]:
+        """Key of the metric behind every number."""
+        return {one.name: spec.key for spec in self.metrics for one in spec.outputs}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    """Its folder."""
+    record: RunRecord
+    """What was evaluated."""
+
+    @cached_property
+    def table(self) -> Table:
+        """Its results."""
+        return Table.read(self.folder)
+
+    @property
+    def store(self) -> Path:
+        """Where its pictures are."""
+        return (self.folder / self.record.store).resolve()
+
+
+def save_run(
+    folder: Path, found: Evaluation, *, store: Path, suite_folder: Path, trigger: Trigger, seconds: float
+) -> Run:
+    """Write a run's folder; raises `InputError` where that cannot be done."""
+    plan = found.plan
+    record = RunRecord(
+        id=folder.name,
+        suite=plan.suite,
+        suite_folder=os.path.relpath(suite_folder, folder),
+        trigger=trigger,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        benchmarks=tuple(
+            BenchmarkFacts(name=one.name, revision=one.revision, fingerprint=one.fingerprint, rows=len(one.scored))
+            for one in plan.benchmarks
+        ),
+        sets=tuple(
+            SetFacts(name=one.name, identity_sha256=digest_of(dict(one.identity)), facts=one.facts) for one in plan.arms
+        ),
+        metrics=plan.specs,
+        missing=plan.missing,
+        store=os.path.relpath(store, folder),
+        edited=found.edited,
+        measured=found.measured,
+        seconds=round(seconds, 3),
+        environment=environment(),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found.table.write(folder)
+        write_atomic(folder / RUN_FILE, f"{record.model_dump_json(indent=1)}\n".encode())
+    except OSError as error:
+        raise InputError(f"The run's folder {folder} cannot be written ({error.strerror}); give another.") from error
+    return Run(folder, record)
+
+
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a finished run; raises `InputError`."""
+    place = Path(folder)
+    try:
+        data = json.loads((place / RUN_FILE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{place} is no finished run ({error}); give a folder that `careedit eval run` wrote."
+        ) from error
+    if data.get("schema_version") != 1:
+        raise InputError(
+            f"{place} has format {data.get('schema_version')}, this careedit reads 1; use the other version."
+        )
+    return Run(place, RunRecord(**data))
+
+
+def environment() -> dict[str, str]:
+    """Versions, commit and kind of machine; nothing that names it."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | git_state()
+
+
+def git_state() -> dict[str, str]:
+    """Commit of the code, and whether it was changed since; nothing outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        sha, status = (
+            subprocess.run(
+                ["git", "-C", str(here), *command], capture_output=True, text=True, check=True, timeout=20
+            ).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git_sha": sha.strip(), "git_dirty": "true" if status.strip() else "false"}
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document so that it is whole or not there; a NaN raises ValueError."""
+    write_atomic(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())

@@ -1,0 +1,127 @@
+"""Expert sets as registered models: a version per hash, and two aliases that say which one is in use.
+
+The weights stay where they are; a version states where that is, and the hash that what is found there must have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from careedit.errors import InputError
+from careedit_eval.errors import TrackingError
+from careedit_eval.tracking.store import default_uri, tracking
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases: what is in use, and what may replace it."""
+_ADDRESS = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
+
+
+def register_set(facts: Mapping[str, str]) -> str:
+    """The version of the set with these facts ("set", "version", "sha256", "base", "location"), made if it is new.
+
+    Call within `tracking`.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    client, name = MlflowClient(), facts["set"]
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.tags.get("sha256") == facts["sha256"]:
+            return str(known.version)
+    model = mlflow.create_external_model(
+        name=name,
+        model_type="lora-expert-set",
+        params={key: facts[key] for key in ("version", "sha256", "base")},
+        tags={"location": facts["location"]},
+    )
+    tags = {key: facts[key] for key in ("sha256", "location", "base")} | {"set_version": facts["version"]}
+    made = mlflow.register_model(f"models:/{model.model_id}", name, tags=tags)
+    return str(made.version)
+
+
+def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str:
+    """Make a set the champion and say why; the version. Within `tracking`; only a passed gate may call it."""
+    from mlflow import MlflowClient
+
+    client, name = MlflowClient(), facts["set"]
+    version = register_set(facts)
+    before = _version(name, CHAMPION)
+    if before == version:
+        return version
+    client.set_model_version_tag(name, version, "previous_champion", before or "none")
+    client.set_model_version_tag(name, version, "promoted_from_run", run_id or "none")
+    client.set_model_version_tag(name, version, "promoted_because", reason[:5000])
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return version
+
+
+def roll_back(name: str) -> str:
+    """Make the champion's predecessor the champion again; its version. Within `tracking`."""
+    from mlflow import MlflowClient
+
+    client, version = MlflowClient(), _version(name, CHAMPION)
+    if version is None:
+        raise InputError(f"{name!r} has no champion; promote a set first.")
+    before = client.get_model_version(name, version).tags.get("previous_champion", "none")
+    if before == "none":
+        raise InputError(f"Version {version} of {name!r} is the first champion; there is none to go back to.")
+    client.set_model_version_tag(name, version, "rolled_back", "true")
+    client.set_registered_model_alias(name, CHAMPION, before)
+    return str(before)
+
+
+def set_location(address: str, uri: str | None = None) -> str:
+    """Where the set of `models:/NAME@ALIAS` (or `models:/NAME/VERSION`) is, if what is there has the stated hash.
+
+    Raises `InputError` for no such address, `TrackingError` where the registry does not answer.
+    """
+    from pathlib import Path
+
+    from careedit.experts import load_expert_set
+
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        raise InputError(f"{address!r} is no set of the registry; write models:/NAME@champion or models:/NAME/VERSION.")
+    uri = uri or default_uri(Path.cwd())
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise InputError(
+            f"There is no registry at {uri} yet, so no {address}; promote a set with `careedit eval promote`."
+        )
+    with tracking(uri):
+        from mlflow import MlflowClient
+
+        name = parts["name"]
+        version = parts["version"] or _version(name, parts["alias"])
+        if version is None:
+            raise InputError(f"The registry has no {address}; promote a set with `careedit eval promote`.")
+        tags = MlflowClient().get_model_version(name, version).tags
+    if "location" not in tags:
+        raise TrackingError(f"{address} does not say where it is; it was not registered by careedit.")
+    found = load_expert_set(tags["location"]).sha256
+    if found != tags.get("sha256"):
+        raise InputError(
+            f"The set at {tags['location']} has the hash {found[:12]}, {address} states {tags.get('sha256', '')[:12]}; put "
+            "the registered one back, or promote the one that is there."
+        )
+    return str(tags["location"])
+
+
+def champion_facts(name: str) -> dict[str, str] | None:
+    """What the registry says of a set's champion; None where there is none. Within `tracking`."""
+    from mlflow import MlflowClient
+
+    version = _version(name, CHAMPION)
+    return None if version is None else dict(MlflowClient().get_model_version(name, version).tags)
+
+
+def _version(name: str, alias: str) -> str | None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(MlflowClient().get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
