@@ -65,7 +65,7 @@ def demo(
             note("The server runs on; interrupt (Ctrl-C) to stop it.")
             wait_for_signal()
     finally:
-        stop(settings, started=True)
+        stop(settings)
 
 
 def show(url: str, out: Path, count: int, first: int) -> dict[str, object]:

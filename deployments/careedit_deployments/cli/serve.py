@@ -62,7 +62,7 @@ def serve(
     try:
         wait_for_signal()
     finally:
-        stop(settings, started=address is None)
+        stop(settings)
 
 
 def find_config(name: str) -> Path:
@@ -115,6 +115,7 @@ def start(config: ServeConfig, address: str | None) -> str:
     from careedit_deployments.app import build_app
     from careedit_deployments.telemetry.logs import serve_logging
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with progress("Starting"):
         if not ray.is_initialized():
             ray.init(
@@ -146,16 +147,15 @@ def wait_for_signal() -> None:
         pass
 
 
-def stop(config: ServeConfig, *, started: bool) -> None:
+def stop(config: ServeConfig) -> None:
     """End the application gracefully, and the cluster if this process started it."""
     import ray
     from ray import serve
 
     note("Stopping: edits in hand are finished first ...")
     serve.delete(config.name)
-    if started:
-        serve.shutdown()
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    # A cluster that this process started ends with it; asking Serve to end as well would race with that.
+    ray.shutdown()
 
 
 def _absolute(state: StateConfig) -> StateConfig:
