@@ -117,7 +117,8 @@ def clip_backbone(model: str | None, pretrained: str | None, device: str, batch:
         here, more = (encoder.tokenizer([text], context_length=length + extra)[0, :length] for extra in (0, 1))
         return not torch.equal(here, more)
 
-    size = config["size"] if isinstance(config["size"], int) else "x".join(map(str, config["size"]))
+    sides = [config["size"]] if isinstance(config["size"], int) else list(config["size"])
+    size = "x".join(map(str, dict.fromkeys(sides)))
     shape = {"shortest": f"shorter side to {size}, centre crop"}.get(config["resize_mode"], config["resize_mode"])
     return ClipBackbone(
         name=f"open_clip {'tiny' if model is None else _named(model)} {pretrained or ''}".strip(),

@@ -51,15 +51,25 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random ViT-S/16 as `facebook/dino-vits16` is laid out."""
-    folder = tmp_path_factory.mktemp("backbones") / "dino-vits16"
+def save_vit(folder: Path, **config: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
-        ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+        ViTModel(ViTConfig(**config), add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random ViT that reads pictures of 224 x 224, as `facebook/dino-vits16` does."""
+    folder = tmp_path_factory.mktemp("backbones") / "small"
+    return save_vit(folder, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)
+
+
+@pytest.fixture(scope="session")
+def vits16_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ViT-S/16 of the true size, to be loaded and not to be run."""
+    folder = tmp_path_factory.mktemp("backbones") / "dino-vits16"
+    return save_vit(folder, hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
 
 
 def png(image: Image.Image) -> bytes:

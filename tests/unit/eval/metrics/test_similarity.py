@@ -15,8 +15,8 @@ from careedit.encoders import load_encoder
 from careedit.errors import CareEditError, InputError
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import load_metric
-from careedit_eval.metrics.backbones import BATCH, clip_backbone
-from careedit_eval.metrics.similarity import CUT, UNCHANGED, ClipDirection
+from careedit_eval.metrics.backbones import BATCH, clip_backbone, vit_backbone
+from careedit_eval.metrics.similarity import CUT, UNCHANGED, ClipDirection, ImageSimilarity, image_spec
 
 NAMES = ("clip_i", "clip_t", "clip_direction", "dino")
 TEXTS = {"source_caption": "a green picture", "target_caption": "a red circle on a green picture"}
@@ -26,8 +26,9 @@ LONG = "a red circle on a green picture and " * 30
 @pytest.fixture(scope="module")
 def metric(clip_folder, dino_folder):
     def load(name, **options):
-        if name == "dino":
-            return load_metric("dino", model=str(dino_folder), **options)
+        if name == "dino":  # MagicBrush's way with a model that is quick
+            backbone, against = vit_backbone(str(dino_folder), True, "cpu"), options.get("against", "target")
+            return ImageSimilarity(image_spec("dino", "magicbrush-v1", against, backbone), backbone.images, against)
         return load_metric(name, protocol="own", model=str(clip_folder), **options)
 
     return load
@@ -179,11 +180,12 @@ def test_against_the_source_it_is_another_metric_of_another_name(metric, items):
         assert value(target, items[0]) != value(source, items[0])
 
 
-def test_an_identity_names_backbone_weights_and_preprocessing(metric, clip_folder):
-    clip, dino = metric("clip_i").spec, metric("dino").spec
-    assert dino.protocol == "magicbrush-v1"
-    assert clip.protocol == "own"
-    assert "256" in dino.preprocessing and "224" in clip.preprocessing
+def test_an_identity_names_backbone_weights_and_preprocessing(metric, clip_folder, vits16_folder):
+    clip, dino = metric("clip_i").spec, load_metric("dino", model=str(vits16_folder)).spec
+    assert (clip.protocol, clip.name, clip.reference) == ("own", "clip_i", "target")
+    assert (dino.protocol, dino.backbone) == ("magicbrush-v1", "transformers dino-vits16")
+    assert "256" in dino.preprocessing and "ImageNet" in dino.preprocessing
+    assert "shorter side to 224, centre crop 224, bicubic" in clip.preprocessing
     assert clip.revision == clip_backbone(str(clip_folder), None, "cpu").revision != dino.revision
     assert len(clip.revision) == 64
 
