@@ -1,0 +1,110 @@
+"""An order that waits is the same order afterwards; of a job that was begun, only the rest is made."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from careedit.images import image_sha256
+from careedit.records import EarlyFilter, EditRequest
+from careedit_deployments.edit_service import CallerOrder
+from careedit_deployments.jobs.order import (
+    Output,
+    StoredOrder,
+    body_sha256,
+    keep_order,
+    load_order,
+    picture_of,
+    png_of,
+    remaining,
+)
+from careedit_deployments.state.base import JobImage
+from careedit_deployments.state.blobs import FsspecBlobs
+
+SCOPE = "jobs/job_0123456789abcdef"
+
+
+def a_request(**changed: object) -> EditRequest:
+    told = {
+        "image": Image.radial_gradient("L").resize((40, 30)).convert("RGB"),
+        "instruction": "remove the ☃",
+        "mask": Image.linear_gradient("L").resize((40, 30)),
+        "references": (Image.new("RGB", (8, 8), (1, 2, 3)),),
+        "seed": 2**62,
+        "n": 3,
+        "expert": {"erase": 0.5, "style": 0.5},
+        "steps": 7,
+        "guidance": 2.5,
+        "refine_mask": True,
+    }
+    return EditRequest(**{**told, **changed})
+
+
+def an_image(index: int) -> JobImage:
+    return JobImage(image=index, edit_id="e", arm="a", picture="p", trace={})
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"mask": None, "refine_mask": False, "references": (), "early_filter": EarlyFilter()}]
+)
+def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, object]) -> None:
+    order = CallerOrder(
+        request=a_request(**changed), model="m", user="u", partials=2, owner="key_1", request_id="job_1"
+    )
+    output = Output(size=(80, 60), format="jpeg", compression=80)
+
+    async def there_and_back() -> tuple[CallerOrder, StoredOrder]:
+        blobs = FsspecBlobs(str(tmp_path))
+        stored = await keep_order(order, output, blobs, SCOPE)
+        read = StoredOrder(**stored.model_dump(mode="json"))
+        return await load_order(read, blobs, owner="key_1", request_id="job_1"), read
+
+    back, read = asyncio.run(there_and_back())
+    assert read.output == output
+    assert body_sha256(back, output, None) == body_sha256(order, output, None)
+    assert image_sha256(back.request.image) == image_sha256(order.request.image)
+    pictures = {"image", "mask", "references"}
+    assert back.request.model_dump(exclude=pictures) == order.request.model_dump(exclude=pictures)
+    assert (back.model, back.user, back.partials, back.owner) == ("m", "u", 2, "key_1")
+
+
+def test_a_body_is_told_from_another_by_everything_that_was_asked_for() -> None:
+    def digest(webhook: str | None = None, size: tuple[int, int] = (40, 30), **changed: object) -> str:
+        return body_sha256(CallerOrder(request=a_request(**changed)), Output(size=size), webhook)
+
+    blank = Image.new("RGB", (40, 30))
+    others = [
+        digest("https://a.b"),
+        digest(size=(80, 60)),
+        digest(seed=None),
+        digest(instruction="x"),
+        digest(image=blank),
+    ]
+    assert digest() == digest()
+    assert len({digest(), *others}) == 6
+
+
+def test_a_png_is_without_loss() -> None:
+    picture = a_request().image
+    assert picture_of(png_of(picture)).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("made", "changed", "expected"),
+    [
+        ([], {}, (2**62, 3, 0)),
+        ([0], {}, (2**62 + 1, 2, 1)),
+        ([0, 1], {}, (2**62 + 2, 1, 2)),
+        ([1], {}, (2**62, 3, 0)),
+        ([0], {"early_filter": EarlyFilter()}, (2**62, 3, 0)),
+        ([0, 1, 2], {}, None),
+    ],
+)
+def test_of_a_job_that_was_begun_only_the_rest_is_made(
+    made: list[int], changed: dict[str, object], expected: tuple[int, int, int] | None
+) -> None:
+    rest, first = remaining(a_request(**changed), [an_image(index) for index in made])
+    assert (None if rest is None else (rest.seed, rest.n, first)) == expected

@@ -1,0 +1,105 @@
+"""Webhooks: whom they may be sent to, how they are signed, and when they are sent again."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import itertools
+
+import pytest
+
+from careedit.errors import InputError
+from careedit_deployments.config import JobsConfig
+from careedit_deployments.jobs.guard import check_url, is_public
+from careedit_deployments.jobs.webhooks import WebhookSender, key_from, sign, signing_key
+
+
+def test_the_signature_is_the_one_of_standard_webhooks() -> None:
+    """The example of the specification and of its reference libraries."""
+    key = signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, '{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_secret_is_base64_after_its_prefix_or_its_own_bytes() -> None:
+    assert signing_key("whsec_" + base64.b64encode(b"k" * 24).decode()) == b"k" * 24
+    assert signing_key("a plain but long secret") == b"a plain but long secret"
+    for wrong in ("whsec_!!!", "short", "whsec_c2hvcnQ="):
+        with pytest.raises(InputError, match="secret"):
+            signing_key(wrong)
+
+
+def test_a_secret_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_from(JobsConfig()) is None
+    config = JobsConfig(webhook_secret_env="HOOK_SECRET")
+    with pytest.raises(InputError, match="HOOK_SECRET"):
+        key_from(config)
+    monkeypatch.setenv("HOOK_SECRET", "0123456789abcdef")
+    assert key_from(config) == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost/x",
+        "http://db.internal:80/x",
+        "http://127.0.0.1/x",
+        "http://10.1.2.3",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[fe80::1%25eth0]/",
+        "http://[64:ff9b::a00:1]/",
+        "http://[2002:7f00:1::]/",
+        "http://0.0.0.0/",
+        "http://224.0.0.1/",
+    ],
+)
+def test_private_hosts_are_refused_unless_they_are_listed(url: str) -> None:
+    with pytest.raises(InputError, match="not on the public internet"):
+        check_url(url, ())
+    check_url("http://localhost/x", ("localhost",))
+    check_url("http://10.1.2.3", ("10.1.2.3",))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.org",
+        "example.org/hook",
+        "https://",
+        "https://me:pw@example.org",
+        "https://example.org:x/",
+        "https://a b/",
+        "https://example.org/" + "a" * 2000,
+        "http://[",
+        "https://example.org/ü",
+        "http://example.org:0/",
+    ],
+)
+def test_what_is_no_address_of_a_webhook_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="webhook"):
+        check_url(url, ())
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/hook", "http://93.184.216.34:8080/x?y=z", "https://[2606:4700::1111]/"]
+)
+def test_public_addresses_are_taken(url: str) -> None:
+    check_url(url, ())
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("100.64.0.1", False), ("2001:4860:4860::8888", True), ("fd00::1", False), ("::", False)],
+)
+def test_what_is_public(address: str, public: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is public
+
+
+def test_pauses_grow_and_end_somewhere() -> None:
+    sender = WebhookSender(None, b"", JobsConfig())  # type: ignore[arg-type]  # nothing is sent
+    pauses = [sender.pause(attempt) for attempt in range(1, 12)]
+    assert 3.75 <= pauses[0] <= 5
+    assert all(later > earlier * 4 for earlier, later in itertools.pairwise(pauses[:5]))
+    assert max(pauses) <= 12 * 3600
