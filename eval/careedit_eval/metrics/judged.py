@@ -28,7 +28,7 @@ class VqaMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """See `careedit_eval.records.Metric`; an endpoint settles its revision with its first answer."""
+        """See `careedit_eval.records.Metric`."""
         outputs = tuple(Output(name=f"{self.name}_{aspect}", better="higher") for aspect in ASPECTS)
         return _judged(self.name, outputs, self.scorer.identity, "source and text")
 

@@ -133,7 +133,12 @@ def _judge(o: JudgeOptions) -> Any:
         from careedit.scoring.openai import EndpointAsker
         from careedit.scoring.openai_http import EndpointConfig
 
-        return EndpointAsker(EndpointConfig(**o.endpoint))
+        config = EndpointConfig(**o.endpoint)
+        if config.answers == "auto":  # settled by the first answer, and with it the metric's identity
+            raise MetricError(
+                'An endpoint that measures must say how it answers; set `answers` to "logprobs" or "json".'
+            )
+        return EndpointAsker(config)
     from careedit.scoring.vlm import load_judge
 
     return load_judge(o.judge, revision=o.revision, device=o.device).asker

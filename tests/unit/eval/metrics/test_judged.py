@@ -8,6 +8,7 @@ import pytest
 
 from careedit.scoring import AtomicScorer, VqaScorer
 from careedit_eval.errors import MetricError
+from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.endpoint_writer import written
 from careedit_eval.metrics.judged import PairwiseWin, VqaMetric
 from careedit_eval.metrics.vie import CONSISTENCY, VieScore, combine, read_marks
@@ -95,6 +96,26 @@ def test_a_win_counts_only_in_both_orders(items, second_last, first_last, win, c
 def test_without_a_rival_there_is_no_win_and_no_loss(make_item, draw_picture):
     (found,) = PairwiseWin(Scripted(by_aspect)).score([make_item(draw_picture(), draw_picture())])
     assert "no other edit" in found.error
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint", "says"),
+    [
+        ("vqa", {"base_url": "http://localhost:1/v1", "model": "m"}, "how it answers"),
+        ("viescore", None, "a judge that writes"),
+    ],
+)
+def test_a_judge_whose_identity_is_open_measures_nothing(name, endpoint, says):
+    with pytest.raises(MetricError, match=says):
+        load_metric(name, endpoint=endpoint)
+
+
+def test_an_endpoint_that_says_how_it_answers_is_a_judge():
+    endpoint = {"base_url": "http://localhost:1/v1", "model": "m", "answers": "json", "revision": "2026-08"}
+    for name in ("vqa", "atomic", "pairwise", "viescore"):
+        spec = load_metric(name, endpoint=endpoint).spec
+        assert spec.backbone == "openai m"
+        assert spec.revision.startswith("2026-08")
 
 
 class Writing:

@@ -1,0 +1,57 @@
+"""The tiny backbones stand under their own names and read what the tiny benchmark says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from careedit.tiny.clip import save_clip, untrained_encoder
+from careedit.tiny.dino import build_dino, save_dino
+from careedit_eval.benchmarks import load_benchmark
+from careedit_eval.errors import MetricError
+from careedit_eval.metrics import backbones, load_metric
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package whose weights are these."""
+    monkeypatch.setattr(backbones, "WEIGHTS", tmp_path)
+    for cached in (backbones.clip_backbone, backbones.vit_backbone):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (backbones.clip_backbone, backbones.vit_backbone):
+        cached.cache_clear()
+
+
+def test_a_package_without_them_says_so(weights: Path) -> None:
+    for name in ("clip_i", "dino"):
+        with pytest.raises(MetricError, match=r"has no tiny (clip|dino); name another model"):
+            load_metric(name, protocol="tiny-v1")
+
+
+def test_they_are_metrics_of_their_own(weights: Path) -> None:
+    save_clip(untrained_encoder().model, weights / "clip")
+    save_dino(build_dino(0), weights / "dino")
+    clip, dino = (load_metric(name, protocol="tiny-v1").spec for name in ("clip_i", "dino"))
+    assert (clip.protocol, clip.backbone) == ("tiny-v1", "open_clip tiny")
+    assert (dino.protocol, dino.backbone) == ("tiny-v1", "transformers tiny")
+    assert clip.preprocessing.startswith("squash 64, bicubic")
+
+
+def test_other_weights_are_another_metric(weights: Path) -> None:
+    keys = set()
+    for seed in (0, 1):
+        backbones.vit_backbone.cache_clear()
+        save_dino(build_dino(seed), weights / "dino")
+        keys.add(load_metric("dino", protocol="tiny-v1").spec.key)
+    assert len(keys) == 2
+
+
+def test_captions_of_the_tiny_benchmark_fit_into_the_tiny_clip(weights: Path, tmp_path: Path) -> None:
+    save_clip(untrained_encoder().model, weights / "clip")
+    backbone = load_metric("clip_t", protocol="tiny-v1").backbone  # type: ignore[attr-defined]
+    rows = load_benchmark("tiny_humanedit", path=str(tmp_path / "rows"), rows=600).rows()
+    cut = [sample.id for sample in rows if backbone.is_cut(sample.texts["target_caption"])]
+    assert cut == []
