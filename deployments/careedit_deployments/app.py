@@ -40,19 +40,15 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     settings = read_config(config)
     sets = {name: load_expert_set(set_reference(arm.expert_set)) for name, arm in settings.arms.items()}
     fleet = plan_fleet(settings, sets)
+    told = settings.telemetry.model_dump(mode="json")
     pool: Application | None = None
     if settings.scorer.backend != "none":
-        pool = _bind(
-            ScorerPool,
-            SCORER,
-            settings.scorer.deployment,
-            settings.scorer.model_dump(mode="json"),
-            _threads(settings.scorer.deployment),
-        )
+        size = settings.scorer.deployment
+        pool = _bind(ScorerPool, SCORER, size, settings.scorer.model_dump(mode="json"), told, _threads(size))
     parts = [pool] if pool is not None else []
     for name, arm in settings.arms.items():
         parts += _arm(settings, name, arm, sets[name], fleet.arms[name], pool)
-    told = fleet.model_dump(mode="json")
+    served = fleet.model_dump(mode="json")
     # The ingress finds deployments by name, so that another fleet needs no new ingress; naming them here keeps them alive.
     whole = settings.model_dump(mode="json")
     replaceable = {"expert_set", "experts", "long_tail", "device", "dtype"}  # of an arm: the fleet tells them
@@ -65,9 +61,9 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
         INGRESS,
         settings.ingress,
         whole,
-        user_config=told,
+        user_config=served,
         version=lasting,
-        parts={"fleet": told, "parts": parts},
+        parts={"fleet": served, "parts": parts},
     )
 
 
@@ -121,7 +117,7 @@ def _info(name: str, arm: Arm, loaded: ExpertSet, own: tuple[str, ...]) -> ArmIn
                 "handles": list(manifest.handles),
                 "description": manifest.description,
                 "deployment": "own" if expert in own else "shared",
-                "state": "live",
+                "state": "ready",
             }
             for expert, manifest in loaded.manifests.items()
         },
@@ -153,7 +149,8 @@ def _arm(
 ) -> list[Application]:
     """An arm's router and editing deployments."""
     routed = _router(loaded).model_dump(mode="json")
-    parts = [_bind(RouterReplica, router_name(name), config.router, user_config=routed)]
+    telemetry = config.telemetry.model_dump(mode="json")
+    parts = [_bind(RouterReplica, router_name(name), config.router, telemetry, user_config=routed)]
     pools: dict[str | None, DeploymentConfig] = {one: arm.experts.get(one, config.expert) for one in fleet.own}
     if config.shared is not None:
         pools[None] = config.shared
@@ -176,7 +173,7 @@ def _arm(
                 expert_name(name, expert),
                 deployment,
                 settings.model_dump(mode="json"),
-                config.telemetry.model_dump(mode="json"),
+                telemetry,
                 judge,
                 user_config=choice.model_dump(mode="json"),
                 by_work=True,

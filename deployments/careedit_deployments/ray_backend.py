@@ -51,6 +51,8 @@ DEAD = (
 """What a lost replica looks like from here; the work may be done again elsewhere."""
 ROUTE_SECONDS = 30.0
 """A routing that takes longer is given up."""
+ILL = 5
+"""Attempts that may end in a replica's own word that it cannot edit now."""
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds before the second attempt, and the most between two."""
 STATUS_SECONDS = 2.0
@@ -107,11 +109,9 @@ class RayBackend:
         """See `Backend.edit`; what was told before a replica died is not told again."""
         handle = self._handle(self.fleet.deployment_for(call.arm, call.decision)).options(stream=True)
         told = _Told()
-        first = True
-        async for _ in _attempts(call.deadline):
-            if not first:
+        async for attempt in _attempts(call.deadline):
+            if attempt:
                 self._metrics.retried(call.arm, expert_of(call.decision))
-            first = False
             stream = handle.edit.remote(call)
             try:
                 while True:
@@ -127,6 +127,8 @@ class RayBackend:
             except TimeoutError:
                 break
             except (RayError, RayServeException) as error:
+                if attempt < ILL and isinstance(getattr(error, "cause", None), UnavailableError):
+                    continue  # a replica that is about to be replaced; another one may be well
                 _told(error, "The expert")
             finally:
                 with suppress(Exception):

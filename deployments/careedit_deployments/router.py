@@ -10,7 +10,9 @@ from typing import Any
 from careedit.errors import CareEditError
 from careedit.records import Record, RoutingDecision
 from careedit.routing import Router, RoutingFeatures, build_router
+from careedit_deployments.config import Telemetry
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.telemetry.logs import set_up_logging
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ class RouterConfig(Record):
 class RouterReplica:
     """A replica of an arm's router."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Mapping[str, Any]) -> None:
+        set_up_logging(Telemetry(**telemetry))
         self._router: Router | None = None
         self._config: RouterConfig | None = None
         self._refused: str | None = None

@@ -14,8 +14,9 @@ from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError, InputError
 from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
-from careedit_deployments.config import ScorerConfig
+from careedit_deployments.config import ScorerConfig, Telemetry
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
+from careedit_deployments.telemetry.logs import set_up_logging
 
 MAX_FAILURES = 3
 """Calls in a row that may fail before the replica says that it is ill."""
@@ -48,8 +49,9 @@ def load_scorer(config: ScorerConfig) -> Scorer:
 class ScorerPool:
     """A replica of the judge."""
 
-    def __init__(self, config: Mapping[str, Any], threads: int | None = None) -> None:
-        """`threads` are torch's on a CPU."""
+    def __init__(self, config: Mapping[str, Any], telemetry: Mapping[str, Any], threads: int | None = None) -> None:
+        """`config` is a `ScorerConfig`; `threads` are torch's on a CPU."""
+        set_up_logging(Telemetry(**telemetry))
         settings = ScorerConfig(**config)
         self._scorer = load_scorer(settings)
         self._timeout = settings.deployment.health_check_timeout_s / 2

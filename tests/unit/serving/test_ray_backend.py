@@ -20,6 +20,7 @@ from careedit_deployments.errors import (
     OverloadedError,
     ScorerUnavailableError,
     ServingError,
+    UnavailableError,
 )
 from careedit_deployments.fleet import ArmFleet, Fleet
 from careedit_deployments.ray_backend import RayBackend
@@ -130,6 +131,15 @@ def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(run, call):
     assert run(handle, wanted, Metrics(recording)) == EVENTS
     assert handle.calls == [(wanted,), (wanted,)]
     assert recording.total("careedit_retries", arm="main", expert="erase") == 1
+
+
+def test_a_replica_that_says_it_is_ill_is_tried_again_but_not_for_ever(run, call):
+    ill = UnavailableError("The scheduler is closed; send the edit to another replica.")
+    assert run(Handle([task_error(ill)], EVENTS), call()) == EVENTS
+    handle = Handle([task_error(ill)])
+    with pytest.raises(UnavailableError, match="scheduler is closed"):
+        run(handle, call())
+    assert len(handle.calls) == 6
 
 
 def test_attempts_end_at_the_deadline(run, call):
