@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
-from careedit_deployments.http import edits, health, models, routes, scores
+from careedit_deployments.http import arms, edits, feedback, health, jobs, models, pages, routes, scores, sessions
 from careedit_deployments.http.auth import Authenticator, keys_required
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
@@ -24,7 +25,7 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 __all__ = ["Hook", "Services", "create_app"]
 
-ROUTERS = (edits.router, models.router, routes.router, scores.router, health.router)
+ROUTERS = tuple(part.router for part in (edits, jobs, sessions, models, routes, scores, feedback, arms, health, pages))
 
 
 def create_app(services: Services) -> FastAPI:
@@ -61,9 +62,17 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_close_form)])
     _describe(app)
     return app
+
+
+async def _close_form(request: Request) -> AsyncIterator[None]:
+    """Close the files of a form at the end of its request; routes read their bodies themselves, so FastAPI does not."""
+    try:
+        yield
+    finally:
+        await request.close()
 
 
 def _describe(app: FastAPI) -> None:

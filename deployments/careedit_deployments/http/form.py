@@ -32,7 +32,7 @@ class EditInput:
     fields: EditFields
     """What is wanted."""
     pictures: tuple[bytes, ...]
-    """Files of the source and the references; none if a session has the source."""
+    """Files of the source and the references; of the references alone if a session has the source."""
     mask: bytes | None
     """The mask's file."""
 
@@ -78,29 +78,29 @@ def unsupported(name: str) -> FieldError:
 
 
 async def _from_form(request: Request) -> EditInput:
-    async with request.form(max_files=16, max_fields=100, max_part_size=64 * 2**10) as form:
-        texts: dict[str, Any] = {}
-        pictures: list[UploadFile] = []
-        masks: list[UploadFile] = []
-        for name, value in form.multi_items():
-            is_image = _IMAGE.fullmatch(name) is not None
-            if isinstance(value, UploadFile) and (is_image or name == "mask"):
-                (pictures if is_image else masks).append(value)
-            elif isinstance(value, UploadFile):
-                if name in UNSUPPORTED:
-                    raise unsupported(name)
-                raise FieldError(f"The field {name!r} takes no file; files are image, image[] and mask.", name)
-            elif is_image or name == "mask":
-                raise FieldError(f"The field {name!r} holds text; send the picture as a file.", name)
-            elif value != "":  # an empty field of a form is an absent one
-                _put(texts, name, value)
-        if len(pictures) > MAX_PICTURES:
-            raise _too_many(len(pictures), "image")
-        if len(masks) > 1:
-            raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
-        fields = parse(EditFields, texts)
-        files = [await file.read() for file in (*pictures, *masks)]
-        return EditInput(fields, tuple(files[: len(pictures)]), files[-1] if masks else None)
+    form = await request.form(max_files=16, max_fields=100, max_part_size=64 * 2**10)
+    texts: dict[str, Any] = {}
+    pictures: list[UploadFile] = []
+    masks: list[UploadFile] = []
+    for name, value in form.multi_items():
+        is_image = _IMAGE.fullmatch(name) is not None
+        if isinstance(value, UploadFile) and (is_image or name == "mask"):
+            (pictures if is_image else masks).append(value)
+        elif isinstance(value, UploadFile):
+            if name in UNSUPPORTED:
+                raise unsupported(name)
+            raise FieldError(f"The field {name!r} takes no file; files are image, image[] and mask.", name)
+        elif is_image or name == "mask":
+            raise FieldError(f"The field {name!r} holds text; send the picture as a file.", name)
+        elif value != "":  # an empty field of a form is an absent one
+            _put(texts, name, value)
+    if len(pictures) > MAX_PICTURES:
+        raise _too_many(len(pictures), "image")
+    if len(masks) > 1:
+        raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
+    fields = parse(EditFields, texts)
+    files = [await file.read() for file in (*pictures, *masks)]
+    return EditInput(fields, tuple(files[: len(pictures)]), files[-1] if masks else None)
 
 
 def _put(texts: dict[str, Any], name: str, value: str) -> None:
@@ -165,9 +165,9 @@ def _check_together(found: EditInput) -> None:
     if not found.pictures and fields.session is None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
-    if found.pictures and fields.session is not None:
+    if len(found.pictures) > 1 and fields.session is not None:
         name = "images" if isinstance(fields, EditBody) else "image"
-        raise FieldError(f"The session has the source; leave {name} out, or leave session out.", name)
+        raise FieldError("The session has the source; give one picture, the reference, or none.", name)
     if fields.partial_images and not fields.stream:
         raise FieldError(
             "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"

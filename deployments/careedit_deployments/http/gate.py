@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.config import Limits
+from careedit_deployments.http import pages
 from careedit_deployments.http.auth import Authenticator
 from careedit_deployments.http.errors import Problem, problem_of, respond
 from careedit_deployments.http.limits import Limiter, check_length, limited
@@ -21,8 +22,8 @@ from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
-"""Paths that need no key."""
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"}) | pages.PATHS
+"""Paths that need no key; the pages hold no data of their own."""
 
 _ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

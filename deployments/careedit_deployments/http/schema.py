@@ -94,7 +94,7 @@ class EditFields(Body):
     early_filter: EarlyFilter | None = None
     """careedit: several noises are tried and a judge says which is finished; a strategy's name stands for its defaults."""
     session: Text | None = None
-    """careedit: a session whose next turn this edit is."""
+    """careedit: a session whose next turn this edit is. It has the source; a picture that is sent is the reference."""
 
     @field_validator("early_filter", mode="before")
     @classmethod

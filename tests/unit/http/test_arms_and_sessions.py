@@ -1,10 +1,8 @@
 import asyncio
-import io
 from collections import Counter
 
 import httpx2
 import pytest
-from PIL import Image
 from pretended import Pretended, arm_info, picture_file
 from served import serve
 
@@ -68,29 +66,36 @@ def test_a_shadow_gets_a_copy_and_answers_nobody(split):
     assert seeds == {answer["traces"][0]["seed"]}
 
 
-def test_an_edit_may_be_a_sessions_next_turn(served, client, opened):
-    picture = Image.open(io.BytesIO(SOURCE)).convert("RGB")
-    sessions = served.app.state.sessions
-    session = served.run(lambda: sessions.create(picture, owner="anonymous"))
-    for depth, colour in ((1, (55, 215, 165)), (2, (200, 40, 90))):
+def test_an_edit_may_be_a_sessions_next_turn(client, opened):
+    session = client.post("/v1/sessions", files=FILES).json()["id"]
+    for number, colour in ((1, (55, 215, 165)), (2, (200, 40, 90))):
         response = client.post(
-            "/v1/images/edits", data={"prompt": "invert it", "session": session.id}, files={"x": (None, "")}
+            "/v1/images/edits", data={"prompt": "invert it", "session": session}, files={"x": (None, "")}
         )
         assert response.status_code == 200, response.text
         answer = response.json()
         assert opened(answer["data"][0]["b64_json"]).getpixel((0, 0)) == colour
-        turns = served.run(lambda: sessions.history(session.id, "anonymous"))
-        assert (turns[-1].id, turns[-1].depth) == (answer["careedit"]["turn"], depth)
-        assert answer["careedit"]["session"] == session.id
+        turns = client.get(f"/v1/sessions/{session}/turns").json()
+        assert (turns["head"], turns["data"][-1]["number"]) == (answer["careedit"]["turn"], number)
+        assert answer["careedit"]["session"] == session
+
+
+def test_a_sessions_turn_may_be_streamed_with_a_reference(client, painter):
+    session = client.post("/v1/sessions", files=FILES).json()["id"]
+    fields = {"prompt": "invert it", "session": session, "stream": "true", "partial_images": "1"}
+    response = client.post("/v1/images/edits", data=fields, files={"image": ("b.png", picture_file((8, 8), (1, 2, 3)))})
+    assert "event: image_edit.completed" in response.text
+    request = painter.calls[-1].request
+    assert [picture.getpixel((0, 0)) for picture in (request.image, *request.references)] == [(200, 40, 90), (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
-    ("fields", "files", "status", "param"),
+    ("files", "status", "param"),
     [
-        ({"session": "session_nowhere"}, {"x": (None, "")}, 404, None),
-        ({"session": "session_nowhere"}, FILES, 400, "image"),
+        ({"x": (None, "")}, 404, None),
+        ([("image[]", ("a.png", SOURCE)), ("image[]", ("b.png", SOURCE))], 400, "image"),
     ],
 )
-def test_a_session_that_is_not_there_or_an_image_beside_it_is_refused(client, fields, files, status, param):
-    response = client.post("/v1/images/edits", data={"prompt": "x", **fields}, files=files)
+def test_a_session_that_is_not_there_or_a_source_beside_it_is_refused(client, files, status, param):
+    response = client.post("/v1/images/edits", data={"prompt": "x", "session": "session_nowhere"}, files=files)
     assert (response.status_code, response.json()["error"]["param"]) == (status, param)
