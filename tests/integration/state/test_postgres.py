@@ -1,0 +1,74 @@
+"""The store in a real PostgreSQL: the same cases as SQLite's, and what only a server can do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+import queue_cases
+import store_cases
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from remembered import Clock, a_job
+from sqlalchemy import Connection, text
+
+from careedit_deployments.config import StateConfig
+from careedit_deployments.errors import UnavailableError
+from careedit_deployments.state.database import Database
+from careedit_deployments.state.migrations import migrate
+from careedit_deployments.state.models import metadata
+from careedit_deployments.state.store import open_store
+
+
+@pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)
+def test_postgres(case: Any, database: str) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        store = await open_store(StateConfig(database=database), clock=clock)
+        try:
+            await case(store, clock)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_the_models_equal_the_migrations_and_servers_that_start_at_once_migrate_once(database: str) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+    async def main() -> None:
+        databases = [Database(database) for _ in range(4)]
+        await asyncio.gather(*(migrate(one) for one in databases))
+        async with databases[0].read() as connection:
+            assert await connection.run_sync(differences) == []
+            versions = await connection.execute(text("SELECT version_num FROM alembic_version"))
+            assert len(versions.all()) == 1
+        for one in databases:
+            await one.close()
+
+    asyncio.run(main())
+
+
+def test_a_cut_connection_costs_one_answer_at_most(database: str, postgres: str) -> None:
+    async def main() -> None:
+        store = await open_store(StateConfig(database=database))
+        await store.jobs.add(a_job())
+        operator = await asyncpg.connect(postgres)
+        await operator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database.rpartition("/")[2]
+        )
+        await operator.close()
+        assert len(await store.jobs.page("anonymous")) == 1
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_not_there_is_said_in_a_sentence() -> None:
+    with pytest.raises(UnavailableError, match="does not answer") as caught:
+        asyncio.run(open_store(StateConfig(database="postgresql+asyncpg://me:secret@127.0.0.1:1/x")))
+    assert "secret" not in str(caught.value)

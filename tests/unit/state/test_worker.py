@@ -1,0 +1,182 @@
+"""A worker by itself: it stops when its claim is lost, takes up what is left of a job, and gives back what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pretended import Pretended
+from remembered import NOON, Clock, a_session, an_edit
+
+from careedit.records import EarlyFilter, EditRequest
+from careedit_deployments.config import JobsConfig, ServeConfig
+from careedit_deployments.edit_service import CallerOrder, EditService
+from careedit_deployments.jobs.order import Output, keep_order, scope_of
+from careedit_deployments.jobs.pool import Pool
+from careedit_deployments.jobs.sweep import Sweeper
+from careedit_deployments.jobs.worker import JobWorker
+from careedit_deployments.state.base import JobRecord, new_id
+from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.state.store import SqlStore
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+
+LEASE_S = 10.0
+
+
+class Bench:
+    """A store, pictures, a painter, and workers on them."""
+
+    def __init__(self, store: SqlStore, folder: Path) -> None:
+        self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), Pretended()
+        config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
+        self.edits = EditService(config, self.painter, Metrics(Recording()), store.edits)
+
+    def worker(self, name: str, **config: Any) -> JobWorker:
+        settings = JobsConfig(lease_s=LEASE_S, **config)
+        return JobWorker(name, self.edits, self.store, self.blobs, settings, pause_s=0.001)
+
+    async def queue(self, **request: Any) -> JobRecord:
+        picture = Image.new("RGB", (16, 16), (9, 9, 9))
+        wanted = EditRequest(**{"image": picture, "instruction": "x", "seed": 5, "steps": 2, **request})
+        job_id = new_id("job")
+        stored = await keep_order(CallerOrder(request=wanted), Output(size=(16, 16)), self.blobs, scope_of(job_id))
+        job = JobRecord(id=job_id, body_sha256="a" * 64, order=stored.model_dump(mode="json"), created=NOON)
+        return await self.store.jobs.add(job)
+
+    async def kinds(self, job: JobRecord) -> list[str]:
+        return [event.kind for event in await self.store.jobs.events(job.id)]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+def test_a_worker_that_was_thought_dead_stops_and_changes_nothing(
+    with_store: Any, clock: Clock, tmp_path: Path
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        await bench.queue(steps=200)
+        bench.painter.pause = 0.02
+        slow, quick = bench.worker("slow"), bench.worker("quick")
+        held = await slow.claim()
+        working = asyncio.create_task(slow.work(held))
+        await until(lambda: bench.painter.steps > 2)
+        clock.now += LEASE_S + 1
+        taken = await store.jobs.claim("quick", lease_s=LEASE_S, attempts=3)
+        assert taken.id == held.id
+        await working
+        assert bench.painter.closed == 1, "it stopped long before its 200 steps"
+        assert bench.painter.steps < 200
+        assert (await store.jobs.get(held.id)).status == "running"
+        bench.painter.pause = 0.0
+        await quick.work(taken)
+        ended = await store.jobs.get(held.id)
+        assert (ended.status, ended.worker, ended.attempt) == ("completed", "quick", 2)
+        assert (await bench.kinds(held)).count("completed") == 1
+
+    with_store(work)
+
+
+def test_images_that_were_made_before_a_worker_died_are_not_made_again(
+    with_store: Any, clock: Clock, tmp_path: Path
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue(n=3, steps=50)
+        worker = bench.worker("first")
+        bench.painter.pause = 0.002
+        dying = asyncio.create_task(worker.work(await worker.claim()))
+        while not (made := (await store.jobs.get(job.id)).images):
+            await asyncio.sleep(0.01)
+        store.jobs.release = _fails  # it dies instead of giving the job back
+        dying.cancel()
+        await asyncio.gather(dying, return_exceptions=True)
+        clock.now += LEASE_S + 1
+        other = bench.worker("second")
+        await other.work(await other.claim())
+        ended = await store.jobs.get(job.id)
+        assert [image.trace["seed"] for image in ended.images] == [5, 6, 7]
+        assert ended.images[0].edit_id == made[0].edit_id != ended.images[2].edit_id
+        again = bench.painter.calls[-1].request
+        assert (again.n, again.seed) == (3 - len(made), 5 + len(made))
+
+    with_store(work)
+
+
+async def _fails(job: JobRecord) -> bool:
+    raise RuntimeError("the process is gone")
+
+
+def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue(steps=200)
+        bench.painter.pause = 0.02
+        worker = bench.worker("leaving")
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        running = asyncio.create_task(pool.run())
+        await until(lambda: bench.painter.steps > 0)
+        running.cancel()
+        await pool.drain(0.0)
+        given = await store.jobs.get(job.id)
+        assert (given.status, given.attempt, given.worker) == ("queued", 0, None)
+        assert (await bench.kinds(job))[-1] == "requeued"
+        assert bench.painter.closed == 1
+
+    with_store(work)
+
+
+def test_an_early_filter_is_refused_with_its_reason_where_there_is_no_judge(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue(early_filter=EarlyFilter())
+        worker = bench.worker("w")
+        await worker.work(await worker.claim())
+        ended = await store.jobs.get(job.id)
+        assert (ended.status, ended.error["code"]) == ("failed", "invalid_value")
+        assert "judge" in ended.error["message"]
+
+    with_store(work)
+
+
+def test_a_picture_that_is_gone_fails_the_job(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue()
+        await bench.blobs.delete_scope(scope_of(job.id))
+        worker = bench.worker("w")
+        await worker.work(await worker.claim())
+        ended = await store.jobs.get(job.id)
+        assert (ended.status, ended.error["code"]) == ("failed", "not_found")
+
+    with_store(work)
+
+
+def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
+    with_store: Any, clock: Clock, tmp_path: Path
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        gone, stays = await bench.queue(), await bench.queue()
+        await store.edits.add(an_edit(request_id=gone.id, instruction="a secret"))
+        await store.jobs.cancel(gone.id)
+        session = a_session(id=f"session_{int(NOON * 1000):012x}{'0' * 20}")
+        await store.sessions.add(session)
+        for scope in (f"sessions/{session.id}", f"jobs/job_{1:012x}{'0' * 20}", f"jobs/job_{int(1e15):012x}{'0' * 20}"):
+            await bench.blobs.put(scope, b"picture", suffix="png")
+        sweeper = Sweeper(store, bench.blobs, clock=clock)
+        assert await sweeper.sweep() == 1, "the orphan that is old; the young one may be about to get its row"
+        clock.now += 8 * 24 * 3600
+        assert await sweeper.sweep() == 2
+        assert await bench.blobs.scopes("sessions") == []
+        left = await bench.blobs.scopes("jobs")
+        assert scope_of(gone.id) not in left
+        assert scope_of(stays.id) in left, "it was never worked on, so it does not expire"
+        assert [edit.instruction for edit in await store.edits.latest()] == [None]
+
+    with_store(work)
