@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from careedit.errors import CareEditError
 from careedit_eval.editors import Edited, EditWork
 from careedit_eval.metrics.base import ScoreItem, one_by_one
 from careedit_eval.pictures import PictureRef
+from careedit_eval.pipeline import LocalRunner, Store, evaluate
+from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.records import Better, Measurement, MetricSpec, Output, Sample, fingerprint_of
+from careedit_eval.runs import Run, save_run
 from careedit_eval.suite import Arm, Part, Suite
 
 KINDS = ("Add", "Remove")
@@ -119,6 +123,28 @@ def _won(item: ScoreItem) -> float:
     return 0.5 if mine == other else float(mine > other)
 
 
+class Doubles:
+    """Doubles numbers; with a folder, the first to see `deadly` dies with its process, and the next does not."""
+
+    def __init__(self, deadly: int | None = None, folder: str = "") -> None:
+        self._deadly, self._folder = deadly, folder
+
+    def __call__(self, items) -> list[tuple[int, int]]:
+        if self._deadly in items and not (mark := Path(self._folder) / "died").exists():
+            mark.touch()
+            os._exit(1)
+        return [(2 * item, os.getpid()) for item in items]
+
+
+class Hangs:
+    """Never finishes what holds a 3."""
+
+    def __call__(self, items) -> list[int]:
+        while 3 in items:
+            time.sleep(0.1)
+        return list(items)
+
+
 def drawn(**options) -> Drawn:
     return Drawn(**options)
 
@@ -153,3 +179,11 @@ def suite(*arms: Arm, n: int = 6, bench: dict | None = None, metric: dict | None
             **fields,
         }
     )
+
+
+def finished(wanted: Suite, folder: Path, name: str = "run") -> Run:
+    """A suite, evaluated in a loop and written to `folder`/runs/`name`."""
+    store = Store(folder / "store")
+    found = evaluate(make_plan(wanted), store, LocalRunner())
+    place = folder / "runs" / name
+    return save_run(place, found, store=store.folder, suite_folder=folder, trigger="manual", seconds=1.0)

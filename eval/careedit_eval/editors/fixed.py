@@ -12,7 +12,7 @@ class Identity:
 
     def edit(self, work: EditWork) -> Edited:
         """The source."""
-        return Edited(work.source, nfe=0)
+        return Edited(work.source, seconds=0.0, nfe=0)
 
 
 class Truth:
@@ -25,4 +25,5 @@ class Truth:
         if work.target is None:
             raise EditFailed("The benchmark has no target for this sample; leave the truth row out.")
         # A target is drawn on its own canvas; an edit has its source's size.
-        return Edited(work.target if work.target.size == work.source.size else work.target.resize(work.source.size))
+        same = work.target.size == work.source.size
+        return Edited(work.target if same else work.target.resize(work.source.size), seconds=0.0, nfe=0)

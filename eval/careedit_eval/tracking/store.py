@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def tracking(uri: str) -> Iterator[None]:
     import requests
     from sqlalchemy.exc import SQLAlchemyError
 
+    for name in ("mlflow", "alembic"):  # what they have to say of their own tables is nobody's result
+        logging.getLogger(name).setLevel(logging.WARNING)
     before = mlflow.get_tracking_uri()
     try:
         mlflow.set_tracking_uri(uri)
