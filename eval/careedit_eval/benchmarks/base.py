@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -85,6 +86,18 @@ def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:
         return None
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode("utf-8")).digest())
     return frozenset(ranked[:limit])
+
+
+def told_apart(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Ids from (name, content) rows: the name, and where several rows share it, a hash of the content after it.
+
+    Rows that share both keep one id between them, which `fingerprint_of` refuses.
+    """
+    counts = Counter(name for name, _ in rows)
+    return [
+        name if counts[name] == 1 else f"{name}~{hashlib.sha256(content.encode('utf-8')).hexdigest()[:8]}"
+        for name, content in rows
+    ]
 
 
 def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
+from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen, told_apart
 from careedit_eval.benchmarks.shards import Line, Shards, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
@@ -44,12 +44,14 @@ class EmuEdit(TableBenchmark):
                 f"{self.source.path!r} holds {VALIDATION_ROWS:,} rows, which is Emu Edit's validation split; give the "
                 "test split of 3,589 rows (called validation in the repository of generations)."
             )
+        named = list(zip(told_apart([(_name(line), line.text("hash")) for line in lines]), lines, strict=True))
         if self.config.captions == "changed":
-            lines = [line for line in lines if _plain(line, "input_caption") != _plain(line, "output_caption")]
-        keep = chosen(map(_id, lines), self.config.limit)
-        for line in lines:
-            if keep is None or _id(line) in keep:
-                yield _sample(line)
+            same = ("input_caption", "output_caption")
+            named = [(name, line) for name, line in named if len({_plain(line, column) for column in same}) == 2]
+        keep = chosen((name for name, _ in named), self.config.limit)
+        for name, line in named:
+            if keep is None or name in keep:
+                yield _sample(name, line)
 
     def _shards(self) -> Shards:
         """The shards of the test rows, whatever they are called."""
@@ -61,7 +63,7 @@ class EmuEdit(TableBenchmark):
         return Shards(self.path, prefix=prefix)
 
 
-def _id(line: Line) -> str:
+def _name(line: Line) -> str:
     return f"{line.text('task')}-{line.text('idx')}"
 
 
@@ -69,15 +71,15 @@ def _plain(line: Line, column: str) -> str:
     return " ".join(line.text(column).casefold().rstrip(".").split())
 
 
-def _sample(line: Line) -> Sample:
+def _sample(name: str, line: Line) -> Sample:
     source = line.picture("image")
     captions = {"source_caption": line.text("input_caption"), "target_caption": line.text("output_caption")}
     return Sample(
-        id=_id(line),
+        id=name,
         kind=line.text("task"),
         instruction=line.text("instruction"),
         source=source,
-        texts={name: text for name, text in captions.items() if text},
+        texts={text: words for text, words in captions.items() if words},
         group=source.sha256,
         extras={"hash": line.text("hash")},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
+from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen, told_apart
 from careedit_eval.benchmarks.shards import Line, Shards, resolve
 from careedit_eval.records import Sample, Scalar
 
@@ -62,17 +62,20 @@ class HumanEdit(TableBenchmark):
 
     def _read(self) -> Iterator[Sample]:
         lines = list(Shards(self.path).lines(WORDS, PICTURES))
+        # A picture may have been edited more than once; over all rows, so that a row is called the same in CORE.
+        asked = [
+            (line.text("IMAGE_ID"), f"{line.text('EDITING_TYPE')}: {line.text('EDITING_INSTRUCTION')}")
+            for line in lines
+        ]
+        named = list(zip(told_apart(asked), lines, strict=True))
         if self.config.subset == "core":
-            lines = [line for line in lines if line.cells["CORE"] == 1]
-        keep = chosen((self._id(line) for line in lines), self.config.limit)
-        for line in lines:
-            if keep is None or self._id(line) in keep:
-                yield self._sample(line)
+            named = [(name, line) for name, line in named if line.cells["CORE"] == 1]
+        keep = chosen((name for name, _ in named), self.config.limit)
+        for name, line in named:
+            if keep is None or name in keep:
+                yield self._sample(name, line)
 
-    def _id(self, line: Line) -> str:
-        return line.text("IMAGE_ID")
-
-    def _sample(self, line: Line) -> Sample:
+    def _sample(self, name: str, line: Line) -> Sample:
         source, needs_mask = line.picture("INPUT_IMG"), line.cells["MASK"] == 1
         captions = {
             "target_caption": "OUTPUT_DESCRIPTION",
@@ -81,7 +84,7 @@ class HumanEdit(TableBenchmark):
         }
         canvas = self.config.align == "canvas"
         return Sample(
-            id=self._id(line),
+            id=name,
             kind=line.text("EDITING_TYPE"),
             instruction=line.text("EDITING_INSTRUCTION"),
             source=source,

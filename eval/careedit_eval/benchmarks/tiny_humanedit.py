@@ -81,7 +81,7 @@ class TinyHumanEdit(HumanEdit):
 
     def _extras(self, line: Line) -> dict[str, Scalar]:
         """The drawing as JSON, which the oracle reads; a file that was drawn by another world is refused."""
-        drawn = draw(self._id(line))
+        drawn = draw(line.text("IMAGE_ID"))
         try:
             pictures = [decode_image(line.picture(column).read()) for column in ("INPUT_IMG", "OUTPUT_IMG")]
         except CareEditError:  # a damaged picture is that row's own matter

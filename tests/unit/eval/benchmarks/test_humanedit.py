@@ -107,9 +107,21 @@ def test_a_damaged_shard_is_named(humanedit):
         open_rows(humanedit).rows()
 
 
-def test_an_id_that_occurs_twice_is_refused(tmp_path, write_shard, human_rows):
+def test_two_edits_of_one_picture_are_told_apart_wherever_they_stand(tmp_path, write_shard, human_rows):
+    rows = human_rows(3)
+    rows[2]["IMAGE_ID"] = rows[0]["IMAGE_ID"]
+    ids = []
+    for name, order in (("a", rows), ("b", rows[::-1])):
+        write_shard(tmp_path / name / "rows.parquet", order)
+        ids.append([sample.id for sample in open_rows(tmp_path / name).rows()])
+    assert ids[0] == ids[1][::-1]
+    assert [name.split("~")[0] for name in ids[0]] == ["image-0", "image-1", "image-0"]
+    assert len(set(ids[0])) == 3
+
+
+def test_a_row_that_occurs_twice_is_refused(tmp_path, write_shard, human_rows):
     write_shard(tmp_path / "a.parquet", human_rows(2) + human_rows(1))
-    with pytest.raises(BenchmarkError, match="'image-0' occurs twice"):
+    with pytest.raises(BenchmarkError, match=r"'image-0~[0-9a-f]+' occurs twice"):
         open_rows(tmp_path).rows()
 
 
