@@ -1,0 +1,123 @@
+"""Say how many replicas and GPUs a load takes and what 1,000 edits cost, by simulating the served platform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.errors import InputError
+from careedit_deployments.planning.model import (
+    EXPERTS,
+    Filter,
+    Layout,
+    Profile,
+    Workload,
+    choose,
+    load_prices,
+    load_profiles,
+)
+from careedit_deployments.planning.plan import break_even, table
+from careedit_deployments.planning.plot import cells, check_plot, write_plot
+
+app = typer.Typer(add_completion=False)
+
+HEADS = ("edits/s", "experts", "filter", "replicas", "judges", "GPUs", "p50", "p95", "busy", "$ per 1,000")
+
+
+@app.command("plan")
+def plan(
+    rate: Annotated[str, typer.Option("--rate", help="Edits per second; several with commas.")] = "1,10,100,1000",
+    slo_p95: Annotated[float, typer.Option("--slo-p95", help="Seconds that 95 of 100 edits must not exceed.")] = 16.0,
+    profile: Annotated[str, typer.Option("--profile", help="Machine: an entry of profiles.yaml.")] = "dit20b-h200",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=200, help="Denoising steps of an edit.")] = 28,
+    candidates: Annotated[int, typer.Option("--candidates", min=2, max=16, help="Noises of the early filter.")] = 6,
+    preview_steps: Annotated[int, typer.Option("--preview-steps", min=1, help="Steps before they are judged.")] = 4,
+    filter_share: Annotated[float, typer.Option("--filter-share", min=0, max=1, help="Edits that use it.")] = 1.0,
+    experts: Annotated[int, typer.Option("--experts", min=1, help="Experts, asked equally often.")] = 5,
+    held: Annotated[int, typer.Option("--held", min=1, help="Edits that a replica steps at once.")] = 1,
+    step_seconds: Annotated[float | None, typer.Option("--step-seconds", help="Your own time of one step.")] = None,
+    price: Annotated[str | None, typer.Option("--price", help="GPU: an entry of prices.yaml.")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="Your own price of a GPU.")] = None,
+    edits: Annotated[int, typer.Option("--edits", min=100, help="Edits per simulation; more: surer.")] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Decides arrivals and draws.")] = 0,
+    even: Annotated[bool, typer.Option("--break-even/--no-break-even", help="Look where merged pays off.")] = True,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Draw it there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many replicas and GPUs a load takes and what 1,000 edits cost, merged and shared, filter on and off."""
+    if plot is not None:
+        check_plot(plot)
+    if slo_p95 <= 0:
+        raise InputError(f"--slo-p95 is {slo_p95:g}; give seconds above 0.")
+    rates = _rates(rate)
+    machine = _machine(profile, step_seconds)
+    dollars, priced = _price(machine, price, usd_per_hour)
+    names = [EXPERTS[i] if i < len(EXPERTS) else f"expert-{i + 1}" for i in range(experts)]
+    workload = Workload(rate=rates[0], steps={steps: 1.0}, experts=dict.fromkeys(names, 1.0), filter_share=filter_share)
+    layout, used = Layout(held=held), Filter(candidates=candidates, preview_steps=preview_steps)
+    with progress("Simulating", 4 * len(rates)) as bar:
+        rows = table(
+            rates, workload, machine, layout, used, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
+            done=bar.advance,
+        )  # fmt: skip
+    least: float | Literal["unknown"] | None = "unknown"
+    if even:
+        with progress("Comparing merged and shared"):
+            least = break_even(workload, machine, layout, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed)
+    caption = f"{machine.name}, {steps} steps, p95 within {slo_p95:g} s, {dollars:g} $ per GPU hour"
+    if plot is not None:
+        write_plot(plot, rows, caption)
+    if as_json:
+        emit_json(
+            {
+                "version": 1,
+                "profile": machine,
+                "usd_per_hour": dollars,
+                "price": priced,
+                "slo_p95": slo_p95,
+                "rows": [row.model_dump() for row in rows],
+                "merged_from_rate": least,
+            }
+        )
+        return
+    emit_table(HEADS, [cells(row) for row in rows])
+    note(f"{caption} ({priced}).")
+    note(f"{machine.name}: {machine.source}.")
+    if even:
+        note(
+            "Shared experts cost less than merged ones at every rate that was looked at."
+            if least is None
+            else f"Merged experts cost no more than shared ones from {least:g} edits per second on."
+        )
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < one <= 100_000 for one in rates):
+        raise InputError(f"--rate {text!r} is no list of rates; write edits per second as 1,10,100.")
+    return rates
+
+
+def _machine(name: str, step_seconds: float | None) -> Profile:
+    machine: Profile = choose("profile", name, load_profiles())
+    if step_seconds is None:
+        return machine
+    return Profile(**{**machine.model_dump(), "step_s": step_seconds, "source": f"--step-seconds; {machine.source}"})
+
+
+def _price(machine: Profile, name: str | None, usd_per_hour: float | None) -> tuple[float, str]:
+    if usd_per_hour is not None:
+        if usd_per_hour <= 0:
+            raise InputError(f"--usd-per-hour is {usd_per_hour:g}; give a price above 0.")
+        return usd_per_hour, "--usd-per-hour"
+    wanted = name or machine.price
+    if wanted is None:
+        raise InputError(f"The profile {machine.name!r} comes without a price; give --usd-per-hour.")
+    chosen = choose("price", wanted, load_prices())
+    return chosen.usd_per_hour, f"{chosen.name}, {chosen.region}, read {chosen.date}: {chosen.source}"

@@ -1,0 +1,136 @@
+"""One run of the simulation: a workload through pools of a layout, and what came of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import simpy
+
+from careedit_deployments.planning.model import Layout, Profile, Scaling, Workload
+from careedit_deployments.planning.simulate import Edit, Pool, Process, travel
+
+ALL = "shared"
+"""Name of the pool of a shared layout."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run shows; edits of the warm-up are left out."""
+
+    seconds: tuple[float, ...]
+    """From arrival to answer, per edit that was answered, sorted."""
+    refused: int
+    """Edits that were turned away."""
+    gpu_seconds: float
+    """GPU seconds that were paid for, judges included, over the whole run."""
+    edits: int
+    """Edits that were answered over the whole run."""
+    busy: float
+    """Part of the editing replicas' time in which they worked."""
+    duration_s: float
+    """Seconds simulated."""
+
+    def quantile(self, q: float) -> float:
+        """The q-quantile of `seconds` (the value at rank ceil(q n))."""
+        return self.seconds[min(len(self.seconds) - 1, max(0, -(-int(q * 1e9) * len(self.seconds) // 10**9) - 1))]
+
+    @property
+    def mean(self) -> float:
+        """Mean of `seconds`."""
+        return sum(self.seconds) / len(self.seconds)
+
+
+def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
+    """The pools of a layout, and the part of the edits that each gets."""
+    total = sum(workload.experts.values())
+    if layout.kind == "shared":
+        return {ALL: 1.0}
+    return {expert: weight / total for expert, weight in workload.experts.items()}
+
+
+def seconds_alone(profile: Profile, layout: Layout, steps: int, filter_: Any) -> tuple[tuple[float, ...], int]:
+    """Seconds of an edit alone on its replica, before and after its judgements, and how many of those there are."""
+    step = profile.step_s * (profile.shared_ratio if layout.kind == "shared" else 1.0)
+    before = profile.overhead_s + profile.encode_s
+    if filter_ is None:
+        return (before + steps * step + profile.decode_s,), 0
+    m, rows = min(filter_.preview_steps, steps), filter_.candidates
+    previews = m * step * profile.slowdown(rows) + rows * profile.decode_s
+    return (before + previews, (steps - m) * step + profile.decode_s), rows
+
+
+def edits_of(workload: Workload, profile: Profile, layout: Layout, seed: int) -> Iterator[tuple[float, Edit]]:
+    """Edits without end, each with the seconds since the one before: a Poisson stream."""
+    draw = random.Random(seed)
+    pools = pools_of(workload, layout)
+    steps, often = list(workload.steps), list(workload.steps.values())
+    while True:
+        gap = draw.expovariate(workload.rate)
+        pool = draw.choices(list(pools), list(pools.values()))[0]
+        filter_ = workload.filter if draw.random() < workload.filter_share else None
+        work, judgements = seconds_alone(profile, layout, draw.choices(steps, often)[0], filter_)
+        yield gap, Edit(pool, work, judgements)
+
+
+def run(
+    arrivals: Iterator[tuple[float, Edit]] | Sequence[tuple[float, Edit]],
+    replicas: Mapping[str, int],
+    profile: Profile,
+    *,
+    held: int = 1,
+    queue: int | None = None,
+    judges: int = 0,
+    scaling: Scaling | None = None,
+    edits: int = 4000,
+    warm_up: int = 400,
+    seed: int = 0,
+) -> Outcome:
+    """Send `edits` edits through pools of `replicas`, after `warm_up` that are not counted in `seconds`.
+
+    `arrivals` gives seconds since the edit before, and the edit. With `scaling` the pools grow and shrink.
+    """
+    env = simpy.Environment()
+    draw = random.Random(seed + 1)
+    pools = {
+        name: Pool(env, count, held=held, slowdown=profile.slowdown, queue=queue, draw=draw)
+        for name, count in replicas.items()
+    }
+    judge_pool = Pool(env, judges, held=1, draw=draw) if judges else None
+    stream = list(islice(arrivals, warm_up + edits))
+    if scaling is not None:
+        each = sum(sum(edit.work) for _, edit in stream) / len(stream)
+        for pool in pools.values():
+            env.process(pool.scale(scaling, profile.start_s, each))
+    env.run(until=env.process(_feed(env, stream, pools, judge_pool, profile.judge_s)))
+    for pool in (*pools.values(), *([judge_pool] if judge_pool else [])):
+        pool.close()
+    counted = [edit for _, edit in stream[warm_up:]]
+    answered = sorted(edit.left - edit.came for edit in counted if edit.left is not None)
+    paid = sum(pool.paid_s for pool in pools.values())
+    judging = judge_pool.paid_s if judge_pool else 0.0
+    return Outcome(
+        seconds=tuple(answered),
+        refused=sum(edit.refused for edit in counted),
+        gpu_seconds=paid * profile.gpus + judging * profile.judge_gpus,
+        edits=sum(edit.left is not None for _, edit in stream),
+        busy=sum(pool.busy_s for pool in pools.values()) / paid,
+        duration_s=env.now,
+    )
+
+
+def _feed(
+    env: simpy.Environment,
+    stream: Sequence[tuple[float, Edit]],
+    pools: Mapping[str, Pool],
+    judges: Pool | None,
+    judge_s: float,
+) -> Process:
+    under_way = []
+    for gap, edit in stream:
+        yield env.timeout(gap)
+        under_way.append(env.process(travel(env, edit, pools[edit.pool], judges, judge_s)))
+    yield env.all_of(under_way)
