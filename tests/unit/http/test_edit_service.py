@@ -1,0 +1,215 @@
+import asyncio
+import time
+
+import pytest
+from PIL import Image
+from pretended import Pretended, arm_info
+
+from careedit.errors import InputError
+from careedit.records import MAX_SEED, EarlyFilter, EditRequest
+from careedit_deployments.config import Limits, ServeConfig
+from careedit_deployments.edit_service import CallerOrder, EditService, check_cost, estimate, settings
+from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
+from careedit_deployments.service import EditOrder
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+
+PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))
+JUDGE = {"backend": "transformers", "model": "some"}
+
+
+class Log:
+    """Keeps what it is given, in memory."""
+
+    def __init__(self):
+        self.edits, self.broken = [], False
+
+    async def add(self, edit):
+        if self.broken:
+            raise UnavailableError("The database is away; come back later.")
+        self.edits.append(edit)
+
+
+class Watching:
+    """Remembers what it is told, and what was kept by then."""
+
+    def __init__(self, log):
+        self.log, self.told = log, []
+
+    def ended(self, call, outcome, made):
+        self.told.append((outcome, len(made), len(self.log.edits)))
+
+
+class Stage:
+    """An edit service over a pretended backend, and all that it tells."""
+
+    def __init__(self, **config):
+        self.painter, self.log, self.recording = Pretended(), Log(), Recording()
+        self.watching = Watching(self.log)
+        self.config = ServeConfig(**{"arms": {"tiny": {"expert_set": "tiny"}}, **config})
+        self.service = EditService(
+            self.config, self.painter, Metrics(self.recording), self.log, watchers=[self.watching]
+        )
+
+    def edit(self, order=None, **request):
+        async def run():
+            wanted = order or EditOrder(request=EditRequest(image=PICTURE, instruction="remove it", **request))
+            running = await self.service.start(wanted)
+            return [event async for event in running.events()]
+
+        return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [("restart", 2 * (20 + 6 * 5)), ("continue", 2 * (20 + 5 * 5)), ("halving", 2 * (20 + 5 * 5))],
+)
+def test_the_estimate_counts_every_preview(strategy, expected):
+    early_filter = EarlyFilter(strategy=strategy, candidates=6)
+    assert estimate(n=2, steps=20, early_filter=early_filter, rows=1) == expected
+    assert estimate(n=2, steps=20, early_filter=None, rows=3) == 120
+
+
+def test_the_estimate_is_never_less_than_the_plan_of_the_filter():
+    from careedit.selection import make_plan
+
+    for strategy in ("restart", "continue", "halving"):
+        for candidates, steps, preview in ((2, 4, 1), (6, 28, None), (16, 50, 10)):
+            wanted = EarlyFilter(strategy=strategy, candidates=candidates, preview_steps=preview)
+            plan = make_plan(wanted, steps)
+            told = estimate(n=1, steps=steps, early_filter=wanted, rows=1)
+            assert told >= plan.cost
+            assert told == plan.cost or strategy == "halving"
+
+
+@pytest.mark.parametrize(("n", "steps", "words"), [(3, 1, "n is 3"), (1, 11, "steps is 11"), (2, 10, "about 20 eval")])
+def test_what_costs_too_much_is_refused_with_the_number(n, steps, words):
+    with pytest.raises(TooExpensiveError, match=words):
+        check_cost(Limits(images=2, steps=10, evaluations=15), n=n, steps=steps, early_filter=None, rows=1)
+
+
+def test_a_quality_means_what_the_configuration_says_and_what_is_asked_for_comes_first():
+    quality = {"high": {"steps": 40, "early_filter": {"candidates": 4}}, "low": {"steps": 2}}
+    config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}}, scorer=JUDGE, quality=quality)
+    own = EarlyFilter(strategy="restart", candidates=2)
+    assert settings(config, "high", None, None) == (40, EarlyFilter(candidates=4))
+    assert settings(config, "high", 7, own) == (7, own)
+    assert settings(config, "high", None, EarlyFilter(strategy="none")) == (40, None)
+    assert settings(config, "low", None, None) == (2, None)
+    assert settings(config, "auto", None, None) == (None, None)
+
+
+def test_a_quality_with_a_filter_needs_a_judge():
+    with pytest.raises(InputError, match="no scorer"):
+        Stage(quality={"high": {"early_filter": {}}})
+
+
+def test_a_seed_is_drawn_once_and_steps_are_settled():
+    stage = Stage()
+    for _ in range(2):
+        stage.edit()
+    seeds = {call.request.seed for call in stage.painter.calls}
+    assert len(seeds) == 2
+    assert None not in seeds
+    assert {call.request.steps for call in stage.painter.calls} == {4}
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"guidance": 3.0}, "takes none"),
+        ({"early_filter": EarlyFilter()}, "needs a judge"),
+        ({"seed": MAX_SEED, "n": 2}, "no room"),
+        ({"expert": "nobody"}, "no expert"),
+    ],
+)
+def test_what_the_arm_cannot_do_is_refused_before_it_is_asked(request_, words):
+    stage = Stage()
+    with pytest.raises(InputError, match=words):
+        stage.edit(**request_)
+    assert stage.painter.calls == []
+
+
+def test_an_arm_that_takes_guidance_gets_it():
+    stage = Stage()
+    stage.painter.arms = {"tiny": arm_info(takes_guidance=True)}
+    stage.edit(guidance=3.0)
+    assert stage.painter.calls[0].request.guidance == 3.0
+
+
+def test_an_expert_that_was_fixed_needs_no_router(monkeypatch):
+    stage = Stage()
+
+    async def route(*_, **__):
+        raise AssertionError("the router was asked")
+
+    monkeypatch.setattr(stage.painter, "route", route)
+    stage.edit(expert={"erase": 0.5, "style": 0.5})
+    assert stage.painter.calls[0].decision.router == "fixed"
+
+
+def test_a_finished_edit_is_counted_kept_and_told_in_this_order():
+    stage = Stage()
+    order = CallerOrder(
+        request=EditRequest(image=PICTURE, instruction="remove it", n=2), user="anna", owner="key_1", request_id="r"
+    )
+    events = stage.edit(order)
+    assert [event.kind for event in events].count("made") == 2
+    (kept,) = stage.log.edits
+    assert (kept.owner, kept.user, kept.outcome, kept.request_id, len(kept.traces)) == ("key_1", "anna", "made", "r", 2)
+    assert stage.recording.total("careedit_edits", outcome="made", expert="erase") == 1
+    assert stage.recording.total("careedit_images") == 2
+    assert stage.watching.told == [("made", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "kept"),
+    [
+        (UnavailableError("Gone."), "failed", "failed"),
+        (OverloadedError("Full."), "overloaded", "cancelled"),
+        (InputError("Odd."), "refused", "cancelled"),
+        (ZeroDivisionError("secret"), "failed", "failed"),
+    ],
+)
+def test_an_edit_that_fails_is_counted_by_its_reason_and_speaks_against_its_arm_only_where_that_failed(
+    error, outcome, kept
+):
+    stage = Stage()
+    stage.painter.fails = error
+    with pytest.raises(type(error)):
+        stage.edit()
+    assert stage.recording.total("careedit_edits", outcome=outcome) == 1
+    assert stage.log.edits[0].outcome == kept
+    assert "secret" not in stage.log.edits[0].error
+    assert stage.watching.told == [(outcome, 0, 1)]
+
+
+def test_a_deadline_ends_an_edit():
+    stage = Stage(limits={"deadline_s": 0.05})
+    stage.painter.pause = 10.0
+    started = time.monotonic()
+    with pytest.raises(DeadlineError, match="deadline"):
+        stage.edit()
+    assert time.monotonic() - started < 5
+    assert stage.painter.closed == 1
+    assert stage.recording.total("careedit_edits", outcome="expired") == 1
+
+
+def test_closing_the_events_stops_the_edit_and_writes_it_down():
+    stage = Stage()
+
+    async def run():
+        running = await stage.service.start(EditOrder(request=EditRequest(image=PICTURE, instruction="remove it")))
+        events = running.events()
+        await anext(events)
+        await events.aclose()
+
+    asyncio.run(run())
+    assert (stage.painter.steps, stage.painter.closed) == (1, 1)
+    assert [edit.outcome for edit in stage.log.edits] == ["cancelled"]
+
+
+def test_a_store_that_is_away_costs_the_note_and_not_the_picture():
+    stage = Stage()
+    stage.log.broken = True
+    assert stage.edit()[-1].kind == "made"
+    assert stage.watching.told == [("made", 1, 0)]
