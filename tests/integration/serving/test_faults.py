@@ -84,7 +84,9 @@ def changed(serve_cluster, served, served_config):
     """`changed(folder)`: the application on another set, in place; the old one again when the test ends."""
 
     def change(folder):
-        arm = {**served_config["arms"]["main"], "expert_set": str(folder)}
+        before = served_config["arms"]["main"]
+        known = load_expert_set(folder).names
+        arm = {**before, "expert_set": str(folder), "long_tail": [one for one in before["long_tail"] if one in known]}
         config = {**served_config, "arms": {"main": arm}}
         serve_cluster.run(config)
         return serve_cluster.backend("edits", config)

@@ -11,7 +11,7 @@ from careedit.errors import InputError
 from careedit.records import EarlyFilter
 from careedit.routing import features_of
 from careedit_deployments.backend import Made, Partial, Progress
-from careedit_deployments.errors import DeadlineError
+from careedit_deployments.errors import DeadlineError, OverloadedError
 
 MIXTURE = {"erase": 0.5, "style": 0.5}
 
@@ -81,6 +81,29 @@ def test_a_client_that_leaves_stops_its_edit_within_a_step(served, call, ask, un
     first, second = (ask("expert-main-erase", "status") for _ in range(2))
     assert first["steps"] == second["steps"] < 4 * 200
     assert second["steps_after_cancel"] == 0
+
+
+def test_a_full_queue_refuses_at_once_and_those_in_it_go_on(served, call):
+    """Whoever is refused is so before any edit is made; at least what the queue holds is not."""
+    order = []
+
+    async def one(seed):
+        try:
+            async with aclosing(served.edit(call(seed=seed, steps=40))) as events:
+                async for event in events:
+                    if isinstance(event, Made):
+                        order.append("made")
+        except OverloadedError as error:
+            assert error.retry_after > 0
+            order.append("refused")
+
+    async def all_of_them():
+        await asyncio.gather(*(one(seed) for seed in range(40)))
+
+    asyncio.run(all_of_them())
+    refused = order.count("refused")
+    assert order[:refused] == ["refused"] * refused and 0 < refused <= 24
+    assert order.count("made") == 40 - refused
 
 
 def test_everything_that_is_needed_runs(served):

@@ -1,0 +1,40 @@
+"""HTTP through Serve's proxy and the ingress deployment: an edit, readiness, and a queue that is full."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from careedit.images import decode_image
+
+
+@pytest.fixture
+def client(served, serve_cluster):
+    with httpx2.Client(base_url=serve_cluster.url, timeout=120) as made:
+        yield made
+
+
+def test_an_edit_over_http_is_the_edit_in_this_process(client, call, open_editor):
+    wanted = call(seed=4)
+    png = io.BytesIO()
+    wanted.request.image.save(png, "PNG")
+    answer = client.post(
+        "/v1/images/edits",
+        files={"image": ("image.png", png.getvalue(), "image/png")},
+        data={"prompt": wanted.request.instruction, "seed": "4", "steps": "4", "expert": "erase"},
+    )
+    assert answer.status_code == 200, answer.text
+    picture = decode_image(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+    direct = open_editor("merged").edit(wanted.request).image
+    assert picture.size == direct.size and isinstance(picture, Image.Image)
+    assert np.abs(np.asarray(picture, np.int16) - np.asarray(direct, np.int16)).max() <= 1
+
+
+def test_the_server_is_ready_and_names_its_experts(client):
+    assert client.get("/readyz").json()["status"] == "ok"
+    assert "erase" in client.get("/v1/experts").text
