@@ -8,6 +8,7 @@ import json
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ class HttpEditor:
         self._arm, self._sleep = arm, sleep
         self.concurrency = arm.concurrency
         self._client = httpx2.Client(headers=_headers(arm), timeout=arm.timeout, follow_redirects=False)
+        # An editor lives as long as a worker wants it, and nobody tells it when that ends.
+        weakref.finalize(self, self._client.close)
 
     def edit(self, work: EditWork) -> Edited:
         """One edit; raises `EditFailed` with the service's own words."""
