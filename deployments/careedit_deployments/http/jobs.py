@@ -38,6 +38,8 @@ ENDS = ("completed", "failed", "cancelled")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMES = {"partial": "job.partial_image", "image": "job.image"}
 
+_EVENT = {name: {"type": "string"} for name in ("id", "event", "data")}
+
 router = APIRouter(tags=["jobs"])
 
 
@@ -121,7 +123,7 @@ async def list_jobs(
     "/v1/jobs/{job_id}",
     operation_id="retrieveJob",
     response_model=JobAnswer,
-    responses=error_answers(401, 404, 429, 500, 503),
+    responses=error_answers(400, 401, 404, 429, 500, 503),
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """One job, with its pictures once it is completed."""
@@ -135,7 +137,7 @@ async def get_job(job_id: str, request: Request) -> Response:
     "/v1/jobs/{job_id}",
     operation_id="deleteJob",
     response_model=None,
-    responses={200: {"model": JobAnswer | JobDeleted}, **error_answers(401, 404, 429, 500, 503)},
+    responses={200: {"model": JobAnswer | JobDeleted}, **error_answers(400, 401, 404, 429, 500, 503)},
 )
 async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
     """Cancel a job that has not ended: a queued one at once, a running one within a step. Delete one that has ended."""
@@ -158,7 +160,7 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
         200: {
             "description": "Server-sent events job.queued, job.started, job.progress, job.partial_image, job.image, "
             "job.completed, job.failed, job.cancelled, job.requeued.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"type": "object", "properties": _EVENT}}},
         },
         204: {"description": "The job has ended and the client has seen every event."},
         **error_answers(400, 401, 404, 429, 500, 503),

@@ -11,13 +11,16 @@ from typing import Any
 
 from sqlalchemy import Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from careedit.errors import InputError
 from careedit_deployments.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
+
+_BAD_DATA = "22"
+"""Class of PostgreSQL's states for values that a column cannot hold, such as text with a NUL."""
 
 BUSY_S = 30.0
 """Seconds that a SQLite writer waits for another one."""
@@ -52,6 +55,8 @@ class Database:
                 async with connection.begin():
                     yield connection
         except (DBAPIError, TimeoutError, OSError) as error:
+            if str(getattr(getattr(error, "orig", None), "sqlstate", "")).startswith(_BAD_DATA):
+                raise InputError("The request holds a character that no id has; leave it out.") from error
             if isinstance(error, DBAPIError) and not _is_outage(error):
                 raise
             logger.warning("The database does not answer: %s", error)
@@ -76,7 +81,7 @@ class Database:
 
 def _is_outage(error: DBAPIError) -> bool:
     """Whether the database is gone or busy, rather than a statement wrong or a constraint broken."""
-    return error.connection_invalidated or not isinstance(error, IntegrityError | ProgrammingError | DataError)
+    return error.connection_invalidated or not isinstance(error, IntegrityError | ProgrammingError)
 
 
 def _engine(address: str) -> AsyncEngine:

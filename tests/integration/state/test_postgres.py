@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from remembered import Clock, a_job
 from sqlalchemy import Connection, text
 
+from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state.database import Database
@@ -63,6 +64,17 @@ def test_a_cut_connection_costs_one_answer_at_most(database: str, postgres: str)
         )
         await operator.close()
         assert len(await store.jobs.page("anonymous")) == 1
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_an_id_that_the_database_cannot_hold_is_the_callers_mistake(database: str) -> None:
+    async def main() -> None:
+        store = await open_store(StateConfig(database=database))
+        for ask in (store.jobs.get("job_\0"), store.sessions.get("\0"), store.jobs.page("anonymous", before="\0")):
+            with pytest.raises(InputError, match="no id has"):
+                await ask
         await store.close()
 
     asyncio.run(main())

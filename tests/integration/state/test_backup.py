@@ -1,0 +1,69 @@
+"""The backup of docs/kubernetes.md: pg_dump and a copy of the bucket, restored beside the original, is the original."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from remembered import a_job
+
+from careedit_deployments.config import StateConfig
+from careedit_deployments.http.auth import make_key
+from careedit_deployments.state.blobs import open_blobs
+from careedit_deployments.state.store import open_store
+
+
+def test_a_restored_backup_holds_keys_jobs_and_pictures(
+    database: str, postgres: str, bucket: dict[str, Any], tmp_path: Path
+) -> None:
+    _, key = make_key("me")
+    job = a_job()
+
+    async def fill() -> str:
+        store = await open_store(StateConfig(database=database))
+        await store.keys.add(key)
+        await store.jobs.add(job)
+        await store.close()
+        return await open_blobs(StateConfig(database=database, **bucket)).put(
+            f"jobs/{job.id}", b"picture", suffix=".png"
+        )
+
+    picture = asyncio.run(fill())
+    plain = database.replace("+asyncpg", "")
+    restored = postgres.replace("/postgres", "/restored")
+    dump = tmp_path / "careedit.dump"
+    _program("pg_dump", "--format", "custom", "--file", str(dump), plain)
+    files = fsspec.filesystem("s3", **bucket["blob_options"])
+    files.mkdir("restored")
+    files.copy("careedit/pictures/", "restored/pictures/", recursive=True)
+
+    async def look() -> tuple[Any, Any, bytes]:
+        state = StateConfig(
+            database=restored.replace("postgresql://", "postgresql+asyncpg://"),
+            blobs="s3://restored/pictures",
+            blob_options=bucket["blob_options"],
+        )
+        store = await open_store(state)
+        try:
+            return await store.keys.all(), await store.jobs.get(job.id), await open_blobs(state).get(picture)
+        finally:
+            await store.close()
+
+    _program("createdb", "--maintenance-db", postgres, "restored")
+    try:
+        _program("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
+        keys, found, data = asyncio.run(look())
+    finally:
+        _program("dropdb", "--maintenance-db", postgres, "--force", "restored")
+    assert keys == [key] and data == b"picture"
+    assert (found.id, found.state, found.order) == (job.id, job.state, job.order)
+
+
+def _program(name: str, *arguments: str) -> None:
+    found = shutil.which(name) or max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=str)
+    answer = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
