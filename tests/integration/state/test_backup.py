@@ -60,7 +60,7 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
     finally:
         _program("dropdb", "--maintenance-db", postgres, "--force", "restored")
     assert keys == [key] and data == b"picture"
-    assert (found.id, found.state, found.order) == (job.id, job.state, job.order)
+    assert (found.id, found.order, found.created) == (job.id, job.order, job.created)
 
 
 def _program(name: str, *arguments: str) -> None:
