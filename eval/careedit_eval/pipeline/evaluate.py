@@ -57,7 +57,7 @@ def evaluate(
 def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> Iterator[EditRow]:
     """Make and keep the edits that are missing; `edits` is brought up to date."""
     have = present(edits) & {row.edit_key for row in edits.values() if store.path(row).is_file()}
-    todo = [task for task in plan.edit_tasks() if not have.issuperset(task.keys)]
+    todo = [task for task in plan.tasks if not have.issuperset(task.keys)]
     total, finished = sum(len(task.keys) for task in todo), 0
     done("editing", 0, total)
     for stage, tasks in _edit_stages(plan.suite.workers, todo):
@@ -126,7 +126,7 @@ def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: s
 
 def wanted_edits(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow]]:
     """Every edit that is there and measured, under the names that its sample and set have now."""
-    for task in plan.edit_tasks():
+    for task in plan.tasks:
         for sample, key in zip(task.samples, task.keys, strict=True):
             row = edits.get(key)
             if sample.scored and row is not None and row.error is None:

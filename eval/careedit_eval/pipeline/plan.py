@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from careedit.errors import ExpertError, InputError
@@ -81,13 +82,25 @@ class Plan:
         seeds = self.suite.seeds
         return (*seeds, self.suite.pick_seed) if arm in self.singles and self.suite.pick_seed not in seeds else seeds
 
-    def edit_tasks(self) -> Iterator[EditTask]:
+    @cached_property
+    def tasks(self) -> tuple[EditTask, ...]:
         """Every edit that is wanted, arm by arm."""
-        for arm in self.arms:
-            for rows in self.benchmarks:
-                for seed in self.seeds_of(arm.name):
-                    for chain in chains_of(rows.samples):
-                        yield EditTask(arm.arm, chain, edit_keys(arm.identity, chain, seed), seed)
+        return tuple(
+            EditTask(arm.arm, chain, edit_keys(arm.identity, chain, seed), seed, rows.name)
+            for arm in self.arms
+            for rows in self.benchmarks
+            for seed in self.seeds_of(arm.name)
+            for chain in chains_of(rows.samples)
+        )
+
+    @cached_property
+    def keys(self) -> dict[tuple[str, str, int], dict[str, str]]:
+        """Edit key by sample, of every (benchmark, arm, seed)."""
+        found: dict[tuple[str, str, int], dict[str, str]] = {}
+        for task in self.tasks:
+            column = found.setdefault((task.benchmark, task.arm.name, task.seed), {})
+            column.update((sample.id, key) for sample, key in zip(task.samples, task.keys, strict=True))
+        return found
 
 
 def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False, registry: str | None = None) -> Plan:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 
 from careedit_eval.pipeline.plan import Plan
-from careedit_eval.pipeline.tasks import chains_of, edit_keys
 from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
 from careedit_eval.results import EditLine, ScoreLine, Table
 
@@ -20,18 +19,17 @@ def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, S
     score_lines: list[ScoreLine] = []
     pairs = _pairs(plan)
     for rows in plan.benchmarks:
-        tables = _keys(plan, rows.name)
         for arm in plan.arms:
             for sample in rows.scored:
                 for seed in plan.seeds_of(arm.name):
-                    key = tables[arm.name, seed][sample.id]
+                    key = plan.keys[rows.name, arm.name, seed][sample.id]
                     edit = edits.get(key)
                     line = _edit_line(rows.name, arm.name, sample, seed, key, edit)
                     edit_lines.append(line)
                     for metric in plan.metrics:
                         score_lines += _score_lines(line, sample, metric, scores)
                     for rival in (first for first, second in pairs if second == arm.name):
-                        other = tables[rival, seed][sample.id]
+                        other = plan.keys[rows.name, rival, seed][sample.id]
                         broken = edits.get(other)
                         why = None if broken is not None and broken.error is None else f"{rival} did not edit."
                         for metric in plan.pairwise:
@@ -44,11 +42,10 @@ def rival_pairs(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Samp
     if not plan.pairwise:
         return
     for rows in plan.benchmarks:
-        tables = _keys(plan, rows.name)
         for first, second in _pairs(plan):
             for sample in rows.scored:
                 for seed in plan.suite.seeds:
-                    rival, row = (edits.get(tables[arm, seed][sample.id]) for arm in (first, second))
+                    rival, row = (edits.get(plan.keys[rows.name, arm, seed][sample.id]) for arm in (first, second))
                     if row is not None and rival is not None and row.error is None and rival.error is None:
                         yield sample, row.model_copy(update={"arm": second}), rival
 
@@ -59,21 +56,6 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
     names = plan.sets
     between = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
     return [pair if (pair[1], pair[0]) not in named else (pair[1], pair[0]) for pair in between]
-
-
-def _keys(plan: Plan, benchmark: str) -> dict[tuple[str, int], dict[str, str]]:
-    """Edit keys of a benchmark's samples, by arm and seed."""
-    rows = next(one for one in plan.benchmarks if one.name == benchmark)
-    chains = list(chains_of(rows.samples))
-    return {
-        (arm.name, seed): {
-            sample.id: key
-            for chain in chains
-            for sample, key in zip(chain, edit_keys(arm.identity, chain, seed), strict=True)
-        }
-        for arm in plan.arms
-        for seed in plan.seeds_of(arm.name)
-    }
 
 
 def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, edit: EditRow | None) -> EditLine:

@@ -26,6 +26,8 @@ class EditTask:
     """Their edit keys."""
     seed: int
     """Of the noise."""
+    benchmark: str
+    """Where the samples are from."""
 
 
 @dataclass(frozen=True)
