@@ -23,6 +23,9 @@ CONTAINER_SECURITY: Manifest = {
     "runAsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+CONFIG = "careedit-config"
+"""ConfigMap with the `ServeConfig`, for commands in a pod (`careedit keys`, `careedit ab`); Serve itself gets it as `args`."""
+
 WITH_TOKEN = {"checkov.io/skip1": "CKV_K8S_38=it talks to Kubernetes, and its Role allows little"}
 """Annotation of the pods that have a token, for the policy check."""
 
@@ -61,6 +64,9 @@ def worker_template(cluster: Cluster, name: str, group: Group, *, serves: bool =
     container["livenessProbe"] = {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 12}
     spec = _spec(cluster, group.pod, container, account="careedit-worker", priority="careedit-serving")
     spec["terminationGracePeriodSeconds"] = int(cluster.longest_edit_s) + 60
+    if name == cluster.placement.get("ingress"):
+        spec["volumes"].append({"name": "config", "configMap": {"name": CONFIG}})
+        container["volumeMounts"].append({"name": "config", "mountPath": "/etc/careedit/serving", "readOnly": True})
     if group.node_selector:
         spec["nodeSelector"] = {**group.node_selector, **spec.get("nodeSelector", {})}
     spec["topologySpreadConstraints"] = [

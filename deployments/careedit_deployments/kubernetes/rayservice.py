@@ -10,6 +10,7 @@ import yaml
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.kubernetes.cluster import Cluster, Group, resource_of
 from careedit_deployments.kubernetes.pods import (
+    CONFIG,
     CONTAINER_SECURITY,
     METRICS_PORT,
     SERVE_PORT,
@@ -45,6 +46,16 @@ def rayservice(cluster: Cluster, configs: Path) -> Manifest:
     }
     metadata = {"name": NAME, "labels": labels("service")}
     return {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": metadata, "spec": spec}
+
+
+def config_map(cluster: Cluster, configs: Path) -> Manifest:
+    """The same `ServeConfig` as a file, /etc/careedit/serving/serve.yaml in the ingress's pods."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CONFIG, "labels": labels("service")},
+        "data": {"serve.yaml": yaml.safe_dump(cluster.serve_args(configs), sort_keys=False)},
+    }
 
 
 def serve_config(cluster: Cluster, configs: Path) -> dict[str, Any]:
