@@ -1,4 +1,4 @@
-"""One small Ray cluster for all tests of evaluation: two workers have room, and a CPU stays free."""
+"""One small Ray cluster for the tests of evaluation: two workers have room, and a CPU stays free."""
 
 import logging
 import os
@@ -8,16 +8,25 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_runner() -> Iterator:
-    """Connected to a cluster of this session's own, which ends with it."""
-    import ray
+    """Connected to the cluster that this process has already, else to one that ends with the module.
 
-    helpers = str(Path(__file__).parents[2] / "helpers")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (helpers, os.environ.get("PYTHONPATH"))))
+    Serve's tests start their own in the same process, and a process has but one.
+    """
+    import ray
 
     from careedit_eval.pipeline.ray_data import RayRunner
 
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if ray.is_initialized():
+        yield RayRunner()
+        return
+    helpers, before = str(Path(__file__).parents[2] / "helpers"), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (helpers, before)))
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield RayRunner()
     ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before

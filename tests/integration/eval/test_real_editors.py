@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import serve
 
 from careedit_eval.pipeline import LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.suite import Arm, Part, Suite
+from served import serve
 
 SETTINGS = {"arms": {"tiny": {"expert_set": "tiny", "device": "cpu"}}, "batch": 1}
 
