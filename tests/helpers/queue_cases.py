@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from remembered import NOON, Clock, a_job, progress
 
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.base import JobImage
 from careedit_deployments.state.store import SqlStore
+from remembered import NOON, Clock, a_job, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from remembered import NOON, Clock, a_job, a_session, a_turn, an_edit
 
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.base import (
@@ -16,6 +15,7 @@ from careedit_deployments.state.base import (
     new_id,
 )
 from careedit_deployments.state.store import SqlStore
+from remembered import NOON, Clock, a_job, a_session, a_turn, an_edit
 
 
 async def a_key_is_found_by_its_hash_until_it_is_revoked(store: SqlStore, clock: Clock) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from pretended import Pretended
-
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edit_service import EditService
 from careedit_deployments.jobs.background import background
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
+from pretended import Pretended
 
 LEASE_S = 2.0
 

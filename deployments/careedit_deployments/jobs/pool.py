@@ -44,14 +44,7 @@ class Pool(Generic[Claim]):
         """Claim and hand out until cancelled; what is in hand goes on."""
         while True:
             await self._places.acquire()
-            try:
-                claim = await self._next()
-            except BaseException:
-                self._places.release()
-                raise
-            task = asyncio.create_task(self._hold(claim))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(await self._next())
 
     async def drain(self, grace_s: float) -> None:
         """Wait for what is in hand, then cancel it and wait for its end."""
@@ -61,17 +54,34 @@ class Pool(Generic[Claim]):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def _begin(self, claim: Claim) -> None:
+        task = asyncio.create_task(self._hold(claim))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _next(self) -> Claim:
         while True:
             event = self._listen()
+            claiming = asyncio.ensure_future(self._try())
             try:
-                claim = await self._claim()
-            except CareEditError as error:  # the database is away: what is in it waits
-                logger.warning("No work could be claimed: %s", error)
-                claim = None
+                claim = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                # What is claimed in this very moment counts as in hand: `drain` sees to it.
+                if (late := await claiming) is not None:
+                    self._begin(late)
+                raise
             if claim is not None:
                 return claim
             await heard(event, self._poll_s)
+
+    async def _try(self) -> Claim | None:
+        try:
+            return await self._claim()
+        except CareEditError as error:  # the database is away: what is in it waits
+            logger.warning("No work could be claimed: %s", error)
+        except Exception:
+            logger.exception("No work could be claimed, by an error that was not foreseen.")
+        return None
 
     async def _hold(self, claim: Claim) -> None:
         try:

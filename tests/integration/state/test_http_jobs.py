@@ -13,11 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from pretended import Pretended, picture_file
-from served import Served, serve
 
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http.auth import make_key
+from pretended import Pretended, picture_file
+from served import Served, serve
 
 FILES = {"image": ("a.png", picture_file())}
 ENDS = {"job.completed", "job.failed", "job.cancelled"}

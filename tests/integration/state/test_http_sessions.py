@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from pretended import Pretended, mask_file, picture_file
-from served import Served, serve
 
 from careedit_deployments.http.auth import make_key
+from pretended import Pretended, mask_file, picture_file
+from served import Served, serve
 
 BEFORE, AFTER = (200, 40, 90), (55, 215, 165)
 """The source's colour, and what the painter makes of it: the opposite."""

@@ -7,13 +7,12 @@ from typing import Any
 
 import asyncpg
 import pytest
-import queue_cases
-import store_cases
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from remembered import Clock, a_job
 from sqlalchemy import Connection, text
 
+import queue_cases
+import store_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
@@ -21,6 +20,7 @@ from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.models import metadata
 from careedit_deployments.state.store import open_store
+from remembered import Clock, a_job
 
 
 @pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)

@@ -7,16 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import blob_cases
 import fsspec
 import httpx2
 import pytest
-from pretended import Pretended, picture_file
-from served import serve
 
+import blob_cases
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state.blobs import open_blobs
+from pretended import Pretended, picture_file
+from served import serve
 
 
 @pytest.mark.parametrize("case", blob_cases.CASES, ids=lambda case: case.__name__)

@@ -16,14 +16,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from pretended import Pretended, picture_file
-from remembered import NOON, Clock, a_job
-from served import serve
 
 from careedit_deployments.config import JobsConfig, StateConfig
 from careedit_deployments.jobs.webhooks import WebhookSender
 from careedit_deployments.state.base import WebhookRecord
 from careedit_deployments.state.store import SqlStore, open_store
+from pretended import Pretended, picture_file
+from remembered import NOON, Clock, a_job
+from served import serve
 
 KEY = b"0123456789abcdef0123456789abcdef"
 Script = Callable[["Handler"], None]

@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import worker_process
 from PIL import Image
 
+import worker_process
 from careedit.records import EditRequest
 from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.jobs.order import Output, keep_order, scope_of

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembered import Clock
 
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.store import SqlStore, open_store
+from remembered import Clock
 
 
 @pytest.fixture

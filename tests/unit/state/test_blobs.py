@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import blob_cases
 import pytest
 
+import blob_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import NotFoundError

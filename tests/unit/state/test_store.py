@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import queue_cases
 import store_cases
-
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pretended import Pretended
-from remembered import NOON, Clock, a_session, an_edit
 
 from careedit.records import EarlyFilter, EditRequest
 from careedit_deployments.config import JobsConfig, ServeConfig
@@ -22,6 +20,8 @@ from careedit_deployments.state.base import JobRecord, new_id
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore
 from careedit_deployments.telemetry.metrics import Metrics, Recording
+from pretended import Pretended
+from remembered import NOON, Clock, a_session, an_edit
 
 LEASE_S = 10.0
 
@@ -122,11 +122,35 @@ def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: 
         running = asyncio.create_task(pool.run())
         await until(lambda: bench.painter.steps > 0)
         running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         await pool.drain(0.0)
         given = await store.jobs.get(job.id)
         assert (given.status, given.attempt, given.worker) == ("queued", 0, None)
         assert (await bench.kinds(job))[-1] == "requeued"
         assert bench.painter.closed == 1
+
+    with_store(work)
+
+
+def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue(steps=200)
+        bench.painter.pause = 0.02
+        worker, claiming = bench.worker("leaving"), asyncio.Event()
+
+        async def claim() -> JobRecord | None:
+            claiming.set()
+            return await worker.claim()
+
+        pool = Pool(claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        running = asyncio.create_task(pool.run())
+        await claiming.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert (await store.jobs.get(job.id)).status == "running"
+        await pool.drain(0.0)
+        assert (await store.jobs.get(job.id)).status == "queued"
 
     with_store(work)
 
