@@ -44,7 +44,9 @@ def test_the_changelogs_newest_version_is_the_packages() -> None:
     assert newest == project["version"] == version("careedit")
 
 
-@pytest.mark.parametrize("name", ["edit", "experts", "scenes", "train", "bench", "demo"])
+@pytest.mark.parametrize(
+    "name", ["ab", "bench", "demo", "edit", "eval", "experts", "k8s", "keys", "plan", "scenes", "serve", "train"]
+)
 def test_every_promised_sub_command_has_its_module(name: str) -> None:
     (entry,) = entry_points(group="careedit.commands", name=name)
     assert find_spec(entry.module) is not None
