@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops, ImageOps
-from served import Served, serve
 
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
 from careedit_deployments.state.base import ArmEvent, new_id
 from scripted_backend import ScriptedBackend
+from served import Served, serve
 
 CHROMIUM = Path("/usr/bin/chromium")
 

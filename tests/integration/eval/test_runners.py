@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from scripted_eval import Doubles, Hangs, arm, suite
 
 from careedit.errors import InputError
 from careedit_eval.errors import RunError
@@ -12,6 +11,7 @@ from careedit_eval.pipeline import LocalRunner, Stage, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.pipeline.ray_data import pool_size
 from careedit_eval.results import EDITS_FILE, SCORES_FILE
+from scripted_eval import Doubles, Hangs, arm, suite
 
 # Ray Data 2.60 warns of its own settings as it makes its defaults, and as it copies them.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.context")

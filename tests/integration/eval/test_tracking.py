@@ -5,7 +5,6 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from scripted_eval import finished, suite
 
 from careedit.errors import InputError
 from careedit.experts import load_expert_set
@@ -15,6 +14,7 @@ from careedit_eval.gate import judge_run
 from careedit_eval.report import analyse, write_analysis, write_report
 from careedit_eval.suite import Arm, Gate
 from careedit_eval.tracking import log_run, promote, register_set, roll_back, set_location, tracking
+from scripted_eval import finished, suite
 
 pytestmark = [
     # Of MLflow 3.17 and what it stands on, none of it under our hands.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import openai
 import pytest
 from PIL import Image
-from served import Served, serve
 
 from careedit.scoring import VqaScorer
 from careedit_deployments.config import ServeConfig
 from scripted import Scripted
+from served import Served, serve
 
 SETTINGS = {
     "arms": {"tiny": {"expert_set": "tiny"}},

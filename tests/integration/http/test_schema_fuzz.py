@@ -3,8 +3,9 @@
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from pretended import Pretended
 from schemathesis import GenerationMode
+
+from pretended import Pretended
 from served import serve
 
 EXAMPLES = 8

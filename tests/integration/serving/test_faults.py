@@ -9,13 +9,13 @@ import signal
 from contextlib import aclosing
 
 import pytest
-from judging import DEADLY
 from ray import serve
 
 from careedit.experts import load_expert_set, make_manifest, remove_expert
 from careedit.experts.edit_set import add_expert
 from careedit.records import EarlyFilter
 from careedit_deployments.backend import Made
+from judging import DEADLY
 
 ERASE = "expert-main-erase"
 

@@ -6,7 +6,6 @@ import urllib.error
 import urllib.request
 
 import pytest
-from otlp import receive_spans
 
 from careedit_deployments.telemetry.catalogue import (
     COST,
@@ -18,6 +17,7 @@ from careedit_deployments.telemetry.catalogue import (
     QUEUED_SECONDS,
     STEPS,
 )
+from otlp import receive_spans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -27,6 +27,7 @@ def told(serve_cluster):
     """The spans that came in after one request, and the lines that Prometheus would scrape."""
     import ray
     from ray import serve
+
     from telling import build
 
     with receive_spans() as receiver:

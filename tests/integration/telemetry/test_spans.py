@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from otlp import Receiver, receive_spans
-from served import serve
 
+from otlp import Receiver, receive_spans
 from scripted_backend import ScriptedBackend
+from served import serve
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from scripted_eval import arm, suite
 
 from careedit.cli.main import main
 from careedit_eval.cli.work import SUITES
 from careedit_eval.suite import Gate, load_suite
+from scripted_eval import arm, suite
 
 
 @pytest.fixture

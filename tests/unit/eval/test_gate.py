@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from scripted_eval import arm, finished, suite
 
 from careedit.errors import InputError
 from careedit_eval.gate import freeze, judge_run, load_baseline
 from careedit_eval.suite import Gate
+from scripted_eval import arm, finished, suite
 
 
 def gated(*arms, gate: dict, **fields):

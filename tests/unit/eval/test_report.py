@@ -4,10 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from scripted_eval import arm, finished, suite
-
 from careedit_eval.report import analyse, write_analysis, write_report
 from careedit_eval.suite import Gate
+from scripted_eval import arm, finished, suite
 
 
 def page_of(run) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from PIL import Image
+
 from pretended import Pretended
 from served import Served, serve
 

@@ -3,6 +3,7 @@ from collections import Counter
 
 import httpx2
 import pytest
+
 from pretended import Pretended, arm_info, picture_file
 from served import serve
 

@@ -3,7 +3,6 @@ import time
 
 import pytest
 from PIL import Image
-from pretended import Pretended, arm_info
 
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
@@ -12,6 +11,7 @@ from careedit_deployments.edit_service import CallerOrder, EditService, check_co
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
 from careedit_deployments.service import EditOrder
 from careedit_deployments.telemetry.metrics import Metrics, Recording
+from pretended import Pretended, arm_info
 
 PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))
 JUDGE = {"backend": "transformers", "model": "some"}

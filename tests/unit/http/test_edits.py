@@ -2,6 +2,7 @@ import base64
 import json
 
 import pytest
+
 from pretended import mask_file, picture_file
 
 SOURCE = picture_file()

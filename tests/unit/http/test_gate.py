@@ -5,13 +5,13 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from pretended import Pretended, picture_file
-from served import serve
 
 from careedit_deployments.config import Limits
 from careedit_deployments.errors import RateLimitError
 from careedit_deployments.http.auth import Caller, hash_key, make_key
 from careedit_deployments.http.limits import Limiter
+from pretended import Pretended, picture_file
+from served import serve
 
 FILES = {"image": ("a.png", picture_file())}
 FIELDS = {"prompt": "remove it"}

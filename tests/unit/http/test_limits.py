@@ -4,6 +4,7 @@ import zlib
 
 import pytest
 from PIL import Image
+
 from pretended import picture_file
 
 SOURCE = picture_file()

@@ -1,6 +1,7 @@
 import base64
 
 import pytest
+
 from pretended import mask_file, picture_file
 
 SOURCE = picture_file()

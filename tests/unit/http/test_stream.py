@@ -3,11 +3,11 @@ import threading
 
 import httpx2
 import pytest
-from pretended import picture_file
 
 from careedit.errors import AdapterError
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http import edits
+from pretended import picture_file
 
 FILES = {"image": ("a.png", picture_file())}
 

@@ -7,7 +7,6 @@ import shutil
 import threading
 
 import pytest
-from judging import ByPlace
 from PIL import Image
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError
@@ -21,6 +20,7 @@ from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 from careedit_deployments.expert.live import ExpertSettings, LiveSet, SetChoice
 from careedit_deployments.router import RouterReplica
 from careedit_deployments.scorer_pool import MAX_FAILURES, RemoteScorer, ScorerPool, load_scorer
+from judging import ByPlace
 
 JUDGE = {"backend": "import", "model": "judging:ByPlace"}
 PICTURE = Image.new("RGB", (8, 8))

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripted_eval import arm, suite
 
 from careedit.errors import InputError
 from careedit_eval.pipeline import Evaluation, LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.results import EDITS_FILE, SCORES_FILE, Table
+from scripted_eval import arm, suite
 
 
 def run(wanted, folder: Path, **options) -> Evaluation:
@@ -65,9 +65,9 @@ def test_what_an_editor_raises_is_its_rows_error_and_is_tried_again(tmp_path: Pa
     [("nothing", "returned no picture"), ("small", "returned 3x3 for a source of 8x8")],
 )
 def test_an_editor_that_returns_no_picture_of_the_sources_size_has_not_edited(tmp_path, monkeypatch, editor, words):
-    import scripted_eval
     from PIL import Image
 
+    import scripted_eval
     from careedit_eval.editors import Edited
 
     answers = {"nothing": None, "small": Edited(Image.new("RGB", (3, 3)))}
