@@ -9,11 +9,13 @@ import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
+from careedit_deployments.config import ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
     Filter,
     Layout,
     Profile,
+    Scaling,
     Workload,
     choose,
     load_prices,
@@ -21,6 +23,7 @@ from careedit_deployments.planning.model import (
 )
 from careedit_deployments.planning.plan import break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
+from careedit_deployments.planning.replay import read_trace, replay, settings_of
 
 app = typer.Typer(add_completion=False)
 
@@ -45,6 +48,12 @@ def plan(
     seed: Annotated[int, typer.Option("--seed", help="Decides arrivals and draws.")] = 0,
     even: Annotated[bool, typer.Option("--break-even/--no-break-even", help="Look where merged pays off.")] = True,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Draw it there.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.csv", help="Replay it, autoscaled, in the place of rates.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.yaml", help="Serving configuration that a trace meets.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say how many replicas and GPUs a load takes and what 1,000 edits cost, merged and shared, filter on and off."""
@@ -55,9 +64,13 @@ def plan(
     rates = _rates(rate)
     machine = _machine(profile, step_seconds)
     dollars, priced = _price(machine, price, usd_per_hour)
+    used = Filter(candidates=candidates, preview_steps=preview_steps)
+    if trace is not None:
+        _replay(trace, config, machine, used, slo_p95, dollars, seed, as_json)
+        return
     names = [EXPERTS[i] if i < len(EXPERTS) else f"expert-{i + 1}" for i in range(experts)]
     workload = Workload(rate=rates[0], steps={steps: 1.0}, experts=dict.fromkeys(names, 1.0), filter_share=filter_share)
-    layout, used = Layout(held=held), Filter(candidates=candidates, preview_steps=preview_steps)
+    layout = Layout(held=held)
     with progress("Simulating", 4 * len(rates)) as bar:
         rows = table(
             rates, workload, machine, layout, used, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
@@ -92,6 +105,36 @@ def plan(
             if least is None
             else f"Merged experts cost no more than shared ones from {least:g} edits per second on."
         )
+
+
+def _replay(
+    trace: Path,
+    config: Path | None,
+    machine: Profile,
+    used: Filter,
+    slo: float,
+    dollars: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Replay a trace on both layouts, with the early filter where the configuration has a judge, and tell."""
+    arrivals = read_trace(trace)
+    layout, scaling, judges = (Layout(), Scaling(), 0) if config is None else settings_of(ServeConfig.from_yaml(config))
+    rows = [
+        replay(arrivals, machine, layout.model_copy(update={"kind": kind}), scaling, filter_=used, judges=judges,
+               slo=slo, usd_per_hour=dollars, seed=seed)
+        for kind in ("merged", "shared")
+    ]  # fmt: skip
+    if as_json:
+        emit_json({"version": 1, "profile": machine, "usd_per_hour": dollars, "slo_p95": slo, "replays": rows})
+        return
+    heads = ("experts", "edits", "refused", "p50", "p95", f"within {slo:g} s", "GPU hours", "$ per 1,000")
+    told = [
+        (row.layout, row.edits, row.refused, f"{row.p50:.1f} s", f"{row.p95:.1f} s", f"{row.within:.1%}",
+         f"{row.gpu_hours:.2f}", f"{row.usd_per_1000:.2f}")
+        for row in rows
+    ]  # fmt: skip
+    emit_table(heads, told)
 
 
 def _rates(text: str) -> list[float]:
