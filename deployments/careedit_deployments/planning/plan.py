@@ -105,8 +105,8 @@ def size(
         "replicas": replicas,
         "judges": judges,
         "gpus": gpus,
-        "p50": seconds[len(seconds) // 2],
-        "p95": seconds[int(0.95 * len(seconds))],
+        "p50": seconds[(len(seconds) - 1) // 2],
+        "p95": seconds[ceil(0.95 * len(seconds)) - 1],
         "busy": busy / replicas,
         "usd_per_1000": 1000 * gpus * usd_per_hour / 3600 / workload.rate,
     }
