@@ -142,7 +142,7 @@ def test_a_short_edit_does_not_wait_for_a_long_one(runner, call):
                     if isinstance(event, Made):
                         order.append(name)
 
-        await asyncio.gather(one("long", call(seed=1, steps=60, n=4)), one("short", call(seed=2, steps=2)))
+        await asyncio.gather(one("long", call(seed=1, steps=24, n=2)), one("short", call(seed=2, steps=2)))
         return order
 
     assert asyncio.run(both())[0] == "short"
