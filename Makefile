@@ -8,17 +8,28 @@ BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format
+# What tests run for real beside Python; Debian's names.
+SYSTEM := postgresql prometheus chromium
+
+.PHONY: help setup system demo test check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.installed-dev ## Create .venv with careedit and everything its developers need
 
-demo: $(VENV)/.installed-core ## Edit 24 drawn scenes and write a page that shows them
+system: ## Install the programs that tests run beside Python (Debian, as root)
+	@missing=""; for name in $(SYSTEM); do dpkg -s "$$name" >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing$$missing ..."; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; } >/dev/null; \
+	else echo "Tests will need these programs, which only root can install:$$missing"; fi
+
+demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 drawn scenes
 	@$(BIN)/careedit demo
 
-test: $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
+test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
 	@$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
@@ -43,4 +54,4 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing careedit ($*) into $(VENV); the first time takes 2 to 3 minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".$(if $(filter core,$*),,[$*])"
-	@touch "$(VENV)/.installed-core" "$@"
+	@touch "$(VENV)/.installed-core" $(if $(filter dev,$*),"$(VENV)/.installed-serve") "$@"

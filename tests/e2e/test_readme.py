@@ -1,20 +1,29 @@
 """The README's commands are run, in order, in a folder of their own, as a reader would type them.
 
 A ```bash block that cannot be run here starts with a comment `# not run by the tests: REASON`. `make demo` stands for what
-it ends with, `careedit demo`; `make test` would start this test again, so it is only held to be a target that
-`.ci/run` calls too. A ```python block is run after the commands above it.
+it ends with, `careedit demo`, whose server is used by the commands below it; `make test` would start this test again, so it
+is only held to be a target that `.ci/run` calls too. A ```python block is run after the commands above it.
 """
 
+from __future__ import annotations
+
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from conftest import Demo
+
 ROOT = Path(__file__).parents[2]
+SERVED = "http://127.0.0.1:8000"
+"""Where the README's reader finds the demo's server; in a test it has a port of its own."""
 NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
 
 
@@ -71,15 +80,20 @@ def make_target(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
-def test_what_the_readme_says_works(step: Step, folder: Path) -> None:
+def test_what_the_readme_says_works(step: Step, folder: Path, request: pytest.FixtureRequest) -> None:
     command = step.text
     if command == "make test":
         assert make_target("test")[-1].startswith(".venv/bin/python -m pytest tests/unit tests/integration tests/e2e")
         assert command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
         return
     if command == "make demo":
-        command = make_target("demo")[-1].removeprefix(".venv/bin/")
-        assert command.startswith("careedit demo")
+        assert make_target("demo")[-1] == ".venv/bin/careedit demo"
+        demo: Demo = request.getfixturevalue("demo")
+        assert (demo.folder / "demo/index.html").is_file()
+        return
+    if SERVED in command:
+        demo = request.getfixturevalue("demo")
+        command = command.replace(SERVED, json.loads(demo.printed.read_text("utf-8"))["url"])
     assert not command.startswith("make "), "say here what another make target stands for"
     line = [sys.executable, "-c", command] if step.language == "python" else ["bash", "-euo", "pipefail", "-c", command]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,0 +1,51 @@
+"""One demo for the whole layer: started as a user starts it, left running for what the README does with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that serves."""
+
+    folder: Path
+    """Its working folder."""
+    printed: Path
+    """What it has written to stdout."""
+    said: str
+    """What it has said on stderr until it served."""
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """`careedit demo`, interrupted at the end: it must then end by itself and without an error."""
+    folder = tmp_path_factory.mktemp("demo")
+    printed = folder / "stdout.txt"
+    command = [Path(sys.executable).with_name("careedit"), "demo", "--count", "13", "--port", "0", "--json"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_worker_niceness": "0"}
+    with (
+        printed.open("w") as out,
+        subprocess.Popen(
+            command, cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process,
+    ):
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "The server runs on" in line:
+                break
+        assert process.poll() is None, said
+        yield Demo(folder, printed, said)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(120) == 0, rest
