@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from anyio.to_thread import run_sync
-from pydantic import Field
 
 from careedit.errors import CareEditError, InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditTrace, RoutingDecision
@@ -32,15 +31,6 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED = 100_000
 """Assignments that a process knows to be kept already."""
-
-
-class CallerOrder(EditOrder):
-    """An order of somebody who is known."""
-
-    owner: str = ANONYMOUS
-    """Id of the API key."""
-    trace_headers: Mapping[str, str] = Field(default_factory=dict)
-    """`traceparent` and its kin, for spans."""
 
 
 class Watcher(Protocol):
@@ -155,8 +145,7 @@ class EditService:
         seed = secrets.randbelow(2**32) if request.seed is None else request.seed
         if seed + seeds - 1 > MAX_SEED:
             raise InputError(f"The seed {seed} leaves no room for {seeds} noises; give a smaller seed.")
-        owned = order if isinstance(order, CallerOrder) else CallerOrder(**dict(order))
-        with self.tracing.span("route", owned.trace_headers, arm=arm.name, edit=identity):
+        with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
         rows = rows_of(decision, masked=request.mask is not None)
@@ -170,9 +159,9 @@ class EditService:
             partials=order.partials,
             deadline=time.time() + (most if order.deadline_s is None else min(order.deadline_s, most)),
             request_id=order.request_id,
-            trace_headers=owned.trace_headers,
+            trace_headers=order.trace_headers,
         )
-        return Running(self, call, owned, arm)
+        return Running(self, call, order, arm)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Keep which arm a user was dealt, once per user and arm; a model that was named is no assignment."""
@@ -213,7 +202,7 @@ def _user_key(order: EditOrder) -> str | None:
     """Who asks: the user whom the client names, or else the API key; None: nobody."""
     if order.user is not None:
         return order.user
-    return order.owner if isinstance(order, CallerOrder) and order.owner != ANONYMOUS else None
+    return None if order.owner == ANONYMOUS else order.owner
 
 
 def routable(arm: ArmInfo) -> tuple[_Routable, ...]:
@@ -230,7 +219,7 @@ class Running:
 
     service: EditService
     call: EditCall
-    order: CallerOrder
+    order: EditOrder
     info: ArmInfo
     _made: list[Made] = field(default_factory=list)
 

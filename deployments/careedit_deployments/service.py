@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
+
+from pydantic import Field
 
 from careedit.records import EditRequest, Record, RoutingDecision
 from careedit_deployments.backend import EditEvent
+from careedit_deployments.state.records import ANONYMOUS
 
 
 class EditOrder(Record):
@@ -26,6 +29,10 @@ class EditOrder(Record):
     """Id of the HTTP request or job."""
     turn: int = 0
     """Edits that were made of this picture before."""
+    owner: str = ANONYMOUS
+    """Id of the API key."""
+    trace_headers: Mapping[str, str] = Field(default_factory=dict)
+    """`traceparent` and its kin, for spans."""
 
 
 class RunningEdit(Protocol):

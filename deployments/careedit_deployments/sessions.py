@@ -17,11 +17,10 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.backend import EditEvent, Made
-from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.jobs.order import png_of
 from careedit_deployments.jobs.sweep import delete_session
-from careedit_deployments.service import Edits, RunningEdit
+from careedit_deployments.service import EditOrder, Edits, RunningEdit
 from careedit_deployments.state.base import BlobStore, SessionRecord, Store, TurnRecord, new_id
 
 SOURCE = "source"
@@ -88,7 +87,7 @@ class Sessions:
         parent = None if wanted is None else await self._store.sessions.turn(session_id, wanted)
         return Base(session, parent, await self._blobs.get(session.source if parent is None else parent.picture))
 
-    async def start(self, base: Base, order: CallerOrder) -> Turn:
+    async def start(self, base: Base, order: EditOrder) -> Turn:
         """Accept a turn: `order` holds the picture of `base`. Errors as in `Edits.start`.
 
         `order.request_id` is put behind the session's id, so that what the log of edits holds can be forgotten with it.

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from careedit.errors import ImageError, InputError
 from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest
-from careedit_deployments.edit_service import CallerOrder, check_cost, settings
+from careedit_deployments.edit_service import check_cost, settings
 from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.services import Services, caller_of, request_id_of, services_of, trace_headers_of
+from careedit_deployments.service import EditOrder
 
 
 def check_before_decoding(services: Services, found: EditInput) -> None:
@@ -33,7 +34,7 @@ def check_before_decoding(services: Services, found: EditInput) -> None:
     )
 
 
-async def order_of(request: Request, found: EditInput) -> CallerOrder:
+async def order_of(request: Request, found: EditInput) -> EditOrder:
     """The order, its pictures decoded in a thread. Raises `FieldError` and other `InputError`s."""
     services, caller, fields = services_of(request), caller_of(request), found.fields
     steps, early_filter = settings(services.config, fields.quality, fields.steps, fields.early_filter)
@@ -64,7 +65,7 @@ async def order_of(request: Request, found: EditInput) -> CallerOrder:
             early_filter=early_filter,
         )
 
-    return CallerOrder(
+    return EditOrder(
         request=await run_sync(decoded),
         model=fields.model,
         user=fields.safety_identifier or fields.user,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from careedit.images import image_sha256
 from careedit.records import EditRequest, Record
-from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.http.schema import OutputFormat, Quality
+from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import BlobStore, JobImage
 
 _PICTURES = {"image", "mask", "references"}
@@ -74,7 +74,7 @@ def picture_of(data: bytes) -> Image.Image:
     return copy
 
 
-def body_sha256(order: CallerOrder, output: Output, webhook: str | None) -> str:
+def body_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
     """Hash of what a client asked for: equal for equal requests, however their bodies were written."""
     request = order.request
     asked = {
@@ -87,7 +87,7 @@ def body_sha256(order: CallerOrder, output: Output, webhook: str | None) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def keep_order(order: CallerOrder, output: Output, blobs: BlobStore, scope: str) -> StoredOrder:
+async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: str) -> StoredOrder:
     """Write an order's pictures and return the rest."""
 
     async def keep(picture: Image.Image) -> str:
@@ -106,7 +106,7 @@ async def keep_order(order: CallerOrder, output: Output, blobs: BlobStore, scope
     )
 
 
-async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, request_id: str) -> CallerOrder:
+async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, request_id: str) -> EditOrder:
     """The order as it was. Raises `NotFoundError` where a picture is gone."""
 
     async def load(key: str) -> Image.Image:
@@ -118,7 +118,7 @@ async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, reque
         references=tuple([await load(key) for key in stored.references]),
         **stored.request,
     )
-    return CallerOrder(
+    return EditOrder(
         request=request,
         model=stored.model,
         user=stored.user,

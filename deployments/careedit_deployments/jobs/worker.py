@@ -17,13 +17,12 @@ from anyio.to_thread import run_sync
 
 from careedit_deployments.backend import EditEvent, Made, Partial
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.order import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.service import Edits
+from careedit_deployments.service import EditOrder, Edits
 from careedit_deployments.state.base import BlobStore, EventKind, JobEvent, JobImage, JobRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ class JobWorker:
                     raise
             await asyncio.sleep(pause)
 
-    async def _attempt(self, job: JobRecord, order: CallerOrder, output: Output, made: dict[int, JobImage]) -> None:
+    async def _attempt(self, job: JobRecord, order: EditOrder, output: Output, made: dict[int, JobImage]) -> None:
         rest, first = remaining(order.request, made.values())
         if rest is None:
             return

@@ -14,8 +14,8 @@ from PIL import Image
 
 import worker_process
 from careedit.records import EditRequest
-from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.jobs.order import Output, keep_order, scope_of
+from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import BlobStore, JobEvent, JobRecord, Store, new_id
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
@@ -27,7 +27,7 @@ async def queue(store: Store, blobs: BlobStore, seed: int) -> str:
     picture = Image.new("RGB", (32, 32), (seed, 0, 0))
     job_id = new_id("job")
     request = EditRequest(image=picture, instruction="invert it", seed=seed, steps=STEPS, n=2)
-    stored = await keep_order(CallerOrder(request=request), Output(size=picture.size), blobs, scope_of(job_id))
+    stored = await keep_order(EditOrder(request=request), Output(size=picture.size), blobs, scope_of(job_id))
     job = JobRecord(id=job_id, body_sha256="a" * 64, order=stored.model_dump(mode="json"), created=time.time())
     return (await store.jobs.add(job)).id
 

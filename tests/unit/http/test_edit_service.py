@@ -7,7 +7,7 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
 from careedit_deployments.config import Limits, ServeConfig
-from careedit_deployments.edit_service import CallerOrder, EditService, check_cost, estimate, settings
+from careedit_deployments.edit_service import EditService, check_cost, estimate, settings
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
 from careedit_deployments.service import EditOrder
 from careedit_deployments.telemetry.metrics import Metrics, Recording
@@ -149,7 +149,7 @@ def test_an_expert_that_was_fixed_needs_no_router(monkeypatch):
 
 def test_a_finished_edit_is_counted_kept_and_told_in_this_order():
     stage = Stage()
-    order = CallerOrder(
+    order = EditOrder(
         request=EditRequest(image=PICTURE, instruction="remove it", n=2), user="anna", owner="key_1", request_id="r"
     )
     events = stage.edit(order)
@@ -159,6 +159,15 @@ def test_a_finished_edit_is_counted_kept_and_told_in_this_order():
     assert stage.recording.total("careedit_edits", outcome="made", expert="erase") == 1
     assert stage.recording.total("careedit_images") == 2
     assert stage.watching.told == [("made", 2, 1)]
+
+
+def test_an_order_of_nobody_is_nobodys_and_a_trace_is_handed_on():
+    stage = Stage()
+    stage.edit()
+    assert (stage.log.edits[0].owner, stage.painter.calls[0].trace_headers) == ("anonymous", {})
+    parent = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    stage.edit(EditOrder(request=EditRequest(image=PICTURE, instruction="remove it"), trace_headers=parent))
+    assert stage.painter.calls[1].trace_headers == parent
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from PIL import Image
 
 from careedit.images import image_sha256
 from careedit.records import EarlyFilter, EditRequest
-from careedit_deployments.edit_service import CallerOrder
 from careedit_deployments.jobs.order import (
     Output,
     StoredOrder,
@@ -21,6 +20,7 @@ from careedit_deployments.jobs.order import (
     png_of,
     remaining,
 )
+from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import JobImage
 from careedit_deployments.state.blobs import FsspecBlobs
 
@@ -51,12 +51,10 @@ def an_image(index: int) -> JobImage:
     "changed", [{}, {"mask": None, "refine_mask": False, "references": (), "early_filter": EarlyFilter()}]
 )
 def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, object]) -> None:
-    order = CallerOrder(
-        request=a_request(**changed), model="m", user="u", partials=2, owner="key_1", request_id="job_1"
-    )
+    order = EditOrder(request=a_request(**changed), model="m", user="u", partials=2, owner="key_1", request_id="job_1")
     output = Output(size=(80, 60), format="jpeg", compression=80)
 
-    async def there_and_back() -> tuple[CallerOrder, StoredOrder]:
+    async def there_and_back() -> tuple[EditOrder, StoredOrder]:
         blobs = FsspecBlobs(str(tmp_path))
         stored = await keep_order(order, output, blobs, SCOPE)
         read = StoredOrder(**stored.model_dump(mode="json"))
@@ -73,7 +71,7 @@ def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, obj
 
 def test_a_body_is_told_from_another_by_everything_that_was_asked_for() -> None:
     def digest(webhook: str | None = None, size: tuple[int, int] = (40, 30), **changed: object) -> str:
-        return body_sha256(CallerOrder(request=a_request(**changed)), Output(size=size), webhook)
+        return body_sha256(EditOrder(request=a_request(**changed)), Output(size=size), webhook)
 
     blank = Image.new("RGB", (40, 30))
     others = [

@@ -11,11 +11,12 @@ from PIL import Image
 
 from careedit.records import EarlyFilter, EditRequest
 from careedit_deployments.config import JobsConfig, ServeConfig
-from careedit_deployments.edit_service import CallerOrder, EditService
+from careedit_deployments.edit_service import EditService
 from careedit_deployments.jobs.order import Output, keep_order, scope_of
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.worker import JobWorker
+from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import JobRecord, new_id
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore
@@ -42,7 +43,7 @@ class Bench:
         picture = Image.new("RGB", (16, 16), (9, 9, 9))
         wanted = EditRequest(**{"image": picture, "instruction": "x", "seed": 5, "steps": 2, **request})
         job_id = new_id("job")
-        stored = await keep_order(CallerOrder(request=wanted), Output(size=(16, 16)), self.blobs, scope_of(job_id))
+        stored = await keep_order(EditOrder(request=wanted), Output(size=(16, 16)), self.blobs, scope_of(job_id))
         job = JobRecord(id=job_id, body_sha256="a" * 64, order=stored.model_dump(mode="json"), created=NOON)
         return await self.store.jobs.add(job)
 
