@@ -7,10 +7,10 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from anyio.to_thread import run_sync
 
@@ -291,7 +291,7 @@ class Running:
             expert_set_sha256=self.info.sha256,
             instruction=self.call.request.instruction if shown else None,
             experts=self.decision.weights,
-            outcome=_KEPT.get(outcome, "cancelled"),
+            outcome=outcome,
             error=str(problem)
             if isinstance(problem, CareEditError)
             else None
@@ -307,10 +307,6 @@ class Running:
         except CareEditError as error:  # a picture that was made is worth more than the note of it
             logger.warning("The edit %s was not recorded: %s", self.id, error)
         self.service.tell(self.call, outcome, self._made)
-
-
-_KEPT: Mapping[Outcome, Literal["made", "failed"]] = {"made": "made", "failed": "failed", "expired": "failed"}
-"""Outcomes as records tell them; the others ("refused", "overloaded", "cancelled") do not speak against an arm."""
 
 
 def _kept(trace: EditTrace, shown: bool) -> dict[str, object]:

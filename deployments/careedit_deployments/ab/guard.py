@@ -26,6 +26,9 @@ from careedit_deployments.telemetry.metrics import Metrics
 FAILURES = frozenset({"failed", "expired"})
 """Outcomes that speak against an arm; what its user gave up, asked wrongly or met a full queue with does not."""
 
+COUNTED = FAILURES | {"made"}
+"""Outcomes that say anything of an arm."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +45,7 @@ class Flaw(Record):
 
 def flaw_of(guard: Guard, edits: Sequence[EditRecord]) -> Flaw | None:
     """What speaks against an arm whose latest edits are these; None: nothing, or too few edits to say so."""
-    ended = [edit for edit in edits if edit.outcome == "made" or edit.outcome in FAILURES]
+    ended = [edit for edit in edits if edit.outcome in COUNTED]
     failed = sum(edit.outcome in FAILURES for edit in ended)
     if len(ended) >= guard.min_edits and failed > guard.max_error_share * len(ended):
         return Flaw(

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from careedit.records import Record
-from careedit_deployments.ab.guard import FAILURES
+from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.base import EditRecord, FeedbackRecord, Store
@@ -78,7 +78,7 @@ async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0)
     """Every configured arm, in the configuration's order, judged by what began after `since` (Unix time)."""
     cut = await store.arms.cut()
     users = await store.arms.assigned(config.ab_salt)
-    counts = [count for count in await store.edits.counts(since=since) if count.outcome != "cancelled"]
+    counts = [count for count in await store.edits.counts(since=since) if count.outcome in COUNTED]
     feedback = await store.feedback.latest(since=since, limit=LATEST)
     arm_of = await _arms_of(store, feedback)
     statuses = []

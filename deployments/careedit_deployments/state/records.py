@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from careedit.records import Record
+from careedit_deployments.telemetry.catalogue import Outcome
 
 ANONYMOUS = "anonymous"
 """Owner of what was made without an API key."""
@@ -68,8 +69,8 @@ class EditRecord(Record):
     """The instruction, only where prompts may be logged."""
     experts: Mapping[str, float] = Field(default_factory=dict)
     """Weight per expert."""
-    outcome: Literal["made", "failed", "cancelled"]
-    """How it ended."""
+    outcome: Outcome
+    """How it ended; only "failed" and "expired" speak against the arm."""
     error: str | None = None
     """Why it failed, a sentence."""
     seconds: float = 0.0

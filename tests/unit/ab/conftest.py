@@ -57,7 +57,7 @@ def add_edits() -> Callable[..., Awaitable[list[str]]]:
         scores: Mapping[str, float] | None = None,
         **fields: Any,
     ) -> list[str]:
-        names = {"m": "made", "f": "failed", "c": "cancelled"}
+        names = {"m": "made", "f": "failed", "c": "cancelled", "r": "refused", "o": "overloaded"}
         ids = []
         for letter in outcomes:
             found = {"overall": score} if score is not None else scores

@@ -11,7 +11,7 @@ from careedit_deployments.telemetry.metrics import Metrics, Recording
 
 
 def edits(outcomes: str, scores: tuple[float | None, ...] = ()) -> list[EditRecord]:
-    names = {"m": "made", "f": "failed", "c": "cancelled"}
+    names = {"m": "made", "f": "failed", "e": "expired", "c": "cancelled", "r": "refused", "o": "overloaded"}
     given = scores or (None,) * len(outcomes)
     return [
         EditRecord(
@@ -33,6 +33,8 @@ def edits(outcomes: str, scores: tuple[float | None, ...] = ()) -> list[EditReco
         ("mmmmmmmfff", "errors"),
         ("ffff", None),  # too few to say so
         ("fffffccccc", None),  # what users gave up counts neither way
+        ("mmmmmmrrrrroooooo", None),  # nor does what they asked wrongly, or a full queue
+        ("mmmmmmeee", "errors"),  # what ran out of time failed
         ("mmmmmfffffcccc", "errors"),
     ],
 )

@@ -23,7 +23,7 @@ def filled(make_config, with_store, add_edits):
         config = make_config()
         good = await add_edits(store, "a", "mmmmmmmmmf", 0.8)
         bad = await add_edits(store, "b", "mffff", 0.4)
-        await add_edits(store, "b", "cc")
+        await add_edits(store, "b", "cro")
         await add_edits(store, "mirror", "mm", 0.9, shadow_of=good[0])
         await store.feedback.add(feedback((good[0], bad[0]), winner=good[0]))
         await store.feedback.add(feedback((bad[0], good[1]), winner=good[1]))
@@ -48,7 +48,9 @@ def test_a_status_tells_traffic_errors_scores_verdicts_and_cuts(filled, with_sto
     assert a.judge is not None and (a.judge.value, a.judge.count) == (pytest.approx(0.8), 10)
     assert (a.wins, a.losses, a.ties) == (3, 0, 1)
     assert a.rating is not None and a.rating.value == 4.5
-    assert (b.edits, b.share, b.cut) == (5, 0.0, True), "edits that were given up count neither way"
+    assert (b.edits, b.share, b.cut) == (5, 0.0, True), (
+        "what users gave up, asked wrongly or found no room for counts neither way"
+    )
     assert (b.wins, b.losses, b.ties) == (0, 2, 1)
     assert b.reason == "4 of its latest 5 edits failed; 20% may." and b.since is not None
     assert (mirror.shadow, mirror.edits, mirror.share, mirror.wins) == (True, 2, 0.0, 0)

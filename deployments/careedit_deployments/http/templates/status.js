@@ -26,7 +26,7 @@ async function show() {
   const now = Date.now() / 1000;
   $("latest").replaceChildren(...arms.latest.map((edit) => row([
     [ago(now - edit.created)], [edit.shadow ? `${edit.arm} (copy)` : edit.arm], [named(edit.experts)],
-    [edit.outcome, edit.outcome === "failed" ? "bad" : ""], [edit.seconds.toFixed(2), "n"], [edit.score == null ? "–" : edit.score.toFixed(2), "n"],
+    [edit.outcome, ["failed", "expired"].includes(edit.outcome) ? "bad" : ""], [edit.seconds.toFixed(2), "n"], [edit.score == null ? "–" : edit.score.toFixed(2), "n"],
   ])));
   $("when").textContent = `as of ${new Date().toLocaleTimeString()}`;
 }
