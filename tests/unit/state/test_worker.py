@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from careedit.records import EarlyFilter, EditRequest
+from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
 from careedit_deployments.edit_service import EditService
 from careedit_deployments.jobs.order import Output, keep_order, scope_of
@@ -105,6 +105,18 @@ def test_images_that_were_made_before_a_worker_died_are_not_made_again(
         assert ended.images[0].edit_id == made[0].edit_id != ended.images[2].edit_id
         again = bench.painter.calls[-1].request
         assert (again.n, again.seed) == (3 - len(made), 5 + len(made))
+
+    with_store(work)
+
+
+def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job, worker = await bench.queue(), bench.worker("w")
+        await worker.work(await worker.claim())
+        (image,) = (await store.jobs.get(job.id)).images
+        assert image.trace["guidance"] is None
+        assert EditTrace(**image.trace).seed == 5
 
     with_store(work)
 

@@ -1,0 +1,45 @@
+"""Sessions by themselves: what a turn leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from careedit.records import EditRequest, EditTrace
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.edit_service import EditService
+from careedit_deployments.service import EditOrder
+from careedit_deployments.sessions import Sessions
+from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.state.store import SqlStore
+from careedit_deployments.telemetry.metrics import Metrics, Recording
+from pretended import Pretended
+
+PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
+
+
+def make_sessions(store: SqlStore, folder: Path) -> Sessions:
+    config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
+    edits = EditService(config, Pretended(), Metrics(Recording()), store.edits)
+    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), ttl_s=3600)
+
+
+async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
+    base = await sessions.base(session_id, "me")
+    wanted = EditRequest(**{"image": PICTURE, "instruction": "invert it", "seed": 5, "steps": 2, **request})
+    turn = await sessions.start(base, EditOrder(request=wanted, owner="me"))
+    assert [event async for event in turn.events()][-1].kind == "made"
+
+
+def test_the_trace_that_is_kept_of_a_turn_is_a_whole_one(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        sessions = make_sessions(store, tmp_path)
+        session = await sessions.create(PICTURE, owner="me")
+        await take_turn(sessions, session.id)
+        (turn,) = await sessions.history(session.id, "me")
+        assert turn.trace["guidance"] is None
+        assert EditTrace(**turn.trace).seed == 5
+
+    with_store(work)
