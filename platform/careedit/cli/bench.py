@@ -17,10 +17,11 @@ from careedit.bench.report import MEMORY
 from careedit.cli import bench_filter
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, write_all
+from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add theirs
 app.add_typer(bench_filter.app)
 
 

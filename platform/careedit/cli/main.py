@@ -1,29 +1,24 @@
 """The command `careedit`: sub-commands from entry points, errors as one sentence, exit codes 0, 1 and 2.
 
-Every distribution may add sub-commands through the entry-point group `careedit.commands`. Each names a `typer.Typer`:
-one that holds a single command of the entry's own name becomes `careedit NAME`, any other becomes the group
-`careedit NAME COMMAND`. A sub-command's module is imported when it is invoked, not before, so `careedit --help` answers
-at once; the line shown there is the first line of the module's docstring, read without executing the module.
+Every distribution may add sub-commands through the entry-point group `careedit.commands`, as `careedit.cli.lazy` says, and
+benchmarks through `careedit.bench`. What is not invoked is not imported, so `careedit --help` answers at once.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from importlib.metadata import EntryPoint
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command, get_command_name, get_group
+from typer.core import TyperGroup
+from typer.main import get_group
 
+from careedit.cli.lazy import lazy_group
 from careedit.cli.output import emit, note, set_up_logging
 from careedit.errors import CareEditError, ExpertError, InputError
 
@@ -31,43 +26,16 @@ GROUP = "careedit.commands"
 """The entry-point group that sub-commands are found in."""
 
 
-class LazyCommand(TyperCommand):
-    """Stands for a sub-command until it is invoked, then hands over to the real one."""
-
-    def __init__(self, entry: EntryPoint) -> None:
-        super().__init__(name=entry.name)
-        self.entry = entry
-
-    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        """The context of the real command, which is imported here."""
-        return _load(self.entry).make_context(info_name, args, parent=parent, **extra)
-
-
-class LazyGroup(TyperGroup):
-    """A group that describes its sub-commands without importing them."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Read each sub-command's one-line help, then format as usual."""
-        for command in self.commands.values():
-            if isinstance(command, LazyCommand):
-                command.help = _summary(command.entry)
-        super().format_help(ctx, formatter)
-
-
 def build_command() -> TyperGroup:
     """The root command with one lazy sub-command per entry point, in alphabetical order."""
     app = typer.Typer(
-        cls=LazyGroup,
+        cls=lazy_group(GROUP),
         add_completion=False,
         no_args_is_help=True,
         epilog="Exit codes: 0 = done, 1 = failed, 2 = the input is wrong.",
     )
     app.callback()(_root)
-    group = get_group(app)
-    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
-        if entry.name not in group.commands:
-            group.add_command(LazyCommand(entry))
-    return group
+    return get_group(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,46 +73,6 @@ def _root(
     """Edit images by instruction, with routed LoRA experts on a diffusion transformer."""
     if debug:
         set_up_logging(debug=True)
-
-
-def _load(entry: EntryPoint) -> Any:
-    """Import the entry's Typer and build its command."""
-    try:
-        app = entry.load()
-    except ModuleNotFoundError as error:
-        raise CareEditError(_missing(entry, error.name or "")) from error
-    commands = app.registered_commands
-    plain = (
-        len(commands) == 1
-        and not app.registered_groups
-        and app.registered_callback is None
-        and (commands[0].name or get_command_name(commands[0].callback.__name__)) == entry.name
-    )
-    return get_command(app) if plain else get_group(app)
-
-
-def _missing(entry: EntryPoint, module: str) -> str:
-    """What to tell the person whose sub-command cannot be imported for want of `module`."""
-    if module and f"{entry.module}.".startswith(f"{module}."):
-        return (
-            f"The command '{entry.name}' is not in this installation ({entry.module} is missing); reinstall careedit."
-        )
-    wanted = f"The command '{entry.name}' needs the package '{module}', which is not installed"
-    if entry.extras:
-        return f"{wanted}; install it with: pip install 'careedit[{','.join(entry.extras)}]'"
-    return f"{wanted}; reinstall careedit, or install that package."
-
-
-def _summary(entry: EntryPoint) -> str:
-    """The first line of the docstring of the entry's module, read without executing the module."""
-    try:
-        spec = importlib.util.find_spec(entry.module)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
-        return "(not in this installation)"
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return docstring.split("\n", 1)[0]
 
 
 def _usage_error(error: typer.TyperException) -> int:
