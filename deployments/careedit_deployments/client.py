@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 from PIL import Image, ImageChops
@@ -18,12 +18,22 @@ from careedit_deployments.errors import OverloadedError, ServingError
 
 
 class Client:
-    """Edits over HTTP; safe to share between threads."""
+    """Edits over HTTP; safe to share between threads. As a context, it closes its connections at the end."""
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 300.0) -> None:
         """`url` is the server's address without a path; `timeout` is in seconds."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def edit(self, request: EditRequest, *, model: str | None = None) -> EditResult:
         """One request's images and traces.

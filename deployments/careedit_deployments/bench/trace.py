@@ -1,0 +1,93 @@
+"""A recorded trace of requests: a file of JSON lines, what each asks for, when it came, and how soon it must be answered.
+
+The first line is `{"careedit_trace": 1}`, the format's version; every further line is a `TraceRow`, in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
+
+from careedit.errors import InputError
+from careedit.records import MAX_IMAGES, MAX_STEPS, Record
+
+VERSION = 1
+"""Of the format."""
+
+MIXED = Path(__file__).parent / "traces" / "mixed.jsonl"
+"""The trace that comes along: mixed sizes at random times, for the tiny family on a small machine."""
+
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+
+class TraceRow(Record):
+    """One request."""
+
+    arrival_s: NonNegativeFloat
+    """Seconds after the trace's beginning."""
+    size: str
+    """Width and height of the source, "1024x768"."""
+    steps: int = Field(ge=1, le=MAX_STEPS)
+    """Denoising steps of each image."""
+    n: int = Field(default=1, ge=1, le=MAX_IMAGES)
+    """Images."""
+    slo_ms: PositiveFloat
+    """Milliseconds within which all of its images must have arrived."""
+    expert: str | None = None
+    """Who edits; None: the experts in turn."""
+
+    @field_validator("size")
+    @classmethod
+    def _check_size(cls, value: str) -> str:
+        if not _SIZE.fullmatch(value):
+            raise InputError(f"The size is {value!r}; write width and height as 1024x768.")
+        return value
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """`size` as numbers."""
+        width, height = self.size.split("x")
+        return int(width), int(height)
+
+    def slowed(self, scale: float) -> TraceRow:
+        """The same on a machine that is `scale` times as slow: both times are multiplied."""
+        return self.model_copy(update={"arrival_s": self.arrival_s * scale, "slo_ms": self.slo_ms * scale})
+
+
+def read_trace(path: Path) -> list[TraceRow]:
+    """The rows of a file. Raises `InputError`, with the line's number, for one that is no trace."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The trace {path} cannot be read ({error}); give another file.") from None
+    if not lines or _object(path, 1, lines[0]) != {"careedit_trace": VERSION}:
+        raise InputError(
+            f'The first line of {path} is not {{"careedit_trace": {VERSION}}}; give a trace of this version.'
+        )
+    rows: list[TraceRow] = []
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        try:
+            row = TraceRow(**_object(path, number, line))
+        except InputError as error:
+            raise InputError(f"Line {number} of {path}: {error}") from None
+        if rows and row.arrival_s < rows[-1].arrival_s:
+            raise InputError(f"Line {number} of {path} arrives before the line above it; sort the trace by arrival_s.")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"The trace {path} holds no request; give at least one.")
+    return rows
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, object]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"Line {number} of {path} is no JSON object; correct it.")
+    return found
