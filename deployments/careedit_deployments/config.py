@@ -276,6 +276,13 @@ class ServeConfig(Record):
                 raise InputError(f"The arm {name!r} lists {both[0]!r} as an expert and in its long tail; choose one.")
         return self
 
+    @model_validator(mode="after")
+    def _check_judge(self) -> ServeConfig:
+        filtered = [name for name, quality in self.quality.items() if quality.early_filter is not None]
+        if filtered and self.scorer.backend == "none":
+            raise InputError(f"The quality {filtered[0]!r} has an early filter but there is no scorer; give `scorer`.")
+        return self
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> ServeConfig:
         """Read a file. Raises `InputError`, a sentence, where it is missing, no YAML, or breaks the schema."""

@@ -121,9 +121,6 @@ class EditService:
         self._cut = cut
         self._watchers = tuple(watchers)
         self._dealt: set[tuple[str, str]] = set()
-        filtered = [name for name, quality in config.quality.items() if quality.early_filter is not None]
-        if filtered and config.scorer.backend == "none":
-            raise InputError(f"The quality {filtered[0]!r} has an early filter but there is no scorer; give `scorer`.")
 
     async def start(self, order: EditOrder) -> Running:
         """Accept an order; nothing is queued yet, `Running.events` does that. Errors as in `service.Edits.start`."""

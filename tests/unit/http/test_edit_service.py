@@ -98,9 +98,11 @@ def test_a_quality_means_what_the_configuration_says_and_what_is_asked_for_comes
     assert settings(config, "auto", None, None) == (None, None)
 
 
-def test_a_quality_with_a_filter_needs_a_judge():
-    with pytest.raises(InputError, match="no scorer"):
-        Stage(quality={"high": {"early_filter": {}}})
+def test_a_configuration_whose_quality_has_a_filter_needs_a_judge():
+    fields = {"arms": {"tiny": {"expert_set": "tiny"}}, "quality": {"high": {"early_filter": {}}}}
+    with pytest.raises(InputError, match="no scorer; give `scorer`"):
+        ServeConfig(**fields)
+    assert ServeConfig(**fields, scorer=JUDGE).quality["high"].early_filter == EarlyFilter()
 
 
 def test_a_seed_is_drawn_once_and_steps_are_settled():
