@@ -23,7 +23,7 @@ PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 def make_sessions(store: SqlStore, folder: Path) -> Sessions:
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
     edits = EditService(config, Pretended(), Metrics(Recording()), store.edits)
-    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), ttl_s=3600)
+    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), ttl_s=1e9)
 
 
 async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
