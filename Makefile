@@ -14,7 +14,7 @@ SYSTEM := postgresql prometheus chromium
 .PHONY: help setup system demo test check format
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed-dev ## Create .venv with careedit and everything its developers need
 
@@ -55,3 +55,5 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".$(if $(filter core,$*),,[$*])"
 	@touch "$(VENV)/.installed-core" $(if $(filter dev,$*),"$(VENV)/.installed-serve") "$@"
+
+include docker/images.mk

@@ -61,7 +61,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+        # What starts with an underscore is a library's note to itself: Ray stamps every record of a process that imports it.
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
