@@ -21,7 +21,6 @@ from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.sessions import Sessions
-from careedit_deployments.telemetry.tracing import Tracing
 
 __all__ = ["Hook", "Services", "create_app"]
 
@@ -56,7 +55,7 @@ def create_app(services: Services) -> FastAPI:
         limiter=app.state.limiter,
         limits=config.limits,
         metrics=services.metrics,
-        tracing=services.tracing or Tracing(config.telemetry, "ingress"),
+        tracing=services.tracing,
     )
     app.add_exception_handler(CareEditError, on_careedit_error)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio.to_thread import run_sync
+
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.backend import Backend
@@ -26,8 +31,10 @@ def assemble(
 ) -> Services:
     """Services with everything that runs beside the routes: the arms' guard, shadow copies, job workers, the sweeper.
 
-    `hooks` are entered before those and left after them: what closes the stores belongs there.
+    `hooks` are entered before those and left after them: what closes the stores belongs there. `tracing`, made here if none
+    is given, is shut down when everything that makes spans has ended.
     """
+    tracing = tracing or Tracing(config.telemetry, "ingress")
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, cut=guard.cut)
     edits = EditService(
@@ -48,5 +55,22 @@ def assemble(
         blobs=blobs,
         metrics=metrics,
         tracing=tracing,
-        hooks=(*hooks, guard.running, shadowing.running, background_hook(config, edits, store, blobs)),
+        hooks=(
+            *hooks,
+            _ending(tracing),
+            guard.running,
+            shadowing.running,
+            background_hook(config, edits, store, blobs),
+        ),
     )
+
+
+def _ending(tracing: Tracing) -> Hook:
+    """A hook that sends what is left of the spans when it is left."""
+
+    @asynccontextmanager
+    async def ending() -> AsyncIterator[None]:
+        yield
+        await run_sync(tracing.shut_down)  # waits for the receiver
+
+    return ending

@@ -38,8 +38,8 @@ class Services:
     """Pictures that are remembered."""
     metrics: Metrics
     """What is counted."""
-    tracing: Tracing | None = None
-    """Where spans go; None: nowhere."""
+    tracing: Tracing
+    """Where spans go."""
     hooks: tuple[Hook, ...] = ()
     """What runs beside the routes (job workers, sweepers, the store's end), in the order in which it starts."""
 

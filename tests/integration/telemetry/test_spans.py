@@ -1,6 +1,7 @@
 """Spans over the wire: what a receiver of OpenTelemetry gets from a request."""
 
 import io
+import threading
 from collections.abc import Iterator
 
 import httpx2
@@ -79,3 +80,13 @@ def test_a_receiver_that_is_away_costs_no_edit(tmp_path, post, caplog) -> None:
     caplog.set_level("CRITICAL", logger="opentelemetry")
     with serve(tmp_path, ScriptedBackend(), telemetry={"otlp_endpoint": "http://127.0.0.1:9"}) as served:
         assert [post(served).status_code for _ in range(3)] == [200] * 3
+
+
+def test_a_server_that_stops_sends_its_last_spans_first_and_has_one_sender(receiver, tmp_path, post) -> None:
+    receiver.spans.clear()
+    with serve(tmp_path, ScriptedBackend(), telemetry={"otlp_endpoint": receiver.url}) as served:
+        senders = [thread.name for thread in threading.enumerate() if thread.name.startswith("OtelBatch")]
+        assert post(served).status_code == 200
+    assert len(senders) == 1
+    assert {"request", "route", "edit"} <= {span.name for span in receiver.spans}, "without waiting for them"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch")]
