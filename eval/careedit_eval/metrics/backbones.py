@@ -70,6 +70,10 @@ class Embedder(Generic[Thing]):
             self._known.popitem(last=False)
         return [found[key] for key in keys]
 
+    def forget(self) -> None:
+        """Remember nothing: what comes next is embedded anew."""
+        self._known.clear()
+
 
 @dataclass(frozen=True)
 class ClipBackbone:

@@ -1,0 +1,131 @@
+"""All measurements of the evaluation as one document, with what is aimed at."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from careedit.bench.report import Goal
+from careedit_eval.bench.editing import Throughput, cores, edit_throughput
+from careedit_eval.bench.growth import Growth, grow
+from careedit_eval.bench.measuring import Speedup, metric_speedup
+from careedit_eval.benchmarks import load_benchmark
+from careedit_eval.records import Sample
+
+VERSION = 1
+"""Of the document that `bench_eval` gives."""
+WORKERS = (1, 2)
+"""Numbers of workers that edit."""
+SETS = (1, 2, 4)
+"""Numbers of sets whose edits of the same samples are measured; the first one is `metric_speedup`."""
+GOALS: Mapping[str, Goal] = {
+    "edit_throughput_per_worker": Goal("at least", 0.9),
+    "metric_speedup": Goal("at least", 5.0),
+}
+"""What is aimed at, for every number of workers."""
+
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    edits: int
+    """Edits of each way and number of workers."""
+    pairs: int
+    """Samples that metrics measure."""
+    repeats: int
+    """Repeats of the metrics."""
+    few: int
+    """Rows of the small run."""
+    many: int
+    """Rows of the large run, which is then resumed."""
+
+
+FULL = Size(edits=48, pairs=128, repeats=5, few=500, many=5000)
+QUICK = Size(edits=8, pairs=16, repeats=2, few=60, many=120)
+
+
+def bench_eval(
+    size: Size = FULL, *, expert_set: str = "tiny", rows: Path | None = None, done: Said = lambda _: None
+) -> dict[str, Any]:
+    """Measure everything on drawn rows; the document has the figures, and all that they are made of.
+
+    `edit_throughput_per_worker` ({"1", "2"}: share of a plain loop's rate that each worker has), `metric_speedup` (one
+    set's edits; by sets under `details`), `resume_seconds` (a finished run of `size.many` rows once more),
+    `memory_growth_ratio` (peak memory with `size.many` rows over that with `size.few`). `rows` is a folder that keeps
+    what is drawn; None: it is drawn anew. `done` is told what was finished. Raises `CareEditError`.
+    """
+    with tempfile.TemporaryDirectory(prefix="careedit-bench-") as name:
+        folder = Path(name)
+        file, samples = _drawn(rows or folder / "rows", max(size.many, size.edits + 16, size.pairs))
+        done("drawing")
+        growth = _growth(file, folder, size)
+        done("growing")
+        speedups = {}
+        for sets in SETS:
+            speedups[sets] = metric_speedup(samples[: size.pairs], sets=sets, repeats=size.repeats)
+        done("measuring")
+        rates = {}
+        for workers in WORKERS:
+            rates[workers] = edit_throughput(file, folder, workers=workers, edits=size.edits, expert_set=expert_set)
+            done("editing")
+    return _document(size, expert_set, growth, speedups, rates)
+
+
+def _drawn(folder: Path, rows: int) -> tuple[Path, tuple[Sample, ...]]:
+    """A file of HumanEdit's columns, drawn where it is not there yet; it is read as any other such file."""
+    from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEdit, TinyHumanEditConfig, write_rows
+
+    config = TinyHumanEditConfig(path=str(folder), rows=rows)
+    file = TinyHumanEdit(config).file
+    if not file.is_file():
+        write_rows(file, config)
+    return file, tuple(load_benchmark("humanedit", path=str(file)).rows())
+
+
+def _growth(file: Path, folder: Path, size: Size) -> dict[str, Growth]:
+    return {
+        "few": grow(file, folder / "few", size.few, "first"),
+        "many": grow(file, folder / "many", size.many, "first"),
+        "resumed": grow(file, folder / "many", size.many, "second"),
+    }
+
+
+def _document(
+    size: Size,
+    expert_set: str,
+    growth: Mapping[str, Growth],
+    speedups: Mapping[int, Speedup],
+    rates: Mapping[int, Throughput],
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "edit_throughput_per_worker": {str(workers): rate.per_worker for workers, rate in rates.items()},
+        "metric_speedup": speedups[SETS[0]].ratio,
+        "resume_seconds": growth["resumed"].seconds,
+        "memory_growth_ratio": growth["many"].peak_bytes / growth["few"].peak_bytes,
+    }
+    worst = {**figures, "edit_throughput_per_worker": min(figures["edit_throughput_per_worker"].values())}
+    return {
+        "version": VERSION,
+        **figures,
+        "goals": {name: {"goal": str(goal), "met": goal.met_by(worst[name])} for name, goal in GOALS.items()},
+        "details": {
+            "editing": {str(workers): asdict(rate) for workers, rate in rates.items()},
+            "measuring": {str(sets): {"ratio": one.ratio, **asdict(one)} for sets, one in speedups.items()},
+            "growth": {name: asdict(one) for name, one in growth.items()},
+        },
+        "environment": {
+            **asdict(size),
+            "expert_set": expert_set,
+            "cores": cores(),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "ray", "open_clip_torch")},
+        },
+    }

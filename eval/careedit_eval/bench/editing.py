@@ -1,0 +1,121 @@
+"""Edits per second of the pipeline's workers, over those of a plain loop on one core."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from careedit.bench.timing import use_threads
+from careedit_eval.alignment import load_pictures
+from careedit_eval.editors import EditWork, make_editor
+from careedit_eval.pipeline import Runner, Store, evaluate
+from careedit_eval.pipeline.plan import Plan, make_plan
+from careedit_eval.records import Sample
+from careedit_eval.suite import Arm, Part, Suite, Workers
+
+BATCH = 2
+"""Edits that travel together: few, so that no worker waits long for the last ones."""
+WARM = 2
+"""Batches per worker that come before the clock starts: workers load their models in the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One number of workers."""
+
+    per_second: float
+    """Edits of the pipeline, from plan to store, after its workers have loaded."""
+    loop_per_second: float
+    """Edits of the loop, the mean of before and after."""
+    workers: int
+    """How many there were."""
+
+    @property
+    def per_worker(self) -> float:
+        """Share of the loop's rate that each worker has."""
+        return self.per_second / self.workers / self.loop_per_second
+
+
+def edit_throughput(rows: Path, folder: Path, *, workers: int, edits: int, expert_set: str) -> Throughput:
+    """Edit the first `edits` rows of a parquet file by a loop, by Ray workers, and by the loop again.
+
+    The workers also edit a few rows more, which are not counted: models are loaded meanwhile. Raises `CareEditError`.
+    """
+    plan = make_plan(_suite(rows, workers, edits + BATCH * WARM * workers, expert_set))
+    (benchmark,) = plan.benchmarks
+    samples = benchmark.samples[-edits:]
+    before = _loop(plan.arms[0].arm, samples, folder)
+    pipeline = _pipeline(plan, folder / f"store-{workers}", workers)
+    after = _loop(plan.arms[0].arm, samples, folder)
+    return Throughput(pipeline, 2 / (1 / before + 1 / after), workers)
+
+
+def _suite(rows: Path, workers: int, edits: int, expert_set: str) -> Suite:
+    return Suite(
+        name="throughput",
+        benchmarks=(Part(name="humanedit", options={"path": str(rows), "limit": edits}),),
+        sets=(Arm(name="set", expert_set=expert_set, device="cpu", threads=1),),
+        rows=(),
+        metrics=(Part(name="nfe"),),
+        primary="nfe",
+        workers=Workers(edit=workers, score=1, edit_batch=BATCH, score_batch=1024),
+    )
+
+
+def _loop(arm: Arm, samples: Sequence[Sample], folder: Path) -> float:
+    """What a script does: read, edit, write, one after another. Edits per second, the model loaded before."""
+    editor = make_editor(arm)
+
+    def edit(sample: Sample) -> None:
+        found = load_pictures(sample)
+        mask = found.mask if sample.mask_given else None
+        work = EditWork(sample.id, found.source, sample.instruction, mask, found.references, found.target, 0)
+        editor.edit(work).image.save(folder / "loop.png")
+
+    with use_threads(arm.threads):
+        edit(samples[0])
+        started = time.perf_counter()
+        for sample in samples:
+            edit(sample)
+        return len(samples) / (time.perf_counter() - started)
+
+
+def _pipeline(plan: Plan, folder: Path, workers: int) -> float:
+    """Edits per second as the store gets them, from the moment at which every worker is at work."""
+    seen: list[tuple[int, float]] = []
+
+    def done(stage: str, finished: int, _: int) -> None:
+        if stage == "editing":
+            seen.append((finished, time.perf_counter()))
+
+    with cluster(workers + 1) as runner:
+        evaluate(plan, Store(folder), runner, done=done)
+    first = next(one for one in seen if one[0] >= BATCH * WARM * workers)
+    return (seen[-1][0] - first[0]) / (seen[-1][1] - first[1])
+
+
+@contextmanager
+def cluster(cpus: int) -> Iterator[Runner]:
+    """A `RayRunner` on the cluster that this process is connected to, or on one of its own with so many CPUs."""
+    import ray
+
+    from careedit_eval.pipeline.ray_data import RayRunner
+
+    if ray.is_initialized():
+        yield RayRunner()
+        return
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield RayRunner()
+    finally:
+        ray.shutdown()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
