@@ -29,6 +29,13 @@ def seconds_of(edit: Edit, request: EditRequest) -> float:
     return time.perf_counter() - started
 
 
+def timed(batch: Batch, requests: Sequence[EditRequest]) -> tuple[float, list[EditResult]]:
+    """How long many edits take together, and their results."""
+    started = time.perf_counter()
+    results = batch(requests)
+    return time.perf_counter() - started, results
+
+
 def by_clients(edit: Edit, clients: int) -> Batch:
     """Many edits by so many clients, each sending its next request when it has its answer."""
 

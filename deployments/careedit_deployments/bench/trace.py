@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
@@ -83,7 +84,7 @@ def read_trace(path: Path) -> list[TraceRow]:
     return rows
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, object]:
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError:

@@ -27,7 +27,7 @@ app.add_typer(bench_filter.app)
 
 @app.callback()
 def bench() -> None:
-    """Measure the engine, the quality of edits, the early filter and its judge."""
+    """Measure the engine, the quality of edits, the early filter and its judge; and the served platform, if installed."""
 
 
 class Dtype(StrEnum):

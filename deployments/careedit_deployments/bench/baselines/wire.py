@@ -10,6 +10,7 @@ import torch
 from starlette.datastructures import FormData, UploadFile
 
 from careedit.editor import Editor, load_editor
+from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
 from careedit_deployments.bench.baselines.settings import BaselineSettings
 
@@ -31,8 +32,8 @@ def load(settings: BaselineSettings, device: str | None = None) -> Editor:
 
 def request_of(form: FormData) -> EditRequest:
     """The edit that a form asks for."""
-    pictures = [one.file.read() for one in form.getlist("image[]") if isinstance(one, UploadFile)]
-    numbers = {name: int(str(form[name])) for name in ("n", "seed", "steps") if name in form}
+    pictures = [decode_image(one.file.read()) for one in form.getlist("image[]") if isinstance(one, UploadFile)]
+    numbers: dict[str, Any] = {name: int(str(form[name])) for name in ("n", "seed", "steps") if name in form}
     return EditRequest(
         image=pictures[0],
         references=tuple(pictures[1:]),

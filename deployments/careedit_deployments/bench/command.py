@@ -1,0 +1,169 @@
+"""Measure the served platform against the same editor in one process, behind LitServe and behind plain FastAPI."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+
+from careedit.cli.editors import quieten
+from careedit.cli.files import check_outputs, write_all
+from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.editor import load_editor
+from careedit.errors import InputError
+from careedit.experts import load_expert_set
+from careedit_deployments.app import set_reference
+from careedit_deployments.bench.baselines import NAMES, BaselineSettings
+from careedit_deployments.bench.load import Edit
+from careedit_deployments.bench.process import baseline, free_port
+from careedit_deployments.bench.report import GOALS, Report
+from careedit_deployments.bench.run import Sides, bench_serve, runs_of
+from careedit_deployments.bench.stand import SERIAL_ARM, arm_of, platform, with_serial_arm
+from careedit_deployments.bench.trace import MIXED, read_trace
+from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
+from careedit_deployments.cli.serve import find_config
+from careedit_deployments.client import Client
+from careedit_deployments.config import ServeConfig
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("serve")
+def serve(
+    config: Annotated[str, typer.Option("--config", help="What is served: a YAML file or a name.")] = "tiny",
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Turns of every side; medians are told.  [default: 5]")
+    ] = None,
+    edits: Annotated[
+        int | None, typer.Option("--edits", min=1, help="Edits per round of throughput.  [default: 48]")
+    ] = None,
+    clients: Annotated[int | None, typer.Option("--clients", min=1, help="Who send them.  [default: 16]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per edit; default: the set's.")] = None,
+    trace: Annotated[Path, typer.Option("--trace", metavar="FILE.jsonl", help="Requests to replay.")] = MIXED,
+    trace_scale: Annotated[
+        float, typer.Option("--trace-scale", min=0.001, help="Factor on the trace's arrivals and allowed times.")
+    ] = 1.0,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads of each baseline; default: torch's choice.")
+    ] = None,
+    switching: Annotated[
+        Literal["merged", "shared"], typer.Option("--switching", help="How the baselines change experts.")
+    ] = "merged",
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help=f"Leave a baseline out: {' or '.join(NAMES)}.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few requests: whether it works, not how fast.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Latency, throughput, short edits behind long ones, and a trace: ratios within one run, and which goals they meet.
+
+    The platform runs on a Ray cluster that is started for it, each baseline in a process of its own; all take turns. An
+    unmet goal is told, it is no failure: the exit code is 0.
+    """
+    if out is not None:
+        check_outputs([out], [])
+    missing = _left_out(without or [])
+    settings = ServeConfig.from_yaml(find_config(config))
+    arm = arm_of(settings)[1]
+    reference = set_reference(arm.expert_set)
+    loaded = load_expert_set(reference)
+    asked = {"rounds": rounds, "edits": edits, "clients": clients}
+    plan = BenchPlan(
+        steps=steps or (2 if quick else loaded.spec.defaults.steps),
+        **{**(QUICK if quick else {}), **{name: value for name, value in asked.items() if value is not None}},
+    )
+    rows = [row.slowed(trace_scale) for row in read_trace(trace)[: plan.trace_rows]]
+    load = Workload(plan, loaded.names, loaded.spec.panel.size)
+    deployment = arm.experts.get(load.experts[0], settings.expert)
+    quieten()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="careedit-bench-")))
+        note("Starting the platform and the baselines (a minute or two on two cores) ...")
+        url = stack.enter_context(platform(with_serial_arm(settings, loaded.names, folder)))
+        client = stack.enter_context(Client(url))
+        baselines: dict[str, Edit] = {}
+        for name in (name for name in NAMES if name not in missing):
+            told = BaselineSettings(
+                expert_set=reference,
+                port=free_port(),
+                application=switching,
+                device=arm.device,
+                dtype=arm.dtype,
+                threads=threads,
+            )
+            with progress(f"Starting {name}"):
+                address = stack.enter_context(baseline(name, told, folder / f"{name}.log"))
+            baselines[name] = stack.enter_context(Client(address)).edit
+        dtype = None if arm.dtype is None else getattr(torch, arm.dtype)
+        editor = load_editor(reference, device=arm.device, dtype=dtype, application="merged")
+        sides = Sides(client.edit, partial(client.edit, model=SERIAL_ARM), editor, baselines, missing)
+        with progress("Measuring", runs_of(load, len(baselines))) as bar:
+            report = bench_serve(
+                sides,
+                load,
+                rows,
+                replica_threads=deployment.threads or max(1, int(deployment.num_cpus)),
+                threads=threads,
+                facts={"config": config, "switching": switching, "trace": trace.name, "trace_scale": trace_scale},
+                done=bar.advance,
+            )
+    document = report.document()
+    if out is not None:
+        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
+    if as_json:
+        emit_json(document)
+    else:
+        show(report)
+
+
+def _left_out(without: list[str]) -> dict[str, str]:
+    """Baselines that are not measured, and why. Raises `InputError` for one that does not exist."""
+    for name in without:
+        if name not in NAMES:
+            raise InputError(f"There is no baseline {name!r}; leave out {' or '.join(NAMES)}.")
+    missing = dict.fromkeys(without, "left out by --without")
+    if "litserve" not in missing and find_spec("litserve") is None:
+        missing["litserve"] = "the package litserve is not installed; install it with: pip install litserve"
+    return missing
+
+
+def show(report: Report) -> None:
+    """Write the figures as a table, and what else there is to know as notes."""
+    rows: list[tuple[str, ...]] = []
+    verdicts = report.verdicts
+    for name, figure in report.figures.items():
+        goal = str(GOALS[name]) if name in GOALS else "-"
+        if figure is None:
+            rows.append((name, "-", "-", goal, "not measured"))
+            continue
+        spread = " to ".join(f"{bound:.3g}" for bound in figure.spread)
+        verdict = {True: "met", False: "not met"}[verdicts[name].met] if name in verdicts else "-"
+        rows.append((name, f"{figure.value:.3f}", spread, goal, verdict))
+    emit_table(("figure", "value", "spread", "goal", "verdict"), rows)
+    document = report.document()
+    _tell(document["details"], document["environment"])
+    for name, reason in report.missing.items():
+        note(f"{name}: {reason}.")
+
+
+def _tell(details: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    speeds = ", ".join(f"{name} {value:.2f}" for name, value in details["throughput"]["edits_per_second"].items())
+    note(f"Edits per second: {speeds}.")
+    shares = ", ".join(f"{name} {one['attainment']:.0%}" for name, one in details["trace"].items())
+    note(f"Requests of the trace {facts['trace']} that were answered in time: {shares}.")
+    difference = details["throughput"]["largest_difference"]
+    note(f"The same edit by two sides differs by at most {difference} of 255 grey levels.")
+    plan = facts["plan"]
+    note(
+        f"Expert set {facts['expert_set']}, {plan['steps']} steps, {plan['rounds']} rounds of {plan['edits']} edits by "
+        f"{plan['clients']} clients, {facts['cpus']} CPUs, {facts['device']}, {facts['dtype']}."
+    )

@@ -1,0 +1,123 @@
+"""What a run says: figures, goals, verdicts, and everything that they were computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from careedit.bench.report import Goal, Verdict
+from careedit_deployments.bench.figures import Figure, differences, percentile, ratios
+from careedit_deployments.bench.measure import Replayed, Throughput, p95s
+
+VERSION = 1
+"""Of the document that `Report.document` gives."""
+
+SERVED, IN_PROCESS, SERIAL = "served", "in_process", "serial"
+"""The platform; the same editor in the benchmark's process; the platform without its step scheduler."""
+
+GOALS: Mapping[str, Goal] = {
+    "latency_ratio": Goal("at most", 1.05),
+    "latency_overhead_ms": Goal("at most", 25.0),
+    "throughput_over_in_process": Goal("at least", 0.9),
+    "throughput_over_litserve": Goal("at least", 2.0),
+    "throughput_over_fastapi": Goal("at least", 2.0),
+}
+"""What is aimed at; a figure that is not here is told without a verdict."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run."""
+
+    environment: Mapping[str, Any]
+    """What was measured, with what."""
+    latencies: Mapping[str, Sequence[float]]
+    """Of `latencies`, by side."""
+    throughput: Throughput
+    """Of `throughputs`."""
+    behind_long: Mapping[str, Sequence[Sequence[float]]]
+    """Of `behind_long`, by side."""
+    replays: Mapping[str, Replayed]
+    """Of `replayed`, by side."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Baselines that were left out, and why."""
+
+    @property
+    def figures(self) -> dict[str, Figure | None]:
+        """The figures by name; None for one over a baseline that was left out."""
+        served, alone = self.latencies[SERVED], self.latencies[IN_PROCESS]
+        over = {
+            f"throughput_over_{name}": ratios(self.throughput.seconds[name], self.throughput.seconds[SERVED])
+            for name in self.throughput.seconds
+            if name != SERVED
+        }
+        return {
+            "latency_ratio": ratios(served, alone),
+            "latency_overhead_ms": differences([1000 * s for s in served], [1000 * s for s in alone]),
+            **{name: over.get(name) for name in GOALS if name.startswith("throughput_over_")},
+            "p95_short_behind_long_ratio": ratios(
+                p95s(self.behind_long[SERVED]).values, p95s(self.behind_long[SERIAL]).values
+            ),
+            "slo_attainment": Figure((self.replays[SERVED].attainment,)),
+        }
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Of each figure that was taken and has a goal."""
+        return {name: Verdict(one.value, GOALS[name]) for name, one in self.figures.items() if one and name in GOALS}
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: the figures at the top level, then goals, details and environment; null for what was not measured."""
+        figures, verdicts = self.figures, self.verdicts
+        goals: dict[str, Any] = {
+            name: {
+                "goal": str(goal),
+                "bound": goal.bound,
+                "value": verdicts[name].value if name in verdicts else None,
+                "met": verdicts[name].met if name in verdicts else None,
+            }
+            for name, goal in GOALS.items()
+        }
+        return {
+            "version": VERSION,
+            **{name: None if one is None else one.value for name, one in figures.items()},
+            "goals": goals,
+            "missing": dict(self.missing),
+            "details": {
+                "figures": {name: None if one is None else _figure(one) for name, one in figures.items()},
+                "latency_seconds": {name: _distribution(taken) for name, taken in self.latencies.items()},
+                "throughput": self._throughput(),
+                "short_behind_long_seconds": {
+                    name: _distribution([one for taken in rounds for one in taken])
+                    | {"p95_of_rounds": p95s(rounds).values}
+                    for name, rounds in self.behind_long.items()
+                },
+                "trace": {name: asdict(one) for name, one in self.replays.items()},
+            },
+            "environment": dict(self.environment),
+        }
+
+    def _throughput(self) -> dict[str, Any]:
+        edits = self.environment["plan"]["edits"]
+        return {
+            "seconds": dict(self.throughput.seconds),
+            "edits_per_second": {
+                name: Figure(tuple(edits / seconds for seconds in taken)).value
+                for name, taken in self.throughput.seconds.items()
+            },
+            "largest_difference": self.throughput.largest_difference,
+        }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    low, high = figure.spread
+    return {"value": figure.value, "spread": {"low": low, "high": high}, "rounds": figure.values}
+
+
+def _distribution(seconds: Sequence[float]) -> dict[str, Any]:
+    return {
+        "n": len(seconds),
+        **{f"p{percent}": percentile(seconds, percent) for percent in (50, 95, 99)},
+        "seconds": list(seconds),
+    }
