@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from careedit.errors import InputError
@@ -94,6 +94,7 @@ def _engine(address: str) -> AsyncEngine:
             engine = create_async_engine(url, connect_args={"timeout": BUSY_S})
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(engine.sync_engine, "invalidate", _unlock_sqlite)
             return engine
         return create_async_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
     except (SQLAlchemyError, ImportError) as error:
@@ -116,3 +117,10 @@ def _begin_sqlite(connection: Any) -> None:
     """A writer locks at once: one that first reads and then writes would be refused, not queued, behind another."""
     writes = connection.get_execution_options().get("careedit_writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _unlock_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    """A connection whose task was cancelled inside a statement is closed, but SQLite keeps it, and its lock, until Python
+    has collected the statement; so it is rolled back first."""
+    with suppress(MissingGreenlet):  # it is being collected
+        connection.rollback()

@@ -14,8 +14,10 @@ import store_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.state import database
 from careedit_deployments.state.base import id_time, new_id
 from careedit_deployments.state.store import open_store
+from remembered import a_job
 
 
 @pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)
@@ -73,3 +75,34 @@ def test_a_newer_database_is_refused(with_store: Any, state: StateConfig) -> Non
     connection.close()
     with pytest.raises(UnavailableError, match="newer careedit"):
         with_store(ping)
+
+
+SLOW = """UPDATE jobs SET last_event = (
+    WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 1000000) SELECT max(n) FROM count
+) RETURNING id"""
+
+
+def test_whoever_is_cancelled_in_the_middle_of_a_write_locks_nobody_out(
+    with_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 5.0)
+
+    async def work(store: Any) -> None:
+        job = await store.jobs.add(a_job())
+        began = asyncio.Event()
+
+        async def write() -> None:
+            async with store._database.write() as connection:
+                began.set()
+                await connection.exec_driver_sql(SLOW)
+
+        writing = asyncio.create_task(write())
+        await began.wait()
+        await asyncio.sleep(0.05)
+        writing.cancel()
+        (end,) = await asyncio.gather(writing, return_exceptions=True)
+        assert isinstance(end, asyncio.CancelledError)  # its traceback still holds the statement
+        assert (await store.jobs.claim("w", lease_s=9.0, attempts=3)).id == job.id
+        assert (await store.jobs.get(job.id)).last_event == 2
+
+    with_store(work)
