@@ -1,4 +1,4 @@
-"""See how the arms of an A/B test do; take one out of traffic or put it back.
+"""See how the arms of an A/B test do; take one out of traffic or put it back; export what they did.
 
 Everything is read from, and written to, the database that the configuration names; a running server hears of a change within
 seconds.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from careedit.cli.files import check_outputs, write_all
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit_deployments.ab.export import MOST, export_lines
 from careedit_deployments.ab.guard import cut_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import find_config
@@ -38,7 +42,7 @@ T = TypeVar("T")
 
 @app.callback()
 def ab() -> None:
-    """See how the arms of an A/B test do; take one out of traffic or put it back."""
+    """See how the arms of an A/B test do; take one out of traffic or put it back; export what they did."""
 
 
 @app.command("status")
@@ -79,6 +83,26 @@ def cut_command(
     settings = ServeConfig.from_yaml(find_config(config))
     cut = _with_store(settings, lambda store: cut_by_hand(store, settings.arms, arm, actor=_me(), reason=reason))
     _told(cut, as_json)
+
+
+@app.command("export")
+def export_command(
+    config: ConfigOption,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.jsonl", help="The file; nothing in it names a person.")],
+    hours: Annotated[float | None, typer.Option(min=0, help="Only edits of the last hours.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Edits at most, the newest.")] = MOST,
+) -> None:
+    """Write what the arms did as JSON lines, for `careedit eval ab-report FILE`."""
+    settings = ServeConfig.from_yaml(find_config(config))
+    check_outputs([to], [])
+    since = 0.0 if hours is None else time.time() - 3600 * hours
+
+    async def lines(store: Store) -> list[str]:
+        return [json.dumps(line) async for line in export_lines(settings, store, since=since, limit=limit)]
+
+    found = _with_store(settings, lines)
+    write_all({to: "".join(f"{line}\n" for line in found)})
+    note(f"{len(found) - 1} edits and pieces of feedback are in {to}.")
 
 
 def _with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:

@@ -109,6 +109,8 @@ def cluster(cpus: int) -> Iterator[Runner]:
     if ray.is_initialized():
         yield RayRunner()
         return
+    # By default workers yield to everything else that runs here, and the loop does not.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield RayRunner()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,8 +17,19 @@ TIGHTEST_AT = 500
 """Number of rows at which the confidence sequence is narrowest."""
 
 
-def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT) -> Interval | None:
-    """Interval of a running mean of `values` [n] that holds at all n at once, so peeking costs nothing.
+class Anytime(NamedTuple):
+    """What is known of a quantity now, if it was looked at after every row."""
+
+    value: float
+    """The estimate."""
+    interval: Interval
+    """Holds at all times at once with the stated probability."""
+    p: float
+    """Of 0 being the truth: 1 - the widest level whose interval leaves 0 out; may be looked at any time too."""
+
+
+def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT) -> Anytime | None:
+    """The running mean of `values` [n], with an interval that holds at all n at once, so peeking costs nothing.
 
     The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Ann. Stat. 52, 2024,
     theorem 2.2): mean ± sd * sqrt(2 (n rho² + 1) / (n² rho²) * log(sqrt(n rho² + 1) / alpha)), with rho chosen as in their
@@ -26,12 +38,36 @@ def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: 
     array = np.asarray(values, np.float64)
     if array.size < 2:
         return None
+    return _sequence(float(array.mean()), float(array.std(ddof=1)), array.size, alpha, tightest_at)
+
+
+def difference_sequence(
+    after: ArrayLike, before: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT
+) -> Anytime | None:
+    """mean(after) - mean(before) of two independent groups that grow at their own pace, likewise.
+
+    The difference of means is asymptotically linear, with variance n (s_a² / n_a + s_b² / n_b) per row over all
+    n = n_a + n_b rows, and theorem 2.2 holds for such (section 3 of the same paper). None with fewer than two values in a
+    group; a spread of 0 in both gives a point and p = 1 or 0.
+    """
+    one, other = np.asarray(after, np.float64), np.asarray(before, np.float64)
+    if min(one.size, other.size) < 2:
+        return None
+    n = one.size + other.size
+    variance = n * (one.var(ddof=1) / one.size + other.var(ddof=1) / other.size)
+    return _sequence(float(one.mean() - other.mean()), math.sqrt(variance), n, alpha, tightest_at)
+
+
+def _sequence(value: float, deviation: float, n: int, alpha: float, tightest_at: int) -> Anytime:
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / tightest_at
-    n = array.size
     grown = n * rho2 + 1
-    half = float(array.std(ddof=1)) * math.sqrt(2 * grown / (n**2 * rho2) * math.log(math.sqrt(grown) / alpha))
-    mean = float(array.mean())
-    return Interval(mean - half, mean + half)
+    spread = 2 * grown / (n**2 * rho2)
+    half = deviation * math.sqrt(spread * math.log(math.sqrt(grown) / alpha))
+    if deviation == 0:
+        return Anytime(value, Interval(value, value), float(value == 0))
+    # The interval leaves 0 out at every level above this one.
+    p = math.sqrt(grown) * math.exp(-(value**2) / (deviation**2 * spread))
+    return Anytime(value, Interval(value - half, value + half), min(1.0, p))
 
 
 def sample_ratio_p(seen: Mapping[str, int], weights: Mapping[str, float]) -> float:

@@ -13,7 +13,7 @@ def test_looking_after_every_row_raises_no_more_alarms_than_stated() -> None:
     for _ in range(runs):
         rows = rng.normal(size=400)
         looks = (confidence_sequence(rows[:n]) for n in range(30, 401, 5))
-        alarms += any(look is not None and not look.low <= 0 <= look.high for look in looks)
+        alarms += any(look is not None and not look.interval.low <= 0 <= look.interval.high for look in looks)
     assert alarms / runs <= 0.05
 
 
@@ -21,8 +21,8 @@ def test_a_confidence_sequence_narrows_and_pays_for_peeking() -> None:
     rows = np.random.default_rng(4).normal(size=2000)
     early, late = confidence_sequence(rows[:200]), confidence_sequence(rows)
     assert early is not None and late is not None
-    assert late.high - late.low < early.high - early.low
-    assert late.high - late.low > 2 * 1.96 * rows.std(ddof=1) / np.sqrt(2000)
+    assert late.interval.high - late.interval.low < early.interval.high - early.interval.low
+    assert late.interval.high - late.interval.low > 2 * 1.96 * rows.std(ddof=1) / np.sqrt(2000)
     assert confidence_sequence([1.0]) is None
 
 

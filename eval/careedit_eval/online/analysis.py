@@ -1,0 +1,221 @@
+"""Arms in traffic, compared: unit by unit, with intervals that hold however often they are looked at.
+
+A unit is what chance dealt an arm to: a user comes again with the same arm, so a user's edits are one mean, as rows on one
+source picture are in the offline comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from careedit.errors import InputError
+from careedit_eval.online.export import ExportedEdit, ExportedFeedback, Traffic
+from careedit_eval.records import Better
+from careedit_eval.stats import Interval, confidence_sequence, difference_sequence, holm, sample_ratio_p
+
+FEWEST = 30
+"""Units of each arm below which nothing is said: the intervals hold for many rows, not for few."""
+BROKEN = 0.001
+"""p of the split under which the assignment counts as broken."""
+ENDED = ("made", "failed", "expired")
+"""Outcomes that say something of an arm; what its user gave up does not."""
+
+Values = dict[str, list[float]]
+"""Values by unit, in the order of the units' first edits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTraffic:
+    """What one arm was given."""
+
+    arm: str
+    """The arm."""
+    expert_set: str
+    """Its set, as configured."""
+    weight: float
+    """As configured."""
+    units: int
+    """Users, keys and requests of nobody that chance dealt it, with an edit."""
+    edits: int
+    """Their edits."""
+    others: int
+    """Edits that chance did not deal it; they are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineDifference:
+    """One number of an arm (B) against the one in use (A)."""
+
+    output: str
+    """"failed", "judge", "seconds", "rating", or "preferred" (0.5: people prefer neither)."""
+    a: str
+    """The arm in use."""
+    b: str
+    """The other one."""
+    better: Better
+    """Which way is up."""
+    mean_a: float | None
+    """Mean over A's units."""
+    mean_b: float | None
+    """Mean over B's units; of "preferred" the share of comparisons that B won, ties half."""
+    units_a: int
+    """Units of A with such a number."""
+    units_b: int
+    """Units of B."""
+    difference: float | None = None
+    """B - A; of "preferred" B's share - 0.5."""
+    interval: Interval | None = None
+    """Of the difference, valid at any time; None with fewer than `FEWEST` units on a side."""
+    p: float | None = None
+    """Valid at any time."""
+    p_adjusted: float | None = None
+    """Holm's, over all numbers and arms."""
+
+    @property
+    def verdict(self) -> str:
+        """In a word, as `careedit_eval.compare.Difference` has it."""
+        if self.interval is None:
+            return "too few"
+        if self.p_adjusted is None or self.p_adjusted >= 0.05 or not self.difference:
+            return "no difference seen"
+        return "better" if (self.difference > 0) == (self.better == "higher") else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineReport:
+    """All of it."""
+
+    arms: tuple[ArmTraffic, ...]
+    """Every arm, in the configuration's order."""
+    split_p: float
+    """p of the units' split under the weights; below `BROKEN` nothing else here can be believed."""
+    assigned_p: float
+    """The same of all users that the server remembers, with edits or without."""
+    differences: tuple[OnlineDifference, ...]
+    """Every arm against the one in use."""
+    notes: tuple[str, ...]
+    """What a reader must know, sentences."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the split says that the assignment is broken."""
+        return min(self.split_p, self.assigned_p) < BROKEN
+
+
+def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineReport:
+    """Compare every arm with `against`, by default the one of the largest weight. Raises `InputError`."""
+    arms = traffic.header.arms
+    taking = [name for name, arm in arms.items() if arm.weight > 0]
+    against = against or max(taking, key=lambda name: arms[name].weight, default="")
+    if against not in taking:
+        raise InputError(f"No arm {against!r} takes traffic; the arms are {', '.join(taking) or 'none'}.")
+    dealt = {name: [edit for edit in traffic.edits if edit.arm == name and edit.dealt] for name in arms}
+    units = {name: len({edit.unit for edit in dealt[name]}) for name in arms}
+    told = tuple(
+        ArmTraffic(
+            name,
+            arm.expert_set,
+            arm.weight,
+            units[name],
+            len(dealt[name]),
+            sum(edit.arm == name and not edit.dealt for edit in traffic.edits),
+        )
+        for name, arm in arms.items()
+    )
+    differences = [
+        one
+        for name in taking
+        if name != against
+        for one in (
+            *_numbers(against, name, dealt[against], dealt[name], traffic.feedback),
+            _preferred(against, name, traffic),
+        )
+    ]
+    adjusted = holm({(one.output, one.b): one.p for one in differences})
+    weights = {name: arm.weight for name, arm in arms.items()}
+    assigned = {name: traffic.header.assigned.get(name, 0) for name in arms}
+    report = OnlineReport(
+        arms=told,
+        split_p=sample_ratio_p(units, weights),
+        assigned_p=sample_ratio_p(assigned, weights),
+        differences=tuple(replace(one, p_adjusted=adjusted[one.output, one.b]) for one in differences),
+        notes=(),
+    )
+    return replace(report, notes=tuple(_notes(report, traffic)))
+
+
+def _numbers(
+    a: str, b: str, left: Sequence[ExportedEdit], right: Sequence[ExportedEdit], feedback: Sequence[ExportedFeedback]
+) -> list[OnlineDifference]:
+    """Everything that each arm has by itself."""
+    ratings: dict[str, list[float]] = {}
+    for said in feedback:
+        if said.rating is not None:
+            ratings.setdefault(said.edits[0], []).append(float(said.rating))
+    numbers: Mapping[str, tuple[Better, Callable[[ExportedEdit], list[float]]]] = {
+        "failed": ("lower", lambda edit: [float(edit.outcome != "made")] if edit.outcome in ENDED else []),
+        "judge": ("higher", lambda edit: [edit.scores["overall"]] if "overall" in (edit.scores or {}) else []),  # type: ignore[index]
+        "seconds": ("lower", lambda edit: [edit.seconds] if edit.outcome == "made" else []),
+        "rating": ("higher", lambda edit: ratings.get(edit.id, [])),
+    }
+    found = []
+    for output, (better, values) in numbers.items():
+        before, after = _unit_means(left, values), _unit_means(right, values)
+        one = OnlineDifference(output, a, b, better, _mean(before), _mean(after), len(before), len(after))
+        known = difference_sequence(after, before) if min(len(before), len(after)) >= FEWEST else None
+        if known is not None:
+            one = replace(one, difference=known.value, interval=known.interval, p=known.p)
+        found.append(one)
+    return found
+
+
+def _unit_means(edits: Sequence[ExportedEdit], values: Callable[[ExportedEdit], list[float]]) -> list[float]:
+    of: Values = {}
+    for edit in edits:
+        for value in values(edit):
+            of.setdefault(edit.unit, []).append(value)
+    return [float(np.mean(found)) for found in of.values()]
+
+
+def _preferred(a: str, b: str, traffic: Traffic) -> OnlineDifference:
+    """People's comparisons of an edit of A with one of B; one person's are one mean."""
+    edits = {edit.id: edit for edit in traffic.edits}
+    of: Values = {}
+    for one in traffic.feedback:
+        both = [edits[name] for name in one.edits if name in edits]
+        if len(one.edits) == 2 and {edit.arm for edit in both} == {a, b} and len(both) == 2:
+            won = 0.5 if one.winner is None else float(edits[one.winner].arm == b)
+            of.setdefault(min(edit.unit for edit in both), []).append(won)
+    shares = [float(np.mean(found)) for found in of.values()]
+    share = _mean(shares)
+    told = OnlineDifference("preferred", a, b, "higher", None if share is None else 1 - share, share, len(of), len(of))
+    known = confidence_sequence([value - 0.5 for value in shares]) if len(of) >= FEWEST else None
+    if known is None:
+        return told
+    return replace(told, difference=known.value, interval=known.interval, p=known.p)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _notes(report: OnlineReport, traffic: Traffic) -> list[str]:
+    found = []
+    if report.broken:
+        found.append(
+            "The split of the traffic is not that of the weights: the assignment is broken, or edits of one arm are lost; "
+            "believe no other number before that is explained."
+        )
+    others = sum(arm.others for arm in report.arms)
+    if others:
+        found.append(
+            f"{others} edits were by an arm that chance did not deal (named by the client, or moved by a cut or by other "
+            "weights); they are left out."
+        )
+    cut = sorted({event.arm for event in traffic.header.events if event.created >= traffic.header.since})
+    if cut:
+        found.append(f"{', '.join(cut)} left traffic or came back meanwhile; what came before may not compare.")
+    return found

@@ -1,0 +1,64 @@
+"""`careedit ab export`: what the arms did, without whom they did it for."""
+
+import asyncio
+import json
+import time
+
+import yaml
+
+from careedit.cli.main import main
+from careedit_deployments.ab.assignment import assign
+from careedit_deployments.state.base import AssignmentRecord, FeedbackRecord, new_id
+
+
+def test_an_export_has_what_an_analysis_needs_and_names_nobody(make_config, with_store, add_edits, tmp_path) -> None:
+    config = make_config()
+    users = {
+        arm: [name for name in map(str, range(40)) if assign(config.arms, config.ab_salt, name) == arm] for arm in "ab"
+    }
+
+    async def fill(store) -> None:
+        (first,) = await add_edits(store, "a", "m", 0.9, user=users["a"][0], instruction="a secret wish")
+        (other,) = await add_edits(store, "b", "f", user=users["b"][0])
+        await add_edits(store, "b", "m", user=users["a"][0])  # asked for by name
+        await add_edits(store, "mirror", "m", shadow_of=first)
+        await store.arms.assign(AssignmentRecord(user_sha256="0" * 64, salt=config.ab_salt, arm="a", created=1.0))
+        said = {"created": time.time(), "comment": "my address is ..."}
+        await store.feedback.add(FeedbackRecord(id=new_id("feedback"), edits=(first, other), winner=first, **said))
+        await store.feedback.add(FeedbackRecord(id=new_id("feedback"), edits=("edit_gone",), rating=5, **said))
+
+    with_store(fill)
+    path, to = tmp_path / "ab.yaml", tmp_path / "ab.jsonl"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), "utf-8")
+    assert main(["ab", "export", "--config", str(path), "--to", str(to)]) == 0
+    header, *lines = [json.loads(line) for line in to.read_text().splitlines()]
+    assert (header["version"], header["assigned"], list(header["arms"])) == (1, {"a": 1}, ["a", "b"])
+    edits = [line for line in lines if line["kind"] == "edit"]
+    assert [(one["arm"], one["dealt"], one["outcome"]) for one in edits] == [
+        ("a", True, "made"), ("b", True, "failed"), ("b", False, "made"),
+    ]  # fmt: skip
+    assert edits[0]["unit"] == edits[2]["unit"] != edits[1]["unit"] and edits[0]["scores"] == {"overall": 0.9}
+    (said,) = [line for line in lines if line["kind"] == "feedback"]
+    assert said["winner"] == edits[0]["id"] and len(said["edits"]) == 2
+    assert not any(word in to.read_text() for word in ("secret", "address", f'"{users["a"][0]}"'))
+
+
+def test_the_evaluation_reads_what_is_exported(make_config, with_store, add_edits, tmp_path, capsys) -> None:
+    config = make_config()
+
+    async def fill(store) -> None:
+        for i in range(180):
+            arm = assign(config.arms, config.ab_salt, f"user {i}")
+            await add_edits(store, arm, "m", 0.8 if arm == "b" else 0.4 + (i % 7) / 70, user=f"user {i}")
+            await asyncio.sleep(0)
+
+    with_store(fill)
+    path, to = tmp_path / "ab.yaml", tmp_path / "ab.jsonl"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), "utf-8")
+    assert main(["ab", "export", "--config", str(path), "--to", str(to)]) == 0
+    capsys.readouterr()
+    assert main(["eval", "ab-report", str(to), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    verdicts = {one["output"]: one["verdict"] for one in document["differences"]}
+    assert verdicts["judge"] == "better" and verdicts["failed"] == "no difference seen"
+    assert sum(one["units"] for one in document["arms"]) == 180 and document["split_p"] > 0.001
