@@ -184,6 +184,8 @@ class StateConfig(Record):
     """Seconds that a session lives after its last turn."""
     job_ttl_s: PositiveFloat = 7 * 24 * 3600.0
     """Seconds that a finished job and its pictures are kept."""
+    edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
+    """Seconds that the log holds an edit, and what people thought of it."""
 
 
 class JobsConfig(Record):
@@ -195,6 +197,8 @@ class JobsConfig(Record):
     """Seconds after which a job whose worker no longer says that it lives is taken up by another."""
     attempts: PositiveInt = 3
     """Times that a job is begun before it fails."""
+    max_queued: PositiveInt = 1000
+    """Jobs that may wait in the store, of all callers; the next one is answered 429."""
     webhook_secret_env: str | None = None
     """Environment variable with the key that signs webhooks; None: jobs with a webhook are refused."""
     webhook_attempts: PositiveInt = 5

@@ -22,6 +22,7 @@ from careedit_deployments.jobs.order import png_of
 from careedit_deployments.jobs.sweep import delete_session
 from careedit_deployments.service import EditOrder, Edits, RunningEdit
 from careedit_deployments.state.base import BlobStore, SessionRecord, Store, TurnRecord, new_id
+from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"
 """Names the picture that a session began with, where a turn is asked for."""
@@ -52,8 +53,8 @@ class Base:
 class Sessions:
     """Everything that can be done with sessions. `owner` is the caller's id: nobody sees another one's."""
 
-    def __init__(self, edits: Edits, store: Store, blobs: BlobStore, *, ttl_s: float) -> None:
-        self._edits, self._store, self._blobs, self._ttl_s = edits, store, blobs, ttl_s
+    def __init__(self, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics, *, ttl_s: float) -> None:
+        self._edits, self._store, self._blobs, self._metrics, self._ttl_s = edits, store, blobs, metrics, ttl_s
 
     async def create(
         self, picture: Image.Image, *, owner: str, user: str | None = None, model: str | None = None
@@ -69,6 +70,7 @@ class Sessions:
         except BaseException:
             await self._blobs.delete_scope(scope_of(identity))
             raise
+        self._metrics.session("made")
         return session
 
     async def get(self, session_id: str, owner: str) -> SessionRecord:
@@ -117,7 +119,8 @@ class Sessions:
     async def delete(self, session_id: str, owner: str) -> None:
         """Delete a session with every byte. Raises `NotFoundError`."""
         await self.get(session_id, owner)
-        await delete_session(self._store, self._blobs, session_id)
+        if await delete_session(self._store, self._blobs, session_id):
+            self._metrics.session("deleted")
         await self._store.scrub()
         await self._store.audit.add(owner, "session.deleted", session_id)
 
@@ -141,10 +144,12 @@ class Sessions:
             created=now,
         )
         try:
-            return await self._store.sessions.add_turn(record, expires=now + self._ttl_s)
+            kept = await self._store.sessions.add_turn(record, expires=now + self._ttl_s)
         except NotFoundError:
             await self.forget(session_id)
             raise
+        self._metrics.session("turned")
+        return kept
 
     async def forget(self, session_id: str) -> None:
         """Delete what a turn wrote into a session that is gone by now."""

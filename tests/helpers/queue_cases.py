@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from careedit_deployments.errors import ConflictError, NotFoundError
+from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
+from careedit_deployments.jobs.queue import FULL_S
 from careedit_deployments.state.base import JobImage
 from careedit_deployments.state.store import SqlStore
 from remembered import NOON, Clock, a_job, progress
@@ -22,6 +23,18 @@ async def jobs_are_claimed_oldest_first_and_each_once(store: SqlStore, clock: Cl
     jobs = [await store.jobs.add(a_job(created=NOON + i)) for i in (2, 0, 1)]
     claimed = [await store.jobs.claim("w", **TERMS) for _ in range(4)]
     assert [job and job.id for job in claimed] == [jobs[1].id, jobs[2].id, jobs[0].id, None]
+
+
+async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: SqlStore, clock: Clock) -> None:
+    first = await store.jobs.add(a_job(idempotency_key="k"), most=2)
+    await store.jobs.add(a_job(), most=2)
+    with pytest.raises(OverloadedError, match="2 jobs wait already") as caught:
+        await store.jobs.add(a_job(), most=2)
+    assert caught.value.retry_after == FULL_S
+    assert await store.jobs.waiting() == 2, "nothing is left of the one that was refused"
+    assert (await store.jobs.add(a_job(idempotency_key="k"), most=2)).id == first.id
+    await store.jobs.claim("w", **TERMS)
+    await store.jobs.add(a_job(), most=2)
 
 
 async def workers_that_come_at_once_share_the_jobs_without_overlap(store: SqlStore, clock: Clock) -> None:

@@ -10,7 +10,7 @@ from careedit_deployments.edit_service import EditService
 from careedit_deployments.jobs.background import background
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
-from careedit_deployments.telemetry.metrics import Metrics, Recording
+from careedit_deployments.telemetry.metrics import Metrics, no_metrics
 from pretended import Pretended
 
 LEASE_S = 2.0
@@ -30,8 +30,9 @@ async def main(database: str, blobs: str, pause: str) -> None:
     config, painter = config_of(database, blobs), Pretended()
     painter.pause = float(pause)
     store = await open_store(config.state)
-    edits = EditService(config, painter, Metrics(Recording()), store.edits)
-    async with background(config, edits, store, open_blobs(config.state), poll_s=0.1):
+    metrics = Metrics(no_metrics)
+    edits = EditService(config, painter, metrics, store.edits)
+    async with background(config, edits, store, open_blobs(config.state), metrics, poll_s=0.1):
         await asyncio.Event().wait()
 
 

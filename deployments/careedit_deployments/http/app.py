@@ -48,7 +48,9 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.limiter = Limiter(config.limits)
-    app.state.sessions = Sessions(services.edits, services.store, services.blobs, ttl_s=config.state.session_ttl_s)
+    app.state.sessions = Sessions(
+        services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
+    )
     app.add_middleware(
         Gate,
         authenticator=Authenticator(services.store.keys, required=keys_required(config)),

@@ -60,7 +60,7 @@ def assemble(
             _ending(tracing),
             guard.running,
             shadowing.running,
-            background_hook(config, edits, store, blobs),
+            background_hook(config, edits, store, blobs, metrics),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -14,6 +15,7 @@ from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Body, Text
 from careedit_deployments.http.services import caller_of, services_of
 from careedit_deployments.state.base import FeedbackRecord, new_id
+from careedit_deployments.telemetry.metrics import Verdict
 
 TIE = "tie"
 
@@ -56,8 +58,7 @@ async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
     """Rate an edit, or say which of two is better. The edits must be the caller's own."""
     store, owner = services_of(request).store, caller_of(request).id
     edits = _edits(body)
-    for edit in edits:
-        await store.edits.get(edit, owner=owner)
+    arms = {edit: (await store.edits.get(edit, owner=owner)).arm for edit in edits}
     feedback = FeedbackRecord(
         id=new_id("feedback"),
         owner=owner,
@@ -68,7 +69,21 @@ async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
         created=time.time(),
     )
     await store.feedback.add(feedback)
+    for arm, verdict in _verdicts(feedback, arms):
+        services_of(request).metrics.feedback(arm, verdict)
     return FeedbackAnswer(id=feedback.id, created_at=int(feedback.created))
+
+
+def _verdicts(feedback: FeedbackRecord, arms: Mapping[str, str]) -> list[tuple[str, Verdict]]:
+    """What is said of arms; comparing two edits of one arm says nothing of arms."""
+    if feedback.rating is not None:
+        rated: Verdict = "good" if feedback.rating > 3 else "bad" if feedback.rating < 3 else "neutral"
+        return [(arms[feedback.edits[0]], rated)]
+    if len(set(arms.values())) == 1:
+        return []
+    if feedback.winner is None:
+        return [(arm, "tied") for arm in arms.values()]
+    return [(arm, "won" if edit == feedback.winner else "lost") for edit, arm in arms.items()]
 
 
 def _edits(body: FeedbackBody) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_
 from careedit_deployments.jobs.guard import check_url
 from careedit_deployments.jobs.order import Output, body_sha256, keep_order, scope_of
 from careedit_deployments.jobs.pool import heard
+from careedit_deployments.jobs.queue import full
 from careedit_deployments.jobs.sweep import delete_job
 from careedit_deployments.state.base import JobEvent, JobRecord, new_id
 
@@ -58,9 +59,11 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body is the same job."""
     services, owner = services_of(request), caller_of(request).id
     amended = AmendedRequest(request, take=("webhook", "stream"), put={"stream": True})  # events are kept in any case
-    key = request.headers.get("idempotency-key")
+    key, most = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
+    if key is None and await services.store.jobs.waiting() >= most:  # with a key, the job may be there already
+        raise full(most)
     found = await read_edit(amended)
     extra: JobFields = parse(JobFields, {name: amended.taken[name] for name in amended.taken if name == "webhook"})
     _check_webhook(services, extra.webhook)
@@ -91,7 +94,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     )
     accepted: JobRecord | None = None
     try:
-        accepted = await services.store.jobs.add(job)
+        accepted = await services.store.jobs.add(job, most=most)
     finally:
         if accepted is None or accepted.id != job_id:
             await services.blobs.delete_scope(scope_of(job_id))

@@ -11,12 +11,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.jobs.counting import count_job, count_waiting
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.service import Edits
 from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.telemetry.metrics import Metrics
 
 WEBHOOKS_AT_ONCE = 8
 """Webhooks that one replica sends at a time."""
@@ -24,9 +26,16 @@ WEBHOOKS_AT_ONCE = 8
 
 @asynccontextmanager
 async def background(
-    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, *, poll_s: float = 1.0, grace_s: float = 5.0
+    config: ServeConfig,
+    edits: Edits,
+    store: Store,
+    blobs: BlobStore,
+    metrics: Metrics,
+    *,
+    poll_s: float = 1.0,
+    grace_s: float = 5.0,
 ) -> AsyncIterator[None]:
-    """Work on jobs, send webhooks and sweep while the block lasts.
+    """Work on jobs, send webhooks, sweep and count while the block lasts.
 
     At its end, jobs in hand have `grace_s` seconds; those that are not done by then go back into the queue, and other
     replicas take them at once. Raises `InputError` where the webhook secret is missing or weak.
@@ -40,10 +49,13 @@ async def background(
         places=config.jobs.workers,
         poll_s=poll_s,
     )
-    tasks = [asyncio.create_task(jobs.run()), asyncio.create_task(Sweeper(store, blobs).run())]
+    store.jobs.watch(partial(count_job, metrics))
+    sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=config.state.edit_ttl_s)
+    beside = (jobs.run(), sweeper.run(), count_waiting(store.jobs, metrics))
+    tasks = [asyncio.create_task(work) for work in beside]
     sender, hooks = None, None
     if key is not None:
-        sender = WebhookSender(store.webhooks, key, config.jobs)
+        sender = WebhookSender(store.webhooks, key, config.jobs, metrics)
         listen = partial(store.jobs.listen, "webhook")
         hooks = Pool(sender.claim, sender.send, listen, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
         tasks.append(asyncio.create_task(hooks.run()))
@@ -60,10 +72,10 @@ async def background(
 
 
 def background_hook(
-    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore
+    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
     """`background`, as `Services.hooks` takes it."""
-    return partial(background, config, edits, store, blobs)
+    return partial(background, config, edits, store, blobs, metrics)
 
 
 def worker_name() -> str:

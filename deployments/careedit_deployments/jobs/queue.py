@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
+from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, UnavailableError
 from careedit_deployments.state.base import Topic
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
@@ -30,6 +30,9 @@ from careedit_deployments.state.records import (
     new_id,
 )
 
+FULL_S = 10.0
+"""Seconds after which a client may ask again that found the queue full."""
+
 
 class SqlJobTable:
     """`JobTable` in SQL. Leases are read off the callers' clocks: hosts whose clocks differ by a lease waste work."""
@@ -37,18 +40,26 @@ class SqlJobTable:
     def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
         self._database, self._clock, self._ttl_s = database, clock, ttl_s
         self._bells: dict[Topic, asyncio.Event] = {}
+        self._watchers: list[Callable[[JobRecord], None]] = []
 
     def listen(self, to: Topic) -> asyncio.Event:
         """See `JobTable`."""
         return self._bells.setdefault(to, asyncio.Event())
 
-    def _ring(self, *topics: Topic) -> None:
-        """After a commit: whoever looked before it looks again."""
+    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
+        """See `JobTable`."""
+        self._watchers.append(watcher)
+
+    def _ring(self, *topics: Topic, moved: JobRecord | None = None) -> None:
+        """After a commit: whoever looked before it looks again, and the watchers hear of the job that `moved`."""
+        if moved is not None:
+            for watcher in self._watchers:
+                watcher(moved)
         for topic in topics:
             if topic in self._bells:
                 self._bells.pop(topic).set()
 
-    async def add(self, job: JobRecord) -> JobRecord:
+    async def add(self, job: JobRecord, *, most: int | None = None) -> JobRecord:
         """See `JobTable`."""
         statement = self._database.insert(jobs).values(**values_of(job))
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
@@ -57,9 +68,11 @@ class SqlJobTable:
             added = (await connection.execute(new)).one_or_none() is not None
             row = None if added else (await connection.execute(select(jobs).where(same))).one_or_none()
             if added:
+                if most is not None and await _queued(connection) > most:
+                    raise full(most)
                 job = await self._tell(connection, job, "queued", {})
         if added:
-            self._ring("queued")
+            self._ring("queued", moved=job)
             return job
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
@@ -95,6 +108,11 @@ class SqlJobTable:
         async with self._database.read() as connection:
             return (await connection.execute(select(func.count()).select_from(jobs).where(earlier))).scalar_one()
 
+    async def waiting(self) -> int:
+        """See `JobTable`."""
+        async with self._database.read() as connection:
+            return await _queued(connection)
+
     async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
         """See `JobTable`."""
         while True:
@@ -119,17 +137,20 @@ class SqlJobTable:
                 if row is None:
                     return None
                 job = record_of(JobRecord, row)
+                ended: JobRecord | None = None
                 if job.cancel_requested:
-                    await self._end(connection, _is(job.id), "cancelled")
+                    ended = await self._end(connection, _is(job.id), "cancelled")
                 elif job.attempt > attempts:
                     message = (
                         f"Every worker that began the job died or fell silent ({attempts} attempts); send it anew."
                     )
                     error = {"code": "worker_lost", "message": message}
-                    await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
+                    ended = await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
                 else:
-                    return await self._tell(connection, job, "started", {"attempt": job.attempt})
-            self._ring("told", "webhook")
+                    job = await self._tell(connection, job, "started", {"attempt": job.attempt})
+            self._ring("told", "webhook", moved=ended or job)
+            if ended is None:
+                return job
 
     async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
         """See `JobTable`."""
@@ -163,7 +184,7 @@ class SqlJobTable:
         """See `JobTable`."""
         async with self._database.write() as connection:
             ended = await self._end(connection, _claim(job), status, error=error)
-        self._ring("told", "webhook")
+        self._ring("told", "webhook", moved=ended)
         return ended
 
     async def release(self, job: JobRecord) -> bool:
@@ -183,11 +204,12 @@ class SqlJobTable:
         """See `JobTable`."""
         its = _is(job_id, owner)
         async with self._database.write() as connection:
-            if await self._end(connection, its & (jobs.c.status == "queued"), "cancelled") is None:
+            ended = await self._end(connection, its & (jobs.c.status == "queued"), "cancelled")
+            if ended is None:
                 ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
                 await connection.execute(ask)
             row = (await connection.execute(select(jobs).where(its))).one_or_none()
-        self._ring("cancel", "told", "webhook")
+        self._ring("cancel", "told", "webhook", moved=ended)
         if row is None:
             raise _gone(job_id)
         return record_of(JobRecord, row)
@@ -255,6 +277,17 @@ def payload_of(job: JobRecord) -> str:
     ended = datetime.fromtimestamp(job.finished or job.created, UTC).isoformat().replace("+00:00", "Z")
     data = {"id": job.id, "object": "job", "status": job.status, "images": len(job.images), "error": job.error}
     return json.dumps({"type": f"job.{job.status}", "timestamp": ended, "data": data}, separators=(",", ":"))
+
+
+def full(most: int) -> OverloadedError:
+    """The error for a job that finds `most` others waiting."""
+    return OverloadedError(f"{most} jobs wait already and no more may; come back later.", retry_after=FULL_S)
+
+
+async def _queued(connection: AsyncConnection) -> int:
+    """Jobs that wait."""
+    query = select(func.count()).select_from(jobs).where(jobs.c.status == "queued")
+    return (await connection.execute(query)).scalar_one()
 
 
 def _is(job_id: str, owner: str | None = None) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Deleting: jobs and sessions whose time has come, whole ones on request, and pictures that belong to nobody.
+"""Deleting: jobs, sessions and edits whose time has come, whole ones on request, and pictures that belong to nobody.
 
 The order is: rows, then pictures, then the log of what was deleted. A process that dies in between leaves pictures without
 rows, and those are what `orphans` finds.
@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from careedit.errors import CareEditError
 from careedit_deployments.state.base import BlobStore, Store, id_time
+from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +32,29 @@ async def delete_job(store: Store, blobs: BlobStore, job_id: str) -> None:
     await blobs.delete_scope(f"jobs/{job_id}")
 
 
-async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> None:
-    """Delete a session with every byte: row, turns, words in the log of edits, pictures."""
+async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> bool:
+    """Delete a session with every byte: row, turns, words in the log of edits, pictures. False: its row was gone already."""
     await store.edits.forget(session_id)
-    await store.sessions.delete(session_id)
+    was_there = await store.sessions.delete(session_id)
     await blobs.delete_scope(f"sessions/{session_id}")
+    return was_there
 
 
 class Sweeper:
     """Deletes by itself, every so often; several may run at once."""
 
     def __init__(
-        self, store: Store, blobs: BlobStore, *, every_s: float = 60.0, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        blobs: BlobStore,
+        metrics: Metrics,
+        *,
+        edit_ttl_s: float,
+        every_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._blobs, self._every_s, self._clock = store, blobs, every_s, clock
+        self._store, self._blobs, self._metrics = store, blobs, metrics
+        self._edit_ttl_s, self._every_s, self._clock = edit_ttl_s, every_s, clock
         self._looked = 0.0
 
     async def run(self) -> None:
@@ -59,22 +69,24 @@ class Sweeper:
             await asyncio.sleep(self._every_s)
 
     async def sweep(self) -> int:
-        """One round; returns how many jobs, sessions and orphaned scopes went."""
+        """One round; returns how many jobs, sessions, orphaned scopes and edits of the log went."""
         jobs, sessions = await self._store.jobs.expired(), await self._store.sessions.expired()
         for job_id in jobs:
             await delete_job(self._store, self._blobs, job_id)
         for session_id in sessions:
-            await delete_session(self._store, self._blobs, session_id)
+            if await delete_session(self._store, self._blobs, session_id):  # and no other sweeper was faster
+                self._metrics.session("expired")
         orphans = []
         if self._clock() - self._looked >= ORPHAN_S:  # a bucket is slow to list
             orphans, self._looked = await self.orphans(), self._clock()
         for scope in orphans:
             await self._blobs.delete_scope(scope)
-        count = len(jobs) + len(sessions) + len(orphans)
+        edits = await self._store.edits.prune(self._clock() - self._edit_ttl_s)
+        count = len(jobs) + len(sessions) + len(orphans) + edits
         if count:
             await self._store.scrub()
             await self._store.audit.add(
-                "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(orphans)
+                "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(orphans), edits=edits
             )
         return count
 

@@ -24,6 +24,7 @@ from careedit.errors import InputError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.jobs.guard import GuardedBackend, RefusedHostError
 from careedit_deployments.state.base import WebhookRecord, WebhookTable
+from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +81,13 @@ class WebhookSender:
         table: WebhookTable,
         key: bytes,
         config: JobsConfig,
+        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
         timeout_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
-        self._table, self._key, self._config, self._clock = table, key, config, clock
+        self._table, self._key, self._config, self._metrics, self._clock = table, key, config, metrics, clock
         self._timeout_s, self._first_pause_s = timeout_s, first_pause_s
         self._random = Random()
         self._pool = httpcore2.AsyncConnectionPool(network_backend=GuardedBackend(config.webhook_hosts))
@@ -101,6 +103,7 @@ class WebhookSender:
                 status = await self._post(webhook)
         except RefusedHostError as error:
             await self._table.settle(webhook, error=str(error))
+            self._metrics.webhook("given_up")
             return
         except TimeoutError:
             problem, again = f"The receiver took longer than {self._timeout_s:g} s.", True
@@ -109,13 +112,16 @@ class WebhookSender:
         else:
             if 200 <= status < 300:
                 await self._table.settle(webhook)
+                self._metrics.webhook("delivered")
                 return
             problem, again = f"The receiver answered {status}.", status != 410  # gone: it wants no more of these
         if not again or webhook.attempt >= self._config.webhook_attempts:
             logger.warning("The webhook %s is given up after %d attempts: %s", webhook.id, webhook.attempt, problem)
             await self._table.settle(webhook, error=problem)
+            self._metrics.webhook("given_up")
         else:
             await self._table.settle(webhook, error=problem, retry_in_s=self.pause(webhook.attempt))
+            self._metrics.webhook("retry")
 
     def pause(self, attempt: int) -> float:
         """Seconds after attempt number `attempt` (from 1)."""

@@ -117,7 +117,7 @@ class EditLog(Protocol):
         ...
 
     async def prune(self, before: float) -> int:
-        """Delete edits that are older; returns how many."""
+        """Delete edits, and feedback, that are older; returns how many edits."""
         ...
 
 

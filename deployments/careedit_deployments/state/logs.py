@@ -137,6 +137,7 @@ class SqlEditLog:
     async def prune(self, before: float) -> int:
         """See `EditLog`."""
         async with self._database.write() as connection:
+            await connection.execute(delete(feedback).where(feedback.c.created < before))
             return (await connection.execute(delete(edits).where(edits.c.created < before))).rowcount
 
 

@@ -81,11 +81,11 @@ class SqlSessionTable:
         async with self._database.write() as connection:
             return (await connection.execute(update(sessions).where(unmoved).values(head=to))).rowcount > 0
 
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str) -> bool:
         """See `SessionTable`."""
         async with self._database.write() as connection:
             await connection.execute(delete(turns).where(turns.c.session == session_id))
-            await connection.execute(delete(sessions).where(sessions.c.id == session_id))
+            return (await connection.execute(delete(sessions).where(sessions.c.id == session_id))).rowcount > 0
 
     async def expired(self) -> list[str]:
         """See `SessionTable`."""

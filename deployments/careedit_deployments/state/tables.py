@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Protocol
 
 from careedit_deployments.state.records import (
@@ -23,8 +23,11 @@ Topic = Literal["queued", "told", "cancel", "webhook"]
 class JobTable(Protocol):
     """Jobs, claimed by lease: what a worker writes counts only while its claim (`worker`, `attempt`) stands."""
 
-    async def add(self, job: JobRecord) -> JobRecord:
-        """Queue a job, or return the one that has this owner's idempotency key; `ConflictError` if its body differs."""
+    async def add(self, job: JobRecord, *, most: int | None = None) -> JobRecord:
+        """Queue a job, or return the one that has this owner's idempotency key; `ConflictError` if its body differs.
+
+        Raises `OverloadedError` for a new one where `most` wait already; in PostgreSQL, some that come at once may pass.
+        """
         ...
 
     async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
@@ -37,6 +40,10 @@ class JobTable(Protocol):
 
     async def ahead(self, job: JobRecord) -> int:
         """Queued jobs that come before this one."""
+        ...
+
+    async def waiting(self) -> int:
+        """Queued jobs, of every owner."""
         ...
 
     async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
@@ -91,6 +98,11 @@ class JobTable(Protocol):
         """
         ...
 
+    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
+        """Tell `watcher` of each job that this process queues, begins or ends, once that is committed: its `status` says
+        which. It must neither block nor raise."""
+        ...
+
 
 class WebhookTable(Protocol):
     """Webhooks that are due, claimed by lease."""
@@ -141,8 +153,8 @@ class SessionTable(Protocol):
         """Point the session at another turn, if it still points at `seen`."""
         ...
 
-    async def delete(self, session_id: str) -> None:
-        """Remove a session and its turns; nothing if it is gone."""
+    async def delete(self, session_id: str) -> bool:
+        """Remove a session and its turns; False: it is gone already."""
         ...
 
     async def expired(self) -> list[str]:

@@ -23,6 +23,9 @@ Instrument = Callable[[float, dict[str, str]], None]
 MetricFactory = Callable[[MetricInfo], Instrument]
 """Makes the instrument of a metric; called once for each."""
 
+Verdict = Literal["won", "lost", "tied", "good", "bad", "neutral"]
+"""What a person said of an arm: in a comparison with another arm, or by a rating above, below, or of 3."""
+
 REASONS = ("router", "filter", "scorer", "instruction", "mask", "replica", "runtime")
 """What a degradation may be about; another one is "other"."""
 
@@ -94,7 +97,7 @@ class Metrics:
         if score.overall is not None:
             self._record(the.JUDGE_SCORE, score.overall, arm=arm)
 
-    def feedback(self, arm: str, verdict: Literal["won", "lost", "tied", "good", "bad", "neutral"]) -> None:
+    def feedback(self, arm: str, verdict: Verdict) -> None:
         """A person compared an arm's edit with another one, or rated it."""
         self._record(the.FEEDBACK, 1, arm=arm, verdict=verdict)
 

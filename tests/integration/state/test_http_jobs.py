@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,28 @@ def test_a_job_answers_what_the_edit_would_have(served: Served) -> None:
     assert [trace["seed"] for trace in job["result"]["careedit"]["traces"]] == [7, 8]
     picture = Image.open(io.BytesIO(base64.b64decode(job["result"]["data"][0]["b64_json"])))
     assert (picture.format, picture.size) == ("WEBP", (24, 16))
+
+
+def test_a_full_queue_is_said_at_once_and_leaves_nothing_behind(tmp_path: Path, painter: Pretended) -> None:
+    painter.pause = 30.0
+    with serve(tmp_path, painter, jobs={"workers": 1, "max_queued": 2}) as served:
+        begun = post(served.url).json()["id"]
+        while httpx2.get(f"{served.url}/v1/jobs/{begun}").json()["status"] == "queued":
+            time.sleep(0.02)
+        accepted = [post(served.url, {"Idempotency-Key": f"k{i}"}) for i in range(2)]
+        refused = post(served.url), post(served.url, {"Idempotency-Key": "k3"})
+        for answer in refused:
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
+            assert answer.json()["error"]["code"] == "server_overloaded"
+        replayed = post(served.url, {"Idempotency-Key": "k1"})
+        assert (replayed.status_code, replayed.json()["id"]) == (202, accepted[1].json()["id"])
+        jobs = httpx2.get(served.url + "/v1/jobs").json()["data"]
+        assert len(list((tmp_path / "blobs/jobs").iterdir())) == len(jobs) == 3
+        assert served.recording.total("careedit_refusals", reason="queue") >= 2
+        assert served.recording.values["careedit_jobs_waiting"][()], "somebody looks how many wait"
+        painter.pause = 0.0
+        assert httpx2.delete(f"{served.url}/v1/jobs/{begun}").status_code == 200
+        assert {ended(served.url, job.json()["id"])["status"] for job in accepted} == {"completed"}
 
 
 def test_json_bodies_make_jobs_too(served: Served) -> None:

@@ -21,6 +21,7 @@ from careedit_deployments.config import JobsConfig, StateConfig
 from careedit_deployments.jobs.webhooks import WebhookSender
 from careedit_deployments.state.base import WebhookRecord
 from careedit_deployments.state.store import SqlStore, open_store
+from careedit_deployments.telemetry.metrics import Metrics, Recording
 from pretended import Pretended, picture_file
 from remembered import NOON, Clock, a_job
 from served import serve
@@ -110,14 +111,17 @@ def receive() -> Iterator[Callable[..., Receiver]]:
         server.server_close()
 
 
-def send_all(tmp_path: Path, url: str, *, times: int, **config: Any) -> tuple[list[WebhookRecord], Clock]:
+def send_all(
+    tmp_path: Path, url: str, *, times: int, recording: Recording | None = None, **config: Any
+) -> tuple[list[WebhookRecord], Clock]:
     """Cancel a job whose webhook goes to `url`, and send what is due, hours passing in between; its states in between."""
     clock = Clock()
     settings = JobsConfig(**{"webhook_hosts": ("127.0.0.1",), "webhook_attempts": 3, **config})
+    metrics = Metrics(recording or Recording())
 
     async def main() -> list[WebhookRecord]:
         store: SqlStore = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/s.db"), clock=clock)
-        sender = WebhookSender(store.webhooks, KEY, settings, clock=clock, timeout_s=1.0)
+        sender = WebhookSender(store.webhooks, KEY, settings, metrics, clock=clock, timeout_s=1.0)
         job = await store.jobs.add(a_job(webhook=url))
         await store.jobs.cancel(job.id)
         states = []
@@ -179,9 +183,12 @@ def test_a_message_that_was_not_taken_is_sent_again_and_is_the_same_one(
 
 def test_a_message_is_given_up_after_its_attempts(receive: Any, tmp_path: Path) -> None:
     server = receive(answers(500), answers(503), answers(500))
-    states, _ = send_all(tmp_path, server.url, times=3)
+    recording = Recording()
+    states, _ = send_all(tmp_path, server.url, times=3, recording=recording)
     assert [state.status for state in states] == ["pending", "pending", "given_up"]
     assert len(server.got) == 3
+    counted = {dict(key)["outcome"]: sum(values) for key, values in recording.values["careedit_webhooks"].items()}
+    assert counted == {"retry": 2, "given_up": 1}
 
 
 def test_a_receiver_that_is_gone_gets_no_more(receive: Any, tmp_path: Path) -> None:
@@ -227,5 +234,6 @@ def test_a_served_jobs_end_is_told(receive: Any, tmp_path: Path, monkeypatch: py
         assert (inside.status_code, inside.json()["error"]["param"]) == (400, "webhook")
         job = httpx2.post(served.url + "/v1/jobs", files=files, data={"prompt": "x", "webhook": server.url}).json()
         assert server.came.wait(20)
+    assert served.recording.total("careedit_webhooks", outcome="delivered") == 1
     told = json.loads(server.got[0][2])
     assert (told["type"], told["data"]["id"], told["data"]["images"]) == ("job.completed", job["id"], 1)

@@ -67,6 +67,23 @@ def test_a_shadow_gets_a_copy_and_answers_nobody(split):
     assert seeds == {answer["traces"][0]["seed"]}
 
 
+def test_what_people_think_of_edits_is_counted_for_their_arms(split):
+    server, _ = split
+    first, other, same = (edit(server.url, model=arm).headers["x-careedit-edit"] for arm in ("a", "b", "a"))
+    for body in (
+        *({"edit": first, "rating": rating} for rating in (5, 3, 2)),
+        {"edits": [first, other], "winner": other},
+        {"edits": [other, first], "winner": "tie"},
+        {"edits": [first, same], "winner": first},  # says nothing of arms
+    ):
+        assert httpx2.post(server.url + "/v1/feedback", json=body).status_code == 201
+    told = {
+        tuple(dict(key).values()): sum(values) for key, values in server.recording.values["careedit_feedback"].items()
+    }
+    of_a = {("a", verdict): 1 for verdict in ("good", "neutral", "bad", "lost", "tied")}
+    assert told == {**of_a, ("b", "won"): 1, ("b", "tied"): 1}
+
+
 def test_an_edit_may_be_a_sessions_next_turn(client, opened):
     session = client.post("/v1/sessions", files=FILES).json()["id"]
     for number, colour in ((1, (55, 215, 165)), (2, (200, 40, 90))):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edit_service import EditService
+from careedit_deployments.errors import NotFoundError
 from careedit_deployments.service import EditOrder
 from careedit_deployments.sessions import Sessions
 from careedit_deployments.state.blobs import FsspecBlobs
@@ -20,10 +22,11 @@ from pretended import Pretended
 PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 
 
-def make_sessions(store: SqlStore, folder: Path) -> Sessions:
+def make_sessions(store: SqlStore, folder: Path, recording: Recording | None = None) -> Sessions:
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
-    edits = EditService(config, Pretended(), Metrics(Recording()), store.edits)
-    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), ttl_s=1e9)
+    metrics = Metrics(recording or Recording())
+    edits = EditService(config, Pretended(), metrics, store.edits)
+    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), metrics, ttl_s=1e9)
 
 
 async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
@@ -43,3 +46,20 @@ def test_the_trace_that_is_kept_of_a_turn_is_a_whole_one(with_store: Any, tmp_pa
         assert EditTrace(**turn.trace).seed == 5
 
     with_store(work)
+
+
+def test_a_session_is_counted_at_each_step_of_its_life(with_store: Any, tmp_path: Path) -> None:
+    recording = Recording()
+
+    async def work(store: SqlStore) -> None:
+        sessions = make_sessions(store, tmp_path, recording)
+        session = await sessions.create(PICTURE, owner="me")
+        for _ in range(2):
+            await take_turn(sessions, session.id)
+        await sessions.delete(session.id, "me")
+        with pytest.raises(NotFoundError):
+            await sessions.delete(session.id, "me")
+
+    with_store(work)
+    counted = {dict(key)["event"]: sum(values) for key, values in recording.values["careedit_sessions"].items()}
+    assert counted == {"made": 1, "turned": 2, "deleted": 1}

@@ -12,6 +12,7 @@ from careedit.errors import InputError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.jobs.guard import check_url, is_public
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from, sign, signing_key
+from careedit_deployments.telemetry.metrics import Metrics, no_metrics
 
 
 def test_the_signature_is_the_one_of_standard_webhooks() -> None:
@@ -98,7 +99,7 @@ def test_what_is_public(address: str, public: bool) -> None:
 
 
 def test_pauses_grow_and_end_somewhere() -> None:
-    sender = WebhookSender(None, b"", JobsConfig())  # type: ignore[arg-type]  # nothing is sent
+    sender = WebhookSender(None, b"", JobsConfig(), Metrics(no_metrics))  # type: ignore[arg-type]  # nothing is sent
     pauses = [sender.pause(attempt) for attempt in range(1, 12)]
     assert 3.75 <= pauses[0] <= 5
     assert all(later > earlier * 4 for earlier, later in itertools.pairwise(pauses[:5]))

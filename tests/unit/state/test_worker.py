@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from careedit.errors import InputError
 from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
 from careedit_deployments.edit_service import EditService
+from careedit_deployments.errors import OverloadedError
+from careedit_deployments.jobs.counting import count_job
 from careedit_deployments.jobs.order import Output, keep_order, scope_of
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
@@ -33,7 +38,10 @@ class Bench:
     def __init__(self, store: SqlStore, folder: Path) -> None:
         self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), Pretended()
         config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
-        self.edits = EditService(config, self.painter, Metrics(Recording()), store.edits)
+        self.recording = Recording()
+        self.metrics = Metrics(self.recording)
+        self.edits = EditService(config, self.painter, self.metrics, store.edits)
+        store.jobs.watch(partial(count_job, self.metrics))
 
     def worker(self, name: str, **config: Any) -> JobWorker:
         settings = JobsConfig(lease_s=LEASE_S, **config)
@@ -121,6 +129,48 @@ def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, 
     with_store(work)
 
 
+@pytest.mark.parametrize(
+    ("fails", "event"), [(None, "finished"), (InputError("Odd."), "failed"), (OverloadedError("Full.", 9e9), "failed")]
+)
+def test_a_job_is_counted_at_each_step_of_its_life(
+    with_store: Any, clock: Clock, tmp_path: Path, fails: Exception | None, event: str
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        bench.painter.fails = fails
+        await bench.queue()
+        assert await store.jobs.waiting() == 1
+        worker = bench.worker("w")
+        job = await worker.claim()
+        assert await store.jobs.waiting() == 0
+        clock.now += 3
+        await worker.work(job)
+        assert counted(bench.recording) == {"queued": 1, "begun": 1, event: 1}
+        assert bench.recording.values["careedit_job_seconds"] == {(("event", event),): [3.0]}
+
+    with_store(work)
+
+
+def test_jobs_that_no_worker_ends_are_counted_too(with_store: Any, clock: Clock, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        cancelled = await bench.queue()
+        for _ in range(2):
+            await store.jobs.cancel(cancelled.id)
+        await bench.queue()
+        for name in ("first", "second", "third"):
+            found = await bench.worker(name, attempts=2).claim()
+            clock.now += LEASE_S + 1
+        assert found is None
+        assert counted(bench.recording) == {"queued": 2, "cancelled": 1, "begun": 1, "retaken": 1, "failed": 1}
+
+    with_store(work)
+
+
+def counted(recording: Recording) -> dict[str, float]:
+    return {dict(key)["event"]: sum(values) for key, values in recording.values["careedit_jobs"].items()}
+
+
 async def _fails(job: JobRecord) -> bool:
     raise RuntimeError("the process is gone")
 
@@ -206,14 +256,19 @@ def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
         await store.sessions.add(session)
         for scope in (f"sessions/{session.id}", f"jobs/job_{1:012x}{'0' * 20}", f"jobs/job_{int(1e15):012x}{'0' * 20}"):
             await bench.blobs.put(scope, b"picture", suffix="png")
-        sweeper = Sweeper(store, bench.blobs, clock=clock)
+        sweeper = Sweeper(store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
         assert await sweeper.sweep() == 1, "the orphan that is old; the young one may be about to get its row"
         clock.now += 8 * 24 * 3600
         assert await sweeper.sweep() == 2
+        assert bench.recording.total("careedit_sessions", event="expired") == 1
         assert await bench.blobs.scopes("sessions") == []
         left = await bench.blobs.scopes("jobs")
         assert scope_of(gone.id) not in left
         assert scope_of(stays.id) in left, "it was never worked on, so it does not expire"
         assert [edit.instruction for edit in await store.edits.latest()] == [None]
+        clock.now += 23 * 24 * 3600
+        assert await sweeper.sweep() == 1, "the edit in the log, whose time has come too"
+        assert await store.edits.latest() == []
+        assert (await store.audit.latest(limit=1))[0].detail == {"jobs": 0, "sessions": 0, "orphans": 0, "edits": 1}
 
     with_store(work)
