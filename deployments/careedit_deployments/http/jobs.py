@@ -21,7 +21,7 @@ from careedit_deployments.http.amend import AmendedRequest, bodies
 from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import parse, read_edit
 from careedit_deployments.http.job_answers import JobAnswer, JobDeleted, JobFields, JobList, answer_of, brief_answer
-from careedit_deployments.http.openapi import error_answers
+from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
 from careedit_deployments.http.output import target_size
 from careedit_deployments.http.services import Services, caller_of, services_of
@@ -38,8 +38,6 @@ POLL_S = 0.5
 ENDS = ("completed", "failed", "cancelled")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMES = {"partial": "job.partial_image", "image": "job.image"}
-
-_EVENT = {name: {"type": "string"} for name in ("id", "event", "data")}
 
 router = APIRouter(tags=["jobs"])
 
@@ -163,7 +161,7 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
         200: {
             "description": "Server-sent events job.queued, job.started, job.progress, job.partial_image, job.image, "
             "job.completed, job.failed, job.cancelled, job.requeued.",
-            "content": {"text/event-stream": {"schema": {"type": "object", "properties": _EVENT}}},
+            "content": STREAM,
         },
         204: {"description": "The job has ended and the client has seen every event."},
         **error_answers(400, 401, 404, 429, 500, 503),

@@ -45,10 +45,17 @@ _MEANING = {
     504: "The deadline has passed.",
 }
 
+STREAM: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
+    }
+}
+"""Content of a stream: the schema is that of one event, whose `data` is JSON."""
+
 EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The results: JSON, or with `stream` the events image_edit.partial_image and image_edit.completed.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": STREAM,
     },
     **error_answers(400, 401, 404, 413, 429, 500, 503, 504),
 }

@@ -89,6 +89,10 @@ def test_the_schema_states_both_forms_of_an_edit_and_one_shape_of_errors(client)
     assert {"image", "image[]", "mask", "prompt", "early_filter"} <= set(schemas["EditForm"]["properties"])
     assert "images" in schemas["EditBody"]["properties"]
     assert "422" not in edit["responses"]
+    streams = (edit, document["paths"]["/v1/jobs/{job_id}/events"]["get"])
+    for event in (one["responses"]["200"]["content"]["text/event-stream"]["schema"] for one in streams):
+        assert (event["type"], set(event["properties"])) == ("object", {"id", "event", "data"})
+    assert edit["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ImagesResponse")
     for name in ("EditForm", "EditBody", "ErrorResponse", "EarlyFilter", "ImageRef"):
         assert name in schemas
     assert client.get("/docs").status_code == 200
