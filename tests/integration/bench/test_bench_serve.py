@@ -1,0 +1,124 @@
+"""The parts of `careedit bench serve` against real servers: the HTTP layer over one process, LitServe and FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from careedit_deployments.bench.baselines import BaselineSettings
+from careedit_deployments.bench.process import baseline, free_port
+from careedit_deployments.bench.run import Sides, bench_serve, runs_of
+from careedit_deployments.bench.trace import TraceRow
+from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
+from careedit_deployments.client import Client
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.errors import ServingError
+from careedit_deployments.local_backend import LocalBackend
+from served import serve
+
+ARMS = {"arms": {"tiny": {"expert_set": "tiny"}, "serial": {"expert_set": "tiny", "weight": 0}}}
+ROWS = (
+    TraceRow(arrival_s=0.0, size="64x64", steps=2, n=1, slo_ms=600_000),
+    TraceRow(arrival_s=0.1, size="96x64", steps=1, n=2, slo_ms=0.001),
+    TraceRow(arrival_s=0.2, size="64x64", steps=1, n=1, slo_ms=600_000, expert="nobody"),
+)
+
+pytestmark = pytest.mark.timeout(900)  # loading an editor takes a busy machine a minute, and there are five
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
+    """A client of every server."""
+    folder = tmp_path_factory.mktemp("bench")
+    backend = LocalBackend.load(ServeConfig(**ARMS))
+    with ExitStack() as stack:
+        stack.callback(backend.close)
+        urls = {"served": stack.enter_context(serve(folder, backend, **ARMS)).url}
+        for name in ("litserve", "fastapi"):
+            settings = BaselineSettings(expert_set="tiny", port=free_port(), threads=1)
+            urls[name] = stack.enter_context(baseline(name, settings, folder / f"{name}.log"))
+        yield {name: stack.enter_context(Client(url)) for name, url in urls.items()}
+
+
+@pytest.fixture(scope="module")
+def run(clients: dict[str, Client], tiny_editor: Any) -> tuple[dict[str, Any], int, int]:
+    """One quick run: its document, how many timed runs were told, and how many were to be."""
+    load = Workload(BenchPlan(steps=1, **QUICK), tiny_editor.expert_set.names, 64)
+    baselines = {name: client.edit for name, client in clients.items() if name != "served"}
+    served = clients["served"].edit
+    told: list[None] = []
+    report = bench_serve(
+        Sides(served, partial(served, model="serial"), tiny_editor, baselines),
+        load,
+        ROWS,
+        replica_threads=1,
+        threads=1,
+        done=lambda: told.append(None),
+    )
+    return report.document(), len(told), runs_of(load, len(baselines))
+
+
+@pytest.fixture(scope="module")
+def tiny_editor() -> Any:
+    from careedit.editor import load_editor
+
+    return load_editor("tiny", device="cpu", application="merged")
+
+
+def test_every_figure_is_taken_and_every_timed_run_is_told(run: tuple[dict[str, Any], int, int]) -> None:
+    document, told, expected = run
+
+    assert told == expected
+    for name in ("latency_ratio", "p95_short_behind_long_ratio"):
+        assert document[name] > 0
+    for name in ("in_process", "litserve", "fastapi"):
+        assert document[f"throughput_over_{name}"] > 0
+    assert isinstance(document["latency_overhead_ms"], float)
+    assert document["missing"] == {}
+
+
+def test_figures_can_be_computed_again_from_the_details(run: tuple[dict[str, Any], int, int]) -> None:
+    document = run[0]
+    seconds = document["details"]["throughput"]["seconds"]
+    (served,), (lit,) = seconds["served"], seconds["litserve"]
+    behind = document["details"]["short_behind_long_seconds"]
+
+    assert document["throughput_over_litserve"] == pytest.approx(lit / served)
+    assert document["p95_short_behind_long_ratio"] == pytest.approx(behind["served"]["p95"] / behind["serial"]["p95"])
+
+
+def test_all_sides_make_the_same_pictures(run: tuple[dict[str, Any], int, int]) -> None:
+    assert run[0]["details"]["throughput"]["largest_difference"] <= 1
+
+
+def test_of_the_trace_the_late_and_the_failed_are_not_in_time(run: tuple[dict[str, Any], int, int]) -> None:
+    for name, replayed in run[0]["details"]["trace"].items():
+        assert replayed["attainment"] == pytest.approx(1 / 3), name
+        assert replayed["failed"] == 1
+    assert run[0]["slo_attainment"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", ["litserve", "fastapi"])
+def test_a_baseline_switches_its_expert_for_each_request(name: str, clients: dict[str, Client]) -> None:
+    requests = Workload(BenchPlan(steps=1), ("erase", "style"), 64).mixed(0, 4)
+
+    results = [clients[name].edit(request) for request in requests]
+
+    assert [set(result.trace.routing.weights) for result in results] == [{"erase"}, {"style"}] * 2
+    assert {result.trace.application for result in results} == {"merged"}
+
+
+def test_a_baseline_that_does_not_come_up_says_why_and_is_gone(tmp_path: Path) -> None:
+    settings = BaselineSettings(expert_set="tiny", port=free_port())
+
+    refused = r"The baseline nginx ended; its last words: .*no baseline 'nginx'"
+    with pytest.raises(ServingError, match=refused), baseline("nginx", settings, tmp_path / "log"):
+        pass
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"http://127.0.0.1:{settings.port}/health")
