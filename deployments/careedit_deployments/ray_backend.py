@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 
@@ -43,6 +43,7 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.fleet import SCORER, Fleet, router_name
 from careedit_deployments.telemetry.metrics import Metrics, expert_of, no_metrics
+from careedit_deployments.turnover import Turnover
 
 DEAD = (
     *(RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, LocalRayletDiedError, OutOfMemoryError),
@@ -73,6 +74,7 @@ class RayBackend:
         self._get_handle, self._app_name = get_handle, app_name
         self._handles: dict[str, Any] = {}
         self._metrics = metrics or Metrics(no_metrics)
+        self._turnover: dict[str, Turnover] = {}
         self._ready: tuple[float, dict[str, str]] = (0.0, {})
 
     @property
@@ -107,7 +109,17 @@ class RayBackend:
 
     async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
         """See `Backend.edit`; what was told before a replica died is not told again."""
-        handle = self._handle(self.fleet.deployment_for(call.arm, call.decision)).options(stream=True)
+        name = self.fleet.deployment_for(call.arm, call.decision)
+        turnover = self._turnover.setdefault(name, Turnover())
+        try:
+            with turnover.work():
+                async with aclosing(self._edit(call, self._handle(name).options(stream=True))) as events:
+                    async for event in events:
+                        yield event
+        except BackPressureError:
+            raise OverloadedError("The expert's queue is full; try again in a moment.", turnover.seconds) from None
+
+    async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
         told = _Told()
         async for attempt in _attempts(call.deadline):
             if attempt:
@@ -126,6 +138,9 @@ class RayBackend:
                 continue
             except TimeoutError:
                 break
+            except BackPressureError:
+                if not attempt:
+                    raise  # one that was accepted keeps asking
             except (RayError, RayServeException) as error:
                 if attempt < ILL and isinstance(getattr(error, "cause", None), UnavailableError):
                     continue  # a replica that is about to be replaced; another one may be well

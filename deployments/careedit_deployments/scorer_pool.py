@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError, InputError
 from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
+from careedit_deployments.batched_scorer import BatchedScorer
 from careedit_deployments.config import ScorerConfig, Telemetry
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 from careedit_deployments.telemetry.logs import set_up_logging
@@ -56,15 +57,20 @@ class ScorerPool:
         self._scorer = load_scorer(settings)
         self._timeout = settings.deployment.health_check_timeout_s / 2
         self._failures = 0
-        # A model bears one caller at a time; an endpoint as many as it is given.
-        workers = settings.deployment.max_ongoing_requests if settings.backend == "openai" else 1
+        # A model bears one caller at a time, who may bring the others' questions along; an endpoint as many as come.
+        remote = settings.backend == "openai"
+        workers = settings.deployment.max_ongoing_requests if remote else 1
         self._workers = ThreadPoolExecutor(workers, "careedit-judge", _set_threads, (settings.backend, threads))
+        self._batched = None if remote else BatchedScorer(self._scorer, self._workers)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score per request, in their order."""
-        loop = asyncio.get_running_loop()
         try:
-            scores = await loop.run_in_executor(self._workers, lambda: list(self._scorer.score(requests)))
+            if self._batched is not None:
+                scores = await self._batched.score(requests)
+            else:
+                loop = asyncio.get_running_loop()
+                scores = await loop.run_in_executor(self._workers, lambda: list(self._scorer.score(requests)))
         except Exception:
             self._failures += 1
             raise

@@ -20,6 +20,8 @@ from careedit_deployments.backend import EditCall, EditEvent
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.expert.run import EditRunner
 from careedit_deployments.expert.scheduler import OnBatch, StepScheduler
+from careedit_deployments.telemetry.metrics import Metrics
+from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +66,10 @@ class LiveSet:
         *,
         scorer: Scorer | None = None,
         on_batch: OnBatch | None = None,
+        tracing: Tracing | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """Load, merge or check the adapters, and make a step. Blocks.
+        """Load, merge or check the adapters, and make a step. Blocks. The judge's looks are told to `tracing` and `metrics`.
 
         Raises `ExpertError` and its kin for a set that cannot be used or is not the stated one, `UnavailableError` where
         its step comes out as no number.
@@ -90,7 +94,9 @@ class LiveSet:
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
         )
-        self.runner = EditRunner(self.editor, self.scheduler, scorer=scorer, workers=settings.workers)
+        self.runner = EditRunner(
+            self.editor, self.scheduler, scorer=scorer, workers=settings.workers, tracing=tracing, metrics=metrics
+        )
         try:
             self._ready = self._prepare()
             self.scheduler.call(self._probe).result()

@@ -65,7 +65,13 @@ class ExpertReplica:
                 return
             try:
                 self._live = await asyncio.to_thread(
-                    LiveSet, self._settings, choice, scorer=self._scorer, on_batch=self._stepped
+                    LiveSet,
+                    self._settings,
+                    choice,
+                    scorer=self._scorer,
+                    on_batch=self._stepped,
+                    tracing=self._tracing,
+                    metrics=self._metrics,
                 )
             except (
                 CareEditError,
@@ -91,8 +97,9 @@ class ExpertReplica:
         live = self._loaded()
         span = self._tracing.span("expert", call.trace_headers, edit=call.id, arm=call.arm, expert=self._label)
         try:
-            with span:
-                async with aclosing(live.stream(call)) as events:  # type: ignore[type-var]
+            with span as inside:
+                traced = call.model_copy(update={"trace_headers": inside.headers})
+                async with aclosing(live.stream(traced)) as events:  # type: ignore[type-var]
                     async for event in events:
                         self._tell_load(live)
                         yield event

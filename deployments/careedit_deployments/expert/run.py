@@ -17,9 +17,13 @@ from careedit.records import EditTrace, FilterTrace
 from careedit.scoring import Scorer
 from careedit.selection import Judge, Slot, batches, select
 from careedit_deployments.backend import EditCall, EditEvent, Made, Partial, Progress
+from careedit_deployments.config import Telemetry
 from careedit_deployments.errors import DeadlineError
 from careedit_deployments.expert.scheduler import StepScheduler
 from careedit_deployments.expert.seat import Seat
+from careedit_deployments.telemetry.metrics import Metrics, no_metrics
+from careedit_deployments.telemetry.scorer import WatchedScorer
+from careedit_deployments.telemetry.tracing import Tracing
 
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of an image's progress; its first and last step are always told."""
@@ -32,11 +36,23 @@ Tell = Callable[[EditEvent], None]
 class EditRunner:
     """Edits calls with one editor, any number at once; the engine's thread does the denoising, workers all the rest."""
 
-    def __init__(self, editor: Editor, scheduler: StepScheduler, *, scorer: Scorer | None = None, workers: int) -> None:
-        """`workers` bounds the edits in hand at once; more of them wait. `scorer` judges previews from workers."""
+    def __init__(
+        self,
+        editor: Editor,
+        scheduler: StepScheduler,
+        *,
+        scorer: Scorer | None = None,
+        workers: int,
+        tracing: Tracing | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`workers` bounds the edits in hand at once; more of them wait. `scorer` judges previews from workers; each of
+        its looks is a span below the call's `trace_headers`, and is counted."""
         self.editor = editor
         self.scheduler = scheduler
         self.scorer = scorer
+        self._tracing = tracing or Tracing(Telemetry(), "expert")
+        self._metrics = metrics or Metrics(no_metrics)
         editor.judge = None if scorer is None else Judge(scorer)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="careedit-edit")
 
@@ -79,6 +95,12 @@ class EditRunner:
             edit.cancel()
             task.cancel()
 
+    def judge(self, call: EditCall) -> Judge | None:
+        """The judge of one call's previews."""
+        if self.scorer is None:
+            return None
+        return Judge(WatchedScorer(self.scorer, self._tracing, self._metrics, call.trace_headers))
+
     def close(self) -> None:
         """End the workers and the engine's thread once the edits in hand are done; blocks."""
         self._workers.shutdown()
@@ -90,7 +112,7 @@ class _Edit:
 
     def __init__(self, runner: EditRunner, call: EditCall, tell: Tell) -> None:
         self.editor, self.scheduler, self.call, self.tell = runner.editor, runner.scheduler, call, tell
-        self.judge = None if runner.scorer is None else Judge(runner.scorer)
+        self.judge = runner.judge(call)
         self.arrived = time.perf_counter()
         self.image = 0
         self._seats: list[Seat] = []

@@ -158,9 +158,15 @@ def test_a_replica_that_says_nothing_is_given_up_at_the_deadline_and_told_to_sto
 
 def test_a_full_queue_is_told_at_once(run, call):
     handle = Handle([BackPressureError(1, 2)])
-    with pytest.raises(OverloadedError, match="full; try again"):
+    with pytest.raises(OverloadedError, match="full; try again") as refused:
         run(handle, call())
-    assert len(handle.calls) == 1
+    assert len(handle.calls) == 1 and refused.value.retry_after == 1.0
+
+
+def test_an_edit_that_was_accepted_is_not_refused_after_its_replica_died(run, call):
+    handle = Handle([EVENTS[0], ActorDiedError()], [BackPressureError(1, 2)], EVENTS)
+    assert run(handle, call()) == EVENTS
+    assert len(handle.calls) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What a client gets from the proxy where the replica that worked on its request is gone."""
+
+import asyncio
+import json
+
+import pytest
+
+from careedit_deployments.proxy import CALLBACK, ClearEnds, middlewares
+
+EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/images/edits", "headers": []}
+
+
+def start(headers=()):
+    return {"type": "http.response.start", "status": 200, "headers": list(headers)}
+
+
+def body(data=b"", more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+@pytest.fixture
+def pass_through():
+    """`pass_through(*messages, left=False)`: what comes out where the app sends these and then ends."""
+
+    def run(*messages, left=False):
+        sent = []
+
+        async def app(scope, receive, send):
+            assert (await receive())["type"] == ("http.disconnect" if left else "http.request")
+            for message in messages:
+                await send(message)
+
+        async def receive():
+            return {"type": "http.disconnect"} if left else {"type": "http.request", "body": b""}
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(ClearEnds(app)(dict(SCOPE), receive, send))
+        return sent
+
+    return run
+
+
+@pytest.mark.parametrize("messages", [(start(), body(b"x")), (start(EVENTS), body(b"x", more=True), body())])
+def test_what_is_whole_passes_as_it_is(messages, pass_through):
+    assert pass_through(*messages) == list(messages)
+
+
+def test_no_answer_becomes_one_that_says_to_try_again(pass_through):
+    head, told = pass_through()
+    assert head["status"] == 503 and (b"retry-after", b"5") in head["headers"]
+    error = json.loads(told["body"])["error"]
+    assert error["code"] == "unavailable" and "send the request again" in error["message"]
+
+
+def test_a_stream_that_breaks_off_ends_with_an_error_event(pass_through):
+    *_, last = pass_through(start(EVENTS), body(b"event: a\ndata: {}\n\n", more=True))
+    assert last["body"].startswith(b"event: error\n") and not last["more_body"]
+
+
+def test_half_an_answer_of_another_kind_stays_half(pass_through):
+    messages = (start([(b"content-type", b"application/json")]), body(b'{"a":', more=True))
+    assert pass_through(*messages) == list(messages)
+
+
+def test_nobody_is_told_anything_who_has_left(pass_through):
+    assert pass_through(left=True) == []
+
+
+def test_serve_finds_the_middleware_by_its_name():
+    from ray._common.utils import import_attr
+
+    assert import_attr(CALLBACK) is middlewares
+    assert [one.cls for one in middlewares()] == [ClearEnds]
