@@ -1,0 +1,175 @@
+"""Keep the served platform busy for minutes and see whether every edit is answered and memory stays flat."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
+from careedit.errors import CareEditError, InputError
+from careedit_deployments.bench.memory import Growth, MemoryWatch
+from careedit_deployments.cli.serve import find_config
+from careedit_deployments.config import AuthConfig, ServeConfig
+from careedit_deployments.errors import OverloadedError
+
+if TYPE_CHECKING:
+    from careedit.records import EditRequest
+    from careedit_deployments.client import Client
+
+app = typer.Typer(add_completion=False)
+
+VERSION = 1
+"""Of the document that `--json` writes."""
+SCENES = 64
+"""Different requests; they are sent in turn."""
+LEAVES_EVERY, LEAVES_AFTER_S = 7, 0.05
+"""Every so many requests a client leaves after so many seconds, while its edit is being made."""
+
+Outcome = Literal["made", "left", "refused", "failed"]
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")] = 10.0,
+    config: Annotated[str, typer.Option("--config", help="What is served: a YAML file or a name.")] = "tiny",
+    clients: Annotated[int, typer.Option("--clients", min=1, max=100, help="Who send edits without a pause.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit without a pause, with clients that leave; tell what became of it and of each process's memory.
+
+    Fails (exit code 1) where an edit failed or a process's memory grew. The first quarter only warms up.
+    """
+    from careedit_deployments.bench.stand import platform
+
+    with tempfile.TemporaryDirectory(prefix="careedit-soak-") as folder:
+        settings = in_folder(ServeConfig.from_yaml(find_config(config)), Path(folder))
+        note("Starting Ray, the router, the experts and the HTTP server ...")
+        with platform(settings) as url:
+            document = work(url, settings, seconds=60 * minutes, clients=clients)
+    if as_json:
+        emit_json(document)
+    else:
+        _tell(document)
+    grown = [one.name for one in _growths(document) if not one.flat]
+    outcomes = document["outcomes"]
+    assert isinstance(outcomes, Counter)
+    if outcomes["failed"] or grown or not outcomes["made"]:
+        told = f"memory grew in {', '.join(grown)}" if grown else "no process grew"
+        raise CareEditError(f"The soak failed: {outcomes['made']} made, {outcomes['failed']} failed, {told}.")
+
+
+def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
+    """`config` on a free port of this machine with its state in `folder`, and open to the soak's clients."""
+    from careedit_deployments.cli.serve import at_address
+
+    state = {"database": f"sqlite+aiosqlite:///{folder / 'careedit.db'}", "blobs": str(folder / "blobs")}
+    changed = config.model_copy(
+        update={
+            "state": config.state.model_copy(update=state),
+            "auth": AuthConfig(required=False),
+            "limits": config.limits.model_copy(update={"requests_per_minute": None, "concurrent_requests": None}),
+        }
+    )
+    return at_address(changed, "127.0.0.1", 0)
+
+
+def work(url: str, config: ServeConfig, *, seconds: float, clients: int) -> dict[str, object]:
+    """Keep `clients` sending to `url` for so long, and return the run's document."""
+    requests = _requests(config)
+    outcomes: Counter[str] = Counter()
+    counted = threading.Lock()
+    watch, over = MemoryWatch(), threading.Event()
+
+    def send(client: int) -> None:
+        turn = client
+        while not over.is_set():
+            outcome = one(url, requests[turn % len(requests)], leaves=turn % LEAVES_EVERY == 0)
+            with counted:
+                outcomes[outcome] += 1
+            turn += clients + 1  # so that clients come to all of the requests
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(clients) as pool, progress(f"Editing at {url}", total=seconds) as bar:
+        sending = [pool.submit(send, client) for client in range(clients)]
+        every = min(5.0, seconds / 60)
+        while (left := started + seconds - time.monotonic()) > 0 and not any(task.done() for task in sending):
+            watch.look()
+            time.sleep(min(every, left))
+            bar.advance(every)
+        over.set()
+        for task in sending:
+            task.result()
+    watch.look()
+    taken = time.monotonic() - started
+    return {
+        "version": VERSION,
+        "seconds": taken,
+        "clients": clients,
+        "outcomes": outcomes,
+        "edits_per_second": outcomes["made"] / taken,
+        "processes": watch.told(),
+    }
+
+
+def one(url: str, request: EditRequest, *, leaves: bool) -> Outcome:
+    """Send one request, and say what became of it."""
+    from careedit_deployments.client import Client
+
+    if leaves:
+        with Client(url, timeout=LEAVES_AFTER_S) as client, suppress(CareEditError):
+            client.edit(request)
+        return "left"
+    with Client(url) as client:
+        return _answered(client, request)
+
+
+def _answered(client: Client, request: EditRequest) -> Outcome:
+    try:
+        client.edit(request)
+    except OverloadedError as error:
+        time.sleep(error.retry_after)
+        return "refused"
+    except CareEditError as error:
+        note(f"An edit failed: {error}")
+        return "failed"
+    return "made"
+
+
+def _requests(config: ServeConfig) -> list[EditRequest]:
+    from careedit.experts import load_expert_set
+    from careedit.report.showcase import request_for
+    from careedit.tiny.samples import draw_samples
+
+    arm = next((arm for arm in config.arms.values() if not arm.shadow), None)
+    if arm is None:
+        raise InputError("The configuration has no arm that takes traffic; give one.")
+    panel = load_expert_set(arm.expert_set).spec.panel.size
+    return [request_for(sample, seed=i, size=panel) for i, sample in enumerate(draw_samples(SCENES, "test"))]
+
+
+def _growths(document: dict[str, object]) -> list[Growth]:
+    found = document["processes"]
+    assert isinstance(found, list)
+    return found
+
+
+def _tell(document: dict[str, object]) -> None:
+    emit_table(
+        ("process", "pid", "MiB warm", "MiB at the end", "grown", "flat"),
+        [
+            (one.name, one.pid, f"{one.begin_mib:.0f}", f"{one.end_mib:.0f}", f"{one.grown_mib:+.1f}", one.flat)
+            for one in _growths(document)
+        ],
+    )
+    outcomes = document["outcomes"]
+    assert isinstance(outcomes, Counter)
+    emit(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
+    emit(f"{document['edits_per_second']:.2f} edits a second")
