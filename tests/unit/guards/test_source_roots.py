@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from careedit_deployments.config import ServeConfig
+
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("platform/careedit", "deployments/careedit_deployments", "eval/careedit_eval")
 MAX_LINES = 400
@@ -71,3 +73,10 @@ def test_no_file_is_longer_than_the_limit() -> None:
 def test_every_folder_of_modules_is_a_package() -> None:
     folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_what_a_server_writes_by_default_is_ignored() -> None:
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    state = ServeConfig.from_yaml(ROOT / "deployments/config/tiny.yaml").state
+    for place in (state.blobs, state.database.removeprefix("sqlite+aiosqlite:///"), "demo/"):
+        assert {f"{place.partition('/')[0]}/", f"/{place.partition('/')[0]}/"} & set(ignored), place
