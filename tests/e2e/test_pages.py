@@ -224,6 +224,16 @@ def test_the_status_shows_arms_experts_edits_and_cuts(page, served) -> None:
     assert "made" in page.inner_text("#latest")
 
 
+def test_the_api_is_described_and_can_be_tried(page, served) -> None:
+    page.goto(f"{served.url}/docs")
+    page.locator("#swagger-ui .opblock-tag-section").first.wait_for()
+    assert page.locator(".opblock-summary-path", has_text="/v1/images/edits").count() == 1
+    page.locator(".opblock-summary", has_text="/readyz").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.locator(".live-responses-table", has_text='"ok"').wait_for()
+
+
 def test_a_server_that_wants_a_key_gets_it_from_the_visitor(browser, tmp_path, backend) -> None:
     key, record = make_key("visitor")
     with serve(tmp_path, backend, keys=(record,), arms=ARMS, auth={"required": True}) as served:

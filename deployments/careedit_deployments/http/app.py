@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
-from careedit_deployments.http import arms, edits, feedback, health, jobs, models, pages, routes, scores, sessions
+from careedit_deployments.http import arms, docs, edits, feedback, health, jobs, models, pages, routes, scores, sessions
 from careedit_deployments.http.auth import Authenticator, keys_required
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
@@ -24,7 +24,9 @@ from careedit_deployments.sessions import Sessions
 
 __all__ = ["Hook", "Services", "create_app"]
 
-ROUTERS = tuple(part.router for part in (edits, jobs, sessions, models, routes, scores, feedback, arms, health, pages))
+ROUTERS = tuple(
+    part.router for part in (edits, jobs, sessions, models, routes, scores, feedback, arms, health, docs, pages)
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -44,6 +46,7 @@ def create_app(services: Services) -> FastAPI:
         summary="Instruction-based image editing with routed LoRA experts.",
         root_path=config.http.root_path,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's loads its scripts from elsewhere; ours is in `docs`
         redoc_url=None,
     )
     app.state.services = services

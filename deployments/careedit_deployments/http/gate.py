@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.config import Limits
-from careedit_deployments.http import pages
+from careedit_deployments.http import docs, pages
 from careedit_deployments.http.auth import Authenticator
 from careedit_deployments.http.errors import Problem, problem_of, respond
 from careedit_deployments.http.limits import Limiter, check_length, limited
@@ -22,7 +22,7 @@ from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"}) | pages.PATHS
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"}) | docs.PATHS | pages.PATHS
 """Paths that need no key; the pages hold no data of their own."""
 
 _ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)

@@ -38,16 +38,17 @@ async def try_page(request: Request) -> HTMLResponse:
     panel = max((arm.panel for arm in services_of(request).backend.arms.values()), default=64)
     samples = await run_sync(_samples, min(512, max(64, panel)))
     filtered = config.scorer.backend != "none"
-    return _page(request, "try", samples=samples, steps=config.limits.steps, has_judge=filtered)
+    return render(request, "try", samples=samples, steps=config.limits.steps, has_judge=filtered)
 
 
 @router.get("/status")
 async def status_page(request: Request) -> HTMLResponse:
     """How the arms do, and what was edited lately."""
-    return _page(request, "status")
+    return render(request, "status")
 
 
-def _page(request: Request, name: str, **context: object) -> HTMLResponse:
+def render(request: Request, name: str, *, looks: str | None = None, **context: object) -> HTMLResponse:
+    """A page of the folder `templates`; `looks` replaces the policy for styles and pictures, by default those in the page."""
     nonce = secrets.token_urlsafe(16)
     text = (
         _templates()
@@ -61,8 +62,9 @@ def _page(request: Request, name: str, **context: object) -> HTMLResponse:
             needs_key=keys_required(services_of(request).config),
         )
     )
+    looks = looks or f"style-src 'nonce-{nonce}'; img-src data: blob:"
     policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
+        f"default-src 'none'; script-src 'nonce-{nonce}'; {looks}; "
         "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {

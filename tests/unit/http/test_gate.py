@@ -48,7 +48,7 @@ def test_without_a_good_key_nothing_is_told(guarded, headers, path):
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/docs/swagger-ui.css", "/openapi.json"])
 def test_health_and_documents_need_no_key(guarded, path):
     assert httpx2.get(guarded[0].url + path).status_code == 200
 

@@ -1,4 +1,5 @@
 import base64
+import re
 
 import pytest
 
@@ -95,4 +96,17 @@ def test_the_schema_states_both_forms_of_an_edit_and_one_shape_of_errors(client)
     assert edit["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ImagesResponse")
     for name in ("EditForm", "EditBody", "ErrorResponse", "EarlyFilter", "ImageRef"):
         assert name in schemas
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_api_is_described_by_a_page_that_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in re.sub(r"\s// .*", "", page.text), "no address of another server"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "http" not in policy
+    named = re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text)
+    assert len(named) == 2
+    for name in named:
+        answer = client.get(f"/{name}")
+        assert (answer.status_code, len(answer.content) > 100_000) == (200, True)
+    assert client.get("/docs/elsewhere.js").status_code == 404
