@@ -1,5 +1,6 @@
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from careedit_deployments.telemetry.metrics import Metrics, Recording
 from pretended import Pretended, arm_info
 
 PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))
+CONFIGS = Path(__file__).parents[3] / "deployments/config"
 JUDGE = {"backend": "transformers", "model": "some"}
 
 
@@ -96,6 +98,15 @@ def test_a_quality_means_what_the_configuration_says_and_what_is_asked_for_comes
     assert settings(config, "high", None, EarlyFilter(strategy="none")) == (40, None)
     assert settings(config, "low", None, None) == (2, None)
     assert settings(config, "auto", None, None) == (None, None)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_higher_quality_of_a_shipped_configuration_takes_more_work(path):
+    config = ServeConfig.from_yaml(path)
+    found = [settings(config, name, None, None) for name in ("low", "high") if name in config.quality]
+    costs = [estimate(n=1, steps=steps, early_filter=early_filter, rows=1) for steps, early_filter in found]
+    assert len(costs) in (0, 2)
+    assert costs == sorted(set(costs))
 
 
 def test_a_configuration_whose_quality_has_a_filter_needs_a_judge():
