@@ -77,11 +77,15 @@ def read_config(config: ServeConfig | Mapping[str, Any]) -> ServeConfig:
 
 
 def set_reference(expert_set: str) -> str:
-    """An expert set's name or address as every process of the cluster understands it: a local folder absolute."""
+    """An expert set's name or address as every process of the cluster understands it: a local folder absolute.
+
+    A registry's name ("models:/tiny@champion") is looked up here, once: all replicas have one set, and a new champion comes
+    with the next deployment.
+    """
     from careedit.experts.set import locate
 
-    local = locate(expert_set).local
-    return expert_set if local is None else str(local.resolve())
+    place = locate(expert_set)
+    return place.address if place.local is None else str(place.local.resolve())
 
 
 def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:

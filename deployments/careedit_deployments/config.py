@@ -83,7 +83,7 @@ class Arm(Record):
     """One expert set in traffic."""
 
     expert_set: Annotated[str, Field(min_length=1)]
-    """As `careedit.load_editor` takes it."""
+    """As `careedit.load_editor` takes it, or `models:/NAME@champion` of the MLflow registry."""
     weight: NonNegativeFloat = 1.0
     """Share of the traffic, relative to the other arms' weights; 0: only by its name."""
     shadow: bool = False

@@ -26,6 +26,7 @@ SETS = (1, 2, 4)
 GOALS: Mapping[str, Goal] = {
     "edit_throughput_per_worker": Goal("at least", 0.9),
     "metric_speedup": Goal("at least", 5.0),
+    "memory_growth_ratio": Goal("at most", 2.0),
 }
 """What is aimed at, for every number of workers."""
 
@@ -49,7 +50,7 @@ class Size:
 
 
 FULL = Size(edits=48, pairs=128, repeats=5, few=500, many=5000)
-QUICK = Size(edits=8, pairs=16, repeats=2, few=60, many=120)
+QUICK = Size(edits=4, pairs=8, repeats=1, few=24, many=48)
 
 
 def bench_eval(

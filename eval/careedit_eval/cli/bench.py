@@ -10,7 +10,7 @@ import typer
 
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
-from careedit_eval.bench import FULL, QUICK, bench_eval
+from careedit_eval.bench.document import FULL, QUICK, bench_eval
 
 app = typer.Typer(add_completion=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from careedit.errors import InputError
@@ -68,8 +69,14 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
         "sha256": loaded.sha256,
         "expert": arm.expert,
     }
-    facts |= {"base": loaded.spec.base.sha256 or loaded.spec.base.fingerprint, "location": arm.expert_set}
+    facts |= {"base": loaded.spec.base.sha256 or loaded.spec.base.fingerprint, "location": _address(arm.expert_set)}
     return Resolved(arm, {"kind": "set", "set": loaded.sha256, **wishes}, facts)
+
+
+def _address(expert_set: str) -> str:
+    """A local folder absolute: who reads it in the registry may work elsewhere."""
+    folder = Path(expert_set)
+    return str(folder.resolve()) if folder.is_dir() else expert_set
 
 
 def _registered(arm: Arm, registry: str | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from careedit.errors import InputError
 from careedit_eval.errors import TrackingError
@@ -14,6 +15,8 @@ from careedit_eval.tracking.store import default_uri, tracking
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: what is in use, and what may replace it."""
+WORKSPACE = Path("eval-runs")
+"""Where `careedit eval` keeps its files if nobody says otherwise."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
 
@@ -76,8 +79,6 @@ def set_location(address: str, uri: str | None = None) -> str:
 
     Raises `InputError` for no such address, `TrackingError` where the registry does not answer.
     """
-    from pathlib import Path
-
     from careedit.experts import load_expert_set
 
     parts = _ADDRESS.fullmatch(address)
@@ -105,6 +106,11 @@ def set_location(address: str, uri: str | None = None) -> str:
             "the registered one back, or promote the one that is there."
         )
     return str(tags["location"])
+
+
+def find_set(address: str) -> str:
+    """`set_location` for whoever names a set: in `MLFLOW_TRACKING_URI`, else in the folder that `careedit eval` writes to."""
+    return set_location(address, default_uri(WORKSPACE))
 
 
 def champion_facts(name: str) -> dict[str, str] | None:

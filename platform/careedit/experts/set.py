@@ -22,6 +22,7 @@ from careedit.experts.fingerprint import BaseShapes, shapes_of_base
 from careedit.experts.formats import LoraState
 from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sentence, Sha256
+from careedit.experts.registered import resolve
 from careedit.experts.store import Folder, default_cache, is_url
 from careedit.experts.yamlfile import YamlRecord
 
@@ -209,8 +210,8 @@ def load_expert_set(
 ) -> ExpertSet:
     """Reads the set that `ref` names and checks all its manifests; reads no weights.
 
-    `ref` is the name of a set inside the package ("tiny"), a local folder, or an fsspec address. `storage_options` go to
-    its filesystem. Raises `ExpertError`, `ManifestError`, `AdapterError` or `BaseMismatchError`, each a sentence.
+    `ref` is the name of a set inside the package ("tiny"), a local folder, an fsspec address, or a registry's name for one
+    ("models:/tiny@champion"). `storage_options` go to its filesystem. Raises `ExpertError`, `ManifestError`, `AdapterError` or `BaseMismatchError`, each a sentence.
     """
     folder = locate(ref, cache=cache, storage_options=storage_options)
     spec = read_set_file(folder)
@@ -230,7 +231,7 @@ def locate(
     ref: str | os.PathLike[str], *, cache: Path | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> Folder:
     """The folder that `ref` names; raises `ExpertError` if a local one has no `expert_set.yaml`."""
-    text = os.fspath(ref)
+    text = resolve(os.fspath(ref))
     place = Folder(text, storage_options or {}, cache or default_cache())
     if place.local is None:
         return place

@@ -1,0 +1,59 @@
+"""`careedit bench eval`: every key is there, and each says what it is made of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from careedit.cli.main import main
+from careedit.encoders import load_encoder
+from careedit_eval.bench import measuring
+from careedit_eval.bench.growth import grow
+from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEditConfig, write_rows
+from careedit_eval.errors import RunError
+from careedit_eval.metrics import backbones
+
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.context")
+
+
+@pytest.mark.timeout(900)
+def test_the_command_measures_everything(ray_runner, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "bench.json"
+    assert main(["bench", "eval", "--quick", "--json", "--out", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_text()) == document
+    assert set(document["edit_throughput_per_worker"]) == {"1", "2"}
+    assert all(rate > 0 for rate in document["edit_throughput_per_worker"].values())
+    for workers, one in document["details"]["editing"].items():
+        per_worker = one["per_second"] / int(workers) / one["loop_per_second"]
+        assert document["edit_throughput_per_worker"][workers] == pytest.approx(per_worker)
+    assert document["metric_speedup"] == document["details"]["measuring"]["1"]["ratio"] > 0
+    assert document["resume_seconds"] > 0 and document["details"]["growth"]["resumed"]["edited"] == 0
+    assert 0.8 < document["memory_growth_ratio"] < 2
+    assert set(document["goals"]) == {"edit_throughput_per_worker", "metric_speedup", "memory_growth_ratio"}
+
+
+def test_a_run_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    config = TinyHumanEditConfig(path=str(tmp_path), rows=12)
+    write_rows(tmp_path / "rows.parquet", config)
+    heavy = bytearray(400_000_000)  # what this process holds is not the run's
+    first, second = (grow(tmp_path / "rows.parquet", tmp_path / "run", 12, name) for name in ("a", "b"))
+    assert (first.rows, first.edited, second.edited) == (12, 12, 0)
+    assert 0 < second.peak_bytes < 350_000_000 < len(heavy)
+
+
+def test_two_ways_that_tell_two_things_are_no_measurement() -> None:
+    with pytest.raises(RunError, match="one of them is wrong"):
+        measuring._check({"l1": 0.5}, {"l1": 0.4})
+
+
+def test_the_script_embeds_one_picture_at_a_time_as_the_metrics_do_many(tmp_path: Path) -> None:
+    from careedit_eval.benchmarks import load_benchmark
+
+    samples = list(load_benchmark("tiny_humanedit", path=str(tmp_path), rows=6).rows())
+    found = measuring.metric_speedup(samples, sets=2, repeats=1)
+    assert found.per_second > 0 and len(found.ratios) == 1
+    encoder = load_encoder(str(backbones.WEIGHTS / "clip"), device="cpu", cache_entries=0)
+    edits, seconds = [[sample.source.read() for sample in samples]], []
+    means = measuring._script(encoder, samples, edits, seconds)
+    assert set(means) == {"l1", "l2", "clip_i", "clip_t", "clip_t_oracle"} and means["clip_i"] < 1

@@ -1,0 +1,55 @@
+"""Sets that a registry names: looked up through an entry point, which the library alone does not have."""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from careedit.errors import ExpertError, InputError
+from careedit.experts import load_expert_set, registered
+
+
+def looked_up(name: str) -> str:
+    """A registry that knows one set."""
+    if name != "shelf:/mine@best":
+        raise InputError(f"There is no {name}; name another.")
+    return "tiny"
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch):
+    """An installation with such a registry."""
+
+    def use(value: str) -> None:
+        entry = EntryPoint("shelf", value, registered.GROUP)
+        monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [entry] if name == "shelf" else [])
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return use
+
+
+def test_a_registrys_name_is_the_set_that_it_stands_for(shelf) -> None:
+    shelf(f"{Path(__file__).stem}:looked_up [eval]")
+    assert load_expert_set("shelf:/mine@best").sha256 == load_expert_set("tiny").sha256
+    with pytest.raises(InputError, match="There is no shelf:/other; name another"):
+        load_expert_set("shelf:/other")
+
+
+@pytest.mark.parametrize("name", ["tiny", "/sets/mine", "s3://bucket/set", "memory://x"])
+def test_any_other_name_stays_as_it_is(shelf, name: str) -> None:
+    shelf("nowhere:nothing")
+    assert registered.resolve(name) == name
+
+
+def test_what_a_registry_lacks_is_a_sentence(shelf) -> None:
+    shelf("no_such_registry:find [eval]")
+    with pytest.raises(
+        ExpertError, match=r"'no_such_registry' is missing; install it with: pip install 'careedit\[eval\]'"
+    ):
+        load_expert_set("shelf:/mine@best")
+
+
+def test_an_installation_without_a_registry_says_that_there_is_no_such_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [])
+    with pytest.raises(ExpertError, match="There is no expert set at 'models:/tiny@champion'"):
+        load_expert_set("models:/tiny@champion")
