@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
+# Processes that share the tests, each with one thread; WORKERS= runs them in one.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 # What tests run for real beside Python; Debian's names.
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 
 	@$(BIN)/careedit demo
 
 test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
-	@$(BIN)/python -m pytest $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(TESTS)
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

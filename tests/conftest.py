@@ -1,4 +1,4 @@
-"""What every test shares: its layer's marker, and no network."""
+"""What every test shares: its layer's marker, its group, and no network."""
 
 import logging
 import os
@@ -11,6 +11,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would downl
 
 LAYERS = ("unit", "integration", "e2e")
 
+CLUSTERS = (
+    "integration/serving",
+    "integration/telemetry",
+    "integration/eval",
+    "e2e/test_bench_serve.py",
+    "e2e/test_demo.py",
+    "e2e/test_readme.py",
+)
+"""Tests that start Ray: under pytest-xdist one worker runs them all, so that there is one cluster at a time."""
+
 EXPERTS = {
     "erase": ("remove",),
     "compose": ("add", "replace", "action", "counting", "relation", "attribute"),
@@ -22,9 +32,11 @@ EXPERTS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the layer whose folder it is in."""
+    """Mark each test with the layer whose folder it is in, and with who runs it where several run: a file's tests together."""
     root = Path(__file__).parent
     for item in items:
+        clustered = any(item.path.is_relative_to(root / place) for place in CLUSTERS)
+        item.add_marker(pytest.mark.xdist_group("clusters" if clustered else str(item.path)))
         for layer in LAYERS:
             if item.path.is_relative_to(root / layer):
                 item.add_marker(layer)
