@@ -37,7 +37,8 @@ def edits() -> dict[str, Any]:
             _of(the.REFUSALS),
             _of(the.IMAGES),
             _of(the.JOBS),
-            _of(the.JOBS_WAITING),
+            # Every ingress replica tells the number in the whole store.
+            _panel(the.JOBS_WAITING.help, "short", [(f"max({the.JOBS_WAITING.prometheus})", "")]),
             _of(the.JOB_SECONDS),
             _of(the.WEBHOOKS),
             _of(the.SESSIONS),
