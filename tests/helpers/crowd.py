@@ -1,0 +1,99 @@
+"""Many clients at once over HTTP: edits that are waited for, and jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx2
+from PIL import Image
+
+from careedit.images import decode_image
+from careedit.records import EditRequest
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got."""
+
+    request: EditRequest
+    status: int
+    seconds: float
+    headers: dict[str, str]
+    document: dict[str, Any]
+
+    @property
+    def picture(self) -> Image.Image:
+        return decode_image(base64.b64decode(self.document["data"][0]["b64_json"]))
+
+    @property
+    def trace(self) -> dict[str, Any]:
+        return self.document["careedit"]["traces"][0]
+
+
+def body_of(request: EditRequest) -> dict[str, Any]:
+    """A request as a client sends it."""
+    png = io.BytesIO()
+    request.image.save(png, "PNG")
+    fields = {
+        "prompt": request.instruction,
+        "seed": request.seed,
+        "steps": request.steps,
+        "n": request.n,
+        "expert": request.expert if isinstance(request.expert, str) else json.dumps(dict(request.expert)),
+        "early_filter": None if request.early_filter is None else request.early_filter.model_dump_json(),
+    }
+    return {
+        "files": {"image": ("image.png", png.getvalue(), "image/png")},
+        "data": {name: str(value) for name, value in fields.items() if value is not None},
+    }
+
+
+class Crowd:
+    """As many connections as are wanted to one server; a context, for one event loop."""
+
+    def __init__(self, url: str) -> None:
+        limits = httpx2.Limits(max_connections=None)
+        self.http = httpx2.AsyncClient(base_url=url, timeout=280, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def edit(self, request: EditRequest) -> Answer:
+        """One answer, whatever it is."""
+        started = time.perf_counter()
+        answer = await self.http.post("/v1/images/edits", **body_of(request))
+        seconds = time.perf_counter() - started
+        return Answer(request, answer.status_code, seconds, dict(answer.headers), answer.json())
+
+    async def queue(self, request: EditRequest) -> str:
+        """The id of a job that was accepted; asked for as often as it takes."""
+        key = {"idempotency-key": f"{request.seed}-{time.time_ns()}"}
+        while True:
+            answer = await self.http.post("/v1/jobs", headers=key, **body_of(request))
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+            assert answer.status_code in (429, 503), answer.text
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """A job that has ended."""
+        while True:
+            answer = await self.http.get(f"/v1/jobs/{job_id}")
+            if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):
+                return dict(answer.json())
+            assert answer.status_code in (200, 503), answer.text
+            await asyncio.sleep(0.3)
+
+    async def events(self, job_id: str) -> list[str]:
+        """Names of all the events of a job that has ended."""
+        answer = await self.http.get(f"/v1/jobs/{job_id}/events")
+        return [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
