@@ -26,7 +26,7 @@ SETS = (1, 2, 4)
 GOALS: Mapping[str, Goal] = {
     "edit_throughput_per_worker": Goal("at least", 0.9),
     "metric_speedup": Goal("at least", 5.0),
-    "memory_growth_ratio": Goal("at most", 2.0),
+    "memory_growth_ratio": Goal("at most", 1.5),
 }
 """What is aimed at, for every number of workers."""
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from careedit_eval.compare import Mean, summarise
 from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, SetFacts, write_json
 from careedit_eval.tracking.registry import CHALLENGER, register_set
-from careedit_eval.tracking.store import tracking
+from careedit_eval.tracking.store import experiment_of, tracking
 
 TRACKED_FILE = "mlflow.json"
 """Says where a run was logged."""
@@ -41,7 +40,7 @@ def _log(run: Run, verdict: Verdict | None) -> str:
 
     record, date = run.record, run.record.finished[:10]
     means = summarise(run.table, record.outputs)
-    mlflow.set_experiment(experiment_id=_experiment(f"eval/{record.suite.name}"))
+    mlflow.set_experiment(experiment_id=experiment_of(f"eval/{record.suite.name}"))
     with mlflow.start_run(
         run_name=f"{record.suite.name}-{date}", description=record.suite.description or None
     ) as parent:
@@ -65,18 +64,6 @@ def _log(run: Run, verdict: Verdict | None) -> str:
                 mlflow.log_artifact(str(run.folder / name))
         mlflow.flush_artifact_async_logging()
         return str(parent.info.run_id)
-
-
-def _experiment(name: str) -> str:
-    """Id of the experiment. With a SQLite file artifacts lie beside it: MLflow's default is wherever one happens to be."""
-    import mlflow
-
-    known, uri = mlflow.get_experiment_by_name(name), mlflow.get_tracking_uri()
-    if known is not None:
-        return str(known.experiment_id)
-    beside = uri.startswith("sqlite:///")
-    place = (Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts").as_uri() if beside else None
-    return str(mlflow.create_experiment(name, artifact_location=place))
 
 
 def _log_child(run: Run, benchmark: str, arm: str, means: Sequence[Mean], data: Any) -> None:

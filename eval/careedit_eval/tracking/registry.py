@@ -11,10 +11,12 @@ from pathlib import Path
 
 from careedit.errors import InputError
 from careedit_eval.errors import TrackingError
-from careedit_eval.tracking.store import default_uri, tracking
+from careedit_eval.tracking.store import default_uri, experiment_of, tracking
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: what is in use, and what may replace it."""
+EXPERIMENT = "expert-sets"
+"""MLflow's experiment of the sets; a model must have one, whichever evaluation it was registered from."""
 WORKSPACE = Path("eval-runs")
 """Where `careedit eval` keeps its files if nobody says otherwise."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
@@ -37,6 +39,8 @@ def register_set(facts: Mapping[str, str]) -> str:
         model_type="lora-expert-set",
         params={key: facts[key] for key in ("version", "sha256", "base")},
         tags={"location": facts["location"]},
+        # Named: MLflow would take the last experiment of this process, which may be another server's.
+        experiment_id=experiment_of(EXPERIMENT),
     )
     tags = {key: facts[key] for key in ("sha256", "location", "base")} | {"set_version": facts["version"]}
     made = mlflow.register_model(f"models:/{model.model_id}", name, tags=tags)

@@ -16,8 +16,10 @@ QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""What MLflow is told where nobody else told it: a server that is down must not hold an evaluation for minutes."""
+"""What MLflow is told where nobody else told it: a server that is down must not hold an evaluation for minutes, and what a
+command prints is its own."""
 
 
 def default_uri(workspace: Path) -> str:
@@ -40,7 +42,7 @@ def tracking(uri: str) -> Iterator[None]:
 
     for name in ("mlflow", "alembic"):  # what they have to say of their own tables is nobody's result
         logging.getLogger(name).setLevel(logging.WARNING)
-    before = mlflow.get_tracking_uri()
+    before = {name: os.environ.get(name) for name in (VARIABLE, "MLFLOW_REGISTRY_URI")}
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -51,5 +53,24 @@ def tracking(uri: str) -> Iterator[None]:
             f"MLflow at {uri.partition('@')[2] or uri} failed ({reason}); results are kept, log them with `careedit eval log`."
         ) from error
     finally:
-        mlflow.set_tracking_uri(before)
-        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        for forget in (mlflow.set_tracking_uri, mlflow.set_registry_uri):
+            forget(None)  # type: ignore[arg-type]
+        # MLflow writes what it is told into the environment, where `default_uri` would find it next time.
+        for variable, known in before.items():
+            os.environ.pop(variable, None)
+            os.environ.update({} if known is None else {variable: known})
+
+
+def experiment_of(name: str) -> str:
+    """Id of the experiment, made where it is not there. Within `tracking`.
+
+    With a SQLite file artifacts lie beside it: MLflow's default is wherever one happens to be.
+    """
+    import mlflow
+
+    known, uri = mlflow.get_experiment_by_name(name), mlflow.get_tracking_uri()
+    if known is not None:
+        return str(known.experiment_id)
+    beside = uri.startswith("sqlite:///")
+    place = (Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts").as_uri() if beside else None
+    return str(mlflow.create_experiment(name, artifact_location=place))

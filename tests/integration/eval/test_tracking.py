@@ -1,5 +1,6 @@
 """MLflow for real, in a SQLite file: what is logged, that it is logged once, and what promotion moves."""
 
+import os
 from pathlib import Path
 
 import mlflow
@@ -13,7 +14,7 @@ from careedit_eval.errors import TrackingError
 from careedit_eval.gate import judge_run
 from careedit_eval.report import analyse, write_analysis, write_report
 from careedit_eval.suite import Arm, Gate
-from careedit_eval.tracking import log_run, promote, register_set, roll_back, set_location, tracking
+from careedit_eval.tracking import default_uri, log_run, promote, register_set, roll_back, set_location, tracking
 from scripted_eval import finished, suite
 
 pytestmark = [
@@ -94,3 +95,16 @@ def test_a_server_that_is_down_costs_a_sentence_and_no_result(tmp_path: Path, mo
         log_run(run, "http://127.0.0.1:9", judge_run(run))
     assert not (run.folder / "mlflow.json").exists() and run.table.scores
     assert "127.0.0.1" not in mlflow.get_tracking_uri()
+
+
+@pytest.mark.parametrize("named", [None, "http://127.0.0.1:9"])
+def test_talking_to_one_mlflow_leaves_the_others_address_as_it_was(tmp_path: Path, monkeypatch, named) -> None:
+    if named is None:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+    before = default_uri(tmp_path)
+    with tracking(f"sqlite:///{tmp_path / 'elsewhere.db'}"):
+        assert "elsewhere" in mlflow.get_tracking_uri()
+    assert default_uri(tmp_path) == before and "elsewhere" not in mlflow.get_tracking_uri()
+    assert "MLFLOW_REGISTRY_URI" not in os.environ
