@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.nn import functional
 from torchvision.transforms.functional import to_tensor
 
-from careedit.bench.timing import use_threads
+from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit_eval.errors import RunError
 from careedit_eval.metrics import ScoreItem, backbones, load_metric
@@ -27,46 +25,27 @@ NEAR = 2e-3
 Means = Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Speedup:
-    """Both ways on the same pictures."""
+def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, threads: int = 1) -> Comparison:
+    """Seconds of the script over those of the metrics, for `sets` edits of every sample by CLIP-I, CLIP-T, L1 and L2.
 
-    per_second: float
-    """Edits that the metrics measure, all numbers of each; the median."""
-    script_per_second: float
-    """Edits that the script measures."""
-    ratios: tuple[float, ...]
-    """One per repeat; the two ways take turns."""
-
-    @property
-    def ratio(self) -> float:
-        """The median of them."""
-        return statistics.median(self.ratios)
-
-
-def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, threads: int = 1) -> Speedup:
-    """Measure `sets` edits of every sample by CLIP-I, CLIP-T, L1 and L2, and the target itself by CLIP-T.
-
-    That is what MagicBrush's script tells of one set, which is run once per set. Here a target and a caption are embedded
-    once, whatever looks at them. Raises `RunError` where the two ways do not tell the same.
+    The target itself is measured by CLIP-T as well. That is what MagicBrush's script tells of one set, which is run once
+    per set. Here a target and a caption are embedded once, whatever looks at them. Raises `RunError` where the two ways
+    do not tell the same.
     """
     edits = [[_edited(sample, shift) for sample in samples] for shift in range(sets)]
     encoder = load_encoder(str(backbones.WEIGHTS / "clip"), device="cpu", cache_entries=0)
-    ours: list[float] = []
-    script: list[float] = []
+    told: dict[str, Means] = {}
+
+    def by_script() -> None:
+        told["script"] = _script(encoder, samples, edits)
+
+    def by_metrics() -> None:
+        told["metrics"] = _measure(samples, edits)
+
     with use_threads(threads):
-        for repeat in range(repeats + 1):  # the first is there to warm up
-            found, theirs = _measure(samples, edits, ours), _script(encoder, samples, edits, script)
-            if repeat == 0:
-                _check(found, theirs)
-                ours.clear()
-                script.clear()
-    count = sets * len(samples)
-    return Speedup(
-        count / statistics.median(ours),
-        count / statistics.median(script),
-        tuple(b / a for a, b in zip(ours, script, strict=True)),
-    )
+        found = compare("script", by_script, "metrics", by_metrics, repeats=repeats, device=torch.device("cpu"))
+    _check(told["metrics"], told["script"])
+    return found
 
 
 def _edited(sample: Sample, shift: int) -> bytes:
@@ -77,7 +56,7 @@ def _edited(sample: Sample, shift: int) -> bytes:
     return stream.getvalue()
 
 
-def _measure(samples: Sequence[Sample], edits: Sequence[Sequence[bytes]], seconds: list[float]) -> Means:
+def _measure(samples: Sequence[Sample], edits: Sequence[Sequence[bytes]]) -> Means:
     """By the metrics, with nothing remembered, in batches of the pipeline's size."""
     text, image = (load_metric(name, protocol="tiny-v1") for name in ("clip_t", "clip_i"))
     metrics = [image, text, load_metric("l1"), load_metric("l2")]
@@ -85,11 +64,9 @@ def _measure(samples: Sequence[Sample], edits: Sequence[Sequence[bytes]], second
     backbone.images.forget()
     backbone.texts.forget()
     kept: dict[str, list[float]] = {}
-    started = time.perf_counter()
     for arm, made in enumerate(edits):
         _score(metrics, samples, made, str(arm), kept, "")
     _score([text], samples, [sample.target.read() for sample in samples if sample.target], "truth", kept, "_oracle")
-    seconds.append(time.perf_counter() - started)
     return {name: float(np.mean(values)) for name, values in kept.items()}
 
 
@@ -124,9 +101,7 @@ def _row(sample: Sample, arm: str) -> EditRow:
     )
 
 
-def _script(
-    encoder: OpenClipEncoder, samples: Sequence[Sample], edits: Sequence[Sequence[bytes]], seconds: list[float]
-) -> Means:
+def _script(encoder: OpenClipEncoder, samples: Sequence[Sample], edits: Sequence[Sequence[bytes]]) -> Means:
     """`evaluation/image_eval.py` with this CLIP: every metric opens its own pictures and embeds them one by one."""
     kept: dict[str, list[float]] = {name: [] for name in ("l1", "l2", "clip_i", "clip_t", "clip_t_oracle")}
     losses = {"l1": functional.l1_loss, "l2": functional.mse_loss}
@@ -134,7 +109,6 @@ def _script(
     def embedded(picture: Image.Image) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return encoder.image_embeddings([picture])[0].double().numpy()
 
-    started = time.perf_counter()
     for made in edits:
         for name, loss in losses.items():
             for edit, target in _opened(samples, made):
@@ -146,7 +120,6 @@ def _script(
             words = encoder.text_embeddings([sample.texts["target_caption"]])[0].double().numpy()
             kept["clip_t"].append(cosine(embedded(edit), words))
             kept["clip_t_oracle"].append(cosine(embedded(target), words))
-    seconds.append(time.perf_counter() - started)
     return {name: float(np.mean(values)) for name, values in kept.items()}
 
 

@@ -23,6 +23,7 @@ def ray_runner() -> Iterator:
         return
     helpers, before = str(Path(__file__).parents[2] / "helpers"), os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (helpers, before)))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers yield to everything else that runs here
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield RayRunner()
     ray.shutdown()
