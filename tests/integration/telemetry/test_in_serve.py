@@ -34,18 +34,19 @@ def told(serve_cluster):
         handle = serve.run(build({"otlp_endpoint": receiver.url}), name="telling", route_prefix="/telling")
         handle.edit.remote({"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}).result(timeout_s=60)
         spans = receiver.wait_for("request", "expert", seconds=60)
-        (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
-        lines = scrape(port, until=(EDITS.prometheus, STEPS.prometheus, JOBS_WAITING.prometheus))
+        ports = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
+        lines = scrape(ports, until=(EDITS.prometheus, STEPS.prometheus, JOBS_WAITING.prometheus))
         serve.delete("telling")
     return spans, lines
 
 
-def scrape(port: int, until: tuple[str, ...], seconds: float = 90) -> list[str]:
-    """Prometheus' view of this node, once it holds these names: Ray reports every ten seconds."""
+def scrape(ports: set[int], until: tuple[str, ...], seconds: float = 90) -> list[str]:
+    """Prometheus' view of the nodes, once it holds these names: Ray reports every ten seconds."""
     end = time.monotonic() + seconds
     while True:
         try:
-            text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+            pages = [urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read() for port in ports]
+            text = b"\n".join(pages).decode()
         except urllib.error.URLError:
             text = ""
         if all(f"\n{name}{{" in text for name in until):
@@ -55,7 +56,8 @@ def scrape(port: int, until: tuple[str, ...], seconds: float = 90) -> list[str]:
 
 
 def value(lines: list[str], name: str, **labels: str) -> float:
-    """The one series of this name with these labels."""
+    """The one series of this name with these labels; other tests' applications on the cluster tell theirs."""
+    labels = {"application": "telling", **labels}
     found = [
         line
         for line in lines

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from careedit.errors import InputError
-from careedit_deployments.config import ServeConfig
+from careedit_deployments.config import ScorerConfig, ServeConfig
 from careedit_deployments.planning.command import app
 from careedit_deployments.planning.model import Filter, Layout, Scaling, load_profiles
 from careedit_deployments.planning.replay import Arrival, read_trace, replay, settings_of
@@ -61,7 +61,7 @@ def test_settings_are_those_of_the_serving_configuration() -> None:
     assert layout.held == config.expert.max_ongoing_requests and layout.queue == config.expert.max_queued_requests
     assert scaling.max_replicas == config.expert.scaling.max_replicas
     assert scaling.target_step_seconds == config.expert.scaling.target_step_seconds
-    assert judges >= 1 and settings_of(ServeConfig.from_yaml(CONFIGS / "tiny.yaml"))[2] == 0
+    assert judges >= 1 and settings_of(config.model_copy(update={"scorer": ScorerConfig(), "quality": {}}))[2] == 0
 
 
 def test_more_replicas_answer_a_burst_sooner_and_few_turn_edits_away() -> None:

@@ -142,7 +142,7 @@ def test_a_pool_scores_and_is_ill_after_failures_in_a_row():
         pool = ScorerPool(JUDGE, {})
         await pool.check_health()
         scores = await pool.score(REQUESTS)
-        pool._scorer = None  # from now on it fails
+        pool._batched._scorer = None  # from now on it fails
         for _ in range(MAX_FAILURES):
             with pytest.raises(AttributeError):
                 await pool.score(REQUESTS)

@@ -146,5 +146,5 @@ def test_numbers_that_json_lacks_do_not_break_the_line(lines) -> None:
 
 def test_a_librarys_notes_to_itself_are_left_out(lines) -> None:
     lines(log_level="INFO")
-    logger.info("Done.", extra={"_ray_timestamp_ns": 1, "edit": "e"})
+    logger.info("Done.", extra={"_stamp": 1, "edit": "e"})
     assert lines()[0].keys() == {"time", "level", "logger", "message", "edit"}
