@@ -1,4 +1,4 @@
-"""Where a Ray actor lives; run inside of it, so it is in a module that its process can import."""
+"""What is asked of a Ray actor from inside of it, so it is in a module that its process can import."""
 
 from __future__ import annotations
 
@@ -11,3 +11,13 @@ import ray
 def whereabouts(_actor: Any) -> tuple[int, str]:
     """Process and node of an actor."""
     return os.getpid(), ray.get_runtime_context().get_node_id()
+
+
+def status(actor: Any) -> dict[str, Any]:
+    """An expert replica's status. A call through Serve would wait until one of its edits is done."""
+    replica = actor._replica_impl._user_callable_wrapper.user_callable
+    try:
+        replica.status().send(None)
+    except StopIteration as ended:
+        return dict(ended.value)
+    raise AssertionError("status awaits something now")

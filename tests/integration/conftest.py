@@ -1,4 +1,4 @@
-"""One Ray cluster for the whole layer: real processes on this machine, started by the first test that asks for them."""
+"""One Ray cluster for the whole layer: three raylets on this machine, started by the first test that asks for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,18 @@ QUICK = {
     # A busy machine is slow to start them.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.proxy:middlewares",
     "RAY_worker_niceness": "0",  # by default workers yield to everything else that runs here
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_NUM_THREADS": "1",
 }
+
+WORKER = {"num_cpus": 2, "resources": {"worker": 1}}
+"""A node beside the head: replicas that ask for a bit of "worker" are on one of these."""
+WORKERS = 2
+"""How many of them there are."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class ServeCluster:
 
     url: str
     """Address of its HTTP proxy."""
+    cluster: Any
+    """Ray's own cluster for tests; its workers' nodes may be killed, its head may not."""
 
     def run(self, config: dict[str, Any], *, route_prefix: str = "/") -> str:
         """Deploy a `ServeConfig`, given as its fields, and wait until it runs; returns the application's name."""
@@ -59,12 +67,41 @@ class ServeCluster:
             plan_fleet(settings, sets), lambda name: serve.get_deployment_handle(name, app_name), app_name=app_name
         )
 
+    def replicas(self, app_name: str, deployment: str) -> list[tuple[int, str]]:
+        """Process and node of every replica of a deployment that answers."""
+        from whereabouts import whereabouts
+
+        return self.inside(app_name, deployment, whereabouts)
+
+    def inside(self, app_name: str, deployment: str, look: Callable[[Any], Any]) -> list[Any]:
+        """What `look`, of a module in tests/helpers, finds in every replica of a deployment that answers."""
+        import ray
+
+        found = []
+        for one in ray.util.list_named_actors(all_namespaces=True):
+            if one["name"].startswith(f"SERVE_REPLICA::{app_name}#{deployment}#"):
+                with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                    actor = ray.get_actor(one["name"], namespace=one["namespace"])
+                    found.append(ray.get(actor.__ray_call__.remote(look), timeout=30))
+        return found
+
+    def lose(self, node_id: str) -> None:
+        """Kill a worker's node, and all that runs on it, at once."""
+        (node,) = (node for node in self.cluster.worker_nodes if node.node_id == node_id)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def complete(self) -> None:
+        """Start a node in the place of each that was lost; from the main thread."""
+        while len(self.cluster.worker_nodes) < WORKERS:
+            self.cluster.add_node(**WORKER)
+
 
 @pytest.fixture(scope="session")
 def serve_cluster() -> Iterator[ServeCluster]:
     """Ray with a fixed number of CPUs, whatever the machine has, and Serve on a free port."""
     import ray
     from ray import serve
+    from ray.cluster_utils import Cluster
 
     helpers = str(Path(__file__).parent.parent / "helpers")
     before = dict(os.environ)
@@ -75,19 +112,23 @@ def serve_cluster() -> Iterator[ServeCluster]:
         port = free.getsockname()[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        for _ in range(WORKERS):
+            cluster.add_node(**WORKER)
+        ray.init(address=cluster.address, log_to_driver=False)
         for patience in (True, True, False):  # Serve waits a minute for its proxy, which a busy machine may not keep
             try:
-                serve.start(http_options={"host": "127.0.0.1", "port": port})
+                serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
                 break
             except TimeoutError:
                 if not patience:
                     raise
     try:
-        yield ServeCluster(f"http://127.0.0.1:{port}")
+        yield ServeCluster(f"http://127.0.0.1:{port}", cluster)
     finally:
         with contextlib.suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+        cluster.shutdown()
         os.environ.clear()
         os.environ |= before

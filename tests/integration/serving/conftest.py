@@ -16,6 +16,7 @@ from careedit_deployments.backend import EditCall, Made
 from careedit_deployments.ray_backend import RayBackend
 
 SMALL = {"num_cpus": 0.1, "threads": 1, "graceful_shutdown_s": 20, "health_check_period_s": 1}
+EXPERT = {**SMALL, "resources": {"worker": 0.01}, "max_ongoing_requests": 16, "max_queued_requests": 32}
 SCALED = {
     "min_replicas": 1,
     "max_replicas": 2,
@@ -35,14 +36,17 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
                 "expert_set": str(untrained_set),
                 "device": "cpu",
                 "long_tail": ["compose", "identity", "reference"],
+                "experts": {"style": {**EXPERT, "scaling": SCALED}},
             }
         },
-        "ingress": SMALL,
-        "router": SMALL,
-        "expert": {**SMALL, "max_ongoing_requests": 8, "max_queued_requests": 16, "scaling": SCALED},
-        "shared": {**SMALL, "max_ongoing_requests": 8, "max_queued_requests": 16},
+        "ingress": {**SMALL, "max_ongoing_requests": 256, "max_queued_requests": 256},
+        "router": {**SMALL, "max_ongoing_requests": 64},
+        "expert": EXPERT,
+        "shared": {**EXPERT, "max_queued_requests": 96},
         "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
         "batch": 4,
+        "limits": {"deadline_s": 240},
+        "jobs": {"lease_s": 2, "attempts": 5},
         "state": {"database": f"sqlite+aiosqlite:///{state}/careedit.db", "blobs": str(state / "blobs")},
     }
 
@@ -110,13 +114,11 @@ def alone(open_editor):
 
 
 @pytest.fixture
-def ask(served):
-    """`ask("expert-main-erase", "status")`: one replica's answer."""
-    from ray import serve
+def ask(served, serve_cluster, until):
+    """`ask("expert-main-erase")`: the status of one of its replicas, once there is one; it does not wait behind edits."""
+    from whereabouts import status
 
-    return lambda name, method: (
-        serve.get_deployment_handle(name, "edits").options(method_name=method).remote().result(timeout_s=30)
-    )
+    return lambda name: until(lambda: serve_cluster.inside("edits", name, status))[0]
 
 
 @pytest.fixture
