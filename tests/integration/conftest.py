@@ -113,8 +113,14 @@ def serve_cluster() -> Iterator[ServeCluster]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-        for _ in range(WORKERS):
-            cluster.add_node(**WORKER)
+        for patience in (True, True, True, False):
+            try:
+                while len(cluster.worker_nodes) < WORKERS:
+                    cluster.add_node(**WORKER)
+                break
+            except Exception:  # Ray's bare one, for a raylet that took more than half a minute
+                if not patience:
+                    raise
         ray.init(address=cluster.address, log_to_driver=False)
         for patience in (True, True, False):  # Serve waits a minute for its proxy, which a busy machine may not keep
             try:

@@ -15,7 +15,7 @@ EXPERTS = ("erase", "compose", "identity", "reference")
 OWNERS = ("expert-main-erase", "shared-main")
 """The deployments that edit with them; the second one's batches hold three experts at once."""
 QUICKLY = 0.1
-"""Seconds within which the best of several refusals has come."""
+"""Seconds within which the best of several refusals has come, where the machine answers anything that quickly."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def crowd_of(url, requests):
 def test_a_hundred_edits_by_four_experts_at_once_never_mix(served, serve_cluster, wish, open_editor):
     requests = [wish(index) for index in range(100)]
     answers = crowd_of(serve_cluster.url, requests)
-    assert [answer.status for answer in answers] == [200] * 100
+    assert [answer.document for answer in answers if answer.status != 200] == []
 
     @lru_cache
     def alone(seed, expert):
@@ -90,14 +90,15 @@ def test_a_full_queue_is_told_quickly_and_says_when_to_come_back(served, serve_c
             long += [asyncio.create_task(crowd.edit(wish(0, steps=200, n=4))) for _ in range(40)]
             done, _ = await asyncio.wait(long, return_when=asyncio.FIRST_COMPLETED)
             refused = [*(task.result() for task in done), *[await crowd.edit(wish(0)) for _ in range(10)]]
+            trips = [(await crowd.http.get("/healthz")).elapsed.total_seconds() for _ in range(10)]
             for task in long:
                 task.cancel()
             await asyncio.gather(*long, return_exceptions=True)
-            return refused
+            return refused, min(trips)
 
-    refused = asyncio.run(fill())
+    refused, trip = asyncio.run(fill())
     assert {answer.status for answer in refused} == {429}
     assert all(answer.document["error"]["code"] == "server_overloaded" for answer in refused)
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
-    assert min(answer.seconds for answer in refused) < QUICKLY
+    assert min(answer.seconds for answer in refused) < max(QUICKLY, 5 * trip)
     until(lambda: ask("expert-main-erase")["edits"] == 0, 20)

@@ -89,7 +89,7 @@ def test_a_full_queue_refuses_at_once_and_those_in_it_go_on(served, call):
 
     async def one(seed):
         try:
-            async with aclosing(served.edit(call(seed=seed, steps=6))) as events:
+            async with aclosing(served.edit(call(seed=seed, steps=20))) as events:
                 async for event in events:
                     if isinstance(event, Made):
                         order.append("made")
