@@ -9,9 +9,10 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would download fails at once instead of waiting
 
-LAYERS = ("unit", "integration", "e2e")
+LAYERS = ("unit", "integration", "e2e", "cluster")
 
 CLUSTERS = (
+    "cluster",
     "integration/serving",
     "integration/telemetry",
     "integration/eval",
@@ -31,6 +32,7 @@ EXPERTS = {
 """Experts of `untrained_set`: name (and competence), and what it handles."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the layer whose folder it is in, and with who runs it where several run: a file's tests together."""
     root = Path(__file__).parent
