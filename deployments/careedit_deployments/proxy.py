@@ -2,7 +2,7 @@
 
 The proxy itself ends such a request without a word, and the client sees an empty 500 or a stream that breaks off. It may be
 sent again: an edit that nobody got has changed nothing. `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names `middlewares`;
-every process of the cluster must have it in its environment, `careedit serve` sets it.
+every process of the cluster must have it in its environment (`careedit_deployments.environment`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.errors import problem_of, respond
 from careedit_deployments.http.sse import sse_error
-
-CALLBACK = f"{__name__}:middlewares"
-"""Value of `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`."""
 
 LOST = "The process that worked on this request was lost; send the request again."
 

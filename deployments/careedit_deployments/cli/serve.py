@@ -100,18 +100,9 @@ def check_sets(config: ServeConfig) -> None:
 
 def start(config: ServeConfig, address: str | None) -> str:
     """Deploy, wait until everything runs, and return the server's address. Raises `ExpertError` where a part fails."""
-    from careedit_deployments.proxy import CALLBACK
-    from careedit_deployments.telemetry.catalogue import SERVE_LATENCY_BUCKETS_MS
+    from careedit_deployments.environment import SERVING
 
-    # Before Ray is imported. Its proxy has 5 seconds to come up, which is too short on a small machine that loads models;
-    # and its workers yield to everything else on the machine, though they are what is wanted here.
-    for name, value in {
-        "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": SERVE_LATENCY_BUCKETS_MS,
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
-        "RAY_worker_niceness": "0",
-    }.items():
+    for name, value in SERVING.items():  # before Ray is imported
         os.environ.setdefault(name, value)
     import ray
     from ray import serve

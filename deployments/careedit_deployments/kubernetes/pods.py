@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from careedit_deployments.environment import SERVING
 from careedit_deployments.kubernetes.cluster import Cluster, Group, Pod
-from careedit_deployments.telemetry.catalogue import SERVE_LATENCY_BUCKETS_MS
 
 Manifest = dict[str, Any]
 
@@ -108,7 +108,7 @@ def resources(pod: Pod) -> Manifest:
 def _container(name: str, cluster: Cluster, pod: Pod) -> Manifest:
     environment = {
         "HOME": "/tmp",  # the only place beside the volumes that can be written to
-        "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": SERVE_LATENCY_BUCKETS_MS,
+        **SERVING,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]
