@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,62 +12,14 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-MISSING = "PostgreSQL's programs are not on this machine; run apt-get install postgresql."
-
-
-def programs() -> Path:
-    """The folder of initdb and postgres; Debian keeps them off the PATH."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for folder in folders:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return folder
-    pytest.fail(MISSING, pytrace=False)
+from servers import running_postgres
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Address of a server's `postgres` database; it refuses to run as root, so there it runs as the user postgres."""
-    bin_folder = programs()
-    folder = Path(tempfile.mkdtemp(prefix="careedit-postgres-"))
-    options: dict[str, Any] = {"cwd": folder}
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-        options |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-    data = folder / "data"
-    init = [bin_folder / "initdb", "-D", data, "-U", "careedit", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
-    made = subprocess.run(init, capture_output=True, text=True, check=False, **options)
-    assert made.returncode == 0, made.stderr
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = ["listen_addresses=127.0.0.1", "fsync=off", f"unix_socket_directories={folder}", "max_connections=60"]
-    start = [bin_folder / "postgres", "-D", data, "-p", str(port), *(part for one in settings for part in ("-c", one))]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(start, stdout=log, stderr=log, **options)
-    address = f"postgresql://careedit@127.0.0.1:{port}/postgres"
-    try:
-        asyncio.run(_until_it_answers(address, server, folder / "log"))
+    """Address of a server's `postgres` database."""
+    with running_postgres() as address:
         yield address
-    finally:
-        server.send_signal(signal.SIGINT)  # "fast": open connections are cut
-        server.wait(30)
-        shutil.rmtree(folder)
-
-
-async def _until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            connection = await asyncpg.connect(address)
-        except (OSError, asyncpg.PostgresError):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            await asyncio.sleep(0.05)
-        else:
-            await connection.close()
-            return
 
 
 @pytest.fixture
