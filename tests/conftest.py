@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     for item in items:
         clustered = any(item.path.is_relative_to(root / place) for place in CLUSTERS)
-        item.add_marker(pytest.mark.xdist_group("clusters" if clustered else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("clusters" if clustered else item.path.name))
         for layer in LAYERS:
             if item.path.is_relative_to(root / layer):
                 item.add_marker(layer)

@@ -41,7 +41,7 @@ def told(serve_cluster):
 
 
 def scrape(ports: set[int], until: tuple[str, ...], seconds: float = 90) -> list[str]:
-    """Prometheus' view of the nodes, once it holds these names: Ray reports every ten seconds."""
+    """Prometheus' view of the nodes, once this application tells these names: Ray reports every ten seconds."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -49,15 +49,15 @@ def scrape(ports: set[int], until: tuple[str, ...], seconds: float = 90) -> list
             text = b"\n".join(pages).decode()
         except urllib.error.URLError:
             text = ""
-        if all(f"\n{name}{{" in text for name in until):
-            return text.splitlines()
+        lines = [line for line in text.splitlines() if 'application="telling"' in line]
+        if all(any(line.startswith(f"{name}{{") for line in lines) for name in until):
+            return lines
         assert time.monotonic() < end, sorted(set(re.findall(r"ray_careedit_\w+", text)))
         time.sleep(0.5)
 
 
 def value(lines: list[str], name: str, **labels: str) -> float:
-    """The one series of this name with these labels; other tests' applications on the cluster tell theirs."""
-    labels = {"application": "telling", **labels}
+    """The one series of this name with these labels."""
     found = [
         line
         for line in lines
