@@ -13,7 +13,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test check format
+.PHONY: help setup system demo test test-cluster check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 
 
 test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(TESTS)
+
+test-cluster: SYSTEM += redis-server
+test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

@@ -57,9 +57,10 @@ def body_of(request: EditRequest) -> dict[str, Any]:
 class Crowd:
     """As many connections as are wanted to one server; a context, for one event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, key: str | None = None, timeout: float = 280) -> None:
         limits = httpx2.Limits(max_connections=None)
-        self.http = httpx2.AsyncClient(base_url=url, timeout=280, limits=limits)
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self.http = httpx2.AsyncClient(base_url=url, timeout=timeout, limits=limits, headers=headers)
 
     async def __aenter__(self) -> Self:
         return self
