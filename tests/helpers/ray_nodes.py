@@ -184,8 +184,7 @@ def short_folder() -> Iterator[Path]:
     folder = Path("/tmp") / f"ce-{uuid4().hex[:6]}"
     folder.mkdir()
     yield folder
-    if not os.environ.get("KEEP"):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mark_of(process: psutil.Process) -> str | None:
