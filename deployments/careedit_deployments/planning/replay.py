@@ -1,30 +1,17 @@
-"""A day's arrivals through autoscaled pools: what the settings of a `ServeConfig` would have made of it."""
+"""A recorded trace (`careedit_deployments.bench.trace`) through autoscaled pools: what the settings of a `ServeConfig` make of it."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from collections.abc import Sequence
 
 from careedit.errors import InputError
-from careedit.records import MAX_STEPS, Record
+from careedit.records import Record
+from careedit_deployments.bench.figures import attainment, percentile
+from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.planning.model import Filter, Layout, Profile, Scaling
+from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile, Scaling
 from careedit_deployments.planning.runs import ALL, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit
-
-COLUMNS = ("at", "expert", "steps")
-"""Header of a trace: seconds since its begin, in rising order; the expert; the denoising steps."""
-
-
-class Arrival(Record):
-    """One line of a trace."""
-
-    at: float
-    """Seconds since the trace's begin."""
-    expert: str
-    """Who edits."""
-    steps: int
-    """Denoising steps."""
 
 
 class Replay(Record):
@@ -40,36 +27,25 @@ class Replay(Record):
     """Median of the seconds from arrival to answer."""
     p95: float
     """95th percentile."""
-    within: float
-    """Part of all edits, refused ones included, that was answered within the objective."""
+    in_time: float
+    """Part of all edits, refused ones included, that was answered within its row's `slo_ms`."""
     gpu_hours: float
     """GPU hours that were paid for, starting replicas and judges included."""
     usd_per_1000: float
     """US dollars for 1,000 answered edits."""
 
 
-def read_trace(path: Path) -> list[Arrival]:
-    """The arrivals of a CSV file with the header `at,expert,steps`. Raises `InputError`, naming the line."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The trace {path} cannot be read ({error}); give another file.") from None
-    rows = csv.reader(lines)
-    if tuple(next(rows, ())) != COLUMNS:
-        raise InputError(f"The trace {path} does not begin with {','.join(COLUMNS)}; give it that header.")
-    found: list[Arrival] = []
-    for number, row in enumerate(rows, 2):
-        try:
-            at, expert, steps = row
-            arrival = Arrival(at=float(at), expert=expert, steps=int(steps))
-        except ValueError:
-            raise InputError(f"Line {number} of the trace {path} is not seconds, expert, steps; correct it.") from None
-        if not (arrival.at >= (found[-1].at if found else 0) and 1 <= arrival.steps <= MAX_STEPS):
-            raise InputError(f"Line {number} of {path} goes back in time or has no 1 to {MAX_STEPS} steps; correct it.")
-        found.append(arrival)
-    if not found:
-        raise InputError(f"The trace {path} holds no arrivals; record some.")
-    return found
+class Passage(Record):
+    """What became of a trace."""
+
+    answered: int
+    """Edits that were answered."""
+    p50: float
+    """Median of the seconds from arrival to answer."""
+    p95: float
+    """95th percentile (nearest rank)."""
+    per_second: float
+    """Answered edits over the seconds from the trace's beginning to the last answer."""
 
 
 def settings_of(config: ServeConfig) -> tuple[Layout, Scaling, int]:
@@ -88,24 +64,22 @@ def settings_of(config: ServeConfig) -> tuple[Layout, Scaling, int]:
 
 
 def replay(
-    trace: list[Arrival],
+    trace: Sequence[TraceRow],
     profile: Profile,
     layout: Layout,
     scaling: Scaling,
     *,
     filter_: Filter | None = None,
     judges: int = 0,
-    slo: float,
     usd_per_hour: float,
     seed: int = 0,
 ) -> Replay:
-    """Send a trace through pools that start at their fewest replicas and scale as Ray Serve would."""
+    """Send a trace through pools that start at their fewest replicas and scale as Ray Serve would.
+
+    Every source is fitted into a panel, so the size of a row changes nothing.
+    """
     used = filter_ if judges else None
-    arrivals, before = [], 0.0
-    for one in trace:
-        work, judgements = seconds_alone(profile, layout, one.steps, used)
-        arrivals.append((one.at - before, Edit(one.expert if layout.kind == "merged" else ALL, work, judgements)))
-        before = one.at
+    arrivals = arrivals_of(trace, profile, layout, used)
     pools = dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), scaling.min_replicas)
     outcome = run(
         arrivals,
@@ -126,7 +100,70 @@ def replay(
         refused=outcome.refused,
         p50=outcome.quantile(0.5),
         p95=outcome.quantile(0.95),
-        within=sum(seconds <= slo for seconds in outcome.seconds) / len(trace),
+        in_time=_in_time(trace, [edit for _, edit in arrivals]),
         gpu_hours=hours,
         usd_per_1000=1000 * hours * usd_per_hour / outcome.edits,
+    )
+
+
+def arrivals_of(
+    trace: Sequence[TraceRow],
+    profile: Profile,
+    layout: Layout,
+    filter_: Filter | None = None,
+    *,
+    experts: Sequence[str] = EXPERTS,
+    long_tail: Sequence[str] = (),
+) -> list[tuple[float, Edit]]:
+    """Per row, the seconds since the one before, and its edit. Rows without an expert get `experts` in turn.
+
+    Experts of the `long_tail` have the shared pool in a merged layout, too.
+    """
+    arrivals, before = [], 0.0
+    for i, row in enumerate(trace):
+        expert = experts[i % len(experts)] if row.expert is None else row.expert
+        own = layout.kind == "merged" and expert not in long_tail
+        placed = layout.model_copy(update={"kind": "merged" if own else "shared"})
+        work, judgements = seconds_alone(profile, placed, row.steps, filter_, row.n)
+        arrivals.append((row.arrival_s - before, Edit(expert if own else ALL, work, judgements)))
+        before = row.arrival_s
+    return arrivals
+
+
+def _in_time(trace: Sequence[TraceRow], edits: Sequence[Edit]) -> float:
+    taken = [None if edit.left is None else edit.left - edit.came for edit in edits]
+    return attainment(taken, [row.slo_ms / 1000 for row in trace])
+
+
+def predict(
+    rows: Sequence[TraceRow], profile: Profile, config: ServeConfig, experts: Sequence[str], long_tail: Sequence[str]
+) -> Passage:
+    """What the simulation makes of a trace."""
+    layout, scaling, _ = settings_of(config)
+    arrivals = arrivals_of(rows, profile, layout, experts=experts, long_tail=long_tail)
+    pools = dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), scaling.min_replicas)
+    run(
+        arrivals,
+        pools,
+        profile,
+        held=layout.held,
+        queue=layout.queue,
+        scaling=scaling if scaling.max_replicas > scaling.min_replicas else None,
+        edits=len(arrivals),
+        warm_up=0,
+    )
+    return passage(rows, [None if edit.left is None else edit.left - edit.came for _, edit in arrivals])
+
+
+def passage(rows: Sequence[TraceRow], seconds: Sequence[float | None]) -> Passage:
+    """The figures of a trace's answers; None stands for a row without one. Raises `InputError` where there is none at all."""
+    answered = [(row.arrival_s + taken, taken) for row, taken in zip(rows, seconds, strict=True) if taken is not None]
+    if not answered:
+        raise InputError("Not one request of the trace was answered; see the server's log, or give another trace.")
+    taken = [own for _, own in answered]
+    return Passage(
+        answered=len(answered),
+        p50=percentile(taken, 50),
+        p95=percentile(taken, 95),
+        per_second=len(answered) / max(end for end, _ in answered),
     )

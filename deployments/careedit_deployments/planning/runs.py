@@ -52,15 +52,21 @@ def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
     return {expert: weight / total for expert, weight in workload.experts.items()}
 
 
-def seconds_alone(profile: Profile, layout: Layout, steps: int, filter_: Any) -> tuple[tuple[float, ...], int]:
-    """Seconds of an edit alone on its replica, before and after its judgements, and how many of those there are."""
+def seconds_alone(
+    profile: Profile, layout: Layout, steps: int, filter_: Any, images: int = 1
+) -> tuple[tuple[float, ...], int]:
+    """Seconds of an edit alone on its replica, before and after its judgements, and how many of those there are.
+
+    Its `images` step together, as rows of one batch, each after an early filter of its own.
+    """
     step = profile.step_s * (profile.shared_ratio if layout.kind == "shared" else 1.0)
     before = profile.overhead_s + profile.encode_s
+    decode = images * profile.decode_s
     if filter_ is None:
-        return (before + steps * step + profile.decode_s,), 0
-    m, rows = min(filter_.preview_steps, steps), filter_.candidates
+        return (before + steps * step * profile.slowdown(images) + decode,), 0
+    m, rows = min(filter_.preview_steps, steps), filter_.candidates * images
     previews = m * step * profile.slowdown(rows) + rows * profile.decode_s
-    return (before + previews, (steps - m) * step + profile.decode_s), rows
+    return (before + previews, (steps - m) * step * profile.slowdown(images) + decode), rows
 
 
 def edits_of(workload: Workload, profile: Profile, layout: Layout, seed: int) -> Iterator[tuple[float, Edit]]:
