@@ -9,6 +9,8 @@ import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
+from careedit_deployments.bench.trace import MIXED, TraceRow, read_trace
+from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
@@ -23,7 +25,7 @@ from careedit_deployments.planning.model import (
 )
 from careedit_deployments.planning.plan import break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
-from careedit_deployments.planning.replay import read_trace, replay, settings_of
+from careedit_deployments.planning.replay import replay, settings_of
 
 app = typer.Typer(add_completion=False)
 
@@ -49,11 +51,20 @@ def plan(
     even: Annotated[bool, typer.Option("--break-even/--no-break-even", help="Look where merged pays off.")] = True,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Draw it there.")] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.csv", help="Replay it, autoscaled, in the place of rates.")
+        Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Replay it, autoscaled, in the place of rates.")
     ] = None,
+    trace_scale: Annotated[
+        float, typer.Option("--trace-scale", min=0.001, help="Factor on the trace's arrivals and allowed times.")
+    ] = 1.0,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE.yaml", help="Serving configuration that a trace meets.")
+        str | None, typer.Option("--config", help="Serving configuration that a trace meets: a YAML file or a name.")
     ] = None,
+    check_against_local: Annotated[
+        bool,
+        typer.Option(
+            "--check-against-local", help="Serve the configuration here, and hold the simulation of a trace against it."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say how many replicas and GPUs a load takes and what 1,000 edits cost, merged and shared, filter on and off."""
@@ -63,10 +74,16 @@ def plan(
         raise InputError(f"--slo-p95 is {slo_p95:g}; give seconds above 0.")
     rates = _rates(rate)
     machine = _machine(profile, step_seconds)
+    if check_against_local:
+        arrivals = [row.slowed(trace_scale) for row in read_trace(trace or MIXED)]
+        _check(arrivals, ServeConfig.from_yaml(find_config(config or "tiny")), machine, as_json)
+        return
     dollars, priced = _price(machine, price, usd_per_hour)
     used = Filter(candidates=candidates, preview_steps=preview_steps)
     if trace is not None:
-        _replay(trace, config, machine, used, slo_p95, dollars, seed, as_json)
+        arrivals = [row.slowed(trace_scale) for row in read_trace(trace)]
+        settings = None if config is None else ServeConfig.from_yaml(find_config(config))
+        _replay(arrivals, settings, machine, used, dollars, seed, as_json)
         return
     names = [EXPERTS[i] if i < len(EXPERTS) else f"expert-{i + 1}" for i in range(experts)]
     workload = Workload(rate=rates[0], steps={steps: 1.0}, experts=dict.fromkeys(names, 1.0), filter_share=filter_share)
@@ -108,33 +125,59 @@ def plan(
 
 
 def _replay(
-    trace: Path,
-    config: Path | None,
+    trace: list[TraceRow],
+    config: ServeConfig | None,
     machine: Profile,
     used: Filter,
-    slo: float,
     dollars: float,
     seed: int,
     as_json: bool,
 ) -> None:
     """Replay a trace on both layouts, with the early filter where the configuration has a judge, and tell."""
-    arrivals = read_trace(trace)
-    layout, scaling, judges = (Layout(), Scaling(), 0) if config is None else settings_of(ServeConfig.from_yaml(config))
+    layout, scaling, judges = (Layout(), Scaling(), 0) if config is None else settings_of(config)
     rows = [
-        replay(arrivals, machine, layout.model_copy(update={"kind": kind}), scaling, filter_=used, judges=judges,
-               slo=slo, usd_per_hour=dollars, seed=seed)
+        replay(trace, machine, layout.model_copy(update={"kind": kind}), scaling, filter_=used, judges=judges,
+               usd_per_hour=dollars, seed=seed)
         for kind in ("merged", "shared")
     ]  # fmt: skip
     if as_json:
-        emit_json({"version": 1, "profile": machine, "usd_per_hour": dollars, "slo_p95": slo, "replays": rows})
+        emit_json({"version": 1, "profile": machine, "usd_per_hour": dollars, "replays": rows})
         return
-    heads = ("experts", "edits", "refused", "p50", "p95", f"within {slo:g} s", "GPU hours", "$ per 1,000")
+    heads = ("experts", "edits", "refused", "p50", "p95", "in time", "GPU hours", "$ per 1,000")
     told = [
-        (row.layout, row.edits, row.refused, f"{row.p50:.1f} s", f"{row.p95:.1f} s", f"{row.within:.1%}",
+        (row.layout, row.edits, row.refused, f"{row.p50:.1f} s", f"{row.p95:.1f} s", f"{row.in_time:.1%}",
          f"{row.gpu_hours:.2f}", f"{row.usd_per_1000:.2f}")
         for row in rows
     ]  # fmt: skip
     emit_table(heads, told)
+
+
+def _check(trace: list[TraceRow], config: ServeConfig, machine: Profile, as_json: bool) -> None:
+    """Send a trace through the served platform and through the simulation, and tell both."""
+    try:
+        from careedit.cli.editors import quieten  # here: it takes Ray and torch
+        from careedit_deployments.planning.check import check
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--check-against-local serves, and {error.name} is missing; install careedit[serve]."
+        ) from None
+    quieten()
+    note("Starting the platform (a minute or two on two cores) ...")
+    with progress("Serving, measuring, replaying", 3) as bar:
+        found = check(config, trace, machine, done=bar.advance)
+    if as_json:
+        emit_json({"version": 1, **found.model_dump()})
+        return
+    rows = [
+        (name, passage.answered, f"{passage.p50:.2f} s", f"{passage.p95:.2f} s", f"{passage.per_second:.2f}")
+        for name, passage in (("predicted", found.predicted), ("measured", found.measured))
+    ]
+    emit_table(("", "answered", "p50", "p95", "edits/s"), rows)
+    one = found.profile
+    note(
+        f"Measured: a step {1000 * one.step_s:.1f} ms, {one.fixed:.0%} of it whatever the rows, shared {one.shared_ratio:.2f} of "
+        f"that; encoders {1000 * one.encode_s:.0f} ms, decoder {1000 * one.decode_s:.0f} ms, the way {1000 * one.overhead_s:.0f} ms."
+    )
 
 
 def _rates(text: str) -> list[float]:
