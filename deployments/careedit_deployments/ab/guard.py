@@ -132,7 +132,8 @@ class ArmGuard:
 
     async def _latest(self, name: str, window: int) -> list[EditRecord]:
         events = await self._store.arms.events(arm=name, limit=1)
-        return await self._store.edits.latest(arm=name, since=events[0].created if events else 0.0, limit=window)
+        since = events[0].created if events else 0.0
+        return await self._store.edits.latest(arm=name, since=since, limit=window, outcomes=COUNTED)
 
     async def _cut_out(self, name: str, flaw: Flaw) -> None:
         if name in await self._store.arms.cut():  # another replica was faster

@@ -23,7 +23,7 @@ from careedit_deployments.ab.assignment import shadows_of
 from careedit_deployments.ab.judging import judge_edit
 from careedit_deployments.backend import Backend, EditCall, Made
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import OverloadedError
+from careedit_deployments.errors import DeadlineError, OverloadedError
 from careedit_deployments.state.base import EditRecord, Store, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
@@ -120,7 +120,9 @@ class Shadowing:
             problem = error if isinstance(error, CareEditError) else CareEditError(f"The arm {arm!r} is not up.")
             logger.warning("The shadow arm %s failed: %s", arm, problem, extra={"arm": arm})
         seconds = time.perf_counter() - started
-        outcome: Literal["made", "failed"] = "made" if problem is None else "failed"
+        outcome: Literal["made", "expired", "failed"] = (
+            "made" if problem is None else "expired" if isinstance(problem, DeadlineError) else "failed"
+        )
         await self._store.edits.add(
             EditRecord(
                 id=edit_id,

@@ -67,7 +67,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, on_validation_error)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(_close_form)])
-    _describe(app)
+    _describe(app, keys_required(config))
     return app
 
 
@@ -79,12 +79,12 @@ async def _close_form(request: Request) -> AsyncIterator[None]:
         await request.close()
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, key_required: bool) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = add_schemas(generate())
+            app.openapi_schema = add_schemas(generate(), key_required=key_required)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -82,8 +82,8 @@ class ErrorResponse(BaseModel):
     """What went wrong."""
 
 
-def add_schemas(document: dict[str, Any]) -> dict[str, Any]:
-    """Put the schemas that the routes name, and FastAPI does not know, into an OpenAPI document."""
+def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, Any]:
+    """Put what FastAPI does not know into an OpenAPI document: the schemas that the routes name, and the API key."""
     _, found = models_json_schema(
         [(model, "validation") for model in (EditBody, EditFields, ErrorResponse)], ref_template=_REFS
     )
@@ -95,13 +95,17 @@ def add_schemas(document: dict[str, Any]) -> dict[str, Any]:
         "mask": {**_BINARY, "description": "PNG of the source's size; where alpha is 0, the source may change."},
     }
     schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
-    components = document.setdefault("components", {}).setdefault("schemas", {})
+    document.setdefault("components", {})["securitySchemes"] = {
+        "ApiKey": {"type": "http", "scheme": "bearer", "description": "Made by `careedit keys add`."}
+    }
+    components = document["components"].setdefault("schemas", {})
     for name, schema in schemas.items():
         components.setdefault(name, schema)
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's shape of an error, which no route answers
         components.pop(unused, None)
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
-            if isinstance(operation, dict) and "422" in operation.get("responses", {}):
-                del operation["responses"]["422"]
+    for path, operations in document.get("paths", {}).items():
+        for operation in operations.values():
+            operation.get("responses", {}).pop("422", None)
+            if path.startswith("/v1/"):
+                operation["security"] = [{"ApiKey": []}, *([] if key_required else [{}])]
     return document

@@ -6,7 +6,7 @@ Every method may raise `UnavailableError` when the database or the file system d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from careedit_deployments.state.records import (
@@ -97,8 +97,10 @@ class EditLog(Protocol):
         """One edit."""
         ...
 
-    async def latest(self, *, arm: str | None = None, since: float = 0.0, limit: int = 100) -> list[EditRecord]:
-        """Edits, newest first."""
+    async def latest(
+        self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()
+    ) -> list[EditRecord]:
+        """Edits, newest first; those that ended in one of these ways (none named: in any)."""
         ...
 
     async def counts(self, *, since: float = 0.0) -> list[ArmCount]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -109,7 +110,15 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+        end = time.monotonic() + BUSY_S
+        while True:
+            try:
+                cursor.execute(f"PRAGMA {pragma}")
+                break
+            except Exception as error:  # the driver's own; only the first to open a new file has to try again
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)  # SQLite waits for other writers by itself, but not when it changes to WAL
     cursor.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Text, cast, delete, func, insert, or_, select, update
@@ -89,11 +89,15 @@ class SqlEditLog:
             raise NotFoundError(f"There is no edit {edit_id!r} here; check the id.")
         return record_of(EditRecord, row)
 
-    async def latest(self, *, arm: str | None = None, since: float = 0.0, limit: int = 100) -> list[EditRecord]:
+    async def latest(
+        self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()
+    ) -> list[EditRecord]:
         """See `EditLog`."""
         query = select(edits).where(edits.c.created >= since)
         if arm is not None:
             query = query.where(edits.c.arm == arm)
+        if outcomes:
+            query = query.where(edits.c.outcome.in_(outcomes))
         async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(edits.c.created.desc(), edits.c.id.desc()).limit(limit))
             return [record_of(EditRecord, row) for row in rows]

@@ -62,6 +62,15 @@ def test_scores_are_not_looked_at_unless_a_least_one_is_set() -> None:
     assert flaw_of(Guard(min_edits=1), edits("mmm", (0.0,) * 3)) is None
 
 
+def test_a_crowd_that_is_turned_away_does_not_hide_failures(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        config = make_config()
+        await add_edits(store, "b", "mmfff" + "o" * config.arms["b"].guard.window)
+        return await ArmGuard(config.arms, store, Metrics(Recording())).look()
+
+    assert with_store(work) == {"b"}
+
+
 def test_a_failing_arm_is_cut_out_the_event_recorded_and_counted(make_config, with_store, add_edits) -> None:
     recording = Recording()
 

@@ -5,6 +5,7 @@ import pytest
 from careedit.records import EditRequest
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.backend import EditCall, Made
+from careedit_deployments.errors import DeadlineError
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from scripted_backend import ScriptedBackend, result_of, trace_of
 
@@ -114,6 +115,22 @@ def test_copies_beyond_the_bound_are_dropped_and_counted_at_once(make_config, wi
         return dropped, len(await store.edits.latest(arm="mirror"))
 
     assert with_store(work) == (3, 2)
+
+
+def test_a_shadow_that_is_too_late_is_stored_as_expired(make_config, with_store, finished) -> None:
+    class Late(ScriptedBackend):
+        async def edit(self, call):
+            raise DeadlineError("The deadline has passed.")
+            yield
+
+    async def work(store):
+        backend = Late(("a", "b"), shadows=("mirror",))
+        shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()))
+        shadowing.ended(*_made(await finished(backend, store)))
+        await shadowing.settled()
+        return (await store.edits.latest(arm="mirror"))[0].outcome
+
+    assert with_store(work) == "expired"
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "expired"])

@@ -53,6 +53,12 @@ def test_health_and_documents_need_no_key(guarded, path):
     assert httpx2.get(guarded[0].url + path).status_code == 200
 
 
+def test_the_schema_asks_for_a_key_where_one_is_required(guarded):
+    paths = httpx2.get(guarded[0].url + "/openapi.json").json()["paths"]
+    asked = {path: operation.get("security") for path, one in paths.items() for operation in one.values()}
+    assert {path for path, security in asked.items() if security != [{"ApiKey": []}]} == {"/healthz", "/readyz"}
+
+
 def test_a_stranger_is_refused_before_the_body_is_read(guarded):
     address = urlsplit(guarded[0].url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:

@@ -98,6 +98,15 @@ def test_the_schema_states_both_forms_of_an_edit_and_one_shape_of_errors(client)
         assert name in schemas
 
 
+def test_the_schema_says_how_to_send_a_key_and_where_none_is_needed(client):
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    assert document["paths"]["/v1/images/edits"]["post"]["security"] == [{"ApiKey": []}, {}], (
+        "on loopback none is needed"
+    )
+    assert "security" not in document["paths"]["/healthz"]["get"]
+
+
 def test_the_api_is_described_by_a_page_that_loads_nothing_from_elsewhere(client):
     page = client.get("/docs")
     assert page.status_code == 200
