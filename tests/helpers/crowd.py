@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx2
+import numpy as np
 from PIL import Image
 
 from careedit.images import decode_image
@@ -34,6 +35,17 @@ class Answer:
     @property
     def trace(self) -> dict[str, Any]:
         return self.document["careedit"]["traces"][0]
+
+
+def is_edit(picture: Image.Image, alone: Image.Image) -> bool:
+    """Whether a picture from the service is the edit that was made alone, within one grey level.
+
+    The company in a batch moves an edit's last bits, and adapters drawn at random blow that up: of 192 edits in batches of
+    8, 90 differed by one level in at most 0.1 % of their values, two of them by two levels in one. Another seed, expert or
+    mixture differs by tens of levels.
+    """
+    difference = np.abs(np.asarray(picture, np.int16) - np.asarray(alone, np.int16))
+    return bool(difference.max() <= 2 and (difference > 1).sum() <= 2)
 
 
 def body_of(request: EditRequest) -> dict[str, Any]:
