@@ -23,6 +23,7 @@ from careedit.images import decode_image
 from careedit.records import EditRequest
 from careedit.report.showcase import request_for
 from careedit.tiny.samples import draw_sample
+from crowd import is_edit
 
 pytestmark = pytest.mark.timeout(1800)  # nodes and seven replicas start several times, on as few as two cores
 
@@ -30,8 +31,8 @@ CLIENTS = 4
 """Clients that keep editing while the service changes."""
 SCENES = 6
 """Different requests of theirs."""
-GREY = 1
-"""Levels by which a picture may differ from the same edit in another process."""
+JOB_STEPS = 150
+"""Steps of a job: enough that it is in hand when something is killed."""
 FRONT = "front"
 """The overlay's only worker group."""
 
@@ -63,7 +64,7 @@ def right(platform, answer) -> str:
     """The set that made an answer, whose picture is checked."""
     assert answer.status == 200, answer.document
     sha256 = answer.trace["expert_set_sha256"]
-    assert platform.difference(answer.request, answer.picture, sha256) <= GREY
+    assert is_edit(answer.picture, platform.alone(answer.request, sha256))
     return sha256
 
 
@@ -122,7 +123,7 @@ def test_without_any_worker_the_service_waits_and_with_another_one_it_goes_on(pl
 
     async def queue():
         async with platform.crowd() as crowd:
-            return [await crowd.queue(request(seed, steps=100)) for seed in range(3)]
+            return [await crowd.queue(request(seed, steps=JOB_STEPS)) for seed in range(3)]
 
     jobs = asyncio.run(queue())
     lost = list(platform.nodes.workers)
@@ -134,7 +135,7 @@ def test_without_any_worker_the_service_waits_and_with_another_one_it_goes_on(pl
     for _ in lost:
         platform.nodes.start_worker(FRONT)
     assert right(platform, platform.edit(request(2))) == expected
-    assert_made(platform, jobs, expected)
+    assert any(job["attempt"] > 1 for job in assert_made(platform, jobs, expected)), "no job was in hand"
     platform.wait(platform.stands, "the whole service")
 
 
@@ -144,7 +145,7 @@ def test_the_head_comes_back_with_its_state_while_edits_and_jobs_go_on(platform)
 
     async def queue():
         async with platform.crowd() as crowd:
-            return [await crowd.queue(request(seed, steps=100)) for seed in range(4)]
+            return [await crowd.queue(request(seed, steps=JOB_STEPS)) for seed in range(4)]
 
     jobs = asyncio.run(queue())
     assert any("gcs_server" in one.name() for one in platform.nodes.head.processes)
@@ -165,18 +166,19 @@ def test_the_head_comes_back_with_its_state_while_edits_and_jobs_go_on(platform)
 
 
 def assert_made(platform, jobs, expected):
-    """Every job ends in its picture, once."""
+    """Every job ends in its picture, once; returns them."""
 
     async def collect():
         async with platform.crowd() as crowd:
             return [await crowd.job(job) for job in jobs], [await crowd.events(job) for job in jobs]
 
-    for job, events in zip(*asyncio.run(collect()), strict=True):
+    ended, told = asyncio.run(collect())
+    for job, events in zip(ended, told, strict=True):
         assert job["status"] == "completed", job
         assert events.count("job.completed") == events.count("job.image") == 1
         result = job["result"]
         picture = decode_image(base64.b64decode(result["data"][0]["b64_json"]))
         trace = result["careedit"]["traces"][0]
         assert trace["expert_set_sha256"] == expected
-        wanted = platform.editors[expected].edit(request(trace["seed"], steps=100)).image
-        assert max(abs(a - b) for a, b in zip(wanted.tobytes(), picture.tobytes(), strict=True)) <= GREY
+        assert is_edit(picture, platform.alone(request(trace["seed"], steps=JOB_STEPS), expected))
+    return ended
