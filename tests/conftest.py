@@ -3,12 +3,14 @@
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would download fails at once instead of waiting
 
+ROOT = Path(__file__).parent
 LAYERS = ("unit", "integration", "e2e", "cluster")
 
 CLUSTERS = (
@@ -16,11 +18,12 @@ CLUSTERS = (
     "integration/serving",
     "integration/telemetry",
     "integration/eval",
-    "e2e/test_bench_serve.py",
     "e2e/test_demo.py",
     "e2e/test_readme.py",
 )
 """Tests that start Ray: under pytest-xdist one worker runs them all, so that there is one cluster at a time."""
+CLUSTERS_STACK = pytest.StashKey[ExitStack]()
+"""What `until_last_cluster` holds."""
 
 EXPERTS = {
     "erase": ("remove",),
@@ -35,13 +38,31 @@ EXPERTS = {
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the layer whose folder it is in, and with who runs it where several run: a file's tests together."""
-    root = Path(__file__).parent
     for item in items:
-        clustered = any(item.path.is_relative_to(root / place) for place in CLUSTERS)
-        item.add_marker(pytest.mark.xdist_group("clusters" if clustered else item.path.name))
+        item.add_marker(pytest.mark.xdist_group("clusters" if starts_ray(item) else item.path.name))
         for layer in LAYERS:
-            if item.path.is_relative_to(root / layer):
+            if item.path.is_relative_to(ROOT / layer):
                 item.add_marker(layer)
+
+
+def starts_ray(item: pytest.Item) -> bool:
+    """Whether a test is one of `CLUSTERS`."""
+    return any(item.path.is_relative_to(ROOT / place) for place in CLUSTERS)
+
+
+@pytest.fixture(scope="session")
+def until_last_cluster(pytestconfig: pytest.Config) -> ExitStack:
+    """What shall end, like a session's fixture, but where several processes share the tests as soon as none that starts Ray
+    is left in this one: a cluster that idles takes a good part of a small machine."""
+    return pytestconfig.stash.setdefault(CLUSTERS_STACK, ExitStack())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what `until_last_cluster` holds."""
+    grouped = "PYTEST_XDIST_WORKER" in os.environ
+    if nextitem is None or (grouped and starts_ray(item) and not starts_ray(nextitem)):
+        item.config.stash.setdefault(CLUSTERS_STACK, ExitStack()).close()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,13 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory, until_last_cluster: ExitStack) -> Demo:
     """`careedit demo`, interrupted at the end: it must then end by itself and without an error."""
-    folder = tmp_path_factory.mktemp("demo")
+    return until_last_cluster.enter_context(_serving(tmp_path_factory.mktemp("demo")))
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[Demo]:
     printed = folder / "stdout.txt"
     command = [Path(sys.executable).with_name("careedit"), "demo", "--count", "13", "--port", "0", "--json"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_worker_niceness": "0"}

@@ -100,7 +100,7 @@ def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), *
         yield served
     finally:
         server[0].should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive(), "the server did not stop"
         if failure:
             raise failure[0]

@@ -97,7 +97,13 @@ class ServeCluster:
 
 
 @pytest.fixture(scope="session")
-def serve_cluster() -> Iterator[ServeCluster]:
+def serve_cluster(until_last_cluster: contextlib.ExitStack) -> ServeCluster:
+    """The layer's cluster."""
+    return until_last_cluster.enter_context(_started())
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[ServeCluster]:
     """Ray with a fixed number of CPUs, whatever the machine has, and Serve on a free port."""
     import ray
     from ray import serve

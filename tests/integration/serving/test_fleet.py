@@ -83,27 +83,28 @@ def test_a_client_that_leaves_stops_its_edit_within_a_step(served, call, ask, un
     assert second["steps_after_cancel"] == 0
 
 
-def test_a_full_queue_refuses_at_once_and_those_in_it_go_on(served, call):
-    """Refusals do not wait for an edit to be made; at least what the queue holds is not refused."""
-    order = []
-
-    async def one(seed):
+def test_a_full_queue_refuses_before_an_edit_is_made_and_those_in_it_go_on(served, call):
+    async def one(seed, **fields):
         try:
-            async with aclosing(served.edit(call(seed=seed, steps=20))) as events:
-                async for event in events:
-                    if isinstance(event, Made):
-                        order.append("made")
+            async with aclosing(served.edit(call(seed=seed, **fields))) as events:
+                return "made" if [event async for event in events if isinstance(event, Made)] else "nothing"
         except OverloadedError as error:
             assert error.retry_after > 0
-            order.append("refused")
+            return "refused"
 
-    async def all_of_them():
-        await asyncio.gather(*(one(seed) for seed in range(60)))
+    async def fill():
+        first = [asyncio.create_task(one(seed, steps=40)) for seed in range(4)]
+        await asyncio.sleep(0)
+        rest = [asyncio.create_task(one(seed, steps=200, n=4)) for seed in range(4, 64)]
+        done, _ = await asyncio.wait([*first, *rest], return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        return {task.result() for task in done}, await asyncio.gather(*first)
 
-    asyncio.run(all_of_them())
-    refused = order.count("refused")
-    assert order[0] == "refused" and 0 < refused <= 60 - 32
-    assert order.count("made") == 60 - refused
+    ended_first, held = asyncio.run(fill())
+    assert ended_first == {"refused"}
+    assert held == ["made"] * 4
 
 
 def test_everything_that_is_needed_runs(served):

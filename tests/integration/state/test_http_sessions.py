@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -149,6 +150,11 @@ def test_a_session_that_is_deleted_during_a_turn_stays_deleted(
     assert all(b"a secret" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def pictures_in(folder: Path) -> list[str]:
+    """Names of the pictures below a folder, from which others may be taking files."""
+    return [name for _, _, names in os.walk(folder) for name in names if name.endswith(".png")]
+
+
 def test_sessions_expire_and_are_swept(tmp_path: Path, painter: Pretended) -> None:
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "b"), "session_ttl_s": 0.01}
     with serve(tmp_path, painter, state=state) as served:
@@ -157,7 +163,7 @@ def test_sessions_expire_and_are_swept(tmp_path: Path, painter: Pretended) -> No
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
     with serve(tmp_path, painter, state=state) as served:  # sweeps when it starts
         end = time.monotonic() + 60
-        while served.run(lambda: served.services.store.sessions.known([session])) or [*tmp_path.rglob("*.png")]:
+        while served.run(lambda: served.services.store.sessions.known([session])) or pictures_in(tmp_path):
             assert time.monotonic() < end, "neither its row nor its picture may stay"
 
 
