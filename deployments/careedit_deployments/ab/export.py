@@ -1,7 +1,7 @@
 """What the arms did, as JSON lines: all that an analysis needs, nothing that leads to a person or a picture.
 
 The first line is a `header` (format, arms with their weights, users per arm, cuts), then come `edit` lines, oldest first, then
-`feedback` lines. `careedit eval ab-report` reads it. `VERSION` is the version of this format.
+`feedback` lines. `careedit ab report` reads it. `VERSION` is the version of this format.
 """
 
 from __future__ import annotations

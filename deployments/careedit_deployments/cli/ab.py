@@ -18,6 +18,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from careedit.cli.files import check_outputs, write_all
+from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.ab.export import MOST, export_lines
 from careedit_deployments.ab.guard import cut_by_hand, restore
@@ -27,7 +28,9 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.state.base import ArmEvent, Store
 from careedit_deployments.state.store import open_store
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    cls=lazy_group("careedit.ab"), no_args_is_help=True, add_completion=False
+)  # careedit_eval adds its report
 
 ConfigOption = Annotated[
     str,
@@ -92,7 +95,7 @@ def export_command(
     hours: Annotated[float | None, typer.Option(min=0, help="Only edits of the last hours.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Edits at most, the newest.")] = MOST,
 ) -> None:
-    """Write what the arms did as JSON lines, for `careedit eval ab-report FILE`."""
+    """Write what the arms did as JSON lines, for `careedit ab report FILE`."""
     settings = ServeConfig.from_yaml(find_config(config))
     check_outputs([to], [])
     since = 0.0 if hours is None else time.time() - 3600 * hours

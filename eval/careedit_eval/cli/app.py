@@ -9,7 +9,7 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_eval.cli import online, registry
+from careedit_eval.cli import registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import freeze, judge_run
@@ -20,7 +20,6 @@ from careedit_eval.runs import Run, load_run
 
 app = typer.Typer(no_args_is_help=True)
 registry.register(app)
-online.register(app)
 
 Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Only this set of the suite; may be given again.")]

@@ -1,4 +1,4 @@
-"""The sub-command ab-report: A/B in traffic, from an export."""
+"""Compare the arms of an A/B test in traffic, from an export, with intervals that hold however often one looks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from careedit.cli.output import JsonOption, emit_json, emit_table, note
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
 from careedit_eval.report.page import number
 
-
-def register(app: typer.Typer) -> None:
-    """Add the sub-command."""
-    app.command("ab-report")(ab_report)
+app = typer.Typer(add_completion=False)
 
 
+@app.command("report")
 def ab_report(
     export: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What `careedit ab export` wrote.")],
     against: Annotated[

@@ -1,7 +1,7 @@
 """The command `careedit`: sub-commands from entry points, errors as one sentence, exit codes 0, 1 and 2.
 
 Every distribution may add sub-commands through the entry-point group `careedit.commands`, as `careedit.cli.lazy` says, and
-benchmarks through `careedit.bench`. What is not invoked is not imported, so `careedit --help` answers at once.
+benchmarks through `careedit.bench`, and what compares arms through `careedit.ab`. What is not invoked is not imported, so `careedit --help` answers at once.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_the_evaluation_reads_what_is_exported(make_config, with_store, add_edit
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")), "utf-8")
     assert main(["ab", "export", "--config", str(path), "--to", str(to)]) == 0
     capsys.readouterr()
-    assert main(["eval", "ab-report", str(to), "--json"]) == 0
+    assert main(["ab", "report", str(to), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     verdicts = {one["output"]: one["verdict"] for one in document["differences"]}
     assert verdicts["judge"] == "better" and verdicts["failed"] == "no difference seen"

@@ -112,7 +112,7 @@ def test_what_people_prefer_counts_in_comparisons_of_two_arms(tmp_path: Path) ->
 
 def test_a_split_that_is_not_the_weights_is_told_before_anything_else(tmp_path: Path, capsys) -> None:
     file = written(tmp_path / "x", *simulated(600, 2000, share=0.5))
-    assert main(["eval", "ab-report", str(file), "--json"]) == 1
+    assert main(["ab", "report", str(file), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["broken"] is True and document["split_p"] < 1e-6
     assert "the assignment is broken" in document["notes"][0]
@@ -123,12 +123,12 @@ def test_a_split_that_is_not_the_weights_is_told_before_anything_else(tmp_path: 
 def test_the_command_shows_arms_numbers_and_cuts(tmp_path: Path, capsys) -> None:
     cut = [{"arm": "b", "what": "cut", "created": 5.0}]
     file = written(tmp_path / "x", *simulated(600, 2000, gain=0.15), events=cut)
-    assert main(["eval", "ab-report", str(file)]) == 0
+    assert main(["ab", "report", str(file)]) == 0
     said = capsys.readouterr()
     rows = [line.split("\t") for line in said.out.splitlines()]
     assert ["b - a", "judge"] in [row[:2] for row in rows] and any(row[-1] == "better" for row in rows)
     assert "b left traffic or came back meanwhile" in said.err
-    assert main(["eval", "ab-report", str(file), "--against", "z"]) == 2
+    assert main(["ab", "report", str(file), "--against", "z"]) == 2
     assert "No arm 'z' takes traffic; the arms are a, b." in capsys.readouterr().err
 
 
