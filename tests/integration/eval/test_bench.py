@@ -1,36 +1,15 @@
-"""`careedit bench eval`: every key is there, and each says what it is made of."""
+"""What `careedit bench eval` measures, part by part; tests/cluster runs the command."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from careedit.cli.main import main
 from careedit.encoders import load_encoder
 from careedit_eval.bench import measuring
 from careedit_eval.bench.growth import grow
 from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEditConfig, write_rows
 from careedit_eval.errors import RunError
 from careedit_eval.metrics import backbones
-
-pytestmark = pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.context")
-
-
-@pytest.mark.timeout(900)
-def test_the_command_measures_everything(ray_runner, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "bench.json"
-    assert main(["bench", "eval", "--quick", "--json", "--out", str(out)]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert json.loads(out.read_text()) == document
-    assert set(document["edit_throughput_per_worker"]) == {"1", "2"}
-    assert all(rate > 0 for rate in document["edit_throughput_per_worker"].values())
-    for workers, one in document["details"]["editing"].items():
-        per_worker = one["per_second"] / int(workers) / one["loop_per_second"]
-        assert document["edit_throughput_per_worker"][workers] == pytest.approx(per_worker)
-    assert document["metric_speedup"] == document["details"]["measuring"]["1"]["ratio"] > 0
-    assert document["resume_seconds"] > 0 and document["details"]["growth"]["resumed"]["edited"] == 0
-    assert 0.8 < document["memory_growth_ratio"] < 2
-    assert set(document["goals"]) == {"edit_throughput_per_worker", "metric_speedup", "memory_growth_ratio"}
 
 
 def test_a_run_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
