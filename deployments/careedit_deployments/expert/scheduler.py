@@ -196,7 +196,7 @@ class StepScheduler:
                 continue
             picked.append(ticket)
             rows += more
-        self._tickets = rest
+        self._tickets.extend(rest)  # the same queue: somebody may be waiting to put a ticket into it
         self._tickets.extend(picked)
         return picked
 

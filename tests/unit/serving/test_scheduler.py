@@ -75,6 +75,35 @@ def test_an_edit_that_joins_is_stepped_with_the_next_batch(scheduler, prepared, 
     assert batches == [[1], [1, 2], [1]]
 
 
+def test_an_edit_that_waits_to_join_while_a_batch_is_picked_is_not_forgotten(scheduler, prepared, monkeypatch):
+    first, second = prepared(1, steps=3), prepared(2, steps=1)
+    picked, pick, here = threading.Event(), scheduler._pick, threading.current_thread()
+
+    def picking():
+        chosen = pick()
+        picked.set()
+        return chosen
+
+    class Delayed(threading.Condition):
+        """Lets the engine's thread pick a batch between the call of `advance` and its turn at the lock."""
+
+        def __enter__(self):
+            if threading.current_thread() is here and not picked.is_set():
+                assert picked.wait(10)
+            return super().__enter__()
+
+    begun, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(scheduler, "_pick", picking)
+    held = scheduler.advance([first], on_steps=lambda _: (begun.set(), go.wait(10)))
+    assert begun.wait(10)
+    picked.clear()
+    monkeypatch.setattr(scheduler, "_changed", Delayed(scheduler._changed._lock))
+    go.set()
+    late = scheduler.advance([second])
+    wait(held, late)
+    assert second.done
+
+
 def test_a_step_alone_is_not_called_shared(scheduler, prepared):
     states = [prepared(seed, steps=2) for seed in (1, 2)]
     ticket = scheduler.advance(states)
