@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
@@ -104,6 +104,7 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
             needs_pixels=_router(loaded).has_files,
             own=own,
             shared=config.shared is not None,
+            room={expert_name(name, expert): _room(one) for expert, one in _editing(config, arm, own).items()},
         )
     return Fleet(arms=arms, scorer=config.scorer.backend != "none")
 
@@ -155,12 +156,9 @@ def _arm(
     routed = _router(loaded).model_dump(mode="json")
     telemetry = config.telemetry.model_dump(mode="json")
     parts = [_bind(RouterReplica, router_name(name), config.router, telemetry, user_config=routed)]
-    pools: dict[str | None, DeploymentConfig] = {one: arm.experts.get(one, config.expert) for one in fleet.own}
-    if config.shared is not None:
-        pools[None] = config.shared
     choice = SetChoice(expert_set=loaded.folder.address, sha256=loaded.sha256)
     judge = config.scorer.model_dump(mode="json") if pool is not None else None
-    for expert, deployment in pools.items():
+    for expert, deployment in _editing(config, arm, fleet.own).items():
         settings = ExpertSettings(
             arm=name,
             expert=expert,
@@ -185,6 +183,18 @@ def _arm(
             )
         )
     return parts
+
+
+def _editing(config: ServeConfig, arm: Arm, own: Sequence[str]) -> dict[str | None, DeploymentConfig]:
+    """An arm's editing deployments: by expert, None for the shared pool."""
+    pools: dict[str | None, DeploymentConfig] = {one: arm.experts.get(one, config.expert) for one in own}
+    if config.shared is not None:
+        pools[None] = config.shared
+    return pools
+
+
+def _room(deployment: DeploymentConfig) -> int:
+    return deployment.scaling.max_replicas * deployment.max_ongoing_requests + deployment.max_queued_requests
 
 
 def _threads(deployment: DeploymentConfig) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import PositiveInt
+
 from careedit.errors import InputError
 from careedit.records import Record, RoutingDecision
 from careedit.routing import BASE
@@ -36,6 +38,8 @@ class ArmFleet(Record):
     """Experts with a deployment of their own."""
     shared: bool
     """Whether there is a shared pool."""
+    room: Mapping[str, PositiveInt]
+    """By editing deployment: edits that one caller may have in hand, those that all its replicas hold and those that wait."""
 
 
 class Fleet(Record):

@@ -111,13 +111,16 @@ class RayBackend:
         """See `Backend.edit`; what was told before a replica died is not told again."""
         name = self.fleet.deployment_for(call.arm, call.decision)
         turnover = self._turnover.setdefault(name, Turnover())
+        # Serve's own bound lets more in when many come at once: what a replica has turned away waits without being counted.
+        if turnover.in_hand >= self.fleet.arm(call.arm).room[name]:
+            raise _full(turnover)
         try:
             with turnover.work():
                 async with aclosing(self._edit(call, self._handle(name).options(stream=True))) as events:
                     async for event in events:
                         yield event
         except BackPressureError:
-            raise OverloadedError("The expert's queue is full; try again in a moment.", turnover.seconds) from None
+            raise _full(turnover) from None
 
     async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
         told = _Told()
@@ -222,6 +225,10 @@ async def _attempts(deadline: float) -> AsyncIterator[int]:
         attempt += 1
         await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - time.time())))
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _full(turnover: Turnover) -> OverloadedError:
+    return OverloadedError("The expert's queue is full; try again in a moment.", turnover.seconds)
 
 
 def _told(error: BaseException, who: str) -> NoReturn:

@@ -17,16 +17,17 @@ class Turnover:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._in_hand = 0
+        self.in_hand = 0
+        """Pieces of work that were begun and have not ended."""
         self._last = 0.0
         self._interval: float | None = None
 
     @contextmanager
     def work(self) -> Iterator[None]:
         """While the block lasts, one more is in hand. One that raises says nothing about the pace."""
-        if not self._in_hand:
+        if not self.in_hand:
             self._last = self._clock()  # what was idle before is no interval
-        self._in_hand += 1
+        self.in_hand += 1
         try:
             yield
             now = self._clock()
@@ -34,9 +35,9 @@ class Turnover:
             before = taken if self._interval is None else self._interval
             self._interval = before + SMOOTHING * (taken - before)
         finally:
-            self._in_hand -= 1
+            self.in_hand -= 1
 
     @property
     def seconds(self) -> float:
         """Estimate of the seconds until all that is in hand has been made: a new attempt then finds room."""
-        return min(MOST, max(LEAST, self._in_hand * (self._interval or 0.0)))
+        return min(MOST, max(LEAST, self.in_hand * (self._interval or 0.0)))

@@ -1,15 +1,14 @@
 """The expert tutorial is run, block by block, in a folder of its own: everything as it stands there, but small."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
+
+from documents import run_block
 
 PAGE = (Path(__file__).parents[2] / "docs/tutorial-expert.md").read_text(encoding="utf-8")
 SMALLER = {
@@ -36,19 +35,8 @@ def blocks() -> list[tuple[str, str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for the whole page, after every block has run."""
     folder = tmp_path_factory.mktemp("tutorial")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for language, text in blocks():
-        line = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-        answer = subprocess.run(
-            line,
-            cwd=folder,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert answer.returncode == 0, f"{text}\n{answer.stdout}\n{answer.stderr}"
+        run_block(language, text, folder)
     return folder
 
 

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from documents import run_block
 
 if TYPE_CHECKING:
     from conftest import Demo
@@ -96,18 +97,7 @@ def test_what_the_readme_says_works(step: Step, folder: Path, request: pytest.Fi
         demo = request.getfixturevalue("demo")
         command = command.replace(SERVED, json.loads(demo.printed.read_text("utf-8"))["url"])
     assert not command.startswith("make "), "say here what another make target stands for"
-    line = [sys.executable, "-c", command] if step.language == "python" else ["bash", "-euo", "pipefail", "-c", command]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    answer = subprocess.run(
-        line,
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
+    run_block(step.language, command, folder)
 
 
 def test_the_readme_starts_with_its_two_commands() -> None:

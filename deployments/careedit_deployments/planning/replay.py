@@ -100,7 +100,7 @@ def replay(
         refused=outcome.refused,
         p50=outcome.quantile(0.5),
         p95=outcome.quantile(0.95),
-        in_time=_in_time(trace, [edit for _, edit in arrivals]),
+        in_time=attainment(_taken(arrivals), [row.slo_ms / 1000 for row in trace]),
         gpu_hours=hours,
         usd_per_1000=1000 * hours * usd_per_hour / outcome.edits,
     )
@@ -130,9 +130,9 @@ def arrivals_of(
     return arrivals
 
 
-def _in_time(trace: Sequence[TraceRow], edits: Sequence[Edit]) -> float:
-    taken = [None if edit.left is None else edit.left - edit.came for edit in edits]
-    return attainment(taken, [row.slo_ms / 1000 for row in trace])
+def _taken(arrivals: Sequence[tuple[float, Edit]]) -> list[float | None]:
+    """Seconds from each arrival to its answer, once they were simulated; None: there was none."""
+    return [None if edit.left is None else edit.left - edit.came for _, edit in arrivals]
 
 
 def predict(
@@ -152,7 +152,7 @@ def predict(
         edits=len(arrivals),
         warm_up=0,
     )
-    return passage(rows, [None if edit.left is None else edit.left - edit.came for _, edit in arrivals])
+    return passage(rows, _taken(arrivals))
 
 
 def passage(rows: Sequence[TraceRow], seconds: Sequence[float | None]) -> Passage:

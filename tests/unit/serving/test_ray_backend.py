@@ -96,7 +96,9 @@ def fleet():
         takes_guidance=False,
         shadow=False,
     )
-    return Fleet(arms={"main": ArmFleet(info=info, needs_pixels=False, own=("erase",), shared=True)}, scorer=True)
+    room = {"expert-main-erase": 2, "shared-main": 2}
+    arm = ArmFleet(info=info, needs_pixels=False, own=("erase",), shared=True, room=room)
+    return Fleet(arms={"main": arm}, scorer=True)
 
 
 @pytest.fixture
@@ -161,6 +163,19 @@ def test_a_full_queue_is_told_at_once(run, call):
     with pytest.raises(OverloadedError, match="full; try again") as refused:
         run(handle, call())
     assert len(handle.calls) == 1 and refused.value.retry_after == 1.0
+
+
+def test_no_more_are_let_in_than_replicas_hold_and_may_wait_however_fast_they_come(fleet, call):
+    handle = Handle(["hang"])
+
+    async def crowd():
+        backend = RayBackend(fleet, lambda _: handle)
+        edits = [asyncio.ensure_future(anext(backend.edit(call(seconds=0.2)))) for _ in range(5)]
+        return await asyncio.gather(*edits, return_exceptions=True)
+
+    ends = asyncio.run(crowd())
+    assert [type(end) for end in ends] == [DeadlineError] * 2 + [OverloadedError] * 3
+    assert len(handle.calls) == 2
 
 
 def test_an_edit_that_was_accepted_is_not_refused_after_its_replica_died(run, call):

@@ -1,0 +1,24 @@
+"""What a document tells its reader to type, typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_block(language: str, text: str, folder: Path) -> None:
+    """Run a block of Python or bash in `folder`, with the commands of this installation; fails where the block does."""
+    line = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    answer = subprocess.run(
+        line,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, f"{text}\n{answer.stdout}\n{answer.stderr}"
