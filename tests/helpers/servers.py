@@ -40,6 +40,13 @@ def programs() -> Path:
     pytest.fail("PostgreSQL's programs are not on this machine; run apt-get install postgresql.", pytrace=False)
 
 
+def psql(name: str, *arguments: str) -> None:
+    """Run one of PostgreSQL's client programs: pg_dump, createdb, ..."""
+    found = shutil.which(name) or programs() / name
+    answer = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
 @contextmanager
 def running_postgres() -> Iterator[str]:
     """Address of a server's `postgres` database; it refuses to run as root, so there it runs as the user postgres."""

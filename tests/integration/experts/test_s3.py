@@ -136,6 +136,26 @@ def test_a_changed_object_is_refused(address: str, options: dict[str, Any], loca
     assert [(finding.code, finding.subject) for finding in findings] == [("adapter", "erase")]
 
 
+def test_a_versioned_bucket_gives_an_overwritten_set_back(
+    options: dict[str, Any], address: str, local: ExpertSet, tmp_path: Path
+) -> None:
+    """The restore of docs/kubernetes.md for adapters: the older version of an object, put in place again."""
+    filesystem = fsspec.filesystem("s3", version_aware=True, use_listings_cache=False, **options)
+    filesystem.mkdir("versioned")
+    filesystem.make_bucket_versioned("versioned")
+    filesystem.copy("experts/sets/drawn", "versioned/drawn", recursive=True)
+    adapter = "versioned/drawn/experts/erase/erase.safetensors"
+    filesystem.pipe_file(adapter, b"overwritten by mistake")
+    found = load_expert_set("s3://versioned/drawn", cache=tmp_path / "broken", storage_options=options)
+    with pytest.raises(AdapterError):
+        found.load("erase")
+    (older,) = [one for one in filesystem.object_version_info(adapter) if not one["IsLatest"]]
+    filesystem.pipe_file(adapter, filesystem.cat_file(adapter, version_id=older["VersionId"]))
+    assert verify_expert_set("s3://versioned/drawn", cache=tmp_path / "whole", storage_options=options) == ()
+    restored = load_expert_set("s3://versioned/drawn", cache=tmp_path / "whole", storage_options=options)
+    assert restored.sha256 == local.sha256
+
+
 @pytest.mark.parametrize("place", ["s3://experts/sets/nothing", "s3://no-such-bucket/set"])
 def test_a_set_that_is_not_there_is_said_in_a_sentence(
     options: dict[str, Any], address: str, place: str, tmp_path: Path

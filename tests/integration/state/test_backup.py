@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from remembered import a_job
+from servers import psql
 
 
 def test_a_restored_backup_holds_keys_jobs_and_pictures(
@@ -38,7 +37,7 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
     plain = database.replace("+asyncpg", "")
     restored = postgres.replace("/postgres", "/restored")
     dump = tmp_path / "careedit.dump"
-    _program("pg_dump", "--format", "custom", "--file", str(dump), plain)
+    psql("pg_dump", "--format", "custom", "--file", str(dump), plain)
     files = fsspec.filesystem("s3", **bucket["blob_options"])
     files.mkdir("restored")
     files.copy("careedit/pictures/", "restored/pictures/", recursive=True)
@@ -55,16 +54,10 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
         finally:
             await store.close()
 
-    _program("createdb", "--maintenance-db", postgres, "restored")
+    psql("createdb", "--maintenance-db", postgres, "restored")
     try:
-        _program("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
+        psql("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
         keys, found, data = asyncio.run(look())
     finally:
-        _program("dropdb", "--maintenance-db", postgres, "--force", "restored")
+        psql("dropdb", "--maintenance-db", postgres, "--force", "restored")
     assert (keys, found, data) == ([key], kept, b"picture")
-
-
-def _program(name: str, *arguments: str) -> None:
-    found = shutil.which(name) or max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=str)
-    answer = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from careedit_eval.report import analyse, write_analysis, write_report
 from careedit_eval.runs import Run, load_run
 from careedit_eval.suite import Gate
 from scripted_eval import finished, suite
+from servers import free_port, psql
 
 pytestmark = [
     # Of MLflow 3.17 and what it stands on, none of it under our hands.
@@ -34,12 +35,24 @@ pytestmark = [
 BUCKET = "careedit/mlflow"
 
 
-@pytest.fixture
-def server(database: str, bucket: dict[str, Any], tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def database(postgres: str) -> str:
+    """Address of the server's database."""
+    psql("createdb", "--maintenance-db", postgres, "mlflow")
+    return postgres.replace("/postgres", "/mlflow")
+
+
+@pytest.fixture(scope="module")
+def server(database: str, bucket: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a tracking server for the tests of this module."""
+    with tracking_server(database, f"s3://{BUCKET}", bucket, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@contextmanager
+def tracking_server(database: str, destination: str, bucket: dict[str, Any], folder: Path) -> Iterator[str]:
     """Address of `mlflow server`, which alone has the bucket's keys: clients send artefacts through it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = bucket["blob_options"]
     environment = {
         **os.environ,
@@ -50,14 +63,14 @@ def server(database: str, bucket: dict[str, Any], tmp_path: Path) -> Iterator[st
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     stores = [
-        f"--backend-store-uri={database.replace('+asyncpg', '+psycopg2')}",
-        f"--artifacts-destination=s3://{BUCKET}",
+        f"--backend-store-uri={database.replace('postgresql:', 'postgresql+psycopg2:')}",
+        f"--artifacts-destination={destination}",
     ]
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1", *stores]
-    log = tmp_path / "server.log"
+    log = folder / "server.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, env=environment, cwd=tmp_path, start_new_session=True
+            command, stdout=stream, stderr=stream, env=environment, cwd=folder, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -133,3 +146,45 @@ def test_a_champion_is_promoted_and_found_over_the_server(untrained_set: Path, s
     with tracking(server):
         assert promote(facts, run_id=None, reason="PASS") == "1"
     assert load_expert_set("models:/untrained@champion").sha256 == facts["sha256"]
+
+
+def test_a_restored_backup_has_the_runs_their_pages_and_the_champion(
+    run: Run,
+    untrained_set: Path,
+    server: str,
+    database: str,
+    postgres: str,
+    bucket: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The backup of docs/kubernetes.md: pg_dump and a copy of the bucket, in another database and another bucket."""
+    from mlflow import MlflowClient
+
+    from careedit.experts import load_expert_set
+    from careedit_eval.editors import resolve_arm
+    from careedit_eval.suite import Arm
+    from careedit_eval.tracking import promote, tracking
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert main(["eval", "log", str(run.folder)]) == 0
+    run_id = capsys.readouterr().out.strip()
+    facts = resolve_arm(Arm(name="x", expert_set=str(untrained_set))).facts
+    with tracking(server):
+        promote(facts, run_id=run_id, reason="PASS")
+    dump = tmp_path / "mlflow.dump"
+    psql("pg_dump", "--format", "custom", "--file", str(dump), database)
+    files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
+    files.mkdir("restored")
+    for name in files.find(BUCKET):
+        files.copy(name, name.replace(BUCKET, "restored/mlflow", 1))
+    restored = postgres.replace("/postgres", "/restored_mlflow")
+    psql("createdb", "--maintenance-db", postgres, "restored_mlflow")
+    psql("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
+    files.rm(BUCKET, recursive=True)
+    with tracking_server(restored, "s3://restored/mlflow", bucket, tmp_path) as url:
+        page = MlflowClient(url).download_artifacts(run_id, "report.html", str(tmp_path))
+        assert Path(page).read_bytes() == (run.folder / "report.html").read_bytes()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        assert load_expert_set("models:/untrained@champion").sha256 == facts["sha256"]
