@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -47,13 +48,29 @@ def base(
     start: Annotated[
         Path | None, typer.Option("--start", help="A base of the same run to go on from, VAE included.")
     ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option("--heads", min=1, help="Widen --start to so many attention heads of 64 channels before."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Its peak; default: the recipe's.")
+    ] = None,
 ) -> None:
     """The base: text encoders and transformer."""
     from careedit.training.base import DEFAULT
     from careedit.training.family import load_tiny_base, make_base
+    from careedit.training.widen import widen
 
     set_threads(threads)
-    make_base(out, with_steps(DEFAULT, steps), None if start is None else load_tiny_base(start))
+    if heads is not None and start is None:
+        raise InputError("--heads widens a base that is there; name it with --start.")
+    begin = None if start is None else load_tiny_base(start)
+    config = with_steps(DEFAULT, steps)
+    make_base(
+        out,
+        config if learning_rate is None else replace(config, learning_rate=learning_rate),
+        begin if begin is None or heads is None else widen(begin, heads),
+    )
     note(f"The base is in {out / 'base'}.")
 
 

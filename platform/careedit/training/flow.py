@@ -90,10 +90,17 @@ class SceneProbe(nn.Module):
 
 
 def scene_probe(transformer: FluxTransformer2DModel, folder: Path) -> SceneProbe:
-    """A probe on the transformer: as the base's recipe left it in `folder`, or a new one, of torch's global generator."""
+    """A probe on the transformer: as the base's recipe left it in `folder`, or a new one, of torch's global generator.
+
+    Where the transformer has been widened since, the probe reads the new channels with weights of zero.
+    """
     probe = SceneProbe(transformer)
     if (folder / PROBE_FILE).exists():
-        probe.load_state_dict(load_file(folder / PROBE_FILE))
+        width = cast(Any, transformer).inner_dim
+        state = load_file(folder / PROBE_FILE)
+        probe.load_state_dict(
+            {name: functional.pad(v, (0, width - v.shape[1])) if v.ndim == 2 else v for name, v in state.items()}
+        )
     return probe
 
 

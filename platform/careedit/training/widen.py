@@ -1,0 +1,100 @@
+"""A wider transformer that begins as a narrower, trained one: Net2Net (arXiv 1511.05641) for FLUX's blocks.
+
+The first channels of the stream, heads and hidden units are the old ones. What is new writes nothing at first and is read
+with small weights, so it learns from the first step on. Layer norms see the same channels among more: their gain is taken
+back where they are read. Their mean is not, which leaves a difference as large as the stream's mean is beside its spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from torch import Tensor
+
+from careedit.editing import EditorBase
+from careedit.errors import InputError
+
+READERS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "net.0.proj", "proj_mlp")
+"""Layers that read the normalised stream."""
+WRITERS = ("x_embedder", "context_embedder", "to_out.0", "to_add_out", "net.2", "proj_out")
+"""Layers that write to the stream."""
+MODULATION: Mapping[str, tuple[str, ...]] = {
+    "norm1.linear": ("shift", "scale", "gate", "shift", "scale", "gate"),
+    "norm1_context.linear": ("shift", "scale", "gate", "shift", "scale", "gate"),
+    "norm.linear": ("shift", "scale", "gate"),
+    "norm_out.linear": ("scale", "shift"),
+}
+"""What the rows of adaptive layer norms are, part by part, as diffusers has them."""
+
+
+def widen(base: EditorBase, heads: int, *, seed: int = 0) -> EditorBase:
+    """`base` with `heads` attention heads per block and a stream and hidden layers as much wider; the rest is shared.
+
+    Raises `InputError` where that is not more than it has.
+    """
+    old = cast(Any, base.transformer)
+    if heads <= old.config.num_attention_heads:
+        raise InputError(f"The base has {old.config.num_attention_heads} heads; give more than that to widen it.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = FluxTransformer2DModel.from_config({**old.config, "num_attention_heads": heads})
+    state = {name: value.float() for name, value in old.state_dict().items()}
+    new.load_state_dict({name: _grown(name, state, value) for name, value in new.state_dict().items()})
+    return replace(base, transformer=new)
+
+
+def _grown(name: str, state: Mapping[str, Tensor], new: Tensor) -> Tensor:
+    """A parameter of the wide transformer from the narrow one's; `new` is as it was drawn."""
+    old, layer = state[name], name.rsplit(".", 1)[0]
+    width = len(state["x_embedder.bias"])
+    parts = next((parts for end, parts in MODULATION.items() if layer.endswith(end)), ())
+    if old.shape == new.shape:
+        return old.clone()
+    if parts:
+        return _modulation(old, new, parts, width)
+    if layer == "proj_out":
+        return _put(torch.zeros_like(new), old / _gain(old, new, dim=1) if old.ndim == 2 else old)
+    if layer.endswith("proj_out"):  # of a single block: its attention's channels and its hidden ones, side by side
+        wide = new.shape[-1] // 5 if old.ndim == 2 else 0
+        grown = _put(torch.zeros_like(new), old[:, :width] if wide else old)
+        if wide:
+            grown[:width, wide : wide + 4 * width] = old[:, width:]
+        return grown
+    if layer.endswith(WRITERS):
+        return _put(torch.zeros_like(new), old)
+    if layer.endswith("linear_2"):  # new channels of the modulation's input: drawn; of the old ones, what was there
+        grown = new.clone() if old.ndim == 2 else torch.zeros_like(new)
+        if old.ndim == 2:
+            grown[: len(old)] = 0
+        return _put(grown, old)
+    grown = new.clone() if old.ndim == 2 else torch.zeros_like(new)
+    return _put(grown, old / _gain(old, new, dim=1) if layer.endswith(READERS) and old.ndim == 2 else old)
+
+
+def _modulation(old: Tensor, new: Tensor, parts: tuple[str, ...], width: int) -> Tensor:
+    """Rows of an adaptive norm: new channels are neither shifted nor scaled, and have the gates of old ones."""
+    grown, wide = torch.zeros_like(new), len(new) // len(parts)
+    for i, part in enumerate(parts):
+        rows = old[i * width : (i + 1) * width]
+        if part == "shift":
+            rows = rows * math.sqrt(wide / width)
+        _put(grown[i * wide : (i + 1) * wide], rows)
+        if part == "gate":
+            _put(grown[i * wide + width : (i + 1) * wide], rows[torch.arange(width, wide) % width])
+    return grown
+
+
+def _gain(old: Tensor, new: Tensor, *, dim: int) -> float:
+    """By how much a layer norm's output grows when zeros stand beside its input."""
+    return math.sqrt(new.shape[dim] / old.shape[dim])
+
+
+def _put(into: Tensor, old: Tensor) -> Tensor:
+    """`into` with `old` at its beginning."""
+    into[tuple(slice(0, size) for size in old.shape)] = old
+    return into
