@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,8 +14,9 @@ import torch
 import typer
 
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs, write_all
-from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.files import check_outputs
+from careedit.cli.measured import tell
+from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.errors import InputError
 from careedit.experts import load_expert_set
@@ -117,12 +117,7 @@ def serve(
                 done=bar.advance,
             )
     document = report.document()
-    if out is not None:
-        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
-    if as_json:
-        emit_json(document)
-    else:
-        show(report)
+    tell(document, lambda: show(report), out=out, as_json=as_json)
 
 
 def _left_out(without: list[str]) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from careedit.cli.files import check_outputs, write_all
-from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.files import check_outputs
+from careedit.cli.measured import tell
+from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit_eval.bench.document import FULL, QUICK, bench_eval
 
 app = typer.Typer(add_completion=False)
@@ -42,12 +42,7 @@ def eval_(
             bar.advance()
 
         document = bench_eval(QUICK if quick else FULL, expert_set=expert_set, done=done)
-    if out is not None:
-        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
-    if as_json:
-        emit_json(document)
-    else:
-        _show(document)
+    tell(document, lambda: _show(document), out=out, as_json=as_json)
 
 
 def _show(document: dict[str, Any]) -> None:

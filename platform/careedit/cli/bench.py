@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +15,9 @@ from careedit.bench.engine import COMPARISONS
 from careedit.bench.report import MEMORY
 from careedit.cli import bench_filter
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs, write_all
+from careedit.cli.files import check_outputs
 from careedit.cli.lazy import lazy_group
+from careedit.cli.measured import note_goals, tell
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 
@@ -72,12 +72,7 @@ def engine(
     with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
         report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
     document = report.document()
-    if out is not None:
-        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
-    if as_json:
-        emit_json(document)
-    else:
-        _show(report)
+    tell(document, lambda: _show(report), out=out, as_json=as_json)
 
 
 def _show(report: Report) -> None:
@@ -85,7 +80,9 @@ def _show(report: Report) -> None:
     rows: list[tuple[str, ...]] = []
     for name, value in report.figures.items():
         comparison = report.comparisons.get(name)
-        goal, verdict = ("-", "-") if name not in GOALS else (str(GOALS[name]), _said(verdicts[name].met))
+        goal, verdict = (
+            ("-", "-") if name not in GOALS else (str(GOALS[name]), "met" if verdicts[name].met else "not met")
+        )
         if comparison is None:
             rows.append((name, f"{value:.4f}", "-", goal, verdict, "counted", "-"))
             continue
@@ -102,10 +99,6 @@ def _show(report: Report) -> None:
         f"Expert set {facts['expert_set']}, {facts['experts']} experts, {facts['steps']} steps, {facts['repeats']} "
         f"repeats, {facts['threads']} threads, {facts['device']}, {facts['dtype']}, torch {facts['torch']}."
     )
-
-
-def _said(met: bool) -> str:
-    return "met" if met else "not met"
 
 
 @app.command("quality")
@@ -172,14 +165,9 @@ def quality(
     with progress("Editing", total) as bar:
         report = bench_quality(Bench(subject, plan, kept, batch, bar.advance), threads=threads)
     document = report.document
-    if out is not None:
-        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
     if html is not None:
         write_quality_page(html, document, gallery_rows(report))
-    if as_json:
-        emit_json(document)
-    else:
-        _show_quality(document)
+    tell(document, lambda: _show_quality(document), out=out, as_json=as_json)
 
 
 def _show_quality(document: dict[str, Any]) -> None:
@@ -192,11 +180,7 @@ def _show_quality(document: dict[str, Any]) -> None:
         figures = (f"{row['preservation_error']:.4f}", f"{row['l1']:.4f}", f"{row['nfe']:.1f}", f"{row['seconds']:.3f}")
         rows.append((name, f"{row['compliance']:.1%}", f"{low:.1%} to {high:.1%}", *figures))
     emit_table(("row", "right", "interval", "error outside", "L1", "NFE", "seconds"), rows)
-    for name, goal in document["goals"].items():
-        if goal["value"] is None:
-            note(f"{name}: not measured ({goal['goal']}). {goal['reason']}")
-        else:
-            note(f"{name}: {goal['value']:.4g} ({goal['goal']}): {_said(goal['met'])}.")
+    note_goals(document["goals"])
     facts = document["environment"]
     note(
         f"Expert set {facts['expert_set']} ({facts['expert_set_sha256'][:12]}), {facts['n']} scenes, {facts['steps']} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,8 +10,9 @@ import typer
 
 from careedit.bench.filter import FilterBench, FilterPlan, TableCache, bench_filter
 from careedit.cli.editors import load_scorer, quieten
-from careedit.cli.files import check_outputs, write_all
-from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.files import check_outputs
+from careedit.cli.measured import note_goals, tell
+from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import InputError
@@ -77,14 +77,9 @@ def filter_(
         note(f"{kept.unreadable} lines of the cache could not be read; their scenes are measured again.")
     with progress("Measuring", plan.n) as bar:
         document = bench_filter(FilterBench(editor, plan, scorer, encoder, called, kept, bar.advance), threads=threads)
-    if out is not None:
-        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
     if html is not None:
         write_filter_page(html, document)
-    if as_json:
-        emit_json(document)
-    else:
-        _show(document)
+    tell(document, lambda: _show(document), out=out, as_json=as_json)
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -105,11 +100,7 @@ def _show(document: dict[str, Any]) -> None:
     emit_table(("strategy", "M", "m", "chooser", "NFE", "right", "interval", "seconds", "of these judge"), rows)
     for reason in document["missing"].values():
         note(reason)
-    for name, goal in document["goals"].items():
-        if goal["value"] is None:
-            note(f"{name}: not measured ({goal['goal']}).")
-        else:
-            note(f"{name}: {goal['value']:.4g} ({goal['goal']}): {'met' if goal['met'] else 'not met'}.")
+    note_goals(document["goals"])
     facts = document["environment"]
     note(
         f"Expert set {facts['expert_set']} ({facts['expert_set_sha256'][:12]}), {facts['n']} scenes, {facts['noises']} "
