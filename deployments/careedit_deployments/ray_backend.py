@@ -127,13 +127,14 @@ class RayBackend:
         async for attempt in _attempts(call.deadline):
             if attempt:
                 self._metrics.retried(call.arm, expert_of(call.decision))
-            stream = handle.edit.remote(call)
+            stream, ended = handle.edit.remote(call), False
             try:
                 while True:
                     async with asyncio.timeout(call.deadline - time.time()):
                         try:
                             event = await anext(stream)
                         except StopAsyncIteration:
+                            ended = True
                             return
                     if told.is_new(event):
                         yield event
@@ -149,8 +150,9 @@ class RayBackend:
                     continue  # a replica that is about to be replaced; another one may be well
                 _told(error, "The expert")
             finally:
-                with suppress(Exception):
-                    stream.cancel()  # nothing happens where the stream has ended
+                if not ended:
+                    with suppress(Exception):
+                        stream.cancel()
         raise DeadlineError("The edit's deadline has passed; ask for fewer steps or images, or try again later.")
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:

@@ -135,6 +135,19 @@ def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(run, call):
     assert recording.total("careedit_retries", arm="main", expert="erase") == 1
 
 
+def test_a_stream_that_ended_is_not_cancelled_and_one_that_is_left_is(run, fleet, call):
+    handle = Handle(EVENTS)
+    assert run(handle, call()) == EVENTS
+    assert not handle.streams[0].cancelled
+
+    async def leave():
+        async with aclosing(RayBackend(fleet, lambda _: handle).edit(call())) as stream:
+            return await anext(stream)
+
+    assert asyncio.run(leave()) == EVENTS[0]
+    assert handle.streams[1].cancelled
+
+
 def test_a_replica_that_says_it_is_ill_is_tried_again_but_not_for_ever(run, call):
     ill = UnavailableError("The scheduler is closed; send the edit to another replica.")
     assert run(Handle([task_error(ill)], EVENTS), call()) == EVENTS
