@@ -25,6 +25,8 @@ class EditCall(Record):
     """Who edits, and why."""
     partials: int = 0
     """Previews that are wanted while an image is made, 0 to 3."""
+    progress: bool = False
+    """Whether its steps are told while they are done."""
     deadline: float
     """Unix time at which the edit is given up."""
     request_id: str = ""

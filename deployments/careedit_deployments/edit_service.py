@@ -154,6 +154,7 @@ class EditService:
             request=request.model_copy(update={"seed": seed, "steps": steps}),
             decision=decision,
             partials=order.partials,
+            progress=order.progress,
             deadline=time.time() + (most if order.deadline_s is None else min(order.deadline_s, most)),
             request_id=order.request_id,
             trace_headers=order.trace_headers,

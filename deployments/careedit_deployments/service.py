@@ -23,6 +23,8 @@ class EditOrder(Record):
     """Who asks, for sticky arms and limits; None: nobody is remembered."""
     partials: int = 0
     """Previews per image, 0 to 3."""
+    progress: bool = False
+    """Whether its steps are told; each is a message across the cluster, so only where somebody hears of them."""
     deadline_s: float | None = None
     """Seconds until the edit is given up; None: the limit."""
     request_id: str = ""

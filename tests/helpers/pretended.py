@@ -81,7 +81,8 @@ class Pretended:
                         raise self.fails
                     await asyncio.sleep(self.pause)
                     self.steps += 1
-                    yield Progress(image=image, done=step + 1, total=steps)
+                    if call.progress:
+                        yield Progress(image=image, done=step + 1, total=steps)
                     if told < call.partials and step + 1 < steps:
                         yield Partial(image=image, index=told, picture=request.image)
                         told += 1

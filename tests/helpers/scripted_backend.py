@@ -80,7 +80,8 @@ class ScriptedBackend:
         for image in range(call.request.n):
             for index in range(call.partials):
                 yield Partial(image=image, index=index, picture=ImageOps.posterize(source, 2 + index))
-            yield Progress(image=image, done=steps, total=steps)
+            if call.progress:
+                yield Progress(image=image, done=steps, total=steps)
             yield Made(image=image, picture=result_of(source, call), trace=trace_of(call, image))
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:

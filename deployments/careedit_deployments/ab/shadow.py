@@ -108,6 +108,7 @@ class Shadowing:
                     "request": request,
                     "decision": decision,
                     "partials": 0,
+                    "progress": False,
                     "deadline": created + self._config.limits.deadline_s,
                 }
             )

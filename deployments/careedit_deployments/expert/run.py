@@ -142,11 +142,12 @@ class _Edit:
                 self.image += len(group)
 
     def _make(self, seat: Seat, batch: Sequence[Slot], queued: float) -> None:
-        reports = [_Report(self.tell, self.image + i, slot.plan.cost) for i, slot in enumerate(batch)]
+        told = batch if self.call.progress else ()
+        reports = [_Report(self.tell, self.image + i, slot.plan.cost) for i, slot in enumerate(told)]
 
         def on_steps(count: int) -> None:
             for report in reports:
-                report.add(count // len(reports))
+                report.add(count // len(batch))
 
         clock = _Clock(seat)
         chosen: FilterTrace | None = None
@@ -166,7 +167,8 @@ class _Edit:
         stages = {"queue": queued + seat.waited, **clock.stages}
         for i, (state, picture) in enumerate(zip(states, pictures, strict=True)):
             trace = self.editor.trace(batch, i, state, stages, chosen, threads=self.scheduler.threads)
-            reports[i].finish()
+            if reports:
+                reports[i].finish()
             self.tell(Made(image=self.image + i, picture=picture, trace=_told(trace, seat)))
 
     def _denoise(

@@ -70,6 +70,7 @@ async def order_of(request: Request, found: EditInput) -> EditOrder:
         model=fields.model,
         user=fields.safety_identifier or fields.user,
         partials=fields.partial_images,
+        progress=fields.stream,
         request_id=request_id_of(request),
         owner=caller.id,
         trace_headers=trace_headers_of(request),

@@ -139,7 +139,7 @@ class JobWorker:
         rest, first = remaining(order.request, made.values())
         if rest is None:
             return
-        running = await self._edits.start(order.model_copy(update={"request": rest}))
+        running = await self._edits.start(order.model_copy(update={"request": rest, "progress": True}))
         told = 0.0
         async with aclosing(running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
             async for event in events:

@@ -80,6 +80,7 @@ def call(served, draw_picture):
             decision=decision,
             deadline=time.time() + seconds,
             partials=partials,
+            progress=True,
         )
 
     return make

@@ -219,7 +219,9 @@ def test_closing_the_events_stops_the_edit_and_writes_it_down():
     stage = Stage()
 
     async def run():
-        running = await stage.service.start(EditOrder(request=EditRequest(image=PICTURE, instruction="remove it")))
+        running = await stage.service.start(
+            EditOrder(request=EditRequest(image=PICTURE, instruction="remove it"), progress=True)
+        )
         events = running.events()
         await anext(events)
         await events.aclose()

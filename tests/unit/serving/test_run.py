@@ -79,6 +79,11 @@ def test_progress_counts_to_the_end_for_every_image(runner, call, events):
         assert counts[0] == 1 and counts[-1] == 5 and counts == sorted(set(counts))
 
 
+def test_no_progress_is_told_to_who_does_not_want_it(runner, call, events):
+    (told,) = events(runner(), call(seed=2, steps=5, n=2, partials=1, progress=False))
+    assert [type(event) for event in told] == [Partial, Partial, Made, Made]
+
+
 def test_the_early_filter_runs_through_the_scheduler_and_its_trace_replays(runner, call, events, editor, scripted):
     wanted = call(seed=5, early_filter=EarlyFilter(strategy="continue", candidates=3, preview_steps=2))
     (told,) = events(runner(scripted([0.1, 0.9, 0.2])), wanted)
