@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
+# Tests of what must not lose a request.
+FAULTS := losses crowds restart faults
 # Processes that share the tests, each with one thread; WORKERS= runs them in one.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
@@ -13,7 +15,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test test-cluster check format
+.PHONY: help setup system demo test test-cluster test-faults check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make t
 test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
+
+test-faults: $(VENV)/.installed-dev ## Kill, crowd and restart the served platform, ten times over (about an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count 10 --repeat-scope session $(FAULTS:%=tests/integration/serving/test_%.py)
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .
