@@ -60,11 +60,10 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv "$(VENV)" || \
 		{ rm -rf "$(VENV)"; echo "$(PYTHON) cannot make a virtual environment; install python3-venv."; exit 1; }
 
-# A stamp per extra: an install is repeated only when what it depends on has changed. Python compiles what it imports, when it
-# does: most of 29,000 files never are.
+# A stamp per extra: an install is repeated only when what it depends on has changed.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing careedit ($*) into $(VENV); the first time takes 2 to 3 minutes ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".$(if $(filter core,$*),,[$*])"
 	@touch "$(VENV)/.installed-core" $(if $(filter dev,$*),"$(VENV)/.installed-serve") "$@"
 
