@@ -40,7 +40,7 @@ def programs() -> Path:
     pytest.fail("PostgreSQL's programs are not on this machine; run apt-get install postgresql.", pytrace=False)
 
 
-def psql(name: str, *arguments: str) -> None:
+def pg_program(name: str, *arguments: str) -> None:
     """Run one of PostgreSQL's client programs: pg_dump, createdb, ..."""
     found = shutil.which(name) or programs() / name
     answer = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)

@@ -142,12 +142,12 @@ class _Edit:
                 self.image += len(group)
 
     def _make(self, seat: Seat, batch: Sequence[Slot], queued: float) -> None:
-        told = batch if self.call.progress else ()
-        reports = [_Report(self.tell, self.image + i, slot.plan.cost) for i, slot in enumerate(told)]
+        tell = self.tell if self.call.progress else _to_nobody
+        reports = [_Report(tell, self.image + i, slot.plan.cost) for i, slot in enumerate(batch)]
 
         def on_steps(count: int) -> None:
             for report in reports:
-                report.add(count // len(batch))
+                report.add(count // len(reports))
 
         clock = _Clock(seat)
         chosen: FilterTrace | None = None
@@ -167,8 +167,7 @@ class _Edit:
         stages = {"queue": queued + seat.waited, **clock.stages}
         for i, (state, picture) in enumerate(zip(states, pictures, strict=True)):
             trace = self.editor.trace(batch, i, state, stages, chosen, threads=self.scheduler.threads)
-            if reports:
-                reports[i].finish()
+            reports[i].finish()
             self.tell(Made(image=self.image + i, picture=picture, trace=_told(trace, seat)))
 
     def _denoise(
@@ -219,6 +218,10 @@ class _Report:
     def _send(self, now: float) -> None:
         self._told, self._at = self._done, now
         self._tell(Progress(image=self._image, done=self._done, total=self._total))
+
+
+def _to_nobody(_: EditEvent) -> None:
+    """Where no progress is wanted."""
 
 
 def _work(slot: Slot) -> int:

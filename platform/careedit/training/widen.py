@@ -21,8 +21,8 @@ from careedit.errors import InputError
 
 READERS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "net.0.proj", "proj_mlp")
 """Layers that read the normalised stream."""
-WRITERS = ("x_embedder", "context_embedder", "to_out.0", "to_add_out", "net.2", "proj_out")
-"""Layers that write to the stream."""
+WRITERS = ("x_embedder", "context_embedder", "to_out.0", "to_add_out", "net.2")
+"""Layers that write to the stream; a single block's `proj_out` does so, too."""
 MODULATION: Mapping[str, tuple[str, ...]] = {
     "norm1.linear": ("shift", "scale", "gate", "shift", "scale", "gate"),
     "norm1_context.linear": ("shift", "scale", "gate", "shift", "scale", "gate"),
@@ -57,23 +57,22 @@ def _grown(name: str, state: Mapping[str, Tensor], new: Tensor) -> Tensor:
         return old.clone()
     if parts:
         return _modulation(old, new, parts, width)
+    if old.ndim == 1:
+        return _put(torch.zeros_like(new), old)
+    gain = math.sqrt(new.shape[1] / old.shape[1])  # of a layer norm's output when zeros stand beside its input
     if layer == "proj_out":
-        return _put(torch.zeros_like(new), old / _gain(old, new, dim=1) if old.ndim == 2 else old)
+        return _put(torch.zeros_like(new), old / gain)
     if layer.endswith("proj_out"):  # of a single block: its attention's channels and its hidden ones, side by side
-        wide = new.shape[-1] // 5 if old.ndim == 2 else 0
-        grown = _put(torch.zeros_like(new), old[:, :width] if wide else old)
-        if wide:
-            grown[:width, wide : wide + 4 * width] = old[:, width:]
+        wide = new.shape[1] // 5
+        grown = _put(torch.zeros_like(new), old[:, :width])
+        grown[:width, wide : wide + 4 * width] = old[:, width:]
         return grown
     if layer.endswith(WRITERS):
         return _put(torch.zeros_like(new), old)
-    if layer.endswith("linear_2"):  # new channels of the modulation's input: drawn; of the old ones, what was there
-        grown = new.clone() if old.ndim == 2 else torch.zeros_like(new)
-        if old.ndim == 2:
-            grown[: len(old)] = 0
-        return _put(grown, old)
-    grown = new.clone() if old.ndim == 2 else torch.zeros_like(new)
-    return _put(grown, old / _gain(old, new, dim=1) if layer.endswith(READERS) and old.ndim == 2 else old)
+    grown = new.clone()
+    if layer.endswith("linear_2"):  # new channels of the modulation's input are drawn, the old ones are what they were
+        grown[: len(old)] = 0
+    return _put(grown, old / gain if layer.endswith(READERS) else old)
 
 
 def _modulation(old: Tensor, new: Tensor, parts: tuple[str, ...], width: int) -> Tensor:
@@ -87,11 +86,6 @@ def _modulation(old: Tensor, new: Tensor, parts: tuple[str, ...], width: int) ->
         if part == "gate":
             _put(grown[i * wide + width : (i + 1) * wide], rows[torch.arange(width, wide) % width])
     return grown
-
-
-def _gain(old: Tensor, new: Tensor, *, dim: int) -> float:
-    """By how much a layer norm's output grows when zeros stand beside its input."""
-    return math.sqrt(new.shape[dim] / old.shape[dim])
 
 
 def _put(into: Tensor, old: Tensor) -> Tensor:

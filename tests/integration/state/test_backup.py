@@ -13,7 +13,7 @@ from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from remembered import a_job
-from servers import psql
+from servers import pg_program
 
 
 def test_a_restored_backup_holds_keys_jobs_and_pictures(
@@ -37,7 +37,7 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
     plain = database.replace("+asyncpg", "")
     restored = postgres.replace("/postgres", "/restored")
     dump = tmp_path / "careedit.dump"
-    psql("pg_dump", "--format", "custom", "--file", str(dump), plain)
+    pg_program("pg_dump", "--format", "custom", "--file", str(dump), plain)
     files = fsspec.filesystem("s3", **bucket["blob_options"])
     files.mkdir("restored")
     files.copy("careedit/pictures/", "restored/pictures/", recursive=True)
@@ -54,10 +54,10 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
         finally:
             await store.close()
 
-    psql("createdb", "--maintenance-db", postgres, "restored")
+    pg_program("createdb", "--maintenance-db", postgres, "restored")
     try:
-        psql("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
+        pg_program("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
         keys, found, data = asyncio.run(look())
     finally:
-        psql("dropdb", "--maintenance-db", postgres, "--force", "restored")
+        pg_program("dropdb", "--maintenance-db", postgres, "--force", "restored")
     assert (keys, found, data) == ([key], kept, b"picture")

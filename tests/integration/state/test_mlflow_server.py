@@ -20,7 +20,7 @@ from careedit_eval.report import analyse, write_analysis, write_report
 from careedit_eval.runs import Run, load_run
 from careedit_eval.suite import Gate
 from scripted_eval import finished, suite
-from servers import free_port, psql
+from servers import free_port, pg_program
 
 pytestmark = [
     # Of MLflow 3.17 and what it stands on, none of it under our hands.
@@ -38,7 +38,7 @@ BUCKET = "careedit/mlflow"
 @pytest.fixture(scope="module")
 def database(postgres: str) -> str:
     """Address of the server's database."""
-    psql("createdb", "--maintenance-db", postgres, "mlflow")
+    pg_program("createdb", "--maintenance-db", postgres, "mlflow")
     return postgres.replace("/postgres", "/mlflow")
 
 
@@ -174,14 +174,14 @@ def test_a_restored_backup_has_the_runs_their_pages_and_the_champion(
     with tracking(server):
         promote(facts, run_id=run_id, reason="PASS")
     dump = tmp_path / "mlflow.dump"
-    psql("pg_dump", "--format", "custom", "--file", str(dump), database)
+    pg_program("pg_dump", "--format", "custom", "--file", str(dump), database)
     files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
     files.mkdir("restored")
     for name in files.find(BUCKET):
         files.copy(name, name.replace(BUCKET, "restored/mlflow", 1))
     restored = postgres.replace("/postgres", "/restored_mlflow")
-    psql("createdb", "--maintenance-db", postgres, "restored_mlflow")
-    psql("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
+    pg_program("createdb", "--maintenance-db", postgres, "restored_mlflow")
+    pg_program("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
     files.rm(BUCKET, recursive=True)
     with tracking_server(restored, "s3://restored/mlflow", bucket, tmp_path) as url:
         page = MlflowClient(url).download_artifacts(run_id, "report.html", str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from careedit.cli.main import main
 from careedit.editing import EditorBase
 from careedit.editing.latents import position_ids
 from careedit.errors import InputError
@@ -92,9 +94,12 @@ def test_fewer_heads_are_refused(base: EditorBase) -> None:
         widen(base, base.transformer.config.num_attention_heads)
 
 
-def test_an_untrained_transformer_keeps_its_guidance(base: EditorBase) -> None:
-    from dataclasses import replace
+def test_heads_without_a_base_to_widen_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "base", "--heads", "4"]) == 2
+    assert "name it with --start" in capsys.readouterr().err
 
+
+def test_an_untrained_transformer_keeps_its_guidance(base: EditorBase) -> None:
     guided = replace(base, transformer=build_transformer(guidance_embeds=True))
     wide = widen(guided, 5)
     assert wide.takes_guidance
