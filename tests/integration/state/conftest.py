@@ -47,3 +47,11 @@ def bucket() -> Iterator[dict[str, Any]]:
     fsspec.filesystem("s3", **options).mkdir("careedit")
     yield {"blobs": "s3://careedit/pictures", "blob_options": options}
     server.stop()
+
+
+@pytest.fixture
+def spare_bucket(bucket: dict[str, Any]) -> str:
+    """Name of a fresh bucket in `bucket`'s server, which every test of a process shares."""
+    name = f"test-{uuid4().hex}"
+    fsspec.filesystem("s3", **bucket["blob_options"]).mkdir(name)
+    return name

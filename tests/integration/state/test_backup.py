@@ -17,7 +17,7 @@ from servers import pg_program
 
 
 def test_a_restored_backup_holds_keys_jobs_and_pictures(
-    database: str, postgres: str, bucket: dict[str, Any], tmp_path: Path
+    database: str, postgres: str, bucket: dict[str, Any], spare_bucket: str, tmp_path: Path
 ) -> None:
     _, key = make_key("me")
     job = a_job()
@@ -39,13 +39,12 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
     dump = tmp_path / "careedit.dump"
     pg_program("pg_dump", "--format", "custom", "--file", str(dump), plain)
     files = fsspec.filesystem("s3", **bucket["blob_options"])
-    files.mkdir("restored")
-    files.copy("careedit/pictures/", "restored/pictures/", recursive=True)
+    files.copy("careedit/pictures/", f"{spare_bucket}/pictures/", recursive=True)
 
     async def look() -> tuple[Any, Any, bytes]:
         state = StateConfig(
             database=restored.replace("postgresql://", "postgresql+asyncpg://"),
-            blobs="s3://restored/pictures",
+            blobs=f"s3://{spare_bucket}/pictures",
             blob_options=bucket["blob_options"],
         )
         store = await open_store(state)

@@ -155,6 +155,7 @@ def test_a_restored_backup_has_the_runs_their_pages_and_the_champion(
     database: str,
     postgres: str,
     bucket: dict[str, Any],
+    spare_bucket: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -176,14 +177,13 @@ def test_a_restored_backup_has_the_runs_their_pages_and_the_champion(
     dump = tmp_path / "mlflow.dump"
     pg_program("pg_dump", "--format", "custom", "--file", str(dump), database)
     files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
-    files.mkdir("restored")
     for name in files.find(BUCKET):
-        files.copy(name, name.replace(BUCKET, "restored/mlflow", 1))
+        files.copy(name, name.replace(BUCKET, f"{spare_bucket}/mlflow", 1))
     restored = postgres.replace("/postgres", "/restored_mlflow")
     pg_program("createdb", "--maintenance-db", postgres, "restored_mlflow")
     pg_program("pg_restore", "--exit-on-error", "--dbname", restored, str(dump))
     files.rm(BUCKET, recursive=True)
-    with tracking_server(restored, "s3://restored/mlflow", bucket, tmp_path) as url:
+    with tracking_server(restored, f"s3://{spare_bucket}/mlflow", bucket, tmp_path) as url:
         page = MlflowClient(url).download_artifacts(run_id, "report.html", str(tmp_path))
         assert Path(page).read_bytes() == (run.folder / "report.html").read_bytes()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
