@@ -36,15 +36,14 @@ def test_nothing_is_wrong_with_it() -> None:
 
 def test_it_is_well_under_sixty_megabytes_and_holds_no_pickle() -> None:
     weights = [path for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in weights) < 40e6
+    assert sum(path.stat().st_size for path in weights) < 55e6
     assert not [path for path in weights if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
 
 
 def test_every_model_has_a_card() -> None:
-    cards = [
-        WEIGHTS / "README.md",
-        *(WEIGHTS / "experts" / name / "README.md" for name in load_expert_set("tiny").names),
-    ]
+    models = {path.parent for path in WEIGHTS.rglob("*.safetensors")}
+    cards = {WEIGHTS / "README.md" if WEIGHTS / "base" in model.parents else model / "README.md" for model in models}
+    assert len(cards) > len(load_expert_set("tiny").names)
     for card in cards:
         text = card.read_text("utf-8")
         for heading in ("## How it was made", "## How good it is", "## Limits"):

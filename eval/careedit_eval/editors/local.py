@@ -78,13 +78,11 @@ def _open(
 
 def load_set(name: str, expert: str) -> ExpertSet:
     """An expert set, read and checked; for `:unified` the same base with that LoRA alone. Raises `ExpertError`."""
-    from careedit.experts import load_expert_set
+    from careedit.experts import baseline_set, load_expert_set
 
     loaded = load_expert_set(name)
     if expert != UNIFIED:
         if expert not in ("auto", "base"):
             loaded.manifest(expert)
         return loaded
-    from careedit.bench.quality.subject import baseline_set
-
     return baseline_set(loaded)

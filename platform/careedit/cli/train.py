@@ -184,11 +184,15 @@ def cards(
 ) -> None:
     """Measure an assembled set on test scenes and write its model cards."""
     from careedit.editor import load_editor
+    from careedit.experts import has_baseline
     from careedit.training.quality import write_cards
 
     set_threads(threads)
     editor = load_editor(str(destination))
-    with progress("Measuring", total=2 * len(editor.expert_set.names)) as bar:
+    sides = {"this expert": "", "base alone": "base/"}
+    if has_baseline(editor.expert_set):
+        sides["unified LoRA"] = "unified/"
+    with progress("Measuring", total=len(sides) * len(editor.expert_set.names)) as bar:
         figures = write_cards(out, destination, editor, count, done=lambda _: bar.advance())
-    rows = [(name, figures[name], figures[f"base/{name}"]) for name in editor.expert_set.names]
-    emit_table(("expert", "this expert", "base alone"), rows)
+    rows = [(name, *(figures[f"{side}{name}"] for side in sides.values())) for name in editor.expert_set.names]
+    emit_table(("expert", *sides), rows)

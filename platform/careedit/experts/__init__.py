@@ -2,6 +2,7 @@
 
 from careedit.experts.applier import make_applier
 from careedit.experts.base import BASE, Application, ExpertApplier, NoExperts
+from careedit.experts.baseline import UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.experts.check import AdapterPlan, check_adapter, hash_folder, load_adapter
 from careedit.experts.edit_set import (
     Finding,
@@ -35,6 +36,7 @@ __all__ = [
     "DEFAULT_TARGETS",
     "FLUX_FILL_CONFIG",
     "ICEDIT_TARGETS",
+    "UNIFIED_FOLDER",
     "AdapterLibrary",
     "AdapterPlan",
     "AdapterShare",
@@ -59,8 +61,10 @@ __all__ = [
     "SharedApplier",
     "adapter_share",
     "add_expert",
+    "baseline_set",
     "check_adapter",
     "create_expert_set",
+    "has_baseline",
     "hash_folder",
     "install_router",
     "load_adapter",

@@ -25,7 +25,7 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
 
 BATCH = 16
-RANK = 32
+RANK = 16
 """Rank of an expert."""
 EXPERT_STEPS: Mapping[str, int] = {"erase": 700, "compose": 3200, "style": 1100, "identity": 1200, "reference": 1500}
 """Steps per expert: the harder its edits, the more."""

@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from careedit.editing import EditorBase, load_base
 from careedit.errors import CareEditError
 from careedit.experts import (
+    UNIFIED_FOLDER,
     BaseSpec,
     Defaults,
     ExpertSet,
@@ -66,7 +67,9 @@ COMPETENCES: Mapping[str, Competence] = {
 BASELINE = Competence(
     "One LoRA for every kind of edit, of all experts' parameters: what routing has to beat.", ("any",)
 )
-"""The unified LoRA; it lies in the set's `baselines` folder and is no expert of it."""
+"""The unified LoRA; it lies in the set's `UNIFIED_FOLDER` and is no expert of it."""
+COMPANIONS = ("clip", "judge", "dino")
+"""Models that measure edits; those that have been trained lie beside the set's own, each in its folder."""
 
 
 def save_base(base: EditorBase, folder: Path) -> None:
@@ -148,7 +151,8 @@ def save_expert(name: str, state: Mapping[str, torch.Tensor], rank: int, folder:
 def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES)) -> ExpertSet:
     """Put the trained parts of `folder` together as the expert set `out` (replaced as a whole if it is there).
 
-    The unified LoRA, if it has been trained, goes to `baselines/unified` in the same form as an expert.
+    The unified LoRA, if it has been trained, goes to `UNIFIED_FOLDER` in the same form as an expert; `COMPANIONS` go
+    along as they are.
     """
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -195,12 +199,15 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
             provenance=f"careedit train expert {name}: {report['config']['steps']} steps, tiny world, train split.",
         )
         if name == UNIFIED:
-            baseline = fresh / "baselines" / name
+            baseline = fresh / UNIFIED_FOLDER
             baseline.mkdir(parents=True)
             shutil.copyfile(adapter, baseline / manifest.file)
             manifest.write(baseline / MANIFEST_FILE)
         else:
             add_expert(fresh, manifest, adapter)
+    for name in COMPANIONS:
+        if (folder / name).is_dir():
+            shutil.copytree(folder / name, fresh / name)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

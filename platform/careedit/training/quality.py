@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from careedit.editor import Editor
+from careedit.experts import UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.report.showcase import edit_samples
 from careedit.tiny.samples import draw_sample
 from careedit.training.card import Card, write_card
-from careedit.training.family import COMPETENCES, LICENCE
+from careedit.training.expert import UNIFIED
+from careedit.training.family import BASELINE, COMPETENCES, LICENCE
 from careedit.training.items import EXPERT_KINDS
 from careedit.training.loop import TrainReport
 from careedit.training.vae import TEST_SEED, draw_panel, psnr
@@ -59,16 +61,21 @@ def measure(editor: Editor, competence: str, expert: str, count: int) -> Quality
 def write_cards(
     runs: Path, folder: Path, editor: Editor, count: int, *, done: Callable[[str], None] = lambda _: None
 ) -> Mapping[str, Quality]:
-    """Measure every expert of the set in `folder`, and the base on the same edits; write the cards beside the weights.
+    """Measure the set in `folder`: every expert, the base and the unified LoRA, if it has one, on the same edits; write the
+    cards beside the weights.
 
-    `runs` holds the training reports. Returns what was measured, by expert, and "base/EXPERT" for the base.
+    `runs` holds the training reports. Returns what was measured, by expert, and "base/EXPERT" and "unified/EXPERT".
     """
+    unified = Editor(baseline_set(editor.expert_set)) if has_baseline(editor.expert_set) else None
     figures: dict[str, Quality] = {}
     for name in editor.expert_set.names:
         figures[name] = measure(editor, name, name, count)
         done(name)
         figures[f"base/{name}"] = measure(editor, name, "base", count)
         done(f"base/{name}")
+        if unified is not None:
+            figures[f"unified/{name}"] = measure(unified, name, UNIFIED, count)
+            done(f"unified/{name}")
         card = Card(
             title=f"careedit tiny expert: {name}",
             summary=f"{COMPETENCES[name].description} A LoRA on the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
@@ -78,15 +85,28 @@ def write_cards(
             limits=("Edits drawn scenes of the tiny world, not photographs.", "Knows the words of its training only."),
         )
         write_card(folder / "experts" / name, card, _report(runs, f"expert-{name}"), licence=LICENCE)
+    if unified is not None:
+        card = Card(
+            title="careedit tiny baseline: the unified LoRA",
+            summary=f"{BASELINE.description} On the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
+            recipe=f"careedit train expert {UNIFIED}",
+            data="The pools of all experts, in the shares of their steps.",
+            quality={f"Edits for {name}": str(figures[f"unified/{name}"]) for name in editor.expert_set.names},
+            limits=("Edits drawn scenes of the tiny world, not photographs.", "Nothing is ever routed to it."),
+        )
+        write_card(folder / UNIFIED_FOLDER, card, _report(runs, f"expert-{UNIFIED}"), licence=LICENCE)
     panels = np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
     notes = runs / HISTORY
+    pipeline = editor.engine.base
+    parts = (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    size = sum(p.numel() for part in parts for p in part.parameters())
     base = Card(
         title="careedit tiny base",
-        summary="A FluxFillPipeline of 6M parameters for drawn scenes: the frozen base of the tiny experts.",
+        summary=f"A FluxFillPipeline of {size / 1e6:.1f}M parameters for drawn scenes: the frozen base of the tiny experts.",
         recipe="careedit train vae; careedit train words; careedit train base",
         data="Fill tasks and edits of the tiny world's training split (careedit.training.base.MIXTURE).",
         quality={
-            "VAE": f"{psnr(editor.engine.base.vae, panels):.1f} dB PSNR on 256 test panels",
+            "VAE": f"{psnr(pipeline.vae, panels):.1f} dB PSNR on 256 test panels",
             **{f"Edits for {name}": str(figures[f"base/{name}"]) for name in editor.expert_set.names},
         },
         limits=(

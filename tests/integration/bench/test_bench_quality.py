@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from careedit.bench.quality import UNIFIED_FOLDER, load_subject
+from careedit.bench.quality import load_subject
 from careedit.bench.quality.outcomes import FILE
-from careedit.bench.quality.subject import UNIFIED_ARM, baseline_set
+from careedit.bench.quality.subject import UNIFIED_ARM
 from careedit.cli.main import main
 from careedit.errors import ExpertError
-from careedit.experts import load_expert_set
+from careedit.experts import UNIFIED_FOLDER, baseline_set, load_expert_set
 
 SMALL = ["--n", "2", "--validation-n", "1", "--infeasible-n", "1", "--chains-n", "1", "--steps", "1", "--threads", "1"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from careedit.cli.main import main
 from careedit.editor import Editor
-from careedit.experts import ExpertManifest, load_adapter, load_expert_set, verify_expert_set
+from careedit.experts import UNIFIED_FOLDER, ExpertManifest, load_adapter, load_expert_set, verify_expert_set
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.records import EditRequest
 from careedit.training import base as base_recipe
@@ -79,11 +81,41 @@ def test_the_unified_baseline_has_the_parameters_and_the_samples_of_all_experts_
 
 def test_the_baseline_lies_beside_the_experts_and_is_none_of_them(trained: Path, tmp_path: Path) -> None:
     made = assemble(trained, tmp_path / "set", ("erase",))
-    baseline = tmp_path / "set" / "baselines" / expert_recipe.UNIFIED
+    baseline = tmp_path / "set" / UNIFIED_FOLDER
     manifest = ExpertManifest.from_yaml((baseline / MANIFEST_FILE).read_text("utf-8"), MANIFEST_FILE)
     assert expert_recipe.UNIFIED not in made.names
     assert manifest.rank == expert_recipe.RECIPES[expert_recipe.UNIFIED].rank
     load_adapter(baseline / manifest.file, made.shapes, manifest=manifest)
+
+
+def test_what_measures_edits_goes_along_with_the_set(trained: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(trained, runs)
+    (runs / "judge").mkdir()
+    (runs / "judge" / "config.json").write_text("{}")
+    made = assemble(runs, tmp_path / "set", ("erase",))
+    assert (tmp_path / "set/judge/config.json").read_text() == "{}"
+    assert made.sha256 == assemble(trained, tmp_path / "without", ("erase",)).sha256
+
+
+def test_cards_say_what_was_measured_of_expert_base_and_baseline(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "set"
+    assemble(trained, folder, ("erase",))
+    assert main(["train", "cards", str(folder), "--out", str(trained), "--n", "1", "--threads", "1"]) == 0
+    table = capsys.readouterr().out
+    assert "unified LoRA" in table and "erase" in table
+    transformer = sum(p.numel() for p in load_trained_base(trained).transformer.parameters())
+    for card, words in (
+        (folder / "experts/erase", "The base alone: "),
+        (folder / UNIFIED_FOLDER, "Edits for erase: "),
+        (folder, "Edits for erase: "),
+    ):
+        assert f"{words}0% right" in (card / "README.md").read_text("utf-8")
+        assert (card / "loss.png").is_file()
+    size = re.search(r"A FluxFillPipeline of ([\d.]+)M parameters", (folder / "README.md").read_text("utf-8"))
+    assert size is not None and float(size[1]) > transformer / 1e6
 
 
 def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:

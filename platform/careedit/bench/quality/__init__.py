@@ -5,11 +5,10 @@ from careedit.bench.quality.measure import Bench, Task
 from careedit.bench.quality.outcomes import Outcome, OutcomeCache, judge_outcome
 from careedit.bench.quality.plan import Plan
 from careedit.bench.quality.run import QualityReport, Shown, bench_quality
-from careedit.bench.quality.subject import UNIFIED_FOLDER, Subject, load_subject
+from careedit.bench.quality.subject import Subject, load_subject
 
 __all__ = [
     "GOALS",
-    "UNIFIED_FOLDER",
     "Bench",
     "Outcome",
     "OutcomeCache",

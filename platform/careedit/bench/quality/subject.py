@@ -12,13 +12,17 @@ import torch
 from careedit.bench.quality.routed import INFEASIBLE_BELOW
 from careedit.editor import Editor
 from careedit.errors import ExpertError
-from careedit.experts import BASE, ExpertManifest, ExpertSet, Folder, RouterSpec, load_expert_set
-from careedit.experts.check import check_base
-from careedit.experts.manifest import MANIFEST_FILE
+from careedit.experts import (
+    BASE,
+    UNIFIED_FOLDER,
+    ExpertManifest,
+    ExpertSet,
+    baseline_set,
+    has_baseline,
+    load_expert_set,
+)
 from careedit.routing import Router, build_router
 
-UNIFIED_FOLDER = "baselines/unified"
-"""Where a set keeps its unified LoRA: an expert folder that its file does not list, so nothing is ever routed to it."""
 UNIFIED = "unified"
 """Name of the unified LoRA's row."""
 UNIFIED_ARM = ":unified"
@@ -108,7 +112,7 @@ def load_subject(
     try:
         baseline = baseline_set(loaded, unified)
     except ExpertError as error:
-        if unified is not None or _has_baseline(loaded):
+        if unified is not None or has_baseline(loaded):
             raise
         missing[UNIFIED] = f"The set has no unified LoRA in {UNIFIED_FOLDER}: {error}"
     editor = Editor(loaded, device=device, dtype=dtype, application="merged")
@@ -121,22 +125,3 @@ def load_subject(
         missing |= {"learned_top1": reason, "learned_top2": reason, "router": reason}
     rules = build_router("rules", experts=tuple(loaded.manifests.values()))
     return Subject(editor, other, loaded.spec.defaults.steps if steps is None else steps, rules, missing)
-
-
-def baseline_set(expert_set: ExpertSet, folder: str | os.PathLike[str] | None = None) -> ExpertSet:
-    """The base, panel and defaults of a set, with one expert only: the one in `folder` (default `UNIFIED_FOLDER`).
-
-    Raises `ExpertError` where there is none, `BaseMismatchError` where it was made for another base.
-    """
-    own = expert_set.folder
-    place = own.child(UNIFIED_FOLDER) if folder is None else Folder(os.fspath(folder), {}, own.cache)
-    manifest = ExpertManifest.from_yaml(place.read_text(MANIFEST_FILE), MANIFEST_FILE)
-    check_base(manifest, expert_set.spec.base.fingerprint)
-    # No routed expert is left, so no router that knows them either.
-    spec = expert_set.spec.model_copy(update={"router": RouterSpec(), "experts": ()})
-    return ExpertSet(spec=spec, folder=own, manifests={manifest.name: manifest}, places={manifest.name: place})
-
-
-def _has_baseline(expert_set: ExpertSet) -> bool:
-    local = expert_set.folder.local
-    return local is not None and (local / UNIFIED_FOLDER / MANIFEST_FILE).is_file()
