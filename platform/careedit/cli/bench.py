@@ -15,7 +15,7 @@ from careedit.bench.engine import COMPARISONS
 from careedit.bench.report import MEMORY
 from careedit.cli import bench_filter
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs
+from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
 from careedit.cli.measured import note_goals, tell
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
@@ -133,6 +133,9 @@ def quality(
     dtype: DtypeOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page there.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw an edit of each kind there.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure who edits right: no edit, base, each expert, one LoRA for all, and every way of routing, with intervals.
@@ -144,6 +147,7 @@ def quality(
     from careedit.bench.quality.page import gallery_rows
     from careedit.editor import MAX_BATCH
     from careedit.records import MAX_STEPS
+    from careedit.report.gallery import draw_gallery
     from careedit.report.quality import write_quality_page
 
     for name, value, most in (
@@ -154,7 +158,7 @@ def quality(
         if value is not None and not 1 <= value <= most:
             raise InputError(f"{name} is {value}; it must lie between 1 and {most}.")
     plan = Plan(n, seed, validation_n, infeasible_n, chains_n, oracle_seeds)
-    check_outputs([path for path in (out, html) if path is not None], [])
+    check_outputs([path for path in (out, html, picture) if path is not None], [])
     quieten()
     with progress("Loading"):
         subject = load(expert_set, unified=unified, steps=steps, device=device, dtype=_dtype(dtype))
@@ -167,6 +171,9 @@ def quality(
     document = report.document
     if html is not None:
         write_quality_page(html, document, gallery_rows(report))
+    if picture is not None:
+        learned = "rules" if document["rows"]["learned_top1"] is None else "learned_top1"
+        write_all({picture: draw_gallery(gallery_rows(report), ("base", "unified", learned))})
     tell(document, lambda: _show_quality(document), out=out, as_json=as_json)
 
 

@@ -10,13 +10,13 @@ import typer
 
 from careedit.bench.filter import FilterBench, FilterPlan, TableCache, bench_filter
 from careedit.cli.editors import load_scorer, quieten
-from careedit.cli.files import check_outputs
+from careedit.cli.files import check_outputs, write_all
 from careedit.cli.measured import note_goals, tell
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import InputError
-from careedit.report.filter import check_plot, write_filter_page
+from careedit.report.filter import check_plot, draw_plot, write_filter_page
 
 app = typer.Typer(add_completion=False)
 
@@ -50,6 +50,7 @@ def filter_(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page there.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the plot there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the early filter: who should choose, of how many noises, after how many steps, by which strategy.
@@ -60,10 +61,10 @@ def filter_(
     for name, value, most in (("--steps", steps, 200), ("--threads", threads, 1024)):
         if value is not None and not 1 <= value <= most:
             raise InputError(f"{name} is {value}; it must lie between 1 and {most}.")
-    check_outputs([path for path in (out, html) if path is not None], [])
+    check_outputs([path for path in (out, html, plot) if path is not None], [])
     counts = _numbers("--candidates", candidates)
     lasts = () if preview_steps is None else _numbers("--preview-steps", preview_steps)
-    if html is not None:
+    if html is not None or plot is not None:
         check_plot()
     quieten()
     with progress("Loading"):
@@ -79,6 +80,8 @@ def filter_(
         document = bench_filter(FilterBench(editor, plan, scorer, encoder, called, kept, bar.advance), threads=threads)
     if html is not None:
         write_filter_page(html, document)
+    if plot is not None:
+        write_all({plot: draw_plot(document)})
     tell(document, lambda: _show(document), out=out, as_json=as_json)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from careedit.bench.quality import load_subject
 from careedit.bench.quality.outcomes import FILE
@@ -15,6 +16,7 @@ from careedit.bench.quality.subject import UNIFIED_ARM
 from careedit.cli.main import main
 from careedit.errors import ExpertError
 from careedit.experts import UNIFIED_FOLDER, baseline_set, load_expert_set
+from careedit.report.gallery import SIDE
 
 SMALL = ["--n", "2", "--validation-n", "1", "--infeasible-n", "1", "--chains-n", "1", "--steps", "1", "--threads", "1"]
 
@@ -35,8 +37,9 @@ def with_unified(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory) 
 def run(with_unified: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """One small run through the command line: its document, and the folder of its cache and page."""
     folder = tmp_path_factory.mktemp("run")
-    where = ["--cache", str(folder / "cache"), "--out", str(folder / "q.json"), "--html", str(folder / "q.html")]
-    assert main(["bench", "quality", *SMALL, "--expert-set", str(with_unified), *where]) == 0
+    outputs = ["--out", str(folder / "q.json"), "--html", str(folder / "q.html"), "--picture", str(folder / "q.png")]
+    where = ["--expert-set", str(with_unified), "--cache", str(folder / "cache"), *outputs]
+    assert main(["bench", "quality", *SMALL, *where]) == 0
     return json.loads((folder / "q.json").read_text("utf-8")), folder
 
 
@@ -50,6 +53,8 @@ def test_every_row_but_the_learned_routers_is_measured(run: tuple[dict[str, Any]
     assert document["rows"]["unified"]["seconds"] > 0
     assert document["environment"]["unified_rank"] == 8
     assert "careedit: does routing pay?" in (folder / "q.html").read_text("utf-8")
+    with Image.open(folder / "q.png") as picture:
+        assert picture.width > 5 * SIDE  # source, base, unified, rules, truth
 
 
 def test_the_unified_lora_edits_as_the_same_weights_do_as_an_expert(run: tuple[dict[str, Any], Path]) -> None:
