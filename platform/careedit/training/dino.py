@@ -1,16 +1,14 @@
 """Recipe of the tiny DINO: self-distillation without labels (Caron et al. 2021, arXiv 2104.14294).
 
 A student sees crops of a scene and must say of each what its teacher says of the other large crops of the same scene.
-The teacher is the student's moving average. What it says is balanced over each batch (Sinkhorn-Knopp, as in DINOv2, arXiv
-2304.07193, section 4), which keeps it from saying one thing always, and sharpened, which keeps it from saying everything
-equally. The scenes of a batch have one background: it fills most of every crop, so a student that may tell scenes apart
-by it learns nothing else.
+The teacher is the student's moving average. Centring keeps it from saying one thing always, sharpening from saying
+everything equally.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,16 +25,16 @@ from careedit.training.loop import TrainConfig, TrainReport, train
 DEFAULT = TrainConfig(steps=700, learning_rate=1.5e-3, warmup=70, weight_decay=0.04, betas=(0.9, 0.98), clip=1.0)
 BATCH = 32
 """Scenes per step."""
-GLOBAL_SCALE, LOCAL_SCALE = (0.5, 1.0), (0.2, 0.5)
+GLOBAL_SCALE, LOCAL_SCALE = (0.5, 1.0), (0.12, 0.5)
 """Shares of the picture's area that large and small crops show."""
 LOCAL_SIDE, LOCALS = 32, 4
 """Pixels per side of a small crop, and their number per scene."""
-OUTPUTS = 512
+OUTPUTS = 1024
 """What teacher and student may say: the width of the head's output."""
-STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.06
-SINKHORN_ROUNDS = 3
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 MOMENTUM = 0.98
 """The teacher's moving average at the start; it rises to 1 along a cosine."""
+CENTRE_MOMENTUM = 0.9
 FROZEN = 0.05
 """Share of the steps in which the head's last layer does not learn."""
 
@@ -60,7 +58,7 @@ class DinoHead(nn.Module):
 
 
 class Distillation(nn.Module):
-    """Student and teacher; only the student learns by gradient."""
+    """Student, teacher and centre; only the student learns by gradient."""
 
     def __init__(self, backbone: ViTModel, outputs: int = OUTPUTS) -> None:
         super().__init__()
@@ -69,7 +67,8 @@ class Distillation(nn.Module):
         self.teacher_head = DinoHead(backbone.config.hidden_size, outputs)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher_head.load_state_dict(self.head.state_dict())
-        for still in (*self.teacher.parameters(), *self.teacher_head.parameters()):
+        self.centre = nn.Parameter(torch.zeros(outputs))
+        for still in (*self.teacher.parameters(), *self.teacher_head.parameters(), self.centre):
             still.requires_grad_(False)
 
     @torch.no_grad()
@@ -80,10 +79,13 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def targets(self, views: Tensor) -> Tensor:
-        """What the teacher says of large crops, sharpened and balanced, [V, outputs]."""
+        """What the teacher says of large crops, centred and sharpened, [V, outputs]; the centre then moves on."""
         with torch.autocast("cpu", torch.bfloat16):
             said = self.teacher_head(_class_token(self.teacher, views))
-        return balanced(said.float() / TEACHER_TEMPERATURE)
+        said = said.float()
+        sharp: Tensor = ((said - self.centre) / TEACHER_TEMPERATURE).softmax(dim=-1)
+        self.centre.lerp_(said.mean(dim=0), 1 - CENTRE_MOMENTUM)
+        return sharp
 
     def answers(self, *views: Tensor, frozen: bool = False) -> Tensor:
         """What the student says of crops of each size, log-probabilities [V, outputs]."""
@@ -99,14 +101,6 @@ def _class_token(model: ViTModel, pixels: Tensor) -> Tensor:
     small = pixels.shape[-1] != model.config.image_size
     states: Tensor = model(pixel_values=pixels, interpolate_pos_encoding=small).last_hidden_state
     return states[:, 0]
-
-
-def balanced(logits: Tensor, rounds: int = SINKHORN_ROUNDS) -> Tensor:
-    """Probabilities [V, K] near softmax(logits) that say each of the K things about equally often (Sinkhorn-Knopp)."""
-    for _ in range(rounds):
-        logits = logits - logits.logsumexp(dim=0, keepdim=True)
-        logits = logits.log_softmax(dim=-1)
-    return logits.exp()
 
 
 def distillation_loss(targets: Tensor, answers: Tensor, count: int) -> Tensor:
@@ -129,14 +123,12 @@ def momentum_at(step: int, steps: int) -> float:
 def train_dino(
     folder: Path,
     drawn: np.ndarray,
-    grounds: Sequence[str],
     config: TrainConfig = DEFAULT,
     *,
     batch: int = BATCH,
     outputs: int = OUTPUTS,
 ) -> tuple[ViTModel, TrainReport]:
-    """Train on drawn scenes, bytes [N, 64, 64, 3], whose backgrounds are named; returns the teacher's backbone."""
-    alike = {name: np.flatnonzero(np.array(grounds) == name) for name in grounds}
+    """Train on drawn scenes, bytes [N, 64, 64, 3]; returns the teacher's backbone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Distillation(build_dino(), outputs)
@@ -144,8 +136,7 @@ def train_dino(
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         # Before a step rather than after it, so that a checkpoint, which is made in between, resumes to the same run.
         model.follow(momentum_at(step, config.steps))
-        group = alike[grounds[int(torch.randint(len(grounds), (), generator=generator))]]
-        chosen = to_pixels(drawn[group[torch.randint(len(group), (batch,), generator=generator).numpy()]])
+        chosen = to_pixels(drawn[torch.randint(len(drawn), (batch,), generator=generator).numpy()])
         large = torch.cat([crops(chosen, SIDE, GLOBAL_SCALE, generator) for _ in range(2)])
         small = torch.cat([crops(chosen, LOCAL_SIDE, LOCAL_SCALE, generator) for _ in range(LOCALS)])
         targets = model.targets(large)
@@ -153,7 +144,7 @@ def train_dino(
         entropy = -(targets * targets.clamp(min=1e-9).log()).sum(dim=-1).mean()
         return {"loss": distillation_loss(targets, answers, batch), "entropy": entropy}
 
-    # The teacher is among them to be in the checkpoint; without gradients no optimizer moves it.
+    # Teacher and centre are among them to be in the checkpoint; without gradients no optimizer moves them.
     report = train("dino", list(model.parameters()), loss, config, folder)
     model.follow(momentum_at(config.steps, config.steps))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

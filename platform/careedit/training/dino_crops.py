@@ -28,11 +28,6 @@ def main_object(scene: Scene) -> Thing:
     return max(scene.things, key=lambda thing: (SIZES[thing.size], -thing.cell))
 
 
-def ground_of(scene: Scene) -> str:
-    """What is behind the objects, in words: scenes with the same one look alike but for their objects and look."""
-    return f"{scene.background} {scene.backdrop}"
-
-
 def crops(pixels: Tensor, side: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
     """One random crop of each picture [B, 3, H, W], resized to [B, 3, side, side].
 

@@ -19,7 +19,7 @@ from careedit.training.card import Card, write_card
 from careedit.training.clip_data import pictures
 from careedit.training.curve import save_report
 from careedit.training.dino import DEFAULT, train_dino
-from careedit.training.dino_crops import dino_scene, ground_of, main_object
+from careedit.training.dino_crops import dino_scene, main_object
 from careedit.training.loop import TrainConfig, TrainReport
 
 POOL = 8_000
@@ -121,9 +121,8 @@ def make_dino(
 
     Raises `CareEditError`, and writes no model, where it has collapsed.
     """
-    scenes = [dino_scene(index, "train") for index in range(pool)]
-    drawn = pictures(scenes, folder / "dino-scenes.npy")
-    model, report = train_dino(folder, drawn, [ground_of(scene) for scene in scenes], config)
+    drawn = pictures([dino_scene(index, "train") for index in range(pool)], folder / "dino-scenes.npy")
+    model, report = train_dino(folder, drawn, config)
     figures = measure(model, drawn[:GALLERY], count)
     check_spread(figures.spread)
     save_dino(model, folder / "dino")
@@ -133,8 +132,7 @@ def make_dino(
         summary="A transformers ViT for drawn scenes of 64 x 64 pixels, trained by DINO self-distillation: the picture "
         "features of the tiny family's metrics.",
         recipe="careedit train dino",
-        data=f"{pool:,} drawn scenes of the tiny world's training split, without labels but for the background, which a "
-        "batch has in common.",
+        data=f"{pool:,} drawn scenes of the tiny world's training split, without labels.",
         quality={
             f"{name.capitalize()} by {NEIGHBOURS} nearest neighbours ({count:,} test scenes among "
             f"{min(pool, GALLERY):,} training scenes)": f"{figures.features[name]:.1%}; by raw pixels {figures.pixels[name]:.1%}"

@@ -99,7 +99,8 @@ def write_cards(
     notes = runs / HISTORY
     pipeline = editor.engine.base
     parts = (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-    size = sum(p.numel() for part in parts for p in part.parameters())
+    # Experts that are loaded beside the base are no part of it.
+    size = sum(p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name)
     base = Card(
         title="careedit tiny base",
         summary=f"A FluxFillPipeline of {size / 1e6:.1f}M parameters for drawn scenes: the frozen base of the tiny experts.",

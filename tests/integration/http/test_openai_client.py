@@ -29,7 +29,7 @@ def test_an_edit_is_the_editors_own(client, backend, scene):
         EditRequest(image=scene, instruction="remove the circle", seed=11, steps=3, expert=dict(trace.routing.weights))
     )
     assert image_sha256(opened(answer.data[0].b64_json)) == image_sha256(again.image)
-    assert (trace.seed, trace.steps, trace.routing.router) == (11, 3, "rules")
+    assert (trace.seed, trace.steps, trace.routing.router) == (11, 3, "transformer")
     assert (answer.size, answer.output_format, answer.quality) == ("64x64", "png", "auto")
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +105,9 @@ def test_cards_say_what_was_measured_of_expert_base_and_baseline(
     assert main(["train", "cards", str(folder), "--out", str(trained), "--n", "1", "--threads", "1"]) == 0
     table = capsys.readouterr().out
     assert "unified LoRA" in table and "erase" in table
-    transformer = sum(p.numel() for p in load_trained_base(trained).transformer.parameters())
+    base = load_trained_base(trained)
+    parts = (base.transformer, base.vae, base.text_encoder, base.text_encoder_2)
+    whole = sum(p.numel() for part in parts for p in part.parameters())
     for card, words in (
         (folder / "experts/erase", "The base alone: "),
         (folder / UNIFIED_FOLDER, "Edits for erase: "),
@@ -114,8 +115,7 @@ def test_cards_say_what_was_measured_of_expert_base_and_baseline(
     ):
         assert f"{words}0% right" in (card / "README.md").read_text("utf-8")
         assert (card / "loss.png").is_file()
-    size = re.search(r"A FluxFillPipeline of ([\d.]+)M parameters", (folder / "README.md").read_text("utf-8"))
-    assert size is not None and float(size[1]) > transformer / 1e6
+    assert f"A FluxFillPipeline of {whole / 1e6:.1f}M parameters" in (folder / "README.md").read_text("utf-8")
 
 
 def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:

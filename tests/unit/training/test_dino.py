@@ -14,12 +14,11 @@ from careedit.errors import CareEditError
 from careedit.tiny.dino import build_dino, to_pixels
 from careedit.tiny.draw import draw_scene
 from careedit.training import dino, dino_report
-from careedit.training.dino import Distillation, balanced, distillation_loss, momentum_at, train_dino
+from careedit.training.dino import Distillation, distillation_loss, momentum_at, train_dino
 from careedit.training.dino_crops import crops, dino_scene, main_object
 from careedit.training.dino_report import check_spread, features_of, labels_of, neighbour_accuracy, spread_of
 from careedit.training.loop import TrainConfig
 
-GROUNDS = ["light"] * 12 + ["dark"] * 12
 QUICK = TrainConfig(steps=30, learning_rate=1e-3, warmup=3, weight_decay=0.0, clip=1.0, checkpoint_seconds=0.0)
 
 
@@ -63,39 +62,28 @@ def test_scenes_of_a_batch_are_not_mixed_up() -> None:
     assert distillation_loss(said, answers.roll(1, dims=0), 4).item() > 10
 
 
-def test_the_teacher_follows_the_student(drawn: np.ndarray) -> None:
+def test_the_teacher_follows_the_student_and_the_centre_what_the_teacher_says(drawn: np.ndarray) -> None:
     model = Distillation(small_vit(), 16)
-    targets = model.targets(to_pixels(drawn[:4]))
+    pixels = to_pixels(drawn[:4])
+    targets = model.targets(pixels)
     assert torch.allclose(targets.sum(dim=1), torch.ones(4), atol=1e-4)
+    assert model.centre.abs().sum() > 0
     with torch.no_grad():
         model.head.last.add_(1.0)
     before = model.teacher_head.last.clone()
     model.follow(0.75)
     assert torch.allclose(model.teacher_head.last, before + 0.25, atol=1e-5)
-    assert not any(p.requires_grad for p in (*model.teacher.parameters(), *model.teacher_head.parameters()))
+    assert not any(p.requires_grad for p in (*model.teacher.parameters(), model.centre))
 
 
-def test_what_is_said_of_everything_is_balanced_away_and_what_tells_apart_stays() -> None:
-    same = torch.tensor([5.0, 0.0, 0.0, 0.0]).repeat(8, 1)
-    assert torch.allclose(balanced(same), torch.full((8, 4), 0.25), atol=1e-4)
-    telling = 20 * torch.eye(4).repeat(2, 1)
-    assert torch.allclose(balanced(telling + same), torch.eye(4).repeat(2, 1), atol=1e-4)
-
-
-def test_a_batch_has_one_background(
-    small: None, drawn: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[list[bytes]] = []
-
-    def seen(pixels: np.ndarray):
-        shown.append([picture.tobytes() for picture in pixels])
-        return to_pixels(pixels)
-
-    monkeypatch.setattr(dino, "to_pixels", seen)
-    train_dino(tmp_path, drawn, GROUNDS, replace(QUICK, steps=12), batch=6, outputs=8)
-    ground = {picture.tobytes(): name for picture, name in zip(drawn, GROUNDS, strict=True)}
-    assert [len({ground[picture] for picture in batch}) for batch in shown] == [1] * 12
-    assert {ground[picture] for batch in shown for picture in batch} == {"light", "dark"}
+def test_centring_takes_away_what_is_said_of_everything() -> None:
+    model = Distillation(small_vit(), 8)
+    same = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1, -1)
+    first = model.targets(same)
+    for _ in range(200):
+        last = model.targets(same)
+    assert first.max() > 2 / 8
+    assert last.max() < 1.3 / 8
 
 
 def test_small_crops_are_read_with_interpolated_positions() -> None:
@@ -133,9 +121,9 @@ def test_crops_are_parts_of_their_own_picture() -> None:
 
 
 def test_the_loss_falls_and_the_features_keep_apart(small: None, drawn: np.ndarray, tmp_path: Path) -> None:
-    _, report = train_dino(tmp_path, drawn, GROUNDS, replace(QUICK, steps=150), batch=12, outputs=32)
+    _, report = train_dino(tmp_path, drawn, replace(QUICK, steps=150), batch=12, outputs=32)
     assert report.curve[-1][1] < report.curve[0][1] - 0.1
-    teacher, _ = train_dino(tmp_path, drawn, GROUNDS, replace(QUICK, steps=150), batch=12, outputs=32)  # as it was left
+    teacher, _ = train_dino(tmp_path, drawn, replace(QUICK, steps=150), batch=12, outputs=32)  # as it was left
     spread = spread_of(features_of(teacher, drawn))
     assert spread > 0.05
     check_spread(spread)
@@ -145,7 +133,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_teacher(
     small: None, drawn: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(QUICK, steps=60)
-    whole, _ = train_dino(tmp_path / "whole", drawn, GROUNDS, config, batch=4, outputs=16)
+    whole, _ = train_dino(tmp_path / "whole", drawn, config, batch=4, outputs=16)
 
     def dies(step: int, steps: int) -> float:
         if step == 55:
@@ -154,8 +142,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_teacher(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(dino, "momentum_at", dies)
-        train_dino(tmp_path / "killed", drawn, GROUNDS, config, batch=4, outputs=16)
-    resumed, report = train_dino(tmp_path / "killed", drawn, GROUNDS, config, batch=4, outputs=16)
+        train_dino(tmp_path / "killed", drawn, config, batch=4, outputs=16)
+    resumed, report = train_dino(tmp_path / "killed", drawn, config, batch=4, outputs=16)
     for name, value in whole.state_dict().items():
         assert torch.allclose(value, resumed.state_dict()[name], atol=1e-6), name
     student = sum(p.numel() for p in small_vit().parameters())
@@ -192,14 +180,14 @@ def test_labels_hide_what_a_look_changes() -> None:
 
 def test_the_recipe_writes_the_model_its_card_and_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dino_report, "LEAST_SPREAD", 0.0)  # an untrained model says nearly the same of everything
+    monkeypatch.setattr(dino_report, "train_dino", lambda folder, drawn, config: trained(folder, drawn, config))
 
-    def trained(folder: Path, drawn: np.ndarray, grounds: list[str], config: TrainConfig):
+    def trained(folder: Path, drawn: np.ndarray, config: TrainConfig):
         with monkeypatch.context() as patch:
             patch.setattr(dino, "build_dino", small_vit)
-            _, report = train_dino(folder, drawn, grounds, config, batch=2, outputs=8)
+            _, report = train_dino(folder, drawn, config, batch=2, outputs=8)
         return build_dino(seed=0), report
 
-    monkeypatch.setattr(dino_report, "train_dino", trained)
     _, figures = dino_report.make_dino(tmp_path, replace(QUICK, steps=2), pool=40, count=20)
     card = (tmp_path / "dino/README.md").read_text()
     assert set(figures.features) == set(figures.pixels) == set(dino_report.PROPERTIES)

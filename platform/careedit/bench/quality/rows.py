@@ -102,9 +102,14 @@ def oracle_choice(table: Mapping[str, Sequence[Outcome]], arms: Sequence[str]) -
 
 
 def gap_recovered(row: Row, single: Row, oracle: Row) -> float | None:
-    """(row - best single) / (oracle - best single) in compliance; None where there is no gap to recover."""
-    gap = oracle.compliance - single.compliance
-    return None if gap <= 0 else (row.compliance - single.compliance) / gap
+    """(row - best single) / (oracle - best single) in compliance; None where the gap's interval is not clear of 0.
+
+    A share of a gap that may as well be none can be any number.
+    """
+    low, _ = mean_interval(oracle.compliant - single.compliant)
+    if low <= 0:
+        return None
+    return (row.compliance - single.compliance) / (oracle.compliance - single.compliance)
 
 
 def kinds_of(samples: Sequence[Sample]) -> list[str]:

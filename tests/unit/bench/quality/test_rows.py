@@ -78,12 +78,19 @@ def test_the_best_single_expert_is_the_one_most_often_right_and_of_equals_the_ne
 
 
 def test_the_recovered_gap_is_a_share_of_what_there_is_to_gain(table: dict[str, Sequence[Outcome]]) -> None:
+    table = {name: [*made] * 20 for name, made in table.items()}
     single, oracle = row_of(table["erase"]), row_of(looked_up(table, oracle_choice(table, ARMS)))
 
     assert gap_recovered(oracle, single, oracle) == 1.0
     assert gap_recovered(single, single, oracle) == 0.0
     assert gap_recovered(row_of(table["base"]), single, oracle) == pytest.approx(-2.0)
     assert gap_recovered(single, oracle, oracle) is None
+
+
+def test_a_share_of_a_gap_that_may_be_none_is_not_told() -> None:
+    single, oracle = row_of(outcomes("-" * 99 + "+")), row_of(outcomes("-" * 98 + "++"))
+
+    assert gap_recovered(oracle, single, oracle) is None
 
 
 def test_an_empty_row_is_refused() -> None:
