@@ -169,11 +169,12 @@ def quality(
     with progress("Editing", total) as bar:
         report = bench_quality(Bench(subject, plan, kept, batch, bar.advance), threads=threads)
     document = report.document
+    scenes = gallery_rows(report)
     if html is not None:
-        write_quality_page(html, document, gallery_rows(report))
+        write_quality_page(html, document, scenes)
     if picture is not None:
-        learned = "rules" if document["rows"]["learned_top1"] is None else "learned_top1"
-        write_all({picture: draw_gallery(gallery_rows(report), ("base", "unified", learned))})
+        router = "learned_top1" if subject.learned else "rules"
+        write_all({picture: draw_gallery(scenes, ("base", "unified", router))})
     tell(document, lambda: _show_quality(document), out=out, as_json=as_json)
 
 

@@ -184,15 +184,11 @@ def cards(
 ) -> None:
     """Measure an assembled set on test scenes and write its model cards."""
     from careedit.editor import load_editor
-    from careedit.experts import has_baseline
-    from careedit.training.quality import write_cards
+    from careedit.training.quality import sides_of, write_cards
 
     set_threads(threads)
     editor = load_editor(str(destination))
-    sides = {"this expert": "", "base alone": "base/"}
-    if has_baseline(editor.expert_set):
-        sides["unified LoRA"] = "unified/"
+    sides = sides_of(editor)
     with progress("Measuring", total=len(sides) * len(editor.expert_set.names)) as bar:
-        figures = write_cards(out, destination, editor, count, done=lambda _: bar.advance())
-    rows = [(name, *(figures[f"{side}{name}"] for side in sides.values())) for name in editor.expert_set.names]
-    emit_table(("expert", *sides), rows)
+        figures = write_cards(out, destination, sides, count, done=bar.advance)
+    emit_table(("expert", *sides), [(name, *found.values()) for name, found in figures.items()])

@@ -8,12 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from careedit.errors import InputError
 from careedit.report.quality import NAMES, GalleryRow
+from careedit.selection.strip import CHOSEN as RIGHT
+from careedit.selection.strip import GAP, INK, LINE, PAPER
 
 SIDE, ACROSS = 96, 2
 """Side of a picture in pixels, and scenes side by side."""
-GAP, LINE = 8, 16
-"""Room between pictures, and height of a line of text, in pixels."""
-PAPER, INK, RIGHT = "#ffffff", "#1c1e21", "#17803d"
 
 
 def draw_gallery(scenes: Sequence[GalleryRow], rows: Sequence[str]) -> Image.Image:

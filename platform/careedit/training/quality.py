@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from careedit.editor import Editor
-from careedit.experts import UNIFIED_FOLDER, baseline_set, has_baseline
+from careedit.experts import BASE, UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.report.showcase import edit_samples
 from careedit.tiny.samples import draw_sample
 from careedit.training.card import Card, write_card
@@ -23,6 +23,8 @@ HISTORY = "HISTORY.txt"
 """A file in the runs folder: one line per way in which the weights differ from today's recipe."""
 SEED = 7
 """Seed of the noise that quality is measured with."""
+OWN, ALONE, TOGETHER = "this expert", "base alone", "unified LoRA"
+"""Who edits: an expert, the base without it, and one LoRA for all kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +60,49 @@ def measure(editor: Editor, competence: str, expert: str, count: int) -> Quality
     )
 
 
-def write_cards(
-    runs: Path, folder: Path, editor: Editor, count: int, *, done: Callable[[str], None] = lambda _: None
-) -> Mapping[str, Quality]:
-    """Measure the set in `folder`: every expert, the base and the unified LoRA, if it has one, on the same edits; write the
-    cards beside the weights.
+def sides_of(editor: Editor) -> Mapping[str, tuple[Editor, str | None]]:
+    """Who is measured on each expert's edits: an editor and the expert it uses, None being the expert itself."""
+    sides: dict[str, tuple[Editor, str | None]] = {OWN: (editor, None), ALONE: (editor, BASE)}
+    if has_baseline(editor.expert_set):
+        sides[TOGETHER] = (Editor(baseline_set(editor.expert_set)), UNIFIED)
+    return sides
 
-    `runs` holds the training reports. Returns what was measured, by expert, and "base/EXPERT" and "unified/EXPERT".
+
+def write_cards(
+    runs: Path,
+    folder: Path,
+    sides: Mapping[str, tuple[Editor, str | None]],
+    count: int,
+    *,
+    done: Callable[[], None] = lambda: None,
+) -> Mapping[str, Mapping[str, Quality]]:
+    """Measure the set in `folder` (`sides_of` its editor) on test edits of every expert; write the cards beside the weights.
+
+    `runs` holds the training reports. Returns what was measured, by expert and side.
     """
-    unified = Editor(baseline_set(editor.expert_set)) if has_baseline(editor.expert_set) else None
-    figures: dict[str, Quality] = {}
+    editor, _ = sides[OWN]
+    figures: dict[str, dict[str, Quality]] = {}
     for name in editor.expert_set.names:
-        figures[name] = measure(editor, name, name, count)
-        done(name)
-        figures[f"base/{name}"] = measure(editor, name, "base", count)
-        done(f"base/{name}")
-        if unified is not None:
-            figures[f"unified/{name}"] = measure(unified, name, UNIFIED, count)
-            done(f"unified/{name}")
+        figures[name] = {}
+        for side, (who, expert) in sides.items():
+            figures[name][side] = measure(who, name, expert or name, count)
+            done()
         card = Card(
             title=f"careedit tiny expert: {name}",
             summary=f"{COMPETENCES[name].description} A LoRA on the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
             recipe=f"careedit train expert {name}",
             data=f"The tiny world's training split, operations {', '.join(dict.fromkeys(EXPERT_KINDS[name]))}.",
-            quality={"This expert": str(figures[name]), "The base alone": str(figures[f"base/{name}"])},
+            quality={"This expert": str(figures[name][OWN]), "The base alone": str(figures[name][ALONE])},
             limits=("Edits drawn scenes of the tiny world, not photographs.", "Knows the words of its training only."),
         )
         write_card(folder / "experts" / name, card, _report(runs, f"expert-{name}"), licence=LICENCE)
-    if unified is not None:
+    if TOGETHER in sides:
         card = Card(
             title="careedit tiny baseline: the unified LoRA",
             summary=f"{BASELINE.description} On the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
             recipe=f"careedit train expert {UNIFIED}",
             data="The pools of all experts, in the shares of their steps.",
-            quality={f"Edits for {name}": str(figures[f"unified/{name}"]) for name in editor.expert_set.names},
+            quality={f"Edits for {name}": str(found[TOGETHER]) for name, found in figures.items()},
             limits=("Edits drawn scenes of the tiny world, not photographs.", "Nothing is ever routed to it."),
         )
         write_card(folder / UNIFIED_FOLDER, card, _report(runs, f"expert-{UNIFIED}"), licence=LICENCE)
@@ -108,7 +119,7 @@ def write_cards(
         data="Fill tasks and edits of the tiny world's training split (careedit.training.base.MIXTURE).",
         quality={
             "VAE": f"{psnr(pipeline.vae, panels):.1f} dB PSNR on 256 test panels",
-            **{f"Edits for {name}": str(figures[f"base/{name}"]) for name in editor.expert_set.names},
+            **{f"Edits for {name}": str(found[ALONE]) for name, found in figures.items()},
         },
         limits=(
             "Edits drawn scenes of the tiny world, not photographs.",
