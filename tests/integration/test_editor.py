@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from careedit import EditRequest, load_editor
-from careedit.editor import MAX_BATCH
+from careedit.editor import MAX_BATCH, Editor
 from careedit.errors import ExpertError, ImageError, InputError, UnknownExpertError
 from careedit.images import decode_image, grow, refine_mask
 
@@ -181,6 +182,22 @@ def test_evaluations_are_counted_per_expert_and_step(expert, masked, nfe, editor
     mask = draw_mask() if masked else None
     result = editor.edit(EditRequest(image=draw_picture(), instruction="x", seed=2, expert=expert, mask=mask))
     assert result.trace.nfe == nfe
+
+
+def test_a_set_may_start_its_edits_from_less_noise(editor, draw_picture):
+    spec = editor.expert_set.spec
+    quiet = Editor(
+        replace(
+            editor.expert_set,
+            spec=spec.model_copy(update={"defaults": spec.defaults.model_copy(update={"noise_scale": 0.1})}),
+        )
+    )
+    requests = [EditRequest(image=draw_picture(), instruction="x", seed=seed, expert="style") for seed in (2, 3)]
+    apart, near = ([result.image for result in one.edit(requests)] for one in (editor, quiet))
+
+    assert difference(*near) < difference(*apart)
+    replayed = quiet.replay(quiet.edit(requests[0]).trace, image=requests[0].image)
+    assert difference(replayed.image, near[0]) == 0
 
 
 def test_the_router_mixes_experts_where_top_k_allows(editor, draw_picture):

@@ -30,3 +30,8 @@ def set_threads(threads: int | None) -> None:
 def with_steps(config: TrainConfig, steps: int | None) -> TrainConfig:
     """The recipe's settings, with another number of steps where one is given."""
     return config if steps is None else replace(config, steps=steps)
+
+
+def with_rate(config: TrainConfig, learning_rate: float | None) -> TrainConfig:
+    """The recipe's settings, with another peak of the learning rate where one is given."""
+    return config if learning_rate is None else replace(config, learning_rate=learning_rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from careedit.cli import train_dino, train_judge, train_router
 from careedit.cli import train_own as own
 from careedit.cli.output import JsonOption, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_rate, with_steps
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -65,10 +64,9 @@ def base(
     if heads is not None and start is None:
         raise InputError("--heads widens a base that is there; name it with --start.")
     begin = None if start is None else load_tiny_base(start)
-    config = with_steps(DEFAULT, steps)
     make_base(
         out,
-        config if learning_rate is None else replace(config, learning_rate=learning_rate),
+        with_rate(with_steps(DEFAULT, steps), learning_rate),
         begin if begin is None or heads is None else widen(begin, heads),
     )
     note(f"The base is in {out / 'base'}.")
@@ -127,20 +125,20 @@ def expert(
     if data is not None:
         own.train_own(given, as_json=as_json)
         return
-    for key in sorted({*given} - {"out", "steps"}) + ["json"] * as_json:
+    for key in sorted({*given} - {"out", "steps", "learning_rate"}) + ["json"] * as_json:
         option = "panel-size" if key == "panel" else key.replace("_", "-")
         raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
-    _recipe(str(recipe), RUNS if out is None else out, steps)
+    _recipe(str(recipe), RUNS if out is None else out, steps, learning_rate)
 
 
-def _recipe(name: str, out: Path, steps: int | None) -> None:
+def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None) -> None:
     """Train one LoRA of the tiny family."""
     from careedit.training.expert import RECIPES
     from careedit.training.family import make_lora
 
     if name not in RECIPES:
         raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
-    path, _ = make_lora(name, out, with_steps(RECIPES[name].config, steps))
+    path, _ = make_lora(name, out, with_rate(with_steps(RECIPES[name].config, steps), learning_rate))
     note(f"The expert is in {path}.")
 
 

@@ -42,7 +42,9 @@ RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA
 BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per step; default 8.")]
 RateOption = Annotated[
     float | None,
-    typer.Option("--learning-rate", min=1e-9, help="Peak; default: 2e-3 for a small base, 1e-4 for a large one."),
+    typer.Option(
+        "--learning-rate", min=1e-9, help="Peak; default: the recipe's; for own rows 2e-3 (small base) or 1e-4 (large)."
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of start, order and noise; default 0.")]
 PanelOption = Annotated[

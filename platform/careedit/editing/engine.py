@@ -49,7 +49,7 @@ class Engine:
             job=job,
             canvas_size=canvas.size,
             schedule=self._schedule(job.steps, start.noise.shape[1]),
-            latents=start.noise,
+            latents=start.noise * job.noise_scale,
             condition=start.condition,
             coverage=None if job.mask is None else token_coverage(start.mask),
             prompt_tokens=prompt.tokens,

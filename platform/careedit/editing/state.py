@@ -33,6 +33,8 @@ class EditJob:
     """At most one, of the source's size."""
     guidance: float | None = None
     """Guidance scale of a guidance-distilled base; None: the pipeline's default there, and the only value elsewhere."""
+    noise_scale: float = 1.0
+    """Spread of the noise that denoising starts from, above 0 and at most the 1 of training."""
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
     """Weight per expert, positive and summing to 1; `BASE` stands for no expert."""
 
@@ -41,6 +43,8 @@ class EditJob:
             raise InputError(f"steps is {self.steps}; at least one denoising step is needed.")
         if self.seed < 0:
             raise InputError(f"The seed is {self.seed}; it must not be negative.")
+        if not 0 < self.noise_scale <= 1:
+            raise InputError(f"noise_scale is {self.noise_scale}; it must lie above 0 and be at most 1.")
         if len(self.references) > 1:
             raise InputError(f"{len(self.references)} references were given; one reference is supported.")
         if any(weight <= 0 for weight in self.weights.values()) or abs(sum(self.weights.values()) - 1) > 1e-3:

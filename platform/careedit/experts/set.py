@@ -75,6 +75,9 @@ class Defaults(YamlRecord):
     """Guidance scale; None for a base that takes none."""
     top_k: Annotated[int, Field(ge=1, le=16)] = 1
     """How many experts the router may mix."""
+    noise_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Spread of the noise that an edit starts from. Less than the 1 of training gives up variety between seeds, and what
+    a small base mistakes in noise for a picture."""
 
 
 class RouterSpec(YamlRecord):
@@ -154,7 +157,7 @@ class ExpertSet:
 
         Name, version, local paths, the order of the experts and `application` do not enter it.
         """
-        base = self.spec.base
+        base, defaults = self.spec.base, self.spec.defaults
         content = {
             "format_version": self.spec.format_version,
             "base": {
@@ -162,7 +165,10 @@ class ExpertSet:
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
             "panel": self.spec.panel.model_dump(mode="json"),
-            "defaults": self.spec.defaults.model_dump(mode="json"),
+            # A set from before there was a noise scale keeps its hash: its edits are the same.
+            "defaults": defaults.model_dump(
+                mode="json", exclude={"noise_scale"} if defaults.noise_scale == 1 else None
+            ),
             "router": self.spec.router.model_dump(mode="json"),
             "experts": [self.manifests[name].model_dump(mode="json", exclude={"file"}) for name in sorted(self.names)],
         }

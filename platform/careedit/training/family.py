@@ -41,6 +41,8 @@ from careedit.training.loop import TrainConfig, TrainReport
 LICENCE = "Apache-2.0"
 STEPS = 8
 """Default denoising steps of the tiny set."""
+NOISE_SCALE = 0.5
+"""Its default spread of noise, chosen on validation scenes (docs/notebook.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
                 sha256=hash_folder(fresh / "base"),
             ),
             panel=PanelSpec(size=PANEL, fit="letterbox", multiple=8),
-            defaults=Defaults(steps=STEPS),
+            defaults=Defaults(steps=STEPS, noise_scale=NOISE_SCALE),
             router=RouterSpec(kind="rules"),
             application="shared",
         ),

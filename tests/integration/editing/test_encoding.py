@@ -38,6 +38,13 @@ def test_many_seeds_of_one_edit_are_encoded_once(engine, make_job, calls):
     assert len({state.latents.sum().item() for state in states}) == 5
 
 
+def test_the_noise_scale_scales_what_denoising_starts_from_and_nothing_else(engine, make_job):
+    whole, half = (engine.prepare(make_job(seed=3, noise_scale=scale)) for scale in (1.0, 0.5))
+
+    assert torch.equal(half.latents, 0.5 * whole.latents)
+    assert torch.equal(half.condition, whole.condition)
+
+
 def test_another_turn_on_the_same_picture_encodes_only_the_new_text(engine, make_job, calls):
     engine.prepare(make_job(instruction="remove the red circle"))
     engine.prepare(make_job(instruction="add a small blue star"))

@@ -50,6 +50,7 @@ defaults:
   steps: 8
   guidance: null
   top_k: 1
+  noise_scale: 1.0
 router:
   kind: rules
   options: {{}}
@@ -144,6 +145,7 @@ def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
     changes: list[Callable[[dict[str, Any]], Any]] = [
         lambda data: data["defaults"].update(steps=9),
         lambda data: data["defaults"].update(top_k=2),
+        lambda data: data["defaults"].update(noise_scale=0.5),
         lambda data: data["router"].update(kind="fixed"),
         lambda data: data["router"].update(options={"expert": "erase"}),
         lambda data: data["panel"].update(size=96),
@@ -155,6 +157,12 @@ def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
         edit_yaml(moved, change)
         seen.add(load_expert_set(moved).sha256)
     assert len(seen) == 1 + len(changes)
+
+
+def test_a_set_that_states_no_noise_scale_has_the_hash_of_one_that_states_the_default(set_folder: Path) -> None:
+    stated = load_expert_set(set_folder).sha256
+    edit_yaml(set_folder, lambda data: data["defaults"].pop("noise_scale"))
+    assert load_expert_set(set_folder).sha256 == stated
 
 
 def test_other_weights_under_the_same_name_change_the_hash(add: Add) -> None:
@@ -312,6 +320,8 @@ def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) 
         (lambda data: data.update(colour="red"), "there is no field 'colour'"),
         (lambda data: data["base"].update(fingerprint="xyz"), "'base.fingerprint'"),
         (lambda data: data["defaults"].update(steps=0), "'defaults.steps'"),
+        (lambda data: data["defaults"].update(noise_scale=0), "'defaults.noise_scale'"),
+        (lambda data: data["defaults"].update(noise_scale=1.5), "'defaults.noise_scale'"),
         (lambda data: data["panel"].update(fit="crop"), "'panel.fit'"),
         (lambda data: data.update(experts=["a", "a"]), "lists an expert twice"),
         (lambda data: data.update(format_version=2), "'format_version'"),
