@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +58,10 @@ def test_the_vae_keeps_thirty_decibels(editor: Editor) -> None:
 
 def test_the_stock_pipeline_loads_the_base_and_the_expert_and_edits_alike(editor: Editor) -> None:
     sample = draw_sample("remove", 0, "test")
-    ours = editor.edit(request_for(sample, expert="erase").model_copy(update={"steps": 3, "seed": 5})).image
+    spec = editor.expert_set.spec
+    defaults = spec.defaults.model_copy(update={"noise_scale": 1.0})  # the pipeline knows no other
+    whole = Editor(replace(editor.expert_set, spec=spec.model_copy(update={"defaults": defaults})))
+    ours = whole.edit(request_for(sample, expert="erase").model_copy(update={"steps": 3, "seed": 5})).image
     stock = cast(Any, FluxFillPipeline).from_pretrained(WEIGHTS / "base", dtype=torch.float32)
     stock.load_lora_weights(WEIGHTS / "experts" / "erase", weight_name="erase.safetensors")
     stock.set_progress_bar_config(disable=True)
