@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -104,15 +103,14 @@ def seconds_per_step(stage: Stage, out: Path) -> float:
             if part != stage.name and (out / part).exists():
                 (trial / part).symlink_to((out / part).resolve())
 
-        def seconds(steps: int) -> float:
+        def run(steps: int) -> float:
             for checkpoint in trial.glob("*.ckpt"):
                 checkpoint.unlink()
-            started = time.monotonic()
-            stage.run(trial, replace(stage.config, steps=steps))
-            return time.monotonic() - started
+            return stage.run(trial, replace(stage.config, steps=steps)).seconds
 
-        seconds(1)  # draws what it trains on
-        return max(1e-3, (seconds(1 + PROBE_STEPS) - seconds(1)) / PROBE_STEPS)
+        run(1)  # draws what it trains on, and warms up
+        # By the loop's own clock: what a recipe draws and measures around it takes longer than a few steps, and varies.
+        return max(1e-3, run(PROBE_STEPS) / PROBE_STEPS)
 
 
 def train_all(out: Path, hours: float, *, note: Callable[[str], None] = lambda _: None) -> None:
