@@ -27,11 +27,7 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def with_steps(config: TrainConfig, steps: int | None) -> TrainConfig:
-    """The recipe's settings, with another number of steps where one is given."""
-    return config if steps is None else replace(config, steps=steps)
-
-
-def with_rate(config: TrainConfig, learning_rate: float | None) -> TrainConfig:
-    """The recipe's settings, with another peak of the learning rate where one is given."""
-    return config if learning_rate is None else replace(config, learning_rate=learning_rate)
+def settings(config: TrainConfig, steps: int | None, learning_rate: float | None = None) -> TrainConfig:
+    """The recipe's settings, with another number of steps and another peak of the learning rate where they are given."""
+    given = {"steps": steps, "learning_rate": learning_rate}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

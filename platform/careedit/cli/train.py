@@ -10,7 +10,7 @@ import typer
 from careedit.cli import train_dino, train_judge, train_router
 from careedit.cli import train_own as own
 from careedit.cli.output import JsonOption, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_rate, with_steps
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,7 +25,7 @@ def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
     from careedit.training.vae import DEFAULT, make_vae
 
     set_threads(threads)
-    _, quality = make_vae(out, with_steps(DEFAULT, steps))
+    _, quality = make_vae(out, settings(DEFAULT, steps))
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
 
 
@@ -35,7 +35,7 @@ def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None
     from careedit.training.words import DEFAULT, make_words
 
     set_threads(threads)
-    report = make_words(out, with_steps(DEFAULT, steps))
+    report = make_words(out, settings(DEFAULT, steps))
     note(f"The T5 is in {out / 'words'}; its loss at the end: {report.curve[-1][1]:.4f}.")
 
 
@@ -66,7 +66,7 @@ def base(
     begin = None if start is None else load_tiny_base(start)
     make_base(
         out,
-        with_rate(with_steps(DEFAULT, steps), learning_rate),
+        settings(DEFAULT, steps, learning_rate),
         begin if begin is None or heads is None else widen(begin, heads),
     )
     note(f"The base is in {out / 'base'}.")
@@ -138,7 +138,7 @@ def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None
 
     if name not in RECIPES:
         raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
-    path, _ = make_lora(name, out, with_rate(with_steps(RECIPES[name].config, steps), learning_rate))
+    path, _ = make_lora(name, out, settings(RECIPES[name].config, steps, learning_rate))
     note(f"The expert is in {path}.")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
 
 app = typer.Typer()
 
@@ -27,7 +27,7 @@ def dino(
 
     set_threads(threads)
     check_curve()
-    _, figures = make_dino(out, with_steps(DEFAULT, steps), count=count)
+    _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
     found = ", ".join(f"{name} {figures.features[name]:.1%} ({figures.pixels[name]:.1%})" for name in PROPERTIES)
     note(f"The DINO is in {out / 'dino'}; right by nearest neighbours (in brackets, by raw pixels): {found}.")
     if as_json:

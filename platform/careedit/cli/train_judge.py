@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
 
 app = typer.Typer()
 
@@ -36,7 +36,7 @@ def judge(
 
     set_threads(threads)
     check_curve()
-    config = with_steps(recipe.DEFAULT, steps)
+    config = settings(recipe.DEFAULT, steps)
     editor = None if expert_set is None else load_editor(expert_set, device="cpu")
     _, figures = make_judge(out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits, count=count)
     told = {"drawn": "drawn edits", "edits": "the set's own edits"}

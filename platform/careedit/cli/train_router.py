@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, with_steps
+from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
 from careedit.errors import InputError
 
 app = typer.Typer()
@@ -26,7 +26,7 @@ def clip(
     from careedit.training import clip as recipe
 
     set_threads(threads)
-    _, figures = recipe.make_clip(out, with_steps(recipe.DEFAULT, steps), count=count)
+    _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
         f"{figures.text_to_image_1:.1%} back, among {figures.count}; {figures.hard:.1%} against one word changed."
