@@ -215,6 +215,7 @@ class Editor:
                     mask=panel_mask,
                     references=references,
                     guidance=guidance,
+                    start=spec.defaults.start,
                     noise_scale=spec.defaults.noise_scale,
                     weights=decision.weights,
                 ),

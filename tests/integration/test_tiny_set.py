@@ -59,7 +59,7 @@ def test_the_vae_keeps_thirty_decibels(editor: Editor) -> None:
 def test_the_stock_pipeline_loads_the_base_and_the_expert_and_edits_alike(editor: Editor) -> None:
     sample = draw_sample("remove", 0, "test")
     spec = editor.expert_set.spec
-    defaults = spec.defaults.model_copy(update={"noise_scale": 1.0})  # the pipeline knows no other
+    defaults = spec.defaults.model_copy(update={"start": "noise", "noise_scale": 1.0})  # the pipeline knows no other
     whole = Editor(replace(editor.expert_set, spec=spec.model_copy(update={"defaults": defaults})))
     ours = whole.edit(request_for(sample, expert="erase").model_copy(update={"steps": 3, "seed": 5})).image
     stock = cast(Any, FluxFillPipeline).from_pretrained(WEIGHTS / "base", dtype=torch.float32)

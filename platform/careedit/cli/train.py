@@ -49,7 +49,7 @@ def base(
     ] = None,
     heads: Annotated[
         int | None,
-        typer.Option("--heads", min=1, help="Widen --start to so many attention heads of 64 channels before."),
+        typer.Option("--heads", min=1, help="Widen or narrow --start to so many heads of 64 channels before."),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Its peak; default: the recipe's.")
@@ -58,16 +58,16 @@ def base(
     """The base: text encoders and transformer."""
     from careedit.training.base import DEFAULT
     from careedit.training.family import load_tiny_base, make_base
-    from careedit.training.widen import widen
+    from careedit.training.widen import with_heads
 
     set_threads(threads)
     if heads is not None and start is None:
-        raise InputError("--heads widens a base that is there; name it with --start.")
+        raise InputError("--heads changes a base that is there; name it with --start.")
     begin = None if start is None else load_tiny_base(start)
     make_base(
         out,
         settings(DEFAULT, steps, learning_rate),
-        begin if begin is None or heads is None else widen(begin, heads),
+        begin if begin is None or heads is None else with_heads(begin, heads),
     )
     note(f"The base is in {out / 'base'}.")
 

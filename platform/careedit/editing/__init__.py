@@ -4,7 +4,7 @@ from careedit.editing.base import EditorBase, load_base
 from careedit.editing.cache import EncodingCache
 from careedit.editing.engine import DEFAULT_GUIDANCE, Engine
 from careedit.editing.prompts import in_context_prompt
-from careedit.editing.state import EditJob, EditState
+from careedit.editing.state import EditJob, EditState, Start
 
 __all__ = [
     "DEFAULT_GUIDANCE",
@@ -13,6 +13,7 @@ __all__ = [
     "EditorBase",
     "EncodingCache",
     "Engine",
+    "Start",
     "in_context_prompt",
     "load_base",
 ]

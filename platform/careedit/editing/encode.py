@@ -82,6 +82,11 @@ class Encoder:
         return StartLatents(pack(noise), condition, mask_tokens)
 
     @torch.no_grad()
+    def picture(self, canvas: Image.Image) -> Tensor:
+        """The mean latents of a canvas nothing of which is masked, tokens [1, T, 4C]."""
+        return self.cache.get(("picture", image_sha256(canvas)), lambda: self._encode_picture(canvas))[0]
+
+    @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Tokens [B, T, 4C] of canvases of `size` (width, height in pixels) to pictures [B, 3, height, width] in -1..1."""
         width, height = (side // self.base.vae_scale for side in size)
@@ -104,6 +109,13 @@ class Encoder:
         tokens = cast(Any, base.text_encoder_2)(ids.to(base.device), output_hidden_states=False)[0]
         pooled = cast(Any, base.text_encoder)(pooled_ids.to(base.device), output_hidden_states=False).pooler_output
         return tokens.to(base.dtype), pooled.to(base.dtype), torch.tensor(cut), torch.tensor(pooled_cut)
+
+    def _encode_picture(self, canvas: Image.Image) -> Tensors:
+        vae: Any = self.base.vae
+        pixels = self._pictures.preprocess(canvas, height=canvas.height, width=canvas.width)
+        mean = vae.encode(pixels.to(device=self.base.device, dtype=vae.dtype)).latent_dist.mean
+        latents = (mean - vae.config.shift_factor) * vae.config.scaling_factor
+        return (pack(latents.to(self.base.dtype)),)
 
     def _encode_canvas(self, canvas: Image.Image, mask: Image.Image) -> Tensors:
         base = self.base

@@ -45,11 +45,14 @@ class Engine:
         mask = canvas_mask(job.panels, job.source.size, job.mask)
         prompt = self.encoder.prompt(job.prompt)
         start = self.encoder.start(canvas, mask, job.seed)
+        latents = start.noise * job.noise_scale
+        if job.start == "source":
+            latents = latents + self.encoder.picture(canvas)
         return EditState(
             job=job,
             canvas_size=canvas.size,
             schedule=self._schedule(job.steps, start.noise.shape[1]),
-            latents=start.noise * job.noise_scale,
+            latents=latents,
             condition=start.condition,
             coverage=None if job.mask is None else token_coverage(start.mask),
             prompt_tokens=prompt.tokens,

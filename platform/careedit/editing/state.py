@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from PIL import Image
 from torch import Tensor
@@ -13,6 +14,9 @@ from careedit.editing.prompts import in_context_prompt
 from careedit.editing.schedule import Schedule
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 from careedit.experts.base import BASE
+
+Start = Literal["noise", "source"]
+"""What the target panel starts from: noise alone, or the source picture with noise upon it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,10 @@ class EditJob:
     guidance: float | None = None
     """Guidance scale of a guidance-distilled base; None: the pipeline's default there, and the only value elsewhere."""
     noise_scale: float = 1.0
-    """Spread of the noise that denoising starts from, above 0 and at most the 1 of training."""
+    """Spread of the noise that denoising starts from, above 0 and at most 1."""
+    start: Start = "noise"
+    """"source": denoising starts from the canvas with the source in its target panel, and noise upon that, as only a base
+    trained so understands (`careedit.training.flow`)."""
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
     """Weight per expert, positive and summing to 1; `BASE` stands for no expert."""
 

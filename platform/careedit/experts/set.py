@@ -75,6 +75,9 @@ class Defaults(YamlRecord):
     """Guidance scale; None for a base that takes none."""
     top_k: Annotated[int, Field(ge=1, le=16)] = 1
     """How many experts the router may mix."""
+    start: Literal["noise", "source"] = "noise"
+    """What denoising starts from: "noise" for FLUX.1-Fill and its like; "source", the source with noise upon it, for a base
+    that was trained so."""
     noise_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Spread of the noise that an edit starts from. Less than the 1 of training gives up variety between seeds, and what
     a small base mistakes in noise for a picture."""
@@ -165,10 +168,12 @@ class ExpertSet:
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
             "panel": self.spec.panel.model_dump(mode="json"),
-            # A set from before there was a noise scale keeps its hash: its edits are the same.
-            "defaults": defaults.model_dump(
-                mode="json", exclude={"noise_scale"} if defaults.noise_scale == 1 else None
-            ),
+            # A set from before there were a start and a noise scale keeps its hash: its edits are the same.
+            "defaults": {
+                name: value
+                for name, value in defaults.model_dump(mode="json").items()
+                if (name, value) not in (("start", "noise"), ("noise_scale", 1.0))
+            },
             "router": self.spec.router.model_dump(mode="json"),
             "experts": [self.manifests[name].model_dump(mode="json", exclude={"file"}) for name in sorted(self.names)],
         }

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
-from careedit.editing import EditorBase
+from careedit.editing import EditorBase, Start
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit.training.flow import PROBE_FILE, SceneProbe, flow_loss, scene_probe
 from careedit.training.heads import TaughtHeads
@@ -22,23 +22,38 @@ from careedit.training.items import corpus, edit_item, fill_item
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
 from careedit.training.pool import build_pool, load_pool
-from careedit.training.words import WORD_EVERY, WORD_WEIGHT, load_words, word_loss, word_pool
+from careedit.training.words import (
+    WORD_EVERY,
+    WORD_WEIGHT,
+    WordProbe,
+    load_words,
+    save_words,
+    word_loss,
+    word_pool,
+)  # fmt: skip
 
 DEFAULT = TrainConfig(steps=5500, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 8192,
     "erase": 4096,
-    "compose": 10240,
+    "compose": 20480,
     "style": 4096,
     "identity": 3072,
     "reference": 4096,
 }
 """Items per pool; the experts are trained on the same pools."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.15, "erase": 0.1, "compose": 0.4, "style": 0.1, "identity": 0.1, "reference": 0.15
+    "fill": 0.08, "erase": 0.08, "compose": 0.52, "style": 0.08, "identity": 0.1, "reference": 0.14
 }  # fmt: skip
 """Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
+
+START: Start = "source"
+"""What the family's edits start from, in training and in use: a base this small copies badly what it has to find elsewhere."""
+NOISE_SCALE = 0.25
+"""Spread of the noise upon that, in training."""
+PROBE_STEPS = 300
+"""Steps of new probes on a base that comes without them."""
 
 
 def initialise(transformer: FluxTransformer2DModel) -> None:
@@ -68,25 +83,56 @@ def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(P
         build_pool(name, items, POOLS[name], base, folder)
 
 
+def fit_probes(
+    base: EditorBase, pool: Mapping[str, Tensor], words: Mapping[str, Tensor], folder: Path, seed: int
+) -> None:
+    """Where `folder` has no probes: new ones that read from `base`, which stays as it is, what words mean and tokens show.
+
+    From untrained ones the base would unlearn to please them.
+    """
+    config = TrainConfig(steps=PROBE_STEPS, learning_rate=1e-2, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        read_words, read_scene = WordProbe(base.text_encoder_2), SceneProbe(base.transformer)
+
+    def word(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        return {"loss": word_loss(base.text_encoder_2, read_words, words, generator)}
+
+    def scene(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
+        return {"loss": flow_loss(base, pool, chosen, generator, read_scene, start=START, noise_scale=NOISE_SCALE)}
+
+    if not (folder / "words").is_dir():
+        train("probe-words", list(read_words.parameters()), word, config, folder)
+        save_words(base.text_encoder_2, read_words, folder)
+    if not (folder / PROBE_FILE).exists():
+        train("probe-scene", list(read_scene.parameters()), scene, config, folder)
+        save_file(read_scene.state_dict(), folder / PROBE_FILE)
+    read_scene.detach()
+
+
 def train_base(
     vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT, *, start: EditorBase | None = None
 ) -> tuple[EditorBase, TrainReport]:
     """Train from nothing but the VAE and the words in `folder`, or on from `start`; pools and checkpoints stay there."""
-    encoder, probe_words = load_words(folder)
-    base = untrained(vae, encoder, config.seed) if start is None else start
+    base = untrained(vae, load_words(folder)[0], config.seed) if start is None else start
     build_pools(base, folder / "pools")
     pools = {name: load_pool(name, folder / "pools") for name in POOLS}
+    words = word_pool(base.tokenizer_2, folder / "pools")
+    if start is not None:
+        fit_probes(base, pools["compose"], words, folder, config.seed)
+    probe_words = load_words(folder)[1]
     shares = torch.tensor([MIXTURE[name] for name in POOLS])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         probe = SceneProbe(base.transformer) if start is None else scene_probe(base.transformer, folder)
     heads = TaughtHeads(base.transformer, probe_words)
-    words = word_pool(base.tokenizer_2, folder / "pools")
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        flow = flow_loss(base, pools[name], chosen, generator, probe, heads=None if name == "fill" else heads)
+        told = None if name == "fill" else heads
+        flow = flow_loss(base, pools[name], chosen, generator, probe, heads=told, start=START, noise_scale=NOISE_SCALE)
         if step % WORD_EVERY == 0:
             flow = flow + WORD_WEIGHT * word_loss(base.text_encoder_2, probe_words, words, generator)
         return {"loss": flow}

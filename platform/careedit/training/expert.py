@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.experts import DEFAULT_TARGETS
+from careedit.training.base import NOISE_SCALE, START
 from careedit.training.flow import flow_loss, scene_probe
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.pool import load_pool
@@ -91,7 +92,7 @@ def train_lora(
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         pool = pools[tuple(pools)[int(torch.multinomial(shares, 1, generator=generator))]]
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pool, chosen, generator, probe)}
+        return {"loss": flow_loss(base, pool, chosen, generator, probe, start=START, noise_scale=NOISE_SCALE)}
 
     try:
         report = train(f"expert-{name}", trained, loss, config, folder)

@@ -33,7 +33,7 @@ from careedit.experts import (
 )
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
-from careedit.training.base import train_base
+from careedit.training.base import START, train_base
 from careedit.training.curve import check_curve, save_report
 from careedit.training.expert import RECIPES, UNIFIED, train_lora
 from careedit.training.loop import TrainConfig, TrainReport
@@ -41,7 +41,7 @@ from careedit.training.loop import TrainConfig, TrainReport
 LICENCE = "Apache-2.0"
 STEPS = 8
 """Default denoising steps of the tiny set."""
-NOISE_SCALE = 0.5
+EDIT_NOISE_SCALE = 0.1
 """Its default spread of noise, chosen on validation scenes (docs/notebook.md)."""
 
 
@@ -173,7 +173,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
                 sha256=hash_folder(fresh / "base"),
             ),
             panel=PanelSpec(size=PANEL, fit="letterbox", multiple=8),
-            defaults=Defaults(steps=STEPS, noise_scale=NOISE_SCALE),
+            defaults=Defaults(steps=STEPS, start=START, noise_scale=EDIT_NOISE_SCALE),
             router=RouterSpec(kind="rules"),
             application="shared",
         ),

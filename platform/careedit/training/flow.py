@@ -1,7 +1,9 @@
 """The flow-matching loss of the in-context fill model, on items of a pool.
 
-x_s = (1 - s) x_1 + s e with the model's velocity target e - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
-integrates it); s = sigmoid(u), u ~ N(0.5, 1.3): shifted towards noise, where it is decided what the edit changes.
+x_s = (1 - s) x_1 + s x_0 with the model's velocity target x_0 - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
+integrates it). x_0 is noise e, as FLUX knows it, or c e + x', the canvas x' whose target panel shows the source: a bridge
+from source to target (latent bridge matching, arXiv 2503.07535), on which what the edit keeps is there from the beginning.
+s = sigmoid(u), u ~ `SIGMA[start]`: shifted towards s = 1, where it is decided what the edit changes.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from careedit.editing import EditorBase
+from careedit.editing import EditorBase, Start
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
 from careedit.errors import CareEditError
 from careedit.training.labels import ATTRIBUTES, GRID, UNKNOWN
 
+SIGMA: Mapping[Start, tuple[float, float]] = {"noise": (0.5, 1.3), "source": (2.0, 1.5)}
+"""Mean and spread of u for each start."""
 GIVEN_WEIGHT = 0.05
 """Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
 
@@ -119,6 +123,8 @@ def flow_loss(
     *,
     heads: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     panels: int | None = None,
+    start: Start = "noise",
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
 
@@ -131,8 +137,12 @@ def flow_loss(
     height, width = clean.shape[-2:]
     mask = pack_mask(batch["mask"].float(), scale=batch["mask"].shape[-1] // width)
     noise = torch.randn(clean.shape, generator=generator).to(device)
-    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * 1.3 + 0.5).to(device)
-    noisy = torch.lerp(clean, noise, sigma[:, None, None, None])
+    mean, spread = SIGMA[start]
+    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * spread + mean).to(device)
+    first = noise * noise_scale
+    if start == "source":
+        first = first + source_canvas(clean, panels)
+    noisy = torch.lerp(clean, first, sigma[:, None, None, None])
     # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
     # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
     plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
@@ -151,7 +161,7 @@ def flow_loss(
             txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
             return_dict=False,
         )[0]
-    error = (velocity.float() - pack(noise - clean)).square().mean(dim=2, keepdim=True)
+    error = (velocity.float() - pack(first - clean)).square().mean(dim=2, keepdim=True)
     edited, free = edited_tokens(clean, panels), (token_coverage(mask) > 0).float()
     weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
     loss: Tensor = (error * weight).sum() / weight.sum()
@@ -165,7 +175,13 @@ def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
 
     `clean` are the canvas's latents [B, C, h, w]; its panels are square where their number is not given.
     """
-    panel = clean.shape[-2] if panels is None else clean.shape[-1] // panels
-    difference = torch.zeros_like(clean)
-    difference[..., -panel:] = clean[..., -panel:] - clean[..., -2 * panel : -panel]
+    difference = clean - source_canvas(clean, panels)
     return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
+
+
+def source_canvas(clean: Tensor, panels: int | None = None) -> Tensor:
+    """Latents [B, C, h, w] of canvases as `clean`, with the panel before the last one, the source, in place of the last."""
+    panel = clean.shape[-2] if panels is None else clean.shape[-1] // panels
+    canvas = clean.clone()
+    canvas[..., -panel:] = clean[..., -2 * panel : -panel]
+    return canvas

@@ -96,6 +96,7 @@ def _job(editor: Editor, sample: Sample, take: int, steps: int | None) -> EditJo
         steps=steps or editor.expert_set.spec.defaults.steps,
         mask=mask,
         references=request.references,
+        start=editor.expert_set.spec.defaults.start,
         noise_scale=editor.expert_set.spec.defaults.noise_scale,
         weights=editor.route(request).weights,
     )

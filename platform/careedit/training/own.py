@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -90,26 +90,31 @@ def encode_rows(
 
 def train_own(
     name: str, base: EditorBase, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
-    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False,
+    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, flow: Callable[..., Tensor] = flow_loss,
 ) -> Trained:  # fmt: skip
-    """Train a LoRA on `pools`, resuming from `folder`; the base is frozen and left as it was."""
+    """Train a LoRA on `pools`, resuming from `folder`; the base is frozen and left as it was.
+
+    `flow` is `flow_loss`, with what the expert set's edits start from.
+    """
     names = tuple(pools)
     shares = torch.tensor([float(len(pool["t5"])) for pool in pools.values()])
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         bucket = names[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[bucket]["t5"]), (batch,), generator=generator)
-        return {"loss": flow_loss(base, pools[bucket], chosen, generator, panels=_panels(bucket))}
+        return {"loss": flow(base, pools[bucket], chosen, generator, panels=_panels(bucket))}
 
     with _lora(base, name, rank, config.seed, checkpoint_gradients) as trained:
-        before = validation_loss(base, held_out, config.seed, batch)
+        before = validation_loss(base, held_out, config.seed, batch, flow)
         report = train(f"expert-{name}", trained, loss, config, folder)
-        after = validation_loss(base, held_out, config.seed, batch)
+        after = validation_loss(base, held_out, config.seed, batch, flow)
         adapter = lora_state(base.transformer, name)
     return Trained(adapter, report, None if before is None or after is None else (before, after))
 
 
-def validation_loss(base: EditorBase, pools: Pools, seed: int, batch: int) -> float | None:
+def validation_loss(
+    base: EditorBase, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
+) -> float | None:
     """Mean loss on held-out rows, with the same noise at every call; None where there are none."""
     total, count = 0.0, 0
     with torch.no_grad():
@@ -118,7 +123,7 @@ def validation_loss(base: EditorBase, pools: Pools, seed: int, batch: int) -> fl
             for draw in range(_VALIDATION_DRAWS):
                 for first, chosen in enumerate(torch.split(rows, batch)):
                     generator = step_generator(seed, draw * 1_000_000 + first, stream=1)
-                    value = flow_loss(base, pool, chosen, generator, panels=_panels(bucket)).item()
+                    value = flow(base, pool, chosen, generator, panels=_panels(bucket)).item()
                     total += value * len(chosen) / _VALIDATION_DRAWS
             count += len(rows)
     if count and not math.isfinite(total):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 
-from careedit.editing import EditorBase, load_base
+from careedit.editing import EditorBase, Start, load_base
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
@@ -31,6 +32,7 @@ from careedit.training.data import Columns, Plan, Problem, RowRules, check_rows,
 from careedit.training.data import write_problems as list_problems
 from careedit.training.data.check import save_json
 from careedit.training.data.rows import Align
+from careedit.training.flow import flow_loss
 from careedit.training.loop import TrainReport
 from careedit.training.own import BATCH, RANK, STEPS, Trained, encode_rows, own_config, train_own
 
@@ -54,6 +56,10 @@ class Subject:
     """Of a hub id."""
     panel: PanelSpec | None = None
     """The expert set's; None for a base without a set."""
+    start: Start = "noise"
+    """What the expert set's edits start from."""
+    noise_scale: float = 1.0
+    """Spread of the noise of that start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,7 @@ def run(
         "panel": panel.model_dump(mode="json"),
         **{key: getattr(wanted, key) for key in ("name", "align", "masks", "held_out", "rank", "batch")},
         "base": [subject.path, subject.revision, shapes_of_transformer(base.transformer).fingerprint],
+        "start": [subject.start, subject.noise_scale],
         "dtype": str(base.dtype),
         "device": base.device.type,
         "config": asdict(config) | {"betas": list(config.betas)},
@@ -177,6 +184,7 @@ def run(
     trained = train_own(
         wanted.name, base, pools, held_out, work, config,
         rank=wanted.rank, batch=wanted.batch, checkpoint_gradients=wanted.checkpoint_gradients,
+        flow=partial(flow_loss, start=subject.start, noise_scale=subject.noise_scale),
     )  # fmt: skip
     return _write(wanted, subject, base, columns, plan, trained)
 
@@ -191,7 +199,15 @@ def find_subject(wanted: OwnRun) -> Subject:
     loaded = load_expert_set(ref)
     spec = loaded.spec
     name = f"the base of {loaded.name} {loaded.version}"
-    return Subject(loaded.base_path, name, spec.base.max_sequence_length, spec.base.revision, spec.panel)
+    return Subject(
+        path=loaded.base_path,
+        name=name,
+        max_sequence_length=spec.base.max_sequence_length,
+        revision=spec.base.revision,
+        panel=spec.panel,
+        start=spec.defaults.start,
+        noise_scale=spec.defaults.noise_scale,
+    )
 
 
 def _load(subject: Subject, wanted: OwnRun) -> EditorBase:

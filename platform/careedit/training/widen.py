@@ -32,6 +32,12 @@ MODULATION: Mapping[str, tuple[str, ...]] = {
 """What the rows of adaptive layer norms are, part by part, as diffusers has them."""
 
 
+def with_heads(base: EditorBase, heads: int) -> EditorBase:
+    """`base` with `heads` attention heads: wider, narrower, or as it is."""
+    own = cast(Any, base.transformer).config.num_attention_heads
+    return base if heads == own else widen(base, heads) if heads > own else narrow(base, heads)
+
+
 def widen(base: EditorBase, heads: int, *, seed: int = 0) -> EditorBase:
     """`base` with `heads` attention heads per block and a stream and hidden layers as much wider; the rest is shared.
 
@@ -92,3 +98,34 @@ def _put(into: Tensor, old: Tensor) -> Tensor:
     """`into` with `old` at its beginning."""
     into[tuple(slice(0, size) for size in old.shape)] = old
     return into
+
+
+def narrow(base: EditorBase, heads: int) -> EditorBase:
+    """`base` cut down to `heads` attention heads, as `widen` would have grown it from them; what only the rest knew is lost.
+
+    Raises `InputError` where that is not fewer than it has.
+    """
+    old = cast(Any, base.transformer)
+    if heads >= old.config.num_attention_heads:
+        raise InputError(f"The base has {old.config.num_attention_heads} heads; give fewer than that to narrow it.")
+    new = FluxTransformer2DModel.from_config({**old.config, "num_attention_heads": heads})
+    state = {name: value.float() for name, value in old.state_dict().items()}
+    width, wide = cast(Any, new).inner_dim, old.inner_dim
+    new.load_state_dict({name: _cut(name, state[name], v, width, wide) for name, v in new.state_dict().items()})
+    return replace(base, transformer=new)
+
+
+def _cut(name: str, old: Tensor, new: Tensor, width: int, wide: int) -> Tensor:
+    """The inverse of `_grown`."""
+    layer, gain = name.rsplit(".", 1)[0], math.sqrt(wide / width)
+    parts = next((parts for end, parts in MODULATION.items() if layer.endswith(end)), ())
+    if old.shape == new.shape:
+        return old.clone()
+    if parts:
+        rows = (old[i * wide : i * wide + width] / (gain if part == "shift" else 1) for i, part in enumerate(parts))
+        whole = torch.cat(list(rows))
+        return whole if whole.ndim == 1 else whole[:, :width].clone()
+    if layer.endswith("proj_out") and layer != "proj_out" and old.ndim == 2:
+        return torch.cat((old[:width, :width], old[:width, wide : wide + 4 * width]), dim=1)
+    cut = old[tuple(slice(0, size) for size in new.shape)].clone()
+    return cut * gain if old.ndim == 2 and (layer == "proj_out" or layer.endswith(READERS)) else cut

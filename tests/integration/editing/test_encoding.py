@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from careedit.editing import EncodingCache, Engine
+from careedit.editing.latents import unpack
 from careedit.errors import ImageError, InputError
 from careedit.experts.base import NoExperts
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH
@@ -43,6 +44,17 @@ def test_the_noise_scale_scales_what_denoising_starts_from_and_nothing_else(engi
 
     assert torch.equal(half.latents, 0.5 * whole.latents)
     assert torch.equal(half.condition, whole.condition)
+
+
+def test_an_edit_may_start_from_its_source_with_noise_upon_it(engine, make_job):
+    noise, bridged = (engine.prepare(make_job(seed=3, start=start, noise_scale=0.25)) for start in ("noise", "source"))
+
+    assert torch.equal(bridged.condition, noise.condition)
+    width, height = (side // engine.base.vae_scale for side in bridged.canvas_size)
+    left, right = unpack(bridged.latents - noise.latents, height, width).chunk(2, dim=3)
+    seam = 3  # latents there depend on the other panel
+    difference = (left - right)[..., seam:-seam].square().mean() / left.var()
+    assert difference < 0.05
 
 
 def test_another_turn_on_the_same_picture_encodes_only_the_new_text(engine, make_job, calls):

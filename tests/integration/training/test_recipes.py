@@ -22,6 +22,7 @@ from careedit.training import pool as pool_module
 from careedit.training import vae as vae_recipe
 from careedit.training import words as words_recipe
 from careedit.training.family import assemble, load_tiny_base, load_trained_base, make_base, make_lora, save_base
+from careedit.training.flow import PROBE_FILE
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +130,23 @@ def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
     assert any(bool(value.any()) for name, value in state.items() if "lora_B" in name)
 
 
-def test_a_base_is_trained_on_from_a_trained_one(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("probes", [True, False])
+def test_a_base_is_trained_on_from_a_trained_one(trained: Path, tmp_path: Path, probes: bool) -> None:
     start = load_tiny_base(trained / "base")
     before = start.transformer.proj_out.weight.clone()
     config = replace(base_recipe.DEFAULT, steps=2, warmup=0)
-    for part in ("pools", "words"):
+    for part in ("pools", "words") if probes else ("pools",):
         shutil.copytree(trained / part, tmp_path / part)
+    if probes:
+        shutil.copy(trained / PROBE_FILE, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool_module, "SHARD", 8)
         patch.setattr(base_recipe, "POOLS", dict.fromkeys(base_recipe.POOLS, 8))
         patch.setattr(base_recipe, "BATCH", 2)
+        patch.setattr(base_recipe, "PROBE_STEPS", 2)
         after, report = base_recipe.train_base(start.vae, tmp_path, config, start=start)
     assert report.config.steps == 2
+    assert (tmp_path / "probe-scene.ckpt").exists() == (not probes)
+    assert (tmp_path / PROBE_FILE).exists() and (tmp_path / "words").is_dir()
     assert not torch.equal(after.transformer.proj_out.weight, before)
     assert not any(parameter.requires_grad for parameter in after.transformer.parameters())

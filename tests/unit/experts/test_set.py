@@ -50,6 +50,7 @@ defaults:
   steps: 8
   guidance: null
   top_k: 1
+  start: noise
   noise_scale: 1.0
 router:
   kind: rules
@@ -146,6 +147,7 @@ def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
         lambda data: data["defaults"].update(steps=9),
         lambda data: data["defaults"].update(top_k=2),
         lambda data: data["defaults"].update(noise_scale=0.5),
+        lambda data: data["defaults"].update(noise_scale=1.0, start="source"),
         lambda data: data["router"].update(kind="fixed"),
         lambda data: data["router"].update(options={"expert": "erase"}),
         lambda data: data["panel"].update(size=96),
@@ -159,9 +161,10 @@ def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
     assert len(seen) == 1 + len(changes)
 
 
-def test_a_set_that_states_no_noise_scale_has_the_hash_of_one_that_states_the_default(set_folder: Path) -> None:
+@pytest.mark.parametrize("field", ["noise_scale", "start"])
+def test_a_set_that_states_no_start_has_the_hash_of_one_that_states_the_default(set_folder: Path, field: str) -> None:
     stated = load_expert_set(set_folder).sha256
-    edit_yaml(set_folder, lambda data: data["defaults"].pop("noise_scale"))
+    edit_yaml(set_folder, lambda data: data["defaults"].pop(field))
     assert load_expert_set(set_folder).sha256 == stated
 
 
@@ -321,6 +324,7 @@ def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) 
         (lambda data: data["base"].update(fingerprint="xyz"), "'base.fingerprint'"),
         (lambda data: data["defaults"].update(steps=0), "'defaults.steps'"),
         (lambda data: data["defaults"].update(noise_scale=0), "'defaults.noise_scale'"),
+        (lambda data: data["defaults"].update(start="target"), "'defaults.start'"),
         (lambda data: data["defaults"].update(noise_scale=1.5), "'defaults.noise_scale'"),
         (lambda data: data["panel"].update(fit="crop"), "'panel.fit'"),
         (lambda data: data.update(experts=["a", "a"]), "lists an expert twice"),

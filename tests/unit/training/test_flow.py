@@ -12,7 +12,7 @@ from careedit.editing import EditorBase
 from careedit.errors import CareEditError
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit.training import pool as pool_module
-from careedit.training.flow import SceneProbe, edited_tokens, flow_loss
+from careedit.training.flow import SceneProbe, edited_tokens, flow_loss, source_canvas
 from careedit.training.items import edit_item
 from careedit.training.labels import UNKNOWN
 from careedit.training.pool import build_pool, load_pool
@@ -60,6 +60,24 @@ def test_the_third_panel_is_compared_with_the_second() -> None:
     clean = torch.zeros(1, 8, 16, 48)
     clean[..., :16] = 1
     assert edited_tokens(clean).sum() == 0
+
+
+def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(
+    base: EditorBase, pool: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = pool["clean"].float()
+    assert torch.equal(source_canvas(clean)[..., :16], clean[..., :16])
+    assert torch.equal(source_canvas(clean)[..., 16:], clean[..., :16])
+    # a transformer that predicts nothing is wrong by the velocity itself: start - clean
+    monkeypatch.setattr(
+        base.transformer, "forward", lambda hidden_states, **_: (torch.zeros_like(hidden_states[..., :32]),)
+    )
+    loss = partial(flow_loss, base, {**pool, "clean": source_canvas(clean)}, torch.arange(4))
+    drawn = {
+        scale: loss(torch.Generator().manual_seed(1), start="source", noise_scale=scale).item() for scale in (0.5, 0.25)
+    }
+    assert drawn[0.5] == pytest.approx(4 * drawn[0.25])
+    assert loss(torch.Generator().manual_seed(1), noise_scale=0.25).item() > drawn[0.25]
 
 
 def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: EditorBase, pool: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from careedit.errors import InputError
 from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_transformer
 from careedit.training.family import load_tiny_base
 from careedit.training.flow import PROBE_FILE, SceneProbe, scene_probe
-from careedit.training.widen import widen
+from careedit.training.widen import narrow, widen, with_heads
 
 WEIGHTS = Path(__file__).parents[3] / "platform/careedit/tiny/weights/base"
 
@@ -89,9 +89,20 @@ def test_the_probe_of_a_narrow_base_reads_a_wide_one(base: EditorBase, tmp_path:
     assert torch.equal(grown.target.bias, probe.target.bias)
 
 
-def test_fewer_heads_are_refused(base: EditorBase) -> None:
+def test_a_base_widened_and_narrowed_again_is_what_it_was(base: EditorBase) -> None:
+    heads = base.transformer.config.num_attention_heads
+    back = with_heads(with_heads(base, heads + 2), heads)
+    for name, value in base.transformer.state_dict().items():
+        assert torch.allclose(back.transformer.state_dict()[name], value, rtol=1e-5, atol=1e-7), name
+    assert with_heads(base, heads) is base
+
+
+def test_widening_needs_more_heads_and_narrowing_fewer(base: EditorBase) -> None:
+    heads = base.transformer.config.num_attention_heads
     with pytest.raises(InputError, match="give more than that"):
-        widen(base, base.transformer.config.num_attention_heads)
+        widen(base, heads)
+    with pytest.raises(InputError, match="give fewer than that"):
+        narrow(base, heads)
 
 
 def test_heads_without_a_base_to_widen_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

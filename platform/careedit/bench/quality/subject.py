@@ -80,6 +80,7 @@ class Subject:
             "panel": spec.panel.model_dump(mode="json"),
             "guidance": spec.defaults.guidance,
             "steps": self.steps,
+            "start": spec.defaults.start,
             "noise_scale": spec.defaults.noise_scale,
             "device": editor.engine.base.device.type,
             "dtype": str(editor.engine.base.dtype),

@@ -62,7 +62,7 @@ class FakeEditor:
         spec = SimpleNamespace(
             base=SimpleNamespace(sha256="base", fingerprint="print"),
             panel=SimpleNamespace(model_dump=lambda **_: {"size": 64}),
-            defaults=SimpleNamespace(guidance=None, steps=STEPS, noise_scale=1.0),
+            defaults=SimpleNamespace(guidance=None, steps=STEPS, start="noise", noise_scale=1.0),
         )
         self.expert_set = SimpleNamespace(
             name="fake", version="1", sha256="ab" * 32, names=tuple(names), manifests=manifests, spec=spec
