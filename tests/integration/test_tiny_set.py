@@ -87,7 +87,7 @@ def test_a_trace_replays_to_the_identical_image(editor: Editor) -> None:
     assert again.image.tobytes() == result.image.tobytes()
 
 
-@pytest.mark.parametrize("competence", ["erase"])
+@pytest.mark.parametrize("competence", ["reference"])
 def test_an_expert_edits_better_than_the_base_alone(editor: Editor, competence: str) -> None:
     expert, base = (measure(editor, competence, name, 32) for name in (competence, "base"))
     assert expert.followed > base.followed

@@ -223,7 +223,7 @@ def test_jobs_are_listed_in_pages_and_only_to_their_owner(tmp_path: Path, painte
 def test_queued_jobs_run_after_a_restart(tmp_path: Path, painter: Pretended) -> None:
     painter.pause = 0.05
     with serve(tmp_path, painter, jobs={"workers": 1}) as served:
-        ids = [post(served.url, steps="20").json()["id"] for _ in range(3)]
+        ids = [post(served.url, steps="40").json()["id"] for _ in range(3)]
         next(follow(served.url, ids[0], after=1))
         statuses = [httpx2.get(f"{served.url}/v1/jobs/{job}").json() for job in ids]
         assert [job["status"] for job in statuses] == ["running", "queued", "queued"]
