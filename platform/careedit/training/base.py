@@ -30,7 +30,7 @@ from careedit.training.words import (
     save_words,
     word_loss,
     word_pool,
-)  # fmt: skip
+)
 
 DEFAULT = TrainConfig(steps=5500, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
