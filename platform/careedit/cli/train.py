@@ -30,6 +30,25 @@ def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
 
 
 @app.command()
+def decoder(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="A base whose VAE to take; default: the VAE in --out.")
+    ] = None,
+) -> None:
+    """The VAE's decoder, further; latents stay as they are, so a base trained on them still fits."""
+    from careedit.training.family import load_tiny_base, load_vae
+    from careedit.training.vae import DECODER, make_decoder
+
+    set_threads(threads)
+    begin = load_vae(out) if start is None else load_tiny_base(start).vae
+    _, quality = make_decoder(out, begin, settings(DECODER, steps))
+    note(f"The decoder is in {out / 'decoder'}: {quality:.1f} dB PSNR on test scenes.")
+
+
+@app.command()
 def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
     """The base's T5: it learns what the words of instructions mean before it sees a picture."""
     from careedit.training.words import DEFAULT, make_words

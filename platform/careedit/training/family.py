@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,10 +104,11 @@ def finished(name: str, folder: Path) -> TrainReport | None:
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    """The VAE that `careedit train vae` left in `folder`."""
-    if not (folder / "vae").is_dir():
+    """The VAE that `careedit train decoder` or, before that, `careedit train vae` left in `folder`."""
+    path = next((path for name in ("decoder", "vae") if (path := folder / name).is_dir()), None)
+    if path is None:
         raise CareEditError(f"There is no trained VAE in {folder}; run 'careedit train vae' first.")
-    vae: AutoencoderKL = cast(Any, AutoencoderKL).from_pretrained(folder / "vae")
+    vae: AutoencoderKL = cast(Any, AutoencoderKL).from_pretrained(path)
     vae.eval().requires_grad_(False)
     return vae
 
@@ -117,6 +118,20 @@ def load_trained_base(folder: Path) -> EditorBase:
     if not (folder / "base").is_dir():
         raise CareEditError(f"There is no trained base in {folder}; run 'careedit train base' first.")
     return load_tiny_base(folder / "base")
+
+
+def with_decoder(base: EditorBase, folder: Path) -> EditorBase:
+    """The base with the decoder that `careedit train decoder` left in `folder`, if it did.
+
+    Raises `CareEditError` for the decoder of another VAE: its latents mean something else to the base.
+    """
+    if not (folder / "decoder").is_dir():
+        return base
+    vae = load_vae(folder)
+    before, after = (cast(Any, one).encoder.state_dict() for one in (base.vae, vae))
+    if any(not torch.equal(before[name], value) for name, value in after.items()):
+        raise CareEditError(f"{folder / 'decoder'} reads the latents of another VAE than the base's; train it again.")
+    return replace(base, vae=vae)
 
 
 def load_tiny_base(folder: Path) -> EditorBase:
@@ -159,6 +174,9 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(folder / "base", fresh / "base")
+    if (folder / "decoder").is_dir():
+        cast(Any, with_decoder(load_trained_base(folder), folder).vae).save_pretrained(fresh / "base" / "vae")
+        _forget_origin(fresh / "base")
     shapes = shapes_of_base(str(fresh / "base"))
     create_expert_set(
         fresh,

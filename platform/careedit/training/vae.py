@@ -20,10 +20,15 @@ from careedit.training.curve import check_curve, save_report
 from careedit.training.loop import TrainConfig, TrainReport, train
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+DECODER = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+"""The decoder's own recipe."""
 BATCH = 4
 """Canvases of two panels per step."""
 KL_WEIGHT = 1e-6
 """Only keeps the latents near a unit normal; the flow's prior does the rest."""
+LATENT_NOISE = 0.3
+"""Largest standard deviation of the noise on latents, of unit spread, that the decoder learns to look through: an edit's
+latents are never quite those of a picture."""
 TEST_SEED = 100_000_000
 """First seed of the panels that quality is measured on."""
 POOL = 8000
@@ -64,18 +69,13 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     panels = np.stack([draw_panel(seed) for seed in range(pool)])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        chosen = torch.randint(pool, (2 * BATCH,), generator=generator).numpy()
-        pixels = to_pixels(panels[chosen])
-        canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
-        blank = torch.rand(BATCH, generator=generator) < 0.2
-        canvas[blank, :, :, PANEL:] = 0.0
+        canvas = _canvas(panels, generator)
         noise = torch.randn((BATCH, 8, PANEL // 4, PANEL // 2), generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(canvas).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / noise[0].numel()
-        residual = decoded.float() - canvas
-        return {"loss": residual.abs().mean() + 4 * residual.square().mean() + KL_WEIGHT * kl}
+        return {"loss": _distance(decoded, canvas) + KL_WEIGHT * kl}
 
     report = train("vae", list(vae.parameters()), loss, config, folder)
     vae.eval().requires_grad_(False)
@@ -87,10 +87,62 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     return vae, report
 
 
+def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODER, *, pool: int = POOL) -> TrainReport:
+    """Train the decoder on, in place, on latents that stay as they are: a base that was trained on them still fits."""
+    panels = np.stack([draw_panel(seed) for seed in range(pool)])
+    model = cast(Any, vae)
+
+    def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        canvas = _canvas(panels, generator)
+        strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(BATCH, 1, 1, 1, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = vae.encode(canvas).latent_dist.mode().float()
+            noise = torch.randn(latents.shape, generator=generator)
+            decoded = vae.decode(latents + strength * noise).sample
+        return {"loss": _distance(decoded, canvas)}
+
+    vae.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    report = train("decoder", list(model.decoder.parameters()), loss, config, folder)
+    vae.eval().requires_grad_(False)
+    return report
+
+
+def _canvas(panels: np.ndarray, generator: torch.Generator) -> Tensor:
+    """[BATCH, 3, PANEL, 2 PANEL]: two panels side by side, the second now and then blank."""
+    chosen = torch.randint(len(panels), (2 * BATCH,), generator=generator).numpy()
+    pixels = to_pixels(panels[chosen])
+    canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
+    blank = torch.rand(BATCH, generator=generator) < 0.2
+    canvas[blank, :, :, PANEL:] = 0.0
+    return canvas
+
+
+def _distance(decoded: Tensor, canvas: Tensor) -> Tensor:
+    residual = decoded.float() - canvas
+    return residual.abs().mean() + 4 * residual.square().mean()
+
+
 def make_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) -> tuple[TrainReport, float]:
     """Train, and write weights and report to `folder`; returns the PSNR too, in dB, on 256 panels never trained on."""
     check_curve()
     vae, report = train_vae(folder, config, pool=pool)
     cast(Any, vae).save_pretrained(folder / "vae")
     save_report(report, folder / "vae.json")
-    return report, psnr(vae, np.stack([draw_panel(TEST_SEED + i) for i in range(256)]))
+    return report, psnr(vae, _test_panels())
+
+
+def make_decoder(
+    folder: Path, vae: AutoencoderKL, config: TrainConfig = DECODER, *, pool: int = POOL
+) -> tuple[TrainReport, float]:
+    """Train the decoder of `vae` on, and write the VAE and a report to `folder`; returns its PSNR as `make_vae` does."""
+    check_curve()
+    report = train_decoder(vae, folder, config, pool=pool)
+    cast(Any, vae).save_pretrained(folder / "decoder")
+    save_report(report, folder / "decoder.json")
+    return report, psnr(vae, _test_panels())
+
+
+def _test_panels() -> np.ndarray:
+    return np.stack([draw_panel(TEST_SEED + i) for i in range(256)])

@@ -22,8 +22,8 @@ from careedit.training.flow import PROBE_FILE
 from careedit.training.loop import TrainConfig, TrainReport
 from careedit.training.router import DEFAULT as ROUTER
 from careedit.training.router_run import train_router
+from careedit.training.vae import DECODER, make_decoder, make_vae
 from careedit.training.vae import DEFAULT as VAE
-from careedit.training.vae import make_vae
 from careedit.training.words import DEFAULT as WORDS
 from careedit.training.words import make_words
 
@@ -64,10 +64,11 @@ def stages() -> tuple[Stage, ...]:
     loras = sum(recipe.config.steps for recipe in RECIPES.values())
     return (
         Stage("vae", 0.1, VAE, lambda out, config: make_vae(out, config)[0]),
+        Stage("decoder", 0.04, DECODER, lambda out, config: make_decoder(out, load_vae(out), config)[0]),
         Stage("clip", 0.06, CLIP, lambda out, config: make_clip(out, config)[0]),
         Stage("router", 0.04, ROUTER, _router),
         Stage("words", 0.02, WORDS, make_words),
-        Stage("base", 0.46, BASE, make_base),
+        Stage("base", 0.42, BASE, make_base),
         *(
             Stage(f"expert-{name}", 0.32 * recipe.config.steps / loras, recipe.config, partial(_lora, name))
             for name, recipe in RECIPES.items()
@@ -99,7 +100,7 @@ def seconds_per_step(stage: Stage, out: Path) -> float:
     """Time a few steps in a folder of their own, with the parts that are trained already."""
     with TemporaryDirectory(dir=out, prefix=".timing-") as name:
         trial = Path(name)
-        for part in ("vae", "clip", "router-pools", "words", "base", "pools", PROBE_FILE):
+        for part in ("vae", "decoder", "clip", "router-pools", "words", "base", "pools", PROBE_FILE):
             if part != stage.name and (out / part).exists():
                 (trial / part).symlink_to((out / part).resolve())
 

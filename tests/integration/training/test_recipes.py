@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,9 +14,11 @@ from safetensors.torch import load_file
 
 from careedit.cli.main import main
 from careedit.editor import Editor
+from careedit.errors import CareEditError
 from careedit.experts import UNIFIED_FOLDER, ExpertManifest, load_adapter, load_expert_set, verify_expert_set
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.records import EditRequest
+from careedit.tiny.family import build_vae
 from careedit.training import base as base_recipe
 from careedit.training import expert as expert_recipe
 from careedit.training import pool as pool_module
@@ -52,6 +55,28 @@ def test_the_assembled_set_is_whole_and_edits(trained: Path, tmp_path: Path) -> 
     result = editor.edit(request)
     assert result.image.size == (64, 64)
     assert result.trace.routing.weights == {"erase": 1.0}
+
+
+def test_a_decoder_is_trained_on_and_its_latents_stay(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = load_trained_base(run)
+    vae_recipe.make_decoder(run, load_trained_base(run).vae, replace(vae_recipe.DECODER, steps=3), pool=16)
+    assemble(run, tmp_path / "set", ("erase",))
+    after = load_tiny_base(tmp_path / "set" / "base").vae
+    canvas = vae_recipe.to_pixels(np.stack([vae_recipe.draw_panel(0)]))
+    latents = before.vae.encode(canvas).latent_dist.mode()
+    assert torch.equal(latents, after.encode(canvas).latent_dist.mode())
+    assert not torch.equal(before.vae.decode(latents).sample, after.decode(latents).sample)
+    assert verify_expert_set(tmp_path / "set") == ()
+
+
+def test_a_decoder_of_another_vae_is_refused(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    vae_recipe.make_decoder(run, build_vae(), replace(vae_recipe.DECODER, steps=1), pool=16)
+    with pytest.raises(CareEditError, match="another VAE"):
+        assemble(run, tmp_path / "set", ("erase",))
 
 
 def test_a_base_does_not_say_where_it_was_trained(trained: Path) -> None:
