@@ -66,12 +66,13 @@ def test_the_probability_of_yes_comes_from_the_yes_and_no_tokens(serve: Callable
     )
 
 
-def test_a_question_is_sent_as_pictures_in_order_and_then_text(serve: Callable[..., Server]) -> None:
+def test_a_question_is_sent_as_lead_pictures_in_order_and_text(serve: Callable[..., Server]) -> None:
     server = serve(GOOD)
     pictures = tuple(Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200))
-    asker(server).ask([Question(images=pictures, text="Is it brighter?")])
+    asker(server).ask([Question(lead="Look at the light.", images=pictures, text="Is it brighter?")])
     (body,) = server.bodies
-    *sent, text = body["messages"][0]["content"]
+    lead, *sent, text = body["messages"][0]["content"]
+    assert lead == {"type": "text", "text": "Look at the light."}
     assert text == {"type": "text", "text": "Is it brighter?"}
     for part, picture in zip(sent, pictures, strict=True):
         kind, data = part["image_url"]["url"].split(",")

@@ -24,7 +24,9 @@ def judge(
     expert_set: Annotated[
         str | None, typer.Option("--expert-set", help="Set whose own edits and previews are learned from as well.")
     ] = None,
-    edits: Annotated[int, typer.Option("--edits", min=1, help="Training samples that the set edits.")] = 800,
+    edits: Annotated[
+        int | None, typer.Option("--edits", min=1, help="Training samples that the set edits; default: the recipe's.")
+    ] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="Test samples that the judge is measured on.")] = 240,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +40,9 @@ def judge(
     check_curve()
     config = settings(recipe.DEFAULT, steps)
     editor = None if expert_set is None else load_editor(expert_set, device="cpu")
-    _, figures = make_judge(out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits, count=count)
+    _, figures = make_judge(
+        out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
+    )
     told = {"drawn": "drawn edits", "edits": "the set's own edits"}
     for name, figure in figures.items():
         area = "not measured" if figure.auc is None else f"{figure.auc:.3f}"

@@ -8,7 +8,7 @@ from careedit.scoring.atoms import Atom, atoms_of
 from careedit.scoring.base import Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 from careedit.scoring.vqa import questions_for, score_all
 
-PROMPTS = "atomic-1"
+PROMPTS = "atomic-2"
 """Version of the questions and of the patterns that choose them."""
 
 END = " Answer yes or no."
@@ -46,5 +46,5 @@ def atomic_questions(request: ScoreRequest) -> tuple[tuple[Atom, Question], ...]
     posed = [(atom, Question(images=pair, text=atom.text + END)) for atom in atoms]
     if request.references:
         posed = [(atom, question) for atom, question in posed if not atom.wanted and atom.aspect == "preserved"]
-        posed.insert(0, (Atom("followed", whole["followed"].text), whole["followed"]))
-    return (*posed, (Atom("clean", whole["clean"].text), whole["clean"]))
+        posed.insert(0, (Atom("followed", whole["followed"].words), whole["followed"]))
+    return (*posed, (Atom("clean", whole["clean"].words), whole["clean"]))

@@ -30,10 +30,17 @@ class JudgeIdentity(Record):
 class Question(Record):
     """One yes/no question about some pictures."""
 
+    lead: str = ""
+    """What is said before the pictures, so that a model that reads from left to right looks at them with it in mind."""
     images: tuple[Image.Image, ...]
     """RGB pictures, in the order in which the text speaks of them."""
     text: str
     """The question; it can be answered by yes or no."""
+
+    @property
+    def words(self) -> str:
+        """All that is said."""
+        return f"{self.lead} {self.text}".lstrip()
 
 
 class Answer(Record):

@@ -69,7 +69,7 @@ class EndpointAsker:
         async def one(index: int, question: Question, way: Way) -> Answer:
             async with free:
                 try:
-                    body = self._body(question.text, [_url_of(image, urls) for image in question.images], way)
+                    body = self._body(question, urls, way)
                     # A generator of its own, so that no answer's waits depend on who came first.
                     reply = await self._poster.post(client, body, Random(f"{self.config.seed}:{index}"))
                     return Answer(yes=yes_by_logprobs(reply) if way == "logprobs" else yes_by_json(reply))
@@ -85,8 +85,8 @@ class EndpointAsker:
 
     async def _settle(self, client: httpx2.AsyncClient) -> Way:
         """The way that the endpoint offers; raises `Unanswered` where it does not answer at all."""
-        square = _url_of(Image.new("RGB", (64, 64), (128, 128, 128)), {})
-        body = self._body("Is this picture gray? Answer yes or no.", [square], "logprobs")
+        square = Image.new("RGB", (64, 64), (128, 128, 128))
+        body = self._body(Question(images=(square,), text="Is this picture gray? Answer yes or no."), {}, "logprobs")
         try:
             reply = await self._poster.post(client, body, Random(f"{self.config.seed}:settle"))
         except Unanswered as failure:
@@ -95,10 +95,11 @@ class EndpointAsker:
             raise
         return "logprobs" if has_logprobs(reply) else "json"
 
-    def _body(self, text: str, urls: Sequence[str], way: Way) -> Mapping[str, Any]:
-        """The request's document: pictures first, in the order in which the text speaks of them."""
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        parts.append({"type": "text", "text": text + (WRITE_JSON if way == "json" else "")})
+    def _body(self, question: Question, urls: dict[int, str], way: Way) -> Mapping[str, Any]:
+        """The request's document; `urls` as `_url_of` keeps them."""
+        parts: list[dict[str, Any]] = [{"type": "text", "text": question.lead}] if question.lead else []
+        parts += [{"type": "image_url", "image_url": {"url": _url_of(image, urls)}} for image in question.images]
+        parts.append({"type": "text", "text": question.text + (WRITE_JSON if way == "json" else "")})
         body: dict[str, Any] = {
             "model": self.config.model,
             "messages": [{"role": "user", "content": parts}],

@@ -10,17 +10,14 @@ from pydantic import Field, model_validator
 from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
 from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
+from careedit.scoring.vqa import lead_of
 
-PROMPTS = "pairwise-1"
+PROMPTS = "pairwise-2"
 """Version of the question below."""
 
 BETTER = (
-    'The first picture was to be edited as follows: "{instruction}". The second and the third picture are two results. '
-    "Is the third one better than the second? Answer yes or no."
-)
-BETTER_REFERENCE = (
-    'The first picture was to be edited as follows, the fourth being the reference: "{instruction}". The second and the '
-    "third picture are two results. Is the third one better than the second? Answer yes or no."
+    "The last three pictures are the one before and two results. Is the last one better than the one before it? "
+    "Answer yes or no."
 )
 
 Side = Literal["first", "second", "tie"]
@@ -96,9 +93,8 @@ def order_consistency(preferences: Sequence[Preference]) -> float:
 
 
 def _question(pair: Pair, earlier: Picture, later: Picture) -> Question:
-    text = BETTER_REFERENCE if pair.references else BETTER
-    images = (pair.source, earlier, later, *pair.references)
-    return Question(images=images, text=text.format(instruction=pair.instruction))
+    images = (*pair.references, pair.source, earlier, later)
+    return Question(lead=lead_of(pair.instruction, pair.references), images=images, text=BETTER)
 
 
 def _preference(orders: tuple[Answer, Answer], judge: JudgeIdentity) -> Preference:

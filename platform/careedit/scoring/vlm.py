@@ -63,7 +63,7 @@ class TransformersAsker:
         """See `careedit.scoring.base.Asker`."""
         answers: dict[int, Answer] = {}
         # Questions alike go together: less padding, and no batch mixes texts with pictures and without.
-        order = sorted(range(len(questions)), key=lambda i: (len(questions[i].images), len(questions[i].text)))
+        order = sorted(range(len(questions)), key=lambda i: (len(questions[i].images), len(questions[i].words)))
         for _, group in groupby(order, key=lambda i: len(questions[i].images)):
             alike = list(group)
             for first in range(0, len(alike), self.batch):
@@ -73,11 +73,7 @@ class TransformersAsker:
 
     def encode(self, questions: Sequence[Question]) -> Any:
         """The model's inputs for questions with equally many pictures each: a batch, padded on the left."""
-        conversations = [
-            [{"role": "user", "content": [*pictures, {"type": "text", "text": question.text}]}]
-            for question in questions
-            for pictures in [[{"type": "image", "image": image} for image in question.images]]
-        ]
+        conversations = [[{"role": "user", "content": _content(question)}] for question in questions]
         return self.processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,
@@ -225,6 +221,13 @@ def hash_model(folder: Path) -> str:
         if path.is_file() and path.suffix in _MODEL_FILES:
             digest.update(f"{path.name} {hash_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _content(question: Question) -> list[dict[str, Any]]:
+    """The message's parts, as chat templates take them."""
+    lead = [{"type": "text", "text": question.lead}] if question.lead else []
+    pictures = [{"type": "image", "image": image} for image in question.images]
+    return [*lead, *pictures, {"type": "text", "text": question.text}]
 
 
 def _context_of(config: Any) -> int:

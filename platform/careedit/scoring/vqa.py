@@ -4,42 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from careedit.records import Picture
 from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
-PROMPTS = "vqa-2"
+PROMPTS = "vqa-3"
 """Version of the questions below."""
 
-FOLLOWED = (
-    'The first picture was to be edited into the second as follows: "{instruction}". Was this done? Answer yes or no.'
-)
-PRESERVED = (
-    'The first picture was to be edited into the second as follows: "{instruction}". '
-    "Apart from that, is everything as it was? Answer yes or no."
-)
+LEAD = 'An edit was asked for: "{instruction}".'
+"""Comes before the pictures: the instruction is what to look at them for."""
+LEAD_REFERENCE = 'An edit was asked for, with the first picture as its reference: "{instruction}".'
+FOLLOWED = "The last two pictures are before and after. Was this done? Answer yes or no."
+PRESERVED = "The last two pictures are before and after. Apart from that, is everything as it was? Answer yes or no."
 CLEAN = (
-    'The first picture was to be edited into the second as follows: "{instruction}". '
-    "Apart from what this asks for, is the second picture sharp and free of artefacts? Answer yes or no."
+    "The last two pictures are before and after. Apart from what was asked for, is the last one sharp and free of "
+    "artefacts? Answer yes or no."
 )
-"""It holds the instruction, since a blur that was asked for is no artefact."""
-FOLLOWED_REFERENCE = (
-    'The first picture was to be edited into the second as follows, the third being the reference: "{instruction}". '
-    "Was this done? Answer yes or no."
-)
+"""It minds the instruction, since a blur that was asked for is no artefact."""
+
+
+def lead_of(instruction: str, references: Sequence[Picture]) -> str:
+    """What is said before the pictures; a reference is the first of them."""
+    return (LEAD_REFERENCE if references else LEAD).format(instruction=instruction)
 
 
 def questions_for(request: ScoreRequest) -> tuple[tuple[str, Question], ...]:
-    """(aspect, question) for the three aspects."""
-    pair = (request.source, request.edited)
-    followed = FOLLOWED_REFERENCE if request.references else FOLLOWED
-    texts = (
-        ("followed", (*pair, *request.references), followed),
-        ("preserved", pair, PRESERVED),
-        ("clean", pair, CLEAN),
-    )
-    return tuple(
-        (aspect, Question(images=images, text=text.format(instruction=request.instruction)))
-        for aspect, images, text in texts
-    )
+    """(aspect, question) for the three aspects; they begin alike, so an engine that caches prefixes reads pictures once."""
+    images = (*request.references, request.source, request.edited)
+    lead = lead_of(request.instruction, request.references)
+    texts = (("followed", FOLLOWED), ("preserved", PRESERVED), ("clean", CLEAN))
+    return tuple((aspect, Question(lead=lead, images=images, text=text)) for aspect, text in texts)
 
 
 class VqaScorer:
@@ -70,7 +63,7 @@ def score_all(asker: Asker, prompts: str, posed: Sequence[Sequence[Posed]]) -> l
     return [
         score_of(
             [
-                AskedQuestion(aspect=aspect, question=question.text, answer=next(answers), wanted=wanted)
+                AskedQuestion(aspect=aspect, question=question.words, answer=next(answers), wanted=wanted)
                 for aspect, wanted, question in questions
             ],
             identity,

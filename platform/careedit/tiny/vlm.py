@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from careedit.editing.base import quiet_loading
-from careedit.scoring.vqa import CLEAN, FOLLOWED, FOLLOWED_REFERENCE, PRESERVED
+from careedit.scoring.pairwise import BETTER
+from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
 
 SIDE, PATCH, MERGE = 64, 8, 2
 """Pixels along a picture's and a patch's side, and patches along a token's: 16 tokens per picture."""
@@ -128,7 +129,7 @@ def save_judge(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLP
 
 
 def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
-    questions = (FOLLOWED, PRESERVED, CLEAN, FOLLOWED_REFERENCE)
+    questions = (LEAD, LEAD_REFERENCE, FOLLOWED, PRESERVED, CLEAN, BETTER)
     texts = sorted({*corpus, *(question.replace("{instruction}", " ") for question in questions), *ANSWERS})
     # The blank one splits words exactly as the finished one will.
     splitter: Any = cast(Any, Qwen2Tokenizer)().backend_tokenizer

@@ -38,7 +38,7 @@ UNDONE = 0.3
 """Share of samples that are also shown with nothing done, an editor's commonest fault."""
 DIFFERENT = 0.03
 """Mean difference, of a full scale of 1, from which a token's patch counts as changed."""
-_TENSORS = ("pictures", "scenes", "rows", "labels", "maps")
+_TENSORS = ("pictures", "scenes", "rows", "labels", "wanted", "maps")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class JudgePool:
     """Source, edited picture and reference (or -1) of every edit, [N, 3]."""
     labels: Tensor
     """Followed, preserved, clean: 1, 0 or `UNKNOWN`, int8 [N, 3]."""
+    wanted: Tensor
+    """`scenes` of the truth of every edit, int16 [N, 2, 64]."""
     maps: Tensor
     """Where the source differs from the truth, and where the edit does, token by token, bool [N, 2, 16]."""
     instructions: tuple[str, ...]
@@ -128,7 +130,7 @@ def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
     """A pool of samples, each with the pictures that are shown for it."""
     pictures: list[np.ndarray] = []
     scenes: list[np.ndarray] = []
-    rows, labels, maps = [], [], []
+    rows, labels, wanted, maps = [], [], [], []
     words: dict[str, list[str]] = {name: [] for name in _WORDS}
 
     def add(image: Image.Image, scene: np.ndarray | None = None) -> int:
@@ -139,10 +141,12 @@ def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
     for sample, views in shown:
         source, truth = sample.source_image(SIDE), sample.target_image(SIDE)
         before = add(source, patch_labels(sample.source))
+        truths = patch_labels(sample.target)
         given = sample.reference_image(SIDE)
         reference = -1 if given is None else add(given)
         for view in views:
-            rows.append((before, add(view.image), reference))
+            rows.append((before, add(view.image, truths if view.sort == "truth" else None), reference))
+            wanted.append(truths)
             clean = UNKNOWN if view.clean is None else int(view.clean)
             labels.append((int(view.verdict.followed), int(view.verdict.preserved), clean))
             maps.append(np.stack([differing(source, truth), differing(view.outcome or view.image, truth)]))
@@ -154,6 +158,7 @@ def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
         scenes=torch.from_numpy(np.stack(scenes)),
         rows=torch.tensor(rows),
         labels=torch.tensor(labels, dtype=torch.int8),
+        wanted=torch.from_numpy(np.stack(wanted)),
         maps=torch.from_numpy(np.stack(maps)),
         **fields,
     )
@@ -200,7 +205,7 @@ def drawn_pool(folder: Path, split: Split, samples: int, *, first: int = 0) -> J
         ]
         return pool_of([(sample, [*drawn_views(sample, Random(f"judge:{sample.id}"))]) for sample in drawn])
 
-    return sharded(folder, f"judge-drawn-{split}", samples, f"1 {split} {first}", make)
+    return sharded(folder, f"judge-drawn-{split}", samples, f"2 {split} {first}", make)
 
 
 def sharded(folder: Path, name: str, samples: int, key: str, make: Callable[[int, int], JudgePool]) -> JudgePool:

@@ -49,7 +49,7 @@ def edited_pool(
         chunks = [drawn[i : i + size] for i in range(0, count, size)]
         return pool_of([shown for chunk in chunks for shown in edited_views(editor, chunk, steps=steps)])
 
-    key = f"1 {editor.expert_set.sha256} {split} {first} {steps}"
+    key = f"2 {editor.expert_set.sha256} {split} {first} {steps}"
     return sharded(folder, f"judge-edits-{split}", samples, key, make)
 
 

@@ -1,6 +1,6 @@
 """The judge's prompts for training: exactly its processor's, with what several questions about an edit share put once.
 
-All questions about one edit begin alike (the same pictures, often the same words). They are packed as a tree of tokens in
+All questions about one edit begin alike (the same instruction, the same pictures). They are packed as a tree of tokens in
 which each token sees its ancestors alone, so every question reads as if it stood by itself, at about half the cost.
 """
 
@@ -46,11 +46,11 @@ class Prompts:
         self._ids = lru_cache(maxsize=65536)(self._text_ids)
         self._frame = lru_cache(maxsize=16)(self._frame_ids)
 
-    def codes(self, pictures: Sequence[int], text: str) -> list[int]:
+    def codes(self, lead: str, pictures: Sequence[int], text: str) -> list[int]:
         """The prompt that asks `text` about pictures given by their index: token ids, and -1 - (16 index + k)."""
-        before, after = self._frame(len(pictures))
-        left, out = iter(pictures), list[int]()
-        for token in before:
+        before, between, after = self._frame(len(pictures))
+        left, out = iter(pictures), [*before, *self._ids(lead)]
+        for token in between:
             if token == self._picture:
                 first = -1 - TOKENS * next(left)
                 out += range(first, first - TOKENS, -1)
@@ -63,15 +63,14 @@ class Prompts:
         ids = self._processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return tuple(ids)
 
-    def _frame_ids(self, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids around the text; each picture is one image token."""
-        content = [*[{"type": "image"}] * count, {"type": "text", "text": _TEXT}]
+    def _frame_ids(self, count: int) -> tuple[tuple[int, ...], ...]:
+        """The ids before, between and after lead and text; each picture is one image token."""
+        content = [{"type": "text", "text": _TEXT}, *[{"type": "image"}] * count, {"type": "text", "text": _TEXT}]
         prompt = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        before, after = (
+        return tuple(
             tuple(self._processor.tokenizer(part, add_special_tokens=False)["input_ids"])
             for part in prompt.split(_TEXT)
         )
-        return before, after
 
 
 def pack(questions: Sequence[Sequence[Sequence[int] | None]]) -> Packed:

@@ -22,7 +22,7 @@ from careedit.tiny.operations import KINDS
 from careedit.tiny.vlm import save_judge
 from careedit.training.card import Card, write_card
 from careedit.training.curve import save_report
-from careedit.training.judge import DEFAULT, SAMPLES, train_judge
+from careedit.training.judge import DEFAULT, EDITS, SAMPLES, train_judge
 from careedit.training.judge_data import UNKNOWN, JudgePool, drawn_pool
 from careedit.training.judge_edits import FIRST as FIRST_EDITED
 from careedit.training.judge_edits import edited_pool
@@ -139,7 +139,7 @@ def make_judge(
     *,
     samples: int = SAMPLES,
     editor: Editor | None = None,
-    edits: int = 800,
+    edits: int = EDITS,
     count: int = 240,
     licence: str = "Apache-2.0",
 ) -> tuple[TrainReport, dict[str, JudgeQuality]]:

@@ -115,7 +115,7 @@ def write_cards(
     base = Card(
         title="careedit tiny base",
         summary=f"A FluxFillPipeline of {size / 1e6:.1f}M parameters for drawn scenes: the frozen base of the tiny experts.",
-        recipe="careedit train vae; careedit train words; careedit train base",
+        recipe="careedit train vae; careedit train decoder; careedit train words; careedit train base",
         data="Fill tasks and edits of the tiny world's training split (careedit.training.base.MIXTURE).",
         quality={
             "VAE": f"{psnr(pipeline.vae, panels):.1f} dB PSNR on 256 test panels",

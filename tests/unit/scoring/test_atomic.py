@@ -188,7 +188,7 @@ def test_the_score_explains_itself_by_its_questions() -> None:
     assert (gone.wanted, gone.answer.yes) == (False, 0.25)
     assert score.followed == 0.75
     assert score.judge == scorer.identity
-    assert score.judge.prompts == "atomic-1"
+    assert score.judge.prompts == "atomic-2"
 
 
 def test_edits_are_judged_in_one_call_and_keep_their_order() -> None:
@@ -210,7 +210,8 @@ def test_an_answer_that_cannot_be_read_makes_the_whole_score_an_error() -> None:
 def test_an_edit_by_a_reference_is_asked_about_as_a_whole() -> None:
     asker = Scripted(lambda question: 0.5)
     AtomicScorer(asker).score([request("paint the door in the color of the reference", references=(GREY,))])
-    assert asker.asked[0].images == (RED, BLUE, GREY)
-    assert "the third being the reference" in asker.asked[0].text
-    assert all(question.images == (RED, BLUE) for question in asker.asked[1:])
+    followed, *unwanted, clean = asker.asked
+    assert followed.images == clean.images == (GREY, RED, BLUE)
+    assert "the first picture as its reference" in followed.lead
+    assert all(question.images == (RED, BLUE) for question in unwanted)
     assert len(asker.asked) > 3

@@ -41,7 +41,7 @@ def test_both_orders_are_asked_in_one_call_with_the_source_in_front() -> None:
     assert asker.calls == 1
     shown = [[shade_of(image) for image in question.images] for question in asker.asked]
     assert shown == [[0, 200, 50], [0, 50, 200], [0, 30, 40], [0, 40, 30]]
-    assert all("make it brighter" in question.text for question in asker.asked)
+    assert all("make it brighter" in question.lead for question in asker.asked)
 
 
 @pytest.mark.parametrize("favour", [0.9, 0.2])
@@ -78,8 +78,9 @@ def test_a_reference_is_shown_last_and_spoken_of() -> None:
             )
         ],
     )
-    assert [shade_of(question.images[-1]) for question in asker.asked] == [99, 99]
-    assert all("the fourth being the reference" in question.text for question in asker.asked)
+    shown = [[shade_of(image) for image in question.images] for question in asker.asked]
+    assert shown == [[99, 0, 1, 2], [99, 0, 2, 1]]
+    assert all("the first picture as its reference" in question.lead for question in asker.asked)
 
 
 def test_edits_of_another_size_are_refused() -> None:
@@ -91,4 +92,4 @@ def test_a_preference_is_a_number_or_an_error_and_never_both() -> None:
     (good,) = compare(Scripted(brighter_is_better), [pair(200, 50)])
     with pytest.raises(InputError, match="either its numbers or an error"):
         Preference(first=0.5, winner="tie", orders=good.orders, judge=good.judge, error="no")
-    assert good.judge.prompts == "pairwise-1"
+    assert good.judge.prompts == "pairwise-2"

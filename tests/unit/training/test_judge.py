@@ -11,7 +11,7 @@ import torch
 from careedit.scoring import Question, VqaScorer
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
-from careedit.scoring.vqa import CLEAN, FOLLOWED_REFERENCE, PRESERVED
+from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
 from careedit.tiny.samples import draw_sample
 from careedit.tiny.vlm import build_judge
 from careedit.training import judge_data
@@ -41,21 +41,22 @@ def pictures():
 
 
 def asked(pictures):
-    """(pictures by index, text) of four questions about one edit, one of them with a strange instruction."""
+    """(lead, pictures by index, text) of four questions, one with a strange instruction and one with nothing ahead."""
+    lead = LEAD.format(instruction="remove the red circle")
     return [
-        ((0, 1, 3), FOLLOWED_REFERENCE.format(instruction="remove the red circle")),
-        ((0, 1), PRESERVED.format(instruction="say <|im_end|> <|image_pad|>")),
-        ((0, 1), CLEAN),
-        ((0, 1, 2), BETTER.format(instruction="remove the red circle")),
+        (lead, (0, 1), FOLLOWED),
+        (LEAD_REFERENCE.format(instruction="say <|im_end|> <|image_pad|>"), (3, 0, 1), PRESERVED),
+        ("", (0, 1), CLEAN),
+        (lead, (0, 1, 2), BETTER),
     ]
 
 
 def test_prompts_and_pictures_are_the_processors_own(asker, pictures):
     prompts, patches = Prompts(asker.processor), Patches(asker.processor)
     picture = asker.network.config.image_token_id
-    for seen, text in asked(pictures):
-        inputs = asker.encode([Question(images=tuple(pictures[i] for i in seen), text=text)])
-        codes = prompts.codes(seen, text)
+    for lead, seen, text in asked(pictures):
+        inputs = asker.encode([Question(lead=lead, images=tuple(pictures[i] for i in seen), text=text)])
+        codes = prompts.codes(lead, seen, text)
         assert [picture if code < 0 else code for code in codes] == inputs["input_ids"][0].tolist()
         own = patches(torch.from_numpy(np.stack([np.asarray(pictures[i]) for i in seen])))
         assert torch.allclose(own, inputs["pixel_values"], atol=1e-6)
@@ -65,22 +66,28 @@ def test_prompts_and_pictures_are_the_processors_own(asker, pictures):
 def test_packed_questions_are_answered_as_each_alone(asker, pictures):
     prompts, patches = Prompts(asker.processor), Patches(asker.processor)
     questions = asked(pictures)
-    codes = [prompts.codes(seen, text) for seen, text in questions]
+    codes = [prompts.codes(*question) for question in questions]
     packed = pack([codes, [codes[2], None, codes[1], codes[3]]])
     pixels = patches(torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])))
     with torch.inference_mode():
-        _, states = read(asker.network, packed, pixels, patches.grid(4))
+        _, _, states = read(asker.network, packed, pixels, patches.grid(4))
         ends = states[torch.arange(2)[:, None], packed.ends]
         shares = asker.answer_logits(asker.network.lm_head(ends.flatten(0, 1))).softmax(dim=1)[:, 1].view(2, 4)
     alone = [
         answer.yes
         for answer in asker.ask(
-            [Question(images=tuple(pictures[i] for i in seen), text=text) for seen, text in questions]
+            [Question(lead=lead, images=tuple(pictures[i] for i in seen), text=text) for lead, seen, text in questions]
         )
     ]
     assert shares[0].tolist() == pytest.approx(alone, abs=1e-5)
     assert shares[1, [0, 2, 3]].tolist() == pytest.approx([alone[i] for i in (2, 1, 3)], abs=1e-5)
-    assert packed.codes.shape[1] < 0.7 * sum(map(len, codes))
+
+
+def test_what_questions_about_one_edit_share_is_read_once(asker):
+    prompts, lead = Prompts(asker.processor), LEAD.format(instruction="remove the red circle")
+    codes = [prompts.codes(lead, (0, 1), text) for text in (FOLLOWED, PRESERVED, CLEAN)]
+    packed = pack([codes])
+    assert packed.codes.shape[1] < 0.6 * sum(map(len, codes))
 
 
 def test_labels_are_the_oracles(pool):
@@ -175,7 +182,9 @@ def test_an_editors_previews_and_results_are_shown(open_editor):
 
 
 def test_a_judge_is_measured_and_its_card_says_so(asker, pool):
-    kept = {name: getattr(pool, name)[:8] for name in ("rows", "labels", "maps", "instructions", "kinds", "sorts")}
+    kept = {
+        name: getattr(pool, name)[:8] for name in ("rows", "labels", "wanted", "maps", "instructions", "kinds", "sorts")
+    }
     quality = measure(VqaScorer(asker), replace(pool, **kept), pairs=3)
     assert quality.count == 8 and quality.errors == 0
     assert 0 <= quality.auc <= 1 and 0 <= quality.ece <= 1 and 0 <= quality.order_consistency <= 1
