@@ -19,7 +19,7 @@ from careedit.images import canvas_mask, compose_canvas, crop_target
 from careedit.report.showcase import request_for
 from careedit.tiny.samples import draw_sample
 from careedit.training.quality import measure
-from careedit.training.vae import TEST_SEED, draw_panel, psnr
+from careedit.training.vae import TEST_SEED, draw_panels, psnr
 
 WEIGHTS = Path(str(files("careedit.tiny").joinpath("weights")))
 
@@ -52,7 +52,7 @@ def test_every_model_has_a_card() -> None:
 
 
 def test_the_vae_keeps_thirty_decibels(editor: Editor) -> None:
-    panels = np.stack([draw_panel(TEST_SEED + i) for i in range(64)])
+    panels = draw_panels(TEST_SEED, 64)
     assert psnr(editor.engine.base.vae, panels) > 30.5
 
 

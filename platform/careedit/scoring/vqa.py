@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from careedit.records import Picture
 from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
 PROMPTS = "vqa-3"
@@ -22,7 +21,7 @@ CLEAN = (
 """It minds the instruction, since a blur that was asked for is no artefact."""
 
 
-def lead_of(instruction: str, references: Sequence[Picture]) -> str:
+def lead_of(instruction: str, references: Sequence[object]) -> str:
     """What is said before the pictures; a reference is the first of them."""
     return (LEAD_REFERENCE if references else LEAD).format(instruction=instruction)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
-from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
+from careedit.scoring.vqa import CLEAN, FOLLOWED, PRESERVED, lead_of
 from careedit.tiny.scene import COLOURS, SHAPES
 from careedit.tiny.vlm import build_judge
 from careedit.training.clip_data import OTHER, UNLABELLED
@@ -32,7 +32,7 @@ from careedit.training.optimizers import hidden_matrices
 from careedit.training.router_words import in_other_words
 
 DEFAULT = TrainConfig(steps=4800, learning_rate=2e-3, warmup=60, weight_decay=0.02, betas=(0.9, 0.98), ema=0.995)
-EYES = TrainConfig(steps=600, learning_rate=2e-3, warmup=60, weight_decay=0.02, betas=(0.9, 0.98))
+EYES = replace(DEFAULT, steps=600, ema=0.0)
 """The vision tower's own stage; never more steps than the judge's."""
 EYES_BATCH = 64
 """Pictures per step of it."""
@@ -101,7 +101,7 @@ def make_batch(pool: JudgePool, chosen: Sequence[tuple[int, int]], prompts: Prom
             source, edited, reference = (place.setdefault(p, len(place)) if p >= 0 else -1 for p in rows[0])
             rival = place.setdefault(rows[1][1], len(place))
             given = [] if reference < 0 else [reference]
-            lead = (LEAD_REFERENCE if given else LEAD).format(instruction=text)
+            lead = lead_of(text, given)
             seen = [*given, source, edited]
             asked = [(seen, FOLLOWED), (seen, PRESERVED), (seen, CLEAN), ([*seen, rival], BETTER)]
             codes: list[list[int] | None] = [

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from careedit.editor import Editor
 from careedit.experts import BASE, UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.report.showcase import edit_samples
@@ -17,7 +15,7 @@ from careedit.training.expert import UNIFIED
 from careedit.training.family import BASELINE, COMPETENCES, LICENCE
 from careedit.training.items import EXPERT_KINDS
 from careedit.training.loop import TrainReport
-from careedit.training.vae import TEST_SEED, draw_panel, psnr
+from careedit.training.vae import TEST_SEED, draw_panels, psnr
 
 HISTORY = "HISTORY.txt"
 """A file in the runs folder: one line per way in which the weights differ from today's recipe."""
@@ -106,7 +104,7 @@ def write_cards(
             limits=("Edits drawn scenes of the tiny world, not photographs.", "Nothing is ever routed to it."),
         )
         write_card(folder / UNIFIED_FOLDER, card, _report(runs, f"expert-{UNIFIED}"), licence=LICENCE)
-    panels = np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
+    panels = draw_panels(TEST_SEED, 256)
     notes = runs / HISTORY
     pipeline = editor.engine.base
     parts = (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)

@@ -20,7 +20,7 @@ from careedit.training.curve import check_curve, save_report
 from careedit.training.loop import TrainConfig, TrainReport, train
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
-DECODER = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+DECODER = DEFAULT
 """The decoder's own recipe."""
 BATCH = 4
 """Canvases of two panels per step."""
@@ -45,6 +45,11 @@ def draw_panel(seed: int) -> np.ndarray:
     return np.asarray(draw_scene(scene, PANEL))
 
 
+def draw_panels(first: int, count: int) -> np.ndarray:
+    """Panels of seeds from `first` on, [count, PANEL, PANEL, 3]."""
+    return np.stack([draw_panel(seed) for seed in range(first, first + count)])
+
+
 def to_pixels(panels: np.ndarray) -> Tensor:
     """[B, H, W, 3] bytes -> [B, 3, H, W] in [-1, 1]."""
     return torch.from_numpy(panels).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -66,7 +71,7 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         vae = build_vae()
-    panels = np.stack([draw_panel(seed) for seed in range(pool)])
+    panels = draw_panels(0, pool)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         canvas = _canvas(panels, generator)
@@ -89,7 +94,7 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
 
 def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODER, *, pool: int = POOL) -> TrainReport:
     """Train the decoder on, in place, on latents that stay as they are: a base that was trained on them still fits."""
-    panels = np.stack([draw_panel(seed) for seed in range(pool)])
+    panels = draw_panels(0, pool)
     model = cast(Any, vae)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -128,9 +133,7 @@ def make_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) -
     """Train, and write weights and report to `folder`; returns the PSNR too, in dB, on 256 panels never trained on."""
     check_curve()
     vae, report = train_vae(folder, config, pool=pool)
-    cast(Any, vae).save_pretrained(folder / "vae")
-    save_report(report, folder / "vae.json")
-    return report, psnr(vae, _test_panels())
+    return report, _keep(vae, report, folder)
 
 
 def make_decoder(
@@ -139,10 +142,11 @@ def make_decoder(
     """Train the decoder of `vae` on, and write the VAE and a report to `folder`; returns its PSNR as `make_vae` does."""
     check_curve()
     report = train_decoder(vae, folder, config, pool=pool)
-    cast(Any, vae).save_pretrained(folder / "decoder")
-    save_report(report, folder / "decoder.json")
-    return report, psnr(vae, _test_panels())
+    return report, _keep(vae, report, folder)
 
 
-def _test_panels() -> np.ndarray:
-    return np.stack([draw_panel(TEST_SEED + i) for i in range(256)])
+def _keep(vae: AutoencoderKL, report: TrainReport, folder: Path) -> float:
+    """Write weights and report under the report's name; returns the PSNR in dB on 256 panels never trained on."""
+    cast(Any, vae).save_pretrained(folder / report.name)
+    save_report(report, folder / f"{report.name}.json")
+    return psnr(vae, draw_panels(TEST_SEED, 256))

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -64,7 +63,7 @@ def test_a_decoder_is_trained_on_and_its_latents_stay(trained: Path, tmp_path: P
     vae_recipe.make_decoder(run, load_trained_base(run).vae, replace(vae_recipe.DECODER, steps=3), pool=16)
     assemble(run, tmp_path / "set", ("erase",))
     after = load_tiny_base(tmp_path / "set" / "base").vae
-    canvas = vae_recipe.to_pixels(np.stack([vae_recipe.draw_panel(0)]))
+    canvas = vae_recipe.to_pixels(vae_recipe.draw_panels(0, 1))
     latents = before.vae.encode(canvas).latent_dist.mode()
     assert torch.equal(latents, after.encode(canvas).latent_dist.mode())
     assert not torch.equal(before.vae.decode(latents).sample, after.decode(latents).sample)

@@ -64,7 +64,7 @@ def test_an_answer_that_cannot_be_read_is_an_error_and_counts_for_nothing() -> N
         order_consistency([broken])
 
 
-def test_a_reference_is_shown_last_and_spoken_of() -> None:
+def test_a_reference_is_shown_first_and_spoken_of() -> None:
     asker = Scripted(brighter_is_better)
     compare(
         asker,
