@@ -131,6 +131,7 @@ def _info(name: str, arm: Arm, loaded: ExpertSet, own: tuple[str, ...]) -> ArmIn
         top_k=spec.defaults.top_k,
         panel=spec.panel.size,
         takes_guidance=any("guidance_embedder" in parameter for parameter in loaded.shapes.parameters),
+        references=loaded.references,
         shadow=arm.shadow,
     )
 

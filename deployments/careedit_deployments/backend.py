@@ -98,6 +98,8 @@ class ArmInfo(Record):
     """Side of its panel, in pixels."""
     takes_guidance: bool
     """Whether its base takes guidance."""
+    references: int = 1
+    """References that its base takes beside the source."""
     shadow: bool
     """Whether its results are only scored."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,6 +144,26 @@ class HttpConfig(Record):
     """Port; 0 picks a free one."""
     root_path: str = ""
     """Prefix of every route behind a proxy."""
+    compatibility: Literal["openai", "strict"] = "openai"
+    """What a `size` of other proportions than the picture's gets: "openai", as stock clients need it, exactly that size, with
+    the edit in the middle and its edge repeated around it; "strict" an error that names a size that fits."""
+    cors: tuple[str, ...] = ()
+    """Origins whose pages may call the server from a browser ("https://app.example.org", or "*"); none: no page may."""
+    public_url: str | None = None
+    """Address under which clients reach the server, for the addresses in its answers; None: the one that a request names."""
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> HttpConfig:
+        odd = [one for one in self.cors if one != "*" and not re.fullmatch(r"https?://[^/?#\s]+", one)]
+        if odd:
+            raise InputError(
+                f"http.cors names {odd[0]!r}; an origin is scheme and host, as in https://app.example.org."
+            )
+        if self.public_url is not None and not re.fullmatch(r"https?://[^?#\s]+", self.public_url):
+            raise InputError(
+                f"http.public_url is {self.public_url!r}; give an address such as https://edits.example.org."
+            )
+        return self
 
     @property
     def is_loopback(self) -> bool:
@@ -184,6 +205,8 @@ class StateConfig(Record):
     """Seconds that a session lives after its last turn."""
     job_ttl_s: PositiveFloat = 7 * 24 * 3600.0
     """Seconds that a finished job and its pictures are kept."""
+    file_ttl_s: PositiveFloat = 3600.0
+    """Seconds that the address of a result is good (`response_format: url`); the file is swept within an hour after."""
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
     """Seconds that the log holds an edit, and what people thought of it."""
 

@@ -133,6 +133,10 @@ class EditService:
             raise InputError(
                 f"guidance is {request.guidance:g}, but the base of {arm.name!r} takes none; leave it out."
             )
+        if len(request.references) > arm.references:
+            raise InputError(
+                f"{len(request.references)} references were given; the base of {arm.name!r} takes {arm.references}, so give fewer."
+            )
         if request.early_filter is not None and self.config.scorer.backend == "none":
             raise InputError("The early filter needs a judge, and this server has none; leave early_filter out.")
         if request.early_filter is not None and (request.early_filter.preview_steps or 1) >= steps:

@@ -122,5 +122,6 @@ def describe_arm(name: str, arm: Arm, editor: Editor) -> ArmInfo:
         top_k=spec.defaults.top_k,
         panel=spec.panel.size,
         takes_guidance=editor.engine.base.takes_guidance,
+        references=editor.expert_set.references,
         shadow=arm.shadow,
     )

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from careedit.errors import InputError, MaskError
-from careedit.images import decode_image, decode_mask
+from careedit.images import MAX_REFERENCES, decode_image, decode_mask
 
 MAX_INSTRUCTION_CHARACTERS = 2_000
 MAX_STEPS = 200
@@ -108,7 +108,7 @@ class EditRequest(Record):
     mask: EditMask | None = None
     """Where the edit may change pixels: 255 = edit, 0 = keep; of the source's size. None: everywhere."""
     references: tuple[Picture, ...] = ()
-    """Pictures to take a colour, a texture, an object or a look from; at most one today."""
+    """Pictures to take a colour, a texture, an object or a look from; at most `MAX_REFERENCES`."""
     seed: int | None = None
     """Seed of the first image's noise, 0 to 2^63 - 1; None draws one, which the trace then states."""
     steps: int | None = None
@@ -203,7 +203,7 @@ class EditRequest(Record):
             )
         if self.mask is not None and self.mask.getextrema()[1] == 0:  # pyright: ignore[reportOperatorIssue]
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
-        if len(self.references) > 1:
+        if len(self.references) > MAX_REFERENCES:
             raise InputError(f"{len(self.references)} references were given; one reference is supported.")
         if self.refine_mask and self.mask is None:
             raise MaskError("refine_mask was asked for without a mask; give a mask or leave refine_mask off.")

@@ -6,43 +6,32 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from anyio.to_thread import run_sync
 from pydantic import BaseModel
 from starlette.datastructures import FormData
-from starlette.requests import Request
 
+from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.schema import EditBody, EditFields
 
 _REFS = "#/components/schemas/{model}"
 _FILE = {"type": "string", "format": "binary"}
 
 
-class AmendedRequest(Request):
-    """A request for `read_edit`, without the fields of `take` and with those of `put`.
+class Amendment:
+    """For `read_edit`: a body without the fields of `take` and with those of `put`.
 
     `session` is put in where the body has no picture, which only a session's turn may lack.
     """
 
     def __init__(
-        self,
-        request: Request,
-        *,
-        take: Collection[str],
-        put: Mapping[str, bool] | None = None,
-        session: str | None = None,
+        self, *, take: Collection[str], put: Mapping[str, bool] | None = None, session: str | None = None
     ) -> None:
-        super().__init__(request.scope, request.receive)
-        self._whole, self._take, self._put = request, frozenset(take), dict(put or {})
+        self._take, self._put = frozenset(take), dict(put or {})
         self._session = {} if session is None else {"session": session}
         self.taken: dict[str, Any] = {}
         """What was taken out, once the body was read."""
 
-    async def body(self) -> bytes:
-        """The body as JSON; one that is none comes as it is, for `read_edit` to refuse."""
-        data = await self._whole.body()
-        return await run_sync(self._amend, data)  # megabytes of base64
-
-    def _amend(self, data: bytes) -> bytes:
+    def json(self, data: bytes) -> bytes:
+        """The body as JSON; what is not JSON comes as it is, for `read_edit` to refuse."""
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
@@ -53,13 +42,18 @@ class AmendedRequest(Request):
         session = {} if body.get("images") else self._session
         return json.dumps({**body, **self._put, **session}).encode("utf-8", "surrogatepass")
 
-    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]  # awaited only, never entered
+    def form(self, form: FormData) -> FormData:
         """The body as a form."""
-        items = (await self._whole.form(**limits)).multi_items()
-        self.taken = {name: value for name, value in items if name in self._take and value != ""}
+        items = form.multi_items()
+        for name, value in items:
+            if name in self.taken:
+                raise FieldError(f"The field {name!r} is given twice; give it once.", name)
+            if name in self._take and value != "":
+                self.taken[name] = value
         rest = [(name, value) for name, value in items if name not in self._take]
         put = [(name, str(value).lower()) for name, value in self._put.items()]
-        session = {} if any(name.startswith("image") for name, _ in rest) else self._session
+        has_picture = any(name.startswith("image") and value != "" for name, value in rest)
+        session = {} if has_picture else self._session
         return FormData([*rest, *put, *session.items()])
 
 
@@ -75,7 +69,7 @@ def bodies(more: type[BaseModel], *, without: Collection[str] = (), source: bool
             fields.pop("images", None)
         return {**whole, "title": f"{model.__name__}With{more.__name__}", "properties": {**fields, **pictures, **extra}}
 
-    files = {"mask": _FILE, "image[]": {"type": "array", "items": _FILE, "maxItems": 2}}
+    files = {"mask": _FILE, "image[]": {"type": "array", "items": _FILE, "maxItems": 16}}
     form = schema(EditFields, {**files, "image": _FILE} if source else files)
     content = {
         "multipart/form-data": {"schema": form, "encoding": {"early_filter": {"contentType": "application/json"}}},

@@ -9,24 +9,43 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
-from careedit_deployments.http import arms, docs, edits, feedback, health, jobs, models, pages, routes, scores, sessions
+from careedit_deployments.http import (
+    arms,
+    docs,
+    edits,
+    feedback,
+    files,
+    health,
+    jobs,
+    models,
+    pages,
+    routes,
+    scores,
+    sessions,
+)
 from careedit_deployments.http.auth import Authenticator, keys_required
+from careedit_deployments.http.body import close_form
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.services import Hook, Services
+from careedit_deployments.http.transport import Transport
 from careedit_deployments.sessions import Sessions
 
 __all__ = ["Hook", "Services", "create_app"]
 
 ROUTERS = tuple(
-    part.router for part in (edits, jobs, sessions, models, routes, scores, feedback, arms, health, docs, pages)
+    part.router for part in (edits, files, jobs, sessions, models, routes, scores, feedback, arms, health, docs, pages)
 )
+
+EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")
+"""Headers that a page of another origin may read."""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -54,6 +73,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
+    app.add_middleware(Transport)
     app.add_middleware(
         Gate,
         authenticator=Authenticator(services.store.keys, required=keys_required(config)),
@@ -62,6 +82,14 @@ def create_app(services: Services) -> FastAPI:
         metrics=services.metrics,
         tracing=services.tracing,
     )
+    if config.http.cors:  # outermost: refusals by the gate carry its headers, and a preflight needs no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.http.cors,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
     app.add_exception_handler(CareEditError, on_careedit_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -76,7 +104,7 @@ async def _close_form(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await request.close()
+        await close_form(request)
 
 
 def _describe(app: FastAPI, key_required: bool) -> None:

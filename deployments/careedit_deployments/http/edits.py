@@ -17,11 +17,12 @@ from starlette.responses import JSONResponse, Response
 
 from careedit_deployments.backend import EditEvent, Made, Partial
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.http.files import image_data
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import EDIT_ANSWERS, EDIT_BODIES
 from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import encode_base64, target_size, usage_of
-from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
+from careedit_deployments.http.schema import EditReport, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, Pump, sse, sse_error, unless_gone
 from careedit_deployments.service import RunningEdit
@@ -40,6 +41,7 @@ class _Accepted:
     found: EditInput
     running: RunningEdit
     size: tuple[int, int]
+    notes: tuple[str, ...]
 
     @property
     def identity(self) -> str | None:
@@ -51,7 +53,14 @@ class _Accepted:
         """What every answer says of the edit."""
         turn = {"turn": self.running.turn_id} if isinstance(self.running, Turn) else {}
         session = self.found.fields.session
-        return {"id": self.running.id, "arm": self.running.arm, **({"session": session} if session else {}), **turn}
+        notes = {"notes": self.notes} if self.notes else {}
+        return {
+            "id": self.running.id,
+            "arm": self.running.arm,
+            **({"session": session} if session else {}),
+            **turn,
+            **notes,
+        }
 
     @property
     def headers(self) -> dict[str, str]:
@@ -76,7 +85,7 @@ async def edit_image(request: Request) -> Response:
         found = await read_edit(request)
         accepted = await unless_gone(request, lambda: _accept(request, found))
         if not found.fields.stream:
-            return await unless_gone(request, lambda: _whole(accepted))
+            return await unless_gone(request, lambda: _whole(request, accepted))
         pump = Pump(accepted.running.events())
         stack.push_async_callback(pump.close)
         pump.start()
@@ -92,12 +101,13 @@ async def _accept(request: Request, found: EditInput) -> _Accepted:
         base = await sessions_of(request).base(session, caller_of(request).id)
         found = replace(found, pictures=(base.data, *found.pictures))
     order = await order_of(request, found)
-    size = target_size(found.fields.size, order.request.image.size, services.config.limits.pixels)
+    source = order.request.image.size
+    size = target_size(found.fields, source, services.config)
     running = await (services.edits.start(order) if base is None else sessions_of(request).start(base, order))
-    return _Accepted(found, running, size)
+    return _Accepted(found, running, size, (*found.notes, *size_notes(size, source)))
 
 
-async def _whole(accepted: _Accepted) -> Response:
+async def _whole(request: Request, accepted: _Accepted) -> Response:
     """The answer without a stream."""
     made: dict[int, Made] = {}
     async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
@@ -111,9 +121,9 @@ async def _whole(accepted: _Accepted) -> Response:
     traces = [image.trace for image in images]
     answer = ImagesResponse(
         created=int(time.time()),
-        data=[ImageData(b64_json=await accepted.encode(image.picture)) for image in images],
+        data=[await image_data(request, fields, image.picture, accepted.size) for image in images],
         output_format=fields.output_format,
-        quality=fields.quality,
+        quality=fields.level,
         size="{}x{}".format(*accepted.size),
         safety_identifier=accepted.identity,
         usage=usage_of(traces, fields.prompt, max(0, len(accepted.found.pictures) - 1)),
@@ -175,6 +185,6 @@ async def _event(accepted: _Accepted, kind: str, picture: Image.Image) -> dict[s
         "background": "opaque",
         "created_at": int(time.time()),
         "output_format": fields.output_format,
-        "quality": fields.quality,
+        "quality": fields.level,
         "size": "{}x{}".format(*accepted.size),
     }

@@ -51,6 +51,10 @@ class TooLargeError(serving.ServingError):
     """The body of a request is larger than the limit (HTTP 413)."""
 
 
+class CompressedError(serving.ServingError):
+    """The body of a request has a `Content-Encoding` (HTTP 415)."""
+
+
 class ConcurrencyError(serving.RateLimitError):
     """This API key has too many edits in hand (HTTP 429)."""
 
@@ -84,6 +88,8 @@ class Problem(Record):
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
         if self.status in (409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
             headers["x-should-retry"] = "false"
+        if self.code == "unsupported_content_encoding":
+            headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers
@@ -95,6 +101,7 @@ _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (serving.RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (serving.OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),
     (TooLargeError, 413, "invalid_request_error", "request_too_large", "size"),
+    (CompressedError, 415, "invalid_request_error", "unsupported_content_encoding", "input"),
     (serving.TooExpensiveError, 400, "invalid_request_error", "too_expensive", "cost"),
     (serving.NotFoundError, 404, "invalid_request_error", "not_found", None),
     (serving.ConflictError, 409, "invalid_request_error", "conflict", None),
@@ -174,15 +181,42 @@ def respond(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.body, problem.status, headers=problem.headers)
 
 
+_EDITS_ONLY = "POST a picture and what to change in it to /v1/images/edits."
+_ELSEWHERE = {
+    "/v1/images/generations": f"This server edits pictures, and its bases cannot make one from words alone. {_EDITS_ONLY}",
+    "/v1/images/variations": f"This server edits pictures, and makes no variations of one without words. {_EDITS_ONLY}",
+}
+"""OpenAI's routes that no base here can serve, and what to do instead."""
+
+
 def http_problem(error: HTTPException, *, method: str, path: str) -> Problem:
     """What Starlette raises by itself (no such route, wrong method, a form that cannot be read), in OpenAI's shape."""
     if error.status_code == 404:
+        hint = next((told for end, told in _ELSEWHERE.items() if path.rstrip("/").endswith(end)), None)
+        if hint is not None:
+            return Problem(status=404, message=hint, code="unknown_url")
         return Problem(status=404, message=f"There is no route {method} {path}; see /docs.", code="unknown_url")
     if error.status_code == 405:
         return Problem(status=405, message=f"The route {path} takes no {method}; see /docs.", code="method_not_allowed")
     status = error.status_code
     family = "server_error" if status >= 500 else "invalid_request_error"
     return Problem(status=status, message=str(error.detail), type=family, code="bad_request" if status == 400 else None)
+
+
+_DEFAULT = "Leave it out for the default."
+_HINTS = {
+    "seed": "Leave it out for a random seed.",
+    "n": "Leave it out for one picture.",
+    "steps": "Leave it out for the steps of the expert set, or of `quality`.",
+    "size": "Give auto, or WIDTHxHEIGHT such as 1024x1024.",
+    "background": "A result has no transparent pixel, so only auto and opaque can be had.",
+    **dict.fromkeys(
+        ("guidance", "top_k", "output_compression", "partial_images", "quality", "output_format", "model", "user"),
+        _DEFAULT,
+    ),
+    **dict.fromkeys(("input_fidelity", "moderation", "response_format", "session", "safety_identifier"), _DEFAULT),
+}
+"""What to do about a value that a field does not take, such as -1 for "random"."""
 
 
 def validation_problem(flaws: Sequence[Mapping[str, Any]]) -> Problem:
@@ -205,6 +239,7 @@ def validation_problem(flaws: Sequence[Mapping[str, Any]]) -> Problem:
         given = repr(flaw.get("input"))
         shown = f"takes no {given if len(given) <= 60 else given[:57] + '...'}" if param else "cannot be used"
         message = f"{f'The field {param!r}' if param else 'The body'} {shown}: {reason[:1].lower()}{reason[1:]}."
+        message += f" {_HINTS[param]}" if param in _HINTS else ""
     return Problem(status=400, message=message, param=param, code=code, refusal="input")
 
 

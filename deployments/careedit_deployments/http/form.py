@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from careedit.errors import InputError
+from careedit_deployments.http.amend import Amendment
+from careedit_deployments.http.body import PICTURE, check_charset, read_form, read_json
+from careedit_deployments.http.data_urls import bytes_of, is_data_url
 from careedit_deployments.http.errors import FieldError, validation_problem
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody, EditFields, ImageRef
+from careedit_deployments.http.services import services_of
 
-MAX_PICTURES = 2
-"""The source and a reference."""
-
-_IMAGE = re.compile(r"image(\[\d{0,2}\])?")
 _NESTED = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 
 
@@ -35,15 +34,33 @@ class EditInput:
     """Files of the source and the references; of the references alone if a session has the source."""
     mask: bytes | None
     """The mask's file."""
+    notes: tuple[str, ...] = ()
+    """What was taken and changes nothing, a sentence each; the answer says so."""
 
 
-async def read_edit(request: Request) -> EditInput:
-    """The body of `POST /v1/images/edits`. Raises `FieldError`."""
+@dataclass(eq=False)
+class FormParts:
+    """A form, sorted: text fields, pictures, masks."""
+
+    texts: dict[str, Any] = field(default_factory=dict)
+    """Text by field; objects are nested."""
+    pictures: list[bytes] = field(default_factory=list)
+    """Files of image, image[] and image[0], in their order."""
+    masks: list[bytes] = field(default_factory=list)
+    """Files of mask and mask[]."""
+    notes: list[str] = field(default_factory=list)
+    """What was left unused."""
+
+
+async def read_edit(request: Request, amendment: Amendment | None = None) -> EditInput:
+    """The body of `POST /v1/images/edits`, or of a route whose body `amendment` makes one. Raises `FieldError`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _from_form(request)
+        form = await read_form(request)
+        found = await _from_form(form if amendment is None else amendment.form(form))
     elif kind == "application/json":
-        found = await run_sync(_from_json, await request.body())
+        data = await read_json(request)
+        found = await run_sync(lambda: _from_json(data if amendment is None else amendment.json(data)))
     else:
         raise FieldError(
             f"The body is {kind or 'of no stated type'}; send multipart/form-data or application/json.",
@@ -51,6 +68,7 @@ async def read_edit(request: Request) -> EditInput:
             "unsupported_media_type",
         )
     _check_together(found)
+    _check_count(request, found)
     return found
 
 
@@ -77,30 +95,61 @@ def unsupported(name: str) -> FieldError:
     return FieldError(f"{name} is not supported: {UNSUPPORTED[name]}.", name, "unsupported_parameter")
 
 
-async def _from_form(request: Request) -> EditInput:
-    form = await request.form(max_files=16, max_fields=100, max_part_size=64 * 2**10)
-    texts: dict[str, Any] = {}
-    pictures: list[UploadFile] = []
-    masks: list[UploadFile] = []
+async def _from_form(form: FormData) -> EditInput:
+    parts = await sort_form(form)
+    if len(parts.masks) > 1:
+        raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
+    fields: EditFields = parse(EditFields, parts.texts)
+    mask = parts.masks[0] if parts.masks else None
+    return EditInput(fields, tuple(parts.pictures), mask, (*parts.notes, *fields.notes))
+
+
+async def sort_form(form: FormData) -> FormParts:
+    """Files, data URLs and text of a form. Raises `FieldError`.
+
+    Gateways send a text part beside the file under the same name; it is left unused, and noted. Without the file it is
+    refused, because a mask that is only named would be an edit without its mask.
+    """
+    parts = FormParts()
+    files: dict[str, list[bytes]] = {"image": parts.pictures, "mask": parts.masks}
+    words: dict[str, list[tuple[str, str]]] = {"image": [], "mask": []}
     for name, value in form.multi_items():
-        is_image = _IMAGE.fullmatch(name) is not None
-        if isinstance(value, UploadFile) and (is_image or name == "mask"):
-            (pictures if is_image else masks).append(value)
+        picture = PICTURE.fullmatch(name)
+        if isinstance(value, UploadFile) and picture:
+            data = await value.read()
+            if data or value.filename:  # a browser sends an empty file without a name where none was chosen
+                files[picture["kind"]].append(data)
         elif isinstance(value, UploadFile):
             if name in UNSUPPORTED:
                 raise unsupported(name)
             raise FieldError(f"The field {name!r} takes no file; files are image, image[] and mask.", name)
-        elif is_image or name == "mask":
-            raise FieldError(f"The field {name!r} holds text; send the picture as a file.", name)
-        elif value != "":  # an empty field of a form is an absent one
-            _put(texts, name, value)
-    if len(pictures) > MAX_PICTURES:
-        raise _too_many(len(pictures), "image")
-    if len(masks) > 1:
-        raise FieldError("The field 'mask' is given twice; give one mask.", "mask")
-    fields = parse(EditFields, texts)
-    files = [await file.read() for file in (*pictures, *masks)]
-    return EditInput(fields, tuple(files[: len(pictures)]), files[-1] if masks else None)
+        elif value.strip() == "":  # an empty field of a form is an absent one
+            continue
+        elif picture:
+            words[picture["kind"]].append((name, value))
+        elif name == "_charset_":  # where browsers say how they encoded the form
+            check_charset(value, name)
+        else:
+            _put(parts.texts, name, value)
+    for kind, found in files.items():
+        _add_texts(found, words[kind], parts.notes)
+    return parts
+
+
+def _add_texts(files: list[bytes], words: Sequence[tuple[str, str]], notes: list[str]) -> None:
+    """Add the pictures of one field that came as text: data URLs."""
+    beside = bool(files)
+    for name, value in words:
+        if is_data_url(value):
+            if beside:
+                raise FieldError(f"The field {name!r} comes as a file and as a data URL; send one of them.", name)
+            files.append(_decoded(value, name))
+        elif beside:
+            notes.append(f"The text {value[:40]!r} beside the file in the field {name!r} was not used.")
+        else:
+            raise FieldError(
+                f"The field {name!r} holds text ({value[:40]!r}); send the picture as a file, or as a data URL.", name
+            )
 
 
 def _put(texts: dict[str, Any], name: str, value: str) -> None:
@@ -125,10 +174,8 @@ def _put(texts: dict[str, Any], name: str, value: str) -> None:
 
 def _from_json(data: bytes) -> EditInput:
     body: EditBody = parse(EditBody, data, strict=True)
-    if len(body.images) > MAX_PICTURES:
-        raise _too_many(len(body.images), "images")
     pictures = tuple(picture_bytes(image, f"images[{i}]") for i, image in enumerate(body.images))
-    return EditInput(body, pictures, None if body.mask is None else picture_bytes(body.mask, "mask"))
+    return EditInput(body, pictures, None if body.mask is None else picture_bytes(body.mask, "mask"), body.notes)
 
 
 def picture_bytes(image: ImageRef, param: str) -> bytes:
@@ -144,20 +191,20 @@ def picture_bytes(image: ImageRef, param: str) -> bytes:
         raise FieldError(
             "The picture has no image_url; give a data URL.", f"{param}.image_url", "missing_required_parameter"
         )
-    if text[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
+    if text.lstrip()[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
         raise FieldError(
             "This server fetches no pictures from elsewhere; send the picture itself, as a data URL.",
             f"{param}.image_url",
             "unsupported_value",
         )
-    if text.startswith("data:"):
-        head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            raise FieldError("The data URL is not base64; write data:image/png;base64,...", f"{param}.image_url")
+    return _decoded(text, f"{param}.image_url")
+
+
+def _decoded(text: str, param: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FieldError("The picture is no base64; encode the whole file.", f"{param}.image_url") from None
+        return bytes_of(text)
+    except ValueError as error:
+        raise FieldError(str(error), param) from None
 
 
 def _check_together(found: EditInput) -> None:
@@ -165,9 +212,8 @@ def _check_together(found: EditInput) -> None:
     if not found.pictures and fields.session is None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
-    if len(found.pictures) > 1 and fields.session is not None:
-        name = "images" if isinstance(fields, EditBody) else "image"
-        raise FieldError("The session has the source; give one picture, the reference, or none.", name)
+    if fields.stream and fields.response_format == "url":
+        raise FieldError("A stream carries its pictures as b64_json; leave response_format out.", "response_format")
     if fields.partial_images and not fields.stream:
         raise FieldError(
             "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"
@@ -181,5 +227,17 @@ def _check_together(found: EditInput) -> None:
         raise FieldError("refine_mask was asked for without a mask; give a mask or leave it out.", "refine_mask")
 
 
-def _too_many(count: int, param: str) -> FieldError:
-    return FieldError(f"{count} pictures were given; give the source and at most one reference.", param)
+def _check_count(request: Request, found: EditInput) -> None:
+    """Refuse more references than the named arm takes, or, of arms that traffic chooses, the one that takes most."""
+    name = "images" if isinstance(found.fields, EditBody) else "image"
+    arms = services_of(request).backend.arms
+    named = [arm for arm in arms.values() if found.fields.model in (arm.name, arm.expert_set)]
+    most = max((arm.references for arm in named or arms.values()), default=1)
+    kept = found.fields.session is not None
+    if len(found.pictures) > most + (not kept):
+        source = "beside the source, which the session has" if kept else "with the source among them"
+        raise FieldError(
+            f"{len(found.pictures)} pictures were given, {source}; the base that is served takes {most} "
+            f"reference{'' if most == 1 else 's'}, so give at most {most + (not kept)}.",
+            name,
+        )

@@ -17,6 +17,7 @@ from careedit_deployments.http import docs, pages
 from careedit_deployments.http.auth import Authenticator
 from careedit_deployments.http.errors import Problem, problem_of, respond
 from careedit_deployments.http.limits import Limiter, check_length, limited
+from careedit_deployments.http.openapi import FILES
 from careedit_deployments.state.base import new_id
 from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
@@ -74,7 +75,7 @@ class Gate:
         try:
             with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
                 scope["careedit.trace_headers"] = span.headers
-                if path not in OPEN:
+                if path not in OPEN and not path.startswith(FILES):
                     await self._admit(scope, headers)
                 await self.app(scope, limited(receive, self._limits.body_bytes), tell)
         except ClientDisconnect:

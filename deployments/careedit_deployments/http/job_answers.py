@@ -126,6 +126,8 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
         size="{}x{}".format(*stored.output.size),
         safety_identifier=stored.user,
         usage=usage_of(traces, str(stored.request["instruction"]), len(stored.references)),
-        careedit=EditReport(id=job.images[-1].edit_id, arm=job.images[-1].arm, traces=traces),
+        careedit=EditReport(
+            id=job.images[-1].edit_id, arm=job.images[-1].arm, traces=traces, notes=stored.output.notes
+        ),
     )
     return brief.model_copy(update={"result": result})

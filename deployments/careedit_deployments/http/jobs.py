@@ -16,20 +16,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from careedit.errors import InputError
+from careedit.records import EditRequest
 from careedit_deployments.errors import NotFoundError, UnavailableError
-from careedit_deployments.http.amend import AmendedRequest, bodies
+from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.errors import FieldError
-from careedit_deployments.http.form import parse, read_edit
+from careedit_deployments.http.form import EditInput, parse, read_edit
 from careedit_deployments.http.job_answers import JobAnswer, JobDeleted, JobFields, JobList, answer_of, brief_answer
 from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import target_size
+from careedit_deployments.http.output import size_notes, target_size
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
 from careedit_deployments.jobs.guard import check_url
-from careedit_deployments.jobs.order import Output, body_sha256, keep_order, scope_of
+from careedit_deployments.jobs.order import (
+    SENT,
+    Output,
+    StoredOrder,
+    keep_order,
+    resolved_sha256,
+    scope_of,
+    sent_sha256,
+)
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.jobs.queue import full
+from careedit_deployments.jobs.queue import full, other_body
 from careedit_deployments.jobs.sweep import delete_job
 from careedit_deployments.state.base import JobEvent, JobRecord, new_id
 
@@ -56,25 +65,38 @@ router = APIRouter(tags=["jobs"])
 async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body is the same job."""
     services, owner = services_of(request), caller_of(request).id
-    amended = AmendedRequest(request, take=("webhook", "stream"), put={"stream": True})  # events are kept in any case
+    amended = Amendment(take=("webhook", "stream"), put={"stream": True})  # events are kept in any case
     key, most = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
     if key is None and await services.store.jobs.waiting() >= most:  # with a key, the job may be there already
         raise full(most)
-    found = await read_edit(amended)
+    found = await read_edit(request, amended)
     extra: JobFields = parse(JobFields, {name: amended.taken[name] for name in amended.taken if name == "webhook"})
+    sent = await run_sync(sent_sha256, found.fields, found.pictures, found.mask, extra.webhook)
+    known = None if key is None else await services.store.jobs.keyed(owner, key)
+    if known is not None:  # before anything that the configuration decides: what it was accepted as, it stays
+        if not await _is_same(request, found, extra.webhook, sent, known):
+            raise other_body(known)
+        return await _accepted(services, response, known, replayed=True)
     _check_webhook(services, extra.webhook)
+    if found.fields.response_format == "url":
+        raise FieldError(
+            "A job keeps its pictures; GET /v1/jobs/ID answers them, so leave this out.", "response_format"
+        )
     if found.fields.session is not None:
         raise FieldError("A session's turns are no jobs; POST to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, found)
     order = await order_of(request, found)
     fields = found.fields
+    source = order.request.image.size
+    size = target_size(fields, source, services.config)
     output = Output(
-        size=target_size(fields.size, order.request.image.size, services.config.limits.pixels),
+        size=size,
         format=fields.output_format,
         compression=fields.output_compression,
-        quality=fields.quality,
+        quality=fields.level,
+        notes=(*found.notes, *size_notes(size, source)),
     )
     await unless_gone(request, lambda: services.edits.start(order))  # refuses now what would fail later
     job_id = new_id("job")
@@ -85,7 +107,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         id=job_id,
         owner=owner,
         idempotency_key=key,
-        body_sha256=body_sha256(order, output, extra.webhook),
+        body_sha256=sent,
         order=stored.model_dump(mode="json"),
         webhook=extra.webhook,
         created=time.time(),
@@ -96,10 +118,26 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     finally:
         if accepted is None or accepted.id != job_id:
             await services.blobs.delete_scope(scope_of(job_id))
-    response.headers["location"] = f"/v1/jobs/{accepted.id}"
-    if accepted.id != job_id:
+    return await _accepted(services, response, accepted, replayed=accepted.id != job_id)
+
+
+async def _accepted(services: Services, response: Response, job: JobRecord, *, replayed: bool) -> JobAnswer:
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    if replayed:
         response.headers["idempotency-replayed"] = "true"
-    return await answer_of(services, accepted)
+    return await answer_of(services, job)
+
+
+async def _is_same(request: Request, found: EditInput, webhook: str | None, sent: str, known: JobRecord) -> bool:
+    """Whether a job was made by the same body."""
+    if known.body_sha256.startswith(SENT):
+        return known.body_sha256 == sent
+    # A job from before hashes of what is sent: its hash is of the resolved order, so what the client left to the
+    # configuration is taken from the job.
+    stored, order, fields = StoredOrder(**known.order), await order_of(request, found), found.fields
+    names = [name for name in ("steps", "early_filter") if getattr(fields, name) is None]
+    then = EditRequest(**{**dict(order.request), **{name: stored.request[name] for name in names}})
+    return known.body_sha256 == resolved_sha256(order.model_copy(update={"request": then}), stored.output, webhook)
 
 
 @router.get(

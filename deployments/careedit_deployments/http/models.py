@@ -39,6 +39,8 @@ class Model(BaseModel):
     """Side of its panel, in pixels: the detail that an edit can have."""
     takes_guidance: bool
     """Whether `guidance` may be given."""
+    references: int
+    """References that may be given beside the source."""
 
 
 class ModelList(BaseModel):
@@ -112,6 +114,7 @@ def _model(arm: ArmInfo) -> Model:
         steps=arm.steps,
         panel=arm.panel,
         takes_guidance=arm.takes_guidance,
+        references=arm.references,
     )
 
 

@@ -9,6 +9,9 @@ from pydantic.json_schema import models_json_schema
 
 from careedit_deployments.http.schema import EditBody, EditFields
 
+FILES = "/v1/images/files/"
+"""Where results have addresses of their own, and no key is needed."""
+
 _REFS = "#/components/schemas/{model}"
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -39,6 +42,7 @@ _MEANING = {
     404: "There is nothing of this name or id, or not for this caller.",
     409: "It contradicts what is there.",
     413: "The body is larger than the limit.",
+    415: "The body is compressed.",
     429: "Too many requests; Retry-After says when to come back.",
     500: "The server failed.",
     503: "Nothing here can do it now.",
@@ -91,7 +95,7 @@ def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, An
     fields = schemas.pop("EditFields")
     pictures = {
         "image": {**_BINARY, "description": "The source."},
-        "image[]": {"type": "array", "items": _BINARY, "maxItems": 2, "description": "The source, and a reference."},
+        "image[]": {"type": "array", "items": _BINARY, "maxItems": 16, "description": "The source, then references."},
         "mask": {**_BINARY, "description": "PNG of the source's size; where alpha is 0, the source may change."},
     }
     schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
@@ -106,6 +110,6 @@ def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, An
     for path, operations in document.get("paths", {}).items():
         for operation in operations.values():
             operation.get("responses", {}).pop("422", None)
-            if path.startswith("/v1/"):
+            if path.startswith("/v1/") and not path.startswith(FILES):
                 operation["security"] = [{"ApiKey": []}, *([] if key_required else [{}])]
     return document

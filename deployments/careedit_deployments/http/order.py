@@ -23,7 +23,7 @@ from careedit_deployments.service import EditOrder
 def check_before_decoding(services: Services, found: EditInput) -> None:
     """Refuse what asks for too much, as far as that shows without pixels and routing. Raises `TooExpensiveError`."""
     fields = found.fields
-    steps, early_filter = settings(services.config, fields.quality, fields.steps, fields.early_filter)
+    steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     least = min((arm.steps for arm in services.backend.arms.values()), default=1)
     check_cost(
         services.config.limits,
@@ -37,7 +37,7 @@ def check_before_decoding(services: Services, found: EditInput) -> None:
 async def order_of(request: Request, found: EditInput) -> EditOrder:
     """The order, its pictures decoded in a thread. Raises `FieldError` and other `InputError`s."""
     services, caller, fields = services_of(request), caller_of(request), found.fields
-    steps, early_filter = settings(services.config, fields.quality, fields.steps, fields.early_filter)
+    steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     limits = picture_limits(services.config.limits)
 
     def decoded() -> EditRequest:

@@ -21,9 +21,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"
 """One line of text."""
 
 UNSUPPORTED: Mapping[str, str] = {
-    "input_fidelity": "what a mask protects is kept to the pixel, and there is no other fidelity to choose",
     "style": "say the style in the prompt",
-    "moderation": "this server moderates nothing",
     "markup": "draw nothing on the picture; mark the region with a mask",
     "complexity": "there is no planning to be set; use quality or steps",
     "frame_count": "an edit is a still picture",
@@ -31,12 +29,16 @@ UNSUPPORTED: Mapping[str, str] = {
     "svg": "an edit is a picture of pixels",
     "negative_prompt": "say in the prompt what is to change",
     "strength": "say in the prompt how much is to change, or give a mask",
-    "image_url": "a JSON body names its pictures under images",
+    "image": "a JSON body names its pictures under images",
+    "image_url": "a form has its pictures as files under image, a JSON body under images",
 }
 """Fields of OpenAI's and of its neighbours' that this server does not have, and what to do instead."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 Quality = Literal["low", "medium", "high", "auto"]
+
+ALIASES: Mapping[str, Quality] = {"standard": "auto", "hd": "high"}
+"""DALL-E's words for quality, which clients still send."""
 
 
 class Body(BaseModel):
@@ -60,9 +62,10 @@ class EditFields(Body):
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
     """How many images; image i starts from the noise of `seed + i`."""
     size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] = "auto"
-    """"auto": the source's size. WIDTHxHEIGHT: the result is scaled to it; it must have the source's proportions."""
-    quality: Quality = "auto"
-    """What it means is configured; a request's own `steps` and `early_filter` come first."""
+    """"auto": the source's size. WIDTHxHEIGHT: the result is scaled to it. Where its proportions are not the source's, the edit
+    lies in the middle and its edge is repeated around it; under `http.compatibility: strict` such a size is refused."""
+    quality: Literal["low", "medium", "high", "auto", "standard", "hd"] = "auto"
+    """What it means is configured; a request's own `steps` and `early_filter` come first. "standard" is auto, "hd" high."""
     output_format: OutputFormat = "png"
     """Format of the images."""
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -73,8 +76,12 @@ class EditFields(Body):
     """Previews per image while it is made; only in a stream."""
     background: Literal["auto", "opaque"] = "auto"
     """A result has no transparent pixel."""
-    response_format: Literal["b64_json"] = "b64_json"
-    """Pictures come in the answer."""
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    """"b64_json": pictures come in the answer. "url": each has an address, good for `state.file_ttl_s`."""
+    input_fidelity: Literal["low", "high"] | None = None
+    """Taken, and changes nothing: what an edit does not change is the source's own."""
+    moderation: Literal["auto", "low"] | None = None
+    """Taken, and changes nothing: this server moderates nothing."""
     user: Text | None = None
     """Who asks, in the client's words: a user stays on one arm."""
     safety_identifier: Text | None = None
@@ -101,12 +108,30 @@ class EditFields(Body):
     def _from_name(cls, value: Any) -> Any:
         return {"strategy": value} if isinstance(value, str) else value
 
+    @property
+    def level(self) -> Quality:
+        """`quality` in the configuration's words."""
+        return ALIASES.get(self.quality, self.quality)  # type: ignore[return-value]  # every other word is one of them
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken and changes nothing here, a sentence each."""
+        notes = []
+        if self.quality in ALIASES:
+            notes.append(f"quality {self.quality} is {self.level} here.")
+        if self.input_fidelity is not None:
+            notes.append("input_fidelity changes nothing here: what an edit does not change is the source's own.")
+        if self.moderation is not None:
+            notes.append("moderation changes nothing here: this server moderates nothing.")
+        return tuple(notes)
+
 
 class ImageRef(Body):
     """A picture in a JSON body."""
 
     image_url: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """A data URL, `data:image/png;base64,...`, or the bare base64. This server fetches nothing from elsewhere."""
+    """A data URL, `data:image/png;base64,...`, or the bare base64, read as browsers read them (white space, no padding,
+    the URL-safe alphabet). This server fetches nothing from elsewhere."""
     file_id: str | None = None
     """Refused: this server keeps no files."""
 
@@ -115,7 +140,7 @@ class EditBody(EditFields):
     """`POST /v1/images/edits` as JSON."""
 
     images: Annotated[list[ImageRef], Field(max_length=16)] = []
-    """The source, and at most one reference."""
+    """The source, then as many references as the base takes."""
     mask: ImageRef | None = None
     """Where alpha is 0 the source may change; of the source's size."""
 
@@ -154,11 +179,17 @@ class Usage(BaseModel):
     """Both together."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ImageData(BaseModel):
     """One result."""
 
-    b64_json: str
-    """The file, base64."""
+    b64_json: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    """The file, base64; absent where `response_format` is "url"."""
+    url: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    """Where the file can be fetched without a key until it expires; only where `response_format` is "url"."""
 
 
 class EditReport(BaseModel):
@@ -174,6 +205,8 @@ class EditReport(BaseModel):
     """Its turn."""
     traces: list[EditTrace]
     """Per image how it was made: enough to make it again."""
+    notes: tuple[str, ...] = ()
+    """What was taken and changes nothing here, and how a size of other proportions was filled, a sentence each."""
 
 
 class ImagesResponse(BaseModel):

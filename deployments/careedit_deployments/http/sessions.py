@@ -11,21 +11,22 @@ from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from careedit.images import decode_image
 from careedit_deployments.backend import Made
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.http.amend import AmendedRequest, bodies
+from careedit_deployments.http.amend import Amendment, bodies
+from careedit_deployments.http.body import read_form, read_json
 from careedit_deployments.http.errors import FieldError
-from careedit_deployments.http.form import EditInput, parse, picture_bytes, read_edit
+from careedit_deployments.http.files import image_data
+from careedit_deployments.http.form import EditInput, parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, decode, order_of
-from careedit_deployments.http.output import encode_base64, target_size, usage_of
-from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.output import size_notes, target_size, usage_of
+from careedit_deployments.http.schema import EditReport, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.session_answers import (
     History,
@@ -132,9 +133,9 @@ async def delete_session(session_id: str, request: Request) -> SessionDeleted:
 )
 async def create_turn(session_id: str, request: Request) -> Response:
     """Edit the last result, or the one of `turn`. A turn with `stream` goes to /v1/images/edits, with `session`."""
-    amended = AmendedRequest(request, take=("turn",), session=session_id)
+    amended = Amendment(take=("turn",), session=session_id)
     with limiter_of(request).hold(caller_of(request)):
-        found = await read_edit(amended)
+        found = await read_edit(request, amended)
         extra: TurnFields = parse(TurnFields, amended.taken)
         if found.fields.stream:
             raise FieldError("A turn is not streamed here; POST to /v1/images/edits with `session`.", "stream")
@@ -176,23 +177,29 @@ async def _turn(request: Request, found: EditInput, session_id: str, named: str 
     complete, turn = await start_turn(request, found, session_id, named)
     fields = found.fields
     source = (await run_sync(decode_image, complete.pictures[0])).size
-    size = target_size(fields.size, source, services_of(request).config.limits.pixels)
+    size = target_size(fields, source, services_of(request).config)
     made: Made | None = None
     async with aclosing(turn.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops the edit
         async for event in events:
             made = event if isinstance(event, Made) else made
     if made is None:
         raise UnavailableError("The edit ended without its picture; try again.")
-    data = await run_sync(encode_base64, made.picture, size, fields.output_format, fields.output_compression)
     answer = ImagesResponse(
         created=int(time.time()),
-        data=[ImageData(b64_json=data)],
+        data=[await image_data(request, fields, made.picture, size)],
         output_format=fields.output_format,
-        quality=fields.quality,
+        quality=fields.level,
         size="{}x{}".format(*size),
         safety_identifier=fields.safety_identifier or fields.user,
         usage=usage_of([made.trace], fields.prompt, len(found.pictures)),
-        careedit=EditReport(id=turn.id, arm=turn.arm, session=session_id, turn=turn.turn_id, traces=[made.trace]),
+        careedit=EditReport(
+            id=turn.id,
+            arm=turn.arm,
+            session=session_id,
+            turn=turn.turn_id,
+            traces=[made.trace],
+            notes=(*found.notes, *size_notes(size, source)),
+        ),
     )
     headers = {"x-careedit-arm": turn.arm, "x-careedit-edit": turn.id}
     return Response(await run_sync(answer.model_dump_json), media_type="application/json", headers=headers)
@@ -201,16 +208,18 @@ async def _turn(request: Request, found: EditInput, session_id: str, named: str 
 async def _read_session(request: Request) -> tuple[bytes, SessionFields]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        body: SessionBody = parse(SessionBody, await request.body(), strict=True)
+        body: SessionBody = parse(SessionBody, await read_json(request), strict=True)
         return picture_bytes(body.image, "image"), body
     if kind != "multipart/form-data":
         raise FieldError("Send multipart/form-data or application/json.", "content-type", "unsupported_media_type")
-    form = await request.form(max_files=2, max_fields=10, max_part_size=64 * 2**10)
-    upload = form.get("image")
-    if not isinstance(upload, UploadFile):
+    parts = await sort_form(await read_form(request))
+    if parts.masks:
+        raise FieldError("A session has no mask; give it with a turn.", "mask", "unknown_parameter")
+    if len(parts.pictures) != 1:
         raise FieldError(
-            "The field 'image' is missing; give the picture as a file.", "image", "missing_required_parameter"
+            f"{len(parts.pictures)} pictures were given; a session begins with one, in the field 'image'.",
+            "image",
+            "invalid_value" if parts.pictures else "missing_required_parameter",
         )
-    texts = {name: value for name, value in form.multi_items() if name != "image" and value != ""}
-    fields: SessionFields = parse(SessionFields, texts)
-    return await upload.read(), fields
+    fields: SessionFields = parse(SessionFields, parts.texts)
+    return parts.pictures[0], fields

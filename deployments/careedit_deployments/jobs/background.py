@@ -50,7 +50,8 @@ async def background(
         poll_s=poll_s,
     )
     store.jobs.watch(partial(count_job, metrics))
-    sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=config.state.edit_ttl_s)
+    state = config.state
+    sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
     beside = (jobs.run(), sweeper.run(), count_waiting(store.jobs, metrics))
     tasks = [asyncio.create_task(work) for work in beside]
     sender, hooks = None, None

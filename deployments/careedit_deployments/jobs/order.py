@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from PIL import Image
+from pydantic import Field
 
 from careedit.images import image_sha256
 from careedit.records import EditRequest, Record
-from careedit_deployments.http.schema import OutputFormat, Quality
+from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import BlobStore, JobImage
+
+SENT = "2-"
+"""How a hash of what was sent begins; others are of jobs from before it."""
 
 _PICTURES = {"image", "mask", "references"}
 
@@ -31,6 +35,8 @@ class Output(Record):
     """As in the request."""
     quality: Quality = "auto"
     """As in the request."""
+    notes: Annotated[tuple[str, ...], Field(exclude_if=lambda notes: not notes)] = ()
+    """What was taken and changes nothing; absent where there is nothing to say, so that older replicas read it."""
 
 
 class StoredOrder(Record):
@@ -74,8 +80,23 @@ def picture_of(data: bytes) -> Image.Image:
     return copy
 
 
-def body_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
-    """Hash of what a client asked for: equal for equal requests, however their bodies were written."""
+def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
+    """Hash of what a client sent, its files as they came: the configuration has no part in it, nor has the body's form.
+
+    What is left out is as good as its default. The mark in front tells it from `resolved_sha256`.
+    """
+    sent = {
+        "fields": fields.model_dump(mode="json", exclude_defaults=True, exclude={"images", "mask", "stream"}),
+        "pictures": [hashlib.sha256(picture).hexdigest() for picture in pictures],
+        "mask": None if mask is None else hashlib.sha256(mask).hexdigest(),
+        "webhook": webhook,
+    }
+    digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{SENT}{digest}"[:64]  # the column's width; 248 bits of the hash
+
+
+def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
+    """Hash of an order as jobs had it before `sent_sha256`: of what the request meant under the configuration of its day."""
     request = order.request
     asked = {
         "request": request.model_dump(mode="json", exclude=_PICTURES),

@@ -78,11 +78,15 @@ class SqlJobTable:
             raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
         known = record_of(JobRecord, row)
         if known.body_sha256 != job.body_sha256:
-            raise ConflictError(
-                f"The Idempotency-Key {job.idempotency_key!r} belongs to the job {known.id} with another body; "
-                "use a new key for a new job."
-            )
+            raise other_body(known)
         return known
+
+    async def keyed(self, owner: str, key: str) -> JobRecord | None:
+        """See `JobTable`."""
+        query = select(jobs).where((jobs.c.owner == owner) & (jobs.c.idempotency_key == key))
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else record_of(JobRecord, row)
 
     async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """See `JobTable`."""
@@ -282,6 +286,13 @@ def payload_of(job: JobRecord) -> str:
 def full(most: int) -> OverloadedError:
     """The error for a job that finds `most` others waiting."""
     return OverloadedError(f"{most} jobs wait already and no more may; come back later.", retry_after=FULL_S)
+
+
+def other_body(job: JobRecord) -> ConflictError:
+    """The error for another body with the idempotency key of `job`."""
+    return ConflictError(
+        f"The Idempotency-Key {job.idempotency_key!r} belongs to the job {job.id} with another body; use a new key for a new job."
+    )
 
 
 async def _queued(connection: AsyncConnection) -> int:

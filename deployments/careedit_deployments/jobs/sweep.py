@@ -50,11 +50,13 @@ class Sweeper:
         metrics: Metrics,
         *,
         edit_ttl_s: float,
+        file_ttl_s: float = 3600.0,
         every_s: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._blobs, self._metrics = store, blobs, metrics
-        self._edit_ttl_s, self._every_s, self._clock = edit_ttl_s, every_s, clock
+        self._edit_ttl_s, self._file_ttl_s = edit_ttl_s, file_ttl_s
+        self._every_s, self._clock = every_s, clock
         self._looked = 0.0
 
     async def run(self) -> None:
@@ -69,7 +71,7 @@ class Sweeper:
             await asyncio.sleep(self._every_s)
 
     async def sweep(self) -> int:
-        """One round; returns how many jobs, sessions, orphaned scopes and edits of the log went."""
+        """One round; returns how many jobs, sessions, scopes of expired or orphaned pictures and edits of the log went."""
         jobs, sessions = await self._store.jobs.expired(), await self._store.sessions.expired()
         for job_id in jobs:
             await delete_job(self._store, self._blobs, job_id)
@@ -78,7 +80,7 @@ class Sweeper:
                 self._metrics.session("expired")
         orphans = []
         if self._clock() - self._looked >= ORPHAN_S:  # a bucket is slow to list
-            orphans, self._looked = await self.orphans(), self._clock()
+            orphans, self._looked = [*await self.orphans(), *await self.expired_files()], self._clock()
         for scope in orphans:
             await self._blobs.delete_scope(scope)
         edits = await self._store.edits.prune(self._clock() - self._edit_ttl_s)
@@ -89,6 +91,11 @@ class Sweeper:
                 "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(orphans), edits=edits
             )
         return count
+
+    async def expired_files(self) -> list[str]:
+        """Scopes of results whose address is no longer good; no row leads to them, their names hold their age."""
+        before = self._clock() - self._file_ttl_s
+        return [scope for scope in await self._blobs.scopes("files") if id_time(PurePosixPath(scope).name) < before]
 
     async def orphans(self) -> list[str]:
         """Scopes with pictures whose job or session is gone."""

@@ -251,7 +251,7 @@ class BlobStore(Protocol):
         ...
 
     async def scopes(self, kind: str) -> list[str]:
-        """The scopes of a kind ("jobs", "sessions"), e.g. `jobs/job_...`."""
+        """The scopes of a kind ("jobs", "sessions", "files"), e.g. `jobs/job_...`."""
         ...
 
     async def close(self) -> None:

@@ -30,6 +30,10 @@ class JobTable(Protocol):
         """
         ...
 
+    async def keyed(self, owner: str, key: str) -> JobRecord | None:
+        """The job that has this owner's idempotency key."""
+        ...
+
     async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """One job."""
         ...

@@ -14,6 +14,7 @@ from careedit.editing.prompts import in_context_prompt
 from careedit.editing.schedule import Schedule
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 from careedit.experts.base import BASE
+from careedit.images import MAX_REFERENCES
 
 Start = Literal["noise", "source"]
 """What the target panel starts from: noise alone, or the source picture with noise upon it."""
@@ -52,7 +53,7 @@ class EditJob:
             raise InputError(f"The seed is {self.seed}; it must not be negative.")
         if not 0 < self.noise_scale <= 1:
             raise InputError(f"noise_scale is {self.noise_scale}; it must lie above 0 and be at most 1.")
-        if len(self.references) > 1:
+        if len(self.references) > MAX_REFERENCES:
             raise InputError(f"{len(self.references)} references were given; one reference is supported.")
         if any(weight <= 0 for weight in self.weights.values()) or abs(sum(self.weights.values()) - 1) > 1e-3:
             raise InputError(f"The expert weights {dict(self.weights)} must be positive and sum to 1.")

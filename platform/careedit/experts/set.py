@@ -25,6 +25,7 @@ from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sente
 from careedit.experts.registered import resolve
 from careedit.experts.store import Folder, default_cache, is_url
 from careedit.experts.yamlfile import YamlRecord
+from careedit.images import MAX_REFERENCES
 
 SET_FILE = "expert_set.yaml"
 """Name of the file that makes a folder an expert set."""
@@ -148,6 +149,11 @@ class ExpertSet:
     def version(self) -> str:
         """The set's version."""
         return self.spec.version
+
+    @property
+    def references(self) -> int:
+        """References that an edit may have: as many as the base's canvas has panels for."""
+        return MAX_REFERENCES
 
     @property
     def names(self) -> tuple[str, ...]:

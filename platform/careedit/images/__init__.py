@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from careedit.images.canvas import canvas_mask, compose_canvas, crop_target
+from careedit.images.canvas import MAX_REFERENCES, canvas_mask, compose_canvas, crop_target
 from careedit.images.decode import decode_image, decode_mask, image_sha256
 from careedit.images.fit import Fit, fit_panel
 from careedit.images.limits import DEFAULT_LIMITS, Limits
@@ -12,6 +12,7 @@ from careedit.images.save import save_image
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "MAX_REFERENCES",
     "Fit",
     "Limits",
     "boundary_error",

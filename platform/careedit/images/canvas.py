@@ -8,6 +8,9 @@ from PIL import Image
 
 from careedit.errors import InputError, MaskError
 
+MAX_REFERENCES = 1
+"""References that a canvas has room for; every base here was trained on `[source | target]` and `[reference | source | target]`."""
+
 
 def compose_canvas(panels: Sequence[Image.Image]) -> Image.Image:
     """`[source | target]` or `[reference | source | target]`: panels of one size, left to right, as one RGB picture."""

@@ -13,12 +13,12 @@ from careedit.records import EarlyFilter, EditRequest
 from careedit_deployments.jobs.order import (
     Output,
     StoredOrder,
-    body_sha256,
     keep_order,
     load_order,
     picture_of,
     png_of,
     remaining,
+    resolved_sha256,
 )
 from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import JobImage
@@ -62,7 +62,7 @@ def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, obj
 
     back, read = asyncio.run(there_and_back())
     assert read.output == output
-    assert body_sha256(back, output, None) == body_sha256(order, output, None)
+    assert resolved_sha256(back, output, None) == resolved_sha256(order, output, None)
     assert image_sha256(back.request.image) == image_sha256(order.request.image)
     pictures = {"image", "mask", "references"}
     assert back.request.model_dump(exclude=pictures) == order.request.model_dump(exclude=pictures)
@@ -71,7 +71,7 @@ def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, obj
 
 def test_a_body_is_told_from_another_by_everything_that_was_asked_for() -> None:
     def digest(webhook: str | None = None, size: tuple[int, int] = (40, 30), **changed: object) -> str:
-        return body_sha256(EditOrder(request=a_request(**changed)), Output(size=size), webhook)
+        return resolved_sha256(EditOrder(request=a_request(**changed)), Output(size=size), webhook)
 
     blank = Image.new("RGB", (40, 30))
     others = [

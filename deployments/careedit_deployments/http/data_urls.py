@@ -1,0 +1,50 @@
+"""Pictures in text: data URLs and bare base64, read as browsers read them (WHATWG Fetch, "data: URLs"; Infra, "forgiving-base64")."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from urllib.parse import unquote_to_bytes
+
+_SPACES = b"\t\n\f\r "
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BASE64 = re.compile(r";[ ]*base64$", re.IGNORECASE)
+
+
+def is_data_url(text: str) -> bool:
+    """Whether `text` is a data URL."""
+    return text[:64].lstrip()[:5].lower() == "data:"
+
+
+def bytes_of(text: str) -> bytes:
+    """What a data URL or base64 holds. Raises `ValueError`, whose text is a sentence.
+
+    White space, missing padding and the URL-safe alphabet are taken, `data:` in capitals, parameters of the media type, and
+    percent-encoding.
+    """
+    if not is_data_url(text):
+        return _decode(text)
+    head, comma, body = text.partition(",")
+    if not comma:
+        raise ValueError("The data URL has no comma; write data:image/png;base64,...")
+    if _BASE64.search(head.strip()):
+        return _decode(body if "%" not in body else unquote_to_bytes(body).decode("latin-1"))
+    if "%" in body:
+        return unquote_to_bytes(body)
+    raise ValueError("The data URL is not base64; write data:image/png;base64,...")
+
+
+def _decode(text: str) -> bytes:
+    try:
+        data = text.encode("ascii").translate(_URL_SAFE, delete=_SPACES)
+    except UnicodeEncodeError:
+        raise ValueError("The picture is not base64; encode the whole file.") from None
+    if len(data) % 4 == 0 and data.endswith(b"="):
+        data = data[: -2 if data.endswith(b"==") else -1]
+    if len(data) % 4 == 1 or b"=" in data:
+        raise ValueError("The picture is not base64, or its end is missing; encode the whole file.")
+    try:
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except binascii.Error:
+        raise ValueError("The picture is not base64; encode the whole file.") from None
