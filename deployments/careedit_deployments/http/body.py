@@ -57,17 +57,6 @@ async def read_form(request: Request) -> FormData:
             if error.message.startswith("Too many fields"):
                 raise FieldError(f"A form takes {MOST_FIELDS} text fields at most; send fewer.", "body") from None
             raise _unreadable(error.message.rstrip(".")) from None
-    if not parser.ended:
-        await form.close()
-        raise FieldError(
-            "The form is cut off: its closing boundary is missing, so a part may be, too. Send the whole body; nothing was "
-            "done.",
-            "body",
-            "incomplete_body",
-        )
-    if parser.goes_on:
-        await form.close()
-        raise _unreadable("more follows its closing boundary")
     request.scope[_FORM] = form
     return form
 
@@ -120,10 +109,9 @@ class _Parser(MultiPartParser):
         self._closing = b"\r\n--" + boundary + b"--"
         self.ended = False
         """Whether the closing boundary came."""
-        self.goes_on = False
-        """Whether more than white space came after it."""
 
     async def _watched(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The stream, whose end raises `FieldError` unless the form ended with it; the parser closes its files at an error."""
         tail = b"\r\n"  # a form without parts begins with its closing boundary
         async for chunk in stream:
             had_ended = self.ended
@@ -133,7 +121,15 @@ class _Parser(MultiPartParser):
                 window = tail + chunk
                 tail = window[-len(self._closing) :]
                 rest = window.partition(self._closing)[2] if self.ended else b""
-            self.goes_on |= bool(rest.strip())
+            if rest.strip():
+                raise _unreadable("more follows its closing boundary")
+        if not self.ended:
+            raise FieldError(
+                "The form is cut off: its closing boundary is missing, so a part may be, too. Send the whole body; nothing "
+                "was done.",
+                "body",
+                "incomplete_body",
+            )
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Count a text field's bytes before Starlette does, which would not name the field."""
