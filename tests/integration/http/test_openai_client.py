@@ -108,9 +108,7 @@ def test_an_early_filter_as_the_client_writes_an_object(client, scene):
 @pytest.mark.parametrize(
     ("fields", "kind", "param"),
     [
-        ({"input_fidelity": "high"}, openai.BadRequestError, "input_fidelity"),
         ({"background": "transparent"}, openai.BadRequestError, "background"),
-        ({"response_format": "url"}, openai.BadRequestError, "response_format"),
         ({"quality": "xhigh"}, openai.BadRequestError, "quality"),
         ({"svg": {"model": "x"}}, openai.BadRequestError, "svg"),
         ({"markup": b"png"}, openai.BadRequestError, "markup"),

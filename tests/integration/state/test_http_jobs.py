@@ -169,7 +169,7 @@ def test_deleting_an_ended_job_leaves_no_byte(served: Served, tmp_path: Path) ->
         ({"session": "session_1"}, "session"),
         ({"steps": "500"}, "steps"),
         ({"expert": "nobody"}, "expert"),
-        ({"size": "10x10"}, "size"),
+        ({"size": "large"}, "size"),
         ({"nonsense": "1"}, "nonsense"),
     ],
 )

@@ -224,7 +224,9 @@ def test_base64_is_read_as_browsers_read_it(client, painter, text):
     assert painter.calls[0].request.image.getpixel((0, 0)) == (200, 40, 90)
 
 
-@pytest.mark.parametrize("text", ["!!", "data:image/png;base64", "data:image/png,abc", "QUJDR", "QUI=Q", "QUJD====", "é"])
+@pytest.mark.parametrize(
+    "text", ["!!", "data:image/png;base64", "data:image/png,abc", "QUJDR", "QUI=Q", "QUJD====", "é"]
+)
 def test_what_is_not_base64_is_refused(client, text):
     assert error_of(client.post("/v1/images/edits", json=body_of(text)))["param"] == "images[0].image_url"
 
@@ -287,7 +289,15 @@ def test_a_part_in_a_transfer_encoding_is_refused(client, painter, coding):
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip"])
 @pytest.mark.parametrize(
     "path",
-    ["/v1/images/edits", "/v1/routes", "/v1/jobs", "/v1/sessions", "/v1/sessions/s/turns", "/v1/scores", "/v1/feedback"],
+    [
+        "/v1/images/edits",
+        "/v1/routes",
+        "/v1/jobs",
+        "/v1/sessions",
+        "/v1/sessions/s/turns",
+        "/v1/scores",
+        "/v1/feedback",
+    ],
 )
 def test_a_compressed_body_is_refused_and_says_why(client, path, coding):
     data = gzip.compress(json.dumps(body_of(PLAIN)).encode())

@@ -56,7 +56,11 @@ def test_health_and_documents_need_no_key(guarded, path):
 def test_the_schema_asks_for_a_key_where_one_is_required(guarded):
     paths = httpx2.get(guarded[0].url + "/openapi.json").json()["paths"]
     asked = {path: operation.get("security") for path, one in paths.items() for operation in one.values()}
-    assert {path for path, security in asked.items() if security != [{"ApiKey": []}]} == {"/healthz", "/readyz"}
+    assert {path for path, security in asked.items() if security != [{"ApiKey": []}]} == {
+        "/healthz",
+        "/readyz",
+        "/v1/images/files/{file_id}/{name}",
+    }
 
 
 def test_a_stranger_is_refused_before_the_body_is_read(guarded):
