@@ -17,6 +17,7 @@ from PIL import Image
 
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http.auth import make_key
+from careedit_deployments.jobs.order import SENT, StoredOrder, load_order, resolved_sha256
 from pretended import Pretended, picture_file
 from served import Served, serve
 
@@ -133,6 +134,56 @@ def test_an_idempotency_key_repeats_the_job_and_refuses_another_body(served: Ser
     (scope,) = served.run(lambda: served.services.blobs.scopes("jobs"))
     assert scope == f"jobs/{first.json()['id']}"
     assert post(served.url, {"Idempotency-Key": "a b"}).json()["error"]["param"] == "Idempotency-Key"
+
+
+def as_json(**fields: Any) -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(picture_file()).decode()
+    return {"prompt": "remove it", "images": [{"image_url": url}], **fields}
+
+
+def test_an_idempotency_key_outlives_another_configuration(tmp_path: Path) -> None:
+    key = {"Idempotency-Key": "order-17"}
+    with serve(tmp_path, Pretended(), quality={"low": {"steps": 2}}) as served:
+        first = post(served.url, key, quality="low", partial_images="1").json()["id"]
+        ended(served.url, first)
+    changed = {
+        "quality": {"low": {"steps": 3}},
+        "limits": {"steps": 1, "pixels": 10},
+        "http": {"compatibility": "strict"},
+    }
+    with serve(tmp_path, Pretended("other"), arms={"other": {"expert_set": "tiny"}}, **changed) as served:
+        again = post(served.url, key, quality="low", partial_images="1")
+        assert (again.status_code, again.headers.get("idempotency-replayed")) == (202, "true"), again.text
+        assert again.json()["id"] == first
+        body = as_json(quality="low", partial_images=1, n=1, stream=False)
+        in_json = httpx2.post(served.url + "/v1/jobs", json=body, headers=key)
+        assert in_json.json()["id"] == first, "a form and JSON are one request"
+        for other in ({"quality": "high"}, {"quality": "low", "n": "2"}, {"quality": "low", "prompt": "remove  it"}):
+            refused = post(served.url, key, **{"partial_images": "1", **other})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict"), other
+        assert httpx2.get(f"{served.url}/v1/jobs/{first}").json()["status"] == "completed"
+
+
+def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path) -> None:
+    key = {"Idempotency-Key": "order-17"}
+    with serve(tmp_path, Pretended(), quality={"low": {"steps": 2}}) as served:
+        jobs, blobs = served.services.store.jobs, served.services.blobs
+        made = post(served.url, None, quality="low", user="anna").json()["id"]
+        ended(served.url, made)
+        job = served.run(lambda: jobs.get(made))
+        stored = StoredOrder(**{**job.order, "request": {**job.order["request"], "seed": None}})
+        order = served.run(lambda: load_order(stored, blobs, owner=job.owner, request_id=made))
+        old = resolved_sha256(order, stored.output, None)
+        assert len(old) == len(job.body_sha256) == 64
+        assert not old.startswith(SENT)
+        served.run(lambda: jobs.delete(made))
+        kept = job.model_copy(update={"body_sha256": old, "idempotency_key": "order-17"})
+        served.run(lambda: jobs.add(kept))
+    with serve(tmp_path, Pretended(), quality={"low": {"steps": 3}}) as served:
+        again = post(served.url, key, quality="low", user="anna")
+        assert (again.status_code, again.json().get("id")) == (202, made), again.text
+        assert post(served.url, key, quality="low", user="berta").status_code == 409
+        assert post(served.url, key, quality="low", user="anna", steps="3").status_code == 409
 
 
 def test_a_running_job_is_cancelled_within_a_step(served: Served, painter: Pretended) -> None:

@@ -205,7 +205,7 @@ def test_no_other_path_leads_to_a_file(client, name):
 
 
 def test_an_address_expires_and_its_file_is_swept(tmp_path):
-    state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 1}
+    state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 0.5}
     http = {"public_url": "https://edits.example.org/api/"}
     with serve(tmp_path, Pretended(), state=state, http=http, auth={"required": False}) as server:
         with httpx2.Client(base_url=server.url) as client:
