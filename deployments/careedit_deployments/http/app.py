@@ -50,7 +50,8 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    app.state.limiter = Limiter(config.limits)
+    app.state.limiter = limiter = Limiter(config.limits, places=config.ingress.max_ongoing_requests)
+    services.stopping.watch(lambda: limiter.in_progress)
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
@@ -61,6 +62,7 @@ def create_app(services: Services) -> FastAPI:
         limits=config.limits,
         metrics=services.metrics,
         tracing=services.tracing,
+        stopping=services.stopping,
     )
     app.add_exception_handler(CareEditError, on_careedit_error)
     app.add_exception_handler(HTTPException, on_http_error)

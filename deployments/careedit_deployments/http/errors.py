@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -27,10 +27,9 @@ from careedit.errors import (
 )
 from careedit.records import Record
 from careedit_deployments import errors as serving
+from careedit_deployments.telemetry.catalogue import Refusal
 
 logger = logging.getLogger(__name__)
-
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "input"]
 
 
 class FieldError(InputError):
@@ -51,8 +50,12 @@ class TooLargeError(serving.ServingError):
     """The body of a request is larger than the limit (HTTP 413)."""
 
 
+class SlowBodyError(serving.ServingError):
+    """The body of a request arrives too slowly, or not at all (HTTP 408)."""
+
+
 class ConcurrencyError(serving.RateLimitError):
-    """This API key has too many edits in hand (HTTP 429)."""
+    """This API key has too much in progress at once (HTTP 429)."""
 
 
 class Problem(Record):
@@ -82,7 +85,9 @@ class Problem(Record):
     def headers(self) -> dict[str, str]:
         """Retry-After, and whether OpenAI's client should try again by itself."""
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
-        if self.status in (409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
+        if self.status == 408:
+            headers["Connection"] = "close"  # what is still to come of the body is not waited for
+        if self.status in (408, 409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
             headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
@@ -95,6 +100,7 @@ _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (serving.RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (serving.OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),
     (TooLargeError, 413, "invalid_request_error", "request_too_large", "size"),
+    (SlowBodyError, 408, "invalid_request_error", "request_timeout", "slow"),
     (serving.TooExpensiveError, 400, "invalid_request_error", "too_expensive", "cost"),
     (serving.NotFoundError, 404, "invalid_request_error", "not_found", None),
     (serving.ConflictError, 409, "invalid_request_error", "conflict", None),
