@@ -51,9 +51,14 @@ class Ingress:
 
         tracing = Tracing(config.telemetry, "ingress")
         blobs = open_blobs(config.state)
-        return create_app(
-            assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=(closing,))
-        )
+        services = assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=(closing,))
+        self._stopping = services.stopping
+        return create_app(services)
+
+    async def begin_stopping(self) -> int:
+        """Take no new requests and no new jobs from now on; returns how many are still in progress. May be called again."""
+        self._stopping.begin()
+        return self._stopping.left
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serve another fleet: experts were added, replaced or retired."""

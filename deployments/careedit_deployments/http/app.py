@@ -29,11 +29,11 @@ from careedit_deployments.http import (
     sessions,
 )
 from careedit_deployments.http.auth import Authenticator, keys_required
-from careedit_deployments.http.body import close_form
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import add_schemas
+from careedit_deployments.http.reading import close_form
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.http.transport import Transport
 from careedit_deployments.sessions import Sessions
@@ -69,7 +69,8 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    app.state.limiter = Limiter(config.limits)
+    app.state.limiter = limiter = Limiter(config.limits, places=config.ingress.max_ongoing_requests)
+    services.stopping.watch(lambda: limiter.in_progress)
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
@@ -81,6 +82,7 @@ def create_app(services: Services) -> FastAPI:
         limits=config.limits,
         metrics=services.metrics,
         tracing=services.tracing,
+        stopping=services.stopping,
     )
     if config.http.cors:  # outermost: refusals by the gate carry its headers, and a preflight needs no key
         app.add_middleware(

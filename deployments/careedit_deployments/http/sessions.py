@@ -18,7 +18,6 @@ from careedit.images import decode_image
 from careedit_deployments.backend import Made
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.body import read_form, read_json
 from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.files import image_data
 from careedit_deployments.http.form import EditInput, parse, picture_bytes, read_edit, sort_form
@@ -26,6 +25,7 @@ from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, decode, order_of
 from careedit_deployments.http.output import size_notes, target_size, usage_of
+from careedit_deployments.http.reading import read_form, read_json
 from careedit_deployments.http.schema import EditReport, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.session_answers import (
