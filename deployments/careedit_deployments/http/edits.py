@@ -91,7 +91,7 @@ async def _accept(request: Request, found: EditInput) -> _Accepted:
     if session is not None:
         base = await sessions_of(request).base(session, caller_of(request).id)
         found = replace(found, pictures=(base.data, *found.pictures))
-    order = await order_of(request, found)
+    order = await order_of(request, found, kept_source=base is not None)
     size = target_size(found.fields.size, order.request.image.size, services.config.limits.pixels)
     running = await (services.edits.start(order) if base is None else sessions_of(request).start(base, order))
     return _Accepted(found, running, size)

@@ -34,7 +34,7 @@ def to_rgb(image: Image.Image, name: str, stored: tuple[int, int]) -> Image.Imag
     flattened = alpha is not None and is_transparent(alpha)
     if alpha is not None and flattened:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-    return mark(upright(rgb, image), stored=stored, flattened=flattened)
+    return mark(upright(rgb, image), image, stored, flattened=flattened)
 
 
 def is_transparent(alpha: Image.Image) -> bool:

@@ -70,17 +70,19 @@ def decode_mask(source: Any, *, white_is_edit: bool = True, limits: Limits = DEF
         marked = colours.convert("RGB").convert("L").point(lambda value: 255 if value >= _THRESHOLD else 0)
     else:
         raise MaskError(f"{name} has no transparent pixel; make the region to change transparent (alpha 0).")
-    return mark(upright(marked, image), stored=stored)
+    return mark(upright(marked, image), image, stored)
 
 
-def picture_size(data: bytes, noun: str = "image", *, limits: Limits = DEFAULT_LIMITS) -> Size:
-    """Width and height that a file's header states, without decoding it; `noun` is what an error calls it.
+def inspect_picture(data: bytes, noun: str = "image", *, limits: Limits = DEFAULT_LIMITS) -> tuple[str, Size]:
+    """Format ("PNG") and size (width, height) that a file's header states; `noun` is what an error calls it.
 
-    Refuses what `decode_image` refuses by the header: other formats, animations, what is over a limit. Raises `ImageError`.
+    Decodes nothing, and refuses what `decode_image` refuses by the header: other formats, animations, what costs too much,
+    what is over a limit. Raises `ImageError`.
     """
     name = f"The {noun}"
     limits.check_bytes(len(data), name)
-    return _header(data, name, limits)[1].size
+    kind, header = _header(data, name, limits)
+    return kind, header.size
 
 
 def image_sha256(image: Image.Image) -> str:
@@ -101,7 +103,7 @@ def _open(source: Any, name: str, limits: Limits) -> tuple[Image.Image, Size]:
     """The picture with all its pixels decoded, in its own mode, and its size as stored."""
     if isinstance(source, Image.Image):
         limits.check_size(*source.size, name)
-        return _load(source, name), source.info.get("careedit.stored_size", source.size)
+        return _load(source, name), source.size
     if isinstance(source, str | os.PathLike):
         data = _read(Path(os.fsdecode(os.fspath(source))), name, limits)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -118,12 +120,8 @@ def _open(source: Any, name: str, limits: Limits) -> tuple[Image.Image, Size]:
         raise ImageError(f"{name} does not fit into memory; make it smaller.") from None
     except (*_DAMAGE, DamagedHeaderError):
         raise _damaged(name, kind) from None
-    if sorted(picture.size) != sorted(header.size) and kind not in (
-        "HEIC",
-        "AVIF",
-    ):  # those may be cropped by their file
-        raise _damaged(name, kind)
-    return picture, header.size
+    turned = kind == "HEIC" and header.turned  # Pillow leaves the turn of an AVIF file to its reader, libheif makes it
+    return picture, picture.size[::-1] if turned else picture.size
 
 
 def _header(data: bytes, name: str, limits: Limits) -> tuple[str, Header]:

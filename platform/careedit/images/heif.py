@@ -53,7 +53,7 @@ def read_header(data: bytes) -> Header:
     if meta is None:
         raise DamagedHeaderError("no picture")
     items = _items(data, meta, budget)
-    size = items.size(items.primary)
+    size = items.shown(items.primary)
     if size is None:
         raise DamagedHeaderError("no size")
     own, coded = size[0] * size[1], items.coded(items.primary)
@@ -61,7 +61,8 @@ def read_header(data: bytes) -> Header:
         raise RefusedHeaderError(
             f"is {size[0]}x{size[1]} but made of tiles of {coded:,} pixels together; save it again"
         )
-    return Header(size)
+    turn = items.find(items.primary, b"irot")
+    return Header(size, turned=turn is not None and bool(data[turn] & 1))
 
 
 @dataclass
@@ -78,9 +79,12 @@ class _Budget:
 class _Items:
     """What a `meta` box says of its items."""
 
+    data: bytes
+    """The file."""
     primary: int = 0
-    sizes: list[tuple[int, int] | None] = field(default_factory=list)
-    """Of each property in order; None: it is no size."""
+    """The item that is shown."""
+    properties: list[tuple[bytes, int]] = field(default_factory=list)
+    """Name of each property in order, and where its content begins."""
     links: dict[int, list[int]] = field(default_factory=dict)
     """Properties of an item, counted from 1."""
     parts: dict[int, list[int]] = field(default_factory=dict)
@@ -88,9 +92,25 @@ class _Items:
     helpers: dict[int, list[int]] = field(default_factory=dict)
     """Items (alpha, depth) that belong to an item."""
 
+    def find(self, item: int, kind: bytes) -> int | None:
+        """Where the content of an item's property begins."""
+        known = (self.properties[i - 1] for i in self.links.get(item, ()) if 0 < i <= len(self.properties))
+        return next((start for name, start in known if name == kind), None)
+
     def size(self, item: int) -> tuple[int, int] | None:
-        known = (self.sizes[i - 1] for i in self.links.get(item, ()) if 0 < i <= len(self.sizes))
-        return next((size for size in known if size is not None), None)
+        """Coded width and height."""
+        at = self.find(item, b"ispe")
+        return None if at is None else struct.unpack_from(">II", self.data, at + 4)
+
+    def shown(self, item: int) -> tuple[int, int] | None:
+        """Width and height after cropping (encoders pad to whole blocks and crop that away), before any turn."""
+        size, at = self.size(item), self.find(item, b"clap")
+        if size is None or at is None:
+            return size
+        across, across_of, down, down_of = struct.unpack_from(">4I", self.data, at)
+        if not across_of or not down_of:
+            raise DamagedHeaderError("a crop of no size")
+        return min(size[0], across // across_of), min(size[1], down // down_of)
 
     def coded(self, item: int) -> int:
         """Pixels that are decoded for `item`, those of its helpers included."""
@@ -100,7 +120,7 @@ class _Items:
 
 
 def _items(data: bytes, meta: _Box, budget: _Budget) -> _Items:
-    found = _Items()
+    found = _Items(data)
     for name, start, end in _boxes(data, meta[1] + 4, meta[2], budget):
         version = data[start]
         if name == b"pitm":
@@ -110,8 +130,7 @@ def _items(data: bytes, meta: _Box, budget: _Budget) -> _Items:
         elif name == b"iprp":
             for inner in _boxes(data, start, end, budget):
                 if inner[0] == b"ipco":
-                    for kind, at, _ in _boxes(data, inner[1], inner[2], budget):
-                        found.sizes.append(struct.unpack_from(">II", data, at + 4) if kind == b"ispe" else None)  # type: ignore[arg-type]
+                    found.properties += [(kind, at) for kind, at, _ in _boxes(data, inner[1], inner[2], budget)]
                 elif inner[0] == b"ipma":
                     _read_properties(data, inner[1], found, budget)
     return found

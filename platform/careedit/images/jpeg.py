@@ -40,7 +40,7 @@ _KEPT = (
 )
 # Bits that no encoder would have written next: the first is set, where the decoder fills up with zeros.
 _FILL = bytes((37 * i * i + 11 * i + 0xB5) % 255 for i in range(96))
-_BOTTOM_GREY = (127, 128)
+_GREY = (127, 128)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class _Walk:
     """Where the picture's data ends."""
     ended: bool
     """Whether an end marker follows there."""
+    progressive: bool
+    """Whether each scan refines the whole picture, so that a cut shows nowhere in particular."""
     whole: bool
     """Whether the scans that were begun bring every coefficient of every component to its full precision."""
     last_scan: tuple[int, int]
@@ -75,10 +77,10 @@ def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Ima
         picture.load()
         return picture
 
-    if not walk.ended and not walk.whole:
+    if not walk.whole:
         raise DamagedHeaderError("scans are missing")
     picture = read(b"")
-    if not walk.ended or _ends_grey(picture):
+    if not walk.ended or walk.progressive or _ends_grey(picture):
         # A complete picture does not depend on what follows it. What the decoder makes up for missing data does.
         head = head.rstrip(b"\xff")
         restarts = sum(data.count(bytes((0xFF, 0xD0 + i)), *walk.last_scan) for i in range(8))
@@ -90,11 +92,9 @@ def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Ima
 
 
 def _ends_grey(picture: Image.Image) -> bool:
-    """Whether the last block is the grey that the decoder paints where there is no data."""
-    corner = picture.crop((max(0, picture.width - 8), max(0, picture.height - 8), *picture.size))
-    extrema = corner.getextrema()
-    pairs = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    return all(low in _BOTTOM_GREY and high in _BOTTOM_GREY for low, high in pairs)  # type: ignore[misc]
+    """Whether the last pixel is the grey that the decoder paints where there is no data."""
+    last = picture.getpixel((picture.width - 1, picture.height - 1))
+    return all(value in _GREY for value in (last if isinstance(last, tuple) else (last,)))
 
 
 def _walk(data: bytes) -> _Walk:
@@ -150,7 +150,7 @@ def _walk(data: bytes) -> _Walk:
         raise DamagedHeaderError("no scan")
     parts.append((kept_from, end))
     whole = all(not any(levels) for levels in missing.values())
-    return _Walk(size, parts, end, ended, whole, last_scan)
+    return _Walk(size, parts, end, ended, progressive, whole, last_scan)
 
 
 def _check_scans(scans: int, size: tuple[int, int]) -> None:

@@ -94,7 +94,7 @@ def _check_pixels(data: bytes, pixels: list[memoryview]) -> None:
     # Small portions in, because zlib copies what it leaves of each.
     portions = (part[i : i + _PORTION] for part in pixels for i in range(0, len(part), _PORTION))
     for portion in (*portions, b""):
-        rest: bytes | memoryview = portion
+        rest = bytes(portion)
         while not stream.eof:
             got = len(stream.decompress(rest, _PIECE))
             rest = stream.unconsumed_tail

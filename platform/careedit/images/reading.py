@@ -21,3 +21,5 @@ class Header:
     """Width and height in pixels, before EXIF rotation."""
     frames: int = 1
     """Pictures that are shown one after the other; 1 for a still one."""
+    turned: bool = False
+    """Whether the decoder itself turns the picture by a quarter, as the boxes of a HEIC file may ask."""
