@@ -178,6 +178,11 @@ class Limits(Record):
     """Bytes of a request's body."""
     pixels: PositiveInt = 4096 * 4096
     """Pixels of one picture."""
+    request_pixels: PositiveInt | None = None
+    """Pixels of a request's pictures together; None: three times `pixels`, for the largest source, reference and mask."""
+    picture_memory: PositiveInt = 2 * 2**30
+    """Bytes that decoded pictures may take in one ingress replica, four per pixel; half of them for one API key. A request waits
+    ten seconds for its share and is then answered 429."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = MAX_STEPS
     """Denoising steps of one image."""
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
@@ -206,6 +211,20 @@ class Limits(Record):
     """Seconds for which a body may arrive at any rate, or not at all."""
     body_rate: PositiveInt = 16 * 2**10
     """Least bytes per second after `body_grace_s`, on average; a slower body is answered 408."""
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels of a request's pictures together."""
+        return 3 * self.pixels if self.request_pixels is None else self.request_pixels
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Limits:
+        if 8 * self.most_pixels > self.picture_memory:
+            raise InputError(
+                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.most_pixels:,} pixels of four "
+                f"bytes and an API key half of the memory; give at least {8 * self.most_pixels:,}, or fewer pixels."
+            )
+        return self
 
 
 class StateConfig(Record):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
+from careedit_deployments.decoding import Decoding
 from careedit_deployments.http import (
     arms,
     docs,
@@ -31,8 +32,9 @@ from careedit_deployments.http import (
 from careedit_deployments.http.auth import Authenticator, keys_required
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
-from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.limits import Limiter, picture_limits
 from careedit_deployments.http.openapi import add_schemas
+from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.http.transport import Transport
@@ -71,6 +73,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.limiter = limiter = Limiter(config.limits, places=config.ingress.max_ongoing_requests)
     services.stopping.watch(lambda: limiter.in_progress)
+    app.state.decoding = Decoding(picture_limits(config.limits), config.limits.picture_memory)
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
@@ -96,7 +99,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     for router in ROUTERS:
-        app.include_router(router, dependencies=[Depends(_close_form)])
+        app.include_router(router, dependencies=[Depends(_close_form), Depends(release_pictures)])
     _describe(app, keys_required(config))
     return app
 

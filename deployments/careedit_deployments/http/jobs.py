@@ -94,7 +94,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     if found.fields.session is not None:
         raise FieldError("A session's turns are no jobs; POST to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, found)
-    order = await order_of(request, found)
+    order = await unless_gone(request, lambda: order_of(request, found))
     fields = found.fields
     source = order.request.image.size
     size = target_size(fields, source, services.config)
