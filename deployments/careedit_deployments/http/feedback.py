@@ -52,7 +52,7 @@ class FeedbackAnswer(BaseModel):
     "/v1/feedback",
     operation_id="createFeedback",
     status_code=201,
-    responses=error_answers(400, 401, 404, 413, 429, 500, 503),
+    responses=error_answers(400, 401, 404, 413, 415, 429, 500, 503),
 )
 async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
     """Rate an edit, or say which of two is better. The edits must be the caller's own."""

@@ -63,7 +63,7 @@ router = APIRouter(tags=["jobs"])
     operation_id="createJob",
     status_code=202,
     response_model=JobAnswer,
-    responses=error_answers(400, 401, 404, 409, 413, 429, 500, 503),
+    responses=error_answers(400, 401, 404, 409, 413, 415, 429, 500, 503),
     openapi_extra={
         "requestBody": bodies(JobFields, without=("session", "stream")),
         "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}],

@@ -61,7 +61,7 @@ EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The results: JSON, or with `stream` the events image_edit.partial_image and image_edit.completed.",
         "content": STREAM,
     },
-    **error_answers(400, 401, 404, 413, 429, 500, 503, 504),
+    **error_answers(400, 401, 404, 413, 415, 429, 500, 503, 504),
 }
 """Answers of the edit route."""
 

@@ -36,7 +36,7 @@ class RouteAnswer(BaseModel):
     "/v1/routes",
     operation_id="createRoute",
     openapi_extra={"requestBody": EDIT_BODIES},
-    responses=error_answers(400, 401, 404, 413, 429, 500, 503),
+    responses=error_answers(400, 401, 404, 413, 415, 429, 500, 503),
 )
 async def explain_route(request: Request) -> RouteAnswer:
     """Take the body of an edit and tell who would make it. Nothing waits, nothing is kept."""

@@ -111,7 +111,7 @@ class EditFields(Body):
     @property
     def level(self) -> Quality:
         """`quality` in the configuration's words."""
-        return ALIASES.get(self.quality, self.quality)  # type: ignore[return-value]  # every other word is one of them
+        return ALIASES.get(self.quality, self.quality)  # type: ignore[arg-type]  # every other word is one of them
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from careedit_deployments.http.sse import unless_gone
 
 MAX_PAIRS = 16
 
-router = APIRouter(tags=["scores"], responses=error_answers(400, 401, 413, 429, 500, 503))
+router = APIRouter(tags=["scores"], responses=error_answers(400, 401, 413, 415, 429, 500, 503))
 
 
 class Pair(Body):

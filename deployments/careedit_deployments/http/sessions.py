@@ -44,7 +44,7 @@ from careedit_deployments.sessions import Turn
 
 router = APIRouter(tags=["sessions"])
 
-_ERRORS = error_answers(400, 401, 404, 413, 429, 500, 503)
+_ERRORS = error_answers(400, 401, 404, 413, 415, 429, 500, 503)
 _JSON = SessionBody.model_json_schema(ref_template="#/components/schemas/{model}")
 _JSON.pop("$defs")  # the edit route's schemas are components already
 _FORM = {

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 
+import httpx2
 import openai
 import pytest
 from PIL import Image
@@ -140,6 +141,31 @@ def test_an_error_in_a_stream_reaches_the_client_as_one(client, scene, backend, 
     with pytest.raises(openai.APIError, match="The server failed") as told:
         list(stream)
     assert "secret" not in str(told.value.body)
+
+
+@pytest.mark.parametrize("size", ["auto", "1024x1024", "1536x1024"])
+def test_what_stock_clients_always_send_is_taken(client, scene, size):
+    answer = client.images.edit(
+        image=[("a.png", scene, "image/png")],
+        prompt="remove the circle",
+        size=size,
+        quality="standard",
+        background="auto",
+        input_fidelity="high",
+        response_format="url",
+        output_format="webp",
+        user="anna",
+        extra_body={"moderation": "auto", "steps": 2},
+    )
+    picture = Image.open(io.BytesIO(httpx2.get(answer.data[0].url).content))
+    assert (picture.format, "{}x{}".format(*picture.size)) == ("WEBP", "64x64" if size == "auto" else size)
+    assert answer.data[0].b64_json is None
+    assert len(answer.model_dump()["careedit"]["notes"]) == (4 if size == "1536x1024" else 3)
+
+
+def test_a_picture_cannot_be_made_from_words_alone(client):
+    with pytest.raises(openai.NotFoundError, match="/v1/images/edits"):
+        client.images.generate(prompt="a cat", model="tiny")
 
 
 def test_models_are_listed(client):

@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import io
+import json
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +23,7 @@ from careedit_deployments.http.output import encode, target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.state.blobs import FsspecBlobs
-from pretended import Pretended, arm_info, picture_file
+from pretended import Pretended, arm_info, mask_file, picture_file
 from served import serve
 
 SOURCE = picture_file()
@@ -170,6 +173,23 @@ def test_as_many_references_are_taken_as_the_served_base_takes(client, painter, 
     assert taken.status_code == 200
     assert len(painter.calls[-1].request.references) == min(takes, MAX_REFERENCES)
     assert client.get("/v1/models/tiny").json()["references"] == takes
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_curl_sends_files_under_every_name_and_asks_for_heads(served, painter, client, tmp_path):
+    (tmp_path / "a.png").write_bytes(SOURCE)
+    (tmp_path / "m.png").write_bytes(mask_file())
+    fields = ["image[]=@a.png", "mask[]=@m.png", "prompt=enlève ça", "size=256x256", "response_format=b64_json"]
+    form = [word for field in fields for word in ("-F", field)]
+    curl = ["curl", "-sS", "--fail-with-body"]
+    told = subprocess.run(
+        [*curl, *form, served.url + "/v1/images/edits"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert json.loads(told.stdout)["size"] == "256x256"
+    assert painter.calls[0].request.instruction == "enlève ça"
+    assert painter.calls[0].request.mask is not None
+    head = subprocess.run([*curl, "-I", served.url + "/healthz"], capture_output=True, text=True, check=True)
+    assert head.stdout.startswith("HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/variations", "/v1/images/generations/"])
