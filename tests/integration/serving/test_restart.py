@@ -47,7 +47,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         return EditRequest(image=image, instruction="remove it", seed=seed, expert=expert, steps=steps)
 
     # Every other one asks the router, which is gone before the ingress where Serve ends all at once.
-    queued = [request(seed, 40, ("style", "auto")[seed % 2]) for seed in range(JOBS)]
+    queued = [request(seed, 20, ("style", "auto")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
     async def begin(hook):

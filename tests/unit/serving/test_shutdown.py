@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from careedit_deployments.config import ServeConfig
 hung = sys.argv[1] == "hung"
 shutdown.take_down = lambda config: threading.Event().wait() if hung else print("taken down", flush=True)
 shutdown.DELETE_S = 0.1
+shutdown.SILENT_S = 0.2
 sys.modules["ray"] = type(sys)("ray")
 sys.modules["ray"].shutdown = lambda: None
 config = ServeConfig(arms={"a": {"expert_set": "tiny"}}, ingress={"graceful_shutdown_s": float(sys.argv[2])})
@@ -31,7 +33,7 @@ def tell(number, handler):
         print("waiting", flush=True)
 
 signal.signal = tell
-serve.wait_for_signal()
+serve.wait_for_signal(sys.argv[3] if sys.argv[3:] else None)
 serve.stop(config)
 """
 
@@ -41,8 +43,8 @@ def server():
     """`server(kind, graceful_s)`: a process that waits for its signal, and hangs when it stops if it is "hung"."""
     processes = []
 
-    def start(kind, graceful_s):
-        command = [sys.executable, "-c", STOPPING, kind, str(graceful_s)]
+    def start(kind, graceful_s, *url):
+        command = [sys.executable, "-c", STOPPING, kind, str(graceful_s), *url]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout.readline() == "waiting\n"
@@ -77,6 +79,13 @@ def test_a_stop_that_hangs_has_an_end(server):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 1
     assert "did not stop within" in process.stderr.read()
+
+
+def test_a_server_that_takes_connections_and_never_answers_ends_its_process(server):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = server("well", 5, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert process.wait(30) == 1
+    assert "its cluster is lost" in process.stderr.read()
 
 
 def test_work_within_a_time_raises_what_it_raises_and_says_whether_it_ended():
