@@ -1,4 +1,5 @@
-"""The end of a served application, in order: job workers, requests in progress, and only then what they stand on.
+"""The end of a served application, in order: job workers, requests in progress, and only then what they stand on; and a
+watch over one whose cluster is gone.
 
 Serve by itself takes all deployments away at once. An edit that has not reached its expert yet would then find none, and a
 job worker would go on to claim jobs that nobody can make.
@@ -11,17 +12,48 @@ import threading
 import time
 from collections.abc import Callable
 
+import httpx2
+
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.fleet import INGRESS
 
 logger = logging.getLogger(__name__)
 
+SILENT_S = 120.0
+"""Seconds without any answer after which a server counts as lost; a proxy that died is back within half a minute."""
 LOOK_S = 0.25
 """Seconds between two looks at what is still in progress."""
 ANSWER_S = 10.0
 """Seconds that the ingress may take to say what it has in progress."""
 DELETE_S = 30.0
 """Seconds that deployments may take to end once nothing is in progress, and Ray after them."""
+
+
+class Watch:
+    """Asks a server every so often, from a thread of its own, whether it answers at all.
+
+    Where Ray's own processes are lost, a server takes connections and never answers, and nobody who supervises the process
+    that started it would see that.
+    """
+
+    def __init__(self, url: str, *, every_s: float = 5.0, patience_s: float = 10.0) -> None:
+        self._url, self._every_s, self._patience_s = f"{url}/healthz", every_s, patience_s
+        self._answered = time.monotonic()
+        threading.Thread(target=self._run, daemon=True, name="careedit-watch").start()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self._answered
+
+    def _run(self) -> None:
+        while True:
+            try:
+                httpx2.get(self._url, timeout=self._patience_s, trust_env=False)  # any answer is a sign of life
+                self._answered = time.monotonic()
+            except httpx2.HTTPError as error:
+                logger.debug("The server does not answer (%s).", type(error).__name__)
+            time.sleep(self._every_s)
 
 
 def take_down(config: ServeConfig) -> bool:

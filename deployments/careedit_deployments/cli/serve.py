@@ -60,7 +60,7 @@ def serve(
         return
     note("Interrupt (Ctrl-C) to stop.")
     try:
-        wait_for_signal()
+        wait_for_signal(None if address else url)  # a cluster elsewhere has its own supervision
     finally:
         stop(settings)
 
@@ -133,8 +133,14 @@ def start(config: ServeConfig, address: str | None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
 
 
-def wait_for_signal() -> None:
-    """Return when the process is asked to end. From then on a second signal ends it at once."""
+def wait_for_signal(url: str | None = None) -> None:
+    """Return when the process is asked to end. From then on a second signal ends it at once.
+
+    Where the server at `url` gives no answer for long, its cluster is lost and the process ends with exit code 1.
+    """
+    from careedit_deployments.shutdown import SILENT_S, Watch
+
+    watch = None if url is None else Watch(url)
     asked = threading.Event()
 
     def hear(number: int, _frame: object) -> None:
@@ -146,7 +152,9 @@ def wait_for_signal() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hear)
     while not asked.wait(1.0):  # a wait without end would not be interrupted everywhere
-        pass
+        if watch is not None and watch.silent_s > SILENT_S:
+            note(f"The server has not answered for {SILENT_S:g} seconds; its cluster is lost, so this process ends.")
+            os._exit(1)  # an orderly end would wait for what is gone
 
 
 def stop(config: ServeConfig) -> None:
