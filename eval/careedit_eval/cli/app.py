@@ -100,7 +100,7 @@ def nightly(
             note(f"warning: {error}")
     _tell(made, analysis, as_json)
     if analysis.verdict is not None and not analysis.verdict.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(analysis.verdict.exit_code)
 
 
 @app.command("compare")
@@ -128,9 +128,9 @@ def gate(run: RunFolder, as_json: JsonOption = False) -> None:
     else:
         emit(verdict.line)
         for check in verdict.checks:
-            emit(f"{'ok  ' if check.passed else 'FAIL'} {check.sentence}")
+            emit(f"{check.outcome}: {check.sentence}")
     if not verdict.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(verdict.exit_code)
 
 
 @app.command("baseline")

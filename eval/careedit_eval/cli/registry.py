@@ -36,7 +36,7 @@ def promote_run(
     verdict = judge_run(found)
     if not verdict.passed:
         note(verdict.line)
-        raise typer.Exit(1)
+        raise typer.Exit(verdict.exit_code)
     facts = next((one for one in found.record.sets if one.name == verdict.candidate), None)
     if facts is None or not is_own_set(found, facts):
         raise InputError(f"{verdict.candidate!r} is no expert set that routes by itself, so it cannot be a champion.")
