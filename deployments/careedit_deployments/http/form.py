@@ -207,13 +207,20 @@ def _decoded(text: str, param: str) -> bytes:
         raise FieldError(str(error), param) from None
 
 
+def no_address(reason: str) -> FieldError:
+    """The error for `response_format: url` where nothing but the answer may hold a picture."""
+    return FieldError(f"{reason}; leave response_format out.", "response_format", "unsupported_value")
+
+
 def _check_together(found: EditInput) -> None:
     fields = found.fields
     if not found.pictures and fields.session is None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
     if fields.stream and fields.response_format == "url":
-        raise FieldError("A stream carries its pictures as b64_json; leave response_format out.", "response_format")
+        raise no_address("A stream carries its pictures as b64_json")
+    if fields.session is not None and fields.response_format == "url":
+        raise no_address("A session keeps its pictures")
     if fields.partial_images and not fields.stream:
         raise FieldError(
             "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"
