@@ -283,8 +283,9 @@ def test_an_idempotency_key_that_keeps_nothing_is_said(client):
 
 def test_a_jobs_result_says_what_its_edit_would_have(client):
     job = send(client, path="/v1/jobs", size="96x96", quality="standard").json()
-    while (answer := client.get(f"/v1/jobs/{job['id']}").json())["status"] != "completed":
-        time.sleep(0.02)
+    with client.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
+        events.read()
+    answer = client.get(f"/v1/jobs/{job['id']}").json()
     assert opened_file(base64.b64decode(answer["result"]["data"][0]["b64_json"])).size == (96, 96)
     assert len(answer["result"]["careedit"]["notes"]) == 2
 
