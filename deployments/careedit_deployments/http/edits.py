@@ -31,6 +31,10 @@ from careedit_deployments.sessions import Turn
 FIRST_EVENT_S = 1.0
 """Seconds that a stream's head waits for the edit's first sign of life: an error until then still has a status."""
 
+_NOT_KEPT = (
+    "Idempotency-Key changes nothing here: a request that is repeated is another edit. POST it to /v1/jobs instead."
+)
+
 router = APIRouter(tags=["images"])
 
 
@@ -104,7 +108,8 @@ async def _accept(request: Request, found: EditInput) -> _Accepted:
     source = order.request.image.size
     size = target_size(found.fields, source, services.config)
     running = await (services.edits.start(order) if base is None else sessions_of(request).start(base, order))
-    return _Accepted(found, running, size, (*found.notes, *size_notes(size, source)))
+    kept = () if "idempotency-key" not in request.headers else (_NOT_KEPT,)
+    return _Accepted(found, running, size, (*found.notes, *size_notes(size, source), *kept))
 
 
 async def _whole(request: Request, accepted: _Accepted) -> Response:

@@ -138,18 +138,19 @@ async def sort_form(form: FormData) -> FormParts:
 
 def _add_texts(files: list[bytes], words: Sequence[tuple[str, str]], notes: list[str]) -> None:
     """Add the pictures of one field that came as text: data URLs."""
-    beside = bool(files)
+    urls = [(name, value) for name, value in words if is_data_url(value)]
+    if files and urls:
+        name = urls[0][0]
+        raise FieldError(f"The field {name!r} comes as a file and as a data URL; send one of them.", name)
+    files += [_decoded(value, name) for name, value in urls]
     for name, value in words:
-        if is_data_url(value):
-            if beside:
-                raise FieldError(f"The field {name!r} comes as a file and as a data URL; send one of them.", name)
-            files.append(_decoded(value, name))
-        elif beside:
-            notes.append(f"The text {value[:40]!r} beside the file in the field {name!r} was not used.")
-        else:
+        if (name, value) in urls:
+            continue
+        if not files:
             raise FieldError(
                 f"The field {name!r} holds text ({value[:40]!r}); send the picture as a file, or as a data URL.", name
             )
+        notes.append(f"The text {value[:40]!r} beside the picture in the field {name!r} was not used.")
 
 
 def _put(texts: dict[str, Any], name: str, value: str) -> None:
@@ -207,13 +208,20 @@ def _decoded(text: str, param: str) -> bytes:
         raise FieldError(str(error), param) from None
 
 
+def no_address(reason: str) -> FieldError:
+    """The error for `response_format: url` where nothing but the answer may hold a picture."""
+    return FieldError(f"{reason}; leave response_format out.", "response_format", "unsupported_value")
+
+
 def _check_together(found: EditInput) -> None:
     fields = found.fields
     if not found.pictures and fields.session is None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
     if fields.stream and fields.response_format == "url":
-        raise FieldError("A stream carries its pictures as b64_json; leave response_format out.", "response_format")
+        raise no_address("A stream carries its pictures as b64_json")
+    if fields.session is not None and fields.response_format == "url":
+        raise no_address("A session keeps its pictures")
     if fields.partial_images and not fields.stream:
         raise FieldError(
             "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"

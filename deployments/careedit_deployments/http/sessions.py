@@ -18,14 +18,13 @@ from careedit_deployments.backend import Made
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.errors import FieldError
-from careedit_deployments.http.files import image_data
-from careedit_deployments.http.form import EditInput, parse, picture_bytes, read_edit, sort_form
+from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import size_notes, target_size, usage_of
+from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
 from careedit_deployments.http.pictures import decode_pictures, hold_memory, look_at
 from careedit_deployments.http.reading import read_form, read_json
-from careedit_deployments.http.schema import EditReport, ImagesResponse
+from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.session_answers import (
     History,
@@ -140,6 +139,8 @@ async def create_turn(session_id: str, request: Request) -> Response:
         extra: TurnFields = parse(TurnFields, amended.taken)
         if found.fields.stream:
             raise FieldError("A turn is not streamed here; POST to /v1/images/edits with `session`.", "stream")
+        if found.fields.response_format == "url":  # its copy would outlive a session that is deleted with every byte
+            raise no_address("A session keeps its pictures")
         return await unless_gone(request, lambda: _turn(request, found, session_id, extra.turn))
 
 
@@ -185,9 +186,10 @@ async def _turn(request: Request, found: EditInput, session_id: str, named: str 
             made = event if isinstance(event, Made) else made
     if made is None:
         raise UnavailableError("The edit ended without its picture; try again.")
+    data = await run_sync(encode_base64, made.picture, size, fields.output_format, fields.output_compression)
     answer = ImagesResponse(
         created=int(time.time()),
-        data=[await image_data(request, fields, made.picture, size)],
+        data=[ImageData(b64_json=data)],
         output_format=fields.output_format,
         quality=fields.level,
         size="{}x{}".format(*size),
