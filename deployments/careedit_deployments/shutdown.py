@@ -36,7 +36,7 @@ class Watch:
     that started it would see that.
     """
 
-    def __init__(self, url: str, *, every_s: float = 5.0, patience_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, every_s: float = 5.0, patience_s: float = 30.0) -> None:
         self._url, self._every_s, self._patience_s = f"{url}/healthz", every_s, patience_s
         self._answered = time.monotonic()
         threading.Thread(target=self._run, daemon=True, name="careedit-watch").start()

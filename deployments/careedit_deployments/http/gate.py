@@ -79,7 +79,8 @@ class Gate:
             await send(message)
 
         async def told(message: Message) -> None:
-            if started or body.refusal is None:  # else the app speaks of a body that was refused, and does not know why
+            # An answer to a body that was refused passes only if the app knows why: FastAPI takes any error for a bad body.
+            if started or body.refusal is None or message.get("status") == problem_of(body.refusal).status:
                 await tell(message)
 
         problem: Problem | None = None
@@ -94,10 +95,11 @@ class Gate:
                         await self._admit(scope, headers, held)
                     await self.app(scope, body.receive, told)
         except ClientDisconnect:
-            return  # nobody is left to be told anything
+            if body.refusal is None:
+                return  # nobody is left to be told anything
         except Exception as error:  # noqa: BLE001 - told as a 500 without internals, and logged
             problem = problem_of(body.refusal or error)  # logs what was not foreseen
-        if problem is None and body.refusal is not None:
+        if body.refusal is not None and not started:
             problem = problem_of(body.refusal)
         if problem is not None:
             if problem.refusal is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from starlette.requests import ClientDisconnect
 
+from careedit.errors import InputError
 from careedit_deployments.client import Client
 from careedit_deployments.config import Limits
 from careedit_deployments.errors import OverloadedError
@@ -19,6 +22,7 @@ from careedit_deployments.http import jobs
 from careedit_deployments.http.auth import Caller, make_key
 from careedit_deployments.http.errors import ConcurrencyError
 from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.sse import EventStream
 from pretended import Pretended, picture_file
 from served import serve
 from slots import follows, half_a_body, held, rest, status
@@ -146,8 +150,8 @@ def test_half_sent_bodies_of_a_key_fill_its_places_only_until_their_time_is_over
     assert edit(server, one).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/scores", "/v1/feedback"])
-def test_a_body_that_a_route_does_not_read_itself_is_refused_in_the_same_words(small, path):
+@pytest.mark.parametrize("path", ["/v1/scores", "/v1/feedback", "/v1/images/edits"])
+def test_a_slow_body_is_refused_in_the_same_words_and_counted_once_whoever_reads_it(small, path):
     server, _, one, _ = small
     before = server.recording.total("careedit_refusals", reason="slow")
     with held(server.url, [half_a_body(path, one, kind="application/json")]) as (body,):
@@ -196,6 +200,8 @@ def test_a_stream_of_a_job_ends_after_its_time_and_the_client_goes_on_without_lo
             assert sum(event.name == "job.progress" for event in events) == 16
             assert [event.number for event in client.follow(job, after=len(events) - 1)] == [len(events)]
             assert list(client.follow(job, after=len(events))) == []
+            with pytest.raises(InputError, match="no job 'job_none'"):
+                list(client.follow("job_none"))
 
 
 def test_a_stream_ends_after_some_megabytes_because_what_is_not_read_waits_in_memory(small, monkeypatch):
@@ -208,6 +214,26 @@ def test_a_stream_ends_after_some_megabytes_because_what_is_not_read_waits_in_me
             names = [event.name for event in client.follow(job)]
         assert names[0] == "job.queued" and names[-1] == "job.completed"
         assert http.get(f"/v1/jobs/{job}/events").text.count("\nevent:") < len(names)
+
+
+def test_a_stream_whose_client_does_not_read_gives_its_place_back_after_its_time():
+    given_back = []
+
+    async def chunks():
+        while True:
+            yield b": x\n\n"
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async def follow():
+        resources = AsyncExitStack()
+        resources.callback(given_back.append, True)
+        await EventStream(chunks(), resources=resources, limit_s=0.05)({"type": "http"}, never, never)
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(follow())
+    assert given_back == [True]
 
 
 def test_a_server_that_stops_refuses_what_is_new_ends_its_streams_and_finishes_the_rest(tmp_path):
