@@ -49,11 +49,16 @@ class Ingress:
             yield
             await store.close()
 
+        @asynccontextmanager
+        async def decoding() -> AsyncIterator[None]:
+            async with app.state.decoding.warming():
+                yield
+
         tracing = Tracing(config.telemetry, "ingress")
         blobs = open_blobs(config.state)
-        return create_app(
-            assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=(closing,))
-        )
+        hooks = (closing, decoding)
+        app = create_app(assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=hooks))
+        return app
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serve another fleet: experts were added, replaced or retired."""
