@@ -216,6 +216,22 @@ def test_memory_is_free_again_after_an_answer_an_error_and_a_stream(large: Serve
     wait_until_free(large)
 
 
+def test_what_a_session_s_or_a_job_s_source_lost_is_known_when_it_is_edited(tmp_path: Path) -> None:
+    source, painter = encoded(see_through()), Pretended()
+    said = ["image: transparent pixels were laid over white"]
+    with serve(tmp_path, painter) as server:
+        session = post(server, "/v1/sessions", files={"image": ("a.png", source)}).json()
+        assert session["degradations"] == said
+        for _ in range(2):
+            turn = {"prompt": "remove it", "images": []}
+            assert post(server, f"/v1/sessions/{session['id']}/turns", json=turn).status_code == 200
+        job = edit(server, source, "/v1/jobs").json()
+        with httpx2.Client(base_url=server.url, timeout=20) as client:
+            assert "job.completed" in client.get(f"/v1/jobs/{job['id']}/events").text
+    notes = [list(decoding_notes([call.request.image])) for call in painter.calls]
+    assert notes == [said, [], said]
+
+
 def test_a_client_that_leaves_ends_decoding(large: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "decode_exchange", decoders.hang)
     with (
