@@ -122,10 +122,13 @@ def _walk(data: bytes) -> _Walk:
             raise RefusedHeaderError(f"has more than {MAX_SEGMENTS:,} JPEG segments; save it again")
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
-        (length,) = struct.unpack_from(">H", data, position)
+        length = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + length]
         if length < 2 or len(body) < length - 2:
-            raise DamagedHeaderError("a segment is cut off")
+            if not scans:
+                raise DamagedHeaderError("a segment is cut off")
+            end = start  # bytes behind the picture that look like a marker, or a picture that lacks some
+            break
         position += length
         if (0xE0 <= marker <= 0xEF or marker == 0xFE) and not any(
             marker == kind and body.startswith(start_of) for kind, start_of in _KEPT
