@@ -126,6 +126,16 @@ class Decoding:
         """Start a decoder process, so that the first large picture does not wait for it."""
         await to_process.run_sync(prepare, limiter=self._slots)
 
+    @asynccontextmanager
+    async def warming(self) -> AsyncIterator[None]:
+        """`warm` beside whatever goes on; a hook of the server. One that fails is tried again by the first picture."""
+        task = asyncio.create_task(self.warm(), name="careedit-decoder")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def decode(self, key: str, file: PictureFile) -> Image.Image:
         """The picture, for the caller `key`. Raises `InputError` and kin, `OverloadedError`, `UnavailableError`.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 
 from careedit.records import EditRequest
+from careedit_deployments.config import Limits
+from careedit_deployments.decoding import PictureFile
 from careedit_deployments.edit_service import check_cost, settings
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, look_at
@@ -37,13 +40,7 @@ async def order_of(request: Request, found: EditInput, *, kept_source: bool = Fa
     services, caller, fields = services_of(request), caller_of(request), found.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     limits = services.config.limits
-    files = [
-        look_at(data, f"image[{i}]" if i else "image", limits, "kept" if kept_source and not i else "image")
-        for i, data in enumerate(found.pictures)
-    ]
-    if found.mask is not None:
-        # OpenAI's polarity and no other: where alpha is 0, the source may change
-        files.append(look_at(found.mask, "mask", limits, "mask"))
+    files = await run_sync(_look, found, limits, kept_source)
     check_together(files, limits)
     await hold_memory(request, files)
     pictures = await decode_pictures(request, files)
@@ -73,3 +70,15 @@ async def order_of(request: Request, found: EditInput, *, kept_source: bool = Fa
         owner=caller.id,
         trace_headers=trace_headers_of(request),
     )
+
+
+def _look(found: EditInput, limits: Limits, kept_source: bool) -> list[PictureFile]:
+    """Every picture by its header, the mask last."""
+    files = [
+        look_at(data, f"image[{i}]" if i else "image", limits, "kept" if kept_source and not i else "image")
+        for i, data in enumerate(found.pictures)
+    ]
+    if found.mask is not None:
+        # OpenAI's polarity and no other: where alpha is 0, the source may change
+        files.append(look_at(found.mask, "mask", limits, "mask"))
+    return files

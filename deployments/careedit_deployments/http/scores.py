@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
@@ -52,8 +53,9 @@ async def create_scores(body: ScoreBody, request: Request) -> ScoreAnswer:
     A pair that the judge could not read has an error in place of its numbers.
     """
     with limiter_of(request).hold(caller_of(request)):
-        files = [_files(pair, f"pairs[{i}]", services_of(request).config.limits) for i, pair in enumerate(body.pairs)]
-        check_together([file for several in files for file in several], services_of(request).config.limits)
+        limits = services_of(request).config.limits
+        files = await run_sync(lambda: [_files(pair, f"pairs[{i}]", limits) for i, pair in enumerate(body.pairs)])
+        check_together([file for several in files for file in several], limits)
         return ScoreAnswer(scores=await unless_gone(request, lambda: _scores(request, body.pairs, files)))
 
 

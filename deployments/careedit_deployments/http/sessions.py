@@ -86,7 +86,7 @@ async def start_turn(
 async def create_session(request: Request) -> SessionAnswer:
     """Begin with a picture."""
     data, fields = await _read_session(request)
-    file = look_at(data, "image", services_of(request).config.limits)
+    file = await run_sync(look_at, data, "image", services_of(request).config.limits)
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner = caller_of(request).id

@@ -66,11 +66,15 @@ def scope_of(job_id: str) -> str:
     return f"jobs/{job_id}"
 
 
-def png_of(picture: Image.Image) -> bytes:
-    """The picture without loss, compressed little: speed counts more than bytes here."""
+def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
+    """The picture without loss, compressed little: speed counts more than bytes here.
+
+    A picture from outside keeps the marks of its decoding; one that was `made` here has none.
+    """
     buffer = io.BytesIO()
     notes = PngInfo()
-    for name, text in marks_of(picture).items():  # what decoding did to it is told when the edit is made
+    marks = {} if made else marks_of(picture)
+    for name, text in marks.items():
         notes.add_text(str(name), text)
     picture.save(buffer, "PNG", compress_level=1, pnginfo=notes)
     return buffer.getvalue()

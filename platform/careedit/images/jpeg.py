@@ -58,6 +58,8 @@ class _Walk:
     """Whether each scan refines the whole picture, so that a cut shows nowhere in particular."""
     whole: bool
     """Whether the scans that were begun bring every coefficient of every component to its full precision."""
+    restarts: bool
+    """Whether scan data is cut into intervals."""
     last_scan: tuple[int, int]
     """Where the data of the last scan begins and ends."""
 
@@ -83,9 +85,11 @@ def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Ima
     if not walk.ended or walk.progressive or _ends_grey(picture):
         # A complete picture does not depend on what follows it. What the decoder makes up for missing data does.
         head = head.rstrip(b"\xff")
-        restarts = sum(data.count(bytes((0xFF, 0xD0 + i)), *walk.last_scan) for i in range(8))
-        restart = bytes((0xFF, 0xD0 + restarts % 8))
-        for more in (_FILL, restart + _FILL):
+        fills = [_FILL]
+        if walk.restarts:  # behind a whole interval the decoder skips everything up to the next restart marker
+            seen = sum(data.count(bytes((0xFF, 0xD0 + i)), *walk.last_scan) for i in range(8))
+            fills.append(bytes((0xFF, 0xD0 + seen % 8)) + _FILL)
+        for more in fills:
             if ImageChops.difference(picture, read(more)).getbbox() is not None:
                 raise DamagedHeaderError("scan data is missing")
     return picture
@@ -102,7 +106,7 @@ def _walk(data: bytes) -> _Walk:
     parts: list[tuple[int, int]] = []
     size: tuple[int, int] | None = None
     missing: dict[int, list[int]] = {}
-    progressive, ended, scans, segments, last_scan = False, False, 0, 0, (0, 0)
+    progressive, ended, restarts, scans, segments, last_scan = False, False, False, 0, 0, (0, 0)
     while True:
         found = _MARKER.search(data, position)
         if found is None:
@@ -118,16 +122,21 @@ def _walk(data: bytes) -> _Walk:
             raise RefusedHeaderError(f"has more than {MAX_SEGMENTS:,} JPEG segments; save it again")
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
-        (length,) = struct.unpack_from(">H", data, position)
+        length = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + length]
         if length < 2 or len(body) < length - 2:
-            raise DamagedHeaderError("a segment is cut off")
+            if not scans:
+                raise DamagedHeaderError("a segment is cut off")
+            end = start  # bytes behind the picture that look like a marker, or a picture that lacks some
+            break
         position += length
         if (0xE0 <= marker <= 0xEF or marker == 0xFE) and not any(
             marker == kind and body.startswith(start_of) for kind, start_of in _KEPT
         ):
             parts.append((kept_from, start))
             kept_from = position
+        elif marker == 0xDD:
+            restarts = any(body)
         elif marker in _FRAMES:
             if marker not in _DECODED:
                 kind = "arithmetic coding" if marker in (0xC9, 0xCA, 0xCB) else "hierarchical or differential coding"
@@ -150,7 +159,7 @@ def _walk(data: bytes) -> _Walk:
         raise DamagedHeaderError("no scan")
     parts.append((kept_from, end))
     whole = all(not any(levels) for levels in missing.values())
-    return _Walk(size, parts, end, ended, progressive, whole, last_scan)
+    return _Walk(size, parts, end, ended, progressive, whole, restarts, last_scan)
 
 
 def _check_scans(scans: int, size: tuple[int, int]) -> None:

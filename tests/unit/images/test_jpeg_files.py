@@ -55,7 +55,7 @@ def cpu_of(work: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    "after", [b"", b"\xff", b"\0" * 300, b"text\xff\x00\xff\xd8\xff\xe0and more", FILES["baseline"]]
+    "after", [b"", b"\xff", b"\0" * 300, b"text\xff\x00\xff\xd8\xff\xe0and more", b"text\xff\xe1and", FILES["baseline"]]
 )
 def test_a_file_without_its_end_marker_is_taken_whatever_follows(name: str, after: bytes) -> None:
     whole = decode_image(FILES[name]).tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_transparency_that_is_laid_over_white_is_noted(kind: str) -> None:
     said = "transparent pixels were laid over white"
     assert decoding_notes([picture]) == (f"image: {said}",)
     assert decoding_notes([plain, picture]) == (f"reference: {said}",)
-    request = EditRequest(image=picture, instruction="x")
+    request = pickle.loads(pickle.dumps(EditRequest(image=picture, instruction="x")))  # as Ray carries it
     assert decoding_notes((request.image, *request.references)) == (f"image: {said}",)
 
 
