@@ -161,6 +161,8 @@ class EditRow(Record):
     """Questions to a judge by the early filter."""
     trace: str | None = None
     """The `EditTrace` as JSON."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the picture, e.g. that it has not its source's size."""
     error: str | None = None
     """Why there is no picture, as a sentence."""
 

@@ -50,6 +50,8 @@ class EditLine:
     """How the source lay on its canvas."""
     error: str | None
     """Why there is no picture."""
+    notes: str = ""
+    """What a reader must know of the picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+_OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep", "truth": "keep"}
+"""What `Arm.other_size` is where a suite does not say."""
+
+
 class Part(Record):
     """A benchmark or a metric by its name, with its options."""
 
@@ -71,8 +75,14 @@ class Arm(Record):
     """kind http: how often an edit is sent at most."""
     extensions: bool = True
     """kind http: whether seed, steps, expert and filter are sent, which only a careedit service knows."""
+    picture_hosts: tuple[str, ...] = ()
+    """kind http: private hosts, beside that of `url`, from which a picture is read that the service answers by its address."""
     editor: Part | None = None
     """kind custom: what makes the editor."""
+    other_size: Literal["refuse", "keep"] | None = None
+    """What becomes of an edit that has not its source's size. "keep": it stays as it came, metrics resize it as their
+    protocols say, and its row has a note. "refuse": it is an error. None: "keep" for http, whose services choose their own
+    sizes, else "refuse", because another size is then a bug."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> Arm:
@@ -80,7 +90,20 @@ class Arm(Record):
             raise InputError(f"url belongs to the kind http, and that kind needs it; correct the set {self.name!r}.")
         if (self.kind == "custom") != (self.editor is not None):
             raise InputError(f"editor belongs to the kind custom, and that needs it; correct the set {self.name!r}.")
+        if self.picture_hosts and self.kind != "http":
+            raise InputError(f"picture_hosts belongs to the kind http; take it out of the set {self.name!r}.")
         return self
+
+    @property
+    def keeps_other_sizes(self) -> bool:
+        """Whether an edit of another size than its source's is kept."""
+        return (self.other_size or _OTHER_SIZE.get(self.kind, "refuse")) == "keep"
+
+    @property
+    def size_wish(self) -> dict[str, str]:
+        """`other_size` as a part of the edits' keys: only where it is not what its kind does anyway."""
+        usual = _OTHER_SIZE.get(self.kind, "refuse")
+        return {"other_size": self.other_size} if self.other_size not in (None, usual) else {}
 
 
 class Comparison(Record):

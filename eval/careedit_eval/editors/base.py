@@ -39,7 +39,7 @@ class Edited:
     """What an editor made."""
 
     image: Image.Image
-    """RGB, of the source's size."""
+    """RGB; whether it may have another size than the source is the arm's `other_size`."""
     seconds: float | None = None
     """Wall-clock seconds of the edit alone."""
     nfe: int | None = None

@@ -32,6 +32,16 @@ class ScoreItem:
         """The edited picture, RGB, of the editor's size."""
         return decode_image(self._edited)
 
+    def edited_at(self, size: tuple[int, int]) -> Image.Image:
+        """The edited picture at `size` (width, height), as a protocol wants it; `resizing` is the note for that."""
+        return resized(self.edited, size)
+
+    def resizing(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """A note where `edited_at(size)` is not the edit as it came, else nothing."""
+        if self.edited.size == size:
+            return ()
+        return (f"the edit is {size_of(self.edited)}, resized to {size[0]}x{size[1]}",)
+
     @property
     def target(self) -> Image.Image:
         """The target, RGB; raises `MetricError` where the sample has none."""
@@ -61,3 +71,8 @@ def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measur
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """`image` at `size` (width, height) by Pillow's default, bicubic, as MagicBrush's script does; equal size: equal bits."""
     return image if image.size == size else image.resize(size)
+
+
+def size_of(image: Image.Image) -> str:
+    """Width and height, as in "512x512"."""
+    return f"{image.width}x{image.height}"

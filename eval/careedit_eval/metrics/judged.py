@@ -45,7 +45,10 @@ class VqaMetric:
         parts = [[index] for index in requests] if alone else [list(requests)] if requests else []
         for part in parts:
             scores = self.scorer.score([requests[index] for index in part])
-            found.update((index, self._measurement(score)) for index, score in zip(part, scores, strict=True))
+            found.update(
+                (index, _noted(self._measurement(score), batch[index]))
+                for index, score in zip(part, scores, strict=True)
+            )
         return [found[index] for index in range(len(batch))]
 
     def _measurement(self, score: Score) -> Measurement:
@@ -84,7 +87,10 @@ class PairwiseWin:
         parts = [[index] for index in pairs] if alone else [list(pairs)] if pairs else []
         for part in parts:
             preferences = compare(self.asker, [pairs[index] for index in part])
-            found.update((index, self._measurement(one)) for index, one in zip(part, preferences, strict=True))
+            found.update(
+                (index, _noted(self._measurement(one), batch[index]))
+                for index, one in zip(part, preferences, strict=True)
+            )
         return [found[index] for index in range(len(batch))]
 
     def _measurement(self, preference: Preference) -> Measurement:
@@ -100,11 +106,17 @@ class PairwiseWin:
         )
 
 
+def _noted(found: Measurement, item: ScoreItem) -> Measurement:
+    """The measurement, with a note where its edit was resized."""
+    notes = () if found.error is not None else item.resizing(item.pictures.source.size)
+    return found.model_copy(update={"notes": (*found.notes, *notes)})
+
+
 def _request(item: ScoreItem) -> ScoreRequest:
     pictures = item.pictures
     return ScoreRequest(
         source=pictures.source,
-        edited=resized(item.edited, pictures.source.size),
+        edited=item.edited_at(pictures.source.size),
         instruction=item.sample.instruction,
         references=pictures.references,
     )
@@ -114,7 +126,7 @@ def _pair(item: ScoreItem) -> Pair:
     pictures = item.pictures
     return Pair(
         source=pictures.source,
-        first=resized(item.edited, pictures.source.size),
+        first=item.edited_at(pictures.source.size),
         second=resized(item.rival, pictures.source.size),
         instruction=item.sample.instruction,
         references=pictures.references,

@@ -36,7 +36,8 @@ class PixelDistance:
         def measure(item: ScoreItem) -> Measurement:
             other = item.target if self.against == "target" else item.pictures.source
             distance = np.abs(difference(item.edited, other))
-            return Measurement(values={self.spec.name: float(np.mean(distance**self.power))})
+            value = float(np.mean(distance**self.power))
+            return Measurement(values={self.spec.name: value}, notes=item.resizing(other.size))
 
         return one_by_one(batch, measure)
 
@@ -66,7 +67,9 @@ class Preservation:
             if not outside.any():
                 raise MetricError("The mask covers the whole picture, so there is nothing outside it to preserve.")
             distance = np.abs(difference(item.edited, pictures.source))[outside]
-            return Measurement(values={self.spec.name: float(distance.mean())})
+            return Measurement(
+                values={self.spec.name: float(distance.mean())}, notes=item.resizing(pictures.source.size)
+            )
 
         return one_by_one(batch, measure)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit.scoring.base import JudgeIdentity
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.base import ScoreItem, resized
+from careedit_eval.metrics.base import ScoreItem
 from careedit_eval.records import Measurement, MetricSpec, Output
 
 PROMPTS = "vie-1"
@@ -87,7 +87,7 @@ class VieScore:
         for index, item in enumerate(batch):
             try:
                 source = item.pictures.source
-                edited = resized(item.edited, source.size)
+                edited = item.edited_at(source.size)
             except CareEditError as error:
                 found[index] = Measurement(error=str(error))
                 continue
@@ -96,7 +96,8 @@ class VieScore:
             asked.append(index)
         replies = self.writer.write(prompts) if prompts else []
         for index, consistency, quality in zip(asked, replies[::2], replies[1::2], strict=True):
-            found[index] = _measurement(consistency, quality)
+            item = batch[index]
+            found[index] = _measurement(consistency, quality, item.resizing(item.pictures.source.size))
         return [found[index] for index in range(len(batch))]
 
 
@@ -122,7 +123,7 @@ def read_marks(reply: str) -> tuple[float, float]:
     return float(marks[0]), float(marks[1])
 
 
-def _measurement(consistency: str | CareEditError, quality: str | CareEditError) -> Measurement:
+def _measurement(consistency: str | CareEditError, quality: str | CareEditError, notes: tuple[str, ...]) -> Measurement:
     try:
         marks = []
         for reply in (consistency, quality):
@@ -131,4 +132,5 @@ def _measurement(consistency: str | CareEditError, quality: str | CareEditError)
             marks.append(read_marks(reply))
     except CareEditError as error:
         return Measurement(error=str(error))
-    return Measurement(values=dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True)))
+    values = dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True))
+    return Measurement(values=values, notes=notes)

@@ -75,6 +75,7 @@ def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, ed
         _experts(edit),
         "none" if edit is None else edit.alignment,
         error,
+        "" if edit is None else "; ".join(edit.notes),
     )
 
 

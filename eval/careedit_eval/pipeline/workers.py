@@ -17,7 +17,7 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
-from careedit_eval.metrics.base import ScoreItem
+from careedit_eval.metrics.base import ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
 from careedit_eval.suite import Arm, Part, make_metric
@@ -55,7 +55,7 @@ def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
     made: list[Made] = []
     for sample, key in zip(task.samples, task.keys, strict=True):
         try:
-            edited, alignment = _edit(editor, sample, task.seed, pictures)
+            edited, alignment, notes = _edit(editor, task, sample, pictures)
             data = _png(edited.image)
         except Exception as error:
             logger.debug("sample %s failed", sample.id, exc_info=True)
@@ -74,6 +74,7 @@ def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
             nfe=edited.nfe,
             judge_calls=edited.judge_calls,
             trace=edited.trace,
+            notes=notes,
         )
         made.append((row, data))
     return made
@@ -92,25 +93,33 @@ def _edit_row(task: EditTask, sample: Sample, key: str, **found: Any) -> EditRow
 
 
 def _edit(
-    editor: SampleEditor, sample: Sample, seed: int, pictures: Mapping[str, Image.Image | None]
-) -> tuple[Edited, str]:
-    """One edit and how its source lies on the canvas; raises whatever is wrong with it."""
+    editor: SampleEditor, task: EditTask, sample: Sample, pictures: Mapping[str, Image.Image | None]
+) -> tuple[Edited, str, tuple[str, ...]]:
+    """One edit, how its source lies on the canvas, and notes; raises whatever is wrong with it."""
     loaded = load_pictures(sample)
-    source = loaded.source
+    source, notes = loaded.source, []
+    mask = loaded.mask if sample.mask_given else None
     if sample.previous is not None:
         before = pictures[sample.previous]
         if before is None:
             raise EditFailed(f"The turn before, {sample.previous}, has no picture.")
         source = before
-    mask = loaded.mask if sample.mask_given else None
-    if mask is not None and mask.size != source.size:
-        raise EditFailed(f"The mask is {_size(mask)}, the picture of the turn before is {_size(source)}.")
-    edited = editor.edit(EditWork(sample.id, source, sample.instruction, mask, loaded.references, loaded.target, seed))
+        if mask is not None and mask.size != source.size:  # the mask was drawn on the benchmark's own picture
+            notes.append(f"the picture of the turn before is {size_of(source)}, resized to its mask's {size_of(mask)}")
+            source = resized(source, mask.size)
+    edited = editor.edit(
+        EditWork(sample.id, source, sample.instruction, mask, loaded.references, loaded.target, task.seed)
+    )
     if not isinstance(getattr(edited, "image", None), Image.Image):  # a user's own editor may return anything
         raise EditFailed("The editor returned no picture.")
     if edited.image.size != source.size:
-        raise EditFailed(f"The editor returned {_size(edited.image)} for a source of {_size(source)}.")
-    return edited, loaded.alignment
+        if not task.arm.keeps_other_sizes:
+            raise EditFailed(
+                f"The editor returned {size_of(edited.image)} for a source of {size_of(source)}; mend it, or measure its "
+                f"edits as they come with other_size: keep in the set {task.arm.name!r}."
+            )
+        notes.append(f"the edit is {size_of(edited.image)}, its source {size_of(source)}")
+    return edited, loaded.alignment, tuple(notes)
 
 
 class ScoreWorker:
@@ -199,7 +208,3 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _size(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
