@@ -60,6 +60,16 @@ class Sample(Record):
     """How source and target lie on each other."""
     extras: Mapping[str, Scalar] = Field(default_factory=dict)
     """What else the data set says of the row."""
+    problem: str | None = None
+    """Why the row cannot be edited, as a sentence that names its shard and number; None: it can. It is an error in every
+    set's results, and no reason to stop. Not part of the fingerprint, as what it is about already is."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the row, or one of its pictures, cannot be had; None where nothing is missing."""
+        pictures = (self.source, self.target, self.mask, *self.references)
+        found = [self.problem, *(picture.missing for picture in pictures if picture is not None)]
+        return " ".join(dict.fromkeys(why for why in found if why is not None)) or None
 
     @property
     def input_sha256(self) -> str:
@@ -80,7 +90,7 @@ class Sample(Record):
     @property
     def content_sha256(self) -> str:
         """Hash of everything in it, pictures by their bytes wherever these lie."""
-        data = self.model_dump(exclude={"source", "target", "mask", "references"})
+        data = self.model_dump(exclude={"source", "target", "mask", "references", "problem"})
         for name in ("source", "target", "mask"):
             picture: PictureRef | None = getattr(self, name)
             data[name] = picture and picture.sha256

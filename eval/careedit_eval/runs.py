@@ -197,14 +197,28 @@ def environment() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str]:
-    """Commit of the code, and whether it was changed since; nothing outside a checkout."""
+    """Commit of the code, and whether it has changed since; empty where this file is in no checkout of careedit.
+
+    An environment may lie inside another project's repository, whose commit says nothing about this code: only a
+    repository that tracks this file counts.
+    """
     here = Path(__file__).parent
+    commands = (
+        ["ls-files", "--error-unmatch", Path(__file__).name],
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "--untracked-files=no"],
+    )
     try:
-        sha, status = (
+        _, sha, status = (
             subprocess.run(
-                ["git", "-C", str(here), *command], capture_output=True, text=True, check=True, timeout=20
+                ["git", "-C", str(here), *command],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=20,
             ).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for command in commands
         )
     except (OSError, subprocess.SubprocessError):
         return {}

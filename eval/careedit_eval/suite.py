@@ -19,7 +19,7 @@ RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-_OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep", "truth": "keep"}
+_OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep"}
 """What `Arm.other_size` is where a suite does not say."""
 
 
@@ -90,6 +90,8 @@ class Arm(Record):
             raise InputError(f"url belongs to the kind http, and that kind needs it; correct the set {self.name!r}.")
         if (self.kind == "custom") != (self.editor is not None):
             raise InputError(f"editor belongs to the kind custom, and that needs it; correct the set {self.name!r}.")
+        if self.other_size is not None and self.kind in ("identity", "truth"):
+            raise InputError(f"other_size has no meaning for {self.kind}; take it out of the set {self.name!r}.")
         if self.picture_hosts and self.kind != "http":
             raise InputError(f"picture_hosts belongs to the kind http; take it out of the set {self.name!r}.")
         return self

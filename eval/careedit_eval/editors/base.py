@@ -29,7 +29,7 @@ class EditWork:
     references: tuple[Image.Image, ...]
     """RGB."""
     target: Image.Image | None
-    """RGB; only the "truth" may look."""
+    """RGB; only the "truth" may look. None where there is none that can be used."""
     seed: int
     """Of the noise."""
 

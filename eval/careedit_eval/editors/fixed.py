@@ -24,4 +24,5 @@ class Truth:
         """The target, of its own size; raises `EditFailed` where the benchmark has none."""
         if work.target is None:
             raise EditFailed("The benchmark has no target for this sample; leave the truth row out.")
+        # Of its own size, which may not be the source's: resized to it and back it would differ from itself.
         return Edited(work.target, seconds=0.0, nfe=0)

@@ -41,10 +41,10 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
 
     Raises `ExpertError`, or `InputError` where a service does not answer.
     """
-    if arm.kind in ("identity", "truth"):
-        # The truth has its target's size: an edit of it that was resized to the source's is another one.
-        size = {"size": "target"} if arm.kind == "truth" else {}
-        return Resolved(arm, {"kind": arm.kind, **size, **arm.size_wish}, {"kind": arm.kind})
+    if arm.kind == "identity":
+        return Resolved(arm, {"kind": arm.kind}, {"kind": arm.kind})
+    if arm.kind == "truth":  # version 1 resized the target to the source
+        return Resolved(arm, {"kind": arm.kind, "version": 2}, {"kind": arm.kind})
     if arm.kind == "custom" and arm.editor is not None:
         identity = {"kind": arm.kind, "editor": arm.editor.model_dump(mode="json"), **arm.size_wish}
         return Resolved(arm, identity, {"kind": arm.kind, "editor": arm.editor.name})

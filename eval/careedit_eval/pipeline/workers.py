@@ -17,6 +17,7 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
+from careedit_eval.editors.fixed import Truth
 from careedit_eval.metrics.base import ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
@@ -51,16 +52,21 @@ class EditWorker:
 
 def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
     """One task's edits in order; a turn whose predecessor failed fails too, and says so."""
-    pictures: dict[str, Image.Image | None] = {}
+    pictures: dict[str, Image.Image] = {}
+    failed: dict[str, str] = {}
     made: list[Made] = []
     for sample, key in zip(task.samples, task.keys, strict=True):
         try:
+            if sample.problem is not None:
+                raise EditFailed(sample.problem)
+            if sample.previous in failed:
+                raise EditFailed(f"The turn before, {sample.previous}, has no picture: {failed[sample.previous]}")
             edited, alignment, notes = _edit(editor, task, sample, pictures)
             data = _png(edited.image)
         except Exception as error:
             logger.debug("sample %s failed", sample.id, exc_info=True)
-            pictures[sample.id] = None
-            made.append((_edit_row(task, sample, key, error=sentence(error)), None))
+            failed[sample.id] = sentence(error)
+            made.append((_edit_row(task, sample, key, error=failed[sample.id]), None))
             continue
         pictures[sample.id] = edited.image
         row = _edit_row(
@@ -93,26 +99,21 @@ def _edit_row(task: EditTask, sample: Sample, key: str, **found: Any) -> EditRow
 
 
 def _edit(
-    editor: SampleEditor, task: EditTask, sample: Sample, pictures: Mapping[str, Image.Image | None]
+    editor: SampleEditor, task: EditTask, sample: Sample, pictures: Mapping[str, Image.Image]
 ) -> tuple[Edited, str, tuple[str, ...]]:
     """One edit, how its source lies on the canvas, and notes; raises whatever is wrong with it."""
     loaded = load_pictures(sample)
-    source, notes = loaded.source, []
+    source, notes = loaded.source if sample.previous is None else pictures[sample.previous], []
+    truth = isinstance(editor, Truth)
+    target = loaded.target if truth else loaded.known("target")
     mask = loaded.mask if sample.mask_given else None
-    if sample.previous is not None:
-        before = pictures[sample.previous]
-        if before is None:
-            raise EditFailed(f"The turn before, {sample.previous}, has no picture.")
-        source = before
-        if mask is not None and mask.size != source.size:  # the mask was drawn on the benchmark's own picture
-            notes.append(f"the picture of the turn before is {size_of(source)}, resized to its mask's {size_of(mask)}")
-            source = resized(source, mask.size)
-    edited = editor.edit(
-        EditWork(sample.id, source, sample.instruction, mask, loaded.references, loaded.target, task.seed)
-    )
+    if mask is not None and mask.size != source.size:  # a later turn; the mask was drawn on the benchmark's own picture
+        notes.append(f"the picture of the turn before is {size_of(source)}, resized to its mask's {size_of(mask)}")
+        source = resized(source, mask.size)
+    edited = editor.edit(EditWork(sample.id, source, sample.instruction, mask, loaded.references, target, task.seed))
     if not isinstance(getattr(edited, "image", None), Image.Image):  # a user's own editor may return anything
         raise EditFailed("The editor returned no picture.")
-    if edited.image.size != source.size:
+    if edited.image.size != source.size and not truth:
         if not task.arm.keeps_other_sizes:
             raise EditFailed(
                 f"The editor returned {size_of(edited.image)} for a source of {size_of(source)}; mend it, or measure its "

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ class Square:
     """Answers a grey square of one size, as some services do; remembers the sizes that it was given."""
 
     concurrency = 1
-    seen: list[tuple[tuple[int, int], tuple[int, int] | None]] = []
+    seen: ClassVar[list[tuple[tuple[int, int], tuple[int, int] | None]]] = []
 
     def __init__(self, side: int = 32) -> None:
         self._side = side
@@ -82,10 +83,9 @@ def test_an_edit_of_another_size_is_kept_measured_and_noted(tmp_path: Path) -> N
 
 def test_a_set_of_ones_own_that_changes_the_size_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     found = run(tmp_path, sized(None))
-    assert {line.error for line in found.table.edits} == {
-        "The editor returned 32x32 for a source of 8x8; mend it, or measure its edits as they come with other_size: keep in "
-        "the set 's'."
-    }
+    (error,) = {line.error for line in found.table.edits}
+    assert error is not None and error.startswith("The editor returned 32x32 for a source of 8x8; mend it, or")
+    assert error.endswith("with other_size: keep in the set 's'.")
     again = run(tmp_path, sized("keep"))
     assert again.edited == 6 and not any(line.error for line in again.table.edits)
     strict = run(tmp_path, sized("refuse"))
