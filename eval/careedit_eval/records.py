@@ -108,6 +108,9 @@ class Output(Record):
     """Whether it is 0 or 1, failed or passed, and so compared by McNemar."""
     unit: str = ""
     """"s", or nothing for a bare number."""
+    information: bool = False
+    """Whether it only informs: seconds of the store depend on when and where an edit was made, so they are neither tested
+    nor gated. No part of a metric's key, as it does not change the number."""
 
 
 class MetricSpec(Record):
@@ -139,7 +142,10 @@ class MetricSpec(Record):
     @property
     def key(self) -> str:
         """Stable hash of the whole identity."""
-        return digest_of(self.model_dump())
+        content = self.model_dump()
+        for output in content["outputs"]:
+            del output["information"]
+        return digest_of(content)
 
 
 class EditRow(Record):
@@ -184,12 +190,15 @@ class EditRow(Record):
 
 
 class Measurement(Record):
-    """What a metric found: all of its numbers, or an error in place of them."""
+    """What a metric found: all of its numbers, an error in place of them, or that it does not apply."""
 
     values: Mapping[str, float] = Field(default_factory=dict)
     """Number per output of the metric."""
     error: str | None = None
     """Why there is none, as a sentence."""
+    not_applicable: str | None = None
+    """Why the metric says nothing of this sample, as a sentence: no number, and nobody's error. It depends on the sample
+    alone, so it is the same for every editor."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the numbers, e.g. "text truncated"."""
 
@@ -203,8 +212,10 @@ class Measurement(Record):
 
     @model_validator(mode="after")
     def _check_one(self) -> Measurement:
-        if bool(self.values) == (self.error is not None):
-            raise InputError("A measurement holds either numbers or an error; give exactly one of them.")
+        if bool(self.values) + (self.error is not None) + (self.not_applicable is not None) != 1:
+            raise InputError(
+                "A measurement holds numbers, an error, or why the metric does not apply; give exactly one of them."
+            )
         return self
 
 

@@ -26,6 +26,7 @@ from careedit_eval.pipeline.store import write_atomic
 from careedit_eval.records import MetricSpec, Output, digest_of
 from careedit_eval.results import Table
 from careedit_eval.suite import Suite
+from careedit_eval.timing import TIMING_FILE, TimingRecord
 
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -128,6 +129,18 @@ class Run:
         """Its results."""
         return Table.read(self.folder)
 
+    @cached_property
+    def timing(self) -> TimingRecord | None:
+        """How long edits of compared sets take; None where the run was not timed. Raises `InputError`."""
+        file = self.folder / TIMING_FILE
+        if not file.is_file():
+            return None
+        try:
+            data = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read ({error}); run the suite again.") from error
+        return TimingRecord(**data)
+
     @property
     def store(self) -> Path:
         """Where its pictures are."""
@@ -163,6 +176,8 @@ def save_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found.table.write(folder)
+        if found.timing is not None:
+            write_atomic(folder / TIMING_FILE, f"{found.timing.model_dump_json(indent=1)}\n".encode())
         write_atomic(folder / RUN_FILE, f"{record.model_dump_json(indent=1)}\n".encode())
     except OSError as error:
         raise InputError(f"The run's folder {folder} cannot be written ({error.strerror}); give another.") from error

@@ -131,7 +131,17 @@ class Gate(Record):
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the baseline's rows that must be there today."""
     max_slowdown: Annotated[float, Field(gt=0)] | None = None
-    """Median seconds per edit over the baseline's, at most; None: not looked at."""
+    """How many times the baseline's seconds an edit may take, judged by the interval of the run's timing; None: not looked
+    at."""
+
+
+class Timing(Record):
+    """How the time of an edit is measured: both sets of a comparison by turns, in one process, right before the report."""
+
+    samples: Annotated[int, Field(ge=0, le=1000)] = 12
+    """Samples of each benchmark; 0: nothing is timed. More make the interval of the ratio narrower."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each sample is edited in the order A B B A: four edits a round."""
 
 
 class Workers(Record):
@@ -182,6 +192,9 @@ class Suite(Record):
     """Which sets are compared."""
     gate: Gate | None = None
     """What must hold; None: nothing."""
+    timing: Timing | None = None
+    """How sets are timed. None: as `Timing` says where somebody asks for time, that is, where the gate has `max_slowdown`, or
+    sets are compared and a metric is `latency` or `cost`; else not at all, because it costs edits."""
     workers: Workers = Workers()
     """Who works."""
 
@@ -196,6 +209,8 @@ class Suite(Record):
             raise InputError(f"Two sets are called {twice[0]!r}; give each its own name.")
         if unknown:
             raise InputError(f"The suite has no set {unknown[0]!r}; its sets are {', '.join(names)}.")
+        if self.timing is not None and not self.timing.samples and self.gate is not None and self.gate.max_slowdown:
+            raise InputError("The gate's max_slowdown is judged by the timing, which has 0 samples; give it some.")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("A seed is given twice; give each once.")
         return self

@@ -23,7 +23,7 @@ FIRST_WAIT = 0.5
 
 def backoff(attempt: int) -> float:
     """Seconds to wait after attempt number `attempt` (from 0)."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt * random.uniform(0.5, 1))
 
 
 class AnsweredPictures:

@@ -57,12 +57,18 @@ class ScoreItem:
         return decode_image(self._rival)
 
 
+class NotApplicableError(MetricError):
+    """A sample of which a metric can say nothing, whatever the edit is; `one_by_one` makes it a `not_applicable`."""
+
+
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
     """Measures item after item; what is wrong with one is that one's error and nobody else's."""
     found = []
     for item in batch:
         try:
             found.append(measure(item))
+        except NotApplicableError as error:
+            found.append(Measurement(not_applicable=str(error)))
         except CareEditError as error:
             found.append(Measurement(error=str(error)))
     return found

@@ -18,7 +18,7 @@ from careedit.errors import CareEditError
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
 from careedit_eval.editors.fixed import Truth
-from careedit_eval.metrics.base import ScoreItem, resized, size_of
+from careedit_eval.metrics.base import NotApplicableError, ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
 from careedit_eval.suite import Arm, Part, make_metric
@@ -162,7 +162,8 @@ def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
         logger.debug("metric %s failed", metric.spec.name, exc_info=True)
         error = raised
     if len(items) == 1:
-        return [Measurement(error=sentence(error))]
+        alone = isinstance(error, NotApplicableError)
+        return [Measurement(not_applicable=str(error)) if alone else Measurement(error=sentence(error))]
     return [one for item in items for one in measure(metric, [item])]
 
 
@@ -201,6 +202,7 @@ def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
         rival=task.rival,
         values=found.values,
         error=found.error,
+        not_applicable=found.not_applicable,
         notes=found.notes,
     )
 
