@@ -183,8 +183,7 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
         return
     _tell_means(run, analysis)
     _tell_comparisons(analysis)
-    for why, times in list(analysis.errors.items())[:5]:
-        note(f"{times} x {why}")
+    _tell_beside(analysis)
     for row, why in run.record.missing.items():
         note(f"The row {row} is missing: {why}")
     note(
@@ -194,18 +193,40 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
         emit(analysis.verdict.line)
 
 
+def _tell_beside(analysis: Analysis) -> None:
+    """Errors, what does not apply, notes, and times: a few of each, the page has more."""
+    for title, rows in (
+        ("error", analysis.errors),
+        ("does not apply", analysis.not_applicable),
+        ("note", analysis.notes),
+    ):
+        for one in rows[:5]:
+            note(f"{one.times} x {title}: {one.what} ({one.where})")
+        if len(rows) > 5:
+            note(f"and {len(rows) - 5} more of this kind; see the page")
+    for speed in analysis.speed:
+        note(f"time: {speed.sentence}" + (f" ({speed.where})" if speed.where else ""))
+
+
 def _tell_means(run: Run, analysis: Analysis) -> None:
     for benchmark in run.table.benchmarks:
         here = {
             (one.arm, one.output): one for one in analysis.means if one.benchmark == benchmark and one.kind == "all"
         }
         outputs = [output for output in run.record.outputs if any(key[1] == output for key in here)]
+        counts = {output: {one.n for key, one in here.items() if key[1] == output} for output in outputs}
         rows = []
         for arm in run.table.arms(benchmark):
             cells = [here.get((arm, output)) for output in outputs]
             errors = sum(cell.errors for cell in cells if cell is not None)
-            rows.append((arm, *("-" if cell is None else number(cell.mean) for cell in cells), str(errors)))
-        emit_table((benchmark, *outputs, "errors"), rows)
+            # An error leaves a set's mean, so means of unequal rows do not compare.
+            shown = [
+                "-" if cell is None else number(cell.mean) + (f" (n={cell.n})" if len(counts[cell.output]) > 1 else "")
+                for cell in cells
+            ]
+            rows.append((arm, *shown, str(errors)))
+        titles = [f"{output} (information)" if run.record.outputs[output].information else output for output in outputs]
+        emit_table((benchmark, *titles, "errors"), rows)
 
 
 def _tell_comparisons(analysis: Analysis) -> None:

@@ -70,10 +70,14 @@ class Difference:
     """Errors of B."""
     unpaired: tuple[str, ...]
     """Samples with a number on one side only, at most 50."""
+    information: bool = False
+    """Whether the number only informs (`Output.information`): it is not tested, and has no verdict."""
 
     @property
     def verdict(self) -> str:
         """In a word: "better", "worse", "different", or "no difference seen", by the adjusted p."""
+        if self.information:
+            return "information only"
         if self.p_adjusted is None or self.p_adjusted >= 0.05 or not self.difference:
             return "no difference seen"
         if self.better == "neither":
@@ -130,6 +134,9 @@ def difference_of(
         return base
     before, after = np.array([[one, other] for one, other, _ in values]).T
     groups = [group for *_, group in values]
+    if output.information:
+        first, second = float(before.mean()), float(after.mean())
+        return replace(base, mean_a=first, mean_b=second, difference=second - first, information=True)
     delta = after - before
     delta[np.abs(delta) <= TIE] = 0.0
     per_image = cluster_means(delta, groups)

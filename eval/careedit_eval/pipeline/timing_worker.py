@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from careedit_eval.alignment import load_pictures
@@ -69,7 +70,7 @@ class TimingWorker:
         return [self._time(task) for task in tasks]
 
     def _time(self, task: TimingTask) -> Timed:
-        timed = TimedSample(benchmark=task.benchmark, sample_id=task.sample.id, load=load())
+        timed = partial(TimedSample, benchmark=task.benchmark, sample_id=task.sample.id, load=load())
         try:
             loaded = load_pictures(task.sample)
             mask = loaded.mask if task.sample.mask_given else None
@@ -86,11 +87,11 @@ class TimingWorker:
             for turn in range(task.rounds):
                 for side, editor, seed in ((a, first, 0), (b, second, 0), (b, second, 1), (a, first, 1)):
                     side.append(seconds(editor, SEED + 1 + 2 * turn + seed))
-            timed = timed.model_copy(update={"seconds_a": tuple(a), "seconds_b": tuple(b)})
+            found = timed(seconds_a=tuple(a), seconds_b=tuple(b))
         except Exception as error:
             logger.debug("timing of %s failed", task.sample.id, exc_info=True)
-            timed = timed.model_copy(update={"error": sentence(error)})
-        return Timed(task.pair, timed, machine_of(task.a, task.b))
+            found = timed(error=sentence(error))
+        return Timed(task.pair, found, machine_of(task.a, task.b))
 
     def _ready(
         self, task: TimingTask, seconds: Callable[[SampleEditor, int], float]

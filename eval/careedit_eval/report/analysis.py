@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from careedit.errors import InputError
 from careedit_eval.compare import Difference, Flips, Mean, compare_arms, flips_of, summarise
 from careedit_eval.gate import Verdict, judge_run
+from careedit_eval.report.speed import Speed, speeds_of
+from careedit_eval.report.told import Told, errors_of, not_applicable_of, notes_of
 from careedit_eval.runs import Run, write_json
 from careedit_eval.stats import Game, Strength, davidson_strengths
 
@@ -43,8 +44,14 @@ class Analysis:
     """The gate's; None where the suite has none."""
     strengths: Mapping[str, tuple[Strength, ...]]
     """Three sets or more, by pairwise verdict's name: who is stronger than the first set."""
-    errors: Mapping[str, int]
-    """How often each error stands in the place of an edit or a number."""
+    errors: tuple[Told, ...]
+    """Each error that stands in the place of an edit or a number, most frequent first."""
+    not_applicable: tuple[Told, ...]
+    """Why metrics say nothing of samples, which is nobody's error."""
+    notes: tuple[Told, ...]
+    """What a reader must know of edits and numbers: another size than the source's, a text that was cut."""
+    speed: tuple[Speed, ...]
+    """How long edits of compared sets take, timed by turns."""
 
 
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
@@ -58,14 +65,15 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
         Compared(a, b, tuple(compare_arms(table, a, b, record.outputs)), flips_of(table, a, b, primary))
         for a, b in wanted
     )
-    told = [line.error for line in table.edits if line.error is not None]
-    told += [line.error for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
     return Analysis(
         tuple(summarise(table, record.outputs)),
         compared,
         judge_run(run) if record.suite.gate is not None else None,
         _strengths(run),
-        dict(Counter(told).most_common()),
+        errors_of(table),
+        not_applicable_of(table),
+        notes_of(table),
+        speeds_of(run.timing),
     )
 
 
@@ -92,7 +100,11 @@ def document(analysis: Analysis) -> dict[str, Any]:
             for one in analysis.compared
         ],
         "strengths": {name: [one._asdict() for one in found] for name, found in analysis.strengths.items()},
-        "errors": dict(analysis.errors),
+        "errors": {one.what: one.times for one in analysis.errors},
+        "error_samples": {one.what: list(one.samples) for one in analysis.errors},
+        "not_applicable": {one.what: one.times for one in analysis.not_applicable},
+        "notes": {one.what: one.times for one in analysis.notes},
+        "timing": [asdict(one) for one in analysis.speed],
     }
 
 

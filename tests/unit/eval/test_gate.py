@@ -46,12 +46,6 @@ def test_failed_edits_fail_the_gate_twice_over(tmp_path: Path) -> None:
     assert failed == {"coverage": 0.95, "errors": 0.05}
 
 
-def test_a_slower_set_fails_where_speed_is_looked_at(tmp_path: Path) -> None:
-    run = finished(gated(gate={"margins": {"bright": 0.01}, "max_slowdown": 0.9}), tmp_path)
-    (check,) = [check for check in judge_run(run).checks if not check.passed]
-    assert (check.name, check.value) == ("slowdown", 1.0)
-
-
 def test_a_frozen_baseline_is_read_back_and_held_against(tmp_path: Path) -> None:
     old = finished(gated(gate={"margins": {"bright": 0.01}}), tmp_path, "old")
     frozen = freeze(old, "a", ["bright"])
