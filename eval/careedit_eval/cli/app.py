@@ -11,11 +11,11 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.cli import registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
+from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
-from careedit_eval.report.page import number
 from careedit_eval.runs import Run, load_run
 
 app = typer.Typer(no_args_is_help=True)
@@ -235,10 +235,10 @@ def _tell_comparisons(analysis: Analysis) -> None:
         for two in one.differences:
             if two.kind != "all" or two.difference is None:
                 continue
-            interval = "-" if two.interval is None else f"{two.interval.low:+.4f} to {two.interval.high:+.4f}"
+            interval = "-" if two.interval is None else f"{signed(two.interval.low)} to {signed(two.interval.high)}"
             p = "-" if two.p_adjusted is None else f"{two.p_adjusted:.3g}"
             figures = (
-                f"{two.difference:+.4f}",
+                signed(two.difference),
                 interval,
                 p,
                 f"{two.wins}/{two.ties}/{two.losses}",

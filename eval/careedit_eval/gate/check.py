@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from careedit.errors import InputError
 from careedit_eval.compare.differences import ALL, difference_of, of_kind
@@ -11,7 +12,8 @@ from careedit_eval.gate.failures import check_failures, told_apart
 from careedit_eval.gate.slowdown import check_slowdown
 from careedit_eval.gate.verdict import Check, Outcome, Verdict
 from careedit_eval.runs import Run
-from careedit_eval.stats import non_inferiority
+from careedit_eval.stats import images_needed, non_inferiority
+from careedit_eval.stats.power import POWER
 from careedit_eval.suite import Gate
 
 
@@ -48,8 +50,8 @@ def _checks(run: Run, gate: Gate, candidate: str, baseline: Baseline) -> Iterato
                 f"The baseline was measured on other rows than {facts.name} has now, so they cannot be compared; freeze "
                 "a new one."
             )
-        for name, margin in gate.margins.items():
-            yield _margin(run, baseline, facts.name, candidate, name, margin)
+        for name in gate.margins:
+            yield _margin(run, gate, baseline, facts.name, candidate, name)
         yield _coverage(run, gate, candidate, frozen)
         yield check_failures(run, gate.max_error_rate, candidate, frozen)
         if gate.max_slowdown is not None:
@@ -67,23 +69,38 @@ def _coverage(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> 
     return Check("coverage", frozen.name, None, ALL, there, gate.min_coverage, outcome, said)
 
 
-def _margin(run: Run, baseline: Baseline, benchmark: str, candidate: str, name: str, margin: float) -> Check:
+def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate: str, name: str) -> Check:
     """Non-inferiority of one number, on all kinds or the one that `name` says ("clip_i/Add")."""
     output, _, kind = name.partition("/")
-    kind = kind or ALL
-    about = run.record.outputs[output]
+    kind, margin, about = kind or ALL, gate.margins[name], run.record.outputs[output]
     left = of_kind(baseline.column(benchmark, output), kind)
     right = of_kind(run.table.column(benchmark, candidate, output), kind)
     found = difference_of(benchmark, about, kind, left, right)
-    where = f"{output} on {benchmark}" + ("" if kind == ALL else f" ({kind})")
-    if found.interval is None:
-        said = f"{where} has {found.images} source images on both sides, too few to judge"
-        return Check("margin", benchmark, output, kind, None, margin, "inconclusive", said)
     higher = about.better != "lower"
-    value = found.interval.low if higher else found.interval.high
-    outcome = non_inferiority(found.interval, margin, higher_is_better=higher)
-    said = (
-        f"{where} differs by {found.difference:+.4f} ({found.interval.low:+.4f} to {found.interval.high:+.4f}, n = "
-        f"{found.pairs}), the margin is {'-' if higher else '+'}{margin:g}"
-    )
-    return Check("margin", benchmark, output, kind, value, margin, outcome, said)
+    outcome: Outcome = "inconclusive"
+    if found.interval is not None and found.images >= gate.min_images:
+        outcome = non_inferiority(found.interval, margin, higher_is_better=higher)
+    needed = None if found.spread is None else images_needed(found.spread, margin)
+    check = Check(
+        "margin", benchmark, output, kind, None, margin, outcome, "",
+        found.difference, found.interval, about.better, about.passes, found.images,
+        None if needed is None else max(needed, gate.min_images),
+    )  # fmt: skip
+    value = None if found.interval is None else found.interval.low if higher else found.interval.high
+    return replace(check, value=value, sentence=f"{check.short} on {benchmark}{_why(check, gate.min_images)}")
+
+
+def _why(check: Check, fewest: int) -> str:
+    """What an inconclusive margin lacks."""
+    images = check.images or 0
+    if check.outcome != "inconclusive":
+        return ""
+    if check.interval is None and images >= 2:
+        return ": every value is 0, so nothing says how much an edit could change"
+    if check.needed is None and images >= fewest:
+        return ": a set that is as good cannot be shown to be so with a margin of 0"
+    if check.needed is None:
+        return f": needs {fewest:,} or more pictures, has {images:,}"
+    if check.needed > images:
+        return f": needs about {check.needed:,} pictures (power {POWER:.0%}), has {images:,}"
+    return f": {check.needed:,} pictures are enough for a set that is as good, so it may be worse"

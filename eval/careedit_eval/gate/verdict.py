@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from careedit_eval.compare.words import digits_for, spoken
+from careedit_eval.records import Better
 from careedit_eval.stats import Interval
 
 Outcome = Literal["pass", "worse", "inconclusive"]
 """It holds; it is shown not to hold; the run has too little data to say either."""
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "worse": 1, "inconclusive": 3}
 """Exit code of a command that ends with an outcome; 2 stands for wrong input."""
+
+SHOWN = 3
+"""Checks that a verdict's line names."""
 
 
 def outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
@@ -44,17 +49,30 @@ class Check:
     """Margin: mean of B - A."""
     interval: Interval | None = None
     """Margin: 95 % interval of B - A."""
-    better: str | None = None
-    """Margin: which way is up, "higher", "lower" or "neither"."""
+    better: Better | None = None
+    """Margin: which way is up."""
+    passes: bool = False
+    """Margin: whether the number is 0 or 1."""
     images: int | None = None
     """Margin: source images with a number on both sides."""
     needed: int | None = None
-    """Margin: source images that would show with a power of 0.8 that an equally good B is not worse; None: unknown."""
+    """Margin: source images that would show with a power of 0.8 that a set as good as A is not worse; None: unknown."""
 
     @property
     def passed(self) -> bool:
         """Whether it holds."""
         return self.outcome == "pass"
+
+    @property
+    def short(self) -> str:
+        """A margin's number in a few words."""
+        where = f"{self.output}" if self.kind == "all" else f"{self.output} ({self.kind})"
+        sign = "+" if self.better == "lower" else "-"
+        margin = f"{sign}{100 * self.bound:g} points" if self.passes else f"{sign}{self.bound:g}"
+        if self.estimate is None:
+            return f"{where} has no numbers on both sides, margin {margin}"
+        found = spoken(self.estimate, self.interval, passes=self.passes, digits=digits_for(self.bound))
+        return f"{where} {found}, margin {margin}, {self.images:,} pictures"
 
 
 @dataclass(frozen=True)
@@ -85,12 +103,17 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The verdict in one line."""
-        failed = [check for check in self.checks if not check.passed]
-        if not failed:
-            return f"PASS: {self.candidate} is not worse than {self.baseline} ({len(self.checks)} checks)."
-        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        return f"FAIL: {self.candidate} against {self.baseline}: {failed[0].sentence}{more}."
+        """The verdict in one sentence: what decided, with estimate, interval, margin and pictures."""
+        failed = [check for check in self.checks if check.outcome == self.outcome and self.outcome != "pass"]
+        said = [check.sentence for check in failed] or [check.short for check in self.checks if check.name == "margin"]
+        told = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+        a, b = self.baseline, self.candidate
+        opening = {
+            "pass": f"PASS: {b} may replace {a}",
+            "worse": f"WORSE: {b} must not replace {a}",
+            "inconclusive": f"INCONCLUSIVE: too little is known to replace {a} by {b}",
+        }[self.outcome]
+        return f"{opening}: {told}." if told else f"{opening} ({len(self.checks)} checks)."
 
     def document(self) -> dict[str, Any]:
         """As JSON. Version 2 added the three outcomes; `passed` stays for readers of version 1."""

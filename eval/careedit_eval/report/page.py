@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from careedit.report.page import data_uri
 from careedit_eval.compare import Difference, Flip, Mean
 from careedit_eval.compare.differences import ALL
+from careedit_eval.compare.words import number, signed
 from careedit_eval.report.analysis import Analysis, Compared
 from careedit_eval.report.pictures import Gallery, write_grid
 from careedit_eval.runs import Run
@@ -40,7 +41,7 @@ def write_report(run: Run, analysis: Analysis) -> Path:
     environment = Environment(
         loader=PackageLoader("careedit_eval.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "signed": signed}
     text = environment.get_template("report.html.j2").render(
         run=run.record,
         verdict=analysis.verdict,
@@ -64,13 +65,6 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         rows = [gallery.of(flip, (first.a, first.b)) for flip in (*first.flips.losses, *first.flips.wins[:5])]
         write_grid(run.folder / GRID_FILE, rows)
     return path
-
-
-def number(value: float | None) -> str:
-    """A number with as many digits as help."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
