@@ -185,6 +185,11 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
     _tell_comparisons(analysis)
     for why, times in list(analysis.errors.items())[:5]:
         note(f"{times} x {why}")
+    for facts in run.record.benchmarks:
+        for name, why in list(facts.unusable.items())[:1]:
+            note(f"{len(facts.unusable)} rows of {facts.name} lack something that they need; the first, {name}: {why}")
+    for what, samples in analysis.notes.items():
+        note(f"{what} ({samples} samples)")
     for row, why in run.record.missing.items():
         note(f"The row {row} is missing: {why}")
     note(

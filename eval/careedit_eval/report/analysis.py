@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from careedit.errors import InputError
@@ -45,6 +45,8 @@ class Analysis:
     """Three sets or more, by pairwise verdict's name: who is stronger than the first set."""
     errors: Mapping[str, int]
     """How often each error stands in the place of an edit or a number."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What a reader must know of some numbers ("clip_t: text truncated"), and of how many samples."""
 
 
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
@@ -66,6 +68,7 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
         judge_run(run) if record.suite.gate is not None else None,
         _strengths(run),
         dict(Counter(told).most_common()),
+        _notes(run),
     )
 
 
@@ -93,7 +96,18 @@ def document(analysis: Analysis) -> dict[str, Any]:
         ],
         "strengths": {name: [one._asdict() for one in found] for name, found in analysis.strengths.items()},
         "errors": dict(analysis.errors),
+        "notes": dict(analysis.notes),
     }
+
+
+def _notes(run: Run) -> dict[str, int]:
+    noted = {
+        (f"{line.output}: {note}", line.benchmark, line.sample_id)
+        for line in run.table.scores
+        if line.notes and line.error is None
+        for note in line.notes.split("; ")
+    }
+    return dict(sorted(Counter(what for what, _, _ in noted).items()))
 
 
 def _plain(one: Any) -> dict[str, Any]:

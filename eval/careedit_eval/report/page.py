@@ -46,6 +46,7 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         compared=shown,
         strengths=analysis.strengths,
         errors=analysis.errors,
+        notes=analysis.notes,
         names=NAMES,
         edits=len(run.table.edits),
     )
