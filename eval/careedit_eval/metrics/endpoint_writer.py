@@ -6,8 +6,9 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from careedit.errors import CareEditError, InputError
 from careedit.scoring.openai_answers import text_of
 from careedit.scoring.openai_http import EndpointConfig, Poster, Time, Unanswered
+from careedit.scoring.sent import TEXT, probe_picture
 from careedit_eval.errors import MetricError
 
 MAX_TOKENS = 512
@@ -38,6 +40,12 @@ class EndpointWriter:
                 f"The endpoint's key is to be in the environment variable {config.api_key_env}, which is empty; set it."
             )
         self._poster = Poster(config, key, time or Time())
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Where to and what is sent (`careedit.scoring.sent`)."""
+        picture = probe_picture()
+        return self._poster.settings(self._body(((picture, picture), TEXT)))
 
     def write(self, prompts: Sequence[Prompt]) -> list[str | CareEditError]:
         """See `careedit_eval.metrics.vie.Writer`."""

@@ -18,6 +18,7 @@ from careedit.errors import CareEditError
 from careedit.scoring.base import JudgeIdentity
 from careedit.scoring.openai_answers import without_thought
 from careedit.scoring.openai_http import Unanswered
+from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, resized
 from careedit_eval.records import Measurement, MetricSpec, Output
@@ -78,6 +79,8 @@ class VieScore:
             reference="source and text",
             text_field="instruction",
             dtype="as served",
+            code_version=2,  # since then the settings say what the judge is sent
+            settings=settings_of(self.writer),
         )
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
