@@ -57,6 +57,8 @@ class BenchmarkFacts(Record):
     """sha256 over ids and contents of its rows."""
     rows: int
     """Rows that are measured."""
+    unusable: Mapping[str, str] = Field(default_factory=dict)
+    """Rows that cannot be edited or lack a picture that they name, and why: id -> sentence."""
 
 
 class SetFacts(Record):
@@ -182,7 +184,13 @@ def save_run(
         trigger=trigger,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         benchmarks=tuple(
-            BenchmarkFacts(name=one.name, revision=one.revision, fingerprint=one.fingerprint, rows=len(one.scored))
+            BenchmarkFacts(
+                name=one.name,
+                revision=one.revision,
+                fingerprint=one.fingerprint,
+                rows=len(one.scored),
+                unusable={sample.id: sample.trouble for sample in one.samples if sample.trouble is not None},
+            )
             for one in plan.benchmarks
         ),
         sets=tuple(

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import date, time
+from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,11 @@ def words_of(value: Any, *, numbers: bool = True) -> str:
         return value.strip()
     if numbers and not isinstance(value, bool):
         if isinstance(value, Integral):
-            return str(int(value))
-        if isinstance(value, Real) and math.isfinite(value):
-            return str(int(value)) if float(value).is_integer() else repr(float(value))
+            return f"{value:d}"
+        if isinstance(value, Decimal) and value.is_finite():
+            return f"{int(value)}" if value == int(value) else f"{value:f}"
+        if isinstance(value, Real) and math.isfinite(number := float(value)):
+            return f"{int(number)}" if number.is_integer() else repr(number)
         if isinstance(value, date | time):
             return value.isoformat()
     kind = type(value).__name__

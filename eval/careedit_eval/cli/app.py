@@ -184,6 +184,9 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
     _tell_means(run, analysis)
     _tell_comparisons(analysis)
     _tell_beside(analysis)
+    for facts in run.record.benchmarks:
+        for name, why in list(facts.unusable.items())[:1]:
+            note(f"{len(facts.unusable)} rows of {facts.name} lack something that they need; the first, {name}: {why}")
     for row, why in run.record.missing.items():
         note(f"The row {row} is missing: {why}")
     note(

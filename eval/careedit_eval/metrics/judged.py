@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from careedit.errors import CareEditError
 from careedit.scoring import Asker, Pair, Preference, Score, Scorer, ScoreRequest, compare
 from careedit.scoring.base import JudgeIdentity, identity_of
 from careedit.scoring.pairwise import PROMPTS as PAIRWISE
+from careedit.scoring.sent import settings_of
 from careedit_eval.metrics.base import ScoreItem, resized
 from careedit_eval.records import Measurement, MetricSpec, Output
 
@@ -30,7 +31,8 @@ class VqaMetric:
     def spec(self) -> MetricSpec:
         """See `careedit_eval.records.Metric`."""
         outputs = tuple(Output(name=f"{self.name}_{aspect}", better="higher") for aspect in ASPECTS)
-        return _judged(self.name, outputs, self.scorer.identity, "source and text")
+        asker = getattr(self.scorer, "asker", None)
+        return _judged(self.name, outputs, self.scorer.identity, "source and text", settings_of(asker))
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
@@ -72,7 +74,7 @@ class PairwiseWin:
             Output(name=f"{self.name}_win", better="higher"),
             Output(name=f"{self.name}_consistent", better="neither", passes=True),
         )
-        return _judged(self.name, outputs, identity_of(self.asker, PAIRWISE), "rival")
+        return _judged(self.name, outputs, identity_of(self.asker, PAIRWISE), "rival", settings_of(self.asker))
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`; two questions per item."""
@@ -134,7 +136,11 @@ def _pair(item: ScoreItem) -> Pair:
 
 
 def _judged(
-    name: str, outputs: tuple[Output, ...], judge: JudgeIdentity, reference: Literal["source and text", "rival"]
+    name: str,
+    outputs: tuple[Output, ...],
+    judge: JudgeIdentity,
+    reference: Literal["source and text", "rival"],
+    settings: Mapping[str, str],
 ) -> MetricSpec:
     return MetricSpec(
         name=name,
@@ -145,5 +151,7 @@ def _judged(
         preprocessing=SIZED,
         reference=reference,
         text_field="instruction",
-        dtype="as served" if judge.backend != LOCAL else "the judge's",
+        dtype=settings.get("dtype", "as served"),
+        code_version=2,  # since then the settings say what the judge is sent
+        settings=settings,
     )

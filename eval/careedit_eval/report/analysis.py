@@ -103,7 +103,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "errors": {one.what: one.times for one in analysis.errors},
         "error_samples": {one.what: list(one.samples) for one in analysis.errors},
         "not_applicable": {one.what: one.times for one in analysis.not_applicable},
-        "notes": {one.what: one.times for one in analysis.notes},
+        "notes": {one.what: one.sample_count for one in analysis.notes},
         "timing": [asdict(one) for one in analysis.speed],
     }
 
