@@ -34,7 +34,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_run_is_a_parent_with_a_child_per_set_and_is_logged_once(tmp_path: Path, uri: str) -> None:
-    wanted = suite(n=12, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
+    wanted = suite(n=12, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}, min_images=2))
     run = finished(wanted, tmp_path)
     analysis = analyse(run)
     write_analysis(run, analysis)
@@ -56,6 +56,10 @@ def test_a_run_is_a_parent_with_a_child_per_set_and_is_logged_once(tmp_path: Pat
     values = [line.value for line in run.table.column("drawn", "b", "bright").values()]
     assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(map(float, filter(None, values))) / 12)
     assert b.data.metrics["drawn/bright/n"] == 12 and "drawn/bright/by_type/Add/ci_low" in b.data.metrics
+    whole = next(one for one in analysis.compared[0].differences if one.kind == "all")
+    shown = {"difference": whole.difference, "ci_low": whole.interval.low, "ci_high": whole.interval.high, "p": whole.p}
+    assert {name: parent.data.metrics[f"bright/{name}"] for name in shown} == pytest.approx(shown)
+    assert (parent.data.metrics["gate/passed"], parent.data.tags["gate/outcome"]) == (1.0, "pass")
 
 
 def test_a_champion_is_promoted_found_by_its_address_and_rolled_back(untrained_set: Path, uri: str) -> None:
