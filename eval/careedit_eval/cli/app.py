@@ -10,7 +10,7 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_eval.cli import registry
+from careedit_eval.cli import planning, registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
 from careedit_eval.compare import Preference
 from careedit_eval.compare.words import number, signed
@@ -22,6 +22,7 @@ from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
 
 app = typer.Typer(no_args_is_help=True)
+planning.register(app)
 registry.register(app)
 
 Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from careedit_eval.compare import Mean, summarise
+from careedit_eval.compare import Mean, preferences_of, summarise
 from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, SetFacts, write_json
 from careedit_eval.tracking.registry import CHALLENGER, register_set
@@ -48,6 +48,7 @@ def _log(run: Run, verdict: Verdict | None) -> str:
         mlflow.log_params({"seeds": str(list(record.suite.seeds)), "primary": record.suite.primary})
         mlflow.log_params({f"metric.{spec.name}": spec.key[:16] for spec in record.metrics})
         mlflow.log_metrics({"edited": record.edited, "measured": record.measured, "seconds": record.seconds})
+        mlflow.log_metrics(_preferences(run))
         for benchmark in record.benchmarks:
             data = _dataset(run, benchmark.name)
             mlflow.log_input(data, context="evaluation", tags={"fingerprint": benchmark.fingerprint})
@@ -112,6 +113,21 @@ def _numbers(means: Sequence[Mean]) -> dict[str, float]:
             found[f"{stem}/mean"] = one.mean
         if one.interval is not None:
             found |= {f"{stem}/ci_low": one.interval.low, f"{stem}/ci_high": one.interval.high}
+    return found
+
+
+def _preferences(run: Run) -> dict[str, float]:
+    """What pairwise judges prefer: `BENCHMARK/NUMBER/B_over_A/share`, `/ci_low`, `/ci_high`, `/n`, `/consistency`."""
+    found: dict[str, float] = {}
+    pairs = dict.fromkeys((line.rival, line.arm) for line in run.table.scores if line.rival is not None)
+    for a, b in pairs:
+        for one in preferences_of(run.table, a, b, run.record.metrics):
+            stem = f"{one.benchmark}/{one.output}/{b}_over_{a}"
+            found |= {f"{stem}/share": one.share, f"{stem}/n": float(one.wins + one.ties + one.losses)}
+            if one.interval is not None:
+                found |= {f"{stem}/ci_low": one.interval.low, f"{stem}/ci_high": one.interval.high}
+            if one.consistency is not None:
+                found[f"{stem}/consistency"] = one.consistency
     return found
 
 

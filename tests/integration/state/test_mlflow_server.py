@@ -97,7 +97,7 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A finished run with a page and a verdict, where `careedit eval` would have put it."""
-    wanted = suite(n=12, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
+    wanted = suite(n=64, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
     made = finished(wanted, tmp_path / "eval-runs")
     analysis = analyse(made)
     write_analysis(made, analysis)
