@@ -239,7 +239,9 @@ def _false_passes(draws: int) -> Iterator[Line]:
         for margin in MARGINS:
             for n in SIZES:
                 value = share_passed(kind, margin, n, draws)
-                yield Line("false pass", f"{kind}, margin {margin:g}", n, value, 0.0, 0.03, draws)
+                # Of few lognormal losses the largest are seldom seen, and no interval without a model knows them.
+                high = 0.04 if kind == "lognormal" else 0.03
+                yield Line("false pass", f"{kind}, margin {margin:g}", n, value, 0.0, high, draws)
 
 
 def _verdicts(draws: int) -> Iterator[Line]:

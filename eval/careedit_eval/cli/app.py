@@ -21,7 +21,10 @@ from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
+)
 planning.register(app)
 registry.register(app)
 
@@ -89,7 +92,7 @@ def nightly(
     tracking: Annotated[bool, typer.Option("--log/--no-log", help="Whether the run is logged to MLflow.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if it does not.
+    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if B is worse, 3 if inconclusive.
 
     An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
     """
@@ -125,7 +128,10 @@ def compare(
 
 @app.command("gate")
 def gate(run: RunFolder, as_json: JsonOption = False) -> None:
-    """Hold a run against its suite's gate: exit code 0 if it passes, 1 if not, 2 if they cannot be compared."""
+    """Hold a run against its suite's gate.
+
+    Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
+    """
     verdict = judge_run(load_run(run))
     if as_json:
         emit_json(verdict.document())
