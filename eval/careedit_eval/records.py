@@ -49,7 +49,7 @@ class Sample(Record):
     texts: Mapping[str, str] = Field(default_factory=dict)
     """Texts about the pictures by name: "source_caption", "target_caption", and others that the data set has."""
     group: str
-    """What bootstrap draws are made of: rows on one source picture, or of one session, share it."""
+    """What intervals are over: rows on one source picture, or of one session, share it."""
     turn: int = 1
     """Turn of its session, from 1."""
     previous: str | None = None
@@ -105,7 +105,7 @@ class Output(Record):
     better: Better
     """Which way is up."""
     passes: bool = False
-    """Whether it is 0 or 1, failed or passed, and so compared by McNemar."""
+    """Whether it is 0 or 1, failed or passed: then its intervals are score intervals."""
     unit: str = ""
     """"s", or nothing for a bare number."""
     information: bool = False

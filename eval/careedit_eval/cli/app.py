@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +10,22 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_eval.cli import registry
+from careedit_eval.cli import planning, registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
+from careedit_eval.compare import Preference
 from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run, load_run
+from careedit_eval.stats import Strength
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
+)
+planning.register(app)
 registry.register(app)
 
 Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]
@@ -85,7 +92,7 @@ def nightly(
     tracking: Annotated[bool, typer.Option("--log/--no-log", help="Whether the run is logged to MLflow.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if it does not.
+    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if B is worse, 3 if inconclusive.
 
     An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
     """
@@ -121,7 +128,10 @@ def compare(
 
 @app.command("gate")
 def gate(run: RunFolder, as_json: JsonOption = False) -> None:
-    """Hold a run against its suite's gate: exit code 0 if it passes, 1 if not, 2 if they cannot be compared."""
+    """Hold a run against its suite's gate.
+
+    Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
+    """
     verdict = judge_run(load_run(run))
     if as_json:
         emit_json(verdict.document())
@@ -192,6 +202,13 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
     note(
         f"{run.record.edited} edits and {run.record.measured} scores were made; the page: {run.folder / 'report.html'}"
     )
+    for output, found in analysis.rankings.items():
+        note(
+            f"Strength by {output}: {', '.join(_strength(one) for one in found.strengths)}; tie parameter {found.tie:.2f}."
+        )
+    narrowed = run.record.narrowed
+    if analysis.verdict is not None and narrowed is not None and narrowed.reason is not None:
+        note(f"Not the whole suite ({narrowed.reason}): this run makes no champion.")
     if analysis.verdict is not None:
         emit(analysis.verdict.line)
 
@@ -209,6 +226,11 @@ def _tell_beside(analysis: Analysis) -> None:
             note(f"and {len(rows) - 5} more of this kind; see the page")
     for speed in analysis.speed:
         note(f"time: {speed.sentence}" + (f" ({speed.where})" if speed.where else ""))
+
+
+def _strength(one: Strength) -> str:
+    ends = "" if one.interval is None else f" ({signed(one.interval.low, 2)} to {signed(one.interval.high, 2)})"
+    return f"{one.name} {signed(one.strength, 2)}{ends}"
 
 
 def _tell_means(run: Run, analysis: Analysis) -> None:
@@ -249,5 +271,14 @@ def _tell_comparisons(analysis: Analysis) -> None:
                 two.verdict,
             )
             rows.append((two.output, *figures))
-        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p (Holm)", "win/tie/loss", "n", "verdict")
+        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p", "win/tie/loss", "n", "verdict")
         emit_table(columns, rows)
+        _tell_preferences(one.preferences)
+    _tell_preferences(analysis.preferences)
+
+
+def _tell_preferences(found: Sequence[Preference]) -> None:
+    for one in found:
+        emit(one.line)
+        if one.warning is not None:
+            note(f"warning: {one.warning}")

@@ -87,14 +87,14 @@ def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate:
         None if needed is None else max(needed, gate.min_images),
     )  # fmt: skip
     value = None if found.interval is None else found.interval.low if higher else found.interval.high
-    return replace(check, value=value, sentence=f"{check.short} on {benchmark}{_why(check, gate.min_images)}")
+    return replace(check, value=value, sentence=f"{check.measured}{_why(check, gate.min_images)}")
 
 
 def _why(check: Check, fewest: int) -> str:
-    """What an inconclusive margin lacks."""
+    """How many pictures a margin's outcome stands on, or what it lacks."""
     images = check.images or 0
     if check.outcome != "inconclusive":
-        return ""
+        return f", {images:,} pictures"
     if check.interval is None and images >= 2:
         return ": every value is 0, so nothing says how much an edit could change"
     if check.needed is None and images >= fewest:

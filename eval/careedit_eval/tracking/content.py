@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from careedit_eval.compare import Mean, summarise
+from careedit_eval.compare import Mean, preferences_of, summarise
 from careedit_eval.gate import Verdict
 from careedit_eval.report.analysis import COMPARISON_FILE, GATE_FILE, analyse, document
 from careedit_eval.report.page import GRID_FILE, REPORT_FILE
@@ -68,7 +68,7 @@ def contents_of(run: Run, verdict: Verdict | None) -> Contents:
         f"{record.suite.name}-{date}",
         _tags(run, verdict),
         {name: value[:MAX_VALUE] for name, value in params.items()},
-        metrics | _decision(run, verdict),
+        metrics | _decision(run, verdict) | _preferences(run),
         tuple((data[one.name], {"fingerprint": one.fingerprint}) for one in record.benchmarks),
     )
     children = tuple(
@@ -146,6 +146,21 @@ def _decision(run: Run, verdict: Verdict | None) -> dict[str, float]:
     timed = next((one.found for one in speeds_of(run.timing) if one.found is not None), None)
     if timed is not None:
         found |= {"slowdown/ratio": timed.ratio, "slowdown/ci_low": timed.low, "slowdown/ci_high": timed.high}
+    return found
+
+
+def _preferences(run: Run) -> dict[str, float]:
+    """What pairwise judges prefer: `BENCHMARK/NUMBER/B_over_A/share`, `/ci_low`, `/ci_high`, `/n`, `/consistency`."""
+    found: dict[str, float] = {}
+    pairs = dict.fromkeys((line.rival, line.arm) for line in run.table.scores if line.rival is not None)
+    for a, b in pairs:
+        for one in preferences_of(run.table, a, b, run.record.metrics):
+            stem = "/".join(map(safe_part, (one.benchmark, one.output, f"{b}_over_{a}")))
+            found |= {f"{stem}/share": one.share, f"{stem}/n": float(one.wins + one.ties + one.losses)}
+            if one.interval is not None:
+                found |= {f"{stem}/ci_low": one.interval.low, f"{stem}/ci_high": one.interval.high}
+            if one.consistency is not None:
+                found[f"{stem}/consistency"] = one.consistency
     return found
 
 
