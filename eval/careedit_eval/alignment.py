@@ -7,15 +7,17 @@ edit region erased, and so, outside that region, is the target. The way whose re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from careedit.errors import MaskError
+from careedit.errors import CareEditError, MaskError
 from careedit.images import decode_image, decode_mask, other_size
 from careedit_eval.errors import BenchmarkError
+from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 Alignment = Literal["none", "same", "resize", "cover", "contain", "unknown"]
@@ -29,40 +31,95 @@ GREYS = 0.1
 """Share of a mask's pixels that may be neither dark nor bright; a picture has more."""
 
 
+Role = Literal["source", "target", "mask"]
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures of a sample, decoded; all but the references of one size wherever `alignment` is not "unknown"."""
+    """The pictures of a sample, decoded; all but the references of one size wherever `alignment` is not "unknown".
 
-    source: Image.Image
-    """RGB, on the target's canvas where the sample asks for that."""
-    target: Image.Image | None
-    """RGB."""
-    mask: Image.Image | None
-    """"L", 255 = edit; of the source's size."""
+    A picture that cannot be used raises its error where it is asked for: a bad target costs the measurements that need
+    it, and not the edit.
+    """
+
+    found: Mapping[Role, Image.Image | CareEditError | None]
+    """Each picture, why it cannot be used, or None where the sample has none."""
     references: tuple[Image.Image, ...]
     """RGB."""
     alignment: Alignment
     """How the source came onto the canvas."""
 
+    @property
+    def source(self) -> Image.Image:
+        """RGB, on the target's canvas where the sample asks for that."""
+        picture = self._get("source")
+        assert picture is not None, "every sample has a source"
+        return picture
+
+    @property
+    def target(self) -> Image.Image | None:
+        """RGB."""
+        return self._get("target")
+
+    @property
+    def mask(self) -> Image.Image | None:
+        """ "L", 255 = edit; of the source's size."""
+        return self._get("mask")
+
+    def known(self, role: Role) -> Image.Image | None:
+        """A picture, or None where the sample has none that can be used."""
+        picture = self.found[role]
+        return picture if isinstance(picture, Image.Image) else None
+
+    def _get(self, role: Role) -> Image.Image | None:
+        picture = self.found[role]
+        if isinstance(picture, CareEditError):
+            raise picture
+        return picture
+
 
 def load_pictures(sample: Sample) -> Pictures:
-    """Reads and decodes; raises `BenchmarkError`, `ImageError` or `MaskError`, which say what is wrong."""
-    source = decode_image(sample.source.read())
-    target = None if sample.target is None else decode_image(sample.target.read())
-    masked = None if sample.mask is None else sample.mask.read()
-    mask = None if masked is None else read_mask(masked)
-    references = tuple(decode_image(reference.read()) for reference in sample.references)
+    """Reads and decodes. Raises `BenchmarkError`, `ImageError` or `MaskError` where the editor is shown what cannot be used:
+    the source (of a later turn it is the picture that the turn before made), a reference, or a mask that is given."""
+    source, target, mask = (_decoded(sample, role) for role in ("source", "target", "mask"))
+    references = tuple(_picture(reference, "reference") for reference in sample.references)
     alignment: Alignment = "none"
-    if sample.align == "canvas":
+    if sample.align == "canvas" and isinstance(source, Image.Image):
         if target is None:
             raise BenchmarkError(f"Sample {sample.id!r} is to be laid on its target, which it has not; give one.")
-        alignment = find_alignment(source, target, mask)
-        source = laid(source, target.size, alignment)
-    if mask is not None and mask.size != source.size:
-        if alignment != "unknown":
-            raise MaskError(other_size(mask, source, "its source"))
-        mask = None  # a region of another canvas says nothing of this one; metrics that need it say so
-    return Pictures(source, target, mask, references, alignment)
+        alignment = "unknown"  # also where the target cannot be read
+        if isinstance(target, Image.Image):
+            alignment = find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
+            source = laid(source, target.size, alignment)
+    if isinstance(mask, Image.Image) and isinstance(source, Image.Image) and mask.size != source.size:
+        # A region of another canvas says nothing of this one; metrics that need it say so.
+        unknown = alignment == "unknown" and isinstance(target, Image.Image)
+        mask = None if unknown else MaskError(other_size(mask, source, "its source"))
+    pictures = Pictures({"source": source, "target": target, "mask": mask}, references, alignment)
+    if sample.previous is None:
+        _ = pictures.source
+    if sample.mask_given:
+        _ = pictures.mask
+    return pictures
+
+
+def _decoded(sample: Sample, role: Role) -> Image.Image | CareEditError | None:
+    """A picture of a sample, or why it cannot be used."""
+    reference = getattr(sample, role)
+    try:
+        return None if reference is None else _picture(reference, role)
+    except CareEditError as error:
+        return error
+
+
+def _picture(reference: PictureRef, role: str) -> Image.Image:
+    data = reference.read()
+    try:
+        return read_mask(data) if role == "mask" else decode_image(data)
+    except CareEditError as error:
+        if reference.place:
+            raise type(error)(f"The {role} in {reference.place}: {error}") from error
+        raise
 
 
 def read_mask(data: bytes) -> Image.Image:

@@ -19,6 +19,9 @@ from careedit_eval.errors import BenchmarkError
 GROUPS_IN_MEMORY = 4
 """Columns of row groups that a process keeps: rows are read in order, and the columns of one row lie side by side."""
 
+EMPTY = hashlib.sha256(b"").hexdigest()
+"""Hash of no bytes: of a picture that is missing, and of an empty file."""
+
 
 class Cell(Record):
     """A cell of a parquet file that holds a picture, as bytes or as Hugging Face's {bytes, path}."""
@@ -42,11 +45,14 @@ class PictureRef(Record):
     """A path, or what fsspec opens ("s3://bucket/key"): the picture, or the parquet file that holds it."""
     cell: Cell | None = None
     """Where in the parquet file at `uri`; None: `uri` is the picture."""
+    missing: str | None = None
+    """Why there is no picture, as a sentence that names the file or the row; None: there is one."""
 
     @model_validator(mode="after")
     def _check_place(self) -> PictureRef:
-        if (self.data is None) == (self.uri is None) or (self.cell is not None and self.uri is None):
-            raise InputError("A picture is given by its bytes or by its uri; give exactly one of them.")
+        given = [self.data, self.uri, self.missing]
+        if sum(value is not None for value in given) != 1 or (self.cell is not None and self.uri is None):
+            raise InputError("A picture is given by its bytes, by its uri, or as missing; give exactly one of them.")
         return self
 
     @classmethod
@@ -54,8 +60,24 @@ class PictureRef(Record):
         """A picture that is in hand."""
         return cls(sha256=hashlib.sha256(data).hexdigest(), data=data)
 
+    @classmethod
+    def gone(cls, why: str) -> PictureRef:
+        """A picture that a row names and that cannot be had; `why` is the error of everyone who reads it."""
+        return cls(sha256=EMPTY, missing=why)
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for a person; "" where its bytes are held here."""
+        if self.uri is None:
+            return ""
+        if self.cell is None:
+            return repr(self.uri)
+        return f"{self.uri!r}, row {self.cell.row + 1} of row group {self.cell.group + 1}, {self.cell.column}"
+
     def read(self) -> bytes:
-        """The bytes; raises `BenchmarkError` where they are gone, or are no longer those that were listed."""
+        """The bytes; raises `BenchmarkError` where they are missing, gone, or no longer those that were listed."""
+        if self.missing is not None:
+            raise BenchmarkError(self.missing)
         if self.data is not None:
             return self.data
         uri = str(self.uri)

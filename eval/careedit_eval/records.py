@@ -49,7 +49,7 @@ class Sample(Record):
     texts: Mapping[str, str] = Field(default_factory=dict)
     """Texts about the pictures by name: "source_caption", "target_caption", and others that the data set has."""
     group: str
-    """What bootstrap draws are made of: rows on one source picture, or of one session, share it."""
+    """What intervals are over: rows on one source picture, or of one session, share it."""
     turn: int = 1
     """Turn of its session, from 1."""
     previous: str | None = None
@@ -60,6 +60,16 @@ class Sample(Record):
     """How source and target lie on each other."""
     extras: Mapping[str, Scalar] = Field(default_factory=dict)
     """What else the data set says of the row."""
+    problem: str | None = None
+    """Why the row cannot be edited, as a sentence that names its shard and number; None: it can. It is an error in every
+    set's results, and no reason to stop. Not part of the fingerprint, as what it is about already is."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the row, or one of its pictures, cannot be had; None where nothing is missing."""
+        pictures = (self.source, self.target, self.mask, *self.references)
+        found = [self.problem, *(picture.missing for picture in pictures if picture is not None)]
+        return " ".join(dict.fromkeys(why for why in found if why is not None)) or None
 
     @property
     def input_sha256(self) -> str:
@@ -80,7 +90,7 @@ class Sample(Record):
     @property
     def content_sha256(self) -> str:
         """Hash of everything in it, pictures by their bytes wherever these lie."""
-        data = self.model_dump(exclude={"source", "target", "mask", "references"})
+        data = self.model_dump(exclude={"source", "target", "mask", "references", "problem"})
         for name in ("source", "target", "mask"):
             picture: PictureRef | None = getattr(self, name)
             data[name] = picture and picture.sha256
@@ -95,9 +105,12 @@ class Output(Record):
     better: Better
     """Which way is up."""
     passes: bool = False
-    """Whether it is 0 or 1, failed or passed, and so compared by McNemar."""
+    """Whether it is 0 or 1, failed or passed: then its intervals are score intervals."""
     unit: str = ""
     """"s", or nothing for a bare number."""
+    information: bool = False
+    """Whether it only informs: seconds of the store depend on when and where an edit was made, so they are neither tested
+    nor gated. No part of a metric's key, as it does not change the number."""
 
 
 class MetricSpec(Record):
@@ -129,7 +142,10 @@ class MetricSpec(Record):
     @property
     def key(self) -> str:
         """Stable hash of the whole identity."""
-        return digest_of(self.model_dump())
+        content = self.model_dump()
+        for output in content["outputs"]:
+            del output["information"]
+        return digest_of(content)
 
 
 class EditRow(Record):
@@ -161,6 +177,8 @@ class EditRow(Record):
     """Questions to a judge by the early filter."""
     trace: str | None = None
     """The `EditTrace` as JSON."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the picture, e.g. that it has not its source's size."""
     error: str | None = None
     """Why there is no picture, as a sentence."""
 
@@ -172,12 +190,15 @@ class EditRow(Record):
 
 
 class Measurement(Record):
-    """What a metric found: all of its numbers, or an error in place of them."""
+    """What a metric found: all of its numbers, an error in place of them, or that it does not apply."""
 
     values: Mapping[str, float] = Field(default_factory=dict)
     """Number per output of the metric."""
     error: str | None = None
     """Why there is none, as a sentence."""
+    not_applicable: str | None = None
+    """Why the metric says nothing of this sample, as a sentence: no number, and nobody's error. It depends on the sample
+    alone, so it is the same for every editor."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the numbers, e.g. "text truncated"."""
 
@@ -191,8 +212,10 @@ class Measurement(Record):
 
     @model_validator(mode="after")
     def _check_one(self) -> Measurement:
-        if bool(self.values) == (self.error is not None):
-            raise InputError("A measurement holds either numbers or an error; give exactly one of them.")
+        if bool(self.values) + (self.error is not None) + (self.not_applicable is not None) != 1:
+            raise InputError(
+                "A measurement holds numbers, an error, or why the metric does not apply; give exactly one of them."
+            )
         return self
 
 

@@ -15,6 +15,8 @@ from pyarrow import parquet
 
 from careedit.errors import InputError
 
+DOES_NOT_APPLY = "does not apply: "
+"""Before the reason in `ScoreLine.notes`."""
 EDITS_FILE, SCORES_FILE = "edits.parquet", "scores.parquet"
 
 
@@ -50,6 +52,8 @@ class EditLine:
     """How the source lay on its canvas."""
     error: str | None
     """Why there is no picture."""
+    notes: str = ""
+    """What a reader must know of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,12 @@ class ScoreLine:
     error: str | None
     """Why there is none."""
     notes: str
-    """What a reader must know of it."""
+    """What a reader must know of it; where it has neither number nor error, why the metric does not apply."""
+
+    @property
+    def applies(self) -> bool:
+        """Whether there is a number, or an error where one should be."""
+        return self.value is not None or self.error is not None
 
 
 Line = TypeVar("Line", EditLine, ScoreLine)

@@ -26,6 +26,7 @@ from careedit_eval.pipeline.store import write_atomic
 from careedit_eval.records import MetricSpec, Output, digest_of
 from careedit_eval.results import Table
 from careedit_eval.suite import Suite
+from careedit_eval.timing import TIMING_FILE, TimingRecord
 
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -56,6 +57,8 @@ class BenchmarkFacts(Record):
     """sha256 over ids and contents of its rows."""
     rows: int
     """Rows that are measured."""
+    unusable: Mapping[str, str] = Field(default_factory=dict)
+    """Rows that cannot be edited or lack a picture that they name, and why: id -> sentence."""
 
 
 class SetFacts(Record):
@@ -150,6 +153,18 @@ class Run:
         """Its results."""
         return Table.read(self.folder)
 
+    @cached_property
+    def timing(self) -> TimingRecord | None:
+        """How long edits of compared sets take; None where the run was not timed. Raises `InputError`."""
+        file = self.folder / TIMING_FILE
+        if not file.is_file():
+            return None
+        try:
+            data = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read ({error}); run the suite again.") from error
+        return TimingRecord(**data)
+
     @property
     def store(self) -> Path:
         """Where its pictures are."""
@@ -169,7 +184,13 @@ def save_run(
         trigger=trigger,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         benchmarks=tuple(
-            BenchmarkFacts(name=one.name, revision=one.revision, fingerprint=one.fingerprint, rows=len(one.scored))
+            BenchmarkFacts(
+                name=one.name,
+                revision=one.revision,
+                fingerprint=one.fingerprint,
+                rows=len(one.scored),
+                unusable={sample.id: sample.trouble for sample in one.samples if sample.trouble is not None},
+            )
             for one in plan.benchmarks
         ),
         sets=tuple(
@@ -187,6 +208,8 @@ def save_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found.table.write(folder)
+        if found.timing is not None:
+            write_atomic(folder / TIMING_FILE, f"{found.timing.model_dump_json(indent=1)}\n".encode())
         write_atomic(folder / RUN_FILE, f"{record.model_dump_json(indent=1)}\n".encode())
     except OSError as error:
         raise InputError(f"The run's folder {folder} cannot be written ({error.strerror}); give another.") from error
@@ -221,14 +244,28 @@ def environment() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str]:
-    """Commit of the code, and whether it was changed since; nothing outside a checkout."""
+    """Commit of the code, and whether it has changed since; empty where this file is in no checkout of careedit.
+
+    An environment may lie inside another project's repository, whose commit says nothing about this code: only a
+    repository that tracks this file counts.
+    """
     here = Path(__file__).parent
+    commands = (
+        ["ls-files", "--error-unmatch", Path(__file__).name],
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "--untracked-files=no"],
+    )
     try:
-        sha, status = (
+        _, sha, status = (
             subprocess.run(
-                ["git", "-C", str(here), *command], capture_output=True, text=True, check=True, timeout=20
+                ["git", "-C", str(here), *command],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=20,
             ).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for command in commands
         )
     except (OSError, subprocess.SubprocessError):
         return {}

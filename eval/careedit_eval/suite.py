@@ -19,6 +19,10 @@ RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+_OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep"}
+"""What `Arm.other_size` is where a suite does not say."""
+
+
 class Part(Record):
     """A benchmark or a metric by its name, with its options."""
 
@@ -71,8 +75,14 @@ class Arm(Record):
     """kind http: how often an edit is sent at most."""
     extensions: bool = True
     """kind http: whether seed, steps, expert and filter are sent, which only a careedit service knows."""
+    picture_hosts: tuple[str, ...] = ()
+    """kind http: private hosts, beside that of `url`, from which a picture is read that the service answers by its address."""
     editor: Part | None = None
     """kind custom: what makes the editor."""
+    other_size: Literal["refuse", "keep"] | None = None
+    """What becomes of an edit that has not its source's size. "keep": it stays as it came, metrics resize it as their
+    protocols say, and its row has a note. "refuse": it is an error. None: "keep" for http, whose services choose their own
+    sizes, else "refuse", because another size is then a bug."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> Arm:
@@ -80,7 +90,22 @@ class Arm(Record):
             raise InputError(f"url belongs to the kind http, and that kind needs it; correct the set {self.name!r}.")
         if (self.kind == "custom") != (self.editor is not None):
             raise InputError(f"editor belongs to the kind custom, and that needs it; correct the set {self.name!r}.")
+        if self.other_size is not None and self.kind in ("identity", "truth"):
+            raise InputError(f"other_size has no meaning for {self.kind}; take it out of the set {self.name!r}.")
+        if self.picture_hosts and self.kind != "http":
+            raise InputError(f"picture_hosts belongs to the kind http; take it out of the set {self.name!r}.")
         return self
+
+    @property
+    def keeps_other_sizes(self) -> bool:
+        """Whether an edit of another size than its source's is kept."""
+        return (self.other_size or _OTHER_SIZE.get(self.kind, "refuse")) == "keep"
+
+    @property
+    def size_wish(self) -> dict[str, str]:
+        """`other_size` as a part of the edits' keys: only where it is not what its kind does anyway."""
+        usual = _OTHER_SIZE.get(self.kind, "refuse")
+        return {"other_size": self.other_size} if self.other_size not in (None, usual) else {}
 
 
 class Comparison(Record):
@@ -108,7 +133,17 @@ class Gate(Record):
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the baseline's rows that must be there today."""
     max_slowdown: Annotated[float, Field(gt=0)] | None = None
-    """Median seconds per edit over the baseline's, at most; None: not looked at."""
+    """How many times the baseline's seconds an edit may take, judged by the interval of the run's timing; None: not looked
+    at."""
+
+
+class Timing(Record):
+    """How the time of an edit is measured: both sets of a comparison by turns, in one process, right before the report."""
+
+    samples: Annotated[int, Field(ge=0, le=1000)] = 12
+    """Samples of each benchmark; 0: nothing is timed. More make the interval of the ratio narrower."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each sample is edited in the order A B B A: four edits a round."""
 
 
 class Workers(Record):
@@ -159,6 +194,9 @@ class Suite(Record):
     """Which sets are compared."""
     gate: Gate | None = None
     """What must hold; None: nothing."""
+    timing: Timing | None = None
+    """How sets are timed. None: as `Timing` says where somebody asks for time, that is, where the gate has `max_slowdown`, or
+    sets are compared and a metric is `latency` or `cost`; else not at all, because it costs edits."""
     workers: Workers = Workers()
     """Who works."""
 
@@ -173,6 +211,8 @@ class Suite(Record):
             raise InputError(f"Two sets are called {twice[0]!r}; give each its own name.")
         if unknown:
             raise InputError(f"The suite has no set {unknown[0]!r}; its sets are {', '.join(names)}.")
+        if self.timing is not None and not self.timing.samples and self.gate is not None and self.gate.max_slowdown:
+            raise InputError("The gate's max_slowdown is judged by the timing, which has 0 samples; give it some.")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("A seed is given twice; give each once.")
         return self

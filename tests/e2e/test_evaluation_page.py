@@ -59,7 +59,7 @@ def shown(page) -> list[str]:
 
 
 def test_it_opens_from_disk_with_verdict_tables_and_every_picture(page) -> None:
-    assert page.locator("#verdict").inner_text().startswith("FAIL: b against a")
+    assert page.locator("#verdict").inner_text().startswith("WORSE: b must not replace a")
     assert page.get_by_role("cell", name="identity (no edit)").first.is_visible()
     widths = page.eval_on_selector_all("article img", "all => all.map(one => one.naturalWidth)")
     assert len(widths) > 20 and set(widths) == {8}

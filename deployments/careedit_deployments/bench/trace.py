@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from careedit.errors import InputError
 from careedit.records import MAX_IMAGES, MAX_STEPS, Record
+from careedit.tabular import lines_of
 
 VERSION = 1
 """Of the format."""
@@ -61,7 +62,7 @@ class TraceRow(Record):
 def read_trace(path: Path) -> list[TraceRow]:
     """The rows of a file. Raises `InputError`, with the line's number, for one that is no trace."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = lines_of(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The trace {path} cannot be read ({error}); give another file.") from None
     if not lines or _object(path, 1, lines[0]) != {"careedit_trace": VERSION}:

@@ -21,8 +21,9 @@ import httpcore2
 
 import careedit
 from careedit.errors import InputError
+from careedit.net import GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.jobs.guard import GuardedBackend, RefusedHostError
+from careedit_deployments.jobs.guard import webhook_destinations
 from careedit_deployments.state.base import WebhookRecord, WebhookTable
 from careedit_deployments.telemetry.metrics import Metrics
 
@@ -90,7 +91,9 @@ class WebhookSender:
         self._table, self._key, self._config, self._metrics, self._clock = table, key, config, metrics, clock
         self._timeout_s, self._first_pause_s = timeout_s, first_pause_s
         self._random = Random()
-        self._pool = httpcore2.AsyncConnectionPool(network_backend=GuardedBackend(config.webhook_hosts))
+        self._pool = httpcore2.AsyncConnectionPool(
+            network_backend=GuardedBackend(webhook_destinations(config.webhook_hosts))
+        )
 
     async def claim(self) -> WebhookRecord | None:
         """The next message that is due, if there is one."""

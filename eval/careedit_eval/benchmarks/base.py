@@ -13,6 +13,7 @@ from pydantic import Field
 from careedit.errors import CareEditError
 from careedit.records import Record
 from careedit_eval.errors import BenchmarkError
+from careedit_eval.pictures import EMPTY, PictureRef
 from careedit_eval.records import Sample, fingerprint_of
 
 UNVERSIONED = "unversioned"
@@ -63,6 +64,11 @@ class TableBenchmark(ABC):
         samples = tuple(self._read())
         if not samples:
             raise BenchmarkError(f"{self.source.path!r} holds no row of {self.name}; check the path and the options.")
+        broken = [why for sample in samples if (why := sample.problem or sample.source.missing) is not None]
+        if len(broken) == len(samples):
+            raise BenchmarkError(
+                f"None of the {len(samples)} rows of {self.name} in {self.source.path!r} can be used; the first: {broken[0]}"
+            )
         try:
             found = fingerprint_of(samples)
         except CareEditError as error:
@@ -78,6 +84,15 @@ class TableBenchmark(ABC):
     @abstractmethod
     def _read(self) -> Iterator[Sample]:
         """The chosen samples, in order."""
+
+
+UNKNOWN = "unknown"
+"""Kind of a row whose data set does not say one."""
+
+
+def group_of(source: PictureRef, name: str) -> str:
+    """Rows on one source picture share a group; without a picture a row is alone, under its own `name`."""
+    return name if source.sha256 == EMPTY else source.sha256
 
 
 def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen, told_apart
-from careedit_eval.benchmarks.shards import Line, Shards, resolve
+from pydantic import Field
+
+from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, group_of, told_apart
+from careedit_eval.benchmarks.shards import Line, Shards, newest_commit, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
 
+HUB = "hf://facebook/emu_edit_test_set"
+"""Where the data set is published."""
 WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
 PICTURES = ("image",)
 VALIDATION_ROWS = 2022
@@ -24,6 +28,9 @@ VALIDATION_ROWS = 2022
 class EmuEditConfig(Source):
     """Which Emu Edit."""
 
+    path: str = Field(default=HUB, min_length=1)
+    """As `Source.path`; by default the data set on the hub, at the commit that is the newest there unless `revision` names
+    one. A run states which it was."""
     captions: Literal["all", "changed"] = "all"
     """Every row (Emu Edit, OmniGen), or only those whose two captions differ (UltraEdit, ICEdit)."""
 
@@ -32,7 +39,8 @@ class EmuEdit(TableBenchmark):
     """The true test split."""
 
     def __init__(self, config: EmuEditConfig) -> None:
-        path, revision = resolve(config.path, config.revision)
+        pinned = newest_commit(HUB) if config.path == HUB and config.revision is None else None
+        path, revision = resolve(config.path, config.revision, pinned)
         suffix = "" if config.captions == "all" else "-changed-captions"
         super().__init__(f"emu_edit{suffix}", config, revision or UNVERSIONED)
         self.config, self.path = config, path
@@ -64,7 +72,8 @@ class EmuEdit(TableBenchmark):
 
 
 def _name(line: Line) -> str:
-    return f"{line.text('task')}-{line.text('idx')}"
+    index = line.text("idx")
+    return f"{line.text('task') or UNKNOWN}-{index}" if index else line.place.name
 
 
 def _plain(line: Line, column: str) -> str:
@@ -76,10 +85,11 @@ def _sample(name: str, line: Line) -> Sample:
     captions = {"source_caption": line.text("input_caption"), "target_caption": line.text("output_caption")}
     return Sample(
         id=name,
-        kind=line.text("task"),
+        kind=line.text("task") or UNKNOWN,
         instruction=line.text("instruction"),
         source=source,
         texts={text: words for text, words in captions.items() if words},
-        group=source.sha256,
+        group=group_of(source, name),
         extras={"hash": line.text("hash")},
+        problem=line.lack("idx", "instruction"),
     )

@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import Field
 
-from careedit.errors import CareEditError
+from careedit.errors import InputError
+from careedit.tabular import is_missing, words_of
 from careedit.tiny.store import LISTING, read_samples
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen
+from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen, group_of
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
@@ -42,7 +43,7 @@ class FolderConfig(Source):
 
 
 class FolderBenchmark(TableBenchmark):
-    """Rows in a folder. A row without an id is called by its number."""
+    """Rows in a folder. A row without an id is called by its number; one without a kind is an "edit"."""
 
     def __init__(self, config: FolderConfig) -> None:
         path, revision = resolve(config.path, config.revision)
@@ -70,7 +71,7 @@ def _scenes(folder: Path) -> Iterator[Sample]:
 
     for stored in read_samples(folder):
         drawn = stored.sample
-        pictures = {role: file_ref(str(folder / name)) for role, name in stored.files.items()}
+        pictures = {role: file_ref(str(folder), name, role, drawn.id) for role, name in stored.files.items()}
         yield Sample(
             id=drawn.id,
             kind=stored.group,
@@ -80,7 +81,7 @@ def _scenes(folder: Path) -> Iterator[Sample]:
             mask=pictures.get("mask"),
             mask_given="mask" in pictures,
             references=(pictures["reference"],) if "reference" in pictures else (),
-            group=pictures["source"].sha256,
+            group=group_of(pictures["source"], drawn.id),
             extras={"scene": json.dumps(drawn.to_dict(), sort_keys=True), "operation": drawn.operation},
         )
 
@@ -91,22 +92,24 @@ def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:
     files = [place] if place.is_file() else [place / name for name in METADATA if (place / name).is_file()]
     if len(files) > 1:
         raise BenchmarkError(f"The folder {str(place)!r} holds both {METADATA[0]} and {METADATA[1]}; name one of them.")
-    table = TextTable(files[0])
+    try:
+        table = TextTable(files[0])
+    except InputError as error:
+        raise BenchmarkError(str(error)) from error
+    if table.broken:
+        also = f" ({len(table.broken)} of {len(table)} lines cannot be read)" if len(table.broken) > 1 else ""
+        raise BenchmarkError(f"{table.broken[0]}{also}; mend the file.")
     names = _columns(table.columns, config)
     for index in range(len(table)):
-        try:
-            cells = table.cells(index)
-        except CareEditError as error:
-            raise BenchmarkError(f"{table.where(index)}: {error}; mend the line.") from None
+        where, cells = table.where(index), table.cells(index)
 
-        def picture(column: str, cells: Mapping[str, Any] = cells) -> PictureRef | None:
+        def picture(column: str, role: str, cells: Mapping[str, Any] = cells, where: str = where) -> PictureRef | None:
             value = cells.get(column)
-            if value in (None, ""):
-                return None
-            return file_ref(str(table.root / os.path.expanduser(str(value))))
+            return None if is_missing(value) else file_ref(str(table.root), value, role, where)
 
-        texts = {role: str(cells.get(column) or "").strip() for role, column in names.items()}
-        yield _sample(texts, {role: picture(names[role]) for role in PICTURE_ROLES if role in names}, index, config)
+        pictures = {role: picture(names[role], role) for role in PICTURE_ROLES if role in names}
+        words = {role: cells.get(column) for role, column in names.items() if role not in PICTURE_ROLES}
+        yield _sample(words, pictures, index, where, config)
 
 
 def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
@@ -116,8 +119,9 @@ def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
     words = {role: column for role, column in names.items() if role not in pictured}
     lines: Iterator[Line] = shards.lines(tuple(words.values()), tuple(pictured.values()))
     for index, line in enumerate(lines):
-        texts = {role: line.text(column) for role, column in words.items()}
-        yield _sample(texts, {role: line.picture_or_none(column) for role, column in pictured.items()}, index, config)
+        cells = {role: line.cells.get(column) for role, column in words.items()}
+        pictures = {role: line.picture_or_none(column) for role, column in pictured.items()}
+        yield _sample(cells, pictures, index, str(line.place), config)
 
 
 def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
@@ -143,21 +147,38 @@ def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
 
 
 def _sample(
-    texts: Mapping[str, str], pictures: Mapping[str, PictureRef | None], index: int, config: FolderConfig
+    cells: Mapping[str, Any],
+    pictures: Mapping[str, PictureRef | None],
+    index: int,
+    where: str,
+    config: FolderConfig,
 ) -> Sample:
-    source = pictures["source"] or PictureRef.of(b"")
+    """A row as a sample; one that cannot be edited says why."""
+    texts: dict[str, str] = {}
+    problem = None
+    for role, value in cells.items():
+        try:
+            texts[role] = words_of(value, numbers=role != "instruction")
+        except InputError as error:
+            texts[role] = ""
+            problem = problem or f"{where}: the {role} is {error}."
+    if not texts.get("instruction"):
+        problem = problem or f"{where}: the instruction is empty."
+    name = texts.get("id") or f"row-{index + 1}"
+    source = pictures.get("source") or PictureRef.gone(problem or f"{where}: the source is empty.")
     mask, reference = pictures.get("mask"), pictures.get("reference")
     scene = texts.get("scene")
     return Sample(
-        id=texts.get("id") or f"row-{index + 1}",
+        id=name,
         kind=texts.get("kind") or "edit",
-        instruction=texts["instruction"],
+        instruction=texts.get("instruction", ""),
         source=source,
         target=pictures.get("target"),
         mask=mask,
         mask_given=config.masks and mask is not None,
         references=() if reference is None else (reference,),
-        texts={name: texts[name] for name in TEXTS if texts.get(name)},
-        group=texts.get("group") or source.sha256,
+        texts={text: texts[text] for text in TEXTS if texts.get(text)},
+        group=texts.get("group") or group_of(source, name),
         extras={"scene": scene} if scene else {},
+        problem=problem,
     )

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen, told_apart
+from pydantic import Field
+
+from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, group_of, told_apart
 from careedit_eval.benchmarks.shards import Line, Shards, resolve
 from careedit_eval.records import Sample, Scalar
 
+HUB = "hf://BryanW/HumanEdit"
+"""Where the data set is published."""
 REVISION = "dbc60b9ba3c17adf59e1effd8a9d92bdf2f14041"
 """Commit of BryanW/HumanEdit that is read unless another is stated."""
 KINDS = ("Add", "Remove", "Replace", "Action", "Counting", "Relation")
@@ -44,6 +48,8 @@ PICTURES = ("INPUT_IMG", "MASK_IMG", "OUTPUT_IMG")
 class HumanEditConfig(Source):
     """Which HumanEdit."""
 
+    path: str = Field(default=HUB, min_length=1)
+    """As `Source.path`; by default the data set on the hub."""
     subset: Literal["full", "core"] = "full"
     """All rows, or those with CORE = 1."""
     masks: Literal["none", "needed", "all"] = "none"
@@ -64,7 +70,10 @@ class HumanEdit(TableBenchmark):
         lines = list(Shards(self.path).lines(WORDS, PICTURES))
         # A picture may have been edited more than once; over all rows, so that a row is called the same in CORE.
         asked = [
-            (line.text("IMAGE_ID"), f"{line.text('EDITING_TYPE')}: {line.text('EDITING_INSTRUCTION')}")
+            (
+                line.text("IMAGE_ID") or line.place.name,
+                f"{line.text('EDITING_TYPE')}: {line.text('EDITING_INSTRUCTION')}",
+            )
             for line in lines
         ]
         named = list(zip(told_apart(asked), lines, strict=True))
@@ -85,17 +94,18 @@ class HumanEdit(TableBenchmark):
         canvas = self.config.align == "canvas"
         return Sample(
             id=name,
-            kind=line.text("EDITING_TYPE"),
+            kind=line.text("EDITING_TYPE") or UNKNOWN,
             instruction=line.text("EDITING_INSTRUCTION"),
             source=source,
             target=line.picture("OUTPUT_IMG"),
             # The mask belongs to the target's canvas; beside a native source it would mark another place.
             mask=line.picture_or_none("MASK_IMG") if canvas else None,
             mask_given=canvas and (self.config.masks == "all" or (self.config.masks == "needed" and needs_mask)),
-            texts={name: line.text(column) for name, column in captions.items() if line.text(column)},
-            group=source.sha256,
+            texts={text: line.text(column) for text, column in captions.items() if line.text(column)},
+            group=group_of(source, name),
             align="canvas" if canvas else "none",
             extras={"core": line.cells["CORE"] == 1, "mask_needed": needs_mask, **self._extras(line)},
+            problem=line.lack("IMAGE_ID", "EDITING_INSTRUCTION"),
         )
 
     def _extras(self, line: Line) -> dict[str, Scalar]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import fsspec
 
+from careedit.tabular import is_missing
 from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
@@ -26,6 +27,8 @@ SESSIONS = "edit_sessions.json"
 """The file that makes a folder the test archive."""
 CAPTIONS = {"target_caption": "local_descriptions.json", "target_caption_global": "global_descriptions.json"}
 """Name of a text, and the archive's file that holds it."""
+MOST_TURNS = 100
+"""Turns of a session at most; the data set has up to three."""
 WORDS = ("img_id", "turn_index", "instruction")
 PICTURES = ("source_img", "mask_img", "target_img")
 
@@ -50,13 +53,19 @@ class Turn:
     index: int
     instruction: str
     source: PictureRef
-    target: PictureRef
+    target: PictureRef | None
     mask: PictureRef | None
     texts: Mapping[str, str]
+    problem: str | None = None
+    """Why it cannot be edited; None: it can."""
 
 
 class MagicBrush(TableBenchmark):
-    """Single-turn: all turns; multi-turn: chains, measured at their end."""
+    """Single-turn: all turns; multi-turn: chains, measured at their end.
+
+    A turn that is not among a session's rows is a row all the same, one that cannot be edited: in single-turn it is an
+    error by itself, in multi-turn every later turn of its session fails with it.
+    """
 
     def __init__(self, config: MagicBrushConfig) -> None:
         path, revision = resolve(config.path, config.revision)
@@ -68,7 +77,7 @@ class MagicBrush(TableBenchmark):
         files, root = fsspec.core.url_to_fs(listing)
         turns = self._archive(listing) if files.exists(root) else self._shards()
         for session in turns:
-            yield from self._samples_of(session)
+            yield from self._samples_of(_without_gaps(session))
 
     def _samples_of(self, session: Sequence[Turn]) -> Iterator[Sample]:
         multi = self.config.turns == "multi"
@@ -87,6 +96,7 @@ class MagicBrush(TableBenchmark):
                 turn=turn.index,
                 previous=_id(session[place - 1]) if multi and place else None,
                 scored=last or not multi,
+                problem=turn.problem,
             )
 
     def _shards(self) -> Iterator[list[Turn]]:
@@ -94,58 +104,83 @@ class MagicBrush(TableBenchmark):
         every = Shards(self.path)
         shards = every if len(every.uris) == 1 else Shards(self.path, prefix=self.config.split)
         for line in shards.lines(WORDS, PICTURES):
-            sessions[line.text("img_id")].append(line)
+            # A row that does not say whose turn it is stands alone.
+            named = line.lack("img_id") is None and _turn_of(line) is not None
+            sessions[line.text("img_id") if named else line.place.name].append(line)
         for name, lines in _taken(sessions, self.config.limit):
-            ordered = sorted(lines, key=lambda line: int(line.cells["turn_index"] or 0))
             yield [
                 Turn(
                     name,
-                    int(line.cells["turn_index"] or 0),
+                    _turn_of(line) or 1,
                     line.text("instruction"),
                     line.picture("source_img"),
                     line.picture("target_img"),
                     line.picture_or_none("mask_img"),
                     {},
+                    line.lack("img_id", "turn_index", "instruction") or _no_turn(line),
                 )
-                for line in ordered
+                for line in sorted(lines, key=lambda line: _turn_of(line) or 1)
             ]
 
     def _archive(self, listing: str) -> Iterator[list[Turn]]:
         sessions = _json(listing)
         captions = {name: _json(posixpath.join(self.path, file)) for name, file in CAPTIONS.items()}
         for name, entries in _taken(sessions, self.config.limit):
-            turns = []
-            for index, entry in enumerate(entries, 1):
-                try:
-                    files = {role: self._file(name, str(entry[role])) for role in ("input", "output")}
-                    instruction, output = str(entry["instruction"]), str(entry["output"])
-                except (KeyError, TypeError):
-                    raise BenchmarkError(
-                        f"Turn {index} of session {name!r} in {listing!r} needs input, output and instruction; get the "
-                        "archive again."
-                    ) from None
-                mask = self._file(name, str(entry["mask"])) if entry.get("mask") else None
-                # By session and file name: file names alone pair wrong turns (image_eval.py before 2025-02-19).
-                texts = {key: _caption(found, name, output) for key, found in captions.items()}
-                turns.append(
-                    Turn(
-                        name,
-                        index,
-                        instruction.strip(),
-                        files["input"],
-                        files["output"],
-                        mask,
-                        {key: text for key, text in texts.items() if text},
-                    )
-                )
-            yield turns
+            turns = entries if isinstance(entries, list) and entries else [None]
+            yield [self._turn(name, index, entry, captions) for index, entry in enumerate(turns, 1)]
 
-    def _file(self, session: str, name: str) -> PictureRef:
-        return file_ref(posixpath.join(self.path, "images", session, name))
+    def _turn(self, session: str, index: int, entry: Any, captions: Mapping[str, Mapping[str, Any]]) -> Turn:
+        where = f"{SESSIONS}, turn {index} of session {session!r}"
+        given = entry if isinstance(entry, dict) else {}
+        lacks = [role for role in ("input", "output", "instruction") if is_missing(given.get(role))]
+        output = str(given.get("output") or "")
+        # By session and file name: file names alone pair wrong turns (image_eval.py before 2025-02-19).
+        texts = {key: _caption(found, session, output) for key, found in captions.items()}
+        pictures = {
+            role: PictureRef.gone(f"{where}: {role} is empty.")
+            if is_missing(given.get(role))
+            else file_ref(posixpath.join(self.path, "images", session), given[role], role, where)
+            for role in ("input", "output")
+        }
+        mask = given.get("mask")
+        return Turn(
+            session,
+            index,
+            str(given.get("instruction") or "").strip(),
+            pictures["input"],
+            pictures["output"],
+            None if is_missing(mask) else file_ref(posixpath.join(self.path, "images", session), mask, "mask", where),
+            {key: text for key, text in texts.items() if text},
+            f"{where}: {' and '.join(lacks)} missing." if {"input", "instruction"} & set(lacks) else None,
+        )
 
 
 def _id(turn: Turn) -> str:
     return f"{turn.session}-{turn.index}"
+
+
+def _without_gaps(session: Sequence[Turn]) -> list[Turn]:
+    """The turns in order, with a row that cannot be edited for each that is not there."""
+    there = {turn.index for turn in session}
+    name = session[0].session
+    gone = PictureRef.gone
+    missing = [
+        Turn(name, index, "", gone(why), None, None, {}, why)
+        for index in range(1, max(there))
+        if index not in there and (why := f"Turn {index} of session {name!r} is missing from the data set.")
+    ]
+    return sorted((*session, *missing), key=lambda turn: turn.index)
+
+
+def _turn_of(line: Line) -> int | None:
+    """The number of a turn, from 1; None where the row does not say one."""
+    text = line.text("turn_index")
+    return int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_TURNS else None
+
+
+def _no_turn(line: Line) -> str | None:
+    text = line.text("turn_index")
+    return None if _turn_of(line) else f"{line.place}: turn_index {text!r} is not a number from 1 to {MOST_TURNS}."
 
 
 def _taken(sessions: Mapping[str, Any], limit: int | None) -> list[tuple[str, Any]]:
@@ -156,10 +191,10 @@ def _taken(sessions: Mapping[str, Any], limit: int | None) -> list[tuple[str, An
 def _json(uri: str) -> dict[str, Any]:
     try:
         found = json.loads(read_bytes(uri))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BenchmarkError(f"{uri!r} is no JSON object; get the archive again.")
+        raise BenchmarkError(f"{uri!r} is not a JSON object; get the archive again.")
     return found
 
 

@@ -7,10 +7,13 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from careedit.errors import InputError
+from careedit.tabular import find_file, is_missing, words_of
 from careedit_eval.benchmarks.base import check_columns
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import Cell, PictureRef, picture_bytes, read_bytes, read_column, reason_of
@@ -28,6 +31,18 @@ class Place:
     """Row group in the shard."""
     row: int
     """Row in the group."""
+    shard: str
+    """Its shard below the folder of the data set: "data/train-00000-of-00034.parquet"."""
+    number: int
+    """Row in the shard, from 1."""
+
+    @property
+    def name(self) -> str:
+        """What a row is called that has no id of its own."""
+        return f"{self.shard}:{self.number}"
+
+    def __str__(self) -> str:
+        return f"{self.shard}, row {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +53,27 @@ class Line:
     cells: Mapping[str, Any]
 
     def text(self, column: str) -> str:
-        """A cell as stripped text, empty where there is none."""
-        value = self.cells.get(column)
-        return "" if value is None else str(value).strip()
+        """A cell as stripped text, empty where there is none; see `careedit.tabular.words_of`."""
+        try:
+            return words_of(self.cells.get(column))
+        except InputError:
+            return ""
+
+    def lack(self, *columns: str) -> str | None:
+        """What is wrong with the row, if one of these columns holds no text; None: nothing."""
+        for column in columns:
+            try:
+                if words_of(self.cells.get(column)):
+                    continue
+                why = f"{column} is empty"
+            except InputError as error:
+                why = f"{column} is {str(error).partition(';')[0]}"
+            return f"{self.place}: {why}."
+        return None
 
     def picture(self, column: str) -> PictureRef:
-        """A picture; where the cell is empty, one of no bytes, which no editor and no metric takes for a picture."""
-        return self.picture_or_none(column) or PictureRef.of(b"")
+        """A picture; where the cell is empty, one that is missing and says so."""
+        return self.picture_or_none(column) or PictureRef.gone(f"{self.place}: {column} holds no image.")
 
     def picture_or_none(self, column: str) -> PictureRef | None:
         """A picture, or None where the cell is empty. Reads the cell, for its hash."""
@@ -55,9 +84,9 @@ class Line:
             cell = Cell(group=place.group, row=place.row, column=column)
             return PictureRef(sha256=PictureRef.of(data).sha256, uri=place.uri, cell=cell)
         path = value.get("path") if isinstance(value, dict) else value
-        if not isinstance(path, str) or not path:
+        if is_missing(path):
             return None
-        return file_ref(posixpath.join(posixpath.dirname(place.uri), path))
+        return file_ref(posixpath.dirname(place.uri), path, column, str(place))
 
 
 class Shards:
@@ -77,6 +106,8 @@ class Shards:
             shards = f"{prefix}*.parquet" if prefix else ".parquet file"
             raise BenchmarkError(f"There is no {shards} in {path!r}; give the folder of the data set.")
         self.uris = tuple(files.unstrip_protocol(name) for name in names)
+        folder = posixpath.dirname(root) if names == [root] else root
+        self._names = tuple(posixpath.relpath(name, folder) for name in names)
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, of the first shard."""
@@ -85,16 +116,18 @@ class Shards:
 
     def lines(self, words: Sequence[str], pictures: Sequence[str]) -> Iterator[Line]:
         """Every row, in order; all of `words` and `pictures` must be columns, and the words are read."""
-        for uri in self.uris:
+        for uri, shard in zip(self.uris, self._names, strict=True):
             with self._open(uri) as (file, name):
                 check_columns(file.schema_arrow.names, (*words, *pictures), f"The shard {name!r}")
+                number = 0
                 for group in range(file.num_row_groups):
                     try:
                         cells = file.read_row_group(group, columns=list(words)).to_pylist()
                     except Exception as error:  # pyarrow's errors have no common root
                         raise _unreadable(uri, error) from error
                     for row, values in enumerate(cells):
-                        yield Line(Place(uri, group, row), values)
+                        number += 1
+                        yield Line(Place(uri, group, row, shard, number), values)
 
     def _open(self, uri: str) -> _Opened:
         return _Opened(uri)
@@ -129,13 +162,14 @@ def _unreadable(uri: str, error: BaseException) -> BenchmarkError:
     )
 
 
-def file_ref(uri: str) -> PictureRef:
-    """A picture that is a file of its own; where it cannot be read, one of no bytes. Reads it, for its hash."""
+def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:
+    """The picture file that a row at `where` names below `folder`; one that is missing says so. Reads it, for its hash."""
+    local = folder.removeprefix("file://")
     try:
-        data = read_bytes(uri)
-    except BenchmarkError:
-        return PictureRef.of(b"")
-    return PictureRef(sha256=PictureRef.of(data).sha256, uri=uri)
+        uri = posixpath.join(local, str(name)) if "://" in local else str(find_file(Path(local), name, what))
+        return PictureRef(sha256=PictureRef.of(read_bytes(uri)).sha256, uri=uri)
+    except InputError as error:
+        return PictureRef.gone(f"{where}: {error}" if where else str(error))
 
 
 def resolve(path: str, revision: str | None, pinned: str | None = None) -> tuple[str, str | None]:
@@ -155,3 +189,20 @@ def resolve(path: str, revision: str | None, pinned: str | None = None) -> tuple
     if commit is None:
         raise BenchmarkError(f"{path!r} needs a revision, as a hub's data set can change; state its commit.")
     return f"hf://datasets/{name}@{commit}{rest or ''}", commit
+
+
+def newest_commit(path: str) -> str:
+    """The commit that a hub's data set is at now; raises `BenchmarkError` where the hub does not say."""
+    from huggingface_hub import HfApi
+
+    name = path.removeprefix("hf://")
+    try:
+        commit = HfApi().dataset_info(name, timeout=20).sha
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise BenchmarkError(
+            f"The hub does not say which commit {path!r} is at ({reason_of(error)}); state `revision`, or give the `path` of "
+            "your own copy."
+        ) from error
+    if not commit:
+        raise BenchmarkError(f"The hub names no commit of {path!r}; state `revision`.")
+    return commit

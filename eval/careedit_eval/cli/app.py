@@ -10,7 +10,7 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_eval.cli import registry
+from careedit_eval.cli import planning, registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
 from careedit_eval.compare import Preference
 from careedit_eval.compare.words import number, signed
@@ -21,7 +21,11 @@ from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
+)
+planning.register(app)
 registry.register(app)
 
 Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]
@@ -88,7 +92,7 @@ def nightly(
     tracking: Annotated[bool, typer.Option("--log/--no-log", help="Whether the run is logged to MLflow.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if it does not.
+    """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if B is worse, 3 if inconclusive.
 
     An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
     """
@@ -124,7 +128,10 @@ def compare(
 
 @app.command("gate")
 def gate(run: RunFolder, as_json: JsonOption = False) -> None:
-    """Hold a run against its suite's gate: exit code 0 if it passes, 1 if not, 2 if they cannot be compared."""
+    """Hold a run against its suite's gate.
+
+    Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
+    """
     verdict = judge_run(load_run(run))
     if as_json:
         emit_json(verdict.document())
@@ -186,8 +193,10 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
         return
     _tell_means(run, analysis)
     _tell_comparisons(analysis)
-    for why, times in list(analysis.errors.items())[:5]:
-        note(f"{times} x {why}")
+    _tell_beside(analysis)
+    for facts in run.record.benchmarks:
+        for name, why in list(facts.unusable.items())[:1]:
+            note(f"{len(facts.unusable)} rows of {facts.name} lack something that they need; the first, {name}: {why}")
     for row, why in run.record.missing.items():
         note(f"The row {row} is missing: {why}")
     note(
@@ -204,6 +213,21 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
         emit(analysis.verdict.line)
 
 
+def _tell_beside(analysis: Analysis) -> None:
+    """Errors, what does not apply, notes, and times: a few of each, the page has more."""
+    for title, rows in (
+        ("error", analysis.errors),
+        ("does not apply", analysis.not_applicable),
+        ("note", analysis.notes),
+    ):
+        for one in rows[:5]:
+            note(f"{one.times} x {title}: {one.what} ({one.where})")
+        if len(rows) > 5:
+            note(f"and {len(rows) - 5} more of this kind; see the page")
+    for speed in analysis.speed:
+        note(f"time: {speed.sentence}" + (f" ({speed.where})" if speed.where else ""))
+
+
 def _strength(one: Strength) -> str:
     ends = "" if one.interval is None else f" ({signed(one.interval.low, 2)} to {signed(one.interval.high, 2)})"
     return f"{one.name} {signed(one.strength, 2)}{ends}"
@@ -215,12 +239,19 @@ def _tell_means(run: Run, analysis: Analysis) -> None:
             (one.arm, one.output): one for one in analysis.means if one.benchmark == benchmark and one.kind == "all"
         }
         outputs = [output for output in run.record.outputs if any(key[1] == output for key in here)]
+        counts = {output: {one.n for key, one in here.items() if key[1] == output} for output in outputs}
         rows = []
         for arm in run.table.arms(benchmark):
             cells = [here.get((arm, output)) for output in outputs]
             errors = sum(cell.errors for cell in cells if cell is not None)
-            rows.append((arm, *("-" if cell is None else number(cell.mean) for cell in cells), str(errors)))
-        emit_table((benchmark, *outputs, "errors"), rows)
+            # An error leaves a set's mean, so means of unequal rows do not compare.
+            shown = [
+                "-" if cell is None else number(cell.mean) + (f" (n={cell.n})" if len(counts[cell.output]) > 1 else "")
+                for cell in cells
+            ]
+            rows.append((arm, *shown, str(errors)))
+        titles = [f"{output} (information)" if run.record.outputs[output].information else output for output in outputs]
+        emit_table((benchmark, *titles, "errors"), rows)
 
 
 def _tell_comparisons(analysis: Analysis) -> None:

@@ -78,13 +78,17 @@ class Difference:
     """What p must be below if no other line differs: 0.05, over the number of lines that are judged together."""
     spread: Spread | None = None
     """How the differences vary, for planning; None where there is no interval."""
+    information: bool = False
+    """Whether the number only informs (`Output.information`): it is not tested, and has no verdict."""
 
     @property
     def verdict(self) -> str:
-        """In a word: "better", "worse", "different", or "no difference seen".
+        """In a word: "better", "worse", "different", "no difference seen", or "information only".
 
         A difference is seen where the adjusted p is below 0.05 and the interval leaves 0 out, both of the same mean.
         """
+        if self.information:
+            return "information only"
         zero_inside = self.interval is None or self.interval.low <= 0 <= self.interval.high
         if self.p_adjusted is None or self.p_adjusted >= ALPHA or not self.difference or zero_inside:
             return "no difference seen"
@@ -158,6 +162,9 @@ def difference_of(
     if not values:
         return base
     before, after = np.array([[one, other] for one, other, _ in values]).T
+    if output.information:
+        first, second = float(before.mean()), float(after.mean())
+        return replace(base, mean_a=first, mean_b=second, difference=second - first, information=True)
     rows = clustered_differences(before, after, [group for *_, group in values])
     scale = scale_of(before, after, passes=output.passes)
     spread = spread_of(rows, scale)

@@ -46,6 +46,8 @@ def flips_of(table: Table, a: str, b: str, output: Output, *, count: int = 20) -
         right = table.column(benchmark, b, output.name)
         for pair, one in table.column(benchmark, a, output.name).items():
             other = right.get(pair)
+            if not one.applies or (other is not None and not other.applies):
+                continue
             after = None if other is None else other.value
             if one.value is None and after is None:
                 continue

@@ -29,7 +29,7 @@ class EditWork:
     references: tuple[Image.Image, ...]
     """RGB."""
     target: Image.Image | None
-    """RGB; only the "truth" may look."""
+    """RGB; only the "truth" may look. None where there is none that can be used."""
     seed: int
     """Of the noise."""
 
@@ -39,7 +39,7 @@ class Edited:
     """What an editor made."""
 
     image: Image.Image
-    """RGB, of the source's size."""
+    """RGB; whether it may have another size than the source is the arm's `other_size`."""
     seconds: float | None = None
     """Wall-clock seconds of the edit alone."""
     nfe: int | None = None

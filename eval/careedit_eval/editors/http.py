@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -15,17 +13,14 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from careedit.errors import CareEditError, InputError
+from careedit.errors import ImageError, InputError
 from careedit.images import decode_image
+from careedit_eval.editors.answered import LONGEST_WAIT, AnsweredPictures, backoff
 from careedit_eval.editors.base import Edited, EditFailed, EditWork
 from careedit_eval.suite import Arm
 
 PASSING = (408, 409, 425, 429)
 """Status codes that may pass when asked again, beside all from 500 on."""
-LONGEST_WAIT = 60.0
-"""Seconds; a service that asks for a longer wait is waited for that long and asked again."""
-FIRST_WAIT = 0.5
-"""Seconds before the second attempt; doubled for each later one, less up to half of it at random."""
 
 
 class HttpEditor:
@@ -34,6 +29,7 @@ class HttpEditor:
     def __init__(self, arm: Arm, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._arm, self._sleep = arm, sleep
         self.concurrency = arm.concurrency
+        self._pictures = AnsweredPictures(arm, _headers(arm), sleep)
         self._client = httpx2.Client(headers=_headers(arm), timeout=arm.timeout, follow_redirects=False)
         # An editor lives as long as a worker wants it, and nobody tells it when that ends.
         weakref.finalize(self, self._client.close)
@@ -55,17 +51,16 @@ class HttpEditor:
         if work.mask is not None:
             files.append(("mask", ("mask.png", _png(_transparent(work.mask)), "image/png")))
         answer, seconds = self._post(fields, files)
+        data, reading = self._pictures.read(answer)
         try:
-            image = decode_image(base64.b64decode(answer["data"][0]["b64_json"], validate=True))
-        except (KeyError, IndexError, TypeError, ValueError, CareEditError) as error:
-            raise EditFailed(
-                f"The service's answer holds no picture ({type(error).__name__}); look at its log."
-            ) from error
+            image = decode_image(data)
+        except ImageError as error:
+            raise EditFailed(f"The picture in the service's answer cannot be read: {error}") from error
         trace = _first_trace(answer)
         looks = ((trace or {}).get("filter") or {}).get("looks", ())
         return Edited(
             image,
-            seconds,
+            seconds + reading,
             None if trace is None else int(trace["nfe"]),
             sum(len(look["alive"]) for look in looks) if trace is not None else None,
             None if trace is None else json.dumps(trace),
@@ -76,7 +71,7 @@ class HttpEditor:
         why = ""
         for attempt in range(self._arm.attempts):
             started = time.perf_counter()
-            wait = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1)
+            wait = backoff(attempt)
             try:
                 answer = self._client.post(f"{_root(self._arm)}/images/edits", data=dict(fields), files=files)
             except httpx2.HTTPError as error:
@@ -110,7 +105,7 @@ def service_identity(arm: Arm) -> dict[str, str]:
         raise InputError(
             f"The service {arm.url} answers {answer.status_code} ({_message(answer)}); correct url or key."
         )
-    listed = [one for one in _document(answer).get("data", ()) if isinstance(one, dict)]
+    listed = [one for one in _document(answer).get("data") or () if isinstance(one, dict)]
     names = [str(one.get("id")) for one in listed]
     if arm.model is not None and arm.model not in names:
         raise InputError(f"The service {arm.url} has no model {arm.model!r}; it has {', '.join(names) or 'none'}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from careedit.records import EditRequest
@@ -28,10 +28,13 @@ class LocalEditor:
 
     def edit(self, work: EditWork) -> Edited:
         """Edit alone, with nothing remembered of other edits. Raises `CareEditError`."""
+        import torch
+
         arm = self._arm
         judge = arm.judge if arm.early_filter is not None and arm.early_filter.strategy != "none" else None
         unified = arm.expert == UNIFIED
-        editor = _open(arm.expert_set, unified, arm.device, arm.dtype, arm.threads, judge)
+        torch.set_num_threads(arm.threads)  # of the process, where another set may have set its own
+        editor = _open(arm.expert_set, unified, arm.device, arm.dtype, judge)
         request = EditRequest(
             image=work.source,
             instruction=work.instruction,
@@ -52,11 +55,31 @@ class LocalEditor:
         return Edited(result.image, seconds, trace.nfe, looked, trace.model_dump_json())
 
 
-@lru_cache(maxsize=1)
-def _open(
-    expert_set: str, unified: bool, device: str | None, dtype: str | None, threads: int, judge: str | None
-) -> Editor:
-    """An editor; the experts of one set share it, and another set takes its place: two bases may not fit."""
+_OPEN: OrderedDict[tuple[str, bool, str | None, str | None, str | None], Editor] = OrderedDict()
+_room = 1
+
+
+def keep_open(count: int) -> None:
+    """How many editors this process keeps, 1 unless said: two bases may not fit, but timing needs two side by side."""
+    global _room
+    _room = count
+    while len(_OPEN) > _room:
+        _OPEN.popitem(last=False)
+
+
+def _open(expert_set: str, unified: bool, device: str | None, dtype: str | None, judge: str | None) -> Editor:
+    """An editor; the experts of one set share it, and another set takes the place of the one that was used longest ago."""
+    key = (expert_set, unified, device, dtype, judge)
+    if key in _OPEN:
+        _OPEN.move_to_end(key)
+        return _OPEN[key]
+    while len(_OPEN) >= _room:  # before the next one is loaded
+        _OPEN.popitem(last=False)
+    _OPEN[key] = _load(*key)
+    return _OPEN[key]
+
+
+def _load(expert_set: str, unified: bool, device: str | None, dtype: str | None, judge: str | None) -> Editor:
     import diffusers.utils.logging
     import torch
     import transformers.utils.logging
@@ -66,7 +89,6 @@ def _open(
 
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
-    torch.set_num_threads(threads)
     loaded = load_set(expert_set, UNIFIED if unified else "auto")
     return Editor(
         loaded,

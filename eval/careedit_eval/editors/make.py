@@ -41,10 +41,12 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
 
     Raises `ExpertError`, or `InputError` where a service does not answer.
     """
-    if arm.kind in ("identity", "truth"):
+    if arm.kind == "identity":
         return Resolved(arm, {"kind": arm.kind}, {"kind": arm.kind})
+    if arm.kind == "truth":  # version 1 resized the target to the source
+        return Resolved(arm, {"kind": arm.kind, "version": 2}, {"kind": arm.kind})
     if arm.kind == "custom" and arm.editor is not None:
-        identity = {"kind": arm.kind, "editor": arm.editor.model_dump(mode="json")}
+        identity = {"kind": arm.kind, "editor": arm.editor.model_dump(mode="json"), **arm.size_wish}
         return Resolved(arm, identity, {"kind": arm.kind, "editor": arm.editor.name})
     wishes = arm.model_dump(mode="json", include={"expert", "steps", "top_k", "early_filter"})
     if arm.early_filter is not None:
@@ -52,7 +54,7 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
     if arm.kind == "http":
         service = service_identity(arm)
         wishes = wishes if arm.extensions else {}
-        return Resolved(arm, {"kind": "http", **service, **wishes}, {"kind": "http", **service})
+        return Resolved(arm, {"kind": "http", **service, **wishes, **arm.size_wish}, {"kind": "http", **service})
     if arm.expert_set.startswith("models:/"):
         arm = arm.model_copy(update={"expert_set": _registered(arm, registry)})
     loaded = load_set(arm.expert_set, arm.expert)
@@ -70,7 +72,7 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
         "expert": arm.expert,
     }
     facts |= {"base": loaded.spec.base.sha256 or loaded.spec.base.fingerprint, "location": _address(arm.expert_set)}
-    return Resolved(arm, {"kind": "set", "set": loaded.sha256, **wishes}, facts)
+    return Resolved(arm, {"kind": "set", "set": loaded.sha256, **wishes, **arm.size_wish}, facts)
 
 
 def _address(expert_set: str) -> str:

@@ -31,6 +31,11 @@ class FrozenRow(Record):
     """Its source picture."""
     values: Mapping[str, float | None]
     """Number per output; None where the baseline failed."""
+    edit_failed: bool = False
+    """Whether the baseline did not edit it."""
+    failed: tuple[str, ...] = ()
+    """Numbers that failed, those beside `values` included: what fails for the baseline too is not the candidate's fault.
+    Files from before this field was there know only those in `values`."""
 
 
 class FrozenBenchmark(Record):
@@ -102,7 +107,8 @@ def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
         edits = table.edits_of(facts.name, name)
         if not edits:
             raise InputError(f"The run has no set {name!r}; it has {', '.join(table.arms(facts.name))}.")
-        columns = {output: table.column(facts.name, name, output) for output in wanted}
+        everything = {output: table.column(facts.name, name, output) for output in record.outputs}
+        columns = {output: everything[output] for output in wanted}
         rows = tuple(
             FrozenRow(
                 sample_id=line.sample_id,
@@ -112,8 +118,12 @@ def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
                 values={
                     output: None if (value := column[pair].value) is None else round(value, 9)
                     for output, column in columns.items()
-                    if pair in column
+                    if pair in column and column[pair].applies
                 },
+                edit_failed=line.error is not None,
+                failed=tuple(
+                    output for output, column in everything.items() if pair in column and column[pair].error is not None
+                ),
             )
             for pair, line in edits.items()
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from statistics import median
 
 from careedit.errors import InputError
 from careedit_eval.compare.differences import ALL, difference_of, of_kind
 from careedit_eval.gate.baseline import Baseline, FrozenBenchmark, freeze, load_baseline
+from careedit_eval.gate.failures import check_failures, told_apart
+from careedit_eval.gate.slowdown import check_slowdown
 from careedit_eval.gate.verdict import Check, Outcome, Verdict
 from careedit_eval.runs import Run
 from careedit_eval.stats import images_needed, non_inferiority
@@ -52,43 +53,20 @@ def _checks(run: Run, gate: Gate, candidate: str, baseline: Baseline) -> Iterato
         for name in gate.margins:
             yield _margin(run, gate, baseline, facts.name, candidate, name)
         yield _coverage(run, gate, candidate, frozen)
-        yield _errors(run, gate, candidate, frozen)
+        yield check_failures(run, gate.max_error_rate, candidate, frozen)
         if gate.max_slowdown is not None:
-            yield _slowdown(run, gate.max_slowdown, candidate, frozen)
+            yield check_slowdown(run, gate.max_slowdown, candidate, baseline, facts.name)
 
 
 def _coverage(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> Check:
     """Share of the baseline's rows that the candidate edited."""
     edits = run.table.edits_of(frozen.name, candidate)
-    wanted = {(row.sample_id, row.seed) for row in frozen.rows}
+    wanted = {(row.sample_id, row.seed) for row in frozen.rows if not row.edit_failed}
     there = sum(pair in edits and edits[pair].error is None for pair in wanted) / max(1, len(wanted))
     outcome: Outcome = "pass" if there >= gate.min_coverage else "worse"
-    said = f"{there:.1%} of the baseline's rows were edited, at least {gate.min_coverage:.1%} must be"
+    shown, least = told_apart(there, gate.min_coverage)
+    said = f"{shown} of the rows that the baseline edited were edited, at least {least} must be"
     return Check("coverage", frozen.name, None, ALL, there, gate.min_coverage, outcome, said)
-
-
-def _errors(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> Check:
-    """Share of the candidate's edits and scores that failed."""
-    edits = run.table.edits_of(frozen.name, candidate)
-    scores = [line for line in run.table.scores if (line.benchmark, line.arm) == (frozen.name, candidate)]
-    errors = [line.error for line in edits.values()] + [line.error for line in scores]
-    rate = sum(error is not None for error in errors) / max(1, len(errors))
-    outcome: Outcome = "pass" if rate <= gate.max_error_rate else "worse"
-    said = f"{rate:.1%} of edits and scores failed, at most {gate.max_error_rate:.1%} may"
-    return Check("errors", frozen.name, None, ALL, rate, gate.max_error_rate, outcome, said)
-
-
-def _slowdown(run: Run, bound: float, candidate: str, frozen: FrozenBenchmark) -> Check:
-    """Median seconds of an edit over the baseline's."""
-    edits = run.table.edits_of(frozen.name, candidate)
-    seconds = [line.seconds for line in edits.values() if line.seconds is not None]
-    if not seconds or not frozen.seconds:
-        said = "no seconds are known of both sides"
-        return Check("slowdown", frozen.name, None, ALL, None, bound, "inconclusive", said)
-    ratio = median(seconds) / frozen.seconds
-    outcome: Outcome = "pass" if ratio <= bound else "worse"
-    said = f"an edit takes {ratio:.2f} times the baseline's seconds, at most {bound:.2f} are allowed"
-    return Check("slowdown", frozen.name, None, ALL, ratio, bound, outcome, said)
 
 
 def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate: str, name: str) -> Check:
@@ -109,14 +87,14 @@ def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate:
         None if needed is None else max(needed, gate.min_images),
     )  # fmt: skip
     value = None if found.interval is None else found.interval.low if higher else found.interval.high
-    return replace(check, value=value, sentence=f"{check.short} on {benchmark}{_why(check, gate.min_images)}")
+    return replace(check, value=value, sentence=f"{check.measured}{_why(check, gate.min_images)}")
 
 
 def _why(check: Check, fewest: int) -> str:
-    """What an inconclusive margin lacks."""
+    """How many pictures a margin's outcome stands on, or what it lacks."""
     images = check.images or 0
     if check.outcome != "inconclusive":
-        return ""
+        return f", {images:,} pictures"
     if check.interval is None and images >= 2:
         return ": every value is 0, so nothing says how much an edit could change"
     if check.needed is None and images >= fewest:

@@ -64,15 +64,15 @@ class Check:
         return self.outcome == "pass"
 
     @property
-    def short(self) -> str:
-        """A margin's number in a few words."""
-        where = f"{self.output}" if self.kind == "all" else f"{self.output} ({self.kind})"
+    def measured(self) -> str:
+        """A margin's number: estimate, interval and margin in words."""
+        where = f"{self.output} on {self.benchmark}" + ("" if self.kind == "all" else f" ({self.kind})")
         sign = "+" if self.better == "lower" else "-"
         margin = f"{sign}{100 * self.bound:g} points" if self.passes else f"{sign}{self.bound:g}"
         if self.estimate is None:
             return f"{where} has no numbers on both sides, margin {margin}"
         found = spoken(self.estimate, self.interval, passes=self.passes, digits=digits_for(self.bound))
-        return f"{where} {found}, margin {margin}, {self.images:,} pictures"
+        return f"{where} {found}, margin {margin}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Verdict:
     def line(self) -> str:
         """The verdict in one sentence: what decided, with estimate, interval, margin and pictures."""
         failed = [check for check in self.checks if check.outcome == self.outcome and self.outcome != "pass"]
-        said = [check.sentence for check in failed] or [check.short for check in self.checks if check.name == "margin"]
+        said = [check.sentence for check in failed or self.checks if failed or check.name == "margin"]
         told = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
         a, b = self.baseline, self.candidate
         opening = {

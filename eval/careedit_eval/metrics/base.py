@@ -32,6 +32,16 @@ class ScoreItem:
         """The edited picture, RGB, of the editor's size."""
         return decode_image(self._edited)
 
+    def edited_at(self, size: tuple[int, int]) -> Image.Image:
+        """The edited picture at `size` (width, height), as a protocol wants it; `resizing` is the note for that."""
+        return resized(self.edited, size)
+
+    def resizing(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """A note where `edited_at(size)` is not the edit as it came, else nothing."""
+        if self.edited.size == size:
+            return ()
+        return (f"the edit is {size_of(self.edited)}, resized to {size[0]}x{size[1]}",)
+
     @property
     def target(self) -> Image.Image:
         """The target, RGB; raises `MetricError` where the sample has none."""
@@ -47,12 +57,18 @@ class ScoreItem:
         return decode_image(self._rival)
 
 
+class NotApplicableError(MetricError):
+    """A sample of which a metric can say nothing, whatever the edit is; `one_by_one` makes it a `not_applicable`."""
+
+
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
     """Measures item after item; what is wrong with one is that one's error and nobody else's."""
     found = []
     for item in batch:
         try:
             found.append(measure(item))
+        except NotApplicableError as error:
+            found.append(Measurement(not_applicable=str(error)))
         except CareEditError as error:
             found.append(Measurement(error=str(error)))
     return found
@@ -61,3 +77,8 @@ def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measur
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """`image` at `size` (width, height) by Pillow's default, bicubic, as MagicBrush's script does; equal size: equal bits."""
     return image if image.size == size else image.resize(size)
+
+
+def size_of(image: Image.Image) -> str:
+    """Width and height, as in "512x512"."""
+    return f"{image.width}x{image.height}"

@@ -30,8 +30,8 @@ class Counted:
 
 
 def latency() -> Counted:
-    """Wall-clock seconds of an edit, as its editor measured them."""
-    return Counted(_spec("latency", "s"), lambda edit: edit.seconds, "how long the edit took")
+    """Wall-clock seconds of an edit, as its editor measured them when the edit was made: information only."""
+    return Counted(_spec("latency", "s", information=True), lambda edit: edit.seconds, "how long the edit took")
 
 
 def nfe() -> Counted:
@@ -40,10 +40,10 @@ def nfe() -> Counted:
 
 
 def cost(per_gpu_hour: float) -> Counted:
-    """Seconds of an edit at a price per hour of its device, in the price's currency."""
+    """Seconds of an edit at a price per hour of its device, in the price's currency: information only, as its seconds are."""
     if not 0 < per_gpu_hour < 1e6:
         raise MetricError(f"A GPU hour at {per_gpu_hour:g} is no price; state what an hour of the device costs.")
-    spec = _spec("cost").model_copy(update={"settings": {"per_gpu_hour": per_gpu_hour}})
+    spec = _spec("cost", information=True).model_copy(update={"settings": {"per_gpu_hour": per_gpu_hour}})
     return Counted(
         spec,
         lambda edit: None if edit.seconds is None else edit.seconds * per_gpu_hour / 3600,
@@ -51,6 +51,6 @@ def cost(per_gpu_hour: float) -> Counted:
     )
 
 
-def _spec(name: str, unit: str = "") -> MetricSpec:
-    output = Output(name=name, better="lower", unit=unit)
+def _spec(name: str, unit: str = "", *, information: bool = False) -> MetricSpec:
+    output = Output(name=name, better="lower", unit=unit, information=information)
     return MetricSpec(name=name, outputs=(output,), protocol="careedit-v1")

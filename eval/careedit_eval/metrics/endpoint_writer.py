@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -16,7 +16,9 @@ import httpx2
 from PIL import Image
 
 from careedit.errors import CareEditError, InputError
+from careedit.scoring.openai_answers import text_of
 from careedit.scoring.openai_http import EndpointConfig, Poster, Time, Unanswered
+from careedit.scoring.sent import TEXT, probe_picture
 from careedit_eval.errors import MetricError
 
 MAX_TOKENS = 512
@@ -38,6 +40,12 @@ class EndpointWriter:
                 f"The endpoint's key is to be in the environment variable {config.api_key_env}, which is empty; set it."
             )
         self._poster = Poster(config, key, time or Time())
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Where to and what is sent (`careedit.scoring.sent`)."""
+        picture = probe_picture()
+        return self._poster.settings(self._body(((picture, picture), TEXT)))
 
     def write(self, prompts: Sequence[Prompt]) -> list[str | CareEditError]:
         """See `careedit_eval.metrics.vie.Writer`."""
@@ -75,22 +83,11 @@ class EndpointWriter:
 
 
 def written(reply: bytes) -> str:
-    """The text of a chat completion; raises `MetricError` for a refusal, a cut-off answer and what is none."""
+    """The text of a chat completion; raises `MetricError` for a refusal, a cut-off answer and a reply without a text."""
     try:
-        choice = json.loads(reply)["choices"][0]
-        message, reason = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content"), message.get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise MetricError(
-            f"The endpoint's reply {reply[:60]!r} is no chat completion; check that base_url is a chat API."
-        ) from None
-    if refusal or reason == "content_filter":
-        raise MetricError("The model refused to answer; ask another judge about this picture.")
-    if reason == "length":
-        raise MetricError("The model's answer was cut off before its end; give one that answers in short JSON.")
-    if not isinstance(text, str):
-        raise MetricError("The model answered without a text; give one that writes.")
-    return text
+        return text_of(reply)
+    except Unanswered as failure:
+        raise MetricError(str(failure)) from None
 
 
 def _url(image: Image.Image) -> str:

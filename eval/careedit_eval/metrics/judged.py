@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from careedit.errors import CareEditError
 from careedit.scoring import Asker, Pair, Preference, Score, Scorer, ScoreRequest, compare
 from careedit.scoring.base import JudgeIdentity, identity_of
 from careedit.scoring.pairwise import PROMPTS as PAIRWISE
+from careedit.scoring.sent import settings_of
 from careedit_eval.metrics.base import ScoreItem, resized
 from careedit_eval.records import Measurement, MetricSpec, Output
 
@@ -30,7 +31,8 @@ class VqaMetric:
     def spec(self) -> MetricSpec:
         """See `careedit_eval.records.Metric`."""
         outputs = tuple(Output(name=f"{self.name}_{aspect}", better="higher") for aspect in ASPECTS)
-        return _judged(self.name, outputs, self.scorer.identity, "source and text")
+        asker = getattr(self.scorer, "asker", None)
+        return _judged(self.name, outputs, self.scorer.identity, "source and text", settings_of(asker))
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
@@ -45,7 +47,10 @@ class VqaMetric:
         parts = [[index] for index in requests] if alone else [list(requests)] if requests else []
         for part in parts:
             scores = self.scorer.score([requests[index] for index in part])
-            found.update((index, self._measurement(score)) for index, score in zip(part, scores, strict=True))
+            found.update(
+                (index, _noted(self._measurement(score), batch[index]))
+                for index, score in zip(part, scores, strict=True)
+            )
         return [found[index] for index in range(len(batch))]
 
     def _measurement(self, score: Score) -> Measurement:
@@ -69,7 +74,7 @@ class PairwiseWin:
             Output(name=f"{self.name}_win", better="higher"),
             Output(name=f"{self.name}_consistent", better="neither", passes=True),
         )
-        return _judged(self.name, outputs, identity_of(self.asker, PAIRWISE), "rival")
+        return _judged(self.name, outputs, identity_of(self.asker, PAIRWISE), "rival", settings_of(self.asker))
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`; two questions per item."""
@@ -84,7 +89,10 @@ class PairwiseWin:
         parts = [[index] for index in pairs] if alone else [list(pairs)] if pairs else []
         for part in parts:
             preferences = compare(self.asker, [pairs[index] for index in part])
-            found.update((index, self._measurement(one)) for index, one in zip(part, preferences, strict=True))
+            found.update(
+                (index, _noted(self._measurement(one), batch[index]))
+                for index, one in zip(part, preferences, strict=True)
+            )
         return [found[index] for index in range(len(batch))]
 
     def _measurement(self, preference: Preference) -> Measurement:
@@ -100,11 +108,17 @@ class PairwiseWin:
         )
 
 
+def _noted(found: Measurement, item: ScoreItem) -> Measurement:
+    """The measurement, with a note where its edit was resized."""
+    notes = () if found.error is not None else item.resizing(item.pictures.source.size)
+    return found.model_copy(update={"notes": (*found.notes, *notes)})
+
+
 def _request(item: ScoreItem) -> ScoreRequest:
     pictures = item.pictures
     return ScoreRequest(
         source=pictures.source,
-        edited=resized(item.edited, pictures.source.size),
+        edited=item.edited_at(pictures.source.size),
         instruction=item.sample.instruction,
         references=pictures.references,
     )
@@ -114,7 +128,7 @@ def _pair(item: ScoreItem) -> Pair:
     pictures = item.pictures
     return Pair(
         source=pictures.source,
-        first=resized(item.edited, pictures.source.size),
+        first=item.edited_at(pictures.source.size),
         second=resized(item.rival, pictures.source.size),
         instruction=item.sample.instruction,
         references=pictures.references,
@@ -122,7 +136,11 @@ def _pair(item: ScoreItem) -> Pair:
 
 
 def _judged(
-    name: str, outputs: tuple[Output, ...], judge: JudgeIdentity, reference: Literal["source and text", "rival"]
+    name: str,
+    outputs: tuple[Output, ...],
+    judge: JudgeIdentity,
+    reference: Literal["source and text", "rival"],
+    settings: Mapping[str, str],
 ) -> MetricSpec:
     return MetricSpec(
         name=name,
@@ -133,5 +151,7 @@ def _judged(
         preprocessing=SIZED,
         reference=reference,
         text_field="instruction",
-        dtype="as served" if judge.backend != LOCAL else "the judge's",
+        dtype=settings.get("dtype", "as served"),
+        code_version=2,  # since then the settings say what the judge is sent
+        settings=settings,
     )

@@ -13,7 +13,10 @@ from careedit_eval.records import Measurement, MetricSpec, Output, digest_of
 
 
 class OracleCompliance:
-    """Followed, preserved, and both, each 0 or 1, by `careedit.tiny.judge` at the edit's own size."""
+    """Followed, preserved, and both, each 0 or 1, by `careedit.tiny.judge`.
+
+    A square edit of another size is resized to the source's; one of another shape is an error, since a scene is square.
+    """
 
     needs = frozenset({"scene"})
     spec = MetricSpec(
@@ -38,11 +41,16 @@ class OracleCompliance:
             raise MetricError(
                 f"The scene of sample {item.sample.id!r} cannot be read; draw the benchmark again."
             ) from None
-        verdict = judge(scene, item.edited)
+        size = item.edited.size
+        if item.edited.width == item.edited.height:
+            # The scene was drawn at the source's size; judging at 1024x1024 takes 16 s an edit.
+            size = item.pictures.source.size
+        verdict = judge(scene, item.edited_at(size))
         return Measurement(
+            notes=item.resizing(size),
             values={
                 "oracle_followed": float(verdict.followed),
                 "oracle_preserved": float(verdict.preserved),
                 "oracle_compliant": float(verdict.compliant),
-            }
+            },
         )

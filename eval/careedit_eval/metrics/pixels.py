@@ -8,8 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from careedit_eval.errors import MetricError
-from careedit_eval.metrics.base import ScoreItem, one_by_one, resized
+from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one, resized
 from careedit_eval.records import Measurement, MetricSpec, Output
 
 RESIZED = "edit resized to the reference's size, Pillow's bicubic; RGB from 0 to 1"
@@ -36,7 +35,8 @@ class PixelDistance:
         def measure(item: ScoreItem) -> Measurement:
             other = item.target if self.against == "target" else item.pictures.source
             distance = np.abs(difference(item.edited, other))
-            return Measurement(values={self.spec.name: float(np.mean(distance**self.power))})
+            value = float(np.mean(distance**self.power))
+            return Measurement(values={self.spec.name: value}, notes=item.resizing(other.size))
 
         return one_by_one(batch, measure)
 
@@ -59,14 +59,18 @@ class Preservation:
         def measure(item: ScoreItem) -> Measurement:
             pictures = item.pictures
             if pictures.mask is None:
-                raise MetricError(
+                raise NotApplicableError(
                     "The source lies on no known place of the mask's canvas, so what is outside is unknown."
                 )
             outside = np.asarray(pictures.mask) == 0
             if not outside.any():
-                raise MetricError("The mask covers the whole picture, so there is nothing outside it to preserve.")
+                raise NotApplicableError(
+                    "The mask covers the whole picture, so there is nothing outside it to preserve."
+                )
             distance = np.abs(difference(item.edited, pictures.source))[outside]
-            return Measurement(values={self.spec.name: float(distance.mean())})
+            return Measurement(
+                values={self.spec.name: float(distance.mean())}, notes=item.resizing(pictures.source.size)
+            )
 
         return one_by_one(batch, measure)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.backbones import ClipBackbone, Embedder, Vector, VitBackbone
-from careedit_eval.metrics.base import ScoreItem, one_by_one
+from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one
 from careedit_eval.records import Measurement, MetricSpec, Output
 
 Against = Literal["target", "source"]
@@ -134,7 +134,7 @@ class ClipDirection:
         captions = [item.sample.texts[name] for name in (self.before, self.after)]
         before, after = self.backbone.texts(captions)
         if np.array_equal(before, after):
-            raise MetricError("The two captions mean the same to the backbone, so they name no direction.")
+            raise NotApplicableError("The two captions mean the same to the backbone, so they name no direction.")
         edited, source = self.backbone.images([item.edited, item.pictures.source])
         notes = (CUT,) if any(map(self.backbone.is_cut, captions)) else ()
         if np.array_equal(edited, source):

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from PIL import Image
 
 from careedit.errors import CareEditError
 from careedit.scoring.base import JudgeIdentity
+from careedit.scoring.openai_answers import without_thought
+from careedit.scoring.openai_http import Unanswered
+from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.base import ScoreItem, resized
+from careedit_eval.metrics.base import ScoreItem
 from careedit_eval.records import Measurement, MetricSpec, Output
 
 PROMPTS = "vie-1"
@@ -77,6 +79,8 @@ class VieScore:
             reference="source and text",
             text_field="instruction",
             dtype="as served",
+            code_version=2,  # since then the settings say what the judge is sent
+            settings=settings_of(self.writer),
         )
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
@@ -87,7 +91,7 @@ class VieScore:
         for index, item in enumerate(batch):
             try:
                 source = item.pictures.source
-                edited = resized(item.edited, source.size)
+                edited = item.edited_at(source.size)
             except CareEditError as error:
                 found[index] = Measurement(error=str(error))
                 continue
@@ -96,7 +100,8 @@ class VieScore:
             asked.append(index)
         replies = self.writer.write(prompts) if prompts else []
         for index, consistency, quality in zip(asked, replies[::2], replies[1::2], strict=True):
-            found[index] = _measurement(consistency, quality)
+            item = batch[index]
+            found[index] = _measurement(consistency, quality, item.resizing(item.pictures.source.size))
         return [found[index] for index in range(len(batch))]
 
 
@@ -107,22 +112,39 @@ def combine(consistency: Sequence[float], quality: Sequence[float]) -> tuple[flo
 
 
 def read_marks(reply: str) -> tuple[float, float]:
-    """The two marks of a reply; raises `MetricError` where it holds anything but two numbers from 0 to 10."""
-    found = re.search(r"\{.*\}", reply, re.DOTALL)
+    """The two marks of a reply; raises `MetricError` where it holds anything but two numbers from 0 to 10.
+
+    A thought before the answer is cut off. Of the JSON in the answer one object, and no second one, holds the marks.
+    """
     try:
-        marks: Any = json.loads(found.group())["score"] if found else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        marks = None
+        answer = without_thought(reply) if reply.strip() else reply
+    except Unanswered as failure:
+        raise MetricError(str(failure)) from None
+    try:
+        found = [one["score"] for one in _objects(answer) if "score" in one]
+    except (ValueError, RecursionError):
+        found = []
+    marks: Any = found[0] if len(found) == 1 else None
     right = isinstance(marks, list) and len(marks) == 2
     if not right or any(isinstance(m, bool) or not isinstance(m, int | float) or not 0 <= m <= SCALE for m in marks):
-        said = " ".join(reply.split())[:80]
+        said = " ".join(answer.split())[:80]
         raise MetricError(
             f"The judge's reply {said!r} holds no two marks from 0 to 10; use a judge that keeps to JSON."
         )
     return float(marks[0]), float(marks[1])
 
 
-def _measurement(consistency: str | CareEditError, quality: str | CareEditError) -> Measurement:
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, one after another; raises ValueError at a brace that begins none."""
+    decoder = json.JSONDecoder()
+    at = text.find("{")
+    while at >= 0:
+        found, end = decoder.raw_decode(text, at)
+        yield found
+        at = text.find("{", end)
+
+
+def _measurement(consistency: str | CareEditError, quality: str | CareEditError, notes: tuple[str, ...]) -> Measurement:
     try:
         marks = []
         for reply in (consistency, quality):
@@ -131,4 +153,5 @@ def _measurement(consistency: str | CareEditError, quality: str | CareEditError)
             marks.append(read_marks(reply))
     except CareEditError as error:
         return Measurement(error=str(error))
-    return Measurement(values=dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True)))
+    values = dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True))
+    return Measurement(values=values, notes=notes)

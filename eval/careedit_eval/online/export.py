@@ -12,6 +12,7 @@ from pydantic import Field
 
 from careedit.errors import InputError
 from careedit.records import Record
+from careedit.tabular import lines_of
 
 VERSION = 1
 
@@ -130,4 +131,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}); give a file of `careedit ab export`.") from error
-    yield from ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    yield from ((number, line) for number, line in enumerate(lines_of(text), 1) if line.strip())

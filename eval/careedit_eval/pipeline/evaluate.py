@@ -12,10 +12,12 @@ from careedit_eval.pipeline.rows import derived_rows
 from careedit_eval.pipeline.store import Store, present, remove_leftovers
 from careedit_eval.pipeline.table import build_table, rival_pairs
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
+from careedit_eval.pipeline.timing import time_pairs
 from careedit_eval.pipeline.workers import EditWorker, Made, ScoreWorker
 from careedit_eval.records import EditRow, Metric, Sample, lacking, score_key
 from careedit_eval.results import Table
 from careedit_eval.suite import Part, Workers
+from careedit_eval.timing import TimingRecord
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage, how many items are done, and how many there are."""
@@ -33,6 +35,8 @@ class Evaluation:
     """Edits made in this run; the others were there."""
     measured: int
     """Scores made in this run."""
+    timing: TimingRecord | None = None
+    """How long edits of compared sets take; None where nobody asked, or nothing was edited."""
 
 
 def evaluate(
@@ -40,7 +44,7 @@ def evaluate(
 ) -> Evaluation:
     """Bring a plan's edits and scores up to date and build its table.
 
-    Without `edit` nothing is edited: what was is measured again where scores are missing. Raises `RunError` where it
+    Without `edit` nothing is edited or timed: what was is measured again where scores are missing. Raises `RunError` where it
     must stop; whatever was finished by then is in the store.
     """
     remove_leftovers(store.folder)
@@ -51,7 +55,8 @@ def evaluate(
         edited = sum(1 for _ in _edit(plan, store, runner, edits, done))
     measured = _measure(plan, store, runner, edits, done)
     table = derived_rows(plan, build_table(plan, edits, store.scores()))
-    return Evaluation(plan, table, edited, measured)
+    timing = time_pairs(plan, table, runner, done) if edit else None
+    return Evaluation(plan, table, edited, measured, timing)
 
 
 def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> Iterator[EditRow]:

@@ -167,9 +167,15 @@ def _check_outputs(suite: Suite, metrics: Sequence[Metric], pairwise: Sequence[M
     if twice:
         raise InputError(f"Two metrics give the number {twice[0]!r}; leave one out.")
     margins = [] if suite.gate is None else [name.partition("/")[0] for name in suite.gate.margins]
+    informing = {one.name for metric in metrics for one in metric.spec.outputs if one.information}
     for name in (suite.primary, *margins):
         if name not in names:
             raise InputError(f"The suite names {name!r}, which no metric gives; they give {', '.join(names)}.")
+        if name in informing:
+            raise InputError(
+                f"{name} is information only, because seconds of the store depend on when an edit was made; gate the time "
+                "by max_slowdown, and name another primary number."
+            )
     for part, metric in zip((*suite.metrics, *suite.pairwise), (*metrics, *pairwise), strict=True):
         if ("rival" in metric.needs) != (part in suite.pairwise):
             raise InputError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from careedit_eval.pipeline.plan import Plan
 from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
-from careedit_eval.results import EditLine, ScoreLine, Table
+from careedit_eval.results import DOES_NOT_APPLY, EditLine, ScoreLine, Table
 
 NOT_EDITED = "Nothing was edited; run the suite without leaving editing out."
 """The error of an edit that the store does not hold."""
@@ -75,6 +75,7 @@ def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, ed
         _experts(edit),
         "none" if edit is None else edit.alignment,
         error,
+        "" if edit is None else "; ".join(edit.notes),
     )
 
 
@@ -93,10 +94,12 @@ def _score_lines(
     error = f"No edit: {edit.error}" if edit.error is not None else broken
     if error is None:
         error = "It was not measured; run the suite again." if row is None else row.error
+    reason = row.not_applicable if row is not None and error is None else None
+    notes = f"{DOES_NOT_APPLY}{reason}" if reason is not None else "; ".join(row.notes) if row is not None else ""
     for output in metric.spec.outputs:
         value = row.values.get(output.name) if row is not None and error is None else None
-        said = error if error is not None or value is not None else f"The metric gave no {output.name}."
-        notes = "; ".join(row.notes) if row is not None else ""
+        silent = value is None and error is None and reason is None
+        said = f"The metric gave no {output.name}." if silent else error
         where = (edit.benchmark, edit.arm, edit.sample_id, edit.seed, edit.kind, edit.group)
         yield ScoreLine(*where, output.name, name, value, said, notes)
 

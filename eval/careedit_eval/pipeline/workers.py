@@ -17,7 +17,8 @@ from PIL import Image
 from careedit.errors import CareEditError
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
-from careedit_eval.metrics.base import ScoreItem
+from careedit_eval.editors.fixed import Truth
+from careedit_eval.metrics.base import NotApplicableError, ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
 from careedit_eval.suite import Arm, Part, make_metric
@@ -51,16 +52,21 @@ class EditWorker:
 
 def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
     """One task's edits in order; a turn whose predecessor failed fails too, and says so."""
-    pictures: dict[str, Image.Image | None] = {}
+    pictures: dict[str, Image.Image] = {}
+    failed: dict[str, str] = {}
     made: list[Made] = []
     for sample, key in zip(task.samples, task.keys, strict=True):
         try:
-            edited, alignment = _edit(editor, sample, task.seed, pictures)
+            if sample.problem is not None:
+                raise EditFailed(sample.problem)
+            if sample.previous in failed:
+                raise EditFailed(f"The turn before, {sample.previous}, has no picture: {failed[sample.previous]}")
+            edited, alignment, notes = _edit(editor, task, sample, pictures)
             data = _png(edited.image)
         except Exception as error:
             logger.debug("sample %s failed", sample.id, exc_info=True)
-            pictures[sample.id] = None
-            made.append((_edit_row(task, sample, key, error=sentence(error)), None))
+            failed[sample.id] = sentence(error)
+            made.append((_edit_row(task, sample, key, error=failed[sample.id]), None))
             continue
         pictures[sample.id] = edited.image
         row = _edit_row(
@@ -74,6 +80,7 @@ def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
             nfe=edited.nfe,
             judge_calls=edited.judge_calls,
             trace=edited.trace,
+            notes=notes,
         )
         made.append((row, data))
     return made
@@ -92,25 +99,28 @@ def _edit_row(task: EditTask, sample: Sample, key: str, **found: Any) -> EditRow
 
 
 def _edit(
-    editor: SampleEditor, sample: Sample, seed: int, pictures: Mapping[str, Image.Image | None]
-) -> tuple[Edited, str]:
-    """One edit and how its source lies on the canvas; raises whatever is wrong with it."""
+    editor: SampleEditor, task: EditTask, sample: Sample, pictures: Mapping[str, Image.Image]
+) -> tuple[Edited, str, tuple[str, ...]]:
+    """One edit, how its source lies on the canvas, and notes; raises whatever is wrong with it."""
     loaded = load_pictures(sample)
-    source = loaded.source
-    if sample.previous is not None:
-        before = pictures[sample.previous]
-        if before is None:
-            raise EditFailed(f"The turn before, {sample.previous}, has no picture.")
-        source = before
+    source, notes = loaded.source if sample.previous is None else pictures[sample.previous], []
+    truth = isinstance(editor, Truth)
+    target = loaded.target if truth else loaded.known("target")
     mask = loaded.mask if sample.mask_given else None
-    if mask is not None and mask.size != source.size:
-        raise EditFailed(f"The mask is {_size(mask)}, the picture of the turn before is {_size(source)}.")
-    edited = editor.edit(EditWork(sample.id, source, sample.instruction, mask, loaded.references, loaded.target, seed))
+    if mask is not None and mask.size != source.size:  # a later turn; the mask was drawn on the benchmark's own picture
+        notes.append(f"the picture of the turn before is {size_of(source)}, resized to its mask's {size_of(mask)}")
+        source = resized(source, mask.size)
+    edited = editor.edit(EditWork(sample.id, source, sample.instruction, mask, loaded.references, target, task.seed))
     if not isinstance(getattr(edited, "image", None), Image.Image):  # a user's own editor may return anything
         raise EditFailed("The editor returned no picture.")
-    if edited.image.size != source.size:
-        raise EditFailed(f"The editor returned {_size(edited.image)} for a source of {_size(source)}.")
-    return edited, loaded.alignment
+    if edited.image.size != source.size and not truth:
+        if not task.arm.keeps_other_sizes:
+            raise EditFailed(
+                f"The editor returned {size_of(edited.image)} for a source of {size_of(source)}; mend it, or measure its "
+                f"edits as they come with other_size: keep in the set {task.arm.name!r}."
+            )
+        notes.append(f"the edit is {size_of(edited.image)}, its source {size_of(source)}")
+    return edited, loaded.alignment, tuple(notes)
 
 
 class ScoreWorker:
@@ -152,7 +162,8 @@ def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
         logger.debug("metric %s failed", metric.spec.name, exc_info=True)
         error = raised
     if len(items) == 1:
-        return [Measurement(error=sentence(error))]
+        alone = isinstance(error, NotApplicableError)
+        return [Measurement(not_applicable=str(error)) if alone else Measurement(error=sentence(error))]
     return [one for item in items for one in measure(metric, [item])]
 
 
@@ -191,6 +202,7 @@ def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
         rival=task.rival,
         values=found.values,
         error=found.error,
+        not_applicable=found.not_applicable,
         notes=found.notes,
     )
 
@@ -199,7 +211,3 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _size(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"

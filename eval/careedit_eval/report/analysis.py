@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +22,8 @@ from careedit_eval.compare import (
 )
 from careedit_eval.compare.differences import ALL
 from careedit_eval.gate import Verdict, judge_run
+from careedit_eval.report.speed import Speed, speeds_of
+from careedit_eval.report.told import Told, errors_of, not_applicable_of, notes_of
 from careedit_eval.runs import Run, write_json
 from careedit_eval.stats import Strength, davidson_strengths
 from careedit_eval.suite import Suite
@@ -68,8 +69,14 @@ class Analysis:
     """The gate's; None where the suite has none."""
     rankings: Mapping[str, Ranking]
     """Three sets or more, by the name of the number that says who won."""
-    errors: Mapping[str, int]
-    """How often each error stands in the place of an edit or a number."""
+    errors: tuple[Told, ...]
+    """Each error that stands in the place of an edit or a number, most frequent first."""
+    not_applicable: tuple[Told, ...]
+    """Why metrics say nothing of samples, which is nobody's error."""
+    notes: tuple[Told, ...]
+    """What a reader must know of edits and numbers: another size than the source's, a text that was cut."""
+    speed: tuple[Speed, ...]
+    """How long edits of compared sets take, timed by turns."""
     preferences: tuple[Preference, ...] = ()
     """What pairwise judges prefer among sets that are not compared here."""
 
@@ -91,14 +98,15 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
         )
         for a, b in wanted
     )
-    told = [line.error for line in table.edits if line.error is not None]
-    told += [line.error for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
     return Analysis(
         tuple(summarise(table, record.outputs)),
         compared,
         judge_run(run) if record.suite.gate is not None else None,
         _rankings(run),
-        dict(Counter(told).most_common()),
+        errors_of(table),
+        not_applicable_of(table),
+        notes_of(table),
+        speeds_of(run.timing),
         tuple(one for a, b in _judged(run, wanted) for one in preferences_of(table, a, b, record.metrics)),
     )
 
@@ -132,7 +140,11 @@ def document(analysis: Analysis) -> dict[str, Any]:
             name: {"tie": found.tie, "strengths": [one._asdict() for one in found.strengths]}
             for name, found in analysis.rankings.items()
         },
-        "errors": dict(analysis.errors),
+        "errors": {one.what: one.times for one in analysis.errors},
+        "error_samples": {one.what: list(one.samples) for one in analysis.errors},
+        "not_applicable": {one.what: one.times for one in analysis.not_applicable},
+        "notes": {one.what: one.sample_count for one in analysis.notes},
+        "timing": [asdict(one) for one in analysis.speed],
     }
 
 

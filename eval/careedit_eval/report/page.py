@@ -29,6 +29,8 @@ NAMES = {
     "unified": "unified LoRA",
     "oracle": "oracle routing",
 }
+MOST = 200
+"""Sentences of errors, and of notes, that the page lists; the others are counted."""
 PLOT = 180
 """Width of an interval's plot, in pixels."""
 
@@ -50,6 +52,10 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         rankings=analysis.rankings,
         preferences=analysis.preferences,
         errors=analysis.errors,
+        not_applicable=analysis.not_applicable,
+        notes=analysis.notes,
+        speed=analysis.speed,
+        most=MOST,
         names=NAMES,
         edits=len(run.table.edits),
     )
@@ -78,6 +84,7 @@ def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
         "name": name,
         "facts": next(one for one in run.record.benchmarks if one.name == name),
         "outputs": [(output, run.record.outputs[output].better) for output in outputs],
+        "informing": [output for output in outputs if run.record.outputs[output].information],
         "kinds": kinds,
         "rows": {
             kind: [(arm, arm in own, [cells.get((kind, arm, output)) for output in outputs]) for arm in order]

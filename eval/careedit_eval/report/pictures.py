@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -40,11 +41,10 @@ class Gallery:
         sample = self._samples.get((flip.benchmark, flip.sample_id))
         loaded = None
         if sample is not None:
-            try:
+            with suppress(CareEditError):
                 loaded = load_pictures(sample)
-                found["source"] = _small(loaded.source)
-            except CareEditError:
-                loaded = None
+        if loaded is not None and (source := loaded.known("source")) is not None:
+            found["source"] = _small(source)
         for arm in arms:
             line = self._run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed))
             if line is not None and line.picture is not None:
@@ -52,8 +52,8 @@ class Gallery:
                     found[arm] = _small(decode_image(self._run.store / line.picture))
                 except CareEditError:
                     continue
-        if loaded is not None and loaded.target is not None:
-            found["truth"] = _small(loaded.target)
+        if loaded is not None and (target := loaded.known("target")) is not None:
+            found["truth"] = _small(target)
         return found
 
 

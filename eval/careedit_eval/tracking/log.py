@@ -1,149 +1,208 @@
 """An evaluation as MLflow runs: one parent, and a child per benchmark and set, from what is in the run's folder.
 
 Nothing but the folder is needed, so a run whose server was down is logged later. It is logged once: the folder remembers
-where.
+where, and MLflow's runs carry the folder's name, so logging that was cut off goes on in the runs that it had opened.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from careedit_eval.compare import Mean, summarise
 from careedit_eval.gate import Verdict
-from careedit_eval.runs import RUN_FILE, Run, SetFacts, write_json
+from careedit_eval.runs import RUN_FILE, Run, write_json
+from careedit_eval.tracking.content import Content, Contents, contents_of, is_own_set
 from careedit_eval.tracking.registry import CHALLENGER, register_set
 from careedit_eval.tracking.store import experiment_of, tracking
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
 TRACKED_FILE = "mlflow.json"
 """Says where a run was logged."""
-ARTIFACTS = (RUN_FILE, "edits.parquet", "scores.parquet", "comparison.json", "gate.json", "report.html", "grid.png")
-"""Files of a run's folder that are uploaded, where they are there."""
-_AT_ONCE = 500
-"""Metrics per request; MLflow takes 1,000."""
+FINISHED, FAILED, RUNNING = "FINISHED", "FAILED", "RUNNING"
+PARENT, FOLDER, SHA = "mlflow.parentRunId", "run_folder", "run_sha256"
+"""Tags: the parent of a child; the run's folder; hash of its run.json, as a folder's name may occur twice."""
+_METRICS, _OTHERS = 500, 100
+"""Metrics, and parameters or tags, per request; MLflow takes 1,000 and 100."""
 
 
 def log_run(run: Run, uri: str, verdict: Verdict | None = None) -> str:
-    """Log a run to the MLflow at `uri`; the parent run's id. Raises `TrackingError`; the run's folder is not changed then."""
+    """Log a run to the MLflow at `uri`; the parent run's id. Raises `TrackingError`; the run's folder is not changed then.
+
+    Logging that was cut off before is gone on with: its runs are found by the folder's name and end FINISHED.
+    """
     mark = run.folder / TRACKED_FILE
     if mark.is_file() and (known := json.loads(mark.read_text("utf-8")))["uri"] == uri:
         return str(known["run_id"])
     with tracking(uri):
-        run_id = _log(run, verdict)
+        run_id = _log(run, contents_of(run, verdict))
     write_json(mark, {"uri": uri, "run_id": run_id})
     return run_id
 
 
-def _log(run: Run, verdict: Verdict | None) -> str:
-    import mlflow
-
-    record, date = run.record, run.record.finished[:10]
-    means = summarise(run.table, record.outputs)
-    mlflow.set_experiment(experiment_id=experiment_of(f"eval/{record.suite.name}"))
-    with mlflow.start_run(
-        run_name=f"{record.suite.name}-{date}", description=record.suite.description or None
-    ) as parent:
-        mlflow.set_tags(_tags(run, verdict))
-        mlflow.log_params({"seeds": str(list(record.suite.seeds)), "primary": record.suite.primary})
-        mlflow.log_params({f"metric.{spec.name}": spec.key[:16] for spec in record.metrics})
-        mlflow.log_metrics({"edited": record.edited, "measured": record.measured, "seconds": record.seconds})
-        for benchmark in record.benchmarks:
-            data = _dataset(run, benchmark.name)
-            mlflow.log_input(data, context="evaluation", tags={"fingerprint": benchmark.fingerprint})
-            for arm in run.table.arms(benchmark.name):
-                _log_child(
-                    run,
-                    benchmark.name,
-                    arm,
-                    [one for one in means if one.benchmark == benchmark.name and one.arm == arm],
-                    data,
-                )
-        for name in ARTIFACTS:
-            if (run.folder / name).is_file():
-                mlflow.log_artifact(str(run.folder / name))
-        mlflow.flush_artifact_async_logging()
-        return str(parent.info.run_id)
-
-
-def _log_child(run: Run, benchmark: str, arm: str, means: Sequence[Mean], data: Any) -> None:
-    """One benchmark and set; a set of the suite is registered, and the gate's candidate becomes the challenger."""
-    import mlflow
+def _log(run: Run, wanted: Contents) -> str:
     from mlflow import MlflowClient
 
-    record = run.record
-    facts = next((one for one in record.sets if one.name == arm), None)
-    with mlflow.start_run(run_name=f"{benchmark}-{arm}-{record.finished[:10]}", nested=True):
-        mlflow.set_tags({"suite": record.suite.name, "benchmark": benchmark, "expert_set": arm, "schema_version": "1"})
-        mlflow.log_param("benchmark", benchmark)
-        if facts is not None:
-            mlflow.log_params(
-                {key: value[:500] for key, value in facts.facts.items()} | {"identity": facts.identity_sha256}
-            )
+    client = MlflowClient()
+    experiment = experiment_of(f"eval/{run.record.suite.name}")
+    tags = {**wanted.parent.tags, SHA: hashlib.sha256((run.folder / RUN_FILE).read_bytes()).hexdigest()}
+    earlier = _earlier(client, experiment, tags)
+    known = next(iter(earlier), None)
+    for other in earlier[1:]:
+        _close(client, experiment, other)
+    if known is not None and known.info.status == FINISHED:
+        return str(known.info.run_id)
+    with _open(client, experiment, wanted.parent, tags, known) as parent:
+        _fill(client, parent, wanted.parent, context="evaluation")
+        run_id = str(parent.info.run_id)
+        begun = {_place(child.data.tags): child for child in _children(client, experiment, run_id)}
+        for child in wanted.children:
+            before = begun.pop(_place(child.tags), None)
+            if before is None or before.info.status != FINISHED:
+                _log_child(client, experiment, child, {**child.tags, PARENT: run_id}, before)
+        for path in wanted.files:
+            client.log_artifact(run_id, str(path))
+    return run_id
+
+
+def _log_child(
+    client: MlflowClient, experiment: str, child: Content, tags: Mapping[str, str], before: MlflowRun | None
+) -> None:
+    """One benchmark and set; a set of the suite is registered, and the gate's candidate becomes the challenger."""
+    with _open(client, experiment, child, tags, before) as opened:
         model_id = None
-        if facts is not None and is_own_set(run, facts):
-            version = register_set(facts.facts)
-            client = MlflowClient()
-            model_id = client.get_model_version(facts.facts["set"], version).model_id
-            gate = record.suite.gate
-            candidate = (
-                gate.set if gate is not None and gate.set else next((one.b for one in record.suite.compare), None)
-            )
-            if arm == candidate:
-                client.set_registered_model_alias(facts.facts["set"], CHALLENGER, version)
-        numbers = list(_numbers(means).items())
-        for first in range(0, len(numbers), _AT_ONCE):
-            mlflow.log_metrics(dict(numbers[first : first + _AT_ONCE]), dataset=data, model_id=model_id)
+        if child.facts is not None:
+            facts = child.facts.facts
+            version = register_set(facts)
+            model_id = client.get_model_version(facts["set"], version).model_id
+            if child.challenger:
+                client.set_registered_model_alias(facts["set"], CHALLENGER, version)
+        _fill(client, opened, child, model_id=model_id)
 
 
-def is_own_set(run: Run, facts: SetFacts) -> bool:
-    """Whether it is a whole expert set of the suite, routed by itself: that is what can be deployed."""
-    own = any(arm.name == facts.name for arm in run.record.suite.sets)
-    return own and facts.facts.get("kind") == "set" and facts.facts.get("expert") == "auto"
+@contextmanager
+def _open(
+    client: MlflowClient, experiment: str, content: Content, tags: Mapping[str, str], before: MlflowRun | None
+) -> Iterator[MlflowRun]:
+    """The run that was begun before, or a new one whose tags are there from its first moment; it ends FINISHED or FAILED."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    if before is None:
+        opened = client.create_run(experiment, tags=resolve_tags(dict(tags)), run_name=content.name)
+    else:
+        opened = before
+        client.update_run(before.info.run_id, status=RUNNING)
+    run_id = opened.info.run_id
+    try:
+        if before is not None:
+            _send_tags(client, run_id, tags)
+        yield opened
+        client.set_terminated(run_id, FINISHED)
+    except BaseException:
+        # A server that is down cannot be told; the next time it is, the run is found and gone on with.
+        with suppress(Exception):
+            client.set_terminated(run_id, FAILED)
+        raise
 
 
-def _numbers(means: Sequence[Mean]) -> dict[str, float]:
-    """MLflow's metrics: `BENCHMARK/NUMBER/mean`, `/ci_low`, `/ci_high`, `/n`, `/errors`, and by kind."""
-    found: dict[str, float] = {}
-    for one in means:
-        stem = f"{one.benchmark}/{one.output}" + ("" if one.kind == "all" else f"/by_type/{one.kind}")
-        found |= {f"{stem}/n": float(one.n), f"{stem}/errors": float(one.errors)}
-        if one.mean is not None:
-            found[f"{stem}/mean"] = one.mean
-        if one.interval is not None:
-            found |= {f"{stem}/ci_low": one.interval.low, f"{stem}/ci_high": one.interval.high}
-    return found
+def _fill(
+    client: MlflowClient,
+    opened: MlflowRun,
+    content: Content,
+    *,
+    context: str | None = None,
+    model_id: str | None = None,
+) -> None:
+    """Parameters, inputs and metrics that the run does not have yet."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param
+
+    run_id, data, inputs = opened.info.run_id, opened.data, opened.inputs
+    there = {(one.dataset.name, one.dataset.digest) for one in inputs.dataset_inputs} if inputs else set()
+    models = {one.model_id for one in inputs.model_inputs or ()} if inputs else set()
+    given = []
+    for dataset, tags in content.datasets:
+        labels = {**tags, **({} if context is None else {"mlflow.data.context": context})}
+        if (dataset.name, dataset.digest) not in there:
+            entity = Dataset(**dataset.to_dict())
+            given.append(DatasetInput(entity, [InputTag(key, value) for key, value in labels.items()]))
+    used = [LoggedModelInput(model_id)] if model_id is not None and model_id not in models else []
+    if given or used:
+        client.log_inputs(run_id, datasets=given, models=used)
+    params = [Param(key, value) for key, value in content.params.items() if key not in data.params]
+    for some in _parts(params, _OTHERS):
+        client.log_batch(run_id, params=some)
+    of = content.datasets[0][0] if context is None and content.datasets else None
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(
+            key,
+            value,
+            now,
+            0,
+            model_id=model_id,
+            dataset_name=None if of is None else of.name,
+            dataset_digest=None if of is None else of.digest,
+            run_id=run_id,
+        )
+        for key, value in content.metrics.items()
+        if data.metrics.get(key) != value
+    ]
+    for some in _parts(metrics, _METRICS):
+        client.log_batch(run_id, metrics=some)
 
 
-def _dataset(run: Run, name: str) -> Any:
-    """The benchmark's index under our own digest: MLflow's leaves out pictures, and all rows after 10,000."""
-    import pandas  # type: ignore[import-untyped]
-    from mlflow.data.pandas_dataset import from_pandas
+def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
 
-    facts = next(one for one in run.record.benchmarks if one.name == name)
-    first = run.table.arms(name)[0]
-    lines = run.table.edits_of(name, first).values()
-    rows = {
-        line.sample_id: {"sample_id": line.sample_id, "kind": line.kind, "instruction": line.instruction}
-        for line in lines
-    }
-    return from_pandas(
-        pandas.DataFrame(list(rows.values())), name=f"{name}@{facts.revision}"[:200], digest=facts.fingerprint[:36]
-    )
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _tags(run: Run, verdict: Verdict | None) -> dict[str, str]:
-    record = run.record
-    tags = {
-        "suite": record.suite.name,
-        "run_folder": record.id,
-        "trigger": record.trigger,
-        "schema_version": str(record.schema_version),
-        "expert_set": ", ".join(arm.name for arm in record.suite.sets),
-        "git_sha": record.environment.get("git_sha", "unknown"),
-        "git_dirty": record.environment.get("git_dirty", "unknown"),
-        "base_model": next((one.facts["base"] for one in record.sets if "base" in one.facts), "unknown"),
-    }
-    if verdict is not None:
-        tags |= {"gate": verdict.outcome, "verdict": verdict.line[:5000]}
-    return tags
+def _earlier(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
+    """Parents that this folder was logged to before, the one to go on with first: a finished one, else the latest."""
+    runs = _search(client, experiment, FOLDER, tags[FOLDER])
+    own = [run for run in runs if PARENT not in run.data.tags and run.data.tags.get(SHA, tags[SHA]) == tags[SHA]]
+    return sorted(own, key=lambda run: (run.info.status != FINISHED, -run.info.start_time))
+
+
+def _children(client: MlflowClient, experiment: str, parent: str) -> list[MlflowRun]:
+    """A parent's children, finished ones last, so that they are kept of several for one place."""
+    return sorted(_search(client, experiment, PARENT, parent), key=lambda run: run.info.status == FINISHED)
+
+
+def _search(client: MlflowClient, experiment: str, tag: str, value: str) -> list[MlflowRun]:
+    found: list[MlflowRun] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _close(client: MlflowClient, experiment: str, parent: MlflowRun) -> None:
+    """End a parent that was left running, and its children."""
+    for run in (parent, *_children(client, experiment, parent.info.run_id)):
+        if run.info.status == RUNNING:
+            client.set_terminated(run.info.run_id, FAILED)
+
+
+def _place(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """What tells one child from another."""
+    return tags.get("benchmark"), tags.get("expert_set")
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    walk = iter(items)
+    while some := list(islice(walk, size)):
+        yield some
+
+
+__all__ = ["TRACKED_FILE", "is_own_set", "log_run"]

@@ -1,4 +1,4 @@
-"""The command `careedit`: sub-commands from entry points, errors as one sentence, exit codes 0, 1 and 2.
+"""The command `careedit`: sub-commands from entry points, errors as one sentence, exit codes 0, 1 and 2; gates add 3.
 
 Every distribution may add sub-commands through the entry-point group `careedit.commands`, as `careedit.cli.lazy` says, and
 benchmarks through `careedit.bench`, and what compares arms through `careedit.ab`. What is not invoked is not imported, so `careedit --help` answers at once.

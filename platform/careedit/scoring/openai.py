@@ -25,6 +25,7 @@ from careedit.scoring.openai_answers import (
     yes_by_logprobs,
 )
 from careedit.scoring.openai_http import EndpointConfig, Poster, Time, Unanswered
+from careedit.scoring.sent import probe_question
 
 Way = Literal["logprobs", "json"]
 
@@ -51,12 +52,21 @@ class EndpointAsker:
         self.config = config
         self.model = config.model
         self._way: Way | None = None if config.answers == "auto" else config.answers
+        self._settings: dict[Way, Mapping[str, str]] = {}
         self._poster = Poster(config, _key(config.api_key_env), time or Time())
 
     @property
     def revision(self) -> str:
         """The configured revision and the way of answering, e.g. "unknown/logprobs"; "/auto" until it is settled."""
         return f"{self.config.revision}/{self._way or 'auto'}"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Where to and what is sent (`careedit.scoring.sent`): another address, seed or field makes other scores."""
+        way = self._way or "logprobs"
+        if way not in self._settings:
+            self._settings[way] = self._poster.settings(self._body(probe_question(), {}, way))
+        return self._settings[way]
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """See `careedit.scoring.base.Asker`."""

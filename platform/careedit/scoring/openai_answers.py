@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +36,11 @@ RESPONSE_FORMAT = {
 """The `response_format` that asks for `_Written`."""
 
 
+_MARK = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis)"
+_THOUGHT_BEGINS = re.compile(rf"<{_MARK}(?:\s[^<>]*)?>|\[{_MARK}\]|◁{_MARK}▷|<\|begin_of_thought\|>", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(rf"</{_MARK}\s*>|\[/{_MARK}\]|◁/{_MARK}▷|<\|end_of_thought\|>", re.IGNORECASE)
+
+
 class _Token(BaseModel):
     token: str
     logprob: Annotated[float, Field(le=0.01)]  # some servers round a little past 0
@@ -48,9 +54,28 @@ class _Logprobs(BaseModel):
     content: list[_Place] | None = None
 
 
+class _Part(BaseModel):
+    type: str = "text"
+    text: str | None = None
+
+
 class _Message(BaseModel):
-    content: str | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
+    reasoning_content: object = None
+    reasoning: object = None
+
+    @property
+    def text(self) -> str:
+        """What was written as the answer; a thought that the endpoint keeps apart is none of it."""
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content if part.type in ("text", "output_text"))
+        return self.content or ""
+
+    @property
+    def thought(self) -> bool:
+        """Whether there is a thought beside the answer."""
+        return bool(self.reasoning_content or self.reasoning or isinstance(self.content, list))
 
 
 class _Choice(BaseModel):
@@ -88,17 +113,15 @@ def yes_by_logprobs(reply: bytes) -> float:
     if yes + no < LEAST_MASS:
         likely = max(tokens, key=lambda t: t.logprob).token
         raise Unanswered(
-            f"The model was about to answer {likely[:40]!r}, neither yes nor no; give one that follows orders."
+            f"The model was about to answer {likely[:40]!r}, neither yes nor no; give one that follows orders, or set "
+            'answers to "json" for one that thinks first.'
         )
     return yes / (yes + no)
 
 
 def yes_by_json(reply: bytes) -> float:
     """P(yes) from a written answer and its confidence; raises `Unanswered`."""
-    choice = _choice(reply)
-    if choice.finish_reason == "length":
-        raise Unanswered("The model's answer was cut off before its end; give one that answers in short JSON.")
-    content = choice.message.content or ""
+    content = without_thought(text_of(reply))
     try:
         written = _Written.model_validate_json(content)
     except ValidationError:
@@ -106,6 +129,40 @@ def yes_by_json(reply: bytes) -> float:
             f"The model wrote {content[:80]!r}, not the JSON that it was asked for; give one that supports json_schema."
         ) from None
     return written.confidence if written.answer == "yes" else 1 - written.confidence
+
+
+def text_of(reply: bytes) -> str:
+    """What the model wrote; raises `Unanswered` for a refusal, a cut-off answer and a reply without a text."""
+    choice = _choice(reply)
+    if choice.finish_reason == "length":
+        raise Unanswered(
+            "The model's answer was cut off before its end; give one that answers in short JSON, or, for one that thinks "
+            "first, more room by `extra: {max_tokens: ...}`."
+        )
+    text = choice.message.text
+    if not text.strip():
+        also = ", only a thought beside it" if choice.message.thought else ""
+        raise Unanswered(
+            f"The model answered without a text{also}, not the JSON that it was asked for; give one that writes its answer."
+        )
+    return text
+
+
+def without_thought(text: str) -> str:
+    """What a model wrote after it thought: "<think>...</think>" and its kin are cut, and what follows is the answer.
+
+    The opening mark may be missing, as some chat templates put it into the prompt. Raises `Unanswered` for a thought that
+    does not end or that nothing follows: what stands in a thought is no answer.
+    """
+    answer = _THOUGHT_ENDS.split(text)[-1].strip()
+    if _THOUGHT_BEGINS.search(answer):
+        raise Unanswered(
+            "The model began to think and did not end; give it more room by `extra: {max_tokens: ...}`, or turn its "
+            "thinking off."
+        )
+    if not answer:
+        raise Unanswered("The model thought and gave no answer after it; give one that writes its answer.")
+    return answer
 
 
 def _choice(reply: bytes) -> _Choice:

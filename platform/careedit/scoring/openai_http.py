@@ -19,9 +19,12 @@ from pydantic import Field, JsonValue, field_validator
 
 from careedit.errors import InputError
 from careedit.records import Record
+from careedit.scoring.sent import digest_of_request
 
 MAX_BYTES = 1 << 20
 """Longest reply that is read; the ones that are asked for have a few kilobytes."""
+HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+"""Of every request; the key comes to them."""
 BUSY = (408, 409, 425, 429)
 """Status codes that may pass when asked again, beside all from 500 on."""
 
@@ -103,9 +106,16 @@ class Poster:
         self.config, self._key, self._time = config, key, time
         self._url = f"{config.base_url}/chat/completions"
 
+    def settings(self, body: Mapping[str, Any]) -> Mapping[str, str]:
+        """Where to and what is posted, as `careedit.scoring.sent` wants it; the key is no part of it."""
+        return {
+            "endpoint": str(httpx2.URL(self._url)),
+            "request": digest_of_request({"body": body, "headers": HEADERS}),
+        }
+
     def client(self) -> httpx2.AsyncClient:
         """A client for one batch of questions; a redirect is not followed, as it would carry the key elsewhere."""
-        headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+        headers = dict(HEADERS)
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
         limits = httpx2.Limits(max_connections=self.config.concurrency)

@@ -9,7 +9,8 @@ import hashlib
 import inspect
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from careedit.editing.base import quiet_loading
 from careedit.errors import InputError
 from careedit.experts.check import hash_file
 from careedit.scoring.base import Answer, Question
+from careedit.scoring.sent import digest_of_request, probe_question
 from careedit.scoring.vqa import VqaScorer
 
 BATCH = 8
@@ -45,12 +47,23 @@ class TransformersAsker:
 
     backend = "transformers"
 
-    def __init__(self, model: Any, processor: Any, *, name: str, revision: str, batch: int = BATCH) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str,
+        revision: str,
+        batch: int = BATCH,
+        folder: Path | None = None,
+    ) -> None:
+        """`folder` is where the model's files lie, if they are local; `revision` may be any name for their state."""
         if batch < 1:
             raise InputError(f"batch is {batch}; at least one question is asked at a time.")
         check_processor(processor, name)
         self.network, self.processor = model.eval().requires_grad_(False), processor
         self.model, self.revision, self.batch = name, revision, batch
+        self._folder = folder
         self.yes, self.no = answer_tokens(processor.tokenizer, name)
         self.context = _context_of(model.config)
         self._options = {
@@ -58,6 +71,16 @@ class TransformersAsker:
             for key, value in (("logits_to_keep", 1), ("use_cache", False))
             if key in inspect.signature(model.forward).parameters
         }
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Number format, weights, and what the processor makes of a question (`careedit.scoring.sent`)."""
+        inputs = self.encode([probe_question(96, 64)])
+        shapes = {name: list(getattr(value, "shape", [])) for name, value in inputs.items()}
+        reading = {key: value for key, value in self.processor.image_processor.to_dict().items() if key[0] != "_"}
+        asked = {"inputs": shapes, "tokens": inputs["input_ids"].tolist(), "pictures": reading}
+        settings = {"dtype": str(self.network.dtype).removeprefix("torch."), "request": digest_of_request(asked)}
+        return settings if self._folder is None else {**settings, "weights": hash_model(self._folder)}
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """See `careedit.scoring.base.Asker`."""
@@ -163,7 +186,8 @@ def load_asker(
             "folder or hub id."
         ) from error
     known = revision or hash_model(Path(path)) if local else getattr(model.config, "_commit_hash", None) or revision
-    return TransformersAsker(model, processor, name=name, revision=known or "unknown", batch=batch)
+    folder = Path(path) if local else None
+    return TransformersAsker(model, processor, name=name, revision=known or "unknown", batch=batch, folder=folder)
 
 
 def load_judge(

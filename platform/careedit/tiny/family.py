@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from careedit.editing.prompts import DIPTYCH, TRIPTYCH
+from careedit.tabular import lines_of
 
 PANEL = 64
 """Side of one square panel, in pixels."""
@@ -100,7 +101,7 @@ def build_clip_tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
     learner.train_from_iterator((word for text in texts for word in text.split("\n")), trainer)
     with TemporaryDirectory() as folder:
         vocab, merges = learner.model.save(folder)
-        pairs = [line.split() for line in Path(merges).read_text("utf-8").splitlines() if line and line[0] != "#"]
+        pairs = [line.split() for line in lines_of(Path(merges).read_text("utf-8")) if line and line[0] != "#"]
         table = json.loads(Path(vocab).read_text("utf-8"))
     tokenizer = CLIPTokenizer(vocab=table, merges=cast(Any, [(a, b) for a, b in pairs]), model_max_length=77)
     # Spelled out, the frame would push the instruction beyond the 77 tokens.

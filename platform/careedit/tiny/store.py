@@ -19,6 +19,7 @@ from PIL import Image
 
 from careedit.errors import ImageError, InputError
 from careedit.images import decode_image, save_image
+from careedit.tabular import lines_of
 from careedit.tiny.operations import KINDS, OPERATIONS
 from careedit.tiny.oracle import MAX_SIDE, MIN_SIDE, Verdict, judge
 from careedit.tiny.samples import SPLITS, Sample, Split, draw_chain, draw_sample, sample_from_dict
@@ -138,7 +139,7 @@ def read_samples(folder: Path) -> list[StoredSample]:
     if not folder.is_dir():
         raise InputError(f"The folder {str(folder)!r} does not exist; draw one with `careedit scenes draw`.")
     try:
-        lines = listing.read_text("utf-8").splitlines()
+        lines = lines_of(listing.read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
         raise InputError(
             f"{str(folder)!r} has no readable {LISTING}; draw a folder with `careedit scenes draw`."

@@ -24,6 +24,7 @@ from transformers import (
 from careedit.editing.base import quiet_loading
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
+from careedit.tabular import lines_of
 
 SIDE, PATCH, MERGE = 64, 8, 2
 """Pixels along a picture's and a patch's side, and patches along a token's: 16 tokens per picture."""
@@ -141,9 +142,7 @@ def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     with TemporaryDirectory() as folder:
         vocab, merges = learner.model.save(folder)
         table = json.loads(Path(vocab).read_text("utf-8"))
-        pairs = [
-            line for line in Path(merges).read_text("utf-8").splitlines() if line and not line.startswith("#version")
-        ]
+        pairs = [line for line in lines_of(Path(merges).read_text("utf-8")) if line and not line.startswith("#version")]
     tokenizer: Qwen2Tokenizer = cast(Any, Qwen2Tokenizer)(
         vocab=table, merges=[tuple(pair.split()) for pair in pairs], extra_special_tokens=list(_SPECIAL[1:])
     )

@@ -16,6 +16,7 @@ from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import CareEditError
 from careedit.report.showcase import edit_samples
+from careedit.tabular import lines_of
 from careedit.tiny.operations import EXPERT_OF, KINDS
 from careedit.tiny.oracle import Verdict
 from careedit.tiny.samples import Sample, draw_sample
@@ -105,7 +106,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         text = text[: text.rfind("\n") + 1]
         path.write_text(text, "utf-8")
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         try:
             rows.append(dict(json.loads(line)))
         except (ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from careedit.editor import Editor
 from careedit.experts import BASE, UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.report.showcase import edit_samples
+from careedit.tabular import lines_of
 from careedit.tiny.samples import draw_sample
 from careedit.training.card import Card, write_card
 from careedit.training.expert import UNIFIED
@@ -123,7 +124,7 @@ def write_cards(
             "Edits drawn scenes of the tiny world, not photographs.",
             "Reads 24 tokens of a prompt and the words of its training only.",
         ),
-        history=tuple(notes.read_text("utf-8").splitlines()) if notes.exists() else (),
+        history=tuple(lines_of(notes.read_text("utf-8"))) if notes.exists() else (),
     )
     write_card(folder, base, _report(runs, "base"), licence=LICENCE)
     return figures

@@ -14,6 +14,7 @@ from careedit.errors import CareEditError, InputError
 from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures, features_of
+from careedit.tabular import find_file, is_missing, lines_of
 from careedit.training.router_pool import RouterPool, labelled_pool
 
 FIELDS = ("instruction", "image", "expert", "mask", "reference", "feasible")
@@ -45,7 +46,7 @@ def read_examples(path: Path, *, skip_bad: bool = False) -> tuple[list[Example],
     Raises `InputError` for a file without one usable line, and for the first bad line unless `skip_bad`.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = lines_of(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The examples {path} cannot be read; give a file of JSON lines.") from error
     found: list[Example] = []
@@ -81,14 +82,18 @@ def _example(line: str, folder: Path) -> Example:
     for name in fields:
         if name not in FIELDS:
             raise InputError(f"There is no field {name!r}; the fields are {', '.join(FIELDS)}.")
-    mask, reference = fields.get("mask"), fields.get("reference")
-    request = EditRequest(
-        image=decode_image(folder / fields["image"]),
-        instruction=fields["instruction"],
-        mask=None if mask is None else decode_mask(folder / mask),
-        references=() if reference is None else (decode_image(folder / reference),),
+    mask, reference = (
+        None if is_missing(fields.get(name)) else find_file(folder, fields[name], name)
+        for name in ("mask", "reference")
     )
-    return Example(features_of(request), fields["expert"], bool(fields.get("feasible", True)))
+    feasible = fields.get("feasible")
+    request = EditRequest(
+        image=decode_image(find_file(folder, fields["image"], "image")),
+        instruction=fields["instruction"],
+        mask=None if mask is None else decode_mask(mask),
+        references=() if reference is None else (decode_image(reference),),
+    )
+    return Example(features_of(request), fields["expert"], is_missing(feasible) or bool(feasible))
 
 
 def example_pool(examples: Sequence[Example], encoder: OpenClipEncoder, experts: Sequence[str]) -> RouterPool:

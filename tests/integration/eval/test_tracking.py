@@ -34,7 +34,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_run_is_a_parent_with_a_child_per_set_and_is_logged_once(tmp_path: Path, uri: str) -> None:
-    wanted = suite(n=12, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
+    wanted = suite(
+        n=64, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}),
+        pairwise=({"name": "scripted_eval:sharper"},),
+    )  # fmt: skip
     run = finished(wanted, tmp_path)
     analysis = analyse(run)
     write_analysis(run, analysis)
@@ -50,12 +53,19 @@ def test_a_run_is_a_parent_with_a_child_per_set_and_is_logged_once(tmp_path: Pat
     assert (parent.data.tags["gate"], parent.data.tags["suite"]) == ("pass", "scripted")
     assert {"report.html", "gate.json", "scores.parquet", "grid.png"} <= {f.path for f in client.list_artifacts(run_id)}
     assert parent.info.artifact_uri.startswith(Path(uri.removeprefix("sqlite:///")).parent.as_uri())
+    preferred = {key.rpartition("/")[2]: value for key, value in parent.data.metrics.items() if "/b_over_a/" in key}
+    assert preferred["share"] > 0.9 and preferred["n"] == 64 and preferred["consistency"] == 0.25
+    assert preferred["ci_low"] < preferred["share"] <= preferred["ci_high"]
     (given,) = parent.inputs.dataset_inputs
     assert given.dataset.digest == run.record.benchmarks[0].fingerprint[:36]
     (b,) = [child for child in children if child.data.tags["expert_set"] == "b"]
     values = [line.value for line in run.table.column("drawn", "b", "bright").values()]
-    assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(map(float, filter(None, values))) / 12)
-    assert b.data.metrics["drawn/bright/n"] == 12 and "drawn/bright/by_type/Add/ci_low" in b.data.metrics
+    assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(map(float, filter(None, values))) / 64)
+    assert b.data.metrics["drawn/bright/n"] == 64 and "drawn/bright/by_type/Add/ci_low" in b.data.metrics
+    whole = next(one for one in analysis.compared[0].differences if one.kind == "all")
+    shown = {"difference": whole.difference, "ci_low": whole.interval.low, "ci_high": whole.interval.high, "p": whole.p}
+    assert {name: parent.data.metrics[f"bright/{name}"] for name in shown} == pytest.approx(shown)
+    assert (parent.data.metrics["gate/passed"], parent.data.tags["gate/outcome"]) == (1.0, "pass")
 
 
 def test_a_champion_is_promoted_found_by_its_address_and_rolled_back(untrained_set: Path, uri: str) -> None:

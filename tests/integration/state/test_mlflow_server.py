@@ -97,7 +97,7 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A finished run with a page and a verdict, where `careedit eval` would have put it."""
-    wanted = suite(n=12, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
+    wanted = suite(n=64, compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.1}))
     made = finished(wanted, tmp_path / "eval-runs")
     analysis = analyse(made)
     write_analysis(made, analysis)
@@ -125,7 +125,7 @@ def test_a_run_whose_server_was_down_is_logged_when_it_is_up(
     assert {child.data.tags["expert_set"] for child in children} == {"a", "b"}
     values = [line.value for line in run.table.column("drawn", "b", "bright").values()]
     (b,) = [child for child in children if child.data.tags["expert_set"] == "b"]
-    assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(value for value in values if value) / 12)
+    assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(value for value in values if value) / 64)
     # The page is in the bucket, byte for byte, and comes back through the server.
     files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
     (page,) = [name for name in files.find(BUCKET) if name.endswith(f"{run_id}/artifacts/report.html")]

@@ -74,10 +74,14 @@ def test_a_canvas_without_a_target_is_refused():
         load_pictures(row(noise((8, 8)), None, None))
 
 
-def test_a_mask_of_another_size_than_its_source_is_refused():
+def test_a_mask_of_another_size_than_its_source_is_refused_where_it_is_used():
     sample = row(noise((64, 64)), noise((64, 64)), Image.new("L", (32, 32), 255)).model_copy(update={"align": "none"})
+    pictures = load_pictures(sample)
+    assert pictures.source.size == (64, 64)
     with pytest.raises(MaskError, match="32x32"):
-        load_pictures(sample)
+        _ = pictures.mask
+    with pytest.raises(MaskError, match="32x32"):
+        load_pictures(sample.model_copy(update={"mask_given": True}))
 
 
 def row(source: Image.Image, target: Image.Image | None, mask: Image.Image | None) -> Sample:

@@ -32,7 +32,7 @@ def gated(path: Path, by: int) -> str:
 def test_a_night_ends_with_a_verdict_a_page_and_an_exit_code(place: Path, capsys) -> None:
     assert main(["eval", "nightly", "--suite", gated(place / "good.yaml", 55), "--no-log"]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1].startswith("PASS: b may replace a: bright +0.017")
+    assert said.out.splitlines()[-1].startswith("PASS: b may replace a: bright on drawn +0.0")
     assert main(["eval", "nightly", "--suite", gated(place / "bad.yaml", 30), "--no-log"]) == 1
     assert "WORSE: b must not replace a" in capsys.readouterr().out
     assert len(list((place / "eval-runs/runs").glob("*/report.html"))) == 2

@@ -12,6 +12,7 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit_eval.editors import EditFailed, EditWork, resolve_arm
+from careedit_eval.editors.answered import AnsweredPictures
 from careedit_eval.editors.http import HttpEditor
 from careedit_eval.suite import Arm
 
@@ -32,13 +33,16 @@ def serve() -> Iterator[Callable[..., tuple[str, list[bytes]]]]:
     """`serve(*answers)`: an address and what was posted to it; GET answers `models`."""
     servers = []
 
-    def start(*answers: Answer, models: dict | None = None):
+    def start(*answers: Answer, models: dict | None = None, files: bool = True, got: list | None = None):
         posted: list[bytes] = []
+        got = [] if got is None else got
         left = list(answers)
 
         class Handler(BaseHTTPRequestHandler):
             def _answer(self, code: int, document: dict, headers: dict[str, str]) -> None:
-                data = json.dumps(document).encode()
+                self._send(code, json.dumps(document).encode(), headers)
+
+            def _send(self, code: int, data: bytes, headers: dict[str, str]) -> None:
                 self.send_response(code)
                 for name, value in {**headers, "content-length": str(len(data))}.items():
                     self.send_header(name, value)
@@ -46,6 +50,9 @@ def serve() -> Iterator[Callable[..., tuple[str, list[bytes]]]]:
                 self.wfile.write(data)
 
             def do_GET(self) -> None:
+                if self.path.startswith("/files/"):
+                    got.append((self.path, self.headers["authorization"]))
+                    return self._send(200 if files else 404, base64.b64decode(picture()) if files else b"", {})
                 self._answer(200 if models is not None else 404, models or {}, {})
 
             def do_POST(self) -> None:
@@ -151,3 +158,60 @@ def test_a_service_that_cannot_be_meant_is_refused_before_the_run(serve, models,
 def test_a_service_that_is_not_there_is_told_before_the_run() -> None:
     with pytest.raises(InputError, match="does not answer"):
         resolve_arm(arm("http://127.0.0.1:9/v1", timeout=2))
+
+
+@pytest.mark.parametrize("form", ["same origin", "path", "other name of this machine", "data", "folded"])
+def test_a_picture_behind_an_address_is_read(serve, monkeypatch, form: str) -> None:
+    monkeypatch.setenv("CAREEDIT_TEST_KEY", "secret")
+    got: list[tuple[str, str | None]] = []
+    files, _ = serve((200, {}, {}), got=got)
+    answer: dict = {"data": [{"b64_json": None, "url": files.replace("/v1", "/files/a.png")}]}
+    url, _ = serve((200, answer, {}), got=got)
+    answer["data"][0] |= {
+        "same origin": {"url": url.replace("/v1", "/files/a.png")},
+        "path": {"url": "/files/a.png"},
+        "other name of this machine": {"url": files.replace("/v1", "/files/a.png").replace("127.0.0.1", "localhost")},
+        "data": {"url": f"data:image/png;base64,{picture()}"},
+        "folded": {"b64_json": picture()[:20] + "\n" + picture()[20:]},
+    }[form]
+    made = HttpEditor(arm(url, api_key_env="CAREEDIT_TEST_KEY")).edit(work())
+    assert made.image.getpixel((0, 0)) == (90, 90, 90)
+    keys = {"same origin": ["Bearer secret"], "path": ["Bearer secret"], "other name of this machine": [None]}
+    assert [key for _, key in got] == keys.get(form, []), "the key goes to the service's own origin only"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://10.1.2.3/a.png", r"host '10.1.2.3' is not on the public internet; add it to picture_hosts of the set"),
+        ("http://169.254.169.254/latest", "not on the public internet"),
+        ("file:///etc/passwd", "no http address"),
+        ("http://me:pw@example.org/a.png", "holds a user name"),
+        ("http://[/a.png", "no http address"),
+        ("/files/gone.png", r"edited, but its picture could not be read: .* was answered with 404"),
+        ("data:image/png,abc", "is not base64"),
+    ],
+)
+def test_an_address_that_may_not_be_read_is_that_rows_error(serve, address: str, words: str) -> None:
+    url, posted = serve((200, {"data": [{"url": address}]}, {}), files=False)
+    with pytest.raises(EditFailed, match=words):
+        HttpEditor(arm(url), sleep=lambda _: None).edit(work())
+    assert len(posted) == 1
+
+
+def test_a_private_host_that_the_set_lists_is_read(serve) -> None:
+    private = arm("http://service.example/v1", picture_hosts=("127.0.0.1",))
+    files, _ = serve((200, {}, {}))
+    data, seconds = AnsweredPictures(private, {}, lambda _: None).read(
+        {"data": [{"url": files.replace("/v1", "/files/a.png")}]}
+    )
+    assert data == base64.b64decode(picture()) and seconds > 0
+    with pytest.raises(InputError, match="picture_hosts belongs to the kind http"):
+        Arm(name="x", picture_hosts=("a",))
+
+
+def test_a_file_that_is_too_large_is_that_rows_error(serve) -> None:
+    url, _ = serve((200, {}, {}))
+    pictures = AnsweredPictures(arm(url), {}, lambda _: None, max_bytes=10)
+    with pytest.raises(EditFailed, match="is larger than"):
+        pictures.read({"data": [{"url": "/files/a.png"}]})

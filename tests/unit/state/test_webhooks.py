@@ -9,8 +9,9 @@ import itertools
 import pytest
 
 from careedit.errors import InputError
+from careedit.net import is_public
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.jobs.guard import check_url, is_public
+from careedit_deployments.jobs.guard import check_url
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from, sign, signing_key
 from careedit_deployments.telemetry.metrics import Metrics, no_metrics
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from careedit.editing.prompts import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
 from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel, turn_note
+from careedit.tabular import find_file, is_missing
 from careedit.training.data.columns import Columns
 from careedit.training.data.tables import BrokenRowError, Table
 from careedit.training.items import Item
@@ -84,9 +84,9 @@ def read_row(table: Table, index: int, columns: Columns, rules: RowRules) -> Row
     target, _ = _picture(table, values, "target")
     images = {"source": _decode(source, name), "target": _decode(target, _name(values["target"]))}
     mask = reference = None
-    if rules.masks and not _empty(values.get("mask")):
+    if rules.masks and not is_missing(values.get("mask")):
         mask = _mask(*_picture(table, values, "mask"))
-    if not _empty(values.get("reference")):
+    if not is_missing(values.get("reference")):
         data, file = _picture(table, values, "reference")
         reference = _decode(data, file)
     content = source if isinstance(source, bytes) else source.read_bytes()
@@ -117,10 +117,6 @@ def _fit_of(image: Image.Image, fit: Fit) -> Fit:
     return Fit(image.size, fit.panel, fit.box)
 
 
-def _empty(value: Any) -> bool:
-    return value in (None, "", b"") or (isinstance(value, Mapping) and not any(value.values()))
-
-
 def _name(value: Any) -> str:
     path = value.get("path") if isinstance(value, Mapping) else value
     return path if isinstance(path, str) else ""
@@ -129,7 +125,7 @@ def _name(value: Any) -> str:
 def _picture(table: Table, values: Mapping[str, Any], role: str) -> tuple[bytes | Path, str]:
     """The bytes or the path of a picture, and its name for a person."""
     value = values.get(role)
-    if _empty(value):
+    if is_missing(value):
         raise BadRowError("no picture", "", f"there is no {role} picture in the row")
     data = value.get("bytes") if isinstance(value, Mapping) else value
     name = _name(value)
@@ -138,14 +134,10 @@ def _picture(table: Table, values: Mapping[str, Any], role: str) -> tuple[bytes 
     if not name:
         kind = type(value).__name__
         raise BadRowError("no picture", "", f"the {role} is a {kind}; give a path, or the bytes of a picture file")
-    path = table.root / os.path.expanduser(name)
     try:
-        found = path.is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
-        raise BadRowError("missing file", name, f"the {role} {name!r} does not exist below {str(table.root)!r}")
-    return path, name
+        return find_file(table.root, name, role), name
+    except InputError as error:
+        raise BadRowError("missing file", name, str(error)) from None
 
 
 def _decode(data: bytes | Path, name: str) -> Image.Image:

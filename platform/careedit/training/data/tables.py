@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from careedit.errors import CareEditError, InputError
+from careedit.tabular import lines_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Files that make a folder a table, as in Hugging Face's `imagefolder`."""
@@ -74,38 +75,50 @@ class TextTable:
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, path.parent
         try:
-            text = path.read_text("utf-8-sig")
+            # Not in text mode, where a lone CR ends a line too.
+            text = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{str(path)!r} cannot be read as UTF-8 text ({error}); check the file.") from None
-        self._digest = hashlib.sha256(text.encode("utf-8"))
+        lines = lines_of(text)
+        if len(lines) == 1 and "\r" in lines[0]:
+            raise InputError(f"The lines of {str(path)!r} end with CR alone; save it with LF or CRLF.")
+        self._digest = hashlib.sha256(text.replace("\r\n", "\n").encode("utf-8"))
         self._rows: list[tuple[int, Mapping[str, Any] | str]] = []
-        (self._read_csv if path.suffix == ".csv" else self._read_json)(text)
-        names = (name for _, row in self._rows if not isinstance(row, str) for name in row)
-        self.columns = tuple(dict.fromkeys(names))
+        self.columns: tuple[str, ...] = ()
+        (self._read_csv if path.suffix == ".csv" else self._read_json)(lines)
         if not self._rows:
             raise InputError(f"{str(path)!r} holds no rows; write one line per edit.")
+        if len(self.broken) == len(self._rows):
+            raise InputError(
+                f"None of the {len(self)} rows of {str(path)!r} can be read ({self.broken[0]}); mend the file."
+            )
 
-    def _read_json(self, text: str) -> None:
-        for number, line in enumerate(text.split("\n"), 1):
+    def _read_json(self, lines: Sequence[str]) -> None:
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError):
                     row = None
-                self._rows.append((number, row if isinstance(row, dict) else "the line is no JSON object"))
+                self._rows.append((number, row if isinstance(row, dict) else "the line is not a JSON object"))
+        names = (name for _, row in self._rows if not isinstance(row, str) for name in row)
+        self.columns = tuple(dict.fromkeys(names))
 
-    def _read_csv(self, text: str) -> None:
-        reader = csv.reader(text.splitlines(keepends=True))
+    def _read_csv(self, lines: Sequence[str]) -> None:
+        reader = csv.reader(f"{line}\n" for line in lines)
         header = next(reader, [])
         if len(set(header)) != len(header):
             raise InputError(f"The header of {str(self.path)!r} names a column twice; rename one.")
+        self.columns = tuple(header)
+        before = reader.line_num
         try:
             for values in reader:
+                number, before = before + 1, reader.line_num  # a quoted field may hold several lines
                 if len(values) == len(header):
-                    self._rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+                    self._rows.append((number, dict(zip(header, values, strict=True))))
                 elif values:
                     found = f"the line has {len(values)} fields where the header has {len(header)}"
-                    self._rows.append((reader.line_num, found))
+                    self._rows.append((number, found))
         except csv.Error as error:
             raise InputError(f"{str(self.path)!r}, line {reader.line_num}: {error}; mend the file.") from None
 
@@ -115,6 +128,11 @@ class TextTable:
     def where(self, index: int) -> str:
         """The line in the file."""
         return f"{self.path.name}, line {self._rows[index][0]}"
+
+    @property
+    def broken(self) -> list[str]:
+        """Rows that cannot be read, each as its place and what is wrong."""
+        return [f"{self.where(i)}: {row}" for i, (_, row) in enumerate(self._rows) if isinstance(row, str)]
 
     def cells(self, index: int) -> Mapping[str, Any]:
         """The cells; a file is named in them."""

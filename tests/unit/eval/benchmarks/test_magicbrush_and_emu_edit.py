@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from careedit_eval.alignment import load_pictures
@@ -56,10 +54,10 @@ def test_a_turn_whose_file_is_gone_stays_a_row(archive):
     (archive / "images/242679/242679-output2.png").unlink()
     samples = magicbrush(archive)
     assert len(samples) == 3
-    assert samples[1].target.read() == b""
+    assert "'242679-output2.png' does not exist" in samples[1].target.missing
 
 
-@pytest.mark.parametrize("text", ["[]", "not json", json.dumps({"1": [{"input": "a.png"}]})])
+@pytest.mark.parametrize("text", ["[]", "not json", "[" * 100_000])
 def test_a_damaged_listing_is_a_sentence(archive, text):
     (archive / "edit_sessions.json").write_text(text)
     with pytest.raises(BenchmarkError, match="get the archive again"):

@@ -72,7 +72,7 @@ def test_a_shard_that_decayed_costs_its_rows_and_no_others(tmp_path: Path) -> No
     groups = parquet.ParquetFile(file).metadata
     names = [groups.row_group(1).column(i).path_in_schema for i in range(groups.num_columns)]
     chunk = groups.row_group(1).column(names.index("INPUT_IMG.bytes"))
-    where = chunk.data_page_offset + chunk.total_compressed_size // 2
+    where = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size // 2
     data[where : where + 40] = bytes(40)
     file.write_bytes(data)
     read_column.cache_clear()

@@ -53,11 +53,27 @@ def test_three_sets_are_ranked_and_the_anchor_does_not_move_the_distances() -> N
         for x, y in [("a", "b"), ("b", "c"), ("a", "c")] * 300
     ]
     strengths, tie = davidson_strengths(games, anchor="b")
+    assert {one.interval for one in strengths} == {None}, "nothing says which verdicts share a picture"
     again, _ = davidson_strengths(games, anchor="c")
     assert [one.name for one in strengths] == ["a", "b", "c"]
     assert [one.strength for one in strengths] == pytest.approx([1, 0, -1], abs=0.2)
     assert strengths[0].strength == pytest.approx(again[0].strength - again[1].strength, abs=1e-2)
     assert tie < 1e-3 and {one.games for one in strengths} == {600}
+
+
+def test_strengths_have_intervals_over_pictures_that_are_wider_where_verdicts_share_one() -> None:
+    rng = np.random.default_rng(8)
+    won = [("a", "b", rng.random() < 0.7) for _ in range(60)] + [("b", "c", rng.random() < 0.6) for _ in range(60)]
+    widths = []
+    for copies in (1, 4):
+        games = [Game(x, y, float(yes), i) for i, (x, y, yes) in enumerate(won) for _ in range(copies)]
+        strengths, _ = davidson_strengths(games, anchor="b")
+        by_name = {one.name: one for one in strengths}
+        assert by_name["b"].interval is None
+        found = by_name["a"].interval
+        assert found.low < by_name["a"].strength < found.high
+        widths.append(found.high - found.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.01), "four copies of a verdict say no more than one"
 
 
 def test_verdicts_that_cannot_rank_a_set_are_refused() -> None:

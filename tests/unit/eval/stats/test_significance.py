@@ -9,42 +9,44 @@ from scipy import stats
 from careedit.errors import InputError
 from careedit_eval.stats import (
     Interval,
+    assumed_spread,
     detectable_difference,
     holm,
-    mcnemar_p,
+    images_needed,
     non_inferiority,
-    samples_needed,
-    wilcoxon_p,
+    sign_flip_p,
 )
+from careedit_eval.stats.proportions import flips_interval
 
 
-def test_wilcoxons_p_is_the_exact_share_of_signs_that_rank_as_high() -> None:
-    # Six positive differences of different size: 2 of the 2^6 sign patterns are as extreme.
-    assert wilcoxon_p([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
+def test_p_is_the_exact_share_of_signs_whose_sum_is_as_large() -> None:
+    # Six sums of one sign: 2 of the 2^6 assignments are as extreme.
+    assert sign_flip_p([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
+    # 3 - 1 - 1 = 1 of the sums 3, 1, 1, -1, -1: every assignment reaches it.
+    assert sign_flip_p([3, -1, -1]) == 1.0
 
 
-def test_wilcoxons_p_knows_nothing_of_no_difference_at_all() -> None:
-    assert wilcoxon_p([0.0, 0.0, 0.0]) is None
+def test_p_of_many_images_is_scipys_permutation_test_up_to_the_draws() -> None:
+    values = np.random.default_rng(4).exponential(size=60) - 0.8
+    theirs = stats.permutation_test(
+        (values,), np.sum, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(5)
+    ).pvalue
+    ours = sign_flip_p(values)
+    assert ours == pytest.approx(theirs, abs=0.015) and ours == sign_flip_p(values)
 
 
-def test_wilcoxons_p_finds_a_shift_and_no_shift() -> None:
+@pytest.mark.parametrize(("won", "lost"), [(5, 0), (6, 2), (9, 4)])
+def test_p_of_flips_is_mcnemars_exact_one(won: int, lost: int) -> None:
+    assert sign_flip_p([1.0] * won + [-1.0] * lost + [0.0] * 50) == pytest.approx(
+        stats.binomtest(won, won + lost).pvalue
+    )
+
+
+def test_p_knows_nothing_of_no_difference_at_all_and_much_of_a_shift() -> None:
+    assert sign_flip_p([0.0, 0.0, 0.0]) is None
     noise = np.random.default_rng(1).normal(size=80)
-    shifted, same = wilcoxon_p(noise + 1), wilcoxon_p(noise - noise.mean())
-    assert shifted is not None and same is not None and shifted < 1e-6 and same > 0.3
-
-
-@pytest.mark.parametrize(
-    ("won", "lost", "p"),
-    [
-        (0, 0, None),
-        (5, 0, 2 / 32),
-        (6, 2, 2 * (1 + 8 + 28) / 256),
-        (30, 10, float(stats.chi2.sf(19**2 / 40, 1))),
-        (13, 13, float(stats.chi2.sf(0, 1))),
-    ],
-)
-def test_mcnemars_p_is_exact_for_few_pairs_and_corrected_for_many(won: int, lost: int, p: float | None) -> None:
-    assert mcnemar_p(won, lost) == (None if p is None else pytest.approx(p))
+    shifted, same = sign_flip_p(noise + 1), sign_flip_p(noise - noise.mean())
+    assert shifted == pytest.approx(1 / 10_001) and same is not None and same > 0.9
 
 
 def test_holm_multiplies_by_the_tests_that_are_left_and_never_falls() -> None:
@@ -86,12 +88,31 @@ def test_a_negative_margin_is_refused() -> None:
 
 
 def test_power_is_the_textbooks() -> None:
-    assert detectable_difference(1.0, 100) == pytest.approx((1.959964 + 0.841621) / 10, abs=1e-5)
-    assert samples_needed(1.0, 0.5) == math.ceil((1.959964 + 0.841621) ** 2 / 0.25) == 32
-    assert detectable_difference(0.3, samples_needed(0.3, 0.05)) <= 0.05
+    spread = assumed_spread(deviation=1.0)
+    assert detectable_difference(spread, 100) == pytest.approx((1.959964 + 0.841621) / 10, abs=1e-5)
+    assert images_needed(spread, 0.5) == math.ceil((1.959964 + 0.841621) ** 2 / 0.25) == 32
+    assert detectable_difference(spread, 100, alpha=0.05 / 40) > 1.3 * detectable_difference(spread, 100)
 
 
-@pytest.mark.parametrize("call", [lambda: detectable_difference(1.0, 1), lambda: samples_needed(1.0, 0.0)])
+def test_equal_numbers_need_as_many_pictures_as_the_rule_of_three_says_and_more_with_flips() -> None:
+    needed = [images_needed(assumed_spread(flips=share), 0.03) for share in (0.0, 0.05, 0.12)]
+    assert needed == [math.ceil(1.959964**2 * 0.97 / 0.03), 512, 1080]
+    low, _ = flips_interval(0, 0, 125, 1.959964)
+    assert low >= -0.03 > flips_interval(0, 0, 124, 1.959964)[0]
+    assert images_needed(assumed_spread(flips=0.1), 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: detectable_difference(assumed_spread(flips=0.1), 1),
+        lambda: images_needed(assumed_spread(flips=0.1), -0.1),
+        lambda: assumed_spread(),
+        lambda: assumed_spread(flips=0.1, deviation=0.1),
+        lambda: assumed_spread(flips=1.1),
+        lambda: assumed_spread(deviation=0.0),
+    ],
+)
 def test_power_refuses_what_has_no_answer(call) -> None:
     with pytest.raises(InputError):
         call()

@@ -1,0 +1,292 @@
+"""Whether the statistics hold, by simulation: coverage of intervals, gates that pass what is worse, verdicts at odds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from careedit_eval.compare.differences import ALL, Difference, difference_of
+from careedit_eval.records import Output
+from careedit_eval.results import Pair, ScoreLine
+from careedit_eval.stats import (
+    Interval,
+    assumed_spread,
+    difference_interval,
+    images_needed,
+    mean_interval,
+    non_inferiority,
+)
+
+SEED = 20_261_129
+"""Of all simulated data."""
+SIZES = (20, 48, 120, 400)
+"""Source pictures of a simulated run."""
+MARGINS = (0.01, 0.03, 0.1)
+"""Margins of simulated gates."""
+ROWS = (1, 2, 3, 8)
+"""Rows of a picture, where pictures have several."""
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+
+
+class Drawn(NamedTuple):
+    """One simulated comparison, or one set's numbers."""
+
+    before: Floats | None
+    """Numbers of A [n]; None: B alone is looked at."""
+    after: Floats
+    """Numbers of B [n]."""
+    labels: list[int] | None
+    """Picture of each row; None: each its own."""
+    truth: float
+    """The true mean difference, or mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One simulated figure."""
+
+    what: str
+    """"coverage", "false pass", "false verdict", "contradiction", "power"."""
+    case: str
+    """What was simulated."""
+    pictures: int
+    """Source pictures of a run."""
+    value: float
+    """Share of the runs."""
+    low: float
+    """Least share that is right."""
+    high: float
+    """Largest."""
+    draws: int
+    """Runs."""
+
+    @property
+    def goal(self) -> str:
+        """The bounds in words."""
+        return f"{self.low:g} to {self.high:g}"
+
+    @property
+    def met(self) -> bool:
+        """Whether the share is within the bounds, or no more than two standard errors of the simulation outside."""
+        error = 2 * math.sqrt(self.value * (1 - self.value) / self.draws)
+        return self.low - error <= self.value <= self.high + error
+
+
+def flips(lost: float, won: float) -> Callable[[Rng, int], Drawn]:
+    """Pass/fail pairs, of which these shares go from pass to fail and back."""
+
+    def draw(rng: Rng, n: int) -> Drawn:
+        at = rng.random(n)
+        delta = np.where(at < lost, -1.0, np.where(at < lost + won, 1.0, 0.0))
+        return Drawn(*_flipped(rng, delta), None, won - lost)
+
+    return draw
+
+
+def rate(rng: Rng, n: int) -> Drawn:
+    """A pass rate of 0.9."""
+    return Drawn(None, (rng.random(n) < 0.9).astype(float), None, 0.9)
+
+
+def normal(rng: Rng, n: int) -> Drawn:
+    """Normal differences."""
+    before = rng.normal(5, 1, n)
+    return Drawn(before, before + rng.normal(0, 1, n), None, 0.0)
+
+
+def lognormal(rng: Rng, n: int) -> Drawn:
+    """Distances of one set."""
+    return Drawn(None, rng.lognormal(-3, 0.8, n), None, math.exp(-3 + 0.8**2 / 2))
+
+
+def lognormal_pair(rng: Rng, n: int) -> Drawn:
+    """Differences of two independent distances."""
+    return Drawn(rng.lognormal(-3, 0.8, n), rng.lognormal(-3, 0.8, n), None, 0.0)
+
+
+def clustered(rng: Rng, n: int) -> Drawn:
+    """Normal differences in pictures of 1, 2, 3 or 8 rows that share half of the spread."""
+    labels, shared = _pictures(rng, n)
+    before = rng.normal(5, 1, labels.size)
+    return Drawn(before, before + shared + rng.normal(0, 1, labels.size), labels.tolist(), 0.0)
+
+
+def clustered_flips(rng: Rng, n: int) -> Drawn:
+    """Flips, 15 % down and 10 % up, in such pictures."""
+    labels, shared = _pictures(rng, n)
+    at = special.ndtr((shared + rng.normal(size=labels.size)) / math.sqrt(2))
+    delta = np.where(at < 0.15, -1.0, np.where(at > 0.9, 1.0, 0.0))
+    return Drawn(*_flipped(rng, delta), labels.tolist(), -0.05)
+
+
+def rare(rng: Rng, n: int) -> Drawn:
+    """A number of which 5 % of the pictures lose 0.2 and the others nothing, as where two sets route almost alike."""
+    before = rng.uniform(0.5, 1, n)
+    return Drawn(before, before - 0.2 * (rng.random(n) < 0.05), None, -0.01)
+
+
+def losing(kind: str, margin: float) -> Callable[[Rng, int], Drawn]:
+    """B worse by exactly the margin, by losses alone."""
+
+    def draw(rng: Rng, n: int) -> Drawn:
+        if kind == "flips":
+            return flips(margin, 0.0)(rng, n)
+        if kind == "whole pictures":
+            labels, _ = _pictures(rng, n)
+            lost = (rng.random(n) < margin)[labels].astype(float)
+            return Drawn(np.ones(labels.size), 1.0 - lost, labels.tolist(), -margin)
+        before = rng.uniform(0.5, 1, n)
+        if kind == "rare":
+            return Drawn(before, before - 0.3 * (rng.random(n) < margin / 0.3), None, -margin)
+        if kind == "constant":
+            return Drawn(before, before - margin, None, -margin)
+        return Drawn(before, before - margin * rng.lognormal(-0.32, 0.8, n), None, -margin)
+
+    return draw
+
+
+COVERAGE: dict[str, tuple[Callable[[Rng, int], Drawn], bool]] = {
+    "normal": (normal, False),
+    "lognormal": (lognormal, False),
+    "lognormal pair": (lognormal_pair, False),
+    "unequal pictures": (clustered, False),
+    "rare change": (rare, False),
+    "pass rate 0.9": (rate, True),
+    "flips 3 % down, 1 % up": (flips(0.03, 0.01), True),
+    "flips 15 % down, 10 % up": (flips(0.15, 0.1), True),
+    "flips, unequal pictures": (clustered_flips, True),
+}
+"""What is drawn, and whether it is pass/fail. Shares of counts move in steps, so such intervals may hold oftener."""
+LOSSES = ("flips", "whole pictures", "rare", "constant", "lognormal")
+
+
+def check_statistics(draws: int) -> list[Line]:
+    """Simulate every figure; `draws` runs each, five times as many for contradictions."""
+    return [*_coverage(draws), *_false_passes(draws), *_verdicts(draws), *_planned(draws)]
+
+
+def covers(found: Drawn, *, passes: bool) -> bool:
+    """Whether the interval of a simulated run holds its truth."""
+    interval = _interval(found, passes)
+    return interval is not None and interval.low <= found.truth <= interval.high
+
+
+def share_covered(case: str, n: int, draws: int) -> float:
+    """Share of intervals of a case that hold the truth."""
+    draw, passes = COVERAGE[case]
+    rng = np.random.default_rng([SEED, n])
+    return sum(covers(draw(rng, n), passes=passes) for _ in range(draws)) / draws
+
+
+def share_passed(kind: str, margin: float, n: int, draws: int) -> float:
+    """Share of gates that pass a set which is worse by exactly the margin."""
+    draw, passes, rng = losing(kind, margin), kind in LOSSES[:2], np.random.default_rng([SEED, n])
+    intervals = (_interval(draw(rng, n), passes) for _ in range(draws))
+    return sum(found is not None and non_inferiority(found, margin) == "pass" for found in intervals) / draws
+
+
+def skewed(rng: Rng, shape: int) -> Floats:
+    """Differences of 40 to 60 pictures whose mean is 0, or small against its spread: what ranks and means say differs."""
+    if shape == 0:
+        return np.asarray(np.where(rng.random(60) < 0.9, -0.01, 0.09), np.float64)
+    if shape == 1:
+        return np.asarray(rng.permutation(np.r_[np.full(34, -0.01), np.full(6, 0.2)]), np.float64)
+    if shape == 2:
+        return np.asarray(rng.exponential(0.1, 50) - 0.1)
+    return np.asarray(rng.lognormal(-3, 1, 40) - rng.lognormal(-3, 0.5, 40))
+
+
+def judged(delta: Floats) -> Difference:
+    """A comparison with these differences, judged alone."""
+    columns: tuple[dict[Pair, ScoreLine], ...] = ({}, {})
+    for i, value in enumerate(delta):
+        for column, arm, number in ((columns[0], "a", 0.5), (columns[1], "b", 0.5 + float(value))):
+            column[f"s{i}", 0] = ScoreLine("drawn", arm, f"s{i}", 0, ALL, f"g{i}", "q", None, number, None, "")
+    found = difference_of("drawn", Output(name="q", better="higher"), ALL, *columns)
+    return Difference(**{name: getattr(found, name) for name in found.__slots__} | {"p_adjusted": found.p})
+
+
+def contradicts(found: Difference) -> bool:
+    """Whether sign, interval, test and verdict do not all say the same."""
+    if found.verdict == "no difference seen":
+        return False
+    assert found.difference is not None and found.interval is not None and found.p is not None
+    up = found.verdict == "better"
+    return (
+        (found.difference > 0) != up
+        or found.p >= 0.05
+        or not (found.interval.low > 0 if up else found.interval.high < 0)
+    )
+
+
+def _coverage(draws: int) -> Iterator[Line]:
+    for case, (_, passes) in COVERAGE.items():
+        high = 1.0 if passes or case == "rare change" else 0.97
+        for n in SIZES:
+            yield Line("coverage", case, n, share_covered(case, n, draws), 0.93, high, draws)
+
+
+def _false_passes(draws: int) -> Iterator[Line]:
+    for kind in LOSSES:
+        for margin in MARGINS:
+            for n in SIZES:
+                value = share_passed(kind, margin, n, draws)
+                # Of few lognormal losses the largest are seldom seen, and no interval without a model knows them.
+                high = 0.04 if kind == "lognormal" else 0.03
+                yield Line("false pass", f"{kind}, margin {margin:g}", n, value, 0.0, high, draws)
+
+
+def _verdicts(draws: int) -> Iterator[Line]:
+    rng = np.random.default_rng(SEED)
+    found = [judged(skewed(rng, i % 4)) for i in range(5 * draws)]
+    yield Line(
+        "contradiction", "skewed differences", 60, sum(map(contradicts, found)) / len(found), 0.0, 0.0, len(found)
+    )
+    equal = found[::4]
+    alarms = sum(one.verdict != "no difference seen" for one in equal) / len(equal)
+    yield Line("false verdict", "equal means, 90 % lose 0.01", 60, alarms, 0.0, 0.06, len(equal))
+
+
+def _planned(draws: int) -> Iterator[Line]:
+    """Gates of as many pictures as planned, with a B that is as good."""
+    for share in (0.05, 0.1):
+        for power in (0.8, 0.95):
+            n = images_needed(assumed_spread(flips=share), 0.03, power=power) or 0
+            rng, draw = np.random.default_rng([SEED, n]), flips(share / 2, share / 2)
+            intervals = (_interval(draw(rng, n), True) for _ in range(draws))
+            passed = sum(one is not None and non_inferiority(one, 0.03) == "pass" for one in intervals)
+            yield Line(
+                "power",
+                f"flips {share:.0%}, margin 0.03, planned for {power:.0%}",
+                n,
+                passed / draws,
+                power - 0.03,
+                1.0,
+                draws,
+            )
+
+
+def _interval(found: Drawn, passes: bool) -> Interval | None:
+    if found.before is None:
+        return mean_interval(found.after, found.labels, passes=passes)
+    return difference_interval(found.before, found.after, found.labels, passes=passes)
+
+
+def _flipped(rng: Rng, delta: Floats) -> tuple[Floats, Floats]:
+    """Pass/fail numbers of both sides with these differences."""
+    before = np.where(delta < 0, 1.0, np.where(delta > 0, 0.0, (rng.random(delta.size) < 0.6).astype(float)))
+    return before, before + delta
+
+
+def _pictures(rng: Rng, n: int) -> tuple[NDArray[np.int64], Floats]:
+    """Picture of every row, and what the rows of a picture share."""
+    labels = np.repeat(np.arange(n), rng.choice(ROWS, n))
+    return labels, rng.normal(size=n)[labels]

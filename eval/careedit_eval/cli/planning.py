@@ -1,0 +1,121 @@
+"""The sub-commands that come before a night: how many pictures its margins need, and whether the statistics hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.errors import InputError
+from careedit_eval.bench.statistics import check_statistics
+from careedit_eval.cli.work import find_suite
+from careedit_eval.gate import EXIT_CODES
+from careedit_eval.gate.size import POWERS, plan_size
+from careedit_eval.runs import Run, load_run
+from careedit_eval.stats import assumed_spread
+from careedit_eval.suite import load_suite
+
+
+def register(app: typer.Typer) -> None:
+    """Add the sub-commands."""
+    app.command("plan-size")(plan_size_of)
+    app.command("check-statistics")(check)
+
+
+def plan_size_of(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option("--margin", metavar="NUMBER=MARGIN", help="May be given again; default: the gate's margins."),
+    ] = None,
+    flips: Annotated[
+        float | None, typer.Option("--flips", help="Assume that this share of pass/fail pairs changes, half each way.")
+    ] = None,
+    deviation: Annotated[
+        float | None, typer.Option("--sd", help="Assume this standard deviation of a picture's difference.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations, with earlier runs.")
+    ] = Path("eval-runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many source pictures a gate's margins need, how many the suite has, and how long that takes.
+
+    Spreads and seconds are those of the suite's last run in --out. Exit code 0 if the suite has enough for a power of 80 %, 3 if
+    not.
+    """
+    wanted = load_suite(find_suite(suite))
+    given = dict(map(_margin, margin or ())) or (wanted.gate.margins if wanted.gate is not None else {})
+    if not given:
+        raise InputError("The suite's gate has no margins; give one, as in --margin oracle_compliant=0.03.")
+    assumed = None if flips is None and deviation is None else assumed_spread(flips=flips, deviation=deviation)
+    run = _last_run(out, wanted.name)
+    needs = plan_size(wanted, given, run=run, assumed=assumed)
+    enough = all(need.enough for need in needs)
+    if as_json:
+        rows = [asdict(need) | {"enough": need.enough} for need in needs]
+        emit_json({"version": 1, "powers": POWERS, "needs": rows, "enough": enough})
+    else:
+        columns = [f"needs, power {power:.0%}" for power in POWERS] + [f"hours, power {power:.0%}" for power in POWERS]
+        emit_table(
+            ("number", "kind", "benchmark", "margin", "has", *columns, "enough"),
+            [
+                (
+                    need.output, need.kind, need.benchmark, f"{need.margin:g}", need.has,
+                    *("never" if one is None else f"{one:,}" for one in need.images),
+                    *("-" if one is None else f"{one:.2f}" for one in need.hours), "yes" if need.enough else "no",
+                )
+                for need in needs
+            ],
+        )  # fmt: skip
+        source = "an assumption" if assumed is not None else f"the run {run.record.id}" if run is not None else ""
+        note(f"Numbers are source pictures. They vary as {source} says; B is taken to be as good as A.")
+    if not enough:
+        raise typer.Exit(EXIT_CODES["inconclusive"])
+
+
+def check(
+    draws: Annotated[int, typer.Option("--draws", min=100, help="Simulated runs of each case.")] = 2000,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate how often intervals hold, gates pass what is worse, and verdicts contradict themselves.
+
+    Exit code 1 if a goal is missed.
+    """
+    found = check_statistics(draws)
+    missed = [line for line in found if not line.met]
+    if as_json:
+        emit_json({"version": 1, "draws": draws, "lines": [asdict(line) | {"met": line.met} for line in found]})
+    else:
+        rows = [
+            (line.what, line.case, line.pictures, f"{line.value:.4f}", line.goal, "yes" if line.met else "no")
+            for line in found
+        ]
+        emit_table(("figure", "case", "pictures", "value", "goal", "met"), rows)
+        emit(f"{len(found) - len(missed)} of {len(found)} goals are met, {draws} draws each.")
+    if missed:
+        raise typer.Exit(1)
+
+
+def _margin(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        margin = float(value)
+    except ValueError:
+        margin = math.nan
+    if not name or not equals or not math.isfinite(margin) or margin < 0:
+        raise InputError(f"--margin {text!r} is no margin; write NUMBER=MARGIN, as in oracle_compliant=0.03.")
+    return name, margin
+
+
+def _last_run(out: Path, suite: str) -> Run | None:
+    """The latest run of the suite of that name."""
+    for file in sorted((out / "runs").glob("*/run.json"), reverse=True):
+        run = load_run(file.parent)
+        if run.record.suite.name == suite:
+            return run
+    return None

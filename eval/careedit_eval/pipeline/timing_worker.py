@@ -1,0 +1,164 @@
+"""The work of timing: both sets stay loaded in one process and edit by turns; only seconds are kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from careedit_eval.alignment import load_pictures
+from careedit_eval.editors import EditFailed, EditWork, SampleEditor, make_editor
+from careedit_eval.editors.local import keep_open
+from careedit_eval.pipeline.workers import sentence
+from careedit_eval.records import Sample
+from careedit_eval.suite import Arm
+from careedit_eval.timing import TimedSample
+
+logger = logging.getLogger(__name__)
+
+SEED = 2_000_003
+"""First noise of a timing. No suite uses it, so no service has an answer of it in its cache."""
+
+
+@dataclass(frozen=True)
+class TimingTask:
+    """One sample that both sets are to edit."""
+
+    pair: int
+    """Index of the pair."""
+    a: Arm
+    """The set in use."""
+    b: Arm
+    """The set that may replace it."""
+    sample: Sample
+    """The sample."""
+    benchmark: str
+    """Where it is from."""
+    rounds: int
+    """How often it is edited in the order A B B A."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a task came to."""
+
+    pair: int
+    """Index of the pair."""
+    sample: TimedSample
+    """The seconds."""
+    machine: dict[str, str]
+    """Where they were measured."""
+
+
+class TimingWorker:
+    """Times tasks one after another. The first of a pair is edited by both sets beforehand, unmeasured, to warm up."""
+
+    def __init__(self) -> None:
+        keep_open(2)
+        self._arms: tuple[Arm, Arm] | None = None
+        self._editors: tuple[SampleEditor, SampleEditor] | None = None
+        self._failures: list[str] = []
+
+    def __call__(self, tasks: Sequence[TimingTask]) -> list[Timed]:
+        """The seconds of every task."""
+        return [self._time(task) for task in tasks]
+
+    def _time(self, task: TimingTask) -> Timed:
+        timed = partial(TimedSample, benchmark=task.benchmark, sample_id=task.sample.id, load=load())
+        try:
+            loaded = load_pictures(task.sample)
+            mask = loaded.mask if task.sample.mask_given else None
+
+            def seconds(editor: SampleEditor, seed: int) -> float:
+                work = EditWork(
+                    task.sample.id, loaded.source, task.sample.instruction, mask, loaded.references, None, seed
+                )
+                return seconds_of(editor, work)
+
+            first, second = self._ready(task, seconds)
+            a: list[float] = []
+            b: list[float] = []
+            for turn in range(task.rounds):
+                for side, editor, seed in ((a, first, 0), (b, second, 0), (b, second, 1), (a, first, 1)):
+                    side.append(seconds(editor, SEED + 1 + 2 * turn + seed))
+            found = timed(seconds_a=tuple(a), seconds_b=tuple(b))
+        except Exception as error:
+            logger.debug("timing of %s failed", task.sample.id, exc_info=True)
+            found = timed(error=sentence(error))
+        return Timed(task.pair, found, machine_of(task.a, task.b))
+
+    def _ready(
+        self, task: TimingTask, seconds: Callable[[SampleEditor, int], float]
+    ) -> tuple[SampleEditor, SampleEditor]:
+        """Both editors, warm; what could not be warmed up on two samples is not tried on every one."""
+        if self._arms != (task.a, task.b):
+            self._arms, self._editors, self._failures = (task.a, task.b), None, []
+        if len(self._failures) == 2:
+            raise EditFailed(self._failures[-1])
+        if self._editors is None:
+            editors = make_editor(task.a), make_editor(task.b)
+            for editor in editors:
+                try:
+                    seconds(editor, SEED)
+                except Exception as error:
+                    self._failures.append(sentence(error))
+                    raise
+            self._editors = editors
+        return self._editors
+
+
+def seconds_of(editor: SampleEditor, work: EditWork) -> float:
+    """Seconds of one edit as its editor states them, else by this process's clock."""
+    started = time.perf_counter()
+    edited = editor.edit(work)
+    passed = time.perf_counter() - started
+    stated = edited.seconds
+    return passed if stated is None or stated <= 0 else stated
+
+
+def load() -> float | None:
+    """The load average over one minute; None where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None
+
+
+def machine_of(*arms: Arm) -> dict[str, str]:
+    """Kind of processor, its cores, and the device of each set; nothing that names the machine."""
+    found = {"cpu": _cpu(), "cores": str(_cores())}
+    for arm in arms:
+        found[f"device of {arm.name}"] = _device(arm)
+    return found
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # no Linux
+        return os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _device(arm: Arm) -> str:
+    if arm.kind != "set":
+        return "a service" if arm.kind == "http" else "its editor's"
+    if arm.device is None or not arm.device.startswith("cuda"):
+        return f"{arm.device or 'cpu'}, {arm.threads} threads"
+    import torch
+
+    return str(torch.cuda.get_device_name(arm.device)) if torch.cuda.is_available() else arm.device

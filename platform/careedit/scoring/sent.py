@@ -1,0 +1,59 @@
+"""What a judge is sent, as part of its identity: scores made with other options, or elsewhere, are other scores.
+
+The identity comes from what the backend itself builds for one fixed question. An option that changes what is sent cannot
+be forgotten, as nobody lists the options.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from PIL import Image
+
+from careedit.scoring.base import Question
+
+LEAD, TEXT = "An edit was asked for.", "Was it done?"
+
+
+def settings_of(judge: object) -> Mapping[str, str]:
+    """What decides a judge's answers beside model, revision and wording; one of a user's own may state nothing."""
+    settings: Mapping[str, str] = getattr(judge, "settings", {})
+    return settings
+
+
+@cache
+def probe_picture(width: int = 1280, height: int = 960) -> Image.Image:
+    """The picture of the fixed question, RGB: large, so that it shows whether pictures are made smaller."""
+    grey = Image.linear_gradient("L").resize((width, height))
+    return Image.merge("RGB", (grey, grey.rotate(180), grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+
+
+def probe_question(width: int = 1280, height: int = 960) -> Question:
+    """The fixed question, about two pictures."""
+    picture = probe_picture(width, height)
+    return Question(lead=LEAD, images=(picture, picture), text=TEXT)
+
+
+def digest_of_request(body: Any) -> str:
+    """sha256 of a request's document; pictures count by format, size and pixels, whatever library encoded them."""
+    text = json.dumps(_plain(body), sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, str) and value.startswith("data:"):
+        kind, _, data = value.partition(",")
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            pixels = hashlib.sha256(picture.tobytes()).hexdigest()
+            return [kind, picture.format, picture.mode, *picture.size, pixels]
+    return value
