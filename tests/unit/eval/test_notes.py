@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from careedit.cli.main import main
+from careedit.cli.output import Bar
+from careedit_eval.cli.work import Shown
 from careedit_eval.report import analyse, write_report
 from careedit_eval.runs import load_run
 
@@ -51,3 +53,15 @@ def test_captions_that_were_cut_and_rows_that_lack_something_are_counted_on_the_
     page = write_report(load_run(folder), found).read_text("utf-8")
     assert "clip_t: text truncated (samples: 2)" in page and "&#39;gone.png&#39; does not exist" in page
     assert json.loads((folder / "comparison.json").read_text())["notes"]["clip_t: text truncated"] == 2
+
+
+def test_where_stderr_is_no_terminal_lines_say_how_far_a_run_is(capsys) -> None:
+    for every, wanted in (
+        (0.0, ["editing: 3 to do", "editing: 2 of 3", "measuring: 3 of 3"]),
+        (60.0, ["editing: 3 to do"]),
+    ):
+        shown = Shown(Bar(None, None), every)
+        for stage, done in (("editing", 0), ("editing", 2), ("measuring", 3)):
+            shown(stage, done, 3)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(",")[0] for line in lines] == wanted
