@@ -195,7 +195,7 @@ def _archived(path: Path) -> dict[str, torch.Tensor]:
     """The weights of OpenAI's archive, float32, without the three numbers that it keeps among them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and these files are what they are
-        weights = torch.jit.load(path, map_location="cpu").state_dict()
+        weights = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     numbers = ("input_resolution", "context_length", "vocab_size")
     return {name: value.float() for name, value in weights.items() if name not in numbers}
 
