@@ -150,7 +150,10 @@ class Decoding:
             return await self._in_process(file)
 
     async def _in_process(self, file: PictureFile) -> Image.Image:
-        exchange = os.memfd_create("careedit-picture")
+        try:
+            exchange = os.memfd_create("careedit-picture")
+        except OSError as error:
+            raise _no_decoder(error) from None
         try:
             path = f"/proc/{os.getpid()}/fd/{exchange}"
             for last in (False, True):
@@ -174,10 +177,14 @@ class Decoding:
                             "save it again, as a PNG or an ordinary JPEG."
                         ) from None
         except OSError as error:
-            raise UnavailableError(f"No decoder could be started ({error.strerror}); try again.") from None
+            raise _no_decoder(error) from None
         finally:
             os.close(exchange)
         raise AssertionError
+
+
+def _no_decoder(error: OSError) -> UnavailableError:
+    return UnavailableError(f"No decoder could be started ({error.strerror}); try again.")
 
 
 def _write(exchange: int, data: bytes) -> None:

@@ -257,6 +257,15 @@ def test_a_crashed_decoder_is_a_400_with_a_sentence(large: Served, monkeypatch: 
     assert "its decoder crashed" in error["message"]
 
 
+def test_a_mask_in_the_sensor_s_frame_is_refused_with_the_turn(large: Served) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = encoded(Image.new("RGB", (80, 40)), "JPEG", exif=exif.tobytes())
+    error = edit(large, photo, mask=("m.png", encoded(see_through((80, 40))))).json()["error"]
+    assert (error["param"], error["code"]) == ("mask", "invalid_mask")
+    assert "EXIF" in error["message"] and "40x80" in error["message"]
+
+
 def test_a_large_picture_is_edited(large: Served) -> None:
     answer = edit(large, LARGE.data)
     assert answer.status_code == 200, answer.text
