@@ -182,7 +182,7 @@ class Limits(Record):
     """Pixels of a request's pictures together; None: three times `pixels`, for the largest source, reference and mask."""
     picture_memory: PositiveInt = 2 * 2**30
     """Bytes that decoded pictures may take in one ingress replica, four per pixel; half of them for one API key. A request waits
-    ten seconds for its share and is then answered 429."""
+    30 seconds for its share and is then answered 429."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = MAX_STEPS
     """Denoising steps of one image."""
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES

@@ -34,8 +34,10 @@ PROCESSES = max(2, min(4, os.cpu_count() or 1))
 """Decoder processes of one ingress replica; a caller has half of them at most."""
 THREADS = 4
 """Threads for small pictures; a caller has half of them at most."""
-PATIENCE_S = 10.0
-"""Seconds that a request waits for memory or for a decoder before it is told to come back."""
+PATIENCE_S = 30.0
+"""Seconds that a request waits for memory, and for a decoder, before it is told to come back."""
+RETRY_AFTER_S = 5.0
+"""Seconds after which it may do so."""
 AT_ONCE_S = 1.0
 """Seconds within which a decoder that breaks may have been dead before: its picture gets another one."""
 
@@ -93,7 +95,7 @@ class Pool:
                 await self._changed.wait_for(lambda: self._has_room(key, amount))
                 self._held[key] += amount
         except TimeoutError:
-            raise OverloadedError(f"The server {self._what}; come back soon.", retry_after=PATIENCE_S) from None
+            raise OverloadedError(f"The server {self._what}; come back soon.", retry_after=RETRY_AFTER_S) from None
         try:
             yield
         finally:
@@ -148,7 +150,10 @@ class Decoding:
             return await self._in_process(file)
 
     async def _in_process(self, file: PictureFile) -> Image.Image:
-        exchange = os.memfd_create("careedit-picture")
+        try:
+            exchange = os.memfd_create("careedit-picture")
+        except OSError as error:
+            raise _no_decoder(error) from None
         try:
             path = f"/proc/{os.getpid()}/fd/{exchange}"
             for last in (False, True):
@@ -172,10 +177,14 @@ class Decoding:
                             "save it again, as a PNG or an ordinary JPEG."
                         ) from None
         except OSError as error:
-            raise UnavailableError(f"No decoder could be started ({error.strerror}); try again.") from None
+            raise _no_decoder(error) from None
         finally:
             os.close(exchange)
         raise AssertionError
+
+
+def _no_decoder(error: OSError) -> UnavailableError:
+    return UnavailableError(f"No decoder could be started ({error.strerror}); try again.")
 
 
 def _write(exchange: int, data: bytes) -> None:

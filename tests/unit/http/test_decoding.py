@@ -126,7 +126,7 @@ def test_a_caller_gets_half_and_waits_while_others_do_not(monkeypatch: pytest.Mo
             await stack.enter_async_context(pool.hold("a", 2))
             with pytest.raises(OverloadedError, match=r"The server is full; come back soon\.") as caught:
                 await stack.enter_async_context(pool.hold("a", 1))
-            assert caught.value.retry_after == 0.05
+            assert caught.value.retry_after == 5
             await stack.enter_async_context(pool.hold("b", 2))
             with pytest.raises(OverloadedError):
                 await stack.enter_async_context(pool.hold("c", 1))
@@ -255,6 +255,15 @@ def test_a_crashed_decoder_is_a_400_with_a_sentence(large: Served, monkeypatch: 
     error = edit(large, LARGE.data).json()["error"]
     assert (error["param"], error["code"]) == ("image", "invalid_image")
     assert "its decoder crashed" in error["message"]
+
+
+def test_a_mask_in_the_sensor_s_frame_is_refused_with_the_turn(large: Served) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = encoded(Image.new("RGB", (80, 40)), "JPEG", exif=exif.tobytes())
+    error = edit(large, photo, mask=("m.png", encoded(see_through((80, 40))))).json()["error"]
+    assert (error["param"], error["code"]) == ("mask", "invalid_mask")
+    assert "EXIF" in error["message"] and "40x80" in error["message"]
 
 
 def test_a_large_picture_is_edited(large: Served) -> None:
