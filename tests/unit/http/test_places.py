@@ -151,7 +151,7 @@ def test_half_sent_bodies_of_a_key_fill_its_places_only_until_their_time_is_over
 
 
 @pytest.mark.parametrize("path", ["/v1/scores", "/v1/feedback", "/v1/images/edits"])
-def test_a_slow_body_is_refused_in_the_same_words_and_counted_once_whoever_reads_it(small, path):
+def test_a_slow_body_is_refused_in_the_same_words_and_counted_once(small, path):
     server, _, one, _ = small
     before = server.recording.total("careedit_refusals", reason="slow")
     with held(server.url, [half_a_body(path, one, kind="application/json")]) as (body,):
