@@ -164,7 +164,7 @@ def stop(config: ServeConfig) -> None:
 
     from careedit_deployments.shutdown import DELETE_S, take_down, within
 
-    note("Stopping: edits in hand are finished first (interrupt again to stop at once) ...")
+    note("Stopping: edits in progress are finished first (interrupt again to stop at once) ...")
     most = 2 * config.ingress.graceful_shutdown_s + 2 * DELETE_S
     # A cluster that this process started ends with it; asking Serve to end as well would race with that.
     if not (within(lambda: take_down(config), most) and within(ray.shutdown, DELETE_S)):

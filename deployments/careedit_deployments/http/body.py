@@ -29,7 +29,7 @@ class Body:
         if self._complete:  # what comes now is the end of the connection, and may take its time
             return await self._receive()
         try:
-            async with asyncio.timeout(self._left()) as limit:
+            async with asyncio.timeout(self.seconds_left) as limit:
                 message = await self._receive()
         except TimeoutError:
             if not limit.expired():
@@ -42,8 +42,9 @@ class Body:
                 raise self._refuse(_too_large(self._limits))
         return message
 
-    def _left(self) -> float:
-        """Seconds until the next message must have come."""
+    @property
+    def seconds_left(self) -> float:
+        """Seconds within which the next message must come."""
         limits = self._limits
         end = min(limits.body_s, limits.body_grace_s + self._size / limits.body_rate)
         return self._began + end - self._clock()

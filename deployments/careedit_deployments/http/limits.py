@@ -33,7 +33,7 @@ class _Bucket:
 
 
 class Limiter:
-    """Counts what callers have in hand and how often they ask."""
+    """Counts what callers have in progress and how often they ask."""
 
     def __init__(self, limits: Limits, *, places: int = 256, clock: Callable[[], float] = time.monotonic) -> None:
         """`places` are the requests of all callers that may be in progress at once."""
@@ -65,7 +65,7 @@ class Limiter:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Count a request while it lasts, whoever makes it. Raises `OverloadedError` where every place is taken."""
+        """Count a request of any caller while it lasts. Raises `OverloadedError` where every place is taken."""
         if self.in_progress >= self._places:
             raise OverloadedError(
                 f"The server has {self._places} requests in progress and takes no more; come back in a moment."

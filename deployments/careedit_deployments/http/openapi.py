@@ -33,7 +33,7 @@ EDIT_BODIES: dict[str, Any] = {
 def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for errors, which all have one shape."""
     content = {"application/json": {"schema": {"$ref": _REFS.format(model="ErrorResponse")}}}
-    statuses = (*statuses, 408) if 413 in statuses else statuses  # whoever reads a body reads it within a time
+    statuses = (*statuses, 408) if 413 in statuses else statuses  # every body has a deadline
     return {status: {"description": _MEANING[status], "content": content} for status in sorted(statuses)}
 
 

@@ -39,8 +39,9 @@ async def background(
 ) -> AsyncIterator[None]:
     """Work on jobs, send webhooks, sweep and count while the block lasts.
 
-    At its end, or as soon as `stopping` begins, no more jobs are claimed, and those in hand have `grace_s` seconds; what is
-    not done by then goes back into the queue, and other replicas take it at once. Raises `InputError` where the webhook secret is missing or weak.
+    At its end, or as soon as `stopping` begins, no more jobs are claimed, and those in progress have `grace_s` seconds;
+    what is not done by then goes back into the queue, and other replicas take it at once. Raises `InputError` where the
+    webhook secret is missing or weak.
     """
     key = key_from(config.jobs)
     worker = JobWorker(worker_name(), edits, store, blobs, config.jobs)
@@ -55,7 +56,7 @@ async def background(
     state = config.state
     sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
     stopping = stopping or Stopping()
-    stopping.watch(lambda: jobs.in_hand)
+    stopping.watch(lambda: jobs.in_progress)
     beside = (_work(jobs, stopping, grace_s), sweeper.run(), count_waiting(store.jobs, metrics))
     tasks = [asyncio.create_task(work) for work in beside]
     sender, hooks = None, None

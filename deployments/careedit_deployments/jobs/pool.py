@@ -41,7 +41,7 @@ class Pool(Generic[Claim]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def in_hand(self) -> int:
+    def in_progress(self) -> int:
         """How many are worked on."""
         return len(self._tasks)
 

@@ -20,16 +20,17 @@ from careedit_deployments.config import Limits
 from careedit_deployments.errors import OverloadedError
 from careedit_deployments.http import jobs
 from careedit_deployments.http.auth import Caller, make_key
-from careedit_deployments.http.errors import ConcurrencyError
+from careedit_deployments.http.body import Body
+from careedit_deployments.http.errors import ConcurrencyError, SlowBodyError
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.sse import EventStream
 from pretended import Pretended, picture_file
 from served import serve
-from slots import follows, half_a_body, held, rest, status
+from slots import BOUNDARY, follows, half_a_body, held, rest, status
 
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
 FILES = {"image": ("a.png", picture_file())}
-GRACE_S = 0.5
-LIMITS = {"requests_in_progress": 4, "event_streams": 2, "body_grace_s": GRACE_S, "body_s": 1.5, "body_rate": 100_000}
+LIMITS = {"requests_in_progress": 4, "event_streams": 2}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,14 @@ def small(tmp_path_factory):
         ingress={"max_ongoing_requests": 12},
     ) as server:
         yield server, painter, one, two
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """A server that waits for no body."""
+    limits = {"body_grace_s": 0.3, "body_s": 1.5, "body_rate": 100_000}
+    with serve(tmp_path_factory.mktemp("hasty"), Pretended(), limits=limits) as server:
+        yield server
 
 
 def bearer(key):
@@ -132,56 +141,79 @@ def test_open_streams_of_a_key_have_a_limit_of_their_own_and_leave_room_for_its_
     free(server)
 
 
-@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/jobs", "/v1/sessions", "/v1/routes"])
-def test_half_sent_bodies_of_a_key_fill_its_places_only_until_their_time_is_over(small, path):
+def test_half_sent_bodies_of_a_key_fill_its_places_and_no_others(small):
     server, _, one, two = small
-    with held(server.url, [half_a_body(path, one)] * 6) as bodies:
-        first, second = answered(bodies, 2)
-        assert (status(first), status(second)) == (429, 429)
+    paths = ["/v1/images/edits", "/v1/jobs", "/v1/sessions", "/v1/routes", "/v1/images/edits", "/v1/scores"]
+    with held(server.url, [half_a_body(path, one) for path in paths]) as bodies:
+        assert [status(body) for body in answered(bodies, 2)] == [429, 429]
         assert httpx2.get(server.url + "/v1/jobs", headers=bearer(one)).status_code == 429, "looking counts, too"
         assert edit(server, two).status_code == 200
         assert httpx2.get(server.url + "/healthz").status_code == 200
-        for body in set(bodies) - {first, second}:
-            answer = rest(body)
-            head, _, told = answer.partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 408") and b"connection: close" in head.lower()
-            assert json.loads(told)["error"]["code"] == "request_timeout"
+        assert server.app.state.limiter.in_progress == 4
     free(server)
     assert edit(server, one).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/scores", "/v1/feedback", "/v1/images/edits"])
-def test_a_slow_body_is_refused_in_the_same_words_and_counted_once_whoever_reads_it(small, path):
-    server, _, one, _ = small
-    before = server.recording.total("careedit_refusals", reason="slow")
-    with held(server.url, [half_a_body(path, one, kind="application/json")]) as (body,):
-        answer = rest(body)
-    assert answer.startswith(b"HTTP/1.1 408") and b"request_timeout" in answer
-    assert server.recording.total("careedit_refusals", reason="slow") == before + 1
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *((path, FORM) for path in ("/v1/images/edits", "/v1/jobs", "/v1/sessions", "/v1/routes")),
+        *((path, "application/json") for path in ("/v1/images/edits", "/v1/scores", "/v1/feedback")),
+    ],
+)
+def test_a_body_that_does_not_come_is_refused_in_the_same_words_whatever_reads_it(hasty, path, kind):
+    before = hasty.recording.total("careedit_refusals", reason="slow")
+    with held(hasty.url, [half_a_body(path, kind=kind)]) as (body,):
+        head, _, told = rest(body).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408") and b"connection: close" in head.lower()
+    assert json.loads(told)["error"]["code"] == "request_timeout"
+    assert hasty.recording.total("careedit_refusals", reason="slow") == before + 1
+    free(hasty)
 
 
-def test_a_body_that_drips_is_cut_off_and_one_that_flows_is_not(small):
-    server, _, one, _ = small
-    address = urlsplit(server.url)
-    form = httpx2.Request("POST", server.url, files=FILES, data={"prompt": "x" * 2000})
+def test_a_body_that_drips_is_cut_off(hasty):
+    address = urlsplit(hasty.url)
+    form = httpx2.Request("POST", hasty.url, files=FILES, data={"prompt": "x" * 2000})
     content = form.read()
-    head = f"POST /v1/images/edits HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {one}\r\n"
+    head = "POST /v1/images/edits HTTP/1.1\r\nHost: here\r\n"
     head += f"Content-Type: {form.headers['content-type']}\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        for byte in content[:200]:
+            connection.sendall(bytes([byte]))
+            if select.select([connection], [], [], 0.02)[0]:  # it is cut off
+                break
+        assert status(connection) == 408
 
-    def send(pieces, pause):
-        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-            connection.sendall(head.encode())
-            step = -(-len(content) // pieces)
+
+def test_a_body_may_be_slow_at_first_must_then_keep_its_pace_and_ends_in_time():
+    now, pace = [0.0], [0]
+
+    async def receive():
+        return {"type": "http.request", "body": b"x" * pace[0], "more_body": True}
+
+    async def after(*paces):
+        """Whether a body that brings so much in each of some periods of 10 seconds is still taken."""
+        now[0] = 0.0
+        body = Body(receive, Limits(body_grace_s=20, body_rate=1000, body_s=60), clock=lambda: now[0])
+        for pace[0] in paces:
+            now[0] += 10
             try:
-                for start in range(0, len(content), step):
-                    connection.sendall(content[start : start + step])
-                    time.sleep(pause)
-            except OSError:
-                pass  # it was cut off
-            return status(connection)
+                await body.receive()
+                await asyncio.sleep(0)
+            except SlowBodyError:
+                return False
+        return body.seconds_left > 0
 
-    assert send(4, 0.02) == 200
-    assert send(100, 0.05) == 408
+    async def check():
+        assert await after(0)
+        assert not await after(0, 0)
+        assert await after(5_000, 5_000)
+        assert not await after(5_000, 5_000, 0, 0)
+        assert await after(20_000, 0, 20_000, 0)
+        assert not await after(*[50_000] * 6)
+
+    asyncio.run(check())
 
 
 def test_a_stream_of_a_job_ends_after_its_time_and_the_client_goes_on_without_losing_an_event(tmp_path, monkeypatch):
