@@ -30,6 +30,9 @@ from careedit_deployments.router import RoutedExpert, RouterConfig, RouterReplic
 from careedit_deployments.scaling import StepSecondsPolicy
 from careedit_deployments.scorer_pool import ScorerPool
 
+SPARE = 1024
+"""Requests that Serve sends to an ingress replica beyond those that it may have in progress: it refuses them at once."""
+
 
 def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     """The application of a configuration.
@@ -64,6 +67,12 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
         user_config=served,
         version=lasting,
         parts={"fleet": served, "parts": parts},
+        # The app itself counts what is in progress, and refuses in its own words; Serve must not refuse before it, or a
+        # crowd of half-sent bodies would keep health checks and other callers out.
+        room={
+            "max_ongoing_requests": settings.ingress.max_ongoing_requests + SPARE,
+            "max_queued_requests": max(SPARE, settings.ingress.max_queued_requests),
+        },
     )
 
 
@@ -211,10 +220,12 @@ def _bind(
     by_work: bool = False,
     version: object = None,
     parts: Mapping[str, Any] | None = None,
+    room: Mapping[str, int] | None = None,
 ) -> Application:
     """A deployment of `config`'s size, scaled by its work or else by its requests.
 
-    `version` stands for what a living replica can't change, by default `args`; `parts` are further arguments, outside it.
+    `version` stands for what a living replica can't change, by default `args`; `parts` are further arguments, outside it;
+    `room` takes the place of `config`'s own bounds of requests.
     """
     pinned = json.dumps([careedit.__version__, kind.__name__, version or args], sort_keys=True)
     deployment: Any = serve.deployment(kind)
@@ -226,8 +237,7 @@ def _bind(
             "num_gpus": config.num_gpus,
             "resources": dict(config.resources),
         },
-        max_ongoing_requests=config.max_ongoing_requests,
-        max_queued_requests=config.max_queued_requests,
+        **(room or _room_of(config)),
         graceful_shutdown_timeout_s=config.graceful_shutdown_s,
         health_check_period_s=config.health_check_period_s,
         health_check_timeout_s=config.health_check_timeout_s,
@@ -238,6 +248,13 @@ def _bind(
     deployment = deployment.options(version=hashlib.sha256(pinned.encode()).hexdigest()[:16], _internal=True)
     bound: Application = deployment.bind(*args, **(parts or {}))
     return bound
+
+
+def _room_of(config: DeploymentConfig) -> dict[str, int]:
+    return {
+        "max_ongoing_requests": config.max_ongoing_requests,
+        "max_queued_requests": config.max_queued_requests,
+    }
 
 
 def _size(scaling: Scaling, by_work: bool) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx2
@@ -15,6 +17,24 @@ from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult, EditTrace
 from careedit_deployments.errors import OverloadedError, ServingError
+
+TRIES = 30
+"""Times in a row that a stream of events may not be had before it is given up."""
+SILENCE_S = 40.0
+"""Seconds of silence after which a stream counts as broken; the server says something every 10."""
+ENDS = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """What happened to a job."""
+
+    number: int
+    """1 for its first event."""
+    name: str
+    """E.g. "job.completed"; docs/http-api.md lists them."""
+    data: Mapping[str, Any]
+    """The rest."""
 
 
 class Client:
@@ -45,6 +65,42 @@ class Client:
         images = tuple(decode_image(base64.b64decode(one["b64_json"])) for one in document["data"])
         traces = tuple(EditTrace.model_validate_json(json.dumps(one)) for one in document["careedit"]["traces"])
         return EditResult(images=images, traces=traces)
+
+    def follow(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """The events of a job behind number `after`, each once, until the job has ended.
+
+        Comes again, behind the last event, where a stream ends before the job does: the server ends each after a while, and
+        a connection may break off. Raises `InputError` for a job that is not there, `ServingError` where the server gives no
+        answer `TRIES` times in a row.
+        """
+        failures = 0
+        while True:
+            pause, error = 1.0, ServingError(f"The events of the job {job_id} break off; see whether the server runs.")
+            try:
+                with self._http.stream(
+                    "GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": str(after)}, timeout=SILENCE_S
+                ) as answer:
+                    if answer.status_code == 204:  # the job has ended, and `after` is its last event
+                        return
+                    if not answer.is_success:
+                        answer.read()
+                        pause = float(answer.headers.get("retry-after", "1"))
+                        error = ServingError(_message(answer))
+                        if answer.status_code < 500 and answer.status_code != 429:
+                            raise InputError(_message(answer))
+                    else:
+                        for event in _events(answer.iter_lines()):
+                            yield event
+                            after, failures = event.number, 0
+                            if event.name.removeprefix("job.") in ENDS:
+                                return
+                        failures = -1  # it had its time
+            except httpx2.HTTPError:
+                pass
+            failures += 1
+            if failures >= TRIES:
+                raise error
+            time.sleep(pause)
 
     def _post(self, fields: Mapping[str, str], files: list[Any]) -> dict[str, Any]:
         try:
@@ -90,6 +146,19 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _events(lines: Iterable[str]) -> Iterator[JobEvent]:
+    """Server-sent events of a stream's lines; one that breaks off in the middle is left out, as the standard asks."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        else:
+            if {"id", "data"} <= fields.keys():  # else it says why the stream ends
+                yield JobEvent(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+            fields = {}
 
 
 def _message(answer: httpx2.Response) -> str:

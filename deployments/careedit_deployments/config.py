@@ -178,6 +178,11 @@ class Limits(Record):
     """Bytes of a request's body."""
     pixels: PositiveInt = 4096 * 4096
     """Pixels of one picture."""
+    request_pixels: PositiveInt | None = None
+    """Pixels of a request's pictures together; None: three times `pixels`, for the largest source, reference and mask."""
+    picture_memory: PositiveInt = 2 * 2**30
+    """Bytes that decoded pictures may take in one ingress replica, four per pixel; half of them for one API key. A request waits
+    ten seconds for its share and is then answered 429."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = MAX_STEPS
     """Denoising steps of one image."""
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
@@ -190,6 +195,36 @@ class Limits(Record):
     """Requests per API key and minute; None: no limit. A key may have its own."""
     concurrent_requests: PositiveInt | None = None
     """Edits of one API key in hand at once; None: no limit. A key may have its own."""
+    requests_in_progress: PositiveInt = 128
+    """Requests of one API key in progress at once, of every kind, open streams and half-sent bodies included. Each ingress
+    replica counts by itself, and gives one key at most half of its `ingress.max_ongoing_requests`, less when others ask, too.
+    Raise both for a key that stands for many users."""
+    event_streams: PositiveInt = 32
+    """Open streams of job events (`GET /v1/jobs/ID/events`) of one API key; they count as requests in progress, too. Raise
+    it for a client that follows many jobs at once."""
+    event_stream_s: PositiveFloat = 600.0
+    """Seconds after which a stream of job events ends; the client comes back with `Last-Event-ID`. Lower it where a proxy
+    in front ends connections earlier."""
+    body_s: PositiveFloat = 120.0
+    """Seconds within which a request's body must have arrived; a later one is answered 408. Raise it for slow uplinks."""
+    body_grace_s: PositiveFloat = 20.0
+    """Seconds for which a body may arrive at any rate, or not at all."""
+    body_rate: PositiveInt = 16 * 2**10
+    """Least bytes per second after `body_grace_s`, on average; a slower body is answered 408."""
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels of a request's pictures together."""
+        return 3 * self.pixels if self.request_pixels is None else self.request_pixels
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Limits:
+        if 8 * self.most_pixels > self.picture_memory:
+            raise InputError(
+                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.most_pixels:,} pixels of four "
+                f"bytes and an API key half of the memory; give at least {8 * self.most_pixels:,}, or fewer pixels."
+            )
+        return self
 
 
 class StateConfig(Record):
@@ -219,7 +254,10 @@ class JobsConfig(Record):
     lease_s: PositiveFloat = 15.0
     """Seconds after which a job whose worker no longer says that it lives is taken up by another."""
     attempts: PositiveInt = 3
-    """Times that a job is begun before it fails."""
+    """Workers that may die or fall silent with a job, and deadlines that it may miss, before it fails."""
+    patience_s: PositiveFloat = 900.0
+    """Seconds for which a job is tried again while the platform is at fault (no room, a replica lost or starting, the
+    store busy) and no image gets done; then it fails. Longer than a replica takes to start."""
     max_queued: PositiveInt = 1000
     """Jobs that may wait in the store, of all callers; the next one is answered 429."""
     webhook_secret_env: str | None = None

@@ -49,11 +49,23 @@ class Ingress:
             yield
             await store.close()
 
+        @asynccontextmanager
+        async def decoding() -> AsyncIterator[None]:
+            async with app.state.decoding.warming():
+                yield
+
         tracing = Tracing(config.telemetry, "ingress")
         blobs = open_blobs(config.state)
-        return create_app(
-            assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=(closing,))
-        )
+        hooks = (closing, decoding)
+        services = assemble(config, self._backend, store, blobs, self._metrics, tracing=tracing, hooks=hooks)
+        self._stopping = services.stopping
+        app = create_app(services)
+        return app
+
+    async def begin_stopping(self) -> int:
+        """Take no new requests and no new jobs from now on; returns how many are still in progress. May be called again."""
+        self._stopping.begin()
+        return self._stopping.left
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serve another fleet: experts were added, replaced or retired."""

@@ -128,7 +128,7 @@ class Sessions:
         """Write a finished turn down. Raises `NotFoundError` if the session was deleted meanwhile."""
         session_id = turn.base.session.id
         scope = scope_of(session_id)
-        picture = await self._blobs.put(scope, await run_sync(png_of, made.picture), suffix="png")
+        picture = await self._blobs.put(scope, await run_sync(lambda: png_of(made.picture, made=True)), suffix="png")
         now = time.time()
         record = TurnRecord(
             id=turn.turn_id,

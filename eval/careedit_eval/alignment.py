@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from careedit.errors import MaskError
-from careedit.images import decode_image, decode_mask
+from careedit.images import decode_image, decode_mask, other_size
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
 
@@ -60,10 +60,7 @@ def load_pictures(sample: Sample) -> Pictures:
         source = laid(source, target.size, alignment)
     if mask is not None and mask.size != source.size:
         if alignment != "unknown":
-            raise MaskError(
-                f"The mask is {mask.width}x{mask.height} but its source is {source.width}x{source.height}; "
-                "give a mask of the source's size."
-            )
+            raise MaskError(other_size(mask, source, "its source"))
         mask = None  # a region of another canvas says nothing of this one; metrics that need it say so
     return Pictures(source, target, mask, references, alignment)
 

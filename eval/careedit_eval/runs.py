@@ -69,6 +69,26 @@ class SetFacts(Record):
     """Set, hash, base; what a service stated."""
 
 
+class Narrowed(Record):
+    """How much of its suite a run was made of."""
+
+    limit: int | None = None
+    """Samples of each benchmark, by `--limit`; None: all."""
+    sets: tuple[str, ...] = ()
+    """The only sets, by `--set`; empty: all."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run is no whole one; None where it is."""
+        options = [f"--limit {self.limit}"] if self.limit is not None else []
+        options += [f"--set {name}" for name in self.sets]
+        return f"it was made with {' '.join(options)}" if options else None
+
+
+WHOLE = Narrowed()
+"""A whole suite."""
+
+
 class RunRecord(Record):
     """What was evaluated, and how."""
 
@@ -100,6 +120,8 @@ class RunRecord(Record):
     """Scores made in this run."""
     seconds: float
     """Wall-clock seconds of this run."""
+    narrowed: Narrowed | None = None
+    """How much of the suite was run; None in runs of before this field, which do not say."""
     environment: Mapping[str, str]
     """Versions, commit, machine kind."""
 
@@ -135,8 +157,9 @@ class Run:
 
 
 def save_run(
-    folder: Path, found: Evaluation, *, store: Path, suite_folder: Path, trigger: Trigger, seconds: float
-) -> Run:
+    folder: Path, found: Evaluation, *, store: Path, suite_folder: Path, trigger: Trigger, seconds: float,
+    narrowed: Narrowed = WHOLE,
+) -> Run:  # fmt: skip
     """Write a run's folder; raises `InputError` where that cannot be done."""
     plan = found.plan
     record = RunRecord(
@@ -158,6 +181,7 @@ def save_run(
         edited=found.edited,
         measured=found.measured,
         seconds=round(seconds, 3),
+        narrowed=narrowed,
         environment=environment(),
     )
     try:

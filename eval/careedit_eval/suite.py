@@ -101,6 +101,8 @@ class Gate(Record):
     """Who must pass; None: `b` of the first comparison, or the first set."""
     margins: Mapping[str, NonNegative] = Field(default_factory=dict)
     """Per number ("clip_i"), or number and kind ("clip_i/Add"): how much worse is still acceptable."""
+    min_images: Annotated[int, Field(ge=2)] = 30
+    """Source images with a number on both sides that a margin needs; with fewer the gate is inconclusive."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of edits and scores that may have failed."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -17,7 +17,7 @@ from PIL import Image
 from careedit.editing import EditJob, EditState, Engine, load_base
 from careedit.errors import InputError, ReplayError
 from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier, router_options
-from careedit.images import fit_panel, grow, image_sha256, refine_mask
+from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     MAX_SEED,
     EarlyFilter,
@@ -282,7 +282,7 @@ class Editor:
         `stages` are seconds per stage after "route"; `threads` are torch's where the steps ran, None: as here.
         """
         slot = batch[index]
-        degradations = []
+        degradations = [*decoding_notes((slot.request.image, *slot.request.references))]
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
         if state.prompt_truncated:
             degradations.append("instruction: longer than the base reads, its end was cut")

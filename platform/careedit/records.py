@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from careedit.errors import InputError, MaskError
-from careedit.images import MAX_REFERENCES, decode_image, decode_mask
+from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
 
 MAX_INSTRUCTION_CHARACTERS = 2_000
 MAX_STEPS = 200
@@ -60,7 +60,7 @@ def _flaw(record: str, error: ValidationError) -> str:
 
 
 Picture = Annotated[Image.Image, BeforeValidator(decode_image)]
-"""An RGB picture; a path, the bytes of a PNG, JPEG or WebP file, or a PIL image is decoded to one."""
+"""An RGB picture; a path, the bytes of a PNG, JPEG, WebP, HEIC or AVIF file, or a PIL image is decoded to one."""
 
 EditMask = Annotated[Image.Image, BeforeValidator(decode_mask)]
 """An "L" picture, 255 where the edit may change pixels; decoded as `Picture` is."""
@@ -197,10 +197,7 @@ class EditRequest(Record):
     @model_validator(mode="after")
     def _check_together(self) -> EditRequest:
         if self.mask is not None and self.mask.size != self.image.size:
-            raise MaskError(
-                f"The mask is {self.mask.width}x{self.mask.height} but the image is "
-                f"{self.image.width}x{self.image.height}; give a mask of the image's size."
-            )
+            raise MaskError(other_size(self.mask, self.image))
         if self.mask is not None and self.mask.getextrema()[1] == 0:  # pyright: ignore[reportOperatorIssue]
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
         if len(self.references) > MAX_REFERENCES:

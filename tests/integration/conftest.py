@@ -26,6 +26,8 @@ QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_NUM_THREADS": "1",
+    # What signs the webhooks of a test; replicas have the environment of the processes that start them.
+    "CAREEDIT_TEST_WEBHOOK_KEY": "for the tests of webhooks only",
 }
 
 WORKER = {"num_cpus": 2, "resources": {"worker": 1}}

@@ -63,7 +63,7 @@ def demo(
             tell(url, document)
         if not once:
             note("The server runs on; interrupt (Ctrl-C) to stop it.")
-            wait_for_signal()
+            wait_for_signal(url)
     finally:
         stop(settings)
 

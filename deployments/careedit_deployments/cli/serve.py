@@ -60,7 +60,7 @@ def serve(
         return
     note("Interrupt (Ctrl-C) to stop.")
     try:
-        wait_for_signal()
+        wait_for_signal(None if address else url)  # a cluster elsewhere has its own supervision
     finally:
         stop(settings)
 
@@ -133,24 +133,43 @@ def start(config: ServeConfig, address: str | None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
 
 
-def wait_for_signal() -> None:
-    """Return when the process is asked to end."""
+def wait_for_signal(url: str | None = None) -> None:
+    """Return when the process is asked to end. From then on a second signal ends it at once.
+
+    Where the server at `url` gives no answer for long, its cluster is lost and the process ends with exit code 1.
+    """
+    from careedit_deployments.shutdown import SILENT_S, Watch
+
+    watch = None if url is None else Watch(url)
     asked = threading.Event()
+
+    def hear(number: int, _frame: object) -> None:
+        if asked.is_set():
+            note("Stopped at once; jobs that were being made are made by the next server.")
+            os._exit(128 + number)  # Ray's processes end with this one, however it ends
+        asked.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, hear)
     while not asked.wait(1.0):  # a wait without end would not be interrupted everywhere
-        pass
+        if watch is not None and watch.silent_s > SILENT_S:
+            note(f"The server has not answered for {SILENT_S:g} seconds; its cluster is lost, so this process ends.")
+            os._exit(1)  # an orderly end would wait for what is gone
 
 
 def stop(config: ServeConfig) -> None:
-    """End the application gracefully, and the cluster if this process started it."""
+    """End the application gracefully, and the cluster if this process started it. Ends the process with exit code 1 where
+    that takes longer than it may."""
     import ray
-    from ray import serve
 
-    note("Stopping: edits in hand are finished first ...")
-    serve.delete(config.name)
+    from careedit_deployments.shutdown import DELETE_S, take_down, within
+
+    note("Stopping: edits in hand are finished first (interrupt again to stop at once) ...")
+    most = 2 * config.ingress.graceful_shutdown_s + 2 * DELETE_S
     # A cluster that this process started ends with it; asking Serve to end as well would race with that.
-    ray.shutdown()
+    if not (within(lambda: take_down(config), most) and within(ray.shutdown, DELETE_S)):
+        note(f"The server did not stop within {most:g} seconds; what is left of it is ended with this process.")
+        os._exit(1)  # an orderly end would wait for Ray once more
 
 
 def _absolute(state: StateConfig) -> StateConfig:

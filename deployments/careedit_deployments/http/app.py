@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
+from careedit_deployments.decoding import Decoding
 from careedit_deployments.http import (
     arms,
     docs,
@@ -29,11 +30,12 @@ from careedit_deployments.http import (
     sessions,
 )
 from careedit_deployments.http.auth import Authenticator, keys_required
-from careedit_deployments.http.body import close_form
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
-from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.limits import Limiter, picture_limits
 from careedit_deployments.http.openapi import add_schemas
+from careedit_deployments.http.pictures import release_pictures
+from careedit_deployments.http.reading import close_form
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.http.transport import Transport
 from careedit_deployments.sessions import Sessions
@@ -69,7 +71,9 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    app.state.limiter = Limiter(config.limits)
+    app.state.limiter = limiter = Limiter(config.limits, places=config.ingress.max_ongoing_requests)
+    services.stopping.watch(lambda: limiter.in_progress)
+    app.state.decoding = Decoding(picture_limits(config.limits), config.limits.picture_memory)
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
@@ -81,6 +85,7 @@ def create_app(services: Services) -> FastAPI:
         limits=config.limits,
         metrics=services.metrics,
         tracing=services.tracing,
+        stopping=services.stopping,
     )
     if config.http.cors:  # outermost: refusals by the gate carry its headers, and a preflight needs no key
         app.add_middleware(
@@ -94,7 +99,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     for router in ROUTERS:
-        app.include_router(router, dependencies=[Depends(_close_form)])
+        app.include_router(router, dependencies=[Depends(_close_form), Depends(release_pictures)])
     _describe(app, keys_required(config))
     return app
 

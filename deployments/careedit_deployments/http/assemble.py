@@ -15,6 +15,7 @@ from careedit_deployments.edit_service import EditService
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.jobs.background import background_hook
 from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.stopping import Stopping
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 
@@ -35,6 +36,7 @@ def assemble(
     is given, is shut down when everything that makes spans has ended.
     """
     tracing = tracing or Tracing(config.telemetry, "ingress")
+    stopping = Stopping()
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, cut=guard.cut)
     edits = EditService(
@@ -55,12 +57,13 @@ def assemble(
         blobs=blobs,
         metrics=metrics,
         tracing=tracing,
+        stopping=stopping,
         hooks=(
             *hooks,
             _ending(tracing),
             guard.running,
             shadowing.running,
-            background_hook(config, edits, store, blobs, metrics),
+            background_hook(config, edits, store, blobs, metrics, stopping),
         ),
     )
 

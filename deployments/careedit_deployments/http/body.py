@@ -1,193 +1,72 @@
-"""Reading a body: whole or not at all, and as UTF-8 or not at all.
-
-Starlette's parser takes a form that ends anywhere, and reads text that is not UTF-8 as Latin-1. Here a form must end with its
-closing boundary, so that an upload that is cut off never becomes an edit without its mask.
-"""
+"""A request's body while it arrives: no larger, no slower and no later than the limits allow."""
 
 from __future__ import annotations
 
-import codecs
-import io
-import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import asyncio
+import time
+from collections.abc import Callable
 
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.types import Message, Receive
 
-from careedit.records import MAX_INSTRUCTION_CHARACTERS
-from careedit_deployments.http.errors import FieldError
-
-PICTURE = re.compile(r"(?P<kind>image|mask)(\[\d{0,2}\])?")
-"""Fields of a form that hold pictures, by OpenAI's names and by those that other clients give."""
-
-MOST_FILES = 17
-"""Files of a form: OpenAI's 16 pictures and a mask."""
-
-MOST_FIELDS = 100
-"""Text fields of a form."""
-
-TEXT_BYTES = 64 * 2**10
-"""Bytes of a text field; a picture's field is as long as the body may be."""
-
-_ASCII_BASED = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
-"""Charsets that a client may state: text in one of them that is valid UTF-8 is UTF-8 in truth."""
-
-_FORM = "careedit.form"
+from careedit_deployments.config import Limits
+from careedit_deployments.errors import ServingError
+from careedit_deployments.http.errors import SlowBodyError, TooLargeError
 
 
-async def read_form(request: Request) -> FormData:
-    """The form, complete; `close_form` closes its files. Raises `FieldError`."""
-    known: FormData | None = request.scope.get(_FORM)
-    if known is not None:
-        return known
-    options = _options(request)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise _unreadable("its content type states no boundary")
-    async with aclosing(request.stream()) as stream:
-        parser = _Parser(request.headers, stream, boundary)
+class Body:
+    """Stands between a route and the server; `receive` takes the place of ASGI's."""
+
+    def __init__(self, receive: Receive, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._receive, self._limits, self._clock = receive, limits, clock
+        self._began, self._size, self._complete = clock(), 0, False
+        self.refusal: ServingError | None = None
+        """Why the body was refused, if it was. A form parser may hide the error that it met."""
+
+    async def receive(self) -> Message:
+        """The next message. Raises `TooLargeError` or `SlowBodyError`, and raises it again when it is asked again."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self._complete:  # what comes now is the end of the connection, and may take its time
+            return await self._receive()
         try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            if error.message.startswith("Too many files"):
-                raise FieldError(f"A form takes {MOST_FILES} files at most; send fewer.", "body") from None
-            if error.message.startswith("Too many fields"):
-                raise FieldError(f"A form takes {MOST_FIELDS} text fields at most; send fewer.", "body") from None
-            damaged = error.message.startswith("Invalid multipart")
-            reason = (
-                "its parts are not divided by the boundary that is stated" if damaged else error.message.rstrip(".")
-            )
-            raise _unreadable(reason) from None
-    request.scope[_FORM] = form
-    return form
+            async with asyncio.timeout(self._left()) as limit:
+                message = await self._receive()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._refuse(_slow(self._limits)) from None
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._size > self._limits.body_bytes:
+                raise self._refuse(_too_large(self._limits))
+        return message
+
+    def _left(self) -> float:
+        """Seconds until the next message must have come."""
+        limits = self._limits
+        end = min(limits.body_s, limits.body_grace_s + self._size / limits.body_rate)
+        return self._began + end - self._clock()
+
+    def _refuse(self, error: ServingError) -> ServingError:
+        self.refusal = error
+        return error
 
 
-async def close_form(request: Request) -> None:
-    """Close the files of the form that was read, if one was."""
-    form: FormData | None = request.scope.get(_FORM)
-    if form is not None:
-        await form.close()
+def check_length(declared: str | None, limits: Limits) -> None:
+    """Refuse a body by the length that it states, before a byte of it is read. Raises `TooLargeError`."""
+    if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
+        raise _too_large(limits)
 
 
-async def read_json(request: Request) -> bytes:
-    """The body of a JSON request without a byte order mark; whether it is JSON is for the model to find out."""
-    check_charset(_options(request).get(b"charset", b"").decode("latin-1"), "content-type")
-    return (await request.body()).removeprefix(codecs.BOM_UTF8)
-
-
-def check_charset(name: str, param: str) -> None:
-    """Refuse text that is stated to be something else than UTF-8 can be taken for. Raises `FieldError`."""
-    try:
-        known = not name.strip() or codecs.lookup(name.strip()).name in _ASCII_BASED
-    except (LookupError, ValueError):  # a name with a NUL is the latter
-        known = False
-    if not known:
-        raise FieldError(
-            f"The charset {name[:40]!r} is not supported; send the text as UTF-8.", param, "unsupported_value"
-        )
-
-
-def _options(request: Request) -> dict[bytes, bytes]:
-    return parse_options_header(request.headers.get("content-type", ""))[1]
-
-
-def _unreadable(reason: str) -> FieldError:
-    return FieldError(
-        f"The form cannot be read: {reason[:1].lower()}{reason[1:]}. Send multipart/form-data as RFC 7578 has it.",
-        "body",
-        "invalid_form",
+def _too_large(limits: Limits) -> TooLargeError:
+    return TooLargeError(
+        f"The body is larger than {limits.body_bytes / 2**20:g} MiB, the limit; compress the pictures."
     )
 
 
-class _Parser(MultiPartParser):
-    """Starlette's parser that notices the end, names a field that is too long, and reads text as UTF-8 only."""
-
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], boundary: bytes) -> None:
-        check_charset(
-            parse_options_header(headers["content-type"])[1].get(b"charset", b"").decode("latin-1"), "content-type"
-        )
-        super().__init__(headers, self._watched(stream), max_files=MOST_FILES, max_fields=MOST_FIELDS)
-        self._closing = b"\r\n--" + boundary + b"--"
-        self.ended = False
-        """Whether the closing boundary came."""
-
-    async def _watched(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The stream, whose end raises `FieldError` unless the form ended with it; the parser closes its files at an error."""
-        tail = b"\r\n"  # a form without parts begins with its closing boundary
-        async for chunk in stream:
-            had_ended = self.ended
-            yield chunk  # parsed when this goes on
-            rest = chunk
-            if not had_ended:
-                window = tail + chunk
-                tail = window[-len(self._closing) :]
-                rest = window.partition(self._closing)[2] if self.ended else b""
-            if rest.strip():
-                raise _unreadable("more follows its closing boundary")
-        if not self.ended:
-            raise FieldError(
-                "The form is cut off: its closing boundary is missing, so a part may be, too. Send the whole body; nothing "
-                "was done.",
-                "body",
-                "incomplete_body",
-            )
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Count a text field's bytes before Starlette does, which would not name the field."""
-        part = self._current_part
-        if part.file is None and PICTURE.fullmatch(part.field_name):
-            part.data.extend(data[start:end])  # a picture as a data URL; the gate counts the body's bytes
-            return
-        if part.file is None and len(part.data) + end - start > TEXT_BYTES:
-            own = (
-                f" (a prompt has {MAX_INSTRUCTION_CHARACTERS:,} characters at most)"
-                if part.field_name == "prompt"
-                else ""
-            )
-            raise FieldError(
-                f"The field {part.field_name[:64]!r} is longer than {TEXT_BYTES:,} bytes, the limit of a text field{own}. "
-                "Shorten it; pictures go in as files, in the fields image, image[] and mask.",
-                part.field_name[:64],
-                "string_too_long",
-            )
-        super().on_part_data(data, start, end)
-
-    def on_headers_finished(self) -> None:
-        """Refuse text in another charset or encoding than this server reads."""
-        super().on_headers_finished()
-        part = self._current_part
-        headers = dict(part.item_headers)
-        coding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
-        if coding not in (b"7bit", b"8bit", b"binary"):
-            raise FieldError(
-                f"The part {part.field_name[:64]!r} has the content-transfer-encoding {coding[:40].decode('latin-1')!r}; send "
-                "it as it is.",
-                part.field_name[:64],
-                "unsupported_value",
-            )
-        if part.file is None:
-            kind = parse_options_header(headers.get(b"content-type", b""))
-            check_charset(kind[1].get(b"charset", b"").decode("latin-1"), part.field_name[:64])
-
-    def on_part_end(self) -> None:
-        """Read a text field as UTF-8; a picture's bytes without a file's name are a file all the same."""
-        part = self._current_part
-        if part.file is not None:
-            super().on_part_end()
-            return
-        data = bytes(part.data)
-        try:
-            self.items.append((part.field_name, data.decode("utf-8")))
-        except UnicodeDecodeError:
-            if not PICTURE.fullmatch(part.field_name):
-                raise FieldError(
-                    f"The field {part.field_name[:64]!r} is not UTF-8; send the text as UTF-8.", part.field_name[:64]
-                ) from None
-            self.items.append((part.field_name, UploadFile(io.BytesIO(data), size=len(data))))
-
-    def on_end(self) -> None:
-        """The closing boundary came."""
-        self.ended = True
+def _slow(limits: Limits) -> SlowBodyError:
+    return SlowBodyError(
+        f"The body did not arrive in time: it may take {limits.body_s:g} seconds in all, and after {limits.body_grace_s:g} "
+        f"seconds {limits.body_rate:,} bytes must have come per second; send it faster, or compress the pictures."
+    )

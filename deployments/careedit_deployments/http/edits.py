@@ -104,7 +104,7 @@ async def _accept(request: Request, found: EditInput) -> _Accepted:
     if session is not None:
         base = await sessions_of(request).base(session, caller_of(request).id)
         found = replace(found, pictures=(base.data, *found.pictures))
-    order = await order_of(request, found)
+    order = await order_of(request, found, kept_source=base is not None)
     source = order.request.image.size
     size = target_size(found.fields, source, services.config)
     running = await (services.edits.start(order) if base is None else sessions_of(request).start(base, order))

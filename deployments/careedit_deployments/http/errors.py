@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -27,10 +27,9 @@ from careedit.errors import (
 )
 from careedit.records import Record
 from careedit_deployments import errors as serving
+from careedit_deployments.telemetry.catalogue import Refusal
 
 logger = logging.getLogger(__name__)
-
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "input"]
 
 
 class FieldError(InputError):
@@ -55,8 +54,12 @@ class CompressedError(serving.ServingError):
     """The body of a request has a `Content-Encoding` (HTTP 415)."""
 
 
+class SlowBodyError(serving.ServingError):
+    """The body of a request arrives too slowly, or not at all (HTTP 408)."""
+
+
 class ConcurrencyError(serving.RateLimitError):
-    """This API key has too many edits in hand (HTTP 429)."""
+    """This API key has too much in progress at once (HTTP 429)."""
 
 
 class Problem(Record):
@@ -86,7 +89,9 @@ class Problem(Record):
     def headers(self) -> dict[str, str]:
         """Retry-After, and whether OpenAI's client should try again by itself."""
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
-        if self.status in (409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
+        if self.status == 408:
+            headers["Connection"] = "close"  # what is still to come of the body is not waited for
+        if self.status in (408, 409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
             headers["x-should-retry"] = "false"
         if self.code == "unsupported_content_encoding":
             headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
@@ -102,6 +107,7 @@ _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (serving.OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),
     (TooLargeError, 413, "invalid_request_error", "request_too_large", "size"),
     (CompressedError, 415, "invalid_request_error", "unsupported_content_encoding", "input"),
+    (SlowBodyError, 408, "invalid_request_error", "request_timeout", "slow"),
     (serving.TooExpensiveError, 400, "invalid_request_error", "too_expensive", "cost"),
     (serving.NotFoundError, 404, "invalid_request_error", "not_found", None),
     (serving.ConflictError, 409, "invalid_request_error", "conflict", None),

@@ -1,4 +1,5 @@
-"""The gate: what every request passes before a route sees it. Request id, key, rate, size of the body, unforeseen errors.
+"""The gate: what every request passes before a route sees it. Request id, key, rate, requests at once, size and pace of
+the body, unforeseen errors.
 
 It is plain ASGI: Starlette's `BaseHTTPMiddleware` hides a client that left, and its own body limit, like FastAPI's, answers
 in plain text. The key is checked before the body is read, so that a stranger can't make the server hold megabytes.
@@ -7,24 +8,28 @@ in plain text. The key is checked before the body is read, so that a stranger ca
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.config import Limits
+from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http import docs, pages
 from careedit_deployments.http.auth import Authenticator
+from careedit_deployments.http.body import Body, check_length
 from careedit_deployments.http.errors import Problem, problem_of, respond
-from careedit_deployments.http.limits import Limiter, check_length, limited
+from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import FILES
 from careedit_deployments.state.base import new_id
+from careedit_deployments.stopping import Stopping
 from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"}) | docs.PATHS | pages.PATHS
-"""Paths that need no key; the pages hold no data of their own."""
+"""Paths that need no key and count for no limit; the pages hold no data of their own."""
 
 _ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -42,6 +47,7 @@ class Gate:
         limits: Limits,
         metrics: Metrics,
         tracing: Tracing,
+        stopping: Stopping,
     ) -> None:
         self.app = app
         self._authenticator = authenticator
@@ -49,6 +55,7 @@ class Gate:
         self._limits = limits
         self._metrics = metrics
         self._tracing = tracing
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; what is no HTTP passes through."""
@@ -62,6 +69,7 @@ class Gate:
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
         started = False
+        body = Body(receive, self._limits)
 
         async def tell(message: Message) -> None:
             nonlocal started
@@ -70,30 +78,46 @@ class Gate:
                 MutableHeaders(scope=message).setdefault("x-request-id", request_id)
             await send(message)
 
+        async def told(message: Message) -> None:
+            # An answer to a body that was refused passes only if the app knows why: FastAPI takes any error for a bad body.
+            if started or body.refusal is None or message.get("status") == problem_of(body.refusal).status:
+                await tell(message)
+
         problem: Problem | None = None
         path = _route_path(scope)
         try:
             with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
                 scope["careedit.trace_headers"] = span.headers
-                if path not in OPEN and not path.startswith(FILES):
-                    await self._admit(scope, headers)
-                await self.app(scope, limited(receive, self._limits.body_bytes), tell)
+                with ExitStack() as held:
+                    if path.startswith(FILES):  # the address itself is the permission
+                        held.enter_context(self._limiter.place())
+                    elif path not in OPEN:
+                        await self._admit(scope, headers, held)
+                    await self.app(scope, body.receive, told)
         except ClientDisconnect:
-            return  # nobody is left to be told anything
+            if body.refusal is None:
+                return  # nobody is left to be told anything
         except Exception as error:  # noqa: BLE001 - told as a 500 without internals, and logged
-            problem = problem_of(error)  # logs what was not foreseen
+            problem = problem_of(body.refusal or error)  # logs what was not foreseen
+        if body.refusal is not None and not started:
+            problem = problem_of(body.refusal)
         if problem is not None:
             if problem.refusal is not None:
                 self._metrics.refused(problem.refusal)
             if not started:
                 await respond(problem)(scope, receive, tell)
 
-    async def _admit(self, scope: Scope, headers: Headers) -> None:
+    async def _admit(self, scope: Scope, headers: Headers, held: ExitStack) -> None:
+        """Let a request in, or raise; what it holds until its end is put into `held`."""
+        if self._stopping.begun:
+            raise UnavailableError("The server is stopping; send the request again in a moment.")
+        held.enter_context(self._limiter.place())
         caller = await self._authenticator.caller(headers.get("authorization"))
         scope["careedit.caller"] = caller
+        held.enter_context(self._limiter.request(caller))
         if scope["method"] == "POST":  # what makes work; looking at a job as often as one likes is no load
             self._limiter.take(caller)
-        check_length(headers.get("content-length"), self._limits.body_bytes)
+        check_length(headers.get("content-length"), self._limits)
 
 
 def _route_path(scope: Scope) -> str:

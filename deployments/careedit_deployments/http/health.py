@@ -37,5 +37,7 @@ async def ready(request: Request) -> JSONResponse:
         await services.store.ping()
     except CareEditError as error:
         reasons["store"] = str(error)
+    if services.stopping.begun:
+        reasons["server"] = "The server is stopping."
     answer = Health(status="unavailable" if reasons else "ok", reasons=reasons)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)

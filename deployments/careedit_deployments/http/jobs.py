@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -25,7 +26,7 @@ from careedit_deployments.http.job_answers import JobAnswer, JobDeleted, JobFiel
 from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
 from careedit_deployments.http.output import size_notes, target_size
-from careedit_deployments.http.services import Services, caller_of, services_of
+from careedit_deployments.http.services import Services, caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
 from careedit_deployments.jobs.guard import check_url
 from careedit_deployments.jobs.order import (
@@ -44,6 +45,12 @@ from careedit_deployments.state.base import JobEvent, JobRecord, new_id
 
 POLL_S = 0.5
 """Seconds between two looks at a job that another replica works on."""
+STREAM_BYTES = 16 * 2**20
+"""Bytes after which a stream of events ends: what a client does not read waits in the memory of Serve's proxy."""
+LATE_S = 30.0
+"""Seconds beyond its time after which a stream is cut off whose client does not read."""
+AGAIN = b": this stream has had its time; come again with Last-Event-ID\nretry: 1000\n\n"
+"""The end of a stream whose job goes on. An EventSource comes again by itself, after `retry` milliseconds."""
 ENDS = ("completed", "failed", "cancelled")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMES = {"partial": "job.partial_image", "image": "job.image"}
@@ -85,7 +92,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     if found.fields.session is not None:
         raise FieldError("A session's turns are no jobs; POST to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, found)
-    order = await order_of(request, found)
+    order = await unless_gone(request, lambda: order_of(request, found))
     output = _output(services, found, order.request.image.size)
     await unless_gone(request, lambda: services.edits.start(order))  # refuses now what would fail later
     job_id = new_id("job")
@@ -208,7 +215,10 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
     openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}}]},
 )
 async def follow_job(job_id: str, request: Request) -> Response:
-    """Every event of a job from its beginning, or after `Last-Event-ID`, until it has ended."""
+    """Every event of a job from its beginning, or after `Last-Event-ID`, until it has ended.
+
+    A stream ends after `limits.event_stream_s` seconds or some megabytes; come again with the last id for what follows.
+    """
     services = services_of(request)
     job = await services.store.jobs.get(job_id, owner=caller_of(request).id)
     given = request.headers.get("last-event-id") or "0"
@@ -216,21 +226,28 @@ async def follow_job(job_id: str, request: Request) -> Response:
         raise FieldError(f"Last-Event-ID is {given[:40]!r}; send the number of an event.", "Last-Event-ID")
     if job.status in ENDS and int(given) >= job.last_event:
         return Response(status_code=204)  # which tells a browser's EventSource not to come back
-    return EventStream(_events(services, job_id, int(given)))
+    seconds = services.config.limits.event_stream_s
+    async with AsyncExitStack() as stack:
+        stack.enter_context(limiter_of(request).stream(caller_of(request)))
+        events = _events(services, job_id, int(given), time.monotonic() + seconds)
+        return EventStream(events, resources=stack.pop_all(), limit_s=seconds + LATE_S)
 
 
-async def _events(services: Services, job_id: str, seen: int) -> AsyncIterator[bytes]:
-    quiet_since = time.monotonic()
+async def _events(services: Services, job_id: str, seen: int, until: float) -> AsyncIterator[bytes]:
+    quiet_since, sent = time.monotonic(), 0
     while True:
         bell = services.store.jobs.listen("told")
         try:
             events = await services.store.jobs.events(job_id, after=seen)
             for event in events:
-                yield sse(
-                    _NAMES.get(event.kind, f"job.{event.kind}"), await _told(services, event), number=event.number
-                )
-                seen, quiet_since = event.number, time.monotonic()
+                name = _NAMES.get(event.kind, f"job.{event.kind}")
+                chunk = sse(name, await _told(services, event), number=event.number)
+                yield chunk
+                seen, quiet_since, sent = event.number, time.monotonic(), sent + len(chunk)
                 if event.kind in ENDS:
+                    return
+                if sent > STREAM_BYTES:
+                    yield AGAIN
                     return
             if not events:
                 await services.store.jobs.get(job_id)  # deleted meanwhile?
@@ -238,10 +255,13 @@ async def _events(services: Services, job_id: str, seen: int) -> AsyncIterator[b
             return
         except UnavailableError:  # the client comes again, with the last number that it has seen
             return
+        if time.monotonic() > until or services.stopping.begun:
+            yield AGAIN
+            return
         if time.monotonic() - quiet_since > HEARTBEAT_S:
             yield KEEPALIVE_COMMENT
             quiet_since = time.monotonic()
-        await heard(bell, POLL_S)
+        await heard(bell, min(POLL_S, max(0.0, until - time.monotonic())))
 
 
 async def _told(services: Services, event: JobEvent) -> Mapping[str, Any]:

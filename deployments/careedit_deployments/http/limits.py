@@ -1,4 +1,4 @@
-"""What one caller may ask for: requests per minute and edits at once, bytes of a body, pixels of a picture.
+"""What one caller may ask for: requests per minute, requests and edits at once, pixels of a picture.
 
 Rate and concurrency are counted in each ingress replica by itself; behind several of them a limit is that many times as
 wide at most. Callers without a key share one count.
@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from starlette.types import Message, Receive
-
 from careedit import images
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import RateLimitError
+from careedit_deployments.errors import OverloadedError, RateLimitError
 from careedit_deployments.http.auth import Caller
-from careedit_deployments.http.errors import ConcurrencyError, TooLargeError
+from careedit_deployments.http.errors import ConcurrencyError
 
 MANY = 10_000
 """Buckets above which full ones, which say nothing, are forgotten."""
+
+FEW = 4
+"""Requests that a caller may have in progress as long as any place is free."""
 
 
 @dataclass
@@ -34,11 +35,15 @@ class _Bucket:
 class Limiter:
     """Counts what callers have in hand and how often they ask."""
 
-    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits = limits
-        self._clock = clock
+    def __init__(self, limits: Limits, *, places: int = 256, clock: Callable[[], float] = time.monotonic) -> None:
+        """`places` are the requests of all callers that may be in progress at once."""
+        self._limits, self._places, self._clock = limits, places, clock
         self._buckets: dict[str, _Bucket] = {}
-        self._in_hand: dict[str, int] = {}
+        self._edits: dict[str, int] = {}
+        self._requests: dict[str, int] = {}
+        self._streams: dict[str, int] = {}
+        self.in_progress = 0
+        """Requests of all callers that are in progress."""
 
     def take(self, caller: Caller) -> None:
         """Count a request. Raises `RateLimitError`, which says when the next one is allowed."""
@@ -59,43 +64,58 @@ class Limiter:
         bucket.tokens -= 1
 
     @contextmanager
-    def hold(self, caller: Caller) -> Iterator[None]:
-        """Count an edit while it lasts. Raises `ConcurrencyError` where the caller has as many as are allowed."""
-        allowed = caller.concurrent_requests or self._limits.concurrent_requests
-        held = self._in_hand.get(caller.id, 0)
-        if allowed is not None and held >= allowed:
-            raise ConcurrencyError(
-                f"This API key may have {allowed} edit{'' if allowed == 1 else 's'} in hand at once; wait for one to end."
+    def place(self) -> Iterator[None]:
+        """Count a request while it lasts, whoever makes it. Raises `OverloadedError` where every place is taken."""
+        if self.in_progress >= self._places:
+            raise OverloadedError(
+                f"The server has {self._places} requests in progress and takes no more; come back in a moment."
             )
-        self._in_hand[caller.id] = held + 1
+        self.in_progress += 1
         try:
             yield
         finally:
-            self._in_hand[caller.id] -= 1
-            if not self._in_hand[caller.id]:
-                del self._in_hand[caller.id]
+            self.in_progress -= 1
+
+    @contextmanager
+    def request(self, caller: Caller) -> Iterator[None]:
+        """Count a caller's request, which has its `place`, while it lasts. Raises `ConcurrencyError`.
+
+        A quarter of the places is for callers who hold few. Of the others, one may hold twice as many as stay free, so
+        that they are shared by however many ask (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
+        Networking 6(2), 1998, with alpha = 2): one alone gets half of all places.
+        """
+        free = max(0, self._places - self.in_progress)
+        share = max(min(FEW, free + 1), 2 * (free - self._places // 4))
+        with _counted(self._requests, caller, min(self._limits.requests_in_progress, share), "request"):
+            yield
+
+    @contextmanager
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Count a caller's stream of job events while it lasts. Raises `ConcurrencyError`."""
+        with _counted(self._streams, caller, self._limits.event_streams, "event stream"):
+            yield
+
+    @contextmanager
+    def hold(self, caller: Caller) -> Iterator[None]:
+        """Count an edit while it lasts. Raises `ConcurrencyError` where the caller has as many as are allowed."""
+        with _counted(self._edits, caller, caller.concurrent_requests or self._limits.concurrent_requests, "edit"):
+            yield
 
 
-def check_length(declared: str | None, limit: int) -> None:
-    """Refuse a body by the length that it states, before a byte of it is read. Raises `TooLargeError`."""
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
-
-
-def limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that raises `TooLargeError` once a body has more than `limit` bytes, whatever length it stated."""
-    total = 0
-
-    async def count() -> Message:
-        nonlocal total
-        message = await receive()
-        if message["type"] == "http.request":
-            total += len(message.get("body", b""))
-            if total > limit:
-                raise _too_large(limit)
-        return message
-
-    return count
+@contextmanager
+def _counted(counts: dict[str, int], caller: Caller, allowed: int | None, what: str) -> Iterator[None]:
+    held = counts.get(caller.id, 0)
+    if allowed is not None and held >= allowed:
+        raise ConcurrencyError(
+            f"This API key may have {allowed} {what}{'' if allowed == 1 else 's'} in progress at once now; wait for one to end."
+        )
+    counts[caller.id] = held + 1
+    try:
+        yield
+    finally:
+        counts[caller.id] -= 1
+        if not counts[caller.id]:
+            del counts[caller.id]
 
 
 def picture_limits(limits: Limits) -> images.Limits:
@@ -107,7 +127,3 @@ def picture_limits(limits: Limits) -> images.Limits:
         max_side=usual.max_side,
         max_aspect=usual.max_aspect,
     )
-
-
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"The body is larger than {limit / 2**20:g} MiB, the limit; compress the pictures.")

@@ -33,13 +33,15 @@ EDIT_BODIES: dict[str, Any] = {
 def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for errors, which all have one shape."""
     content = {"application/json": {"schema": {"$ref": _REFS.format(model="ErrorResponse")}}}
-    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+    statuses = (*statuses, 408) if 413 in statuses else statuses  # whoever reads a body reads it within a time
+    return {status: {"description": _MEANING[status], "content": content} for status in sorted(statuses)}
 
 
 _MEANING = {
     400: "A field is wrong, missing or not supported, a picture cannot be read, or the edit costs more than is allowed.",
     401: "The API key is missing or wrong.",
     404: "There is nothing of this name or id, or not for this caller.",
+    408: "The body arrived too slowly.",
     409: "It contradicts what is there.",
     413: "The body is larger than the limit.",
     415: "The body is compressed.",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import time
 
 from anyio.to_thread import run_sync
-from PIL import Image
 from starlette.requests import Request
 
-from careedit.errors import ImageError, InputError
-from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest
+from careedit_deployments.config import Limits
+from careedit_deployments.decoding import PictureFile
 from careedit_deployments.edit_service import check_cost, settings
-from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput
-from careedit_deployments.http.limits import picture_limits
+from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, look_at
 from careedit_deployments.http.services import Services, caller_of, request_id_of, services_of, trace_headers_of
 from careedit_deployments.service import EditOrder
 
@@ -34,53 +31,54 @@ def check_before_decoding(services: Services, found: EditInput) -> None:
     )
 
 
-async def order_of(request: Request, found: EditInput) -> EditOrder:
-    """The order, its pictures decoded in a thread. Raises `FieldError` and other `InputError`s."""
+async def order_of(request: Request, found: EditInput, *, kept_source: bool = False) -> EditOrder:
+    """The order, its pictures decoded; the deadline runs from here. Raises `FieldError` and other `InputError`s.
+
+    `kept_source`: the first picture is one that this server kept.
+    """
+    started = time.monotonic()
     services, caller, fields = services_of(request), caller_of(request), found.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
-    limits = picture_limits(services.config.limits)
-
-    def decoded() -> EditRequest:
-        source, *references = (
-            decode(partial(decode_image, data, limits=limits), "image" if i == 0 else f"image[{i}]")
-            for i, data in enumerate(found.pictures)
-        )
-        mask = (
-            None
-            if found.mask is None
-            else decode(partial(decode_mask, found.mask, white_is_edit=False, limits=limits), "mask")
-        )
-        return EditRequest(
-            image=source,
-            instruction=fields.prompt,
-            mask=mask,  # OpenAI's polarity and no other: where alpha is 0, the source may change
-            references=tuple(references),
-            seed=fields.seed,
-            steps=steps,
-            guidance=fields.guidance,
-            n=fields.n,
-            expert=fields.expert,
-            top_k=fields.top_k,
-            refine_mask=fields.refine_mask,
-            early_filter=early_filter,
-        )
-
+    limits = services.config.limits
+    files = await run_sync(_look, found, limits, kept_source)
+    check_together(files, limits)
+    await hold_memory(request, files)
+    pictures = await decode_pictures(request, files)
+    mask = None if found.mask is None else pictures.pop()
+    asked = EditRequest(
+        image=pictures[0],
+        instruction=fields.prompt,
+        mask=mask,
+        references=tuple(pictures[1:]),
+        seed=fields.seed,
+        steps=steps,
+        guidance=fields.guidance,
+        n=fields.n,
+        expert=fields.expert,
+        top_k=fields.top_k,
+        refine_mask=fields.refine_mask,
+        early_filter=early_filter,
+    )
     return EditOrder(
-        request=await run_sync(decoded),
+        request=asked,
         model=fields.model,
         user=fields.safety_identifier or fields.user,
         partials=fields.partial_images,
         progress=fields.stream,
+        deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - started)),
         request_id=request_id_of(request),
         owner=caller.id,
         trace_headers=trace_headers_of(request),
     )
 
 
-def decode(read: Callable[[], Image.Image], param: str) -> Image.Image:
-    """What `read` decodes; an error names the field. Raises `FieldError`."""
-    try:
-        return read()
-    except InputError as error:
-        code = "invalid_image" if isinstance(error, ImageError) and param != "mask" else "invalid_mask"
-        raise FieldError(str(error), param, code) from None
+def _look(found: EditInput, limits: Limits, kept_source: bool) -> list[PictureFile]:
+    """Every picture by its header, the mask last."""
+    files = [
+        look_at(data, f"image[{i}]" if i else "image", limits, "kept" if kept_source and not i else "image")
+        for i, data in enumerate(found.pictures)
+    ]
+    if found.mask is not None:
+        # OpenAI's polarity and no other: where alpha is 0, the source may change
+        files.append(look_at(found.mask, "mask", limits, "mask"))
+    return files

@@ -43,7 +43,7 @@ async def explain_route(request: Request) -> RouteAnswer:
     services = services_of(request)
     found = await read_edit(request)
     check_before_decoding(services, found)
-    order = await order_of(request, found)
+    order = await unless_gone(request, lambda: order_of(request, found))
     running = await unless_gone(request, lambda: services.edits.start(order))
     arm = services.backend.arms[running.arm]
     steps = order.request.steps or arm.steps

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
-from PIL import Image
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
-from careedit.images import decode_image
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
-from careedit.scoring import ScoreRequest
+from careedit.scoring import Score, ScoreRequest
+from careedit_deployments.config import Limits
+from careedit_deployments.decoding import PictureFile
 from careedit_deployments.http.form import picture_bytes
-from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.order import decode
+from careedit_deployments.http.pictures import check_together, decode_pictures, decoding_of, look_at
 from careedit_deployments.http.schema import Body, ImageRef, ScoreAnswer
 from careedit_deployments.http.services import caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import unless_gone
@@ -53,23 +52,49 @@ async def create_scores(body: ScoreBody, request: Request) -> ScoreAnswer:
 
     A pair that the judge could not read has an error in place of its numbers.
     """
-    services = services_of(request)
-    limits = picture_limits(services.config.limits)
-
-    def picture(image: ImageRef, param: str) -> Image.Image:
-        return decode(partial(decode_image, picture_bytes(image, param), limits=limits), param)
-
-    def decoded() -> list[ScoreRequest]:
-        return [
-            ScoreRequest(
-                source=picture(pair.source, f"pairs[{i}].source"),
-                edited=picture(pair.edited, f"pairs[{i}].edited"),
-                instruction=pair.instruction,
-                references=() if pair.reference is None else (picture(pair.reference, f"pairs[{i}].reference"),),
-            )
-            for i, pair in enumerate(body.pairs)
-        ]
-
     with limiter_of(request).hold(caller_of(request)):
-        requests = await run_sync(decoded)
-        return ScoreAnswer(scores=await unless_gone(request, lambda: services.backend.score(requests)))
+        limits = services_of(request).config.limits
+        files = await run_sync(lambda: [_files(pair, f"pairs[{i}]", limits) for i, pair in enumerate(body.pairs)])
+        check_together([file for several in files for file in several], limits)
+        return ScoreAnswer(scores=await unless_gone(request, lambda: _scores(request, body.pairs, files)))
+
+
+def _files(pair: Pair, param: str, limits: Limits) -> list[PictureFile]:
+    given = {"source": pair.source, "edited": pair.edited, "reference": pair.reference}
+    return [
+        look_at(picture_bytes(image, f"{param}.{name}"), f"{param}.{name}", limits)
+        for name, image in given.items()
+        if image is not None
+    ]
+
+
+async def _scores(request: Request, pairs: Sequence[Pair], files: Sequence[Sequence[PictureFile]]) -> list[Score]:
+    """The scores, pair by pair; small pairs go to the judge together, as many as have the pixels of one large picture."""
+    services, scores = services_of(request), list[Score]()
+    first = 0
+    while first < len(pairs):
+        last, pixels = first, 0
+        while last < len(pairs) and (last == first or pixels + _pixels(files[last]) <= services.config.limits.pixels):
+            pixels += _pixels(files[last])
+            last += 1
+        group = [file for several in files[first:last] for file in several]
+        async with decoding_of(request).memory.hold(caller_of(request).id, sum(file.memory for file in group)):
+            pictures = iter(await decode_pictures(request, group))
+            asked = [
+                ScoreRequest(
+                    source=next(pictures),
+                    edited=next(pictures),
+                    instruction=pair.instruction,
+                    references=() if pair.reference is None else (next(pictures),),
+                )
+                for pair in pairs[first:last]
+            ]
+            del pictures
+            scores += await services.backend.score(asked)
+            del asked
+        first = last
+    return scores
+
+
+def _pixels(files: Sequence[PictureFile]) -> int:
+    return sum(file.pixels for file in files)

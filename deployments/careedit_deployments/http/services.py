@@ -15,6 +15,7 @@ from careedit_deployments.http.limits import Limiter
 from careedit_deployments.service import Edits
 from careedit_deployments.sessions import Sessions
 from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.stopping import Stopping
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
 
@@ -40,6 +41,8 @@ class Services:
     """What is counted."""
     tracing: Tracing
     """Where spans go."""
+    stopping: Stopping
+    """Whether this replica is about to end."""
     hooks: tuple[Hook, ...] = ()
     """What runs beside the routes (job workers, sweepers, the store's end), in the order in which it starts."""
 

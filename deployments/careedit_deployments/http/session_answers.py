@@ -48,6 +48,8 @@ class SessionAnswer(BaseModel):
     """Turns that were ever made."""
     model: str | None = None
     """As given."""
+    degradations: tuple[str, ...] = ()
+    """Where the session is made: what the picture lost when it was decoded."""
 
 
 class TurnAnswer(BaseModel):

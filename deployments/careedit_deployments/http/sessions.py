@@ -6,7 +6,6 @@ import base64
 import time
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -14,17 +13,17 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from careedit.images import decode_image
+from careedit.images import decoding_notes, inspect_picture
 from careedit_deployments.backend import Made
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.body import read_form, read_json
 from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
-from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.order import check_before_decoding, decode, order_of
+from careedit_deployments.http.order import check_before_decoding, order_of
 from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
+from careedit_deployments.http.pictures import decode_pictures, hold_memory, look_at
+from careedit_deployments.http.reading import read_form, read_json
 from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.session_answers import (
@@ -66,7 +65,7 @@ async def start_turn(
     check_before_decoding(services_of(request), found)
     base = await sessions.base(session_id, caller_of(request).id, turn)
     complete = replace(found, pictures=(base.data, *found.pictures))
-    return complete, await sessions.start(base, await order_of(request, complete))
+    return complete, await sessions.start(base, await order_of(request, complete, kept_source=True))
 
 
 @router.post(
@@ -87,10 +86,12 @@ async def start_turn(
 async def create_session(request: Request) -> SessionAnswer:
     """Begin with a picture."""
     data, fields = await _read_session(request)
-    limits = picture_limits(services_of(request).config.limits)
-    picture = await run_sync(lambda: decode(partial(decode_image, data, limits=limits), "image"))
+    file = await run_sync(look_at, data, "image", services_of(request).config.limits)
+    await hold_memory(request, [file])
+    (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner = caller_of(request).id
-    return session_answer(await sessions_of(request).create(picture, owner=owner, user=fields.user, model=fields.model))
+    session = await sessions_of(request).create(picture, owner=owner, user=fields.user, model=fields.model)
+    return session_answer(session).model_copy(update={"degradations": decoding_notes([picture])})
 
 
 @router.get("/v1/sessions", operation_id="listSessions", responses=_ERRORS)
@@ -177,7 +178,7 @@ async def undo_turn(session_id: str, request: Request) -> SessionAnswer:
 async def _turn(request: Request, found: EditInput, session_id: str, named: str | None) -> Response:
     complete, turn = await start_turn(request, found, session_id, named)
     fields = found.fields
-    source = (await run_sync(decode_image, complete.pictures[0])).size
+    _, source = inspect_picture(complete.pictures[0])
     size = target_size(fields, source, services_of(request).config)
     made: Made | None = None
     async with aclosing(turn.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops the edit

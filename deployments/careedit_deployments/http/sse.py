@@ -98,9 +98,12 @@ class EventStream(Response):
         *,
         headers: Mapping[str, str] | None = None,
         resources: AsyncExitStack | None = None,
+        limit_s: float | None = None,
     ) -> None:
-        """`resources` are given back when the stream has ended, however it ends."""
+        """`resources` are given back when the stream has ended, however it ends; after `limit_s` seconds it is cut off, even
+        where its client does not read."""
         self._chunks = chunks
+        self._limit_s = limit_s
         self._resources = resources or AsyncExitStack()
         self.status_code = 200
         self.background = None
@@ -121,8 +124,9 @@ class EventStream(Response):
 
         async with self._resources:
             try:
-                await _unless_gone(receive, stream)
-            except OSError:
+                async with asyncio.timeout(self._limit_s):
+                    await _unless_gone(receive, stream)
+            except OSError:  # TimeoutError is one
                 raise ClientDisconnect from None
 
 

@@ -17,7 +17,8 @@ from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.service import Edits
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.state.base import BlobStore, JobRecord, Store
+from careedit_deployments.stopping import Stopping
 from careedit_deployments.telemetry.metrics import Metrics
 
 WEBHOOKS_AT_ONCE = 8
@@ -32,16 +33,17 @@ async def background(
     blobs: BlobStore,
     metrics: Metrics,
     *,
+    stopping: Stopping | None = None,
     poll_s: float = 1.0,
     grace_s: float = 5.0,
 ) -> AsyncIterator[None]:
     """Work on jobs, send webhooks, sweep and count while the block lasts.
 
-    At its end, jobs in hand have `grace_s` seconds; those that are not done by then go back into the queue, and other
-    replicas take them at once. Raises `InputError` where the webhook secret is missing or weak.
+    At its end, or as soon as `stopping` begins, no more jobs are claimed, and those in hand have `grace_s` seconds; what is
+    not done by then goes back into the queue, and other replicas take it at once. Raises `InputError` where the webhook secret is missing or weak.
     """
     key = key_from(config.jobs)
-    worker = JobWorker(worker_name(), edits, store, blobs, config.jobs, patience_s=config.limits.deadline_s)
+    worker = JobWorker(worker_name(), edits, store, blobs, config.jobs)
     jobs = Pool(
         worker.claim,
         worker.work,
@@ -52,7 +54,9 @@ async def background(
     store.jobs.watch(partial(count_job, metrics))
     state = config.state
     sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
-    beside = (jobs.run(), sweeper.run(), count_waiting(store.jobs, metrics))
+    stopping = stopping or Stopping()
+    stopping.watch(lambda: jobs.in_hand)
+    beside = (_work(jobs, stopping, grace_s), sweeper.run(), count_waiting(store.jobs, metrics))
     tasks = [asyncio.create_task(work) for work in beside]
     sender, hooks = None, None
     if key is not None:
@@ -72,11 +76,23 @@ async def background(
             await sender.close()
 
 
+async def _work(jobs: Pool[JobRecord], stopping: Stopping, grace_s: float) -> None:
+    """Claim jobs until the replica stops or this is cancelled."""
+    claiming, stopped = asyncio.create_task(jobs.run()), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (claiming, stopped):
+            task.cancel()
+        await asyncio.gather(claiming, stopped, return_exceptions=True)
+    await jobs.drain(grace_s)
+
+
 def background_hook(
-    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics
+    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics, stopping: Stopping
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
     """`background`, as `Services.hooks` takes it."""
-    return partial(background, config, edits, store, blobs, metrics)
+    return partial(background, config, edits, store, blobs, metrics, stopping=stopping)
 
 
 def worker_name() -> str:

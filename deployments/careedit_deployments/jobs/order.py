@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydantic import Field
 
-from careedit.images import image_sha256
+from careedit.images import image_sha256, marks_of
 from careedit.records import EditRequest, Record
 from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.service import EditOrder
@@ -65,10 +66,17 @@ def scope_of(job_id: str) -> str:
     return f"jobs/{job_id}"
 
 
-def png_of(picture: Image.Image) -> bytes:
-    """The picture without loss, compressed little: speed counts more than bytes here."""
+def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
+    """The picture without loss, compressed little: speed counts more than bytes here.
+
+    A picture from outside keeps the marks of its decoding; one that was `made` here has none.
+    """
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    notes = PngInfo()
+    marks = {} if made else marks_of(picture)
+    for name, text in marks.items():
+        notes.add_text(str(name), text)
+    picture.save(buffer, "PNG", compress_level=1, pnginfo=notes)
     return buffer.getvalue()
 
 
@@ -76,7 +84,7 @@ def picture_of(data: bytes) -> Image.Image:
     """What `png_of` wrote. It was checked before it was kept, so no limits are put on it again."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         copy = picture.copy()
-    copy.info = {}
+    copy.info = dict(marks_of(copy))
     return copy
 
 

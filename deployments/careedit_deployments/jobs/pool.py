@@ -40,6 +40,11 @@ class Pool(Generic[Claim]):
         self._poll_s = poll_s
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def in_hand(self) -> int:
+        """How many are worked on."""
+        return len(self._tasks)
+
     async def run(self) -> None:
         """Claim and hand out until cancelled; what is in hand goes on."""
         while True:

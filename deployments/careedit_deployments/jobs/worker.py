@@ -2,6 +2,10 @@
 
 Three things can end an edit before its time: somebody wants it cancelled, the claim is lost to another worker (this one
 was silent for too long), or this worker shuts down and gives the job back.
+
+A job fails by its own fault only (`OWN`), or when the platform was at fault for `jobs.patience_s` seconds without an image
+being made. While the application stops, its router and its experts go before this worker: what it meets then is such a
+fault, and the job waits until it is given back.
 """
 
 from __future__ import annotations
@@ -15,15 +19,24 @@ from typing import Any, Literal
 
 from anyio.to_thread import run_sync
 
+from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.backend import EditEvent, Made, Partial
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.errors import OverloadedError, UnavailableError
+from careedit_deployments.errors import (
+    AuthError,
+    ConflictError,
+    DeadlineError,
+    NotFoundError,
+    OverloadedError,
+    TooExpensiveError,
+    UnavailableError,
+)
 from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.order import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.jobs.pool import heard
 from careedit_deployments.service import EditOrder, Edits
-from careedit_deployments.state.base import BlobStore, EventKind, JobEvent, JobImage, JobRecord, Store
+from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +44,11 @@ BEAT_S = 0.5
 """Most seconds between two looks whether a job is to stop; its steps look too."""
 PROGRESS_S = 0.1
 """Least seconds between two progress events of a job; fast steps would fill the table."""
+
+LONGEST_PAUSE_S = 30.0
+"""Most seconds between two attempts of a job."""
+OWN = (InputError, NotFoundError, TooExpensiveError, ConflictError, AuthError, ReplayError)
+"""What a job itself is to blame for: another attempt would end the same way."""
 
 Verdict = Literal["cancel", "lost"]
 
@@ -54,14 +72,13 @@ class JobWorker:
         blobs: BlobStore,
         config: JobsConfig,
         *,
-        patience_s: float = 300.0,
         pause_s: float = 0.5,
     ) -> None:
-        """`name` is this process's alone. An overloaded platform is asked again for `patience_s` seconds, at first after
-        `pause_s`."""
+        """`name` is this process's alone. What failed by the platform's fault is tried again, at first after `pause_s`
+        seconds."""
         self.name = name
         self._edits, self._store, self._blobs, self._config = edits, store, blobs, config
-        self._patience_s, self._pause_s = patience_s, pause_s
+        self._pause_s = pause_s
 
     async def claim(self) -> JobRecord | None:
         """The next job, if there is one."""
@@ -74,12 +91,12 @@ class JobWorker:
         try:
             await asyncio.wait({editing, watching}, return_when=asyncio.FIRST_COMPLETED)
             edited = editing.done()
+            await _stop(editing, watching)
+            await self._end(job, editing, None if edited else watching.result())
         except asyncio.CancelledError:
             await _stop(editing, watching)
-            await asyncio.shield(self._store.jobs.release(job))
+            await asyncio.shield(self._store.jobs.release(job))  # changes nothing where the end is written already
             raise
-        await _stop(editing, watching)
-        await self._end(job, editing, None if edited else watching.result())
 
     async def _end(self, job: JobRecord, editing: asyncio.Task[None], verdict: Verdict | None) -> None:
         error = None if editing.cancelled() else editing.exception()
@@ -87,19 +104,28 @@ class JobWorker:
             verdict = error.why
         ended: JobRecord | None = None
         if verdict == "cancel":
-            ended = await self._store.jobs.finish(job, "cancelled")
+            ended = await self._finish(job, "cancelled")
         elif verdict is None and error is None:
-            ended = await self._store.jobs.finish(job, "completed")
+            ended = await self._finish(job, "completed")
         elif verdict is None and error is not None:
             problem = problem_of(error)
             told = {"code": problem.code or problem.type, "message": problem.message}
-            ended = await self._store.jobs.finish(job, "failed", error=told)
+            ended = await self._finish(job, "failed", told)
         if ended is None:
             logger.warning(
                 "The job %s was taken over by another worker; what was made of it here does not count.", job.id
             )
             if not await self._store.jobs.known([job.id]):
                 await self._blobs.delete_scope(scope_of(job.id))  # it was deleted since, but we wrote once more
+
+    async def _finish(self, job: JobRecord, end: JobEnd, error: Mapping[str, str] | None = None) -> JobRecord | None:
+        """Write the end down, again while the store is away: an edit that was made is not to be made twice."""
+        trouble = _Trouble(self._config.patience_s, self._pause_s)
+        while True:
+            try:
+                return await self._store.jobs.finish(job, end, error=error)
+            except UnavailableError as failure:
+                await trouble.wait(job, failure)
 
     async def _watch(self, job: JobRecord) -> Verdict:
         """Renews the lease until the job is to stop."""
@@ -115,25 +141,28 @@ class JobWorker:
             await heard(event, min(self._config.lease_s / 3, BEAT_S))
 
     async def _edit(self, job: JobRecord) -> None:
-        """Edits, again where the platform has no room or lost a replica, until every image is made."""
+        """Edits, again where it failed by the platform's fault, until every image is made."""
         stored = StoredOrder(**job.order)
         made = {image.image: image for image in job.images}
-        order = await load_order(stored, self._blobs, owner=job.owner, request_id=job.id)
-        started, failures = time.monotonic(), 0
+        trouble, late, order = _Trouble(self._config.patience_s, self._pause_s), 0, None
         while True:
+            before = len(made)
             try:
+                order = order or await load_order(stored, self._blobs, owner=job.owner, request_id=job.id)
                 await self._attempt(job, order, stored.output, made)
                 return
-            except OverloadedError as error:
-                pause = max(self._pause_s, error.retry_after)
-                if time.monotonic() + pause - started > self._patience_s:
+            except (_Stopped, *OWN):
+                raise
+            except DeadlineError as error:  # a replica that hangs ends so, too
+                late += 1
+                if late >= self._config.attempts:
                     raise
-            except UnavailableError:
-                failures += 1
-                pause = self._pause_s * 2**failures
-                if failures >= self._config.attempts:
-                    raise
-            await asyncio.sleep(pause)
+                failure: Exception = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, the order is not to blame for it
+                failure = error
+            if len(made) > before:
+                trouble = _Trouble(self._config.patience_s, self._pause_s)
+            await trouble.wait(job, failure)
 
     async def _attempt(self, job: JobRecord, order: EditOrder, output: Output, made: dict[int, JobImage]) -> None:
         rest, first = remaining(order.request, made.values())
@@ -183,6 +212,30 @@ class JobWorker:
         stop = await self._store.jobs.append(job, event, image=image)
         if stop is not False:
             raise _Stopped("lost" if stop is None else "cancel")
+
+
+class _Trouble:
+    """Pauses between attempts that failed by the platform's fault: longer each time, and not for ever."""
+
+    def __init__(self, patience_s: float, pause_s: float) -> None:
+        self._patience_s, self._pause_s = patience_s, pause_s
+        self._since: float | None = None
+
+    async def wait(self, job: JobRecord, error: Exception) -> None:
+        """Wait until it is time for another attempt. Raises `error` where patience would end before that."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        pause = max(self._pause_s, error.retry_after) if isinstance(error, OverloadedError) else self._pause_s
+        if now + pause - self._since > self._patience_s:
+            raise error
+        logger.warning("The job %s is tried again in %.3g seconds: %s", job.id, pause, _words(error))
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        await asyncio.sleep(pause)
+
+
+def _words(error: Exception) -> str:
+    """What a log may say of an error: one that was not foreseen may quote a request."""
+    return str(error) if isinstance(error, CareEditError) else type(error).__name__
 
 
 async def _stop(*tasks: asyncio.Task[Any]) -> None:

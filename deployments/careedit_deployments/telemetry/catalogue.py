@@ -27,7 +27,7 @@ Stage = Literal["queue", "route", "encode", "step", "decode", "judge"]
 Outcome = Literal["made", "cancelled", "refused", "overloaded", "expired", "failed"]
 """How an edit ends: pictures; given up by the caller; not editable; queue full; deadline passed; anything else."""
 
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "input"]
+Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "input"]
 """Why a request is turned away before work is done for it."""
 
 

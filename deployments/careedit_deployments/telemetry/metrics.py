@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
+from careedit.images.marks import FLATTENED
 from careedit.records import EditTrace, RoutingDecision
 from careedit.scoring import Score
 from careedit_deployments.telemetry import catalogue as the
@@ -51,7 +52,8 @@ class Metrics:
         for stage, seconds in stages_of(trace).items():
             self.stage(stage, seconds, arm=arm, expert=expert)
         for line in trace.degradations:
-            self._record(the.DEGRADATIONS, 1, arm=arm, reason=_reason(line))
+            if not line.endswith(FLATTENED):  # the client's picture is none of the platform's doing
+                self._record(the.DEGRADATIONS, 1, arm=arm, reason=_reason(line))
 
     def routed(self, arm: str, decision: RoutingDecision, seconds: float) -> None:
         """An edit was routed."""

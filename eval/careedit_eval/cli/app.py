@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,14 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.cli import registry
 from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
+from careedit_eval.compare import Preference
+from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
-from careedit_eval.report.page import number
 from careedit_eval.runs import Run, load_run
+from careedit_eval.stats import Strength
 
 app = typer.Typer(no_args_is_help=True)
 registry.register(app)
@@ -100,7 +103,7 @@ def nightly(
             note(f"warning: {error}")
     _tell(made, analysis, as_json)
     if analysis.verdict is not None and not analysis.verdict.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(analysis.verdict.exit_code)
 
 
 @app.command("compare")
@@ -128,9 +131,9 @@ def gate(run: RunFolder, as_json: JsonOption = False) -> None:
     else:
         emit(verdict.line)
         for check in verdict.checks:
-            emit(f"{'ok  ' if check.passed else 'FAIL'} {check.sentence}")
+            emit(f"{check.outcome}: {check.sentence}")
     if not verdict.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(verdict.exit_code)
 
 
 @app.command("baseline")
@@ -190,8 +193,20 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
     note(
         f"{run.record.edited} edits and {run.record.measured} scores were made; the page: {run.folder / 'report.html'}"
     )
+    for output, found in analysis.rankings.items():
+        note(
+            f"Strength by {output}: {', '.join(_strength(one) for one in found.strengths)}; tie parameter {found.tie:.2f}."
+        )
+    narrowed = run.record.narrowed
+    if analysis.verdict is not None and narrowed is not None and narrowed.reason is not None:
+        note(f"Not the whole suite ({narrowed.reason}): this run makes no champion.")
     if analysis.verdict is not None:
         emit(analysis.verdict.line)
+
+
+def _strength(one: Strength) -> str:
+    ends = "" if one.interval is None else f" ({signed(one.interval.low, 2)} to {signed(one.interval.high, 2)})"
+    return f"{one.name} {signed(one.strength, 2)}{ends}"
 
 
 def _tell_means(run: Run, analysis: Analysis) -> None:
@@ -214,10 +229,10 @@ def _tell_comparisons(analysis: Analysis) -> None:
         for two in one.differences:
             if two.kind != "all" or two.difference is None:
                 continue
-            interval = "-" if two.interval is None else f"{two.interval.low:+.4f} to {two.interval.high:+.4f}"
+            interval = "-" if two.interval is None else f"{signed(two.interval.low)} to {signed(two.interval.high)}"
             p = "-" if two.p_adjusted is None else f"{two.p_adjusted:.3g}"
             figures = (
-                f"{two.difference:+.4f}",
+                signed(two.difference),
                 interval,
                 p,
                 f"{two.wins}/{two.ties}/{two.losses}",
@@ -225,5 +240,14 @@ def _tell_comparisons(analysis: Analysis) -> None:
                 two.verdict,
             )
             rows.append((two.output, *figures))
-        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p (Holm)", "win/tie/loss", "n", "verdict")
+        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p", "win/tie/loss", "n", "verdict")
         emit_table(columns, rows)
+        _tell_preferences(one.preferences)
+    _tell_preferences(analysis.preferences)
+
+
+def _tell_preferences(found: Sequence[Preference]) -> None:
+    for one in found:
+        emit(one.line)
+        if one.warning is not None:
+            note(f"warning: {one.warning}")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note
+from careedit_eval.compare.words import number, signed
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
-from careedit_eval.report.page import number
 
 app = typer.Typer(add_completion=False)
 
@@ -45,13 +45,13 @@ def _show(report: OnlineReport) -> None:
     )
     rows = []
     for one in report.differences:
-        interval = "-" if one.interval is None else f"{one.interval.low:+.4f} to {one.interval.high:+.4f}"
+        interval = "-" if one.interval is None else f"{signed(one.interval.low)} to {signed(one.interval.high)}"
         rows.append(
             (
                 f"{one.b} - {one.a}",
                 one.output,
                 f"{number(one.mean_a)} / {number(one.mean_b)}",
-                "-" if one.difference is None else f"{one.difference:+.4f}",
+                signed(one.difference),
                 interval,
                 "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}",
                 f"{one.units_a} / {one.units_b}",

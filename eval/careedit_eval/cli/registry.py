@@ -11,7 +11,7 @@ from careedit.cli.output import emit, note
 from careedit.errors import InputError
 from careedit_eval.cli.work import tracked, workspace_of
 from careedit_eval.gate import judge_run
-from careedit_eval.runs import load_run
+from careedit_eval.runs import Run, load_run
 
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations, where MLflow's file is.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the expert set.")]
@@ -28,15 +28,19 @@ def register(app: typer.Typer) -> None:
 def promote_run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run whose gate must have passed.")],
 ) -> None:
-    """Make the set that a run's gate judged the champion, if the gate passes; exit code 1 if it does not."""
+    """Make the set that a run's gate judged the champion, if the gate passes; exit code 1 if B is worse, 3 if inconclusive.
+
+    A run made with --limit or --set is refused, exit code 2: it does not show what its suite asks for.
+    """
     from careedit_eval.tracking import default_uri, promote, tracking
     from careedit_eval.tracking.log import is_own_set
 
     found = load_run(run)
+    _check_whole(found)
     verdict = judge_run(found)
     if not verdict.passed:
         note(verdict.line)
-        raise typer.Exit(1)
+        raise typer.Exit(verdict.exit_code)
     facts = next((one for one in found.record.sets if one.name == verdict.candidate), None)
     if facts is None or not is_own_set(found, facts):
         raise InputError(f"{verdict.candidate!r} is no expert set that routes by itself, so it cannot be a champion.")
@@ -44,6 +48,17 @@ def promote_run(
     with tracking(default_uri(workspace_of(found))):
         version = promote(facts.facts, run_id=run_id, reason=verdict.line)
     emit(f"models:/{facts.facts['set']}@champion is version {version}")
+
+
+def _check_whole(run: Run) -> None:
+    """Raise `InputError` unless the run says that it was made of its whole suite."""
+    narrowed = run.record.narrowed
+    reason = "it does not say whether it was made with --limit or --set" if narrowed is None else narrowed.reason
+    if reason is not None:
+        raise InputError(
+            f"The run {run.record.id} cannot make a champion: {reason}. Run the whole suite; edits that are there are not "
+            "made again."
+        )
 
 
 def roll_back_champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:

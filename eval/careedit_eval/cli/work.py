@@ -14,7 +14,7 @@ from careedit_eval.gate import Verdict
 from careedit_eval.pipeline import LocalRunner, Runner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
-from careedit_eval.runs import Run, Trigger, load_run, save_run
+from careedit_eval.runs import Narrowed, Run, Trigger, load_run, save_run
 from careedit_eval.suite import Suite, load_suite
 from careedit_eval.tracking import default_uri
 
@@ -72,11 +72,13 @@ def run_suite(
         store = Store(out / "store")
     with progress("Working", 1) as bar:
         found = evaluate(plan, store, hands, edit=edit, done=Shown(bar))
+    narrowed = Narrowed(limit=limit, sets=tuple(sets or ()))
     folder = out / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{suite.name}"
     seconds = time.perf_counter() - started
     return save_run(
-        folder, found, store=store.folder, suite_folder=path.resolve().parent, trigger=trigger, seconds=seconds
-    )
+        folder, found, store=store.folder, suite_folder=path.resolve().parent, trigger=trigger, seconds=seconds,
+        narrowed=narrowed,
+    )  # fmt: skip
 
 
 def finish_run(run: Run) -> Analysis:

@@ -2,6 +2,19 @@
 
 from careedit_eval.compare.differences import Difference, compare_arms
 from careedit_eval.compare.flips import Flip, Flips, flips_of
+from careedit_eval.compare.preferences import Preference, games_of, pairwise_outputs, preferences_of
 from careedit_eval.compare.summary import Mean, summarise
 
-__all__ = ["Difference", "Flip", "Flips", "Mean", "compare_arms", "flips_of", "summarise"]
+__all__ = [
+    "Difference",
+    "Flip",
+    "Flips",
+    "Mean",
+    "Preference",
+    "compare_arms",
+    "flips_of",
+    "games_of",
+    "pairwise_outputs",
+    "preferences_of",
+    "summarise",
+]

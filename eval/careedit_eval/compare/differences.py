@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,18 +12,20 @@ from careedit_eval.records import Output
 from careedit_eval.results import Pair, ScoreLine, Table
 from careedit_eval.stats import (
     Interval,
-    cluster_interval,
-    cluster_means,
+    Spread,
+    clustered_differences,
     detectable_difference,
     holm,
-    mcnemar_p,
-    wilcoxon_p,
+    interval_of_differences,
+    scale_of,
+    sign_flip_p,
+    spread_of,
 )
 
 ALL = "all"
 """The kind that stands for every kind together."""
-TIE = 1e-12
-"""Differences up to this are none; floats of equal pictures are equal, sums of them nearly."""
+ALPHA = 0.05
+"""Level of every line that is judged alone, and of all others together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,15 @@ class Difference:
     difference: float | None
     """Mean of B - A."""
     interval: Interval | None
-    """Of the difference; None with fewer than two source images."""
+    """Of the difference, 95 %; None with fewer than two source images, or where all numbers are 0."""
     p: float | None
-    """Wilcoxon's, or McNemar's for pass/fail with one pair per image; None where nothing differs."""
+    """Of the same mean by random signs of the images (`sign_flip_p`); None where nothing differs."""
     p_adjusted: float | None
-    """Holm's, over all kinds and numbers of this comparison."""
+    """`p` for a line that is judged alone, else Holm's over the lines that are not."""
     effect: float | None
-    """Cohen's d_z: the mean difference per image over its standard deviation; None where that is 0."""
+    """Cohen's d_z: the difference over the standard deviation of an image's part in it; None where that is 0."""
     detectable: float | None
-    """The true difference that so many images show with a power of 0.8."""
+    """The true difference that so many images show with a power of 0.8, at `level`."""
     wins: int
     """Pairs that B has better; 0 where no way is up."""
     ties: int
@@ -70,21 +72,34 @@ class Difference:
     """Errors of B."""
     unpaired: tuple[str, ...]
     """Samples with a number on one side only, at most 50."""
+    alone: bool = False
+    """Whether the line is tested alone: the suite's primary number and the gate's margins are."""
+    level: float = ALPHA
+    """What p must be below if no other line differs: 0.05, over the number of lines that are judged together."""
+    spread: Spread | None = None
+    """How the differences vary, for planning; None where there is no interval."""
 
     @property
     def verdict(self) -> str:
-        """In a word: "better", "worse", "different", or "no difference seen", by the adjusted p."""
-        if self.p_adjusted is None or self.p_adjusted >= 0.05 or not self.difference:
+        """In a word: "better", "worse", "different", or "no difference seen".
+
+        A difference is seen where the adjusted p is below 0.05 and the interval leaves 0 out, both of the same mean.
+        """
+        zero_inside = self.interval is None or self.interval.low <= 0 <= self.interval.high
+        if self.p_adjusted is None or self.p_adjusted >= ALPHA or not self.difference or zero_inside:
             return "no difference seen"
         if self.better == "neither":
             return "different"
         return "better" if (self.difference > 0) == (self.better == "higher") else "worse"
 
 
-def compare_arms(table: Table, a: str, b: str, outputs: Mapping[str, Output]) -> list[Difference]:
-    """Every number of every kind that both sets have, Holm's correction over all of them.
+def compare_arms(
+    table: Table, a: str, b: str, outputs: Mapping[str, Output], *, alone: Collection[tuple[str, str]] = ()
+) -> list[Difference]:
+    """Every number of every kind that both sets have.
 
-    Raises `InputError` where a set is not in the table.
+    The numbers and kinds `alone` are tested alone, Holm's correction is over all others. Raises `InputError` where a set is not
+    in the table.
     """
     found: list[Difference] = []
     for benchmark in table.benchmarks:
@@ -97,12 +112,26 @@ def compare_arms(table: Table, a: str, b: str, outputs: Mapping[str, Output]) ->
                 continue
             for kind in (ALL, *table.kinds(benchmark)):
                 found.append(difference_of(benchmark, output, kind, of_kind(left, kind), of_kind(right, kind)))
-    return _adjusted(found)
+    return _adjusted(found, alone)
 
 
-def _adjusted(found: Sequence[Difference]) -> list[Difference]:
-    adjusted = holm({(one.benchmark, one.output, one.kind): one.p for one in found})
-    return [replace(one, p_adjusted=adjusted[one.benchmark, one.output, one.kind]) for one in found]
+def _adjusted(found: Sequence[Difference], alone: Collection[tuple[str, str]]) -> list[Difference]:
+    """The lines with `p_adjusted`, their level, and what they show at it."""
+    marked = [replace(one, alone=(one.output, one.kind) in alone) for one in found]
+    together = {(one.benchmark, one.output, one.kind): one.p for one in marked if not one.alone}
+    adjusted = holm(together)
+    level = ALPHA / max(1, sum(p is not None for p in together.values()))
+    return [
+        replace(one, p_adjusted=one.p)
+        if one.alone
+        else replace(
+            one,
+            p_adjusted=adjusted[one.benchmark, one.output, one.kind],
+            level=level,
+            detectable=None if one.spread is None else detectable_difference(one.spread, one.images, alpha=level),
+        )
+        for one in marked
+    ]
 
 
 def of_kind(column: Mapping[Pair, ScoreLine], kind: str) -> dict[Pair, ScoreLine]:
@@ -113,7 +142,7 @@ def of_kind(column: Mapping[Pair, ScoreLine], kind: str) -> dict[Pair, ScoreLine
 def difference_of(
     benchmark: str, output: Output, kind: str, left: Mapping[Pair, ScoreLine], right: Mapping[Pair, ScoreLine]
 ) -> Difference:
-    """One comparison; `p_adjusted` is left open."""
+    """One comparison, as if it were judged alone; `p_adjusted` is left open."""
     values = [
         (one.value, other.value, one.group)
         for pair, one in left.items()
@@ -129,25 +158,22 @@ def difference_of(
     if not values:
         return base
     before, after = np.array([[one, other] for one, other, _ in values]).T
-    groups = [group for *_, group in values]
-    delta = after - before
-    delta[np.abs(delta) <= TIE] = 0.0
-    per_image = cluster_means(delta, groups)
-    spread = float(per_image.std(ddof=1)) if per_image.size > 1 else 0.0
-    up, down = int((delta > 0).sum()), int((delta < 0).sum())
+    rows = clustered_differences(before, after, [group for *_, group in values])
+    scale = scale_of(before, after, passes=output.passes)
+    spread = spread_of(rows, scale)
+    up, down = int((rows.values > 0).sum()), int((rows.values < 0).sum())
     wins, losses = {"higher": (up, down), "lower": (down, up), "neither": (0, 0)}[output.better]
-    # McNemar's pairs must be independent, so with several per image the images' mean differences are ranked instead.
-    p = mcnemar_p(up, down) if output.passes and per_image.size == delta.size else wilcoxon_p(per_image)
     return replace(
         base,
         mean_a=float(before.mean()),
         mean_b=float(after.mean()),
-        difference=float(delta.mean()),
-        interval=cluster_interval(delta, groups),
-        p=p,
-        effect=float(per_image.mean()) / spread if spread > TIE else None,
-        detectable=detectable_difference(spread, per_image.size) if per_image.size > 1 else None,
+        difference=rows.mean,
+        interval=interval_of_differences(rows, scale),
+        p=sign_flip_p(rows.sums),
+        effect=rows.mean / spread.deviation if spread is not None and spread.deviation > 0 else None,
+        detectable=None if spread is None else detectable_difference(spread, rows.size, alpha=ALPHA),
         wins=wins,
-        ties=int((delta == 0).sum()),
+        ties=rows.values.size - up - down,
         losses=losses,
+        spread=spread,
     )

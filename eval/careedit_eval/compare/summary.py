@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from careedit_eval.compare.differences import ALL, of_kind
 from careedit_eval.records import Output
 from careedit_eval.results import Table
-from careedit_eval.stats import Interval, cluster_interval
+from careedit_eval.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
     found: list[Mean] = []
     for benchmark in table.benchmarks:
         for arm in table.arms(benchmark):
-            for name in outputs:
+            for name, output in outputs.items():
                 column = table.column(benchmark, arm, name)
                 for kind in (ALL, *table.kinds(benchmark)) if column else ():
                     lines = of_kind(column, kind).values()
@@ -48,6 +48,6 @@ def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
                     if not lines:
                         continue
                     mean = sum(numbers) / len(numbers) if numbers else None
-                    interval = cluster_interval(numbers, groups) if numbers else None
+                    interval = mean_interval(numbers, groups, passes=output.passes) if numbers else None
                     found.append(Mean(benchmark, arm, name, kind, mean, interval, len(numbers), errors))
     return found

@@ -9,10 +9,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from careedit.errors import InputError
-from careedit_eval.compare import Difference, Flips, Mean, compare_arms, flips_of, summarise
+from careedit_eval.compare import (
+    Difference,
+    Flips,
+    Mean,
+    Preference,
+    compare_arms,
+    flips_of,
+    games_of,
+    pairwise_outputs,
+    preferences_of,
+    summarise,
+)
+from careedit_eval.compare.differences import ALL
 from careedit_eval.gate import Verdict, judge_run
 from careedit_eval.runs import Run, write_json
-from careedit_eval.stats import Game, Strength, davidson_strengths
+from careedit_eval.stats import Strength, davidson_strengths
+from careedit_eval.suite import Suite
 
 COMPARISON_FILE, GATE_FILE = "comparison.json", "gate.json"
 
@@ -29,6 +42,18 @@ class Compared:
     """B - A, every number and kind."""
     flips: Flips
     """Where they differ most, by the primary number."""
+    preferences: tuple[Preference, ...] = ()
+    """What pairwise judges prefer."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Three sets or more by one pairwise judge."""
+
+    strengths: tuple[Strength, ...]
+    """Strongest first, against the first set."""
+    tie: float
+    """Davidson's tie parameter v: with equal sets v / (2 + v) of verdicts are ties."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +66,12 @@ class Analysis:
     """The comparisons."""
     verdict: Verdict | None
     """The gate's; None where the suite has none."""
-    strengths: Mapping[str, tuple[Strength, ...]]
-    """Three sets or more, by pairwise verdict's name: who is stronger than the first set."""
+    rankings: Mapping[str, Ranking]
+    """Three sets or more, by the name of the number that says who won."""
     errors: Mapping[str, int]
     """How often each error stands in the place of an edit or a number."""
+    preferences: tuple[Preference, ...] = ()
+    """What pairwise judges prefer among sets that are not compared here."""
 
 
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
@@ -53,9 +80,15 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
     # A row that cannot be had is told as missing, and what it would be compared with is told without it.
     own = tuple((one.a, one.b) for one in record.suite.compare if not {one.a, one.b} & record.missing.keys())
     wanted = pairs if pairs is not None else own
-    primary = record.outputs[record.suite.primary]
+    primary, alone = record.outputs[record.suite.primary], _alone(record.suite)
     compared = tuple(
-        Compared(a, b, tuple(compare_arms(table, a, b, record.outputs)), flips_of(table, a, b, primary))
+        Compared(
+            a,
+            b,
+            tuple(compare_arms(table, a, b, record.outputs, alone=alone)),
+            flips_of(table, a, b, primary),
+            tuple(preferences_of(table, a, b, record.metrics)),
+        )
         for a, b in wanted
     )
     told = [line.error for line in table.edits if line.error is not None]
@@ -64,8 +97,9 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
         tuple(summarise(table, record.outputs)),
         compared,
         judge_run(run) if record.suite.gate is not None else None,
-        _strengths(run),
+        _rankings(run),
         dict(Counter(told).most_common()),
+        tuple(one for a, b in _judged(run, wanted) for one in preferences_of(table, a, b, record.metrics)),
     )
 
 
@@ -79,19 +113,25 @@ def write_analysis(run: Run, analysis: Analysis) -> None:
 def document(analysis: Analysis) -> dict[str, Any]:
     """Means, comparisons and ranking as JSON."""
     return {
-        "schema_version": 1,
+        # Version 2: p by random signs, `alone` and `level` per line, preferences, rankings in place of strengths.
+        "schema_version": 2,
         "means": [_plain(one) for one in analysis.means],
         "comparisons": [
             {
                 "a": one.a,
                 "b": one.b,
                 "differences": [_plain(two) | {"verdict": two.verdict} for two in one.differences],
+                "preferences": [_preference(two) for two in one.preferences],
                 "losses": [_plain(two) for two in one.flips.losses],
                 "wins": [_plain(two) for two in one.flips.wins],
             }
             for one in analysis.compared
         ],
-        "strengths": {name: [one._asdict() for one in found] for name, found in analysis.strengths.items()},
+        "preferences": [_preference(one) for one in analysis.preferences],
+        "rankings": {
+            name: {"tie": found.tie, "strengths": [one._asdict() for one in found.strengths]}
+            for name, found in analysis.rankings.items()
+        },
         "errors": dict(analysis.errors),
     }
 
@@ -102,24 +142,38 @@ def _plain(one: Any) -> dict[str, Any]:
         key: (None if isinstance(value, float) and not math.isfinite(value) else value)
         for key, value in asdict(one).items()
     }
+    data.pop("spread", None)
     bounds = data.get("interval")
     if bounds is not None:
         data["interval"] = list(bounds)
     return data
 
 
-def _strengths(run: Run) -> dict[str, tuple[Strength, ...]]:
-    """Davidson's model of the pairwise verdicts, for three sets or more; left out where they cannot rank them."""
+def _preference(one: Preference) -> dict[str, Any]:
+    return _plain(one) | {"verdict": one.verdict, "warning": one.warning}
+
+
+def _judged(run: Run, compared: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Pairs of sets with pairwise verdicts, that are not compared."""
+    there = {(line.rival, line.arm): None for line in run.table.scores if line.rival is not None}
+    return [pair for pair in there if pair not in compared and pair[::-1] not in compared]
+
+
+def _alone(suite: Suite) -> set[tuple[str, str]]:
+    """Numbers and kinds that are tested alone: the primary one, and what the gate has margins for."""
+    margins = suite.gate.margins if suite.gate is not None else {}
+    named = [name.partition("/") for name in margins]
+    return {(suite.primary, ALL), *((output, kind or ALL) for output, _, kind in named)}
+
+
+def _rankings(run: Run) -> dict[str, Ranking]:
+    """Davidson's model of who won, for three sets or more; left out where the verdicts cannot rank them."""
     sets = [arm.name for arm in run.record.suite.sets]
-    found: dict[str, tuple[Strength, ...]] = {}
-    for output in {line.output for line in run.table.scores if line.rival is not None} if len(sets) > 2 else ():
-        games = [
-            Game(line.arm, line.rival, 1.0 if line.value > 0.5 else 0.0 if line.value < 0.5 else 0.5)
-            for line in run.table.scores
-            if line.output == output and line.rival is not None and line.value is not None
-        ]
+    found: dict[str, Ranking] = {}
+    for win, _ in pairwise_outputs(run.record.metrics) if len(sets) > 2 else ():
         try:
-            found[output] = tuple(davidson_strengths(games, sets[0])[0])
+            strengths, tie = davidson_strengths(games_of(run.table, win.name), sets[0])
         except InputError:
             continue
+        found[win.name] = Ranking(tuple(strengths), tie)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from careedit.report.page import data_uri
 from careedit_eval.compare import Difference, Flip, Mean
 from careedit_eval.compare.differences import ALL
+from careedit_eval.compare.words import number, signed
+from careedit_eval.gate import Check, Verdict
 from careedit_eval.report.analysis import Analysis, Compared
 from careedit_eval.report.pictures import Gallery, write_grid
 from careedit_eval.runs import Run
@@ -38,13 +40,15 @@ def write_report(run: Run, analysis: Analysis) -> Path:
     environment = Environment(
         loader=PackageLoader("careedit_eval.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "signed": signed}
     text = environment.get_template("report.html.j2").render(
         run=run.record,
         verdict=analysis.verdict,
+        gate=_gate(run, analysis.verdict),
         benchmarks=[_benchmark(run, analysis.means, facts.name) for facts in run.record.benchmarks],
         compared=shown,
-        strengths=analysis.strengths,
+        rankings=analysis.rankings,
+        preferences=analysis.preferences,
         errors=analysis.errors,
         names=NAMES,
         edits=len(run.table.edits),
@@ -58,13 +62,6 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         rows = [gallery.of(flip, (first.a, first.b)) for flip in (*first.flips.losses, *first.flips.wins[:5])]
         write_grid(run.folder / GRID_FILE, rows)
     return path
-
-
-def number(value: float | None) -> str:
-    """A number with as many digits as help."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
@@ -101,6 +98,7 @@ def _compared(run: Run, one: Compared, gallery: Gallery) -> dict[str, Any]:
         "kinds": kinds,
         "losses": [_card(run, flip, one, gallery) for flip in one.flips.losses],
         "wins": [_card(run, flip, one, gallery) for flip in one.flips.wins],
+        "preferences": one.preferences,
         "unpaired": max((len(two.unpaired) for two in one.differences), default=0),
     }
 
@@ -110,9 +108,33 @@ def _plot(one: Difference, among: Sequence[Difference]) -> dict[str, float] | No
     if one.interval is None or one.difference is None:
         return None
     ends = [abs(end) for two in among if two.output == one.output and two.interval for end in two.interval]
-    scale = (PLOT / 2 - 6) / (max(ends, default=0.0) or 1.0)
-    low, middle, high = (PLOT / 2 + value * scale for value in (one.interval.low, one.difference, one.interval.high))
-    return {"low": round(low, 1), "middle": round(middle, 1), "high": round(high, 1)}
+    return _pixels({"low": one.interval.low, "middle": one.difference, "high": one.interval.high}, max(ends))
+
+
+def _pixels(places: Mapping[str, float], reach: float) -> dict[str, float]:
+    """Places on a plot whose ends are `reach` away from its middle."""
+    scale = (PLOT / 2 - 6) / (reach or 1.0)
+    return {name: round(PLOT / 2 + value * scale, 1) for name, value in places.items()}
+
+
+def _gate(run: Run, verdict: Verdict | None) -> dict[str, Any]:
+    """The gate's checks as the page shows them: margins with a plot each, and the others."""
+    checks = verdict.checks if verdict is not None else ()
+    narrowed = run.record.narrowed
+    return {
+        "partial": narrowed.reason if narrowed is not None else None,
+        "margins": [(check, _margin_plot(check)) for check in checks if check.name == "margin"],
+        "others": [check for check in checks if check.name != "margin"],
+    }
+
+
+def _margin_plot(check: Check) -> dict[str, float] | None:
+    """An interval with zero in the middle and the margin."""
+    if check.interval is None or check.estimate is None:
+        return None
+    margin = check.bound if check.better == "lower" else -check.bound
+    places = {"low": check.interval.low, "middle": check.estimate, "high": check.interval.high, "margin": margin}
+    return _pixels(places, max(abs(place) for place in places.values()))
 
 
 def _card(run: Run, flip: Flip, one: Compared, gallery: Gallery) -> dict[str, Any]:

@@ -1,30 +1,44 @@
 """Statistics of paired comparisons: intervals over source images, tests, corrections, margins and power."""
 
+from careedit_eval.stats.clusters import Clusters, cluster_means
 from careedit_eval.stats.davidson import Game, Strength, davidson_strengths
-from careedit_eval.stats.intervals import DRAWS, LEVEL, SEED, Interval, cluster_interval, cluster_means
-from careedit_eval.stats.margins import non_inferior
-from careedit_eval.stats.power import detectable_difference, samples_needed
+from careedit_eval.stats.intervals import (
+    LEVEL,
+    Interval,
+    clustered_differences,
+    difference_interval,
+    interval_of_differences,
+    mean_interval,
+    scale_of,
+)
+from careedit_eval.stats.margins import non_inferiority
+from careedit_eval.stats.power import Spread, assumed_spread, detectable_difference, images_needed, spread_of
 from careedit_eval.stats.sequential import Anytime, confidence_sequence, difference_sequence, sample_ratio_p
-from careedit_eval.stats.significance import holm, mcnemar_p, wilcoxon_p
+from careedit_eval.stats.significance import holm, sign_flip_p
 
 __all__ = [
-    "DRAWS",
     "LEVEL",
-    "SEED",
     "Anytime",
+    "Clusters",
     "Game",
     "Interval",
+    "Spread",
     "Strength",
-    "cluster_interval",
+    "assumed_spread",
     "cluster_means",
+    "clustered_differences",
     "confidence_sequence",
     "davidson_strengths",
     "detectable_difference",
+    "difference_interval",
     "difference_sequence",
     "holm",
-    "mcnemar_p",
-    "non_inferior",
+    "images_needed",
+    "interval_of_differences",
+    "mean_interval",
+    "non_inferiority",
     "sample_ratio_p",
-    "samples_needed",
-    "wilcoxon_p",
+    "scale_of",
+    "sign_flip_p",
+    "spread_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from careedit.errors import InputError
+from careedit_eval.stats.intervals import LEVEL, Interval
+from careedit_eval.stats.significance import SEED
+
+DRAWS = 400
+"""Resamples of the source images, for intervals of strengths."""
+FEWEST = 0.95
+"""Share of resamples that must rank all sets; with fewer an interval would leave the unclear cases out."""
+
+Floats = NDArray[np.float64]
 
 
 class Game(NamedTuple):
@@ -22,6 +31,8 @@ class Game(NamedTuple):
     """Another one."""
     outcome: float
     """1: the first won, 0: the second, 0.5: a tie (also where the judge's two orders disagree)."""
+    group: Hashable = None
+    """Source image; None: unknown, and strengths have no interval."""
 
 
 class Strength(NamedTuple):
@@ -33,6 +44,8 @@ class Strength(NamedTuple):
     """Log-strength against the anchor, which has 0; in nats."""
     games: int
     """Verdicts it took part in."""
+    interval: Interval | None = None
+    """95 % of the strength, percentiles of a bootstrap over source images; None for the anchor, or where images are unknown."""
 
 
 def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strength], float]:
@@ -46,36 +59,72 @@ def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strengt
     if anchor not in names:
         raise InputError(f"No verdict names the anchor {anchor!r}; choose one of {', '.join(names) or 'no set'}.")
     place = {name: i for i, name in enumerate(names)}
-    first = np.array([place[game.first] for game in games])
-    second = np.array([place[game.second] for game in games])
-    outcome = np.array([game.outcome for game in games])
-    _check_connected(names, first, second, outcome)
+    row = {group: i for i, group in enumerate(dict.fromkeys(game.group for game in games))}
+    counts = np.zeros((len(row), len(names), len(names), 3))
+    for game in games:
+        counts[row[game.group], place[game.first], place[game.second], int(2 * game.outcome)] += 1
+    whole = counts.sum(axis=0)
+    lonely = _unranked(whole)
+    if lonely is not None:
+        raise InputError(
+            f"The verdicts cannot rank {names[lonely]!r} among the others: it needs wins and losses; judge more."
+        )
+    at = place[anchor]
+    strengths, tie = _fit(whole, at)
+    intervals = _intervals(counts, at)
+    played = whole.sum(axis=(1, 2)) + whole.sum(axis=(0, 2))
+    told = [
+        Strength(name, float(strengths[i]), int(played[i]), None if i == at or intervals is None else intervals[i])
+        for name, i in place.items()
+    ]
+    return sorted(told, key=lambda one: -one.strength), math.exp(tie)
 
-    def loss(unknown: NDArray[np.float64]) -> float:
-        strengths, tie = unknown[:-1] - unknown[place[anchor]], unknown[-1]
-        a, b = strengths[first], strengths[second]
+
+def _fit(counts: Floats, anchor: int) -> tuple[Floats, float]:
+    """Log-strengths against the anchor and the tie parameter's logarithm, from counts [first, second, lost | tied | won]."""
+    first, second = np.nonzero(counts.sum(axis=2))
+    lost, tied, won = counts[first, second].T
+    size = counts.shape[0]
+
+    def loss(unknown: Floats) -> tuple[float, Floats]:
+        a, b, tie = unknown[first], unknown[second], unknown[-1]
         between = tie + (a + b) / 2
-        chosen = np.where(outcome == 1, a, np.where(outcome == 0, b, between))
-        return float((np.logaddexp(np.logaddexp(a, b), between) - chosen).sum())
+        whole = np.logaddexp(np.logaddexp(a, b), between)
+        games = lost + tied + won
+        value = float((games * whole - won * a - lost * b - tied * between).sum())
+        draw = games * np.exp(between - whole) - tied
+        up = games * np.exp(a - whole) - won + draw / 2
+        down = games * np.exp(b - whole) - lost + draw / 2
+        slope = np.bincount(first, up, size) + np.bincount(second, down, size)
+        return value, np.append(slope, draw.sum())
 
     # v = 0 is the likeliest where nothing was tied: its logarithm must not run off.
-    bounds = [(None, None)] * len(names) + [(-20.0, 20.0)]
-    found = minimize(loss, np.zeros(len(names) + 1), method="L-BFGS-B", bounds=bounds).x
-    strengths = found[:-1] - found[place[anchor]]
-    told = [Strength(name, float(strengths[i]), int(((first == i) | (second == i)).sum())) for name, i in place.items()]
-    return sorted(told, key=lambda one: -one.strength), math.exp(float(found[-1]))
+    bounds = [(None, None)] * size + [(-20.0, 20.0)]
+    found = minimize(loss, np.zeros(size + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12}).x
+    return found[:-1] - found[anchor], float(found[-1])
 
 
-def _check_connected(
-    names: Sequence[str], first: NDArray[np.int64], second: NDArray[np.int64], outcome: NDArray[np.float64]
-) -> None:
-    """Every set must reach every other along wins and ties (Ford, Am. Math. Mon. 64, 1957)."""
-    reach = np.eye(len(names), dtype=bool)
-    for i, j, won in zip(first, second, outcome, strict=True):
-        reach[i, j] |= won > 0
-        reach[j, i] |= won < 1
-    for middle in range(len(names)):
+def _intervals(counts: Floats, anchor: int) -> list[Interval] | None:
+    """Percentiles of the strengths over resampled groups [groups, first, second, 3]; None where too few resamples rank."""
+    groups = counts.shape[0]
+    if groups < 2:
+        return None
+    rng = np.random.default_rng([SEED, groups])
+    drawn = []
+    for weights in rng.multinomial(groups, np.full(groups, 1 / groups), size=DRAWS):
+        resampled = np.tensordot(weights, counts, axes=1)
+        if _unranked(resampled) is None:
+            drawn.append(_fit(resampled, anchor)[0])
+    if len(drawn) < FEWEST * DRAWS:
+        return None
+    low, high = np.quantile(np.array(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _unranked(counts: Floats) -> int | None:
+    """A set that does not reach every other along wins and ties (Ford, Am. Math. Mon. 64, 1957), or None."""
+    size = counts.shape[0]
+    reach = np.eye(size, dtype=bool) | (counts[:, :, 1:].sum(axis=2) > 0) | (counts[:, :, :2].sum(axis=2) > 0).T
+    for middle in range(size):
         reach |= reach[:, middle : middle + 1] & reach[middle : middle + 1, :]
-    if not reach.all():
-        lonely = names[int(np.argmin(reach.sum(axis=0) + reach.sum(axis=1)))]
-        raise InputError(f"The verdicts cannot rank {lonely!r} among the others: it needs wins and losses; judge more.")
+    return None if reach.all() else int(np.argmin(reach.sum(axis=0) + reach.sum(axis=1)))

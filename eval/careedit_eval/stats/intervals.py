@@ -1,33 +1,38 @@
-"""Bootstrap intervals of a mean over rows that share source images.
+"""Intervals of a mean, and of a mean difference, over rows that share source images (`Clusters`).
 
-Rows of one source image (several instructions, several seeds) are not independent, so whole images are resampled (the
-cluster bootstrap: Field & Welsh, J. R. Stat. Soc. B 69, 2007). Intervals are BCa (Efron, JASA 82, 1987, eq. 2.3): scores
-of edits are skewed and bounded, and the percentile interval, which corrects for neither, is the narrower of the two for
-the same error. The seed is part of the protocol, not an option: the same rows give the same bounds on every run.
+Which one is a matter of the values alone:
+
+- 0 or 1, and differences of such: score intervals with a design effect (`careedit_eval.stats.proportions`).
+- other numbers: the t interval of the clustered mean, and where the values are skewed also Hall's (J. R. Stat. Soc. B 54,
+  1992, eq. 2.2), the farther end of the two on each side. t alone covers lognormal distances too rarely, Hall's alone
+  differences of two such; neither draws, so the same rows give the same bounds.
+- numbers of which at least half of the images have one and the same value, as where two sets route alike: besides, the score
+  interval of the rare changes, a change of half the scale counting as half a flip. Of variables in [0, scale] with one mean a
+  flip has the largest variance. So "nothing changed" is no point: some images may change that were not drawn.
+
+`careedit eval check-statistics` simulates how often they hold.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
+from scipy import special
 
-from careedit.errors import InputError
+from careedit_eval.stats.clusters import Clusters, Floats
+from careedit_eval.stats.proportions import flips_interval, rate_interval
 
-Floats = NDArray[np.float64]
-Method = Literal["bca", "percentile"]
-
-DRAWS = 10_000
-"""Bootstrap draws of an interval."""
-SEED = 20_240_229
-"""Of every draw; the one of `careedit bench quality`."""
 LEVEL = 0.95
 """Of every interval."""
-_AT_ONCE = 2_000_000
-"""Resampled figures held at once, which bounds the memory of a draw."""
+SAME = 1e-6
+"""Values this near, relative to the largest, are one value: a model's numbers move so much between machines."""
+
+SKEW = 1.5
+"""Factor of the skewness: that of a few images is too small on average, by half for lognormal numbers (`check-statistics`)."""
 
 
 class Interval(NamedTuple):
@@ -39,76 +44,150 @@ class Interval(NamedTuple):
     """Upper bound."""
 
 
-def cluster_interval(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    method: Method = "bca",
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = SEED,
+def mean_interval(
+    values: ArrayLike, labels: Sequence[Hashable] | None = None, *, passes: bool = False, level: float = LEVEL
 ) -> Interval | None:
-    """Interval of the mean of `values` [n], clusters (labels [n], by default every row its own) drawn with replacement.
+    """Interval of the mean of `values` [n] of one set, clusters as `labels` [n] say.
 
-    None with fewer than two clusters, which tell nothing of a spread. Equal cluster means collapse to a point. Where BCa
-    is undefined (every draw on one side of the mean) the percentile interval is given. Raises `InputError` for no values
-    or a value that is no finite number.
+    `passes` says that values are 0 or 1 where they do not show it, being all equal. Values that are all equal and no passes
+    are a point. None with fewer than two clusters. Raises `InputError` as `Clusters` does.
     """
-    sums, counts = _totals(values, clusters)
-    if sums.size < 2:
+    rows = Clusters(values, labels)
+    if rows.size < 2:
         return None
-    mean = float(sums.sum() / counts.sum())
-    if np.allclose(sums / counts, mean, rtol=0, atol=1e-12):
-        return Interval(mean, mean)
-    drawn = _draw(sums, counts, draws, seed)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    shares = tails if method == "percentile" else _bca_shares(sums, counts, drawn, mean, tails)
-    low, high = np.quantile(drawn, shares)
-    return Interval(float(low), float(high))
+    seen = set(np.unique(rows.values).tolist())
+    if seen == {0.0, 1.0} or (passes and seen <= {0.0, 1.0}):
+        fewer = min(np.count_nonzero(rows.sums > 0), np.count_nonzero(rows.sums < rows.counts))
+        effect = 1.0 if rows.size == rows.values.size else rows.design_effect(int(fewer))
+        ends = rate_interval(rows.values.sum() / effect, rows.values.size / effect, _score_quantile(rows, level))
+        return Interval(*ends)
+    changes = changes_of(rows, 0.0)
+    return _of_numbers(rows, None if changes is None else _of_changes(changes, rows, level), level)
 
 
-def cluster_means(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Floats:
-    """Mean of `values` [n] per cluster, in the order in which the clusters appear."""
-    sums, counts = _totals(values, clusters)
-    return np.asarray(sums / counts, np.float64)
+def difference_interval(
+    before: ArrayLike, after: ArrayLike, labels: Sequence[Hashable] | None = None, *, passes: bool = False,
+    level: float = LEVEL,
+) -> Interval | None:  # fmt: skip
+    """Interval of the mean of `after` - `before` (both [n], paired), clusters as `labels` [n] say.
+
+    None with fewer than two clusters, or where all values are 0 and not passes: nothing says how much could change. Raises
+    `InputError` as `Clusters` does.
+    """
+    one, other = Clusters(before, labels).values, Clusters(after, labels).values
+    return interval_of_differences(
+        clustered_differences(one, other, labels), scale_of(one, other, passes=passes), level=level
+    )
 
 
-def _totals(values: ArrayLike, clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
-    """Sum and number of values per cluster."""
-    array = np.asarray(values, np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise InputError("An interval needs one or more values; give the rows that were scored.")
-    if not np.isfinite(array).all():
-        raise InputError("A value is no finite number; an error is an error row, never a NaN among the scores.")
-    if clusters is None:
-        return array, np.ones_like(array)
-    if len(clusters) != array.size:
-        raise InputError(f"{array.size} values came with {len(clusters)} clusters; give one cluster per value.")
-    codes: dict[Hashable, int] = {}
-    index = np.array([codes.setdefault(cluster, len(codes)) for cluster in clusters])
-    return np.bincount(index, weights=array).astype(np.float64), np.bincount(index).astype(np.float64)
+def scale_of(before: Floats, after: Floats, *, passes: bool = False) -> float:
+    """The largest change that must be reckoned with: from the least value, or 0, to the largest, or 0; 1 with `passes`."""
+    ends = (before.min(), after.min(), before.max(), after.max(), 0.0)
+    return 1.0 if passes else float(max(ends) - min(ends))
 
 
-def _draw(sums: Floats, counts: Floats, draws: int, seed: int) -> Floats:
-    """Means of `draws` resamples of the clusters: [draws]."""
-    rng = np.random.default_rng([seed, sums.size])
-    means = np.empty(draws)
-    step = max(1, _AT_ONCE // sums.size)
-    for first in range(0, draws, step):
-        chosen = rng.integers(sums.size, size=(min(step, draws - first), sums.size))
-        means[first : first + len(chosen)] = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
-    return means
+def clustered_differences(before: Floats, after: Floats, labels: Sequence[Hashable] | None) -> Clusters:
+    """`after` - `before` [n]; those that differ by rounding alone are 0."""
+    delta = after - before
+    delta[np.abs(delta) <= _step(np.concatenate([before, after]))] = 0.0
+    return Clusters(delta, labels)
 
 
-def _bca_shares(sums: Floats, counts: Floats, drawn: Floats, mean: float, tails: Floats) -> Floats:
-    """Where in the draws the bounds lie; ties with the mean count half, which matters for pass/fail rows."""
-    below = float(((drawn < mean).mean() + (drawn <= mean).mean()) / 2)
-    if not 0 < below < 1:
-        return tails
-    bias = stats.norm.ppf(below)
-    left_out = (sums.sum() - sums) / (counts.sum() - counts)  # the jackknife over clusters
-    away = left_out.mean() - left_out
-    spread = float((away**2).sum())
-    skew = float((away**3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
-    moved = bias + stats.norm.ppf(tails)
-    return np.asarray(stats.norm.cdf(bias + moved / (1 - skew * moved)), np.float64)
+def interval_of_differences(rows: Clusters, scale: float, *, level: float = LEVEL) -> Interval | None:
+    """Interval of the mean of paired differences, `scale` the largest that one can be; None as `difference_interval` says."""
+    if rows.size < 2 or scale <= 0:
+        return None
+    changes = changes_of(rows, scale)
+    rare = None if changes is None else _of_changes(changes, rows, level)
+    return rare if rare is not None and _are_flips(rows, scale) else _of_numbers(rows, rare, level)
+
+
+class Changes(NamedTuple):
+    """Values as changes from the usual one, in independent rows."""
+
+    usual: float
+    """The value that most rows have."""
+    size: float
+    """What counts as one change."""
+    won: float
+    """Changes up."""
+    lost: float
+    """Changes down."""
+    rows: float
+    """Rows divided by the design effect."""
+
+
+def changes_of(rows: Clusters, scale: float) -> Changes | None:
+    """Flips, or the changes of a number that most clusters have alike; None where most clusters differ."""
+    if _are_flips(rows, scale):
+        return _changes(rows, 0.0, scale)
+    usual = _most_common(rows.values)
+    changed = _changed(rows, usual)
+    if 2 * changed > rows.size:
+        return None
+    sizes = np.abs(rows.values - usual)
+    # Flips of this size have the mean and the variance of the changes.
+    size = float((sizes**2).sum() / sizes.sum()) if changed else 0.0
+    # The next change exceeds all k that were seen with probability 1 / (k + 1). Where all images change by the same amount, a
+    # change from that is one of its own size.
+    reach = scale if usual == 0 else min(scale, abs(usual))
+    size += max(0.0, reach - size) / (changed + 1)
+    return _changes(rows, usual, size) if size > 0 else None
+
+
+def _are_flips(rows: Clusters, scale: float) -> bool:
+    """Whether every row goes up by the scale, down by it, or nowhere."""
+    return scale > 0 and bool(np.isin(np.abs(rows.values), (0.0, scale)).all())
+
+
+def _changes(rows: Clusters, usual: float, size: float) -> Changes:
+    effect = 1.0 if rows.size == rows.values.size else rows.design_effect(_changed(rows, usual))
+    moved = (rows.values - usual) / size / effect
+    return Changes(usual, size, moved[moved > 0].sum(), -moved[moved < 0].sum(), rows.values.size / effect)
+
+
+def _of_numbers(rows: Clusters, rare: Interval | None, level: float) -> Interval:
+    """By t and Hall's transformation, and by the score of rare changes where there is one."""
+    quantile = float(special.stdtrit(rows.freedom, (1 + level) / 2))
+    found = [Interval(rows.mean - quantile * rows.error, rows.mean + quantile * rows.error)]
+    if rows.skew and rows.error > 0:
+        ends = (rows.mean - _untransformed(sign * quantile, rows.skew) * rows.error for sign in (1, -1))
+        found.append(Interval(*ends))
+    found += [rare] if rare is not None else []
+    return Interval(min(one.low for one in found), max(one.high for one in found))
+
+
+def _of_changes(changes: Changes, rows: Clusters, level: float) -> Interval:
+    """By the score of changes."""
+    low, high = flips_interval(changes.won, changes.lost, changes.rows, _score_quantile(rows, level))
+    return Interval(changes.usual + changes.size * low, changes.usual + changes.size * high)
+
+
+def _score_quantile(rows: Clusters, level: float) -> float:
+    """Of t where a design effect is estimated from the clusters, else the normal's."""
+    if rows.size == rows.values.size:
+        return float(special.ndtri((1 + level) / 2))
+    return float(special.stdtrit(rows.freedom, (1 + level) / 2))
+
+
+def _untransformed(quantile: float, skew: float) -> float:
+    """The studentised mean at which Hall's monotone transformation, which takes the skew away, is `quantile`."""
+    third = SKEW * skew / 3
+    return (math.cbrt(1 + 3 * third * (quantile - third / 2)) - 1) / third
+
+
+def _most_common(values: Floats) -> float:
+    """The value that most rows have."""
+    _, first, counts = np.unique(np.round(values / _step(values)), return_index=True, return_counts=True)
+    return float(values[first[int(counts.argmax())]])
+
+
+def _changed(rows: Clusters, usual: float) -> int:
+    """Clusters in which a row has another value than the usual one."""
+    away = np.abs(rows.values - usual) > _step(rows.values)
+    return int(np.unique(rows.index[away]).size)
+
+
+def _step(values: Floats) -> float:
+    """How near two of these values are one; a frozen baseline keeps nine digits after the point."""
+    return max(2e-9, SAME * float(np.abs(values).max()))

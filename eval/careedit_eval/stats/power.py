@@ -1,36 +1,97 @@
-"""How small a difference so many source images can show, and how many images a difference needs.
+"""How small a difference so many source images show, and how many images a margin needs.
 
-The normal approximation of the paired two-sided test: d = (z_(1-alpha/2) + z_power) * sd / sqrt(n), with sd the standard
-deviation of the differences per source image (Cohen, Statistical Power Analysis, 1988, ch. 2).
+Normal approximations, with the variance per image of a run that was made (`spread_of`) or is assumed (`assumed_spread`). Of
+rare changes the variance is that under the tested mean, as in the score interval: a run without any change needs images too.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from careedit.errors import InputError
+from careedit_eval.stats.clusters import Clusters
+from careedit_eval.stats.intervals import LEVEL, changes_of
+from careedit_eval.stats.proportions import flips_variance
 
-ALPHA = 0.05
-"""Two-sided error of the first kind."""
+ALPHA = 1 - LEVEL
+"""Two-sided error of the first kind; a margin's, which has one side, is half of it."""
 POWER = 0.8
 """Probability that a difference of the stated size is seen."""
 
 
-def detectable_difference(deviation: float, images: int, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest true difference that `images` source images show, in the metric's unit."""
+class Spread(NamedTuple):
+    """How paired differences vary, per source image."""
+
+    deviation: float
+    """Standard deviation of an image's part in the mean difference, in the metric's unit."""
+    won: float = 0.0
+    """Share of independent rows with a change up."""
+    lost: float = 0.0
+    """Share of independent rows with a change down."""
+    size: float = 0.0
+    """Size of such a change, in the metric's unit; 0: differences are no rare changes."""
+    rows: float = 1.0
+    """Independent rows per image."""
+
+
+def spread_of(rows: Clusters, scale: float) -> Spread | None:
+    """Of paired differences; `scale` is the largest that one can be. None with fewer than two clusters, or no scale."""
+    if rows.size < 2 or scale <= 0:
+        return None
+    deviation = rows.error * math.sqrt(rows.size)
+    changes = changes_of(rows, scale)
+    if changes is None:
+        return Spread(deviation)
+    of = changes.rows / rows.size
+    return Spread(deviation, changes.won / changes.rows, changes.lost / changes.rows, changes.size, of)
+
+
+def assumed_spread(*, flips: float | None = None, deviation: float | None = None) -> Spread:
+    """Of a pass/fail number of which a share of `flips` changes, half of it each way, or one of that deviation per image."""
+    if (flips is None) == (deviation is None):
+        raise InputError("Give either a share of flips or a standard deviation.")
+    if flips is not None:
+        if not 0 <= flips <= 1:
+            raise InputError(f"The share of flips is {flips:g}; give 0 to 1.")
+        return Spread(math.sqrt(flips), flips / 2, flips / 2, 1.0)
+    if deviation is None or deviation <= 0 or not math.isfinite(deviation):
+        raise InputError(f"The standard deviation is {deviation}; give one above 0.")
+    return Spread(deviation)
+
+
+def detectable_difference(spread: Spread, images: int, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The smallest true difference that `images` source images show with that power, in the metric's unit."""
     if images < 2:
         raise InputError(f"{images} source images show no difference; give 2 or more.")
-    return _factor(alpha, power) * deviation / math.sqrt(images)
+    factor = _quantile(alpha / 2) + _quantile(1 - power)
+    found = factor * spread.deviation / math.sqrt(images)
+    # A difference made of changes of one size has a variance of its own, however few changes were seen.
+    rare = factor**2 / (images * spread.rows)
+    return max(found, spread.size * rare / (1 + rare))
 
 
-def samples_needed(deviation: float, difference: float, *, alpha: float = ALPHA, power: float = POWER) -> int:
-    """How many source images show a true difference of this size; at least 2."""
-    if difference <= 0:
-        raise InputError(f"The difference is {difference}; give the size that must be seen, above 0.")
-    return max(2, math.ceil((_factor(alpha, power) * deviation / difference) ** 2))
+def images_needed(spread: Spread, margin: float, *, power: float = POWER) -> int | None:
+    """How many source images show that B is not worse by more than `margin`, if it is as good as A.
+
+    None where no number does: the margin is 0. Raises `InputError` for a negative margin. After Nam (Biometrics 53, 1997) for
+    flips: the variance at the margin decides the bound, that of equal sets how often it is met.
+    """
+    if margin < 0:
+        raise InputError(f"The margin is {margin}; give how much worse is still acceptable, 0 or more.")
+    if margin == 0:
+        return None
+    sure, often = _quantile(ALPHA / 2), _quantile(1 - power)
+    images = ((sure + often) * spread.deviation / margin) ** 2
+    if spread.size > margin:
+        share, lost = (spread.won + spread.lost) / 2, margin / spread.size
+        at_margin = math.sqrt(flips_variance(share, share, -lost))
+        rows = ((sure * at_margin + often * math.sqrt(2 * share)) / lost) ** 2
+        images = max(images, rows / spread.rows)
+    return max(2, math.ceil(images))
 
 
-def _factor(alpha: float, power: float) -> float:
-    return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+def _quantile(tail: float) -> float:
+    return float(-special.ndtri(tail))

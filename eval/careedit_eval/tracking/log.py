@@ -145,5 +145,5 @@ def _tags(run: Run, verdict: Verdict | None) -> dict[str, str]:
         "base_model": next((one.facts["base"] for one in record.sets if "base" in one.facts), "unknown"),
     }
     if verdict is not None:
-        tags |= {"gate": "pass" if verdict.passed else "fail", "verdict": verdict.line[:5000]}
+        tags |= {"gate": verdict.outcome, "verdict": verdict.line[:5000]}
     return tags

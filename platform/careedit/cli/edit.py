@@ -24,7 +24,7 @@ MAX_TRACE_BYTES = 16 * 2**20
 
 @app.command("edit")
 def edit(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The source: a PNG, JPEG or WebP file.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The source: a PNG, JPEG, WebP, HEIC or AVIF file.")],
     instruction: Annotated[
         str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; left out with --replay.")
     ] = None,

@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 
 from careedit.errors import ImageError
 from careedit.images.headers import orientation
+from careedit.images.marks import mark
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,13 +24,22 @@ _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
-def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, alpha laid over white, metadata dropped."""
+def to_rgb(image: Image.Image, name: str, stored: tuple[int, int]) -> Image.Image:
+    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, alpha laid over white, metadata dropped.
+
+    `stored` is its size in its file. What was turned or laid over white is marked.
+    """
     colours, alpha = split_alpha(image, name)
     rgb = _apply_profile(colours, image.info.get("icc_profile"))
-    if alpha is not None:
+    flattened = alpha is not None and is_transparent(alpha)
+    if alpha is not None and flattened:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-    return upright(rgb, image)
+    return mark(upright(rgb, image), image, stored, flattened=flattened)
+
+
+def is_transparent(alpha: Image.Image) -> bool:
+    """Whether a pixel of an "L" alpha channel is not fully opaque."""
+    return bool(alpha.getextrema()[0] < 255)  # type: ignore[operator]
 
 
 def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:

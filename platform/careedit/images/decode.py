@@ -12,21 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from careedit.errors import ImageError, MaskError
-from careedit.images.colour import split_alpha, to_rgb, upright
-from careedit.images.headers import ACCEPTED, DamagedHeaderError, read_header, sniff
+from careedit.images import jpeg, png
+from careedit.images.colour import is_transparent, split_alpha, to_rgb, upright
+from careedit.images.headers import read_header, sniff
 from careedit.images.limits import DEFAULT_LIMITS, Limits
+from careedit.images.marks import MARKS, mark
+from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
 
 _THRESHOLD = 128
-# The classes themselves rather than `Image.open`: no guessing among formats, no process-wide bomb warning, and a
-# multi-picture JPEG (phones write them) is read as the ordinary JPEG that it starts with.
-_READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-}
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -35,23 +31,27 @@ _DAMAGE = (
     IndexError,
     KeyError,
     EOFError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
+_SEVERAL = ("MPO", "HEIF")  # several pictures, of which the first or the primary one counts; nothing moves
+Size = tuple[int, int]
 
 
 def decode_image(source: Any, *, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Decode a picture to "RGB": 8-bit sRGB, upright, alpha over white, without metadata.
 
-    `source` is a path (`str` or `os.PathLike`), the bytes of a PNG, JPEG or WebP file, or a PIL image of any mode; a
-    decoded RGB picture comes back as it is. `limits` is checked on the header, before pixels are decoded. Raises
-    `ImageError`.
+    `source` is a path (`str` or `os.PathLike`), the bytes of a PNG, JPEG, WebP, HEIC or AVIF file, or a PIL image of any
+    mode; a decoded RGB picture comes back as it is. `limits` is checked on the header, before pixels are decoded. What
+    its user should hear of stays known: see `careedit.images.marks`. Raises `ImageError`.
     """
     name = _name(source, "image")
-    if type(source) is Image.Image and source.mode == "RGB" and not source.info:
+    if type(source) is Image.Image and source.mode == "RGB" and set(source.info) <= MARKS:
         limits.check_size(*source.size, name)
         return source
-    return to_rgb(_open(source, name, limits), name)
+    picture, stored = _open(source, name, limits)
+    return to_rgb(picture, name, stored)
 
 
 def decode_mask(source: Any, *, white_is_edit: bool = True, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -62,15 +62,27 @@ def decode_mask(source: Any, *, white_is_edit: bool = True, limits: Limits = DEF
     Inputs and `ImageError` as in `decode_image`; its own output comes back as it is.
     """
     name = _name(source, "mask")
-    image = _open(source, name, limits)
+    image, stored = _open(source, name, limits)
     colours, alpha = split_alpha(image, name)
-    if alpha is not None and alpha.getextrema()[0] < 255:  # type: ignore[operator]
+    if alpha is not None and is_transparent(alpha):
         marked = alpha.point(lambda value: 255 if value < _THRESHOLD else 0)
     elif white_is_edit:
         marked = colours.convert("RGB").convert("L").point(lambda value: 255 if value >= _THRESHOLD else 0)
     else:
         raise MaskError(f"{name} has no transparent pixel; make the region to change transparent (alpha 0).")
-    return upright(marked, image)
+    return mark(upright(marked, image), image, stored)
+
+
+def inspect_picture(data: bytes, noun: str = "image", *, limits: Limits = DEFAULT_LIMITS) -> tuple[str, Size]:
+    """Format ("PNG") and size (width, height) that a file's header states; `noun` is what an error calls it.
+
+    Decodes nothing, and refuses what `decode_image` refuses by the header: other formats, animations, what costs too much,
+    what is over a limit. Raises `ImageError`.
+    """
+    name = f"The {noun}"
+    limits.check_bytes(len(data), name)
+    kind, header = _header(data, name, limits)
+    return kind, header.size
 
 
 def image_sha256(image: Image.Image) -> str:
@@ -87,11 +99,11 @@ def _name(source: Any, noun: str) -> str:
     return f"The {noun} {text if len(text) <= 120 else text[:117] + '...'!r}"
 
 
-def _open(source: Any, name: str, limits: Limits) -> Image.Image:
-    """The picture with all its pixels decoded, in its own mode."""
+def _open(source: Any, name: str, limits: Limits) -> tuple[Image.Image, Size]:
+    """The picture with all its pixels decoded, in its own mode, and its size as stored."""
     if isinstance(source, Image.Image):
         limits.check_size(*source.size, name)
-        return _load(source, source.format != "MPO", name)
+        return _load(source, name), source.size
     if isinstance(source, str | os.PathLike):
         data = _read(Path(os.fsdecode(os.fspath(source))), name, limits)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -99,18 +111,78 @@ def _open(source: Any, name: str, limits: Limits) -> Image.Image:
         limits.check_bytes(len(data), name)
     else:
         raise ImageError(f"{name} is a {type(source).__name__}; give a path, the bytes of a file, or a PIL image.")
-    kind = sniff(data)
-    if kind not in _READERS:
-        what = "not a picture that is recognised" if kind is None else f"{_article(kind)} {kind} file"
-        raise ImageError(f"{name} is {what}; give {ACCEPTED[0]}, {ACCEPTED[1]} or {ACCEPTED[2]}.")
+    kind, header = _header(data, name, limits)
     try:
-        header = read_header(data, kind)
-        limits.check_size(*header.size, name)
-        picture = _READERS[kind](io.BytesIO(data))
+        picture = _READERS[kind](data)
         limits.check_size(*picture.size, name)
+        picture.load()
+    except MemoryError:
+        raise ImageError(f"{name} does not fit into memory; make it smaller.") from None
     except (*_DAMAGE, DamagedHeaderError):
         raise _damaged(name, kind) from None
-    return _load(picture, header.animated, name)
+    turned = kind == "HEIC" and header.turned  # Pillow leaves the turn of an AVIF file to its reader, libheif makes it
+    return picture, picture.size[::-1] if turned else picture.size
+
+
+def _header(data: bytes, name: str, limits: Limits) -> tuple[str, Header]:
+    """Format and header of a file that may be decoded. Raises `ImageError`."""
+    kind = sniff(data)
+    if kind is None or kind not in _READERS:
+        what = "not a picture that is recognised" if kind is None else f"{_article(kind)} {kind} file"
+        raise ImageError(f"{name} is {what}; give PNG, JPEG or WebP (HEIC and AVIF are read too).")
+    try:
+        header = read_header(data, kind)
+    except DamagedHeaderError:
+        raise _damaged(name, kind) from None
+    except RefusedHeaderError as error:
+        raise ImageError(f"{name} {error}.") from None
+    limits.check_size(*header.size, name)
+    if header.frames > 1:
+        raise ImageError(f"{name} is animated ({header.frames} frames); give a still picture.")
+    return kind, header
+
+
+# The classes themselves rather than `Image.open`: no guessing among formats, no process-wide bomb warning, and a
+# multi-picture JPEG (phones write them) is read as the ordinary JPEG that it starts with.
+def _read_png(data: bytes) -> Image.Image:
+    return PngImagePlugin.PngImageFile(io.BytesIO(png.checked(data)))
+
+
+def _read_jpeg(data: bytes) -> Image.Image:
+    return jpeg.open_whole(data, lambda whole: JpegImagePlugin.JpegImageFile(io.BytesIO(whole)))
+
+
+def _read_webp(data: bytes) -> Image.Image:
+    return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+
+
+def _read_heic(data: bytes) -> Image.Image:
+    from pi_heif import HeifImageFile  # here: few pictures need it
+
+    picture: Image.Image = HeifImageFile(io.BytesIO(data))
+    picture.load()
+    return _turned_by_file(picture)
+
+
+def _read_avif(data: bytes) -> Image.Image:
+    picture = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    picture.load()
+    return _turned_by_file(picture)
+
+
+def _turned_by_file(picture: Image.Image) -> Image.Image:
+    # Only the file's own boxes turn these formats (23008-12, 6.5.10), and the readers have put that into the EXIF block.
+    picture.info.pop("xmp", None)
+    return picture
+
+
+_READERS: dict[str, Callable[[bytes], Image.Image]] = {
+    "PNG": _read_png,
+    "JPEG": _read_jpeg,
+    "WebP": _read_webp,
+    "HEIC": _read_heic,
+    "AVIF": _read_avif,
+}
 
 
 def _read(path: Path, name: str, limits: Limits) -> bytes:
@@ -131,9 +203,10 @@ def _read(path: Path, name: str, limits: Limits) -> bytes:
     return data
 
 
-def _load(picture: Image.Image, may_be_animated: bool, name: str) -> Image.Image:
+def _load(picture: Image.Image, name: str) -> Image.Image:
+    """A PIL image that may have been opened and not yet read."""
     try:
-        frames = getattr(picture, "n_frames", 1) if may_be_animated else 1
+        frames = 1 if picture.format in _SEVERAL else getattr(picture, "n_frames", 1)
         if frames == 1:
             picture.load()
     except MemoryError:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
 
-ACCEPTED = ("PNG", "JPEG", "WebP")
+from careedit.images import heif, jpeg, png
+from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
+
+ACCEPTED = ("PNG", "JPEG", "WebP", "HEIC", "AVIF")
 """Formats that are decoded."""
+MAX_WEBP_CHUNKS = 2000
+"""Chunks of a WebP file; a still picture has at most seven."""
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -32,30 +37,7 @@ _SIGNATURES = (
     (b"\x76\x2f\x31\x01", "OpenEXR"),
     (b"PK\x03\x04", "ZIP"),
 )
-_BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
-}
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-
-
-class DamagedHeaderError(Exception):
-    """The header of an accepted format is cut off or inconsistent; never leaves `careedit.images`."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """Size and frame count that a file claims."""
-
-    size: tuple[int, int]
-    """Width and height in pixels, before EXIF rotation."""
-    animated: bool
-    """Whether the file holds more than one frame."""
 
 
 def sniff(data: bytes) -> str | None:
@@ -66,7 +48,7 @@ def sniff(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "MP4")
+        return heif.kind_of(data)
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return "SVG"
@@ -74,10 +56,10 @@ def sniff(data: bytes) -> str | None:
 
 
 def read_header(data: bytes, kind: str) -> Header:
-    """Size and frame count of a file of an accepted format; raises `DamagedHeaderError`."""
+    """Size and frame count of a file of an accepted format; raises `DamagedHeaderError` and `RefusedHeaderError`."""
     try:
-        return {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}[kind](data)
-    except (struct.error, IndexError) as error:
+        return _READERS[kind](data)
+    except (struct.error, IndexError, ValueError) as error:
         raise DamagedHeaderError(str(error)) from None
 
 
@@ -107,57 +89,41 @@ def _exif_orientation(exif: bytes) -> int:
     return 1
 
 
-def _png(data: bytes) -> Header:
-    if data[12:16] != b"IHDR":
-        raise DamagedHeaderError("no IHDR")
-    if data.rfind(b"IEND") < 0:
-        raise DamagedHeaderError("no IEND")
-    width, height = struct.unpack_from(">II", data, 16)
-    position, frames = 8, 1
-    while position < len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        if name == b"acTL":
-            (frames,) = struct.unpack_from(">I", data, position + 8)
-            if frames == 0 or length != 8:
-                raise DamagedHeaderError("bad acTL")
-        if name == b"IDAT":
-            break
-        position += 12 + length
-    return Header((width, height), animated=frames > 1)
-
-
-def _jpeg(data: bytes) -> Header:
-    position = 2
-    while True:
-        while data[position] != 0xFF:
-            position += 1
-        while data[position] == 0xFF:
-            position += 1
-        marker = data[position]
-        position += 1
-        if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, position + 3)
-            return Header((width, height), animated=False)
-        if marker == 0xDA or marker == 0xD9:
-            raise DamagedHeaderError("no frame header")
-        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:
-            (length,) = struct.unpack_from(">H", data, position)
-            position += length
-
-
 def _webp(data: bytes) -> Header:
-    chunk = data[12:16]
-    if chunk == b"VP8X":
-        (flags,) = struct.unpack_from("<B", data, 20)
-        width, high, height, top = struct.unpack_from("<HBHB", data, 24)
-        return Header(
-            (1 + width + (high << 16), 1 + height + (top << 16)),
-            animated=bool(flags & 0x02),
-        )
-    if chunk == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return Header((1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)), animated=False)
-    if chunk == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return Header((width & 0x3FFF, height & 0x3FFF), animated=False)
-    raise DamagedHeaderError("no picture chunk")
+    frames, size, position, chunks = 0, None, 12, 0
+    while position + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, position)
+        start = position + 8
+        chunks += 1
+        if chunks > MAX_WEBP_CHUNKS:
+            raise RefusedHeaderError(f"has more than {MAX_WEBP_CHUNKS:,} WebP chunks; save it again")
+        if name == b"ANMF":
+            frames += 1
+        elif size is None:
+            size = _webp_size(data, name, start)
+        position = start + length + length % 2
+    if size is None:
+        raise DamagedHeaderError("no picture chunk")
+    return Header(size, max(1, frames))
+
+
+def _webp_size(data: bytes, name: bytes, start: int) -> tuple[int, int] | None:
+    if name == b"VP8X":
+        width, high, height, top = struct.unpack_from("<HBHB", data, start + 4)
+        return 1 + width + (high << 16), 1 + height + (top << 16)
+    if name == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, start + 1)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if name == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, start + 6)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+_READERS: dict[str, Callable[[bytes], Header]] = {
+    "PNG": png.read_header,
+    "JPEG": jpeg.read_header,
+    "WebP": _webp,
+    "HEIC": heif.read_header,
+    "AVIF": heif.read_header,
+}

@@ -23,7 +23,7 @@ class Limits:
     def check_bytes(self, count: int, name: str) -> None:
         """Raise `ImageError` unless a file of `count` bytes may be read; `name` is the subject of the sentence."""
         if count == 0:
-            raise ImageError(f"{name} is empty (0 bytes); give a PNG, JPEG or WebP file.")
+            raise ImageError(f"{name} is empty (0 bytes); give a picture file.")
         if count > self.max_bytes:
             raise ImageError(
                 f"{name} is larger than {self.max_bytes / 2**20:g} MiB, the limit; compress it or make it smaller."

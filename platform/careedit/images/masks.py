@@ -44,7 +44,9 @@ def composite(source: Image.Image, edited: Image.Image, mask: Image.Image, radiu
         sizes = ", ".join(f"{image.width}x{image.height}" for image in (source, edited, mask))
         raise MaskError(f"Source, edited picture and mask must have one size, not {sizes}.")
     weights = feather(mask, default_feather(source.size) if radius is None else radius)
-    return Image.composite(edited.convert("RGB"), source.convert("RGB"), weights)
+    result = Image.composite(edited.convert("RGB"), source.convert("RGB"), weights)
+    result.info = {}  # what is known of the source's file does not hold for what was made of it
+    return result
 
 
 def grow(mask: Image.Image, pixels: int) -> Image.Image:

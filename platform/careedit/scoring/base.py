@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from careedit.errors import InputError
+from careedit.images import turn_note
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -94,8 +95,8 @@ class ScoreRequest(Record):
     def _check_sizes(self) -> ScoreRequest:
         if self.edited.size != self.source.size:
             raise InputError(
-                f"The edit is {self.edited.width}x{self.edited.height} but its source is {self.source.width}x"
-                f"{self.source.height}; judge an edit at its source's size."
+                f"The edit is {self.edited.width}x{self.edited.height}{turn_note(self.edited)} but its source is "
+                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size."
             )
         if len(self.references) > 1:
             raise InputError(f"{len(self.references)} references were given; one reference is supported.")

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from careedit.errors import InputError
+from careedit.images import turn_note
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
 from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
 from careedit.scoring.vqa import lead_of
@@ -42,8 +43,8 @@ class Pair(Record):
         for name, edit in (("first", self.first), ("second", self.second)):
             if edit.size != self.source.size:
                 raise InputError(
-                    f"The {name} edit is {edit.width}x{edit.height} but its source is {self.source.width}x"
-                    f"{self.source.height}; compare edits at their source's size."
+                    f"The {name} edit is {edit.width}x{edit.height}{turn_note(edit)} but its source is {self.source.width}x"
+                    f"{self.source.height}{turn_note(self.source)}; compare edits at their source's size."
                 )
         return self
 

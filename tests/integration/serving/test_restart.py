@@ -1,4 +1,4 @@
-"""The application ends and is started anew on the same state: what was queued, and what was being made, is made."""
+"""The application ends with work in progress and is started on the same state: the edit is made, and so is every job."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import pytest
 
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from crowd import Crowd, is_edit
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.shutdown import take_down
+from crowd import Crowd, body_of, is_edit
+from webhooks import receiving
+
+JOBS = 24
 
 
 @pytest.fixture
 def small_config(served_config, tmp_path):
-    """One pool for every expert, and one worker for the jobs."""
+    """One pool for every expert."""
     arm = {**served_config["arms"]["main"], "experts": {}}
     arm["long_tail"] = ["erase", "style", *arm["long_tail"]]
     return {
@@ -22,45 +27,75 @@ def small_config(served_config, tmp_path):
         "name": "restarted",
         "arms": {"main": arm},
         "scorer": {"backend": "none"},
-        "jobs": {"workers": 1, "lease_s": 2},
+        "jobs": {
+            "lease_s": 2,
+            "webhook_secret_env": "CAREEDIT_TEST_WEBHOOK_KEY",
+            "webhook_hosts": ["127.0.0.1"],
+        },
         "state": {"database": f"sqlite+aiosqlite:///{tmp_path}/careedit.db", "blobs": str(tmp_path / "blobs")},
     }
 
 
-def test_jobs_that_are_queued_when_the_service_ends_are_made_by_the_next_one(
+def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     serve_cluster, small_config, draw_picture, open_editor
 ):
+    """It ends twice: as Serve does it, all at once, and in the order in which `careedit serve` ends it."""
     from ray import serve
 
-    requests = [
-        EditRequest(
-            image=draw_picture((96, 64), seed=seed), instruction="remove it", seed=seed, expert="style", steps=steps
-        )
-        for seed, steps in enumerate((150, 4, 4, 4))
-    ]
+    def request(seed, steps, expert):
+        image = draw_picture((96, 64), seed=seed)
+        return EditRequest(image=image, instruction="remove it", seed=seed, expert=expert, steps=steps)
+
+    # Short ones come first: while the edit is finished many are claimed, and find no router where all ends at once.
+    queued = [request(seed, 4 if seed < JOBS // 2 else 40, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
-    async def queue():
+    async def begin(hook):
         async with Crowd(url) as crowd:
-            jobs = [await crowd.queue(request) for request in requests]
-            return jobs, [(await crowd.http.get(f"/v1/jobs/{job}")).json()["status"] for job in jobs]
+
+            async def queue(one):
+                body = body_of(one)
+                answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
+                assert answer.status_code == 202, answer.text
+                return answer.json()["id"]
+
+            return [await queue(one) for one in queued]
+
+    async def through_the_end(jobs, end):
+        """The answer to an edit that is being made when the application ends, and how many jobs had not ended by then."""
+        async with Crowd(url) as crowd:
+            edit = asyncio.create_task(crowd.edit(request(99, 150, "erase")))
+            while not (listed := await statuses(crowd)).count("running"):
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(end)
+            return await edit, sum(status in ("queued", "running") for status in listed)
+
+    async def statuses(crowd):
+        return [job["status"] for job in (await crowd.http.get("/v1/jobs?limit=100")).json()["data"]]
 
     async def collect(jobs):
         async with Crowd(url) as crowd:
             return [await crowd.job(job) for job in jobs], [await crowd.events(job) for job in jobs]
 
-    try:
-        serve_cluster.run(small_config, route_prefix="/restarted")
-        jobs, before = asyncio.run(queue())
-        serve.delete("restarted")
-        assert set(before[1:]) == {"queued"} and before[0] in ("queued", "running")
-        serve_cluster.run(small_config, route_prefix="/restarted")
-        ended, events = asyncio.run(collect(jobs))
-    finally:
-        serve.delete("restarted")
-    for request, job, told in zip(requests, ended, events, strict=True):
+    ways = (lambda: serve.delete("restarted"), lambda: take_down(ServeConfig(**small_config)))
+    with receiving() as receiver:
+        try:
+            serve_cluster.run(small_config, route_prefix="/restarted")
+            jobs = asyncio.run(begin(receiver.url))
+            for end in ways:
+                edit, left = asyncio.run(through_the_end(jobs, end))
+                assert edit.status == 200, edit.document
+                assert left > 4, "more jobs than are made at once"
+                serve_cluster.run(small_config, route_prefix="/restarted")
+            ended, events = asyncio.run(collect(jobs))
+        finally:
+            serve.delete("restarted")
+    for job, told in zip(ended, events, strict=True):
         assert job["status"] == "completed", job
         assert told.count("job.completed") == told.count("job.image") == 1
+    for one, job in list(zip(queued, ended, strict=True))[::5]:
         picture = decode_image(base64.b64decode(job["result"]["data"][0]["b64_json"]))
-        direct = open_editor("merged").edit(request).image
-        assert is_edit(picture, direct)
+        assert is_edit(picture, open_editor("merged").edit(one).image)
+    assert {body["type"] for body in receiver.received.values()} == {"job.completed"}
+    told = [body["data"]["id"] for body in receiver.received.values()]
+    assert len(told) == len(set(told)), "one message for each job"

@@ -26,15 +26,15 @@ def write(path: Path, *arms, **fields) -> str:
 
 def gated(path: Path, by: int) -> str:
     gate = Gate(margins={"bright": 0.01})
-    return write(path, arm("a"), arm("b", by=by), n=12, compare=({"a": "a", "b": "b"},), gate=gate)
+    return write(path, arm("a"), arm("b", by=by), n=64, compare=({"a": "a", "b": "b"},), gate=gate)
 
 
 def test_a_night_ends_with_a_verdict_a_page_and_an_exit_code(place: Path, capsys) -> None:
     assert main(["eval", "nightly", "--suite", gated(place / "good.yaml", 55), "--no-log"]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1].startswith("PASS: b is not worse than a")
+    assert said.out.splitlines()[-1].startswith("PASS: b may replace a: bright +0.017")
     assert main(["eval", "nightly", "--suite", gated(place / "bad.yaml", 30), "--no-log"]) == 1
-    assert "FAIL: b against a" in capsys.readouterr().out
+    assert "WORSE: b must not replace a" in capsys.readouterr().out
     assert len(list((place / "eval-runs/runs").glob("*/report.html"))) == 2
 
 
@@ -42,7 +42,7 @@ def test_a_run_is_listed_compared_gated_and_reported_again(place: Path, capsys) 
     assert main(["eval", "run", gated(place / "s.yaml", 55), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     run = told["run"]
-    assert told["edited"] == 24 and told["gate"]["passed"] is True
+    assert told["edited"] == 128 and told["gate"]["passed"] is True
     assert main(["eval", "list"]) == 0 and Path(run).name in capsys.readouterr().out
     assert main(["eval", "compare", "b", "a", "--json"]) == 0
     (whole, *_) = json.loads(capsys.readouterr().out)["differences"]
@@ -59,7 +59,7 @@ def test_a_second_run_edits_nothing_and_rescoring_never_does(place: Path, capsys
         assert main(["eval", command, name, "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         counts.append((told["edited"], told["measured"]))
-    assert counts == [(24, 24), (0, 0), (0, 0)]
+    assert counts == [(128, 128), (0, 0), (0, 0)]
 
 
 def test_one_set_and_a_few_samples_can_be_asked_for(place: Path, capsys) -> None:
@@ -69,11 +69,11 @@ def test_one_set_and_a_few_samples_can_be_asked_for(place: Path, capsys) -> None
 
 
 def test_a_baseline_is_frozen_and_held_against(place: Path, capsys) -> None:
-    assert main(["eval", "run", write(place / "old.yaml", arm("a"), n=12), "--json"]) == 0
+    assert main(["eval", "run", write(place / "old.yaml", arm("a"), n=64), "--json"]) == 0
     run = json.loads(capsys.readouterr().out)["run"]
     assert main(["eval", "baseline", run, "--to", "frozen.json"]) == 0
     gate = Gate(baseline="frozen.json", margins={"bright": 0.01})
-    today = write(place / "new.yaml", arm("a", by=20), n=12, gate=gate)
+    today = write(place / "new.yaml", arm("a", by=20), n=64, gate=gate)
     assert main(["eval", "nightly", "--suite", today, "--no-log"]) == 1
 
 

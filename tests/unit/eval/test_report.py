@@ -21,7 +21,9 @@ def test_a_page_shows_verdict_tables_flips_and_errors(tmp_path: Path) -> None:
         compare=({"a": "a", "b": "b"},), gate=Gate(margins={"bright": 0.001}),
     )  # fmt: skip
     text = page_of(finished(wanted, tmp_path))
-    assert "FAIL: b against a" in text
+    assert '<p class="verdict worse" id="verdict">WORSE: b must not replace a' in text
+    assert text.index('id="gate"') < text.index("<h2") and 'class="margin"' in text, "reasons come first"
+    assert not re.search(r"[-+]0\.0+\b", text)
     assert "identity (no edit)" in text and "truth (the target itself)" in text
     assert "ValueError: the painter has no paint" in text
     assert text.index('id="b-drawn-s004-0"') < text.index('data-kind="Remove"'), "a failure is the worst loss"
@@ -51,10 +53,31 @@ def test_words_of_the_data_are_words_on_the_page(tmp_path: Path, monkeypatch) ->
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text and '"><b>' not in text
 
 
-def test_three_sets_are_ranked_by_their_verdicts(tmp_path: Path) -> None:
+def test_three_sets_are_ranked_by_their_wins_alone(tmp_path: Path) -> None:
     arms = [arm(name, by=50, spread=30 + i, log=None) for i, name in enumerate("abc")]
     run = finished(suite(*arms, n=60, pairwise=({"name": "scripted_eval:sharper"},)), tmp_path)
     analysis = analyse(run)
-    (found,) = analysis.strengths.values()
-    assert {one.name for one in found} == {"a", "b", "c"} and {one.games for one in found} == {120}
-    assert "Ranking by won" in page_of(run)
+    assert set(analysis.rankings) == {"won"}, "agreement of the orders is no win"
+    (found,) = analysis.rankings.values()
+    assert {one.name for one in found.strengths} == {"a", "b", "c"} and {one.games for one in found.strengths} == {120}
+    (anchor, *_), others = ([one for one in found.strengths if (one.name == "a") is first] for first in (True, False))
+    assert anchor.interval is None and all(one.interval.low < one.strength < one.interval.high for one in others)
+    text = page_of(run)
+    assert "Ranking by won" in text and "Ranking by agreed" not in text
+    assert [(one.a, one.b) for one in analysis.preferences] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_two_sets_have_their_preference_on_the_page_and_in_the_files(tmp_path: Path, capsys) -> None:
+    wanted = suite(
+        arm("a", by=50), arm("b", by=49, spread=12), n=80, pairwise=({"name": "scripted_eval:sharper"},),
+        compare=({"a": "a", "b": "b"},),
+    )  # fmt: skip
+    run = finished(wanted, tmp_path)
+    text = page_of(run)
+    written = json.loads((run.folder / "comparison.json").read_text())
+    (found,) = written["comparisons"][0]["preferences"]
+    column = [line.value for line in run.table.column("drawn", "b", "won", "a").values()]
+    assert found["share"] == sum(column) / 80 and found["interval"][0] < found["share"] < found["interval"][1]
+    assert (found["wins"], found["ties"]) == (column.count(1.0), column.count(0.5)) and found["images"] == 40
+    assert found["consistency"] == 0.25 and "one answer in both orders in only 25.0%" in found["warning"]
+    assert f"b preferred to a: {found['share']:.1%}" in text and "order consistency 25.0%" in text

@@ -81,6 +81,12 @@ def test_sizes_come_from_the_configuration(config, untrained_set):
     assert made["expert-main-style"].ray_actor_options["num_gpus"] == 0.5
 
 
+def test_serve_refuses_no_request_before_the_ingress_itself_does(config):
+    ingress = deployments(config(ingress={"max_ongoing_requests": 40, "max_queued_requests": 5}))["ingress"]
+    assert ingress._deployment_config.max_ongoing_requests >= 40 + 1000
+    assert ingress._deployment_config.max_queued_requests >= 1000
+
+
 def test_another_set_changes_replicas_in_place_and_other_settings_replace_them(config, untrained_set, tmp_path):
     before = deployments(config())
     folder = shutil.copytree(untrained_set, tmp_path / "set")

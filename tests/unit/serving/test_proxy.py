@@ -75,3 +75,51 @@ def test_serve_finds_the_middleware_by_its_name():
 
     assert import_attr(CALLBACK) is middlewares
     assert [one.cls for one in middlewares()] == [ClearEnds]
+
+
+TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (404, b"Path '/v1/jobs/job_1' not found. Ping http://.../-/routes for available routes."),
+        (503, b"Request dropped due to backpressure (num_queued_requests=32, max_queued_requests=32)."),
+        (503, b"Deployment(name='ingress', app='careedit') is unavailable because it failed to deploy."),
+    ],
+)
+def test_what_serve_says_by_itself_becomes_an_error_of_the_api_that_says_to_try_again(status, words, pass_through):
+    head, told = pass_through({**start(TEXT), "status": status}, body(words))
+    assert (head["status"], json.loads(told["body"])["error"]["code"]) == (503, "unavailable")
+    assert (b"retry-after", b"5") in head["headers"]
+
+
+def test_plain_words_of_another_application_pass_as_they_are(pass_through):
+    said = ({**start(TEXT), "status": 404}, body(b"no such thing"))
+    assert pass_through(*said) == list(said)
+
+
+def test_a_client_that_reads_nothing_counts_as_gone_and_its_answer_waits_for_nobody():
+    async def app(scope, receive, send):
+        await receive()
+        await send(start(EVENTS))
+        for _ in range(3):
+            await send(body(b"event: a\ndata: {}\n\n", more=True))
+        assert (await receive())["type"] == "http.disconnect", "Serve stops the replica's work"
+
+    asked = []
+
+    async def receive():
+        if asked:
+            await asyncio.Event().wait()
+        asked.append(True)
+        return {"type": "http.request", "body": b""}
+
+    async def send(message):
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    sent = []
+    asyncio.run(asyncio.wait_for(ClearEnds(app, stalled_s=0.01)(dict(SCOPE), receive, send), 10))
+    assert sent == ["http.response.start", "http.response.body"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from careedit.errors import InputError
+from careedit.images import decode_image
 from careedit.records import EarlyFilter
 from careedit_deployments.backend import Made, Partial, Progress
 from careedit_deployments.errors import DeadlineError, ServingError
@@ -36,6 +37,15 @@ def test_an_edit_alone_is_the_in_process_edit_and_replays_to_the_bit(runner, cal
     assert [event.image for event in made(told)] == [0, 1, 2]
     assert [event.trace.seed for event in made(told)] == [3, 4, 5]
     assert made(told)[0].trace.seconds.keys() == {"route", "queue", "prepare", "denoise", "finish"}
+
+
+def test_transparency_that_the_source_lost_is_in_the_trace(runner, call, events):
+    wanted = call(seed=1)
+    source = wanted.request.image.convert("RGBA")
+    source.putpixel((2, 2), (0, 0, 0, 0))
+    lossy = wanted.request.model_copy(update={"image": decode_image(source)})
+    (told,) = events(runner(), wanted.model_copy(update={"request": lossy}))
+    assert made(told)[0].trace.degradations == ("image: transparent pixels were laid over white",)
 
 
 def test_edits_at_once_share_batches_say_so_and_stay_themselves(runner, call, events, editor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from careedit.errors import InputError
+from careedit.errors import ExpertError, InputError
 from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
 from careedit_deployments.edit_service import EditService
-from careedit_deployments.errors import OverloadedError
+from careedit_deployments.errors import (
+    DeadlineError,
+    NotFoundError,
+    OverloadedError,
+    ScorerUnavailableError,
+    ServingError,
+    TooExpensiveError,
+    UnavailableError,
+)
 from careedit_deployments.jobs.counting import count_job
 from careedit_deployments.jobs.order import Output, keep_order, scope_of
 from careedit_deployments.jobs.pool import Pool
@@ -240,6 +249,122 @@ def test_a_picture_that_is_gone_fails_the_job(with_store: Any, tmp_path: Path) -
         await worker.work(await worker.claim())
         ended = await store.jobs.get(job.id)
         assert (ended.status, ended.error["code"]) == ("failed", "not_found")
+
+    with_store(work)
+
+
+TROUBLES = [
+    UnavailableError("The router could not be started."),
+    ScorerUnavailableError("The judge does not answer."),
+    OverloadedError("The expert's queue is full.", 0.001),
+    ServingError("The expert failed (OutOfMemoryError)."),
+    ExpertError("The set cannot be read."),
+    RuntimeError("not foreseen"),
+    ConnectionError("reset"),
+]
+
+
+CASES = [(place, trouble) for place in ("start", "edit") for trouble in TROUBLES]
+CASES += [(place, TROUBLES[0]) for place in ("put", "get", "append", "finish")]
+
+
+@pytest.mark.parametrize(("place", "trouble"), CASES, ids=[f"{place}-{type(one).__name__}" for place, one in CASES])
+def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
+    with_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, trouble: Exception
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        job = await bench.queue(n=2)
+        owners = {"start": bench.edits, "edit": bench.painter, "put": bench.blobs, "get": bench.blobs}
+        owner, left = owners.get(place, store.jobs), 8
+
+        def broken(real: Any) -> Any:
+            def call(*args: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left >= 0:
+                    raise trouble
+                return real(*args, **options)
+
+            return call
+
+        monkeypatch.setattr(owner, place, broken(getattr(owner, place)))
+        worker = bench.worker("w", attempts=2)
+        await worker.work(await worker.claim())
+        ended = await store.jobs.get(job.id)
+        assert left < 0
+        assert (ended.status, ended.attempt) == ("completed", 1)
+        assert [image.trace["seed"] for image in ended.images] == [5, 6]
+        assert (await bench.kinds(job)).count("completed") == 1
+
+    with_store(work)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (InputError("The mask is empty."), "invalid_value"),
+        (TooExpensiveError("Too much."), "too_expensive"),
+        (NotFoundError("There is no model 'x'."), "model_not_found"),
+    ],
+)
+def test_a_job_fails_at_once_by_a_fault_of_its_own(
+    with_store: Any, tmp_path: Path, fault: Exception, code: str
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        bench.painter.fails = fault
+        job, worker = await bench.queue(), bench.worker("w")
+        await worker.work(await worker.claim())
+        ended = await store.jobs.get(job.id)
+        assert (ended.status, ended.error["code"], len(bench.painter.calls)) == ("failed", code, 1)
+
+    with_store(work)
+
+
+def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_ever(
+    with_store: Any, tmp_path: Path
+) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        bench.painter.fails = DeadlineError("Too late.")
+        job, worker = await bench.queue(), bench.worker("w", attempts=3)
+        await worker.work(await worker.claim())
+        ended = await store.jobs.get(job.id)
+        assert (ended.error["code"], len(bench.painter.calls)) == ("deadline_exceeded", 3)
+
+    with_store(work)
+
+
+def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        bench.painter.fails = UnavailableError("The router is away.")
+        job, worker = await bench.queue(), bench.worker("w", patience_s=0.2)
+        begun = time.monotonic()
+        await worker.work(await worker.claim())
+        assert 0.1 < time.monotonic() - begun < 5
+        ended = await store.jobs.get(job.id)
+        assert (ended.status, ended.error["code"]) == ("failed", "unavailable")
+        assert 5 < len(bench.painter.calls) < 15, "each pause is longer than the one before"
+
+    with_store(work)
+
+
+def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: SqlStore) -> None:
+        bench = Bench(store, tmp_path)
+        bench.painter.fails = UnavailableError("The router could not be started.")
+        jobs, worker = [await bench.queue() for _ in range(3)], bench.worker("leaving")
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=2, poll_s=0.01)
+        running = asyncio.create_task(pool.run())
+        await until(lambda: len(bench.painter.calls) > 6)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await pool.drain(0.0)
+        kept = [await store.jobs.get(job.id) for job in jobs]
+        assert [(job.status, job.attempt) for job in kept] == [("queued", 0)] * 3
+        assert (await bench.kinds(jobs[2])) == ["queued"], "only as many are claimed as can wait"
 
     with_store(work)
 

@@ -20,7 +20,8 @@ from careedit.editing import EditorBase
 from careedit.editing.prompts import in_context_prompt
 from careedit.errors import InputError
 from careedit.experts.yamlfile import write_atomic
-from careedit.images import fit_panel
+from careedit.images import decoding_notes, fit_panel
+from careedit.images.marks import FLATTENED
 from careedit.training.data.columns import Columns
 from careedit.training.data.rows import BadRowError, Row, RowRules, read_row
 from careedit.training.data.tables import Table
@@ -191,6 +192,8 @@ def _oddities(row: Row, base: EditorBase) -> list[str]:
         found.append(f"instruction cut at the base's {base.max_sequence_length} tokens")
     if getattr(base.tokenizer_2, "unk_token_id", None) in ids:
         found.append("words that the base does not know")
+    if decoding_notes([row.source]) or decoding_notes([row.target]):
+        found.append(FLATTENED)
     if row.source.size == row.target.size and _equal(row.source, row.target):
         found.append("target equal to the source")
     return found

@@ -15,7 +15,7 @@ from PIL import Image
 from careedit.editing.prompts import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
-from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel
+from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel, turn_note
 from careedit.training.data.columns import Columns
 from careedit.training.data.tables import BrokenRowError, Table
 from careedit.training.items import Item
@@ -212,4 +212,4 @@ def _cropped(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
 
 
 def _size(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
+    return f"{image.width}x{image.height}{turn_note(image)}"

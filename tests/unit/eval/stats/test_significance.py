@@ -12,7 +12,7 @@ from careedit_eval.stats import (
     detectable_difference,
     holm,
     mcnemar_p,
-    non_inferior,
+    non_inferiority,
     samples_needed,
     wilcoxon_p,
 )
@@ -57,22 +57,32 @@ def test_holm_never_goes_above_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "margin", "higher", "fine"),
+    ("interval", "margin", "higher", "outcome"),
     [
-        (Interval(-0.02, 0.05), 0.03, True, True),
-        (Interval(-0.04, 0.05), 0.03, True, False),
-        (Interval(-0.05, 0.02), 0.03, False, True),
-        (Interval(-0.05, 0.04), 0.03, False, False),
-        (Interval(-0.2, 0.2), 0.03, True, False),  # too few rows: no difference is shown, and nothing is proven
+        (Interval(-0.02, 0.05), 0.03, True, "pass"),
+        (Interval(-0.04, 0.05), 0.03, True, "inconclusive"),
+        (Interval(-0.08, -0.04), 0.03, True, "worse"),
+        (Interval(-0.05, 0.02), 0.03, False, "pass"),
+        (Interval(-0.05, 0.04), 0.03, False, "inconclusive"),
+        (Interval(0.04, 0.08), 0.03, False, "worse"),
+        (
+            Interval(-0.2, 0.2),
+            0.03,
+            True,
+            "inconclusive",
+        ),  # too few rows: no difference is shown, and nothing is proven
+        (Interval(-0.03, -0.03), 0.03, True, "pass"),  # "by more than the margin"
     ],
 )
-def test_not_worse_means_that_the_whole_interval_says_so(interval, margin: float, higher: bool, fine: bool) -> None:
-    assert non_inferior(interval, margin, higher_is_better=higher) is fine
+def test_an_outcome_needs_the_whole_interval_on_one_side_of_the_margin(
+    interval, margin: float, higher: bool, outcome: str
+) -> None:
+    assert non_inferiority(interval, margin, higher_is_better=higher) == outcome
 
 
 def test_a_negative_margin_is_refused() -> None:
     with pytest.raises(InputError, match="0 or more"):
-        non_inferior(Interval(0, 0), -0.1)
+        non_inferiority(Interval(0, 0), -0.1)
 
 
 def test_power_is_the_textbooks() -> None:

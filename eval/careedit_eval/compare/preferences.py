@@ -1,0 +1,134 @@
+"""What a pairwise judge says of two sets: how often it prefers B, how surely, and whether it agrees with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from careedit_eval.records import MetricSpec, Output
+from careedit_eval.results import Pair, ScoreLine, Table
+from careedit_eval.stats import Clusters, Game, Interval, interval_of_differences, sign_flip_p
+
+CONSISTENT = 0.6
+"""Share of pairs with one answer in both orders, below which a judge's preferences are not to be relied on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One pairwise judge on two sets and one benchmark."""
+
+    benchmark: str
+    """The benchmark."""
+    output: str
+    """The number: 1 where B is preferred in both orders, 0 where A is, 0.5 for a tie or where the orders disagree."""
+    a: str
+    """The set in use."""
+    b: str
+    """The set that may replace it."""
+    share: float
+    """Mean of that number: the share of pairs in which B is preferred, ties half."""
+    interval: Interval | None
+    """95 % of the share, over source images; None with fewer than two."""
+    p: float | None
+    """Of a share of one half, by random signs of the images; None where all is tied."""
+    wins: int
+    """Pairs in which B is preferred."""
+    ties: int
+    """Pairs without a preference."""
+    losses: int
+    """Pairs in which A is preferred."""
+    images: int
+    """Source images among the pairs."""
+    errors: int
+    """Pairs without a verdict."""
+    consistency: float | None
+    """Share of pairs in which the judge gives one answer in both orders; None where it does not say."""
+
+    @property
+    def verdict(self) -> str:
+        """ "B preferred", "A preferred" or "no preference seen", where interval and test agree at 0.05."""
+        inside = self.interval is None or self.interval.low <= 0.5 <= self.interval.high
+        if inside or self.p is None or self.p >= 0.05 or self.share == 0.5:
+            return "no preference seen"
+        return "B preferred" if self.share > 0.5 else "A preferred"
+
+    @property
+    def line(self) -> str:
+        """The same in one line."""
+        ends = "" if self.interval is None else f" ({self.interval.low:.1%} to {self.interval.high:.1%})"
+        orders = "" if self.consistency is None else f", order consistency {self.consistency:.1%}"
+        errors = f", {self.errors} errors" if self.errors else ""
+        return (
+            f"{self.output} on {self.benchmark}: {self.b} preferred to {self.a}: {self.share:.1%}{ends}, W/T/L "
+            f"{self.wins}/{self.ties}/{self.losses}, {self.images:,} pictures{orders}{errors}: {self.verdict}"
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader must know before believing it."""
+        if self.consistency is None or self.consistency >= CONSISTENT:
+            return None
+        return (
+            f"The judge of {self.output} gives one answer in both orders in only {self.consistency:.1%} of pairs "
+            f"(below {CONSISTENT:.0%}): its preferences are mostly of the order. Use another judge."
+        )
+
+
+def preferences_of(table: Table, a: str, b: str, specs: Sequence[MetricSpec]) -> list[Preference]:
+    """Every pairwise judge's preference between two sets, benchmark by benchmark; none where nothing was judged."""
+    return [
+        found
+        for benchmark in table.benchmarks
+        for win, consistent in pairwise_outputs(specs)
+        if (found := _preference(table, benchmark, a, b, win, consistent)) is not None
+    ]
+
+
+def pairwise_outputs(specs: Sequence[MetricSpec]) -> Iterator[tuple[Output, Output | None]]:
+    """Of every pairwise metric the number that says who won, and the one that says whether its orders agree."""
+    for spec in specs:
+        if spec.reference == "rival":
+            wins = [one for one in spec.outputs if one.better == "higher"]
+            agree = [one for one in spec.outputs if one.better == "neither" and one.passes]
+            if wins:
+                yield wins[0], next(iter(agree), None)
+
+
+def games_of(table: Table, output: str) -> list[Game]:
+    """All verdicts of a pairwise number, for a ranking; pictures of two benchmarks are never one."""
+    return [
+        Game(line.arm, line.rival, (1 + np.sign(line.value - 0.5)) / 2, (line.benchmark, line.group))
+        for line in table.scores
+        if line.output == output and line.rival is not None and line.value is not None
+    ]
+
+
+def _preference(
+    table: Table, benchmark: str, a: str, b: str, win: Output, consistent: Output | None
+) -> Preference | None:
+    column = _either(table, benchmark, a, b, win.name)
+    lines = [line for line in column.values() if line.value is not None]
+    if not lines:
+        return None
+    values = np.array([line.value for line in lines], np.float64) - 0.5
+    # The table has every two sets once, whichever of them is the rival.
+    rows = Clusters(-values if lines[0].arm == a else values, [line.group for line in lines])
+    found = interval_of_differences(rows, 0.5)
+    agreed = None if consistent is None else _mean(_either(table, benchmark, a, b, consistent.name))
+    up, down = int((rows.values > 0).sum()), int((rows.values < 0).sum())
+    return Preference(
+        benchmark, win.name, a, b, 0.5 + rows.mean,
+        None if found is None else Interval(max(0.0, 0.5 + found.low), min(1.0, 0.5 + found.high)),
+        sign_flip_p(rows.sums), up, len(lines) - up - down, down, rows.size, len(column) - len(lines), agreed,
+    )  # fmt: skip
+
+
+def _either(table: Table, benchmark: str, a: str, b: str, output: str) -> Mapping[Pair, ScoreLine]:
+    return table.column(benchmark, b, output, a) or table.column(benchmark, a, output, b)
+
+
+def _mean(column: Mapping[Pair, ScoreLine]) -> float | None:
+    values = [line.value for line in column.values() if line.value is not None]
+    return sum(values) / len(values) if values else None

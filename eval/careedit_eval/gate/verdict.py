@@ -1,0 +1,128 @@
+"""What a gate says: one outcome per check, and one for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from careedit_eval.compare.words import digits_for, spoken
+from careedit_eval.records import Better
+from careedit_eval.stats import Interval
+
+Outcome = Literal["pass", "worse", "inconclusive"]
+"""It holds; it is shown not to hold; the run has too little data to say either."""
+EXIT_CODES: dict[Outcome, int] = {"pass": 0, "worse": 1, "inconclusive": 3}
+"""Exit code of a command that ends with an outcome; 2 stands for wrong input."""
+
+SHOWN = 3
+"""Checks that a verdict's line names."""
+
+
+def outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of several checks together: one that is worse decides, then one that is inconclusive."""
+    found = set(outcomes)
+    return "worse" if "worse" in found else "inconclusive" if "inconclusive" in found else "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold."""
+
+    name: str
+    """"margin", "coverage", "errors", "slowdown"."""
+    benchmark: str
+    """The benchmark."""
+    output: str | None
+    """The number, for a margin."""
+    kind: str
+    """Kind of edit."""
+    value: float | None
+    """What is compared with the bound: for a margin the end of the interval that must not be worse than it."""
+    bound: float
+    """What it is held against."""
+    outcome: Outcome
+    """Whether it holds."""
+    sentence: str
+    """The same in words."""
+    estimate: float | None = None
+    """Margin: mean of B - A."""
+    interval: Interval | None = None
+    """Margin: 95 % interval of B - A."""
+    better: Better | None = None
+    """Margin: which way is up."""
+    passes: bool = False
+    """Margin: whether the number is 0 or 1."""
+    images: int | None = None
+    """Margin: source images with a number on both sides."""
+    needed: int | None = None
+    """Margin: source images that would show with a power of 0.8 that a set as good as A is not worse; None: unknown."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds."""
+        return self.outcome == "pass"
+
+    @property
+    def short(self) -> str:
+        """A margin's number in a few words."""
+        where = f"{self.output}" if self.kind == "all" else f"{self.output} ({self.kind})"
+        sign = "+" if self.better == "lower" else "-"
+        margin = f"{sign}{100 * self.bound:g} points" if self.passes else f"{sign}{self.bound:g}"
+        if self.estimate is None:
+            return f"{where} has no numbers on both sides, margin {margin}"
+        found = spoken(self.estimate, self.interval, passes=self.passes, digits=digits_for(self.bound))
+        return f"{where} {found}, margin {margin}, {self.images:,} pictures"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says."""
+
+    candidate: str
+    """Who was judged."""
+    baseline: str
+    """Against whom."""
+    checks: tuple[Check, ...]
+    """Everything that was looked at."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of all checks together."""
+        return outcome_of(check.outcome for check in self.checks)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of it holds."""
+        return self.outcome == "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 3; see `EXIT_CODES`."""
+        return EXIT_CODES[self.outcome]
+
+    @property
+    def line(self) -> str:
+        """The verdict in one sentence: what decided, with estimate, interval, margin and pictures."""
+        failed = [check for check in self.checks if check.outcome == self.outcome and self.outcome != "pass"]
+        said = [check.sentence for check in failed] or [check.short for check in self.checks if check.name == "margin"]
+        told = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+        a, b = self.baseline, self.candidate
+        opening = {
+            "pass": f"PASS: {b} may replace {a}",
+            "worse": f"WORSE: {b} must not replace {a}",
+            "inconclusive": f"INCONCLUSIVE: too little is known to replace {a} by {b}",
+        }[self.outcome]
+        return f"{opening}: {told}." if told else f"{opening} ({len(self.checks)} checks)."
+
+    def document(self) -> dict[str, Any]:
+        """As JSON. Version 2 added the three outcomes; `passed` stays for readers of version 1."""
+        return {
+            "schema_version": 2,
+            "outcome": self.outcome,
+            "passed": self.passed,
+            "line": self.line,
+            "candidate": self.candidate,
+            "baseline": self.baseline,
+            "checks": [asdict(check) | {"passed": check.passed} for check in self.checks],
+        }

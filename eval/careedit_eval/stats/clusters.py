@@ -1,0 +1,123 @@
+"""The mean over rows that share source images: its error, with as many degrees of freedom as the images allow.
+
+Rows of one source image (several instructions, several seeds) are not independent, so the image is the unit. The mean is
+that of the rows, a ratio of sums over images, and images may have unequal numbers of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from careedit.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+class Clusters:
+    """Values [n] in clusters (labels [n], by default every row its own).
+
+    Raises `InputError` for no values, a value that is no finite number, or another number of labels.
+    """
+
+    def __init__(self, values: ArrayLike, labels: Sequence[Hashable] | None = None) -> None:
+        self.values: Floats = np.asarray(values, np.float64)
+        if self.values.ndim != 1 or self.values.size == 0:
+            raise InputError("An interval needs one or more values; give the rows that were scored.")
+        if not np.isfinite(self.values).all():
+            raise InputError("A value is no finite number; an error is an error row, never a NaN among the scores.")
+        if labels is not None and len(labels) != self.values.size:
+            raise InputError(f"{self.values.size} values came with {len(labels)} clusters; give one cluster per value.")
+        codes: dict[Hashable, int] = {}
+        self.index = (
+            np.arange(self.values.size)
+            if labels is None
+            else np.array([codes.setdefault(label, len(codes)) for label in labels])
+        )
+        """Cluster of each row, numbered in the order of appearance."""
+        self.sums = self.total(self.values)
+        """Sum of the values per cluster."""
+        self.counts = self.total(np.ones_like(self.values))
+        """Rows per cluster."""
+
+    @property
+    def size(self) -> int:
+        """Number of clusters."""
+        return self.sums.size
+
+    @property
+    def mean(self) -> float:
+        """Mean over the rows."""
+        return float(self.values.sum() / self.values.size)
+
+    def total(self, values: Floats) -> Floats:
+        """Sum of row values [n] per cluster."""
+        return np.bincount(self.index, weights=values).astype(np.float64)
+
+    @cached_property
+    def error(self) -> float:
+        """Standard error of the mean, at least two clusters given.
+
+        CR2 (Bell & McCaffrey, Surv. Methodol. 28, 2002): unbiased where clusters are of one size, where it is the standard
+        deviation of their means over the root of their number.
+        """
+        return float(np.sqrt((self.residuals**2 / (1 - self._weights)).sum()) / self.values.size)
+
+    @cached_property
+    def freedom(self) -> float:
+        """Degrees of freedom of the error, by Satterthwaite: the number of clusters - 1 where they are of one size.
+
+        Clusters count alike however many rows they have, as where their rows say the same: the careful end.
+        """
+        weights = self._weights
+        each = weights**2 / (1 - weights)
+        # The error's square is y'Ay of the cluster means y; with D = diag(each), A = D - each w' - w each' + sum(each) w w'.
+        outer = np.stack([each, weights])
+        middle = np.array([[0.0, -1.0], [-1.0, each.sum()]])
+        inner = middle @ (outer @ outer.T)
+        trace = each.sum() - 2 * (each * weights).sum() + each.sum() * (weights**2).sum()
+        square = (each**2).sum() + 2 * np.trace(middle @ (outer * each) @ outer.T) + np.trace(inner @ inner)
+        return float(trace**2 / square)
+
+    @cached_property
+    def skew(self) -> float:
+        """Skewness of the clusters' part in the mean, over the root of their number; 0 with fewer than three."""
+        n, parts = self.size, self.residuals
+        spread = float((parts**2).mean())
+        if n < 3 or spread <= 0:
+            return 0.0
+        return float((parts**3).mean() / spread**1.5 * np.sqrt(n - 1) / (n - 2))
+
+    @cached_property
+    def residuals(self) -> Floats:
+        """What each cluster's sum is above its share of the mean."""
+        return self.sums - self.mean * self.counts
+
+    @property
+    def _weights(self) -> Floats:
+        return self.counts / self.values.size
+
+    def design_effect(self, changed: int) -> float:
+        """How many rows one independent row is worth: the error's square over that of independent rows, 1 or more.
+
+        Few changed clusters say little of how alike their rows are, so the estimate is mixed with the worst case, rows that
+        are all alike, which counts as `PRIOR` changed clusters.
+        """
+        rows = self.values.size
+        alike = float((self.counts**2).sum() / rows)
+        alone = float(((self.values - self.mean) ** 2).sum() / rows**2)
+        seen = self.error**2 / alone if alone > 0 else alike
+        return max(1.0, (changed * seen + PRIOR * alike) / (changed + PRIOR))
+
+
+PRIOR = 2
+"""Weight of the worst case in a design effect, in changed clusters."""
+
+
+def cluster_means(values: ArrayLike, labels: Sequence[Hashable] | None = None) -> Floats:
+    """Mean of `values` [n] per cluster, in the order in which the clusters appear."""
+    found = Clusters(values, labels)
+    return np.asarray(found.sums / found.counts, np.float64)

@@ -1,0 +1,26 @@
+"""What stands in for decoding inside a decoder process; the process imports it by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from careedit_deployments.decoder import prepare
+
+
+def crash(*_: Any) -> None:
+    """End the process as a fault in a decoder would."""
+    os._exit(11)
+
+
+def hang(*_: Any) -> None:
+    """Decode until somebody ends the process."""
+    time.sleep(600)
+
+
+def spin(*_: Any) -> None:
+    """Use CPU for ever, with less than a second of it allowed."""
+    prepare(0)
+    while True:
+        pass

@@ -1,0 +1,53 @@
+"""Clients that hold what a server has: open streams, and bodies of which only the beginning comes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+BOUNDARY = "careedit-test"
+
+
+@contextmanager
+def held(url: str, heads: list[bytes]) -> Iterator[list[socket.socket]]:
+    """A connection for each of `heads`, which is all that is sent on it."""
+    address = urlsplit(url)
+    with ExitStack() as stack:
+        sockets = []
+        for head in heads:
+            one = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+            one.sendall(head)
+            sockets.append(one)
+        yield sockets
+
+
+def follows(path: str, key: str = "none") -> bytes:
+    """A request for the events of a job."""
+    return f"GET {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+
+
+def half_a_body(path: str, key: str = "none", *, kind: str = f"multipart/form-data; boundary={BOUNDARY}") -> bytes:
+    """A request of whose body only a few bytes come."""
+    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: 100000\r\n\r\n--{BOUNDARY}\r\n".encode()
+
+
+def status(connection: socket.socket) -> int:
+    """The status of the answer that comes, waited for."""
+    head = b""
+    while b"\r\n" not in head:
+        data = connection.recv(4096)
+        if not data:
+            raise ConnectionError("The server closed the connection without an answer.")
+        head += data
+    return int(head.split(b" ", 2)[1])
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Everything until the server closes the connection."""
+    found = b""
+    while data := connection.recv(65536):
+        found += data
+    return found

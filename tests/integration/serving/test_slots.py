@@ -1,0 +1,88 @@
+"""One key tries to hold the ingress, with open streams and with bodies of which only the beginning comes."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+
+import httpx2
+import pytest
+
+from careedit.records import EditRequest
+from careedit_deployments.config import StateConfig
+from careedit_deployments.http.auth import make_key
+from careedit_deployments.state.store import open_store
+from crowd import body_of
+from slots import follows, half_a_body, held, status
+
+MANY = 300
+QUICKLY = 30.0
+"""Seconds that an edit of another key may take; alone it takes one or two here."""
+
+
+@pytest.fixture(scope="module")
+def keys(served, served_config):
+    """Two API keys that the running platform knows."""
+    (greedy, first), (modest, second) = make_key("greedy"), make_key("modest")
+
+    async def add():
+        store = await open_store(StateConfig(**served_config["state"]))
+        for record in (first, second):
+            await store.keys.add(record)
+        await store.close()
+
+    asyncio.run(add())
+    return greedy, modest
+
+
+@pytest.fixture
+def others_are_served(serve_cluster, keys, draw_picture):
+    """`others_are_served()`: health is told, and an edit of the other key is made, quickly."""
+
+    def check():
+        headers = {"authorization": f"Bearer {keys[1]}"}
+        request = EditRequest(image=draw_picture((96, 64)), instruction="remove it", seed=1, steps=2, expert="erase")
+        with httpx2.Client(base_url=serve_cluster.url, timeout=QUICKLY) as http:
+            begun = time.monotonic()
+            assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+            answer = http.post("/v1/images/edits", headers=headers, **body_of(request))
+            assert answer.status_code == 200, answer.text
+            assert time.monotonic() - begun < QUICKLY
+
+    return check
+
+
+def answered(connections, count, seconds=60.0):
+    """The first `count` connections on which something comes."""
+    found, end = set(), time.monotonic() + seconds
+    while len(found) < count:
+        waiting = [one for one in connections if one not in found]
+        ready, _, _ = select.select(waiting, [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"{len(found)} of {count} were answered"
+        found |= set(ready)
+    return found
+
+
+def test_hundreds_of_open_streams_of_one_key_keep_nobody_else_out(serve_cluster, keys, others_are_served, draw_picture):
+    greedy = {"authorization": f"Bearer {keys[0]}"}
+    long = EditRequest(image=draw_picture((96, 64)), instruction="x", seed=1, steps=200, n=8, expert="style")
+    with httpx2.Client(base_url=serve_cluster.url, headers=greedy, timeout=60) as http:
+        job = http.post("/v1/jobs", **body_of(long)).json()["id"]
+        with held(serve_cluster.url, [follows(f"/v1/jobs/{job}/events", keys[0])] * MANY) as streams:
+            statuses = [status(one) for one in answered(streams, MANY)]
+            assert {one: statuses.count(one) for one in set(statuses)} == {200: 32, 429: MANY - 32}
+            others_are_served()
+            assert http.get(f"/v1/jobs/{job}").json()["status"] in ("queued", "running"), "the streams are still open"
+        http.delete(f"/v1/jobs/{job}")
+
+
+def test_hundreds_of_half_sent_bodies_of_one_key_keep_nobody_else_out_and_end(serve_cluster, keys, others_are_served):
+    with held(serve_cluster.url, [half_a_body("/v1/images/edits", keys[0])] * MANY) as bodies:
+        refused = answered(bodies, MANY - 128)
+        others_are_served()
+        assert {status(one) for one in refused} <= {429, 408}
+        waiting = [one for one in bodies if one not in refused]
+        assert {status(one) for one in answered(waiting, len(waiting))} == {408}
+    greedy = {"authorization": f"Bearer {keys[0]}"}
+    assert httpx2.get(f"{serve_cluster.url}/v1/jobs", headers=greedy, timeout=60).status_code == 200
