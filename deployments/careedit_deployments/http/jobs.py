@@ -93,16 +93,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         raise FieldError("A session's turns are no jobs; POST to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, found)
     order = await unless_gone(request, lambda: order_of(request, found))
-    fields = found.fields
-    source = order.request.image.size
-    size = target_size(fields, source, services.config)
-    output = Output(
-        size=size,
-        format=fields.output_format,
-        compression=fields.output_compression,
-        quality=fields.level,
-        notes=(*found.notes, *size_notes(size, source)),
-    )
+    output = _output(services, found, order.request.image.size)
     await unless_gone(request, lambda: services.edits.start(order))  # refuses now what would fail later
     job_id = new_id("job")
     seed = secrets.randbelow(2**32) if order.request.seed is None else order.request.seed
@@ -126,6 +117,17 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     return await _accepted(services, response, accepted, replayed=accepted.id != job_id)
 
 
+def _output(services: Services, found: EditInput, source: tuple[int, int]) -> Output:
+    fields, size = found.fields, target_size(found.fields, source, services.config)
+    return Output(
+        size=size,
+        format=fields.output_format,
+        compression=fields.output_compression,
+        quality=fields.level,
+        notes=(*found.notes, *size_notes(size, source)),
+    )
+
+
 async def _accepted(services: Services, response: Response, job: JobRecord, *, replayed: bool) -> JobAnswer:
     response.headers["location"] = f"/v1/jobs/{job.id}"
     if replayed:
@@ -142,7 +144,8 @@ async def _is_same(request: Request, found: EditInput, webhook: str | None, sent
     stored, order, fields = StoredOrder(**known.order), await order_of(request, found), found.fields
     names = [name for name in ("steps", "early_filter") if getattr(fields, name) is None]
     then = EditRequest(**{**dict(order.request), **{name: stored.request[name] for name in names}})
-    return known.body_sha256 == resolved_sha256(order.model_copy(update={"request": then}), stored.output, webhook)
+    output = _output(services_of(request), found, then.image.size).model_copy(update={"notes": ()})
+    return known.body_sha256 == resolved_sha256(order.model_copy(update={"request": then}), output, webhook)
 
 
 @router.get(

@@ -99,6 +99,7 @@ def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, An
         "image": {**_BINARY, "description": "The source."},
         "image[]": {"type": "array", "items": _BINARY, "maxItems": 16, "description": "The source, then references."},
         "mask": {**_BINARY, "description": "PNG of the source's size; where alpha is 0, the source may change."},
+        "mask[]": {**_BINARY, "description": "The mask, by the name that some clients give it; one of the two."},
     }
     schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
     document.setdefault("components", {})["securitySchemes"] = {

@@ -56,7 +56,11 @@ async def read_form(request: Request) -> FormData:
                 raise FieldError(f"A form takes {MOST_FILES} files at most; send fewer.", "body") from None
             if error.message.startswith("Too many fields"):
                 raise FieldError(f"A form takes {MOST_FIELDS} text fields at most; send fewer.", "body") from None
-            raise _unreadable(error.message.rstrip(".")) from None
+            damaged = error.message.startswith("Invalid multipart")
+            reason = (
+                "its parts are not divided by the boundary that is stated" if damaged else error.message.rstrip(".")
+            )
+            raise _unreadable(reason) from None
     request.scope[_FORM] = form
     return form
 
@@ -78,7 +82,7 @@ def check_charset(name: str, param: str) -> None:
     """Refuse text that is stated to be something else than UTF-8 can be taken for. Raises `FieldError`."""
     try:
         known = not name.strip() or codecs.lookup(name.strip()).name in _ASCII_BASED
-    except LookupError:
+    except (LookupError, ValueError):  # a name with a NUL is the latter
         known = False
     if not known:
         raise FieldError(

@@ -46,6 +46,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
         "batch": 4,
         "limits": {"deadline_s": 240, "body_grace_s": 8},
+        "http": {"cors": ["https://app.example.org"]},
         "jobs": {"lease_s": 2, "attempts": 5},
         "state": {"database": f"sqlite+aiosqlite:///{state}/careedit.db", "blobs": str(state / "blobs")},
     }

@@ -56,3 +56,25 @@ def test_a_replica_decodes_in_a_process_of_its_own_and_the_trace_says_what_was_l
     assert trace["degradations"] == ["image: transparent pixels were laid over white"]
     decoders = [one for one in psutil.process_iter(["cmdline"]) if "anyio.to_process" in (one.info["cmdline"] or ())]
     assert decoders and all(one.memory_info().rss < 400 * 2**20 for one in decoders)
+
+
+def test_what_stock_clients_need_passes_serves_proxy(client, draw_picture):
+    file = io.BytesIO()
+    draw_picture((96, 64), seed=1).save(file, "PNG")
+    fields = {"prompt": "remove it", "size": "128x128", "response_format": "url", "steps": "1", "expert": "erase"}
+    answer = client.post("/v1/images/edits", files={"image": ("a.png", file.getvalue())}, data=fields)
+    assert answer.status_code == 200, answer.text
+    url = answer.json()["data"][0]["url"]
+    picture = httpx2.get(url)
+    assert (picture.status_code, Image.open(io.BytesIO(picture.content)).size) == (200, (128, 128))
+    for head in (client.head("/healthz"), httpx2.head(url)):
+        assert (head.status_code, head.content) == (200, b"")
+    origin = "https://app.example.org"
+    preflight = {"origin": origin, "access-control-request-method": "POST"}
+    allowed = client.options("/v1/images/edits", headers=preflight).headers["access-control-allow-origin"]
+    assert allowed == client.get("/v1/nothing", headers=preflight).headers["access-control-allow-origin"] == origin
+    cut = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + file.getvalue()
+    kind = {"content-type": "multipart/form-data; boundary=XX"}
+    refused = client.post("/v1/images/edits", content=cut, headers=kind)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "incomplete_body")
+    assert client.post("/v1/jobs", content=cut, headers={**kind, "content-encoding": "gzip"}).status_code == 415

@@ -182,8 +182,8 @@ def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path)
     with serve(tmp_path, Pretended(), quality={"low": {"steps": 3}}) as served:
         again = post(served.url, key, quality="low", user="anna")
         assert (again.status_code, again.json().get("id")) == (202, made), again.text
-        assert post(served.url, key, quality="low", user="berta").status_code == 409
-        assert post(served.url, key, quality="low", user="anna", steps="3").status_code == 409
+        for other in ({"user": "berta"}, {"steps": "3"}, {"output_format": "webp"}, {"size": "24x16"}):
+            assert post(served.url, key, **{"quality": "low", "user": "anna", **other}).status_code == 409, other
 
 
 def test_a_running_job_is_cancelled_within_a_step(served: Served, painter: Pretended) -> None:
