@@ -55,7 +55,11 @@ LengthOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
 DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", help="Of the frozen base; default: bfloat16 on cuda, float32 on a CPU.")
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="float32 or bfloat16, of matrix products and, with --data, of the frozen base; default: the faster one here.",
+    ),
 ]
 GradientsOption = Annotated[
     bool | None, typer.Option("--checkpoint-gradients", help="Less memory for more time: recompute activations.")
@@ -93,7 +97,7 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     quieten()
     with _checking() as checking:
         wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-        result = run(wanted, checking=checking, told=_tell)
+        result = run(wanted, checking=checking, told=_tell, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return
