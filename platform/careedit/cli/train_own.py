@@ -38,7 +38,7 @@ MasksOption = Annotated[bool | None, typer.Option("--masks/--no-masks", help="Us
 HeldOutOption = Annotated[
     float | None, typer.Option("--held-out", help="Share of rows for the validation loss; default 0.05.")
 ]
-RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, at least 8; default 16.")]
+RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, 1 to 1024; default 16.")]
 BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per step; default 8.")]
 RateOption = Annotated[
     float | None,

@@ -22,7 +22,7 @@ from careedit.editing import EditorBase, Start, load_base
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
-from careedit.experts.manifest import MANIFEST_FILE, MAX_RANK, MIN_RANK
+from careedit.experts.manifest import MANIFEST_FILE
 from careedit.experts.set import SET_FILE, SHIPPED
 from careedit.experts.store import is_url
 from careedit.experts.yamlfile import flaw_sentence
@@ -49,6 +49,8 @@ from careedit.training.precision import NumberFormat, choose, using
 
 PANEL = 512
 """Panel side for a base that comes without an expert set."""
+LARGEST_RANK = 1024
+"""A LoRA above it costs about as much as the layers that it changes."""
 ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
 
@@ -280,8 +282,8 @@ def _load(subject: Subject, device: str, dtype: torch.dtype) -> EditorBase:
 
 def _check_manifest(wanted: OwnRun) -> None:
     """Raises for what the manifest would refuse after hours of training."""
-    if not MIN_RANK <= wanted.rank <= MAX_RANK:
-        raise InputError(f"The rank {wanted.rank} is outside {MIN_RANK} to {MAX_RANK}; choose another.")
+    if not 1 <= wanted.rank <= LARGEST_RANK:
+        raise InputError(f"The rank {wanted.rank} is outside 1 to {LARGEST_RANK}; choose another.")
     if not 0 <= wanted.held_out < 1:
         raise InputError(f"The held-out share {wanted.held_out} is not between 0 and 1; 0.05 is usual.")
     try:
