@@ -160,7 +160,13 @@ ACCEPTED: dict[str, Callable[[], tuple[Tensors, dict[str, str]]]] = {
     "metadata": lambda: (diffusers(*ATTENTION), metadata(r=16, lora_alpha=40, target_modules=["to_q", "to_k", "to_v"])),
     "metadata with patterns": lambda: (
         diffusers((Q, 192, 192), rank=4) | diffusers((K, 192, 192), (V, 192, 192), rank=8),
-        metadata(r=8, lora_alpha=24, rank_pattern={"attn.to_q": 4}, alpha_pattern={"attn.to_v": 2}),
+        metadata(
+            r=8,
+            lora_alpha=24,
+            target_modules=["to_q", "to_k", "to_v"],
+            rank_pattern={"attn.to_q": 4},
+            alpha_pattern={"attn.to_v": 2},
+        ),
     ),
     "kohya and metadata": lambda: (
         kohya(f"{DOUBLE}img_attn_proj", 192, 192, alpha=None), metadata(r=16, lora_alpha=48, target_modules=["to_out.0"])
