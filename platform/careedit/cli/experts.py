@@ -19,6 +19,7 @@ from careedit.errors import CareEditError, ExpertError, InputError
 from careedit.experts import (
     ExpertSet,
     add_expert,
+    load_adapter,
     load_expert_set,
     make_manifest,
     remove_expert,
@@ -111,7 +112,7 @@ def add_command(
     provenance: Annotated[
         str | None, typer.Option("--provenance", help="Where it comes from; default: the file's name.")
     ] = None,
-    alpha: Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, for a peft file without one.")] = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, for a file that states none.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the expert of this name.")] = False,
     expert_set: SetOption = "tiny",
     as_json: JsonOption = False,
@@ -128,6 +129,8 @@ def add_command(
     for option, value in (("--name", name), ("--competence", competence)):
         if not value:
             raise InputError(f"{option} is missing; an adapter file does not state it, an expert's folder does.")
+    if own is not None and alpha is not None and alpha != own.alpha:
+        raise InputError(f"The manifest says alpha {own.alpha:g}, --alpha says {alpha:g}; correct one of them.")
     manifest = make_manifest(
         adapter,
         loaded.shapes,
@@ -138,13 +141,17 @@ def add_command(
         base_name=f"the base of {loaded.name} {loaded.version}",
         licence=licence or (own.licence if own else "unknown"),
         provenance=provenance or (own.provenance if own else f"Added from the file {adapter.name}."),
-        alpha=own.alpha if alpha is None and own is not None and own.format == "peft" else alpha,
+        alpha=own.alpha if alpha is None and own is not None and own.states_alpha else alpha,
     )
+    found = load_adapter(adapter, loaded.shapes, manifest=manifest).found
     changed = add_expert(expert_set, manifest, adapter, replace=replace)
+    for warning in () if found is None else found.warnings:
+        note(f"warning: {warning}")
     if as_json:
-        emit_json({"version": 1, **_identity(changed), "added": manifest})
+        emit_json({"version": 1, **_identity(changed), "added": manifest, "found": found})
     else:
         emit(f"The expert {name} is in {expert_set} (rank {manifest.rank}, {_shown(_size(changed, name))}).")
+        emit(f"Found in {adapter.name}: {found}.")
 
 
 @app.command("remove")

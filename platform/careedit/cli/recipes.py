@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from careedit.cli.output import note
 
 if TYPE_CHECKING:
     from careedit.training.loop import TrainConfig
@@ -17,6 +21,12 @@ Out = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="Of matrix products: float32 or bfloat16; default: the faster one here, or the checkpoint's."
+    ),
+]
 
 
 def set_threads(threads: int | None) -> None:
@@ -25,6 +35,17 @@ def set_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def started(threads: int | None, dtype: str | None) -> Iterator[None]:
+    """Runs a recipe on so many threads in the number format `dtype`, by default the faster one, and says which."""
+    from careedit.training.precision import choose, using
+
+    set_threads(threads)
+    with using(choose("cpu", dtype)) as chosen:
+        note(f"Number format: {chosen}.")
+        yield
 
 
 def settings(config: TrainConfig, steps: int | None, learning_rate: float | None = None) -> TrainConfig:

@@ -10,7 +10,7 @@ import typer
 from careedit.cli import train_dino, train_judge, train_router
 from careedit.cli import train_own as own
 from careedit.cli.output import JsonOption, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
+from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, settings, started
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -20,12 +20,12 @@ app.add_typer(train_dino.app)
 
 
 @app.command()
-def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
     """The VAE, from drawn scenes."""
     from careedit.training.vae import DEFAULT, make_vae
 
-    set_threads(threads)
-    _, quality = make_vae(out, settings(DEFAULT, steps))
+    with started(threads, dtype):
+        _, quality = make_vae(out, settings(DEFAULT, steps))
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
 
 
@@ -34,6 +34,7 @@ def decoder(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base whose VAE to take; default: the VAE in --out.")
     ] = None,
@@ -42,19 +43,19 @@ def decoder(
     from careedit.training.family import load_tiny_base, load_vae
     from careedit.training.vae import DECODER, make_decoder
 
-    set_threads(threads)
-    begin = load_vae(out) if start is None else load_tiny_base(start).vae
-    _, quality = make_decoder(out, begin, settings(DECODER, steps))
+    with started(threads, dtype):
+        begin = load_vae(out) if start is None else load_tiny_base(start).vae
+        _, quality = make_decoder(out, begin, settings(DECODER, steps))
     note(f"The decoder is in {out / 'decoder'}: {quality:.1f} dB PSNR on test scenes.")
 
 
 @app.command()
-def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None) -> None:
+def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
     """The base's T5: it learns what the words of instructions mean before it sees a picture."""
     from careedit.training.words import DEFAULT, make_words
 
-    set_threads(threads)
-    report = make_words(out, settings(DEFAULT, steps))
+    with started(threads, dtype):
+        report = make_words(out, settings(DEFAULT, steps))
     note(f"The T5 is in {out / 'words'}; its loss at the end: {report.curve[-1][1]:.4f}.")
 
 
@@ -63,6 +64,7 @@ def base(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base of the same run to go on from, VAE included.")
     ] = None,
@@ -79,15 +81,15 @@ def base(
     from careedit.training.family import load_tiny_base, make_base
     from careedit.training.widen import with_heads
 
-    set_threads(threads)
     if heads is not None and start is None:
         raise InputError("--heads changes a base that is there; name it with --start.")
-    begin = None if start is None else load_tiny_base(start)
-    make_base(
-        out,
-        settings(DEFAULT, steps, learning_rate),
-        begin if begin is None or heads is None else with_heads(begin, heads),
-    )
+    with started(threads, dtype):
+        begin = None if start is None else load_tiny_base(start)
+        make_base(
+            out,
+            settings(DEFAULT, steps, learning_rate),
+            begin if begin is None or heads is None else with_heads(begin, heads),
+        )
     note(f"The base is in {out / 'base'}.")
 
 
@@ -140,14 +142,23 @@ def expert(
     if (recipe is None) == (data is None):
         what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
         raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
-    set_threads(threads)
     if data is not None:
+        set_threads(threads)
         own.train_own(given, as_json=as_json)
         return
-    for key in sorted({*given} - {"out", "steps", "learning_rate"}) + ["json"] * as_json:
+    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
         option = "panel-size" if key == "panel" else key.replace("_", "-")
         raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
-    _recipe(str(recipe), RUNS if out is None else out, steps, learning_rate)
+    _check_recipe(str(recipe))
+    with started(threads, dtype):
+        _recipe(str(recipe), RUNS if out is None else out, steps, learning_rate)
+
+
+def _check_recipe(name: str) -> None:
+    from careedit.training.expert import RECIPES
+
+    if name not in RECIPES:
+        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
 
 
 def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None) -> None:
@@ -155,8 +166,6 @@ def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None
     from careedit.training.expert import RECIPES
     from careedit.training.family import make_lora
 
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
     path, _ = make_lora(name, out, settings(RECIPES[name].config, steps, learning_rate))
     note(f"The expert is in {path}.")
 
@@ -166,14 +175,15 @@ def all_parts(
     hours: Annotated[float, typer.Option("--budget-hours", min=0.01, help="Hours of training; pools come on top.")],
     out: Out = RUNS,
     threads: Threads = None,
+    dtype: Dtype = None,
 ) -> None:
     """Every part of the tiny family from nothing, with as many steps as the budget has room for."""
     from careedit.training.curve import check_curve
     from careedit.training.whole import train_all
 
-    set_threads(threads)
     check_curve()
-    train_all(out, hours, note=note)
+    with started(threads, dtype):
+        train_all(out, hours, note=note)
     note(f"All parts are in {out}; 'careedit train assemble FOLDER' makes an expert set of them.")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
+from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, settings, started
 
 app = typer.Typer()
 
@@ -17,6 +17,7 @@ def dino(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     count: Annotated[int, typer.Option("--n", min=10, help="Test scenes whose neighbours are looked for.")] = 1_000,
     as_json: JsonOption = False,
 ) -> None:
@@ -25,9 +26,9 @@ def dino(
     from careedit.training.dino import DEFAULT
     from careedit.training.dino_report import PROPERTIES, make_dino
 
-    set_threads(threads)
     check_curve()
-    _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
+    with started(threads, dtype):
+        _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
     found = ", ".join(f"{name} {figures.features[name]:.1%} ({figures.pixels[name]:.1%})" for name in PROPERTIES)
     note(f"The DINO is in {out / 'dino'}; right by nearest neighbours (in brackets, by raw pixels): {found}.")
     if as_json:

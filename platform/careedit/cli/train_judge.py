@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
+from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, settings, started
 
 app = typer.Typer()
 
@@ -18,6 +18,7 @@ def judge(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Drawn training samples; default: the recipe's.")
     ] = None,
@@ -36,13 +37,13 @@ def judge(
     from careedit.training.curve import check_curve
     from careedit.training.judge_report import make_judge
 
-    set_threads(threads)
     check_curve()
     config = settings(recipe.DEFAULT, steps)
-    editor = None if expert_set is None else load_editor(expert_set, device="cpu")
-    _, figures = make_judge(
-        out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
-    )
+    with started(threads, dtype):
+        editor = None if expert_set is None else load_editor(expert_set, device="cpu")
+        _, figures = make_judge(
+            out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
+        )
     told = {"drawn": "drawn edits", "edits": "the set's own edits"}
     for name, figure in figures.items():
         area = "not measured" if figure.auc is None else f"{figure.auc:.3f}"

@@ -38,7 +38,7 @@ MasksOption = Annotated[bool | None, typer.Option("--masks/--no-masks", help="Us
 HeldOutOption = Annotated[
     float | None, typer.Option("--held-out", help="Share of rows for the validation loss; default 0.05.")
 ]
-RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, at least 8; default 16.")]
+RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, 1 to 1024; default 16.")]
 BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per step; default 8.")]
 RateOption = Annotated[
     float | None,
@@ -55,7 +55,11 @@ LengthOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
 DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", help="Of the frozen base; default: bfloat16 on cuda, float32 on a CPU.")
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="float32 or bfloat16, of matrix products and, with --data, of the frozen base; default: the faster one here.",
+    ),
 ]
 GradientsOption = Annotated[
     bool | None, typer.Option("--checkpoint-gradients", help="Less memory for more time: recompute activations.")
@@ -93,7 +97,7 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     quieten()
     with _checking() as checking:
         wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-        result = run(wanted, checking=checking, told=_tell)
+        result = run(wanted, checking=checking, told=_tell, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, note
-from careedit.cli.recipes import RUNS, Out, Steps, Threads, set_threads, settings
+from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, settings, started
 from careedit.errors import InputError
 
 app = typer.Typer()
@@ -20,13 +20,14 @@ def clip(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     count: Annotated[int, typer.Option("--n", min=10, help="Test scenes that retrieval is measured on.")] = 500,
 ) -> None:
     """The small CLIP: the learned router's encoder."""
     from careedit.training import clip as recipe
 
-    set_threads(threads)
-    _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
+    with started(threads, dtype):
+        _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
         f"{figures.text_to_image_1:.1%} back, among {figures.count}; {figures.hard:.1%} against one word changed."
@@ -38,6 +39,7 @@ def router(
     out: Out = RUNS,
     steps: Steps = None,
     threads: Threads = None,
+    dtype: Dtype = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Folder or open_clip name; default: the CLIP in --out.")
     ] = None,
@@ -56,11 +58,11 @@ def router(
     as_json: JsonOption = False,
 ) -> None:
     """The learned router; with --expert-set, new experts for the router of a set."""
-    set_threads(threads)
     if (expert_set is None) != (examples is None):
         raise InputError("--expert-set and --examples belong together; give both or neither.")
     if expert_set is not None and examples is not None:
-        _teach(expert_set, examples, out, steps, skip_bad=skip_bad, as_json=as_json)
+        with started(threads, dtype):
+            _teach(expert_set, examples, out, steps, skip_bad=skip_bad, as_json=as_json)
         return
     from careedit.encoders import load_encoder
     from careedit.training.router_run import train_router
@@ -70,9 +72,10 @@ def router(
         raise InputError(
             f"There is no encoder in {folder}; run 'careedit train clip' first, or name one with --encoder."
         )
-    _, quality = train_router(
-        out, load_encoder(encoder or folder), steps=steps, outcomes_of=outcomes_of, outcomes=count
-    )
+    with started(threads, dtype):
+        _, quality = train_router(
+            out, load_encoder(encoder or folder), steps=steps, outcomes_of=outcomes_of, outcomes=count
+        )
     note(f"The router is in {out / 'router'}: {quality}.")
     if as_json:
         emit_json(quality)

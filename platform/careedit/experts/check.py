@@ -12,10 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from careedit.errors import AdapterError, BaseMismatchError
+from careedit.experts.alphas import Asked
 from careedit.experts.fingerprint import BaseShapes
-from careedit.experts.formats import Layout, LoraModule, LoraState, canonical, layout_of, stand_ins
-from careedit.experts.header import read_header
-from careedit.experts.manifest import MAX_RANK, MIN_RANK, ExpertManifest, check_relative
+from careedit.experts.formats import LoraModule, LoraState, canonical
+from careedit.experts.header import AdapterHeader, read_header
+from careedit.experts.layouts import Layout, check_all_used, layers_of, layout_of, stand_ins
+from careedit.experts.manifest import ExpertManifest, check_relative
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class AdapterPlan:
     modules: Mapping[str, tuple[int, int, int]]
     """(rank, in features, out features) per module path."""
     rank: int
-    """The largest rank."""
+    """The largest rank; the weights of a fused layer may turn out to need a smaller one."""
     layout: Layout
     """Which key layout the file is in."""
 
@@ -54,13 +56,12 @@ def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | 
         check_base(manifest, shapes.fingerprint)
     header = read_header(path)
     layout = layout_of(header.tensors)
-    state = fit(canonical(stand_ins(header), {}, where, alpha=1.0), shapes, where)
-    ranks = {module.rank for module in state.modules.values()}
-    if min(ranks) < MIN_RANK or max(ranks) > MAX_RANK:
-        odd = min(ranks) if min(ranks) < MIN_RANK else max(ranks)
-        raise AdapterError(f"{where} has rank {odd}; ranks from {MIN_RANK} to {MAX_RANK} are allowed.")
-    if manifest is not None and state.rank != manifest.rank:
-        raise AdapterError(f"{where} has rank {state.rank}, its manifest says {manifest.rank}; correct the manifest.")
+    layers_of(stand_ins(header), where)
+    check_all_used(stand_ins(header), where)
+    state = fit(_shaped(header, where, up=1.0), shapes, where)
+    # Only the weights tell whether a fused layer is split into smaller ranks; `load_adapter` looks at them.
+    if manifest is not None and not _shaped(header, where, up=0.0).rank <= manifest.rank <= state.rank:
+        raise _other_rank(where, state, manifest)
     if manifest is not None and (manifest.format == "peft") != (layout == "peft"):
         raise AdapterError(f"{where} is a {layout} file, its manifest says {manifest.format}; correct the manifest.")
     modules = {
@@ -70,12 +71,20 @@ def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | 
     return AdapterPlan(modules=modules, rank=state.rank, layout=layout)
 
 
+def _shaped(header: AdapterHeader, where: str, *, up: float) -> LoraState:
+    return canonical(stand_ins(header, up=up), {}, where, asked=Asked(1.0, "a stand-in"))
+
+
+def _other_rank(where: str, state: LoraState, manifest: ExpertManifest) -> AdapterError:
+    return AdapterError(f"{where} has rank {state.rank}, its manifest says {manifest.rank}; correct the manifest.")
+
+
 def load_adapter(
     path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | None = None, alpha: float | None = None
 ) -> LoraState:
     """Checks and reads an adapter file.
 
-    With a `manifest`, base, hash, rank and alpha must be as it states; `alpha` is for a peft file without one.
+    With a `manifest`, base, hash, rank and alpha must be as it states; `alpha` is for a file that states none.
     Returns CPU tensors in the file's own number format. Raises as `check_adapter`, and `AdapterError` for a wrong
     hash and for weights that are not finite.
     """
@@ -84,13 +93,14 @@ def load_adapter(
     header = read_header(path)
     # One read serves hash and weights, so the bytes that were hashed are the bytes that are used.
     data = path.read_bytes()
+    asked = None if alpha is None else Asked(alpha, "the alpha given (--alpha)")
     if manifest is not None:
         digest = hashlib.sha256(data).hexdigest()
         if digest != manifest.sha256:
             raise AdapterError(
                 f"{where} has the hash {digest[:12]}, its manifest says {manifest.sha256[:12]}; get the file again."
             )
-        alpha = manifest.alpha
+        asked = Asked(manifest.alpha, "its manifest") if manifest.states_alpha else None
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -98,8 +108,13 @@ def load_adapter(
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise AdapterError(f"{where} has NaN or infinite weights in {key!r}; do not use it, train it again.")
-    state = fit(canonical(tensors, header.metadata, where, alpha=alpha), shapes, where)
-    if manifest is not None and abs(state.alpha - manifest.alpha) > 1e-6 * max(1.0, manifest.alpha):
+    # In the file's order, as diffusers reads it: where only some layers state an alpha, the first one counts.
+    tensors = {key: tensors[key] for key in header.tensors}
+    state = fit(canonical(tensors, header.metadata, where, asked=asked), shapes, where)
+    if manifest is not None and state.rank != manifest.rank:
+        raise _other_rank(where, state, manifest)
+    other = manifest is not None and abs(state.alpha - manifest.alpha) > 1e-6 * max(1.0, manifest.alpha)
+    if manifest is not None and other and not manifest.states_alpha:
         raise AdapterError(f"{where} has alpha {state.alpha:g}, its manifest says {manifest.alpha:g}; correct it.")
     return state
 
@@ -124,7 +139,7 @@ def fit(state: LoraState, shapes: BaseShapes, where: str) -> LoraState:
                 f"{module.down.shape[1]} to {module.up.shape[0]} in the file; use the base it was made for."
             )
         modules[name] = module
-    return LoraState(modules)
+    return LoraState(modules, state.found)
 
 
 def resolve_inside(folder: Path, name: str) -> Path:

@@ -37,7 +37,7 @@ class AdapterHeader:
     """All tensors of a file, none of them read."""
 
     tensors: Mapping[str, TensorInfo]
-    """By key."""
+    """By key, in the order of the data."""
     metadata: Mapping[str, str]
     """The free text fields of the header."""
 
@@ -70,11 +70,14 @@ def read_header(path: Path) -> AdapterHeader:
     end = 0
     for key, (dtype, shape, offsets) in sorted(entries.items(), key=lambda item: item[1][2]):
         if dtype not in WIDTHS:
-            raise AdapterError(f"{path.name} stores {key!r} as {dtype}; an adapter holds floating-point weights only.")
+            raise AdapterError(
+                f"{path.name} stores {key!r} as {dtype}; an adapter holds {', '.join(WIDTHS)} only. Export it so."
+            )
         if len(offsets) != 2 or offsets[0] != end or offsets[1] - end != math.prod(shape) * WIDTHS[dtype]:
             raise AdapterError(f"{path.name} has overlapping or missing tensors in its header; get it again.")
         end = offsets[1]
     if 8 + length + end != size:
         raise AdapterError(f"{path.name} has {size:,} bytes where {8 + length + end:,} are due; get it again.")
-    tensors = {key: TensorInfo(dtype, shape) for key, (dtype, shape, _) in entries.items()}
+    ordered = sorted(entries.items(), key=lambda item: item[1][2])
+    tensors = {key: TensorInfo(dtype, shape) for key, (dtype, shape, _) in ordered}
     return AdapterHeader(tensors=tensors, metadata={str(k): str(v) for k, v in metadata.items()})

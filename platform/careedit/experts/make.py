@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from careedit.errors import AdapterError, ManifestError
-from careedit.experts.check import check_adapter, hash_file, load_adapter
+from careedit.experts.alphas import METADATA_KEY, config_of_json
+from careedit.experts.check import AdapterPlan, check_adapter, hash_file, load_adapter
 from careedit.experts.fingerprint import BaseShapes
-from careedit.experts.formats import METADATA_KEY
 from careedit.experts.manifest import BaseReference, ExpertManifest
 from careedit.experts.yamlfile import flaw_sentence, write_atomic
 
@@ -79,14 +79,16 @@ def make_manifest(
 ) -> ExpertManifest:
     """The manifest of an adapter file, with hash, rank, alpha and format read from the file itself.
 
-    A peft file states its alpha in the `adapter_config.json` beside it; where that is missing, give `alpha`.
+    `alpha` is for a file that states none; one that states another is refused. A peft file may state it in the
+    `adapter_config.json` beside it.
     Raises as `load_adapter`: a file that cannot be used gets no manifest.
     """
     path = Path(adapter)
     plan = check_adapter(path, shapes)
-    if plan.layout == "peft" and alpha is None:
-        alpha = _peft_alpha(path.parent / "adapter_config.json", path)
+    if plan.layout == "peft":
+        alpha = _peft_alpha(path.parent / "adapter_config.json", path, plan, alpha)
     state = load_adapter(path, shapes, alpha=alpha)
+    own = plan.layout != "peft" and state.found is not None and state.found.asked
     try:
         return ExpertManifest(
             name=name,
@@ -96,7 +98,8 @@ def make_manifest(
             file=path.name,
             sha256=hash_file(path),
             rank=state.rank,
-            alpha=state.alpha,
+            alpha=alpha if own and alpha is not None else state.alpha,
+            alpha_source="manifest" if own else "file",
             format=plan.layout,
             base=BaseReference(name=base_name, fingerprint=shapes.fingerprint),
             licence=licence,
@@ -106,17 +109,26 @@ def make_manifest(
         raise ManifestError(f"The manifest of {path.name}: {flaw_sentence(error, 'it')}") from error
 
 
-def _peft_alpha(config: Path, adapter: Path) -> float | None:
+def _peft_alpha(config: Path, adapter: Path, plan: AdapterPlan, given: float | None) -> float | None:
+    """The alpha of a peft file: that of the configuration beside it, which must agree with `given` and the tensors."""
     if not config.is_file():
-        return None
+        return given
+    where = f"The adapter {adapter.name}"
     try:
-        fields = json.loads(config.read_text("utf-8"))
-        alpha = float(fields["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{config.name} beside {adapter.name} cannot be read; give alpha yourself.") from error
-    if fields.get("alpha_pattern") or fields.get("use_rslora") or fields.get("use_dora"):
+        stated = config_of_json(config.read_text("utf-8"), f"{config.name} beside it", where)
+    except OSError as error:
+        raise AdapterError(f"{config.name} beside {adapter.name} cannot be read ({error.strerror}).") from error
+    if stated is None or stated.alpha is None:
+        return given
+    if stated.alpha_pattern or stated.rslora:
         raise AdapterError(
             f"{adapter.name} scales its modules in a way that one alpha cannot state; load it with peft and "
             "save it with FluxFillPipeline.save_lora_weights."
         )
-    return alpha
+    stated.check_ranks({name: rank for name, (rank, _, _) in plan.modules.items()}, {}, where)
+    if given is not None and given != stated.alpha:
+        raise AdapterError(
+            f"{where} has two alphas: {stated.alpha_source} says {stated.alpha:g}, the alpha given (--alpha) says "
+            f"{given:g}; correct one of them."
+        )
+    return stated.alpha

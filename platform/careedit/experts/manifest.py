@@ -15,9 +15,6 @@ from careedit.experts.yamlfile import YamlRecord
 MANIFEST_FILE = "expert.yaml"
 """Name of a manifest inside its expert's folder."""
 
-MIN_RANK, MAX_RANK = 8, 256
-"""Ranks an expert may have: below it carries too little, above it is no longer small beside the base."""
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -84,10 +81,13 @@ class ExpertManifest(YamlRecord):
     """The adapter's file name, relative to the manifest's folder."""
     sha256: Sha256
     """Hash of that file."""
-    rank: Annotated[int, Field(ge=MIN_RANK, le=MAX_RANK)]
-    """Largest rank in the file, 8 to 256."""
+    rank: Annotated[int, Field(ge=1)]
+    """Largest rank of the modules that the file changes."""
     alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)]
-    """LoRA's alpha: the update B @ A is scaled by alpha / rank."""
+    """LoRA's alpha: the update B @ A is scaled by alpha / rank. The most common one, where modules differ."""
+    alpha_source: Annotated[Literal["file", "manifest"], Field(exclude_if=lambda value: value == "file")] = "file"
+    """Who states alpha. "file": its keys or header, or it is the rank. "manifest": the file states none, and the alpha here
+    holds for every layer (`--alpha`). Left out where it is "file"; a file of peft's format always takes the manifest's."""
     format: Literal["diffusers", "peft", "icedit"]
     """Who wrote the file: diffusers (`save_lora_weights`), peft (`save_pretrained`) or ICEdit's training."""
     base: BaseReference
@@ -96,3 +96,8 @@ class ExpertManifest(YamlRecord):
     """Licence of the weights, an SPDX expression where there is one."""
     provenance: Sentence
     """Where the weights come from: recipe and data, or an address."""
+
+    @property
+    def states_alpha(self) -> bool:
+        """Whether the file is to be read with the manifest's alpha."""
+        return self.format == "peft" or self.alpha_source == "manifest"

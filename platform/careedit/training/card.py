@@ -67,7 +67,7 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
         f"- Trained parameters: {report.parameters:,}",
         f"- Steps: {config.steps:,}; seed {config.seed}",
         f"- Peak learning rate {config.learning_rate:g}, moving average of weights {config.ema:g}",
-        f"- Compute: {card.compute or _shared_cores(report)}, bfloat16 autocast",
+        f"- Compute: {card.compute or _shared_cores(report)}, {_products(report)}",
         *(f"- {line}" for line in card.history),
         "",
         *([f"![Loss over steps]({card.curve})", ""] if card.curve else []),
@@ -84,6 +84,11 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
         *(f"- {limit}" for limit in card.limits),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _products(report: TrainReport) -> str:
+    """The number format of a run; older reports do not state theirs, which was always the same."""
+    return "bfloat16 autocast" if report.number_format is None else f"products in {report.number_format}"
 
 
 def _shared_cores(report: TrainReport) -> str:

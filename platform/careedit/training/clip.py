@@ -39,6 +39,7 @@ from careedit.training.curve import check_curve, save_report
 from careedit.training.family import LICENCE
 from careedit.training.items import with_unknown_words
 from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.precision import products
 
 DEFAULT = TrainConfig(steps=2000, learning_rate=2e-3, warmup=150, weight_decay=0.02, betas=(0.9, 0.98), ema=0.997)
 BATCH = 64
@@ -128,7 +129,7 @@ def train_clip(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL)
         pixels = to_pixels(drawn[chosen.numpy()])
         pixels = pixels + 0.06 * torch.randn(pixels.shape, generator=generator)
         named = texts.named[torch.randperm(len(texts.named), generator=generator)[:NAMED]]
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             pooled, patches = image_states(model, pixels)
         pooled, patches = pooled.float(), patches.float()
         states = text_states(model, texts.ids)  # float32: at this width bfloat16 is the slower one on a CPU

@@ -21,6 +21,7 @@ from transformers import ViTModel
 from careedit.tiny.dino import SIDE, build_dino, to_pixels
 from careedit.training.dino_crops import crops
 from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.precision import products
 
 DEFAULT = TrainConfig(steps=700, learning_rate=1.5e-3, warmup=70, weight_decay=0.04, betas=(0.9, 0.98), clip=1.0)
 BATCH = 32
@@ -80,7 +81,7 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def targets(self, views: Tensor) -> Tensor:
         """What the teacher says of large crops, centred and sharpened, [V, outputs]; the centre then moves on."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             said = self.teacher_head(_class_token(self.teacher, views))
         said = said.float()
         sharp: Tensor = ((said - self.centre) / TEACHER_TEMPERATURE).softmax(dim=-1)
@@ -89,7 +90,7 @@ class Distillation(nn.Module):
 
     def answers(self, *views: Tensor, frozen: bool = False) -> Tensor:
         """What the student says of crops of each size, log-probabilities [V, outputs]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             features = torch.cat([_class_token(self.student, view) for view in views])
             said = self.head(features, frozen=frozen)
         answers: Tensor = (said.float() / STUDENT_TEMPERATURE).log_softmax(dim=-1)

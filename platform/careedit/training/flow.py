@@ -26,6 +26,7 @@ from careedit.editing import EditorBase, Start
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
 from careedit.errors import CareEditError
 from careedit.training.labels import ATTRIBUTES, GRID, UNKNOWN
+from careedit.training.precision import products
 
 SIGMA: Mapping[Start, tuple[float, float]] = {"noise": (0.5, 1.3), "source": (2.0, 1.5)}
 """Mean and spread of u for each start."""
@@ -147,7 +148,7 @@ def flow_loss(
     # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
     plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
     attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention, warnings.catch_warnings():
+    with products(device, base.dtype), attention, warnings.catch_warnings():
         # The query and key norms keep float32 weights under autocast; torch says once that this is not its fused path.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())

@@ -29,6 +29,7 @@ from careedit.training.judge_data import FIRST, UNKNOWN, JudgePool, drawn_pool
 from careedit.training.judge_prompts import GRID, TOKENS, Packed, Patches, Prompts, pack
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
+from careedit.training.precision import products
 from careedit.training.router_words import in_other_words
 
 DEFAULT = TrainConfig(steps=4800, learning_rate=2e-3, warmup=60, weight_decay=0.02, betas=(0.9, 0.98), ema=0.995)
@@ -204,7 +205,7 @@ def _train_eyes(
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         chosen = torch.randint(len(pictures), (EYES_BATCH,), generator=generator)
         pixels = patches(pictures[chosen], _noise(pictures[chosen], generator))
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             features = see(network, pixels, patches.grid(len(chosen)))
         return {"loss": _scene_loss(extras.scene, features.float(), scenes[chosen])}
 
@@ -235,7 +236,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     pictures = pool.pictures[batch.pictures]
     pixels = patches(pictures, _noise(pictures, generator))
-    with torch.autocast("cpu", torch.bfloat16):
+    with products("cpu"):
         features, early, states = read(asker.network, batch.packed, pixels, patches.grid(len(pictures)))
     features, states = features.float(), states.float()
     ends = states[torch.arange(len(states))[:, None], batch.packed.ends]

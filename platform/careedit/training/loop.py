@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from careedit.errors import CareEditError
 from careedit.training.optimizers import Optimizers
+from careedit.training.precision import OLD, NumberFormat, settle, using
 
 Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
 """(step, generator) -> named scalars; the entry "loss" is minimised, the others are recorded."""
@@ -72,6 +73,8 @@ class TrainReport:
     """Trained parameters."""
     curve: tuple[tuple[int, float], ...]
     """(step, mean loss since the entry before)."""
+    number_format: NumberFormat | None = None
+    """Format of its matrix products, and how fast both formats were; None: bfloat16, before this was recorded."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, through a temporary name."""
@@ -84,12 +87,22 @@ class TrainReport:
         """Read what `save` wrote."""
         data = json.loads(path.read_text("utf-8"))
         config = {**data["config"], "betas": tuple(data["config"]["betas"])}
-        return cls(**{**data, "config": TrainConfig(**config), "curve": tuple(tuple(point) for point in data["curve"])})
+        curve = tuple(tuple(point) for point in data["curve"])
+        number_format = NumberFormat.from_document(data.get("number_format"))
+        return cls(**{**data, "config": TrainConfig(**config), "curve": curve, "number_format": number_format})
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """The generator of one step; `stream` tells independent uses apart."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + stream) * 2_654_435_761 + step) % 2**63)
+
+
+def kept_format(checkpoint: Path) -> NumberFormat | None:
+    """The number format that a checkpoint was made in; None where there is no checkpoint."""
+    if not checkpoint.exists():
+        return None
+    state = torch.load(checkpoint, weights_only=True, mmap=True)
+    return NumberFormat.from_document(state.get("number_format")) or OLD
 
 
 class Averages:
@@ -122,13 +135,15 @@ def train(
     """Train in place, with checkpoints in `folder/NAME.ckpt`; on return the parameters hold the average (if `ema`).
 
     Those of `parameters` that are also in `matrices` are moved by Muon, all others by AdamW.
+    Matrix products are in the number format that is active, or else the faster one on the parameters' device; a run that
+    is resumed keeps that of its checkpoint unless another one was requested.
     Raises `CareEditError` when the loss is not a number (the last good checkpoint stays) or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.ckpt"
     optimizer = Optimizers(parameters, matrices, betas=config.betas, weight_decay=config.weight_decay)
     averages = Averages(parameters, config.ema)
-    first, spent, curve = 0, 0.0, list[tuple[int, float]]()
+    first, spent, curve, kept = 0, 0.0, list[tuple[int, float]](), None
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["config"] != asdict(config):
@@ -138,6 +153,14 @@ def train(
         for parameter, value in zip(parameters, state["parameters"], strict=True):
             parameter.data.copy_(value)
         averages.shadow = state["averages"]
+        kept = NumberFormat.from_document(state.get("number_format")) or OLD
+    console = Console(stderr=True)
+    if kept is not None and first >= config.steps:
+        number_format, told = kept, ""
+    else:
+        number_format, told = settle(name, str(parameters[0].device), kept)
+    if told:
+        console.print(told, highlight=False, soft_wrap=True)
 
     def save(step: int, seconds: float) -> None:
         temporary = checkpoint.with_suffix(".tmp")
@@ -151,6 +174,7 @@ def train(
                     "optimizer": optimizer.state_dict(),
                     "parameters": [p.detach() for p in parameters],
                     "averages": averages.shadow,
+                    "number_format": asdict(number_format),
                 },
                 temporary,
             )
@@ -169,8 +193,8 @@ def train(
     )
     started = last_saved = time.monotonic()
     recent: list[float] = []
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    with using(number_format), bar as progress:
         task = progress.add_task(name, total=config.steps, completed=first, loss="-")
         for step in range(first, config.steps):
             value = loss(step, step_generator(config.seed, step))["loss"]
@@ -199,4 +223,4 @@ def train(
     save(config.steps, seconds)
     if config.ema:
         averages.copy_to_parameters()
-    return TrainReport(name, config, seconds, sum(p.numel() for p in parameters), tuple(curve))
+    return TrainReport(name, config, seconds, sum(p.numel() for p in parameters), tuple(curve), number_format)

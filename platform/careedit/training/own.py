@@ -53,6 +53,11 @@ class Trained:
     """Loss on the held-out rows with the base alone, and with the expert; None where nothing is held out."""
 
 
+def checkpoint_name(name: str) -> str:
+    """Name of the run of expert `name`: its checkpoint is that with `.ckpt`."""
+    return f"expert-{name}"
+
+
 def default_learning_rate(base: EditorBase) -> float:
     """2e-3 for a base of the tiny sort, 1e-4 for one of production size."""
     return 2e-3 if sum(p.numel() for p in base.transformer.parameters()) < SMALL_BASE else 1e-4
@@ -106,7 +111,7 @@ def train_own(
 
     with _lora(base, name, rank, config.seed, checkpoint_gradients) as trained:
         before = validation_loss(base, held_out, config.seed, batch, flow)
-        report = train(f"expert-{name}", trained, loss, config, folder)
+        report = train(checkpoint_name(name), trained, loss, config, folder)
         after = validation_loss(base, held_out, config.seed, batch, flow)
         adapter = lora_state(base.transformer, name)
     return Trained(adapter, report, None if before is None or after is None else (before, after))

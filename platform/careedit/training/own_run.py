@@ -22,22 +22,35 @@ from careedit.editing import EditorBase, Start, load_base
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
-from careedit.experts.manifest import MANIFEST_FILE, MAX_RANK, MIN_RANK
+from careedit.experts.manifest import MANIFEST_FILE
 from careedit.experts.set import SET_FILE, SHIPPED
 from careedit.experts.store import is_url
 from careedit.experts.yamlfile import flaw_sentence
 from careedit.training.card import Card, write_card
 from careedit.training.curve import check_curve
-from careedit.training.data import Columns, Plan, Problem, RowRules, check_rows, find_columns, open_table, refusal
+from careedit.training.data import (
+    Columns,
+    Plan,
+    Problem,
+    RowRules,
+    Table,
+    check_rows,
+    find_columns,
+    open_table,
+    refusal,
+)
 from careedit.training.data import write_problems as list_problems
 from careedit.training.data.check import save_json
 from careedit.training.data.rows import Align
 from careedit.training.flow import flow_loss
-from careedit.training.loop import TrainReport
-from careedit.training.own import BATCH, RANK, STEPS, Trained, encode_rows, own_config, train_own
+from careedit.training.loop import TrainReport, kept_format
+from careedit.training.own import BATCH, RANK, STEPS, Trained, checkpoint_name, encode_rows, own_config, train_own
+from careedit.training.precision import NumberFormat, choose, using
 
 PANEL = 512
 """Panel side for a base that comes without an expert set."""
+LARGEST_RANK = 1024
+"""A LoRA above it costs about as much as the layers that it changes."""
 ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
 
@@ -105,7 +118,9 @@ class OwnRun:
     device: str | None = None
     """Where to train; None: cuda if there is one."""
     dtype: str | None = None
-    """Number format of the frozen base; None: bfloat16 on cuda, float32 on a CPU."""
+    """Number format of matrix products and of the frozen base: float32, bfloat16, or float16 (products in bfloat16).
+
+    None: products in the faster one, or in that of the checkpoint; the base in bfloat16 only on cuda."""
     competence: str | None = None
     """The manifest's; None: the name."""
     description: str | None = None
@@ -135,10 +150,12 @@ def run(
     *,
     checking: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
     told: Callable[[tuple[Problem, ...]], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> OwnResult:
     """Check, encode, train, write; a run that was killed goes on.
 
-    `checking(rows)` gives what is called per row checked; `told` is given the bad rows before they are refused or skipped.
+    `checking(rows)` gives what is called per row checked; `told` is given the bad rows before they are refused or skipped,
+    `note` the number format first of all.
     Raises `InputError` or `ExpertError` for what is wrong with the input, before anything is trained, and
     `CareEditError` where the training itself fails.
     """
@@ -147,7 +164,23 @@ def run(
     table = open_table(wanted.data)
     columns = find_columns(table.columns, wanted.columns)
     subject = find_subject(wanted)
-    base = _load(subject, wanted)
+    device = _device(wanted)
+    number_format = _number_format(wanted, device)
+    dtype = _base_format(wanted, device, number_format)
+    note(f"Number format: {number_format}; the frozen base is kept in {str(dtype).removeprefix('torch.')}.")
+    with using(number_format):
+        return _run(wanted, table, columns, subject, _load(subject, device, dtype), checking, told)
+
+
+def _run(
+    wanted: OwnRun,
+    table: Table,
+    columns: Columns,
+    subject: Subject,
+    base: EditorBase,
+    checking: Callable[[int], Callable[[], None]],
+    told: Callable[[tuple[Problem, ...]], None],
+) -> OwnResult:
     panel = subject.panel or PanelSpec(size=wanted.panel or PANEL, multiple=base.multiple)
     if panel.size % base.multiple:
         raise InputError(f"The panel side {panel.size} is no multiple of the base's {base.multiple}; choose another.")
@@ -210,16 +243,31 @@ def find_subject(wanted: OwnRun) -> Subject:
     )
 
 
-def _load(subject: Subject, wanted: OwnRun) -> EditorBase:
+def _device(wanted: OwnRun) -> str:
     device = wanted.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    name = wanted.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    dtype = getattr(torch, name, None)
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(f"The number format {name!r} is none to train with; use float32, bfloat16 or float16.")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device!r} cannot be used ({' '.join(str(error).split())[:120]}).") from None
+    return device
+
+
+def _number_format(wanted: OwnRun, device: str) -> NumberFormat:
+    """What `--dtype` says, else what the checkpoint of this run was made in, else the faster one."""
+    if wanted.dtype not in (None, "float32", "bfloat16", "float16"):
+        raise InputError(f"The number format {wanted.dtype!r} is unknown here; use float32, bfloat16 or float16.")
+    if wanted.dtype is not None:
+        return choose(device, "float32" if wanted.dtype == "float32" else "bfloat16")
+    return choose(device, kept=kept_format(wanted.out / WORK / f"{checkpoint_name(wanted.name)}.ckpt"))
+
+
+def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> torch.dtype:
+    half = device.startswith("cuda") and number_format.name == "bfloat16"
+    dtype: torch.dtype = getattr(torch, wanted.dtype or ("bfloat16" if half else "float32"))
+    return dtype
+
+
+def _load(subject: Subject, device: str, dtype: torch.dtype) -> EditorBase:
     base = load_base(
         subject.path,
         revision=subject.revision,
@@ -234,8 +282,8 @@ def _load(subject: Subject, wanted: OwnRun) -> EditorBase:
 
 def _check_manifest(wanted: OwnRun) -> None:
     """Raises for what the manifest would refuse after hours of training."""
-    if not MIN_RANK <= wanted.rank <= MAX_RANK:
-        raise InputError(f"The rank {wanted.rank} is outside {MIN_RANK} to {MAX_RANK}; choose another.")
+    if not 1 <= wanted.rank <= LARGEST_RANK:
+        raise InputError(f"The rank {wanted.rank} is outside 1 to {LARGEST_RANK}; choose another.")
     if not 0 <= wanted.held_out < 1:
         raise InputError(f"The held-out share {wanted.held_out} is not between 0 and 1; 0.05 is usual.")
     try:
@@ -268,7 +316,8 @@ def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} cannot be read; delete the folder {work} and start again.") from None
     now = json.loads(json.dumps(settings))
-    changed = sorted(key for key in {*held, *now} if held.get(key) != now.get(key))
+    # The number format may be changed on the way (--dtype); the loop says so.
+    changed = sorted(key for key in {*held, *now} - {"dtype"} if held.get(key) != now.get(key))
     if changed:
         raise InputError(
             f"The folder {work} holds a run with other settings ({', '.join(changed)}); choose another --out, or delete "

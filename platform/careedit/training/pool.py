@@ -23,6 +23,7 @@ from careedit.editing import EditorBase
 from careedit.errors import CareEditError
 from careedit.training.items import Items
 from careedit.training.labels import canvas_labels
+from careedit.training.precision import products
 
 SHARD = 512
 """Items per file."""
@@ -35,7 +36,7 @@ CHUNK_PIXELS = 2**19
 def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
     """[B, 3, H, W] in [-1, 1] -> normalised latents [B, C, H/4, W/4], float16."""
     vae: Any = base.vae
-    with torch.no_grad(), torch.autocast(base.device.type, torch.bfloat16):
+    with torch.no_grad(), products(base.device, base.dtype):
         mean = vae.encode(canvases.to(base.device, vae.dtype)).latent_dist.mean.float().cpu()
     config: Any = base.vae.config
     latents: Tensor = (mean - config.shift_factor) * config.scaling_factor

@@ -27,6 +27,7 @@ from careedit.routing.transformer import (
     top_k_weights,
 )
 from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.precision import products
 from careedit.training.router_pool import GROUPS, RouterPool
 
 DEFAULT = TrainConfig(steps=1500, learning_rate=1e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.98), ema=0.995)
@@ -104,7 +105,8 @@ def fit(
         chosen = pool.draw(BATCH, groups, rng)
         # Cloned: text encodings are made in inference mode, whose tensors autograd refuses.
         texts = [text.cpu().clone() for text in encoder.text_batch(pool.said_otherwise(chosen, rng))]
-        logits = forward(model, pool, chosen, texts)
+        with products("cpu"):
+            logits = forward(model, pool, chosen, texts)
         index = torch.tensor(chosen)
         return {"loss": router_loss(logits, pool.targets[index], pool.feasible[index], rewarded=outcome[index])}
 

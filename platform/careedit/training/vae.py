@@ -18,6 +18,7 @@ from careedit.tiny.family import PANEL, build_vae
 from careedit.tiny.scene import LOOKS, random_scene
 from careedit.training.curve import check_curve, save_report
 from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.training.precision import products
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
 DECODER = DEFAULT
@@ -76,7 +77,7 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         canvas = _canvas(panels, generator)
         noise = torch.randn((BATCH, 8, PANEL // 4, PANEL // 2), generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             posterior = vae.encode(canvas).latent_dist
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / noise[0].numel()
@@ -100,7 +101,7 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         canvas = _canvas(panels, generator)
         strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(BATCH, 1, 1, 1, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with products("cpu"):
             with torch.no_grad():
                 latents = vae.encode(canvas).latent_dist.mode().float()
             noise = torch.randn(latents.shape, generator=generator)

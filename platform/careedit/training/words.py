@@ -34,6 +34,7 @@ from careedit.training.items import EXPERT_KINDS, corpus
 from careedit.training.labels import NONE, UNKNOWN
 from careedit.training.loop import TrainConfig, TrainReport, train
 from careedit.training.optimizers import hidden_matrices
+from careedit.training.precision import products
 
 SENTENCES = 512
 """Instructions per operation in the pool."""
@@ -129,7 +130,7 @@ def word_loss(
 ) -> Tensor:
     """Sum over attributes of the probe's mean cross-entropies on `BATCH` instructions of the pool; a scalar."""
     chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-    with torch.autocast(encoder.device.type, torch.bfloat16):
+    with products(encoder.device):
         tokens = encoder(pool["t5"][chosen].long().to(encoder.device)).last_hidden_state
     labels, loss = pool["labels"][chosen].to(encoder.device), torch.zeros((), device=encoder.device)
     for attribute, part in enumerate(probe.read(tokens).values()):

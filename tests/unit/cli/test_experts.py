@@ -114,7 +114,11 @@ def test_an_adapter_is_added_replaced_and_removed_again(run, copy, adapter):
 
     code, out, err = run("add", str(adapter), *wanted)
     assert (code, err) == (0, "")
-    assert out == f"The expert sketch is in {copy} (rank 8, 0.29 MiB).\n"
+    assert out == (
+        f"The expert sketch is in {copy} (rank 8, 0.29 MiB).\n"
+        "Found in my style.safetensors: layout diffusers, 17 layers, rank 8, alpha from lora_alpha in its metadata "
+        "(lora_adapter_metadata), scale 1.\n"
+    )
     added = load_expert_set(copy)
     assert added.names == (*NAMES, "sketch")
     assert added.manifest("sketch").handles == ("style", "sketch")

@@ -56,7 +56,7 @@ def test_an_icedit_file_is_read_with_alpha_equal_to_rank(
     )
 
 
-def test_alpha_keys_scale_their_module_and_the_most_common_one_the_rest(
+def test_alpha_keys_scale_their_module_and_the_first_one_the_rest_as_in_diffusers(
     tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys
 ) -> None:
     state = lora(1, targets=ATTENTION)

@@ -25,7 +25,7 @@ OWN = ("--base", "tiny", "--name", "logo", "--out", "out")
         (("--data", "rows", *OWN, "--on-bad", "ignore"), "--on-bad is 'ignore'"),
         (("--data", "rows", *OWN, "--align", "tilt"), "--align is 'tilt'"),
         (("--data", "rows", *OWN, "--columns", "source"), "ROLE=COLUMN"),
-        (("--data", "rows", *OWN, "--rank", "2"), "rank 2 is outside"),
+        (("--data", "rows", *OWN, "--rank", "0"), "rank 0 is outside"),
         (("--data", "rows", *OWN, "--held-out", "1"), "held-out share 1.0"),
         (("--data", "rows", "--base", "tiny", "--name", "Bad Name", "--out", "out"), "'Bad Name' cannot be used"),
         (("--data", "rows", *OWN, "--handles", "A B"), "'handles.0' is 'A B'"),

@@ -1,0 +1,256 @@
+"""What a LoRA file says about its alphas and ranks, and what follows when several places say it.
+
+A layer's update is alpha / rank * B @ A. The alpha may stand in a key beside the matrices, in the metadata that diffusers
+writes (`lora_adapter_metadata`), in plain header fields of other trainers, or with the user (`--alpha`, a manifest). Where
+two places disagree nothing is guessed: both are named. Where none states an alpha, it is the rank, as in diffusers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from diffusers.utils.peft_utils import get_peft_kwargs
+from peft.utils.other import get_pattern_key
+from torch import Tensor
+
+from careedit.errors import AdapterError
+from careedit.experts.layouts import PREFIX, Layer
+
+METADATA_KEY = "lora_adapter_metadata"
+"""Header field in which diffusers states r, alpha and targets, as JSON."""
+
+_ALPHA_FIELD = re.compile(r"(ss_)?(lora_|network_|linear_)?alpha")
+_RANK_FIELD = re.compile(r"r|(ss_)?(lora_|network_|linear_)?(rank|dim|r)")
+_JSON_FIELDS = ("alpha_pattern", "rank_pattern")
+_FLAGS = ("use_rslora", "use_dora", "lora_bias")
+_UNSTATED = ("", "none", "dynamic")
+"""Texts by which trainers say that there is no one value."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An alpha that stands outside the file."""
+
+    value: float
+    """The alpha of every layer."""
+    source: str
+    """Who states it, for a person: "--alpha", "its manifest"."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one place of the header states, in the terms of peft's `LoraConfig`."""
+
+    source: str
+    """The place, for a person."""
+    alpha: float | None = None
+    """`lora_alpha`."""
+    alpha_source: str = ""
+    """The very field of the alpha."""
+    rank: int | None = None
+    """`r`."""
+    rank_source: str = ""
+    """The very field of the rank."""
+    alpha_pattern: Mapping[str, float] | None = None
+    """Alphas of modules that differ."""
+    rank_pattern: Mapping[str, int] | None = None
+    """Ranks of modules that differ."""
+    rslora: bool = False
+    """Whether the update is scaled by alpha / sqrt(rank)."""
+    strict: bool = True
+    """Whether the rank is stated for every module; a plain field states that of most layers."""
+
+    def alpha_of(self, module: str, rank: int) -> float:
+        """The alpha of one module, so that alpha / rank is its scale."""
+        pattern = self.alpha_pattern or {}
+        alpha = float(pattern.get(get_pattern_key(list(pattern), module), cast(float, self.alpha)))
+        return alpha * math.sqrt(rank) if self.rslora else alpha
+
+    def check_ranks(self, ranks: Mapping[str, int], own: Mapping[str, int], where: str) -> None:
+        """Raises `AdapterError` naming both, where the stated ranks are not the tensors' (`own`: as the file has them)."""
+        pattern = self.rank_pattern or {}
+        if (
+            self.rank is not None
+            and not self.strict
+            and not pattern
+            and self.rank not in {*ranks.values(), *own.values()}
+        ):
+            found = ", ".join(str(rank) for rank in sorted({*ranks.values()}))
+            raise AdapterError(
+                f"{where} has tensors of rank {found}, {self.rank_source} says {self.rank}; correct one."
+            )
+        for module, rank in ranks.items() if self.strict or pattern else ():
+            stated = pattern.get(get_pattern_key(list(pattern), module), self.rank)
+            if stated is not None and stated != rank:
+                raise AdapterError(
+                    f"{where} has tensors of rank {rank} for {module!r}, {self.rank_source or self.source} says {stated}; "
+                    "correct one of them."
+                )
+
+
+def config_of_metadata(metadata: Mapping[str, str], where: str) -> Config | None:
+    """What `lora_adapter_metadata` states; None where there is none. Raises `AdapterError` where it is unusable."""
+    text = metadata.get(METADATA_KEY)
+    return None if text is None else config_of_json(text, f"its metadata ({METADATA_KEY})", where)
+
+
+def config_of_json(text: str, source: str, where: str) -> Config | None:
+    """What a `LoraConfig` written as JSON states; None for an empty one. Raises `AdapterError` where it is unusable."""
+    try:
+        fields = {key.removeprefix(PREFIX): value for key, value in json.loads(text).items()}
+    except (ValueError, AttributeError) as error:
+        raise AdapterError(f"{where} has broken LoRA metadata; export it again.") from error
+    if not fields:
+        return None
+    return _config(fields, source, {key: f"{key} in {source}" for key in fields}, where, strict=True)
+
+
+def config_of_fields(metadata: Mapping[str, str], where: str) -> Config | None:
+    """What plain header fields state, such as `ss_network_alpha`; None where they state nothing of the kind."""
+    found: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for field, text in metadata.items():
+        name = field.removeprefix(PREFIX)
+        if str(text).strip().lower() in _UNSTATED:
+            continue
+        kind = "lora_alpha" if _ALPHA_FIELD.fullmatch(name) else "r" if _RANK_FIELD.fullmatch(name) else name
+        source = f"its header field {field!r}"
+        value: Any = text
+        if kind in ("lora_alpha", "r"):
+            value = _number(text, source, where)
+            if kind in found and found[kind] != value:
+                raise AdapterError(
+                    f"{where} contradicts itself: {sources[kind]} says {found[kind]:g}, {source} says {value:g}; "
+                    "correct one of them."
+                )
+        elif kind in _JSON_FIELDS:
+            try:
+                value = json.loads(text)
+            except ValueError as error:
+                raise AdapterError(f"{where}: {source} is not JSON; export it again.") from error
+        elif kind in _FLAGS:
+            value = text.strip().lower() in ("true", "1")
+        else:
+            continue
+        found[kind], sources[kind] = value, source
+    return _config(found, "its header", sources, where, strict=False) if found else None
+
+
+def _config(fields: Mapping[str, Any], source: str, sources: Mapping[str, str], where: str, *, strict: bool) -> Config:
+    if fields.get("use_dora") or fields.get("lora_bias"):
+        raise AdapterError(f"{where} is a DoRA or trains biases, which cannot be mixed per row; export a plain LoRA.")
+    try:
+        alpha, rank = fields.get("lora_alpha"), fields.get("r")
+        config = Config(
+            source,
+            alpha=None if alpha is None else float(alpha),
+            alpha_source=sources.get("lora_alpha", source),
+            rank=None if rank is None else int(rank),
+            rank_source=sources.get("r", source),
+            alpha_pattern={key: float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
+            rank_pattern={key: int(value) for key, value in (fields.get("rank_pattern") or {}).items()},
+            rslora=bool(fields.get("use_rslora")),
+            strict=strict,
+        )
+        stated = [value for value in (config.alpha, *(config.alpha_pattern or {}).values()) if value is not None]
+        for pattern in (config.alpha_pattern, config.rank_pattern):
+            get_pattern_key(list(pattern or {}), "a.b")
+        usable = all(math.isfinite(value) and value > 0 for value in stated)
+        if ((strict or config.alpha_pattern or config.rslora) and config.alpha is None) or not usable:
+            raise ValueError
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise AdapterError(f"{where} has LoRA metadata without a usable alpha ({source}); export it again.") from error
+    return config
+
+
+def _number(text: str, source: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise AdapterError(f"{where}: {source} is {text[:40]!r}, which is no number; export it again.") from None
+
+
+def unread_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Header fields that speak of an alpha and are not read, to be told to the user."""
+    return tuple(
+        field
+        for field in metadata
+        if field.lower().endswith("alpha") and not _ALPHA_FIELD.fullmatch(field.removeprefix(PREFIX))
+    )
+
+
+def agreed(
+    layers: Mapping[str, Layer], metadata: Mapping[str, str], asked: Asked | None, where: str
+) -> tuple[Config | Asked | None, str]:
+    """Who states the alpha of layers without a key of their own (None: nobody), and that source for a person.
+
+    Raises `AdapterError` naming both where two places disagree.
+    """
+    diffusers, plain = config_of_metadata(metadata, where), config_of_fields(metadata, where)
+    keys = {name: float(layer.alpha) for name, layer in layers.items() if layer.alpha is not None}
+    if keys and diffusers is not None:
+        raise AdapterError(
+            f"{where} states alpha twice, in keys such as {f'{next(iter(keys))}.alpha'!r} and in {diffusers.source}; "
+            "export it again with one of them."
+        )
+    stated: list[tuple[str, float, Config | Asked]] = [
+        (config.alpha_source, config.alpha, config)
+        for config in (diffusers, plain)
+        if config and config.alpha is not None
+    ]
+    if asked is not None:
+        stated.append((asked.source, asked.value, asked))
+    for (first, value, _), (second, other, _) in pairwise(stated):
+        _refuse_other(where, first, value, second, other)
+    if keys:
+        for source, value, config in stated:
+            if isinstance(config, Config) and (config.alpha_pattern or config.rslora):
+                raise AdapterError(
+                    f"{where} states alpha twice, in keys and in {config.source}; export it with one of them."
+                )
+            for name, own in keys.items():
+                _refuse_other(where, f"its key {f'{name}.alpha'!r}", own, source, value)
+        return (stated[0][2] if stated else None), "its keys"
+    return (stated[0][2], stated[0][0]) if stated else (None, "nowhere: alpha = rank")
+
+
+def _refuse_other(where: str, first: str, value: float, second: str, other: float) -> None:
+    if abs(value - other) > 1e-6 * max(1.0, abs(value)):
+        raise AdapterError(
+            f"{where} has two alphas: {first} says {value:g}, {second} says {other:g}; correct one of them."
+        )
+
+
+def resolved_keys(ranks: Mapping[str, int], keys: Mapping[str, Tensor], where: str) -> dict[str, float]:
+    """Alpha per module by diffusers' rules, from `<module>.alpha` keys that some or all modules have.
+
+    A module without one takes that of the first module that has one. diffusers matches names by their ends, so that
+    `proj_out` may speak for a block's `proj_out` too; a module that would get another scale than it states is refused.
+    """
+    config = get_peft_kwargs(
+        {f"^{module}.lora_B.weight": rank for module, rank in ranks.items()},
+        {f"{module}.alpha": alpha.float() for module, alpha in keys.items()},
+        {f"{module}.lora_B.weight": torch.empty(0) for module in ranks},
+    )  # type: ignore[no-untyped-call]
+    alphas: dict[str, float] = {}
+    for module, rank in ranks.items():
+        patterns = config["rank_pattern"], config["alpha_pattern"]
+        found = (pattern.get(get_pattern_key(list(pattern), module)) for pattern in patterns)
+        given, alpha = (
+            value if value is not None else config[name] for value, name in zip(found, ("r", "lora_alpha"), strict=True)
+        )
+        alphas[module] = float(alpha) if given == rank else float(alpha) * rank / given
+        if module in keys and not math.isclose(alphas[module], float(keys[module]), rel_tol=1e-6):
+            raise AdapterError(
+                f"{where} states the alpha {float(keys[module]):g} for {module!r}, but load_lora_weights would use "
+                f"{alphas[module]:g}, that of another module whose name ends alike; export it with "
+                "FluxFillPipeline.save_lora_weights."
+            )
+    return alphas

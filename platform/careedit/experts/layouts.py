@@ -1,0 +1,235 @@
+"""The keys of a LoRA file: which layout they are in, what each one means, and which of them diffusers would drop.
+
+`FluxFillPipeline.lora_state_dict` (diffusers.loaders.lora_conversion_utils) brings every layout into one, but leaves out
+without a word what it does not know. Here every key is accounted for: it is a matrix of a pair, or a pair's alpha, and it
+reaches the transformer; otherwise the file is refused and the key is named.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from diffusers import FluxFillPipeline
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from torch import Tensor
+
+from careedit.errors import AdapterError
+from careedit.experts.header import AdapterHeader
+
+Layout = Literal["diffusers", "peft"]
+
+PREFIX, PEFT_PREFIX = "transformer.", "base_model.model."
+_ROOTS = (
+    "transformer_blocks.",
+    "single_transformer_blocks.",
+    "x_embedder.",
+    "context_embedder.",
+    "time_text_embed.",
+    "norm_out.",
+    "proj_out.",
+)
+_KEY = re.compile(
+    r"^(?P<layer>.+?)\.(?:lora_(?P<ab>[AB])\.weight|(?:lora[._])?(?P<way>down|up)\.weight|(?P<alpha>alpha))$"
+)
+_BFL = re.compile(r"(^|\.)(double_blocks|single_blocks|final_layer|(img|txt|time|vector|guidance)_in)\.")
+_REFUSED = (
+    (
+        re.compile(r"(^|[._])(experts?|moe|router|route|gating|gate)([._]|\d|$)"),
+        "is a MoE-LoRA, several experts and a token router inside each layer, which no LoRA loader takes; use the "
+        + "normal LoRA of the same release, or average its experts into one LoRA first",
+    ),
+    (re.compile(r"dora_scale|lora_magnitude_vector"), "is a DoRA, which cannot be mixed per row; export a plain LoRA"),
+    (re.compile(r"lokr_|hada_|lora_mid|oft_|\.boft|glora"), "is no plain LoRA (LoKr, LoHa, Tucker, OFT); export one"),
+    (
+        re.compile(r"\.diff(_b)?$|\.set_weight$"),
+        "changes weights or biases directly, beside its LoRA; export it without",
+    ),
+    (re.compile(r"\.bias$|lora_bias"), "trains biases beside its LoRA; train it with bias='none'"),
+    (
+        re.compile(r"^(text_encoder|lora_te|text_encoders\.|text_model\.|lora_prior_te|te\d?[._]|clip_[lg]\.|t5xxl\.)"),
+        "also changes a text encoder, which experts share; export its transformer part alone",
+    ),
+    (re.compile(r"(norm_q|norm_k|norm_added_q|norm_added_k|query_norm|key_norm)\."), "is a control LoRA with norms"),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One pair of matrices of a file, by the file's own name."""
+
+    down: Tensor
+    """A, shape [rank, in features]."""
+    up: Tensor
+    """B, shape [out features, rank]."""
+    alpha: Tensor | None
+    """The layer's own alpha, one value; None where the file states none."""
+
+    @property
+    def rank(self) -> int:
+        """Number of rows of A."""
+        return int(self.down.shape[0])
+
+
+def layout_of(keys: Mapping[str, Any]) -> Layout:
+    """Which layout the keys of a file are in, as a manifest states it."""
+    return "peft" if any(key.startswith(PEFT_PREFIX) and not _is_bfl(key) for key in keys) else "diffusers"
+
+
+def name_of_layout(keys: Mapping[str, Any]) -> str:
+    """The layout of a file, for a person; the tests are those of `lora_state_dict`, in its order."""
+    if layout_of(keys) == "peft":
+        return "peft"
+    if any(".lora_down.weight" in key for key in keys):
+        return "diffusers with lora_down" if any(key.startswith(PREFIX) for key in keys) else "kohya / ComfyUI"
+    if any("processor" in key for key in keys):
+        return "XLabs"
+    if any(PEFT_PREFIX in key for key in keys):
+        return "fal"
+    return "diffusers"
+
+
+def module_of(layer: str) -> str:
+    """The module path that a layer's name stands for, in the layouts whose names are diffusers' own."""
+    return layer.removeprefix(PEFT_PREFIX).removeprefix(PREFIX)
+
+
+def folds_alpha(keys: Mapping[str, Any]) -> bool:
+    """Whether the conversion multiplies each layer's alpha / rank into its matrices."""
+    return name_of_layout(keys) == "kohya / ComfyUI"
+
+
+def stand_ins(header: AdapterHeader, *, up: float = 1.0) -> dict[str, Tensor]:
+    """Tensors of the header's shapes that take no memory, to run a conversion before a weight is read.
+
+    `up` fills B: the conversion splits a fused layer whose B is block-diagonal, as one of zeros is, into smaller ranks.
+    """
+    one, filled = torch.ones((), dtype=torch.bfloat16), torch.full((), up, dtype=torch.bfloat16)
+    return {
+        key: (filled if key.endswith((".lora_up.weight", ".lora_B.weight")) else one).expand(info.shape)
+        for key, info in header.tensors.items()
+    }
+
+
+def layers_of(state: Mapping[str, Tensor], where: str) -> dict[str, Layer]:
+    """The pairs of a file by its own layer names; raises `AdapterError` naming any key that belongs to none."""
+    for pattern, reason in _REFUSED:
+        for key in state:
+            if pattern.search(key):
+                raise AdapterError(f"{where} {reason} (key {key[:120]!r}).")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        match = _KEY.match(key)
+        if match is None:
+            raise AdapterError(
+                f"{where} holds {key[:120]!r}, which is no LoRA weight of a transformer; export it again, or without "
+                "this key."
+            )
+        part = "alpha" if match["alpha"] else "down" if "A" in (match["ab"] or "") or match["way"] == "down" else "up"
+        held = parts.setdefault(match["layer"], {})
+        if part in held:
+            raise AdapterError(f"{where} states {match['layer'][:120]!r} twice, in two layouts; keep one of them.")
+        held[part] = tensor
+    if not parts:
+        raise AdapterError(f"{where} holds no LoRA weights for the transformer; check that it is the right file.")
+    return {name: _layer(name, held, where) for name, held in parts.items()}
+
+
+def _layer(name: str, held: Mapping[str, Tensor], where: str) -> Layer:
+    down, up, alpha = held.get("down"), held.get("up"), held.get("alpha")
+    shown = name.removeprefix(PREFIX)[:120]
+    paired = down is not None and up is not None and down.ndim == up.ndim == 2
+    if not paired or down is None or up is None or down.shape[0] != up.shape[1] or not down.shape[0]:
+        shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in held.items())
+        raise AdapterError(f"{where} has no matching pair of LoRA weights for {shown!r} ({shapes}); export it again.")
+    if alpha is not None and alpha.numel() != 1:
+        raise AdapterError(f"{where} states {alpha.numel()} values as the alpha of {shown!r}; one is due.")
+    return Layer(down, up, alpha)
+
+
+def check_all_used(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises `AdapterError` naming a layer that the conversion leaves out, or two that it takes for the same module.
+
+    Each layer is converted alone as well: what it gives must be in the whole conversion, and nobody else's.
+    """
+    if name_of_layout(state) == "fal":
+        return  # that conversion wants all layers at once, and raises for what it does not know
+    owners: dict[str, str] = {}
+    keys: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        keys.setdefault(cast(re.Match[str], _KEY.match(key))["layer"], {})[key] = tensor
+    converted = {layer: [key for key in convert(own, where, layer) if ".lora_" in key] for layer, own in keys.items()}
+    whole = convert(state, where)
+    for layer, given in converted.items():
+        if not given or not set(given) <= whole.keys():
+            raise AdapterError(
+                f"{where} holds the layer {layer[:120]!r}, which load_lora_weights leaves out in this layout; export it "
+                "with FluxFillPipeline.save_lora_weights, or without this layer."
+            )
+        for key in given:
+            if key in owners:
+                module = key.split(".lora_")[0]
+                raise AdapterError(
+                    f"{where} states {module!r} twice, as {owners[key]!r} and as {layer!r}; keep one of them."
+                )
+            owners[key] = layer
+
+
+def convert(state: Mapping[str, Tensor], where: str, layer: str | None = None) -> dict[str, Tensor]:
+    """`<module>.lora_A.weight` and `.lora_B.weight` of every module that `load_lora_weights` would change.
+
+    Alphas are folded in, where `folds_alpha`, and left out otherwise. `layer` is the one that `state` holds, for the error.
+    """
+    try:
+        converted = cast(
+            dict[str, Tensor],
+            FluxFillPipeline.lora_state_dict({_with_prefix(key): tensor for key, tensor in state.items()}),
+        )
+        # What has no prefix now is for no part of the pipeline.
+        found = {key.removeprefix(PREFIX): value for key, value in converted.items() if key.startswith(PREFIX)}
+        found = {key: value for key, value in found.items() if not key.endswith(".alpha")}
+        if not any(".lora_A." in key for key in found):
+            found = convert_unet_state_dict_to_peft(found)  # type: ignore[no-untyped-call]
+        return found
+    except Exception as error:  # the converters raise whatever their assumptions break on
+        named = f" in the layer {layer[:120]!r}" if layer else ""
+        raise AdapterError(
+            f"{where} has a key layout that diffusers cannot convert{named} ({type(error).__name__}: {str(error)[:120]}); "
+            "export it with FluxFillPipeline.save_lora_weights."
+        ) from error
+
+
+def with_alpha(state: Mapping[str, Tensor], layers: Mapping[str, Layer], alpha: float) -> dict[str, Tensor]:
+    """`state` with `alpha` as the alpha of every layer that states none."""
+    missing = {f"{name}.alpha": torch.tensor(alpha) for name, layer in layers.items() if layer.alpha is None}
+    return {**state, **missing}
+
+
+def check_alpha_keys(layers: Mapping[str, Layer], layout: str, where: str) -> None:
+    """Raises `AdapterError` for an alpha that is no positive number, or that this layout's conversion leaves out."""
+    for name, layer in layers.items():
+        if layer.alpha is None:
+            continue
+        value = float(layer.alpha)
+        if not (math.isfinite(value) and value >= 0):
+            raise AdapterError(f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha is a number above 0.")
+        if layout not in ("diffusers", "kohya / ComfyUI", "peft"):
+            raise AdapterError(
+                f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights leaves out in this layout; export it "
+                "with FluxFillPipeline.save_lora_weights."
+            )
+
+
+def _is_bfl(key: str) -> bool:
+    """Whether a key uses Black Forest Labs' module names rather than diffusers'."""
+    return _BFL.search(key) is not None
+
+
+def _with_prefix(key: str) -> str:
+    if key.startswith(PEFT_PREFIX) and not _is_bfl(key):
+        key = key.removeprefix(PEFT_PREFIX)
+    return PREFIX + key if key.startswith(_ROOTS) else key
