@@ -2,8 +2,10 @@
 
 import datetime
 import math
+import re
 import unicodedata
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -104,3 +106,14 @@ def test_what_is_no_file_is_named(tmp_path, name, says):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=says):
         find_file(tmp_path, name, "source")
+
+
+def test_texts_of_users_are_cut_into_lines_by_nothing_else():
+    """`str.splitlines` is left to bytes (which end lines at CR and LF only), to messages of errors, and to /proc."""
+    allowed = {"serve.py", "vlm.py", "growth.py", "store.py", "lines.py"}
+    roots = [Path(__file__).parents[2] / root for root in ("platform", "deployments", "eval")]
+    found = [file for root in roots for file in root.rglob("*.py") if ".splitlines(" in file.read_text("utf-8")]
+    assert {file.name for file in found} - allowed == set()
+    for file in found:
+        if file.name in ("store.py", "lines.py"):
+            assert re.findall(r"(\S+)\.splitlines\(", file.read_text("utf-8")) in (["file.read_bytes()"], ["data"])

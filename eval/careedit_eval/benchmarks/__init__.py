@@ -42,7 +42,8 @@ BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]]
 
 
 def load_benchmark(name: str, /, **options: Any) -> Benchmark:
-    """A benchmark by its name and options; nothing is read before its rows are asked for. Raises `InputError`."""
+    """A benchmark by its name and options; nothing is read before its rows are asked for, but the hub may be asked which commit
+    is its newest. Raises `InputError`."""
     if name not in BENCHMARKS:
         raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}.")
     config, build = BENCHMARKS[name]

@@ -166,7 +166,9 @@ def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:
     """The picture file that a row at `where` names below `folder`; one that is missing says so. Reads it, for its hash."""
     local = folder.removeprefix("file://")
     try:
-        uri = posixpath.join(local, str(name)) if "://" in local else str(find_file(Path(local), name, what))
+        uri = (
+            posixpath.join(local, str(name)) if "://" in local else str(find_file(Path(local).expanduser(), name, what))
+        )
         return PictureRef(sha256=PictureRef.of(read_bytes(uri)).sha256, uri=uri)
     except InputError as error:
         return PictureRef.gone(f"{where}: {error}" if where else str(error))

@@ -196,7 +196,9 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
     _tell_beside(analysis)
     for facts in run.record.benchmarks:
         for name, why in list(facts.unusable.items())[:1]:
-            note(f"{len(facts.unusable)} rows of {facts.name} lack something that they need; the first, {name}: {why}")
+            note(
+                f"{facts.name}: rows that lack something that they need: {len(facts.unusable)}; the first, {name}: {why}"
+            )
     for row, why in run.record.missing.items():
         note(f"The row {row} is missing: {why}")
     note(

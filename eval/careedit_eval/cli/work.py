@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from careedit.cli.output import Bar, progress
+from careedit.cli.output import Bar, note, progress
 from careedit.errors import InputError
 from careedit_eval.gate import Verdict
 from careedit_eval.pipeline import LocalRunner, Runner, Store, evaluate
@@ -113,10 +114,11 @@ def find_run(run: Path | None, out: Path) -> Run:
 
 
 class Shown:
-    """Progress of a stage on a bar, with its rate."""
+    """Progress of a stage with its rate: on a bar, or, where stderr is no terminal, as a line every `every` seconds."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: Bar, every: float = 30.0) -> None:
         self._bar, self._stage, self._share, self._started = bar, "", 0.0, 0.0
+        self._every, self._told = every, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """As `careedit_eval.pipeline.Progress`."""
@@ -127,7 +129,12 @@ class Shown:
         self._bar.advance(share - self._share)
         self._share = share
         rate = done / max(1e-9, time.perf_counter() - self._started)
-        self._bar.describe(f"{stage}: {done} of {total}, {rate:.1f} per second")
+        said = f"{stage}: {done} of {total}, {rate:.1f} per second"
+        self._bar.describe(said)
+        now = time.perf_counter()
+        if total and not sys.stderr.isatty() and (done == 0 or now - self._told >= self._every):
+            self._told = now
+            note(said if done else f"{stage}: {total} to do")
 
 
 def _narrowed(suite: Suite, sets: Sequence[str] | None) -> Suite:

@@ -51,6 +51,10 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
     wishes = arm.model_dump(mode="json", include={"expert", "steps", "top_k", "early_filter"})
     if arm.early_filter is not None:
         wishes["judge"] = arm.judge
+        if Path(arm.judge).is_dir():  # a folder keeps its name when its weights change
+            from careedit.scoring.vlm import hash_model
+
+            wishes["judge_sha256"] = hash_model(Path(arm.judge))
     if arm.kind == "http":
         service = service_identity(arm)
         wishes = wishes if arm.extensions else {}

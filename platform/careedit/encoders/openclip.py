@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -141,10 +143,12 @@ def load_encoder(
 
     `source` is an architecture ("ViT-L-14", with `pretrained`, a tag or a file), a hub name ("hf-hub:organisation/name"),
     or a local folder that holds `open_clip_config.json` and `open_clip_model.safetensors` (also as "local-dir:FOLDER"),
-    for which no hub is asked. Raises `ExpertError` where the model cannot be had.
+    for which no hub is asked. A file may be the TorchScript archive that OpenAI's own package keeps in `~/.cache/clip`; its
+    float16 weights become float32. Raises `ExpertError` where the model cannot be had.
     """
     name = os.fspath(source)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"require_pretrained": True}
+    archive: Path | None = None
     if not name.startswith(("hf-hub:", "local-dir:")):
         if _looks_like_folder(name):
             name = f"local-dir:{name}"
@@ -153,7 +157,10 @@ def load_encoder(
             if tag is None:
                 raise ExpertError(f"The encoder {name!r} needs the name of its weights too; give pretrained, a tag.")
             activation = (open_clip.get_pretrained_cfg(name, tag) or {}).get("quick_gelu", False)
-            options = {"pretrained": tag, "force_quick_gelu": activation}
+            options |= {"pretrained": tag, "force_quick_gelu": activation}
+            if is_script_archive(Path(tag).expanduser()):
+                archive = Path(tag).expanduser()
+                options = {"force_quick_gelu": True}  # whatever the name says: OpenAI trained with it
     if name.startswith("local-dir:") and not (Path(name.removeprefix("local-dir:")) / CONFIG_FILE).is_file():
         folder = name.removeprefix("local-dir:")
         raise ExpertError(
@@ -162,7 +169,9 @@ def load_encoder(
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)  # open_clip tells each step to the root logger
     try:
-        model = open_clip.create_model(name, device=device, require_pretrained=True, **options)
+        model = open_clip.create_model(name, device=device, **options)
+        if archive is not None:
+            model.load_state_dict(_archived(archive))
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # files, hub, configuration: each raises its own kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -172,6 +181,23 @@ def load_encoder(
     finally:
         logging.disable(before)
     return OpenClipEncoder(model, tokenizer, cache_entries=cache_entries)
+
+
+def is_script_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI published CLIP, and not a checkpoint of weights alone."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
+
+
+def _archived(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of OpenAI's archive, float32, without the three numbers that it keeps among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and these files are what they are
+        weights = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    numbers = ("input_resolution", "context_length", "vocab_size")
+    return {name: value.float() for name, value in weights.items() if name not in numbers}
 
 
 def _looks_like_folder(name: str) -> bool:

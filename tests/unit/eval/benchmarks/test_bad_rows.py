@@ -58,7 +58,10 @@ def test_a_null_cell_of_humanedit_is_an_error_row_named_by_shard_and_number(colu
     (facts,) = run.record.benchmarks
     assert (facts.rows, dict(facts.unusable)) == (6, {name: error})
     page = write_report(run, analyse(run)).read_text("utf-8")
-    assert "1 rows of humanedit-full cannot be used" in page and "train-1.parquet, row 2" in page
+    assert (
+        "humanedit-full: rows that cannot be used or lack a picture that they name: 1" in page
+        and "train-1.parquet, row 2" in page
+    )
 
 
 def test_a_null_kind_is_the_kind_unknown(tmp_path, write_shard, human_rows):

@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from careedit.records import EarlyFilter
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
 from careedit.scoring.vlm import load_asker
+from careedit_eval.editors import resolve_arm
 from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.endpoint_writer import EndpointWriter
+from careedit_eval.suite import Arm
 
 ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m", "answers": "json"}
 CHANGES = {
@@ -118,3 +121,12 @@ def test_a_local_judge_is_its_weights_number_format_and_processor_whatever_it_is
     found.append(settings())
     assert len(set(found)) == len({dict(one)["request"] for one in found}) + 1 == 4
     assert len({dict(one)["weights"] for one in found}) == 3
+
+
+def test_an_early_filters_judge_is_its_weights_and_not_its_folders_name(judge) -> None:
+    arm = Arm(name="a", early_filter=EarlyFilter(candidates=2, preview_steps=1), judge=str(judge), steps=2)
+    before = dict(resolve_arm(arm).identity)
+    assert dict(resolve_arm(arm).identity) == before
+    config = judge / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert dict(resolve_arm(arm).identity) != before

@@ -1,0 +1,67 @@
+"""What a reader must know of numbers is counted where the numbers are read: captions that were cut, rows that lack something."""
+
+import json
+from pathlib import Path
+
+from careedit.cli.main import main
+from careedit.cli.output import Bar
+from careedit_eval.cli.work import Shown
+from careedit_eval.report import analyse, write_report
+from careedit_eval.runs import load_run
+
+LONG = " ".join(["a red circle beside a blue square"] * 29)
+"""Some 200 words."""
+SUITE = """
+name: notes
+benchmarks: [{name: folder, options: {path: rows}}]
+sets: [{name: identity, kind: identity}, {name: truth, kind: truth}]
+rows: []
+metrics: [{name: l1}, {name: clip_t, options: {protocol: tiny-v1}}, {name: clip_direction, options: {protocol: tiny-v1}}]
+primary: l1
+"""
+
+
+def test_captions_that_were_cut_and_rows_that_lack_something_are_counted_on_the_page_and_in_the_command(
+    tmp_path: Path, monkeypatch, capsys, draw_picture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    for i in range(2):
+        draw_picture(seed=i).save(tmp_path / f"rows/{i}.png")
+    captions = (LONG, "a red circle", LONG + " and more", "a blue square")
+    rows = [
+        {
+            "source": "0.png",
+            "target": "1.png",
+            "instruction": "x",
+            "source_caption": "a circle",
+            "target_caption": words,
+        }
+        for words in captions
+    ]
+    rows[3]["target"] = "gone.png"
+    (tmp_path / "rows/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    assert main(["eval", "run", "suite.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert "clip_t: text truncated (samples: 2)" in said, "samples, however many sets were measured on them"
+    assert "clip_direction: text truncated (samples: 2)" in said
+    assert "rows that lack something that they need: 1; the first, row-4: metadata.jsonl, line 4:" in said
+    (folder,) = (tmp_path / "eval-runs/runs").iterdir()
+    found = analyse(load_run(folder))
+    assert found.notes["clip_t: text truncated"] == 2
+    page = write_report(load_run(folder), found).read_text("utf-8")
+    assert "clip_t: text truncated (samples: 2)" in page and "&#39;gone.png&#39; does not exist" in page
+    assert json.loads((folder / "comparison.json").read_text())["notes"]["clip_t: text truncated"] == 2
+
+
+def test_where_stderr_is_no_terminal_lines_say_how_far_a_run_is(capsys) -> None:
+    for every, wanted in (
+        (0.0, ["editing: 3 to do", "editing: 2 of 3", "measuring: 3 of 3"]),
+        (60.0, ["editing: 3 to do"]),
+    ):
+        shown = Shown(Bar(None, None), every)
+        for stage, done in (("editing", 0), ("editing", 2), ("measuring", 3)):
+            shown(stage, done, 3)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(",")[0] for line in lines] == wanted
