@@ -33,7 +33,7 @@ def start_server(folder: Path, port: int) -> subprocess.Popen:
                "--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "files")]  # fmt: skip
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert server.poll() is None, (folder / "log").read_text()
         try:

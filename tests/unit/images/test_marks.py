@@ -63,7 +63,7 @@ def test_the_judge_evaluation_and_training_data_name_the_turn_too() -> None:
         _aligned(decode_image(turned()), Image.new("RGB", (80, 40)), None, "refuse", "a.png")
     pictures = {"source": PictureRef.of(turned()), "mask": PictureRef.of(MASK)}
     with pytest.raises(MaskError, match=r"but its source is 40x80 .its file stores 80x40 pixels, which its EXIF"):
-        load_pictures(Sample(id="1", kind="Add", instruction="x", group="1", **pictures))
+        _ = load_pictures(Sample(id="1", kind="Add", instruction="x", group="1", **pictures)).mask
 
 
 def see_through(mode: str = "RGBA") -> Image.Image:
