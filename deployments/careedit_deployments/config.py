@@ -254,7 +254,8 @@ class JobsConfig(Record):
     lease_s: PositiveFloat = 15.0
     """Seconds after which a job whose worker no longer says that it lives is taken up by another."""
     attempts: PositiveInt = 3
-    """Workers that may die or fall silent with a job, and deadlines that it may miss, before it fails."""
+    """Times that a job may be lost with its worker, and times that it may miss its deadline or meet a fault that the server
+    does not know, before it fails. Raise it where replicas are often taken away."""
     patience_s: PositiveFloat = 900.0
     """Seconds for which a job is tried again while the platform is at fault (no room, a replica lost or starting, the
     store busy) and no image gets done; then it fails. Longer than a replica takes to start."""

@@ -25,7 +25,6 @@ from careedit_deployments.config import JobsConfig
 from careedit_deployments.errors import (
     AuthError,
     ConflictError,
-    DeadlineError,
     NotFoundError,
     OverloadedError,
     TooExpensiveError,
@@ -144,7 +143,7 @@ class JobWorker:
         """Edits, again where it failed by the platform's fault, until every image is made."""
         stored = StoredOrder(**job.order)
         made = {image.image: image for image in job.images}
-        trouble, late, order = _Trouble(self._config.patience_s, self._pause_s), 0, None
+        trouble, unexplained, order = _Trouble(self._config.patience_s, self._pause_s), 0, None
         while True:
             before = len(made)
             try:
@@ -153,12 +152,12 @@ class JobWorker:
                 return
             except (_Stopped, *OWN):
                 raise
-            except DeadlineError as error:  # a replica that hangs ends so, too
-                late += 1
-                if late >= self._config.attempts:
-                    raise
+            except (OverloadedError, UnavailableError) as error:
                 failure: Exception = error
-            except Exception as error:  # noqa: BLE001 - whatever it is, the order is not to blame for it
+            except Exception as error:
+                unexplained += 1
+                if unexplained >= self._config.attempts:
+                    raise
                 failure = error
             if len(made) > before:
                 trouble = _Trouble(self._config.patience_s, self._pause_s)
