@@ -195,7 +195,7 @@ class Suite(Record):
     gate: Gate | None = None
     """What must hold; None: nothing."""
     timing: Timing | None = None
-    """How sets are timed. None: as `Timing` says where somebody asks for time, that is, where the gate has `max_slowdown`, or
+    """How sets are timed. None: as `Timing` says where time is asked for, that is, where the gate has `max_slowdown`, or
     sets are compared and a metric is `latency` or `cost`; else not at all, because it costs edits."""
     workers: Workers = Workers()
     """Who works."""

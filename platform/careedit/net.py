@@ -1,6 +1,6 @@
 """Addresses that others name: where a connection may go, and how a file is read from there.
 
-A webhook's receiver, or the address of a picture in a service's answer, is chosen by somebody else. So a connection goes to
+A webhook's receiver, or the address of a picture in a service's answer, is chosen by another party. So a connection goes to
 public addresses only, and to private ones where a list has their host (server-side request forgery, CWE-918). Names are
 looked up when a connection is made, and the connection goes to the address that was checked: a name that points elsewhere
 a moment later (DNS rebinding) gains nothing. Redirects are not followed.

@@ -1,4 +1,4 @@
-"""Reading a file from an address that somebody else named: where it may lie, how large and how slow it may be."""
+"""Reading a file from an address that another party named: where it may lie, how large and how slow it may be."""
 
 import threading
 from collections.abc import Iterator
