@@ -143,7 +143,7 @@ def _batch() -> list[dict[str, Any]]:
             "CareEditNightlyFailed",
             'max(kube_job_status_failed{job_name=~"careedit-nightly.*"}) > 0',
             "warning",
-            "The benchmark of the night failed, or its gate said no.",
+            "The benchmark of the night failed, or its gate did not pass: worse, or inconclusive.",
             minutes=0,
         ),
         _alert(

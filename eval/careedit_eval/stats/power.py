@@ -66,7 +66,8 @@ def detectable_difference(spread: Spread, images: int, *, alpha: float = ALPHA, 
     """The smallest true difference that `images` source images show with that power, in the metric's unit."""
     if images < 2:
         raise InputError(f"{images} source images show no difference; give 2 or more.")
-    factor = _quantile(alpha / 2) + _quantile(1 - power)
+    # Student's quantiles: far out in the tails, where many lines are judged together, the normal's are too small.
+    factor = -float(special.stdtrit(images - 1, alpha / 2) + special.stdtrit(images - 1, 1 - power))
     found = factor * spread.deviation / math.sqrt(images)
     # A difference made of changes of one size has a variance of its own, however few changes were seen.
     rare = factor**2 / (images * spread.rows)
