@@ -18,7 +18,7 @@ from whereabouts import status
 
 JOBS = 24
 BUSY_S = 8.0
-"""Seconds within which a job that finds no router used to fail: 2 until the router is gone, 3 for three attempts."""
+"""Seconds for which the ingress goes on while what it stands on goes away."""
 
 
 @pytest.fixture
