@@ -12,9 +12,13 @@ from careedit.records import EditRequest
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.shutdown import take_down
 from crowd import Crowd, body_of, is_edit
+from slots import half_a_body, held
 from webhooks import receiving
+from whereabouts import status
 
 JOBS = 24
+BUSY_S = 8.0
+"""Seconds for which the ingress goes on while what it stands on goes away."""
 
 
 @pytest.fixture
@@ -27,6 +31,7 @@ def small_config(served_config, tmp_path):
         "name": "restarted",
         "arms": {"main": arm},
         "scorer": {"backend": "none"},
+        "limits": {"body_grace_s": 2 * BUSY_S},
         "jobs": {
             "lease_s": 2,
             "webhook_secret_env": "CAREEDIT_TEST_WEBHOOK_KEY",
@@ -37,7 +42,7 @@ def small_config(served_config, tmp_path):
 
 
 def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
-    serve_cluster, small_config, draw_picture, open_editor
+    serve_cluster, small_config, draw_picture, open_editor, until
 ):
     """It ends twice: as Serve does it, all at once, and in the order in which `careedit serve` ends it."""
     from ray import serve
@@ -50,25 +55,31 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     queued = [request(seed, 4 if seed < JOBS // 2 else 40, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
-    async def begin(hook):
+    async def through_the_end(end, busy_s, hook, fresh):
+        """Ids of the jobs that were queued, the answer to an edit that is made while the application ends, and how many jobs
+        had not ended when it began to.
+
+        A request that is still arriving keeps the ingress there for `busy_s` seconds longer than the router.
+        """
         async with Crowd(url) as crowd:
+            with held(url, [half_a_body("/restarted/v1/routes")]):
+                edit = asyncio.create_task(crowd.edit(request(99, 150, "erase")))
+                await asyncio.to_thread(
+                    until, lambda: serve_cluster.inside("restarted", "shared-main", status)[0]["edits"]
+                )
+                jobs = [await queue(crowd, one, hook) for one in fresh]
+                while not (listed := await statuses(crowd)).count("running"):
+                    await asyncio.sleep(0.05)
+                ending = asyncio.create_task(asyncio.to_thread(end))
+                await asyncio.sleep(busy_s)
+            await ending
+            return jobs, await edit, sum(one in ("queued", "running") for one in listed)
 
-            async def queue(one):
-                body = body_of(one)
-                answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
-                assert answer.status_code == 202, answer.text
-                return answer.json()["id"]
-
-            return [await queue(one) for one in queued]
-
-    async def through_the_end(jobs, end):
-        """The answer to an edit that is being made when the application ends, and how many jobs had not ended by then."""
-        async with Crowd(url) as crowd:
-            edit = asyncio.create_task(crowd.edit(request(99, 150, "erase")))
-            while not (listed := await statuses(crowd)).count("running"):
-                await asyncio.sleep(0.05)
-            await asyncio.to_thread(end)
-            return await edit, sum(status in ("queued", "running") for status in listed)
+    async def queue(crowd, one, hook):
+        body = body_of(one)
+        answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
 
     async def statuses(crowd):
         return [job["status"] for job in (await crowd.http.get("/v1/jobs?limit=100")).json()["data"]]
@@ -77,16 +88,20 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         async with Crowd(url) as crowd:
             return [await crowd.job(job) for job in jobs], [await crowd.events(job) for job in jobs]
 
-    ways = (lambda: serve.delete("restarted"), lambda: take_down(ServeConfig(**small_config)))
+    ways = (
+        (lambda: serve.delete("restarted"), BUSY_S, queued),
+        (lambda: take_down(ServeConfig(**small_config)), 0, ()),
+    )
+    jobs = []
     with receiving() as receiver:
         try:
-            serve_cluster.run(small_config, route_prefix="/restarted")
-            jobs = asyncio.run(begin(receiver.url))
-            for end in ways:
-                edit, left = asyncio.run(through_the_end(jobs, end))
+            for end, busy_s, fresh in ways:
+                serve_cluster.run(small_config, route_prefix="/restarted")
+                made, edit, left = asyncio.run(through_the_end(end, busy_s, receiver.url, fresh))
                 assert edit.status == 200, edit.document
                 assert left > 4, "more jobs than are made at once"
-                serve_cluster.run(small_config, route_prefix="/restarted")
+                jobs += made
+            serve_cluster.run(small_config, route_prefix="/restarted")
             ended, events = asyncio.run(collect(jobs))
         finally:
             serve.delete("restarted")
