@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
 # Tests of what must not lose a request.
-FAULTS := losses crowds restart faults slots
+FAULTS := losses crowds restart faults slots signal
 # Processes that share the tests, each with one thread; WORKERS= runs them in one.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 

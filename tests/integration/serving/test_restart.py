@@ -9,8 +9,6 @@ import pytest
 
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from careedit_deployments.config import ServeConfig
-from careedit_deployments.shutdown import take_down
 from crowd import Crowd, body_of, is_edit
 from slots import half_a_body, held
 from webhooks import receiving
@@ -44,7 +42,7 @@ def small_config(served_config, tmp_path):
 def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     serve_cluster, small_config, draw_picture, open_editor, until
 ):
-    """It ends twice: as Serve does it, all at once, and in the order in which `careedit serve` ends it."""
+    """Serve ends it all at once, as a deleted RayService does; `test_signal.py` has the order of `careedit serve`."""
     from ray import serve
 
     def request(seed, steps, expert):
@@ -55,11 +53,10 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     queued = [request(seed, 4 if seed < JOBS // 2 else 40, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
-    async def through_the_end(end, busy_s, hook, fresh):
-        """Ids of the jobs that were queued, the answer to an edit that is made while the application ends, and how many jobs
-        had not ended when it began to.
+    async def through_the_end(hook):
+        """The ids of the jobs, and the answer to an edit that is made while the application ends.
 
-        A request that is still arriving keeps the ingress there for `busy_s` seconds longer than the router.
+        A request that is still arriving keeps the ingress there for `BUSY_S` seconds longer than the router.
         """
         async with Crowd(url) as crowd:
             with held(url, [half_a_body("/restarted/v1/routes")]):
@@ -67,13 +64,14 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
                 await asyncio.to_thread(
                     until, lambda: serve_cluster.inside("restarted", "shared-main", status)[0]["edits"]
                 )
-                jobs = [await queue(crowd, one, hook) for one in fresh]
+                jobs = [await queue(crowd, one, hook) for one in queued]
                 while not (listed := await statuses(crowd)).count("running"):
                     await asyncio.sleep(0.05)
-                ending = asyncio.create_task(asyncio.to_thread(end))
-                await asyncio.sleep(busy_s)
+                ending = asyncio.create_task(asyncio.to_thread(serve.delete, "restarted"))
+                await asyncio.sleep(BUSY_S)
             await ending
-            return jobs, await edit, sum(one in ("queued", "running") for one in listed)
+            assert sum(one in ("queued", "running") for one in listed) > 4, "more jobs than are made at once"
+            return jobs, await edit
 
     async def queue(crowd, one, hook):
         body = body_of(one)
@@ -88,19 +86,11 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         async with Crowd(url) as crowd:
             return [await crowd.job(job) for job in jobs], [await crowd.events(job) for job in jobs]
 
-    ways = (
-        (lambda: serve.delete("restarted"), BUSY_S, queued),
-        (lambda: take_down(ServeConfig(**small_config)), 0, ()),
-    )
-    jobs = []
     with receiving() as receiver:
         try:
-            for end, busy_s, fresh in ways:
-                serve_cluster.run(small_config, route_prefix="/restarted")
-                made, edit, left = asyncio.run(through_the_end(end, busy_s, receiver.url, fresh))
-                assert edit.status == 200, edit.document
-                assert left > 4, "more jobs than are made at once"
-                jobs += made
+            serve_cluster.run(small_config, route_prefix="/restarted")
+            jobs, edit = asyncio.run(through_the_end(receiver.url))
+            assert edit.status == 200, edit.document
             serve_cluster.run(small_config, route_prefix="/restarted")
             ended, events = asyncio.run(collect(jobs))
         finally:
