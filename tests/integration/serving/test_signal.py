@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,9 +42,9 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     ):
         try:
             assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url.startswith("http"), (folder / "stderr.txt").read_text()
-            yield process, url
+            said = re.search(r"http://\S+", process.stdout.readline())
+            assert said is not None, (folder / "stderr.txt").read_text()
+            yield process, said[0]
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(120)
