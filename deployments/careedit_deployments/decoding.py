@@ -2,7 +2,7 @@
 
 Small pictures of the plain formats are decoded in a thread: a header that passed bounds their cost to some tenths of a second, and
 a process costs more than they do. Everything else, and every HEIC and AVIF file (their decoders are the likeliest to crash), goes
-to a process of `anyio.to_process`, which dies with its request: at the deadline, when the client leaves, or by the kernel's hand.
+to a process of `anyio.to_process`, which ends with its request: at the deadline, when the client leaves, or at the limit of CPU time.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class PictureFile:
 
 
 class Pool:
-    """An amount of something that callers share; nobody holds more than `share` of it."""
+    """An amount of something that callers share; each holds `share` of it at most."""
 
     def __init__(self, total: int, share: int, what: str) -> None:
         """`what` ends a sentence: "The server ..."."""

@@ -220,7 +220,7 @@ def _check_together(found: EditInput) -> None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
     if fields.stream and fields.response_format == "url":
-        raise no_address("A stream carries its pictures as b64_json")
+        raise no_address("A stream's pictures and a job's come as b64_json")
     if fields.session is not None and fields.response_format == "url":
         raise no_address("A session keeps its pictures")
     if fields.partial_images and not fields.stream:

@@ -36,7 +36,7 @@ TEXT_BYTES = 64 * 2**10
 """Bytes of a text field; a picture's field is as long as the body may be."""
 
 _ASCII_BASED = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
-"""Charsets that a client may state: text in one of them that is valid UTF-8 is UTF-8 in truth."""
+"""Charsets that a client may state: text in one of them that is valid UTF-8 is taken as UTF-8."""
 
 _FORM = "careedit.form"
 
