@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image, PngImagePlugin
@@ -60,9 +61,10 @@ def prepare(cpu_s: float = CPU_S) -> int:
 
         options.DECODE_THREADS = AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with open("/proc/self/statm") as statm:
-            held = int(statm.read().split()[0]) * resource.getpagesize()
-        _lower(resource.RLIMIT_AS, held + MEMORY)
+        statm = Path("/proc/self/statm")
+        if statm.exists():  # Linux; macOS has no limit of address space
+            held = int(statm.read_text().split()[0]) * resource.getpagesize()
+            _lower(resource.RLIMIT_AS, held + MEMORY)
         _ready = True
     used = resource.getrusage(resource.RUSAGE_SELF)
     _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + cpu_s) + 1)

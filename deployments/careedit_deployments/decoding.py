@@ -2,7 +2,7 @@
 
 Small pictures of the plain formats are decoded in a thread: a header that passed bounds their cost to some tenths of a second, and
 a process costs more than they do. Everything else, and every HEIC and AVIF file (their decoders are the likeliest to crash), goes
-to a process of `anyio.to_process`, which dies with its request: at the deadline, when the client leaves, or by the kernel's hand.
+to a process of `anyio.to_process`, which ends with its request: at the deadline, when the client leaves, or at the limit of CPU time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import IO
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process, to_thread
 from PIL import Image
@@ -74,7 +76,7 @@ class PictureFile:
 
 
 class Pool:
-    """An amount of something that callers share; nobody holds more than `share` of it."""
+    """An amount of something that callers share; each holds `share` of it at most."""
 
     def __init__(self, total: int, share: int, what: str) -> None:
         """`what` ends a sentence: "The server ..."."""
@@ -151,52 +153,52 @@ class Decoding:
 
     async def _in_process(self, file: PictureFile) -> Image.Image:
         try:
-            exchange = os.memfd_create("careedit-picture")
+            exchange, path = _exchange()
+            with exchange:
+                for last in (False, True):
+                    await to_thread.run_sync(_write, exchange, file.data)
+                    started = time.monotonic()
+                    try:
+                        mode, size, info = await to_process.run_sync(
+                            decode_exchange,
+                            path,
+                            file.reading,
+                            self._limits,
+                            file.pixels,
+                            cancellable=True,
+                            limiter=self._slots,
+                        )
+                        return await to_thread.run_sync(_read, exchange, mode, size, info)
+                    except BrokenWorkerProcess:
+                        if last or time.monotonic() - started > AT_ONCE_S:
+                            raise ImageError(
+                                "The picture could not be decoded: its decoder crashed, or needed too much time or memory; "
+                                "save it again, as a PNG or an ordinary JPEG."
+                            ) from None
         except OSError as error:
-            raise _no_decoder(error) from None
-        try:
-            path = f"/proc/{os.getpid()}/fd/{exchange}"
-            for last in (False, True):
-                await to_thread.run_sync(_write, exchange, file.data)
-                started = time.monotonic()
-                try:
-                    mode, size, info = await to_process.run_sync(
-                        decode_exchange,
-                        path,
-                        file.reading,
-                        self._limits,
-                        file.pixels,
-                        cancellable=True,
-                        limiter=self._slots,
-                    )
-                    return await to_thread.run_sync(_read, exchange, mode, size, info)
-                except BrokenWorkerProcess:
-                    if last or time.monotonic() - started > AT_ONCE_S:
-                        raise ImageError(
-                            "The picture could not be decoded: its decoder crashed, or needed too much time or memory; "
-                            "save it again, as a PNG or an ordinary JPEG."
-                        ) from None
-        except OSError as error:
-            raise _no_decoder(error) from None
-        finally:
-            os.close(exchange)
+            raise UnavailableError(f"No decoder could be started ({error.strerror}); try again.") from None
         raise AssertionError
 
 
-def _no_decoder(error: OSError) -> UnavailableError:
-    return UnavailableError(f"No decoder could be started ({error.strerror}); try again.")
+def _exchange() -> tuple[IO[bytes], str]:
+    """A file of bytes and the path at which a decoder process opens it: in memory, or on disk where the system has no such files."""
+    if hasattr(os, "memfd_create"):
+        memory = open(os.memfd_create("careedit-picture"), "r+b", buffering=0)  # noqa: SIM115 - the caller closes it
+        return memory, f"/proc/{os.getpid()}/fd/{memory.fileno()}"
+    file = tempfile.NamedTemporaryFile(prefix="careedit-picture-", buffering=0)  # noqa: SIM115 - as above
+    return file, file.name
 
 
-def _write(exchange: int, data: bytes) -> None:
-    os.ftruncate(exchange, 0)
-    os.lseek(exchange, 0, os.SEEK_SET)
+def _write(exchange: IO[bytes], data: bytes) -> None:
+    exchange.seek(0)
+    exchange.truncate()
     view = memoryview(data)
     while view:
-        view = view[os.write(exchange, view) :]
+        view = view[exchange.write(view) :]
 
 
-def _read(exchange: int, mode: str, size: tuple[int, int], info: dict[str, object]) -> Image.Image:
-    with mmap.mmap(exchange, 0, access=mmap.ACCESS_READ) as pixels:
+def _read(exchange: IO[bytes], mode: str, size: tuple[int, int], info: dict[str, object]) -> Image.Image:
+    with mmap.mmap(exchange.fileno(), 0, access=mmap.ACCESS_READ) as pixels:
         image = Image.frombytes(mode, size, pixels)  # type: ignore[arg-type]  # any buffer will do
     image.info = info  # type: ignore[assignment]
     return image

@@ -9,12 +9,13 @@ from urllib.parse import unquote_to_bytes
 
 _SPACES = b"\t\n\f\r "
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_DATA = re.compile(r"\s*data:", re.IGNORECASE)
 _BASE64 = re.compile(r";[ ]*base64$", re.IGNORECASE)
 
 
 def is_data_url(text: str) -> bool:
     """Whether `text` is a data URL."""
-    return text[:64].lstrip()[:5].lower() == "data:"
+    return _DATA.match(text) is not None
 
 
 def bytes_of(text: str) -> bytes:

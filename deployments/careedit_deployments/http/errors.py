@@ -228,7 +228,7 @@ _HINTS = {
 def validation_problem(flaws: Sequence[Mapping[str, Any]]) -> Problem:
     """The first flaw of a validation report, naming its field."""
     flaw = flaws[0]
-    param = _place(flaw["loc"])
+    param = _place(flaw["loc"], odd=flaw["type"] == "extra_forbidden")
     code, reason = "invalid_value", str(flaw["msg"]).removeprefix("Value error, ")
     if flaw["type"] == "missing":
         message = f"The field {param!r} is missing; give it." if param else "The body is missing; give it."
@@ -249,14 +249,14 @@ def validation_problem(flaws: Sequence[Mapping[str, Any]]) -> Problem:
     return Problem(status=400, message=message, param=param, code=code, refusal="input")
 
 
-def _place(path: Sequence[int | str]) -> str | None:
-    """`images[0].image_url` of a path; None for the body as a whole."""
+def _place(path: Sequence[int | str], *, odd: bool = False) -> str | None:
+    """`images[0].image_url` of a path; None for the body as a whole. `odd`: the client may have given any name."""
     told = ""
     for part in path[1:] if path and path[0] in ("body", "query", "path", "header") else path:
         if isinstance(part, int):
             told += f"[{part}]"
-        elif part.isidentifier() and not (told and part in ("str", "dict")):
-            told += f".{part}"
+        elif odd or (part.isidentifier() and not (told and part in ("str", "dict"))):
+            told += f".{part[:64]}"
         else:
             break  # what a field might have been, of one that may be several things
     return told.lstrip(".") or None

@@ -21,6 +21,7 @@ from careedit_deployments.http.reading import PICTURE, check_charset, read_form,
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody, EditFields, ImageRef
 from careedit_deployments.http.services import services_of
 
+_ADDRESS = re.compile(r"\s*(?!data:)[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _NESTED = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 
 
@@ -167,8 +168,8 @@ def _put(texts: dict[str, Any], name: str, value: str) -> None:
     if name in ("early_filter", "expert") and value.lstrip().startswith("{"):
         try:
             texts[name] = json.loads(value)
-        except ValueError:
-            raise FieldError(f"The field {name!r} starts like JSON and is none; correct it.", name) from None
+        except (ValueError, RecursionError):
+            raise FieldError(f"The field {name!r} starts like JSON but is not valid JSON; correct it.", name) from None
     else:
         texts[name] = value
 
@@ -192,7 +193,7 @@ def picture_bytes(image: ImageRef, param: str) -> bytes:
         raise FieldError(
             "The picture has no image_url; give a data URL.", f"{param}.image_url", "missing_required_parameter"
         )
-    if text.lstrip()[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
+    if _ADDRESS.match(text):
         raise FieldError(
             "This server fetches no pictures from elsewhere; send the picture itself, as a data URL.",
             f"{param}.image_url",
@@ -219,7 +220,7 @@ def _check_together(found: EditInput) -> None:
         name = "images" if isinstance(fields, EditBody) else "image"
         raise FieldError(f"The field {name!r} is missing; give the picture.", name, "missing_required_parameter")
     if fields.stream and fields.response_format == "url":
-        raise no_address("A stream carries its pictures as b64_json")
+        raise no_address("A stream's pictures and a job's come as b64_json")
     if fields.session is not None and fields.response_format == "url":
         raise no_address("A session keeps its pictures")
     if fields.partial_images and not fields.stream:

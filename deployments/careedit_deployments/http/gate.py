@@ -90,7 +90,7 @@ class Gate:
                 scope["careedit.trace_headers"] = span.headers
                 with ExitStack() as held:
                     if path.startswith(FILES):  # the address itself is the permission
-                        held.enter_context(self._limiter.place())
+                        held.enter_context(self._limiter.fetch())
                     elif path not in OPEN:
                         await self._admit(scope, headers, held)
                     await self.app(scope, body.receive, told)

@@ -21,7 +21,7 @@ from careedit.records import EditRequest
 from careedit_deployments.errors import NotFoundError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.errors import FieldError
-from careedit_deployments.http.form import EditInput, no_address, parse, read_edit
+from careedit_deployments.http.form import EditInput, parse, read_edit
 from careedit_deployments.http.job_answers import JobAnswer, JobDeleted, JobFields, JobList, answer_of, brief_answer
 from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
@@ -87,8 +87,6 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
             raise other_body(known)
         return await _accepted(services, response, known, replayed=True)
     _check_webhook(services, extra.webhook)
-    if found.fields.response_format == "url":
-        raise no_address("A job keeps its pictures, and GET /v1/jobs/ID answers them")
     if found.fields.session is not None:
         raise FieldError("A session's turns are no jobs; POST to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, found)

@@ -44,6 +44,7 @@ class Limiter:
         self._streams: dict[str, int] = {}
         self.in_progress = 0
         """Requests of all callers that are in progress."""
+        self._fetches = 0
 
     def take(self, caller: Caller) -> None:
         """Count a request. Raises `RateLimitError`, which says when the next one is allowed."""
@@ -75,6 +76,18 @@ class Limiter:
             yield
         finally:
             self.in_progress -= 1
+
+    @contextmanager
+    def fetch(self) -> Iterator[None]:
+        """Count a request that needs no key while it lasts; half of the places are for them. Raises `OverloadedError`."""
+        if self._fetches >= self._places // 2:
+            raise OverloadedError("The server sends as many pictures as it can at once; come back in a moment.")
+        self._fetches += 1
+        try:
+            with self.place():
+                yield
+        finally:
+            self._fetches -= 1
 
     @contextmanager
     def request(self, caller: Caller) -> Iterator[None]:

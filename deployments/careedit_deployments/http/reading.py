@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 
+from anyio.to_thread import run_sync
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -33,7 +36,7 @@ TEXT_BYTES = 64 * 2**10
 """Bytes of a text field; a picture's field is as long as the body may be."""
 
 _ASCII_BASED = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
-"""Charsets that a client may state: text in one of them that is valid UTF-8 is UTF-8 in truth."""
+"""Charsets that a client may state: text in one of them that is valid UTF-8 is taken as UTF-8."""
 
 _FORM = "careedit.form"
 
@@ -58,7 +61,9 @@ async def read_form(request: Request) -> FormData:
                 raise FieldError(f"A form takes {MOST_FIELDS} text fields at most; send fewer.", "body") from None
             damaged = error.message.startswith("Invalid multipart")
             reason = (
-                "its parts are not divided by the boundary that is stated" if damaged else error.message.rstrip(".")
+                "its parts are not divided by the stated boundary and line ends of CR LF, or a part's header is too long"
+                if damaged
+                else error.message.rstrip(".")
             )
             raise _unreadable(reason) from None
     request.scope[_FORM] = form
@@ -73,9 +78,24 @@ async def close_form(request: Request) -> None:
 
 
 async def read_json(request: Request) -> bytes:
-    """The body of a JSON request without a byte order mark; whether it is JSON is for the model to find out."""
+    """The body of a JSON request without a byte order mark; whether it is JSON is for the model to find out.
+
+    Raises `FieldError` where an object has a field twice: parsers take the last one, so a mask could be lost.
+    """
     check_charset(_options(request).get(b"charset", b"").decode("latin-1"), "content-type")
-    return (await request.body()).removeprefix(codecs.BOM_UTF8)
+    data = (await request.body()).removeprefix(codecs.BOM_UTF8)
+    with suppress(ValueError, RecursionError):
+        await run_sync(partial(json.loads, object_pairs_hook=_once), data)
+    return data
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)[:64]
+        raise FieldError(f"The field {name!r} is given twice; give it once.", name)
+    return found
 
 
 def check_charset(name: str, param: str) -> None:

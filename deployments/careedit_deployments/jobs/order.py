@@ -89,7 +89,7 @@ def picture_of(data: bytes) -> Image.Image:
 
 
 def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
-    """Hash of what a client sent, its files as they came: the configuration has no part in it, nor has the body's form.
+    """Hash of what a client sent, its files as they came: neither the configuration nor the body's form changes it.
 
     What is left out is as good as its default. The mark in front tells it from `resolved_sha256`.
     """
@@ -104,7 +104,7 @@ def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | Non
 
 
 def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
-    """Hash of an order as jobs had it before `sent_sha256`: of what the request meant under the configuration of its day."""
+    """Hash of an order as jobs had it before `sent_sha256`: of what the request meant under the configuration of that time."""
     request = order.request
     asked = {
         "request": request.model_dump(mode="json", exclude=_PICTURES),

@@ -115,6 +115,8 @@ def _open(source: Any, name: str, limits: Limits) -> tuple[Image.Image, Size]:
     try:
         picture = _READERS[kind](data)
         limits.check_size(*picture.size, name)
+        if picture.width * picture.height > header.size[0] * header.size[1]:  # memory was counted by the header
+            raise DamagedHeaderError("more pixels than the header states")
         picture.load()
     except MemoryError:
         raise ImageError(f"{name} does not fit into memory; make it smaller.") from None

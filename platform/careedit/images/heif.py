@@ -45,15 +45,20 @@ def read_header(data: bytes) -> Header:
     """Size before any turn, and frames of a sequence. Raises `DamagedHeaderError`, `RefusedHeaderError` for needless tiles."""
     budget = _Budget()
     meta: _Box | None = None
-    for box in _boxes(data, 0, len(data), budget):
-        if box[0] == b"moov" and data[8:12] in _SEQUENCES and (frames := _frames(data, box)) > 1:
-            return Header((1, 1), frames)
-        if box[0] == b"meta" and meta is None:
-            meta = box
+    try:
+        for box in _boxes(data, 0, len(data), budget):
+            if box[0] == b"moov" and data[8:12] in _SEQUENCES and (frames := _frames(data, box)) > 1:
+                return Header((1, 1), frames)
+            if box[0] == b"meta" and meta is None:
+                meta = box
+    except DamagedHeaderError:
+        if meta is None:
+            raise
+        # Phones append other data (a film, its index); whether the pixels are whole, the decoder finds out.
     if meta is None:
         raise DamagedHeaderError("no picture")
     items = _items(data, meta, budget)
-    size = items.shown(items.primary)
+    size = items.size(items.primary) if kind_of(data) == "AVIF" else items.shown(items.primary)  # libavif does not crop
     if size is None:
         raise DamagedHeaderError("no size")
     own, coded = size[0] * size[1], items.coded(items.primary)

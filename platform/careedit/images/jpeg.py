@@ -24,6 +24,8 @@ MAX_SCANNED = 2**27
 """Scans times pixels of a file with more scans than that: each scan visits every coefficient, whatever it holds."""
 MAX_SEGMENTS = 2000
 """Segments and lone markers; a profile or a preview that is cut in pieces of 64 KiB has a few hundred at most."""
+MAX_TABLES = 2 + 4 * 129
+"""Length of a segment of quantisation tables: four of 64 values in 16 bits. Pillow reads them in Python."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -50,10 +52,8 @@ class _Walk:
     size: tuple[int, int]
     parts: list[tuple[int, int]]
     """Ranges of the file that the decoder needs, in order."""
-    end: int
-    """Where the picture's data ends."""
     ended: bool
-    """Whether an end marker follows there."""
+    """Whether an end marker follows them."""
     progressive: bool
     """Whether each scan refines the whole picture, so that a cut shows nowhere in particular."""
     whole: bool
@@ -102,20 +102,19 @@ def _ends_grey(picture: Image.Image) -> bool:
 
 
 def _walk(data: bytes) -> _Walk:
-    position, kept_from = 2, 0
-    parts: list[tuple[int, int]] = []
+    position = 2
+    parts, described = [(0, 2)], set[bytes]()
     size: tuple[int, int] | None = None
     missing: dict[int, list[int]] = {}
     progressive, ended, restarts, scans, segments, last_scan = False, False, False, 0, 0, (0, 0)
     while True:
         found = _MARKER.search(data, position)
         if found is None:
-            end = len(data)
             break
         marker, start = data[found.end() - 1], found.start()
         position = found.end()
         if marker == 0xD9 or (scans and (marker == 0xD8 or marker not in _KNOWN)):
-            end, ended = start, marker == 0xD9
+            ended = marker == 0xD9
             break
         segments += 1
         if segments > MAX_SEGMENTS:
@@ -127,14 +126,17 @@ def _walk(data: bytes) -> _Walk:
         if length < 2 or len(body) < length - 2:
             if not scans:
                 raise DamagedHeaderError("a segment is cut off")
-            end = start  # bytes behind the picture that look like a marker, or a picture that lacks some
-            break
+            break  # bytes behind the picture that look like a marker, or a picture that lacks some
         position += length
-        if (0xE0 <= marker <= 0xEF or marker == 0xFE) and not any(
-            marker == kind and body.startswith(start_of) for kind, start_of in _KEPT
-        ):
-            parts.append((kept_from, start))
-            kept_from = position
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            name = next((name for at, name in _KEPT if at == marker and body.startswith(name)), None)
+            if name is None or (
+                marker == 0xE1 and name in described
+            ):  # Pillow joins blocks of EXIF, each time copying all
+                continue
+            described.add(name)
+        elif marker == 0xDB and length > MAX_TABLES:
+            raise DamagedHeaderError("more quantisation tables than there can be")
         elif marker == 0xDD:
             restarts = any(body)
         elif marker in _FRAMES:
@@ -155,11 +157,11 @@ def _walk(data: bytes) -> _Walk:
             after = _AFTER_SCAN.search(data, position)
             stop = len(data) if after is None else after.start()
             last_scan, position = (position, stop), stop
+        parts.append((start, position))  # without what fills the space between segments: Pillow reads it byte by byte
     if size is None or not scans:
         raise DamagedHeaderError("no scan")
-    parts.append((kept_from, end))
     whole = all(not any(levels) for levels in missing.values())
-    return _Walk(size, parts, end, ended, progressive, whole, restarts, last_scan)
+    return _Walk(size, parts, ended, progressive, whole, restarts, last_scan)
 
 
 def _check_scans(scans: int, size: tuple[int, int]) -> None:

@@ -103,7 +103,7 @@ def _check_pixels(data: bytes, pixels: list[memoryview]) -> None:
                 raise DamagedHeaderError("more image data than pixels")
             if not rest and got < _PIECE:
                 break
-    if not stream.eof:
+    if not stream.eof or seen < _unpacked(data):
         raise DamagedHeaderError("image data is cut off")
 
 

@@ -115,6 +115,52 @@ def test_json_that_is_cut_off_is_refused(client, painter, path):
     assert painter.calls == []
 
 
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/routes", "/v1/jobs", "/v1/sessions"])
+@pytest.mark.parametrize("twice", ["prompt", "mask", "image_url"])
+def test_json_with_a_field_twice_is_refused(client, painter, path, twice):
+    picture = json.dumps({"image_url": PLAIN})
+    texts = {
+        "prompt": f'{{"prompt": "a", "images": [{picture}], "prompt": "b"}}',
+        "mask": f'{{"prompt": "a", "mask": {picture}, "images": [{picture}], "mask": null}}',
+        "image_url": f'{{"prompt": "a", "images": [{{"image_url": "{PLAIN}", "image_url": "{PLAIN}"}}]}}',
+    }
+    error = error_of(post(client, texts[twice].encode(), JSON, path))
+    assert (error["param"], "twice" in error["message"]) == (twice, True)
+    assert painter.calls == []
+
+
+@pytest.mark.parametrize("name", ["foo-bar", "prompt[]", "image[0][image_url]", "a b", "x" * 99])
+def test_a_field_of_any_name_that_is_not_known_is_named(client, name):
+    error = error_of(post(client, PROMPT + IMAGE + part(name, "x") + END))
+    assert (error["param"], error["code"]) == (name[:64], "unknown_parameter")
+    assert f"There is no field {name[:64]!r} here" in error["message"]
+    error = error_of(client.post("/v1/images/edits", json=body_of(PLAIN, mask={name: 1, "image_url": PLAIN})))
+    assert error["param"] == f"mask.{name[:64]}"
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 5000, "{", '{"expert": 1e999999', "{'a': 1}"])
+def test_a_field_that_is_almost_json_is_refused(client, text):
+    assert error_of(post(client, PROMPT + IMAGE + part("expert", text) + END))["param"] == "expert"
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/a.png", " HTTPS://example.org/a.png", "blob:null/4", "gs://b/a", "FTP:x"]
+)
+def test_an_address_is_not_taken_for_base64(client, address):
+    assert "fetches no pictures" in error_of(client.post("/v1/images/edits", json=body_of(address)))["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [(PROMPT + IMAGE + END).replace(b"\r\n", b"\n"), PROMPT + part("image", SOURCE, "X-A: " + "a" * 9000) + END],
+    ids=["line ends", "header"],
+)
+def test_a_form_that_its_parser_cannot_read_says_what_may_be_wrong(client, painter, body):
+    message = error_of(post(client, body))["message"]
+    assert "CR LF" in message and "header is too long" in message
+    assert painter.calls == []
+
+
 @pytest.mark.parametrize(
     "framing",
     [
@@ -209,7 +255,7 @@ PLAIN = base64.b64encode(SOURCE).decode()
         "data:image/png;base64," + wrapped(SOURCE),
         "data:image/png;base64," + wrapped(SOURCE).replace("\n", "\r\n\t "),
         "data:image/png;base64," + PLAIN + "\n",
-        " data:image/png;base64," + PLAIN,
+        " " * 99 + "data:image/png;base64," + PLAIN,
         "data:image/png;base64, " + PLAIN,
         "data:image/png;base64," + PLAIN.rstrip("="),
         "data:image/png;base64," + base64.urlsafe_b64encode(SOURCE).decode(),

@@ -80,6 +80,22 @@ def test_a_process_decodes_what_a_thread_does_and_is_used_again(monkeypatch: pyt
     assert decoder_processes() == []
 
 
+def test_a_system_without_files_in_memory_uses_one_on_disk_and_removes_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        made = new_decoding()
+        monkeypatch.delattr("os.memfd_create")
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        assert await made.decode("a", LARGE) == decode_image(LARGE.data)
+        monkeypatch.setattr(decoding, "decode_exchange", decoders.crash)
+        with pytest.raises(ImageError):
+            await made.decode("a", LARGE)
+
+    asyncio.run(work())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_small_files_of_plain_formats_are_decoded_in_a_thread() -> None:
     assert file_of(encoded(Image.new("RGB", (1024, 1024)))).is_small
     assert not LARGE.is_small

@@ -128,6 +128,20 @@ def test_a_server_without_a_place_says_so():
         assert limiter.in_progress == 1
 
 
+def test_fetches_without_a_key_take_half_of_the_places():
+    limiter = Limiter(Limits(), places=8)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(limiter.fetch())
+        with pytest.raises(OverloadedError, match=r"sends as many pictures as it can"):
+            stack.enter_context(limiter.fetch())
+        assert limiter.in_progress == 4
+        stack.enter_context(limiter.place())
+    assert limiter.in_progress == 0
+    with limiter.fetch():
+        assert limiter.in_progress == 1
+
+
 def test_open_streams_of_a_key_have_a_limit_of_their_own_and_leave_room_for_its_edits(small, long_job):
     server, _, one, two = small
     with held(server.url, [follows(f"/v1/jobs/{long_job}/events", one)] * 2) as streams:

@@ -261,7 +261,8 @@ def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
     [("/v1/jobs", {"response_format": "url"}), ("/v1/images/edits", {"response_format": "url", "stream": "true"})],
 )
 def test_an_address_is_refused_where_there_is_none_to_give(client, path, fields):
-    assert error_of(send(client, path=path, **fields))["param"] == "response_format"
+    error = error_of(send(client, path=path, **fields))
+    assert (error["param"], "a job's" in error["message"]) == ("response_format", True)
 
 
 def test_a_turn_has_no_address_that_outlives_its_session_and_says_what_changed_nothing(client, opened):

@@ -82,6 +82,22 @@ def test_a_heic_file_of_several_pictures_is_read_as_its_primary_one() -> None:
         assert (inspect_picture(data)[1], decode_image(data).size) == (size, size)
 
 
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"\0" * 40,
+        b"xyz",
+        b"SEFH and the index of a film SEFT",
+        b"\0\0\0\2ab",
+        b"\0\0\0\x10mpvd" + b"\0" * 8 + b"SEFT" * 9,
+    ],
+)
+def test_what_a_phone_appends_is_left_alone(kind: str, after: bytes) -> None:
+    data = encoded(kind=kind)
+    assert decode_image(data + after) == decode_image(data)
+
+
 def test_an_animated_avif_is_refused() -> None:
     data = encoded(kind="AVIF", save_all=True, append_images=[UPRIGHT.rotate(180), UPRIGHT])
     assert "is animated (3 frames)" in refusal(data)

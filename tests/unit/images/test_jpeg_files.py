@@ -111,6 +111,31 @@ def test_a_flood_of_segments_costs_no_time(segment: bytes) -> None:
     assert "has more than 2,000 JPEG segments" in refusal(data)
 
 
+def test_what_fills_the_space_between_segments_costs_no_time() -> None:
+    data = FILES["baseline"][:2] + b"\xff" * 2_000_000 + FILES["baseline"][2:]
+    assert cpu_of(lambda: decode_image(data)) < 0.3
+    assert decode_image(data) == decode_image(FILES["baseline"])
+
+
+def test_only_the_first_block_of_exif_is_read() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(exif=exif.tobytes())
+    content = b"Exif\0\0" + b"\0" * 2000
+    segment = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+    at = data.index(b"\xff\xdb")
+    flood = data[:at] + segment * 1900 + data[at:]
+    assert cpu_of(lambda: decode_image(flood)) < 0.2
+    assert decode_image(flood) == decode_image(data)
+
+
+def test_more_tables_than_there_can_be_in_a_segment_are_refused() -> None:
+    tables = (b"\0" + b"\1" * 64) * 900
+    segment = b"\xff\xdb" + (len(tables) + 2).to_bytes(2, "big") + tables
+    data = FILES["baseline"][:2] + segment * 60 + FILES["baseline"][2:]
+    assert cpu_of(lambda: refusal(data)) < 0.1
+
+
 def test_metadata_that_nobody_uses_is_not_looked_at() -> None:
     blocks = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 5000
     segment = b"\xff\xed" + (len(blocks) + 2).to_bytes(2, "big") + blocks

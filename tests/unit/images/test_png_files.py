@@ -76,6 +76,21 @@ def test_a_chunk_that_must_be_understood_and_is_not_known_is_refused() -> None:
     assert "its PNG data cannot be decoded" in refusal(before_pixels(chunk(b"NEWX")))
 
 
+@pytest.mark.parametrize("rows", [1, 7])
+def test_image_data_that_ends_before_the_last_row_is_refused(rows: int) -> None:
+    raw = zlib.decompress(packed())
+    assert "its PNG data cannot be decoded" in refusal(with_pixels(zlib.compress(raw[: -rows * 61])))
+
+
+def test_a_second_header_cannot_make_the_picture_larger_than_the_first_one() -> None:
+    def head(side: int) -> bytes:
+        return chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+
+    rest = chunk(b"IDAT", zlib.compress(b"\0" * 4097)) + chunk(b"IEND")  # one row of the second
+    assert decode_image(PNG[:8] + head(1) + rest).size == (1, 1)
+    assert "its PNG data cannot be decoded" in refusal(PNG[:8] + head(1) + head(4096) + rest)
+
+
 def test_a_text_that_unpacks_to_a_lot_is_not_unpacked() -> None:
     bomb = zlib.compress(b"\0" * 20_000_000, 1)
     data = before_pixels(chunk(b"zTXt", b"a\0\0" + bomb) + chunk(b"iTXt", b"b\0\1\0\0\0" + bomb))
