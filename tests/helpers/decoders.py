@@ -15,7 +15,7 @@ def crash(*_: Any) -> None:
 
 
 def hang(*_: Any) -> None:
-    """Decode until somebody ends the process."""
+    """Decode until the process is ended."""
     time.sleep(600)
 
 

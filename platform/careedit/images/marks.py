@@ -1,4 +1,4 @@
-"""What decoding did to a picture that its user should hear of, kept in the picture's `info` for whoever makes an edit of it."""
+"""What decoding did to a picture that its user should know, kept in the picture's `info` until an edit reports it."""
 
 from __future__ import annotations
 
