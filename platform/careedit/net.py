@@ -63,7 +63,7 @@ class Destinations:
             host, port = None, None
         plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= MAX_URL
         if not host or parts.scheme not in ("http", "https") or not plain or port == 0:
-            raise InputError(f"{self.subject} is no http address; give one such as {self.example}.")
+            raise InputError(f"{self.subject} is not an http address; give one such as {self.example}.")
         if parts.username is not None or parts.password is not None:
             raise InputError(f"{self.subject}'s address holds a user name; leave it out.")
         if host in self.hosts:

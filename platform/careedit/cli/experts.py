@@ -76,7 +76,7 @@ def show_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: Js
 
 @app.command("verify")
 def verify_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
-    """Check the base and every adapter: hashes made anew, shapes, weights. Exit code 1 if anything is wrong."""
+    """Check the base and every adapter: hashes computed again, shapes, weights. Exit code 1 if anything is wrong."""
     with progress("Verifying"):
         findings = verify_expert_set(expert_set)
     if as_json:

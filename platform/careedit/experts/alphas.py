@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from diffusers.utils.peft_utils import get_peft_kwargs
+from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
@@ -26,10 +27,19 @@ from careedit.experts.layouts import PREFIX, Layer
 METADATA_KEY = "lora_adapter_metadata"
 """Header field in which diffusers states r, alpha and targets, as JSON."""
 
-_ALPHA_FIELD = re.compile(r"(ss_)?(lora_|network_|linear_)?alpha")
+_ALPHA_FIELD = re.compile(r"(ss_)?(lora_|network_|linear_|adapter_)?alpha")
 _RANK_FIELD = re.compile(r"r|(ss_)?(lora_|network_|linear_)?(rank|dim|r)")
 _JSON_FIELDS = ("alpha_pattern", "rank_pattern")
 _FLAGS = ("use_rslora", "use_dora", "lora_bias")
+_OTHER_METHODS = (
+    "use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
+    "monteclora_config", "kasa_config", "layer_replication", "modules_to_save", "trainable_token_indices", "target_parameters",
+)  # fmt: skip
+"""Fields of peft's `LoraConfig` by which an adapter is more than B @ A beside linear layers."""
+_LORA_FIELDS = {field.name for field in fields(LoraConfig)}
+_PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Values of `init_lora_weights` that leave the base as it is; pissa, olora, corda, loftq, lora_ga and mica change it."""
+_NESTED_ALPHA = re.compile(r"[\"'](lora|network|linear)_alpha[\"']")
 _UNSTATED = ("", "none", "dynamic")
 """Texts by which trainers say that there is no one value."""
 
@@ -97,19 +107,28 @@ class Config:
 
 def config_of_metadata(metadata: Mapping[str, str], where: str) -> Config | None:
     """What `lora_adapter_metadata` states; None where there is none. Raises `AdapterError` where it is unusable."""
-    text = metadata.get(METADATA_KEY)
-    return None if text is None else config_of_json(text, f"its metadata ({METADATA_KEY})", where)
+    text, source = metadata.get(METADATA_KEY), f"its metadata ({METADATA_KEY})"
+    config = None if text is None else config_of_json(text, source, where)
+    for key, value in json.loads(text or "{}").items():
+        name = key.removeprefix(PREFIX)
+        if value and name not in _LORA_FIELDS and not key.startswith("text_encoder"):
+            raise AdapterError(
+                f"{where} states {name} in {source}, which load_lora_weights does not know; export it without this field."
+            )
+    return config
 
 
 def config_of_json(text: str, source: str, where: str) -> Config | None:
     """What a `LoraConfig` written as JSON states; None for an empty one. Raises `AdapterError` where it is unusable."""
     try:
-        fields = {key.removeprefix(PREFIX): value for key, value in json.loads(text).items()}
+        stated = {key.removeprefix(PREFIX): value for key, value in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
-        raise AdapterError(f"{where} has broken LoRA metadata; export it again.") from error
-    if not fields:
+        raise AdapterError(
+            f"{where} has broken LoRA metadata: {source} is not a JSON object; export it again."
+        ) from error
+    if not stated:
         return None
-    return _config(fields, source, {key: f"{key} in {source}" for key in fields}, where, strict=True)
+    return _config(stated, source, {key: f"{key} in {source}" for key in stated}, where, strict=True)
 
 
 def config_of_fields(metadata: Mapping[str, str], where: str) -> Config | None:
@@ -117,7 +136,7 @@ def config_of_fields(metadata: Mapping[str, str], where: str) -> Config | None:
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for field, text in metadata.items():
-        name = field.removeprefix(PREFIX)
+        name = _plain(field)
         if str(text).strip().lower() in _UNSTATED:
             continue
         kind = "lora_alpha" if _ALPHA_FIELD.fullmatch(name) else "r" if _RANK_FIELD.fullmatch(name) else name
@@ -136,53 +155,102 @@ def config_of_fields(metadata: Mapping[str, str], where: str) -> Config | None:
             except ValueError as error:
                 raise AdapterError(f"{where}: {source} is not JSON; export it again.") from error
         elif kind in _FLAGS:
-            value = text.strip().lower() in ("true", "1")
+            value = _flag(text, source, where)
         else:
             continue
         found[kind], sources[kind] = value, source
     return _config(found, "its header", sources, where, strict=False) if found else None
 
 
-def _config(fields: Mapping[str, Any], source: str, sources: Mapping[str, str], where: str, *, strict: bool) -> Config:
-    if fields.get("use_dora") or fields.get("lora_bias"):
-        raise AdapterError(f"{where} is a DoRA or trains biases, which cannot be mixed per row; export a plain LoRA.")
-    try:
-        alpha, rank = fields.get("lora_alpha"), fields.get("r")
-        config = Config(
-            source,
-            alpha=None if alpha is None else float(alpha),
-            alpha_source=sources.get("lora_alpha", source),
-            rank=None if rank is None else int(rank),
-            rank_source=sources.get("r", source),
-            alpha_pattern={key: float(value) for key, value in (fields.get("alpha_pattern") or {}).items()},
-            rank_pattern={key: int(value) for key, value in (fields.get("rank_pattern") or {}).items()},
-            rslora=bool(fields.get("use_rslora")),
-            strict=strict,
+def _plain(field: str) -> str:
+    """A header field's name in one spelling: "networkAlpha" and "lora_config.network-alpha" are "network_alpha"."""
+    if field.startswith("text_encoder"):
+        return field
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", field.rpartition(".")[2])
+    return re.sub(r"[\s-]+", "_", name).lower()
+
+
+def _config(stated: Mapping[str, Any], source: str, sources: Mapping[str, str], where: str, *, strict: bool) -> Config:
+    def read(field: str, convert: Callable[[Any], Any]) -> Any:
+        value = stated.get(field)
+        try:
+            return None if value is None else convert(value)
+        except (TypeError, ValueError, OverflowError, AttributeError, re.error) as error:
+            raise AdapterError(
+                f"{where} states {str(value)[:80]!r} as {sources[field]}, which cannot be used; export it again."
+            ) from error
+
+    for field in _OTHER_METHODS:
+        if stated.get(field):
+            raise AdapterError(
+                f"{where} is a DoRA, trains biases or is otherwise more than a plain LoRA ({sources[field]}), which cannot "
+                "be mixed per row; export a plain LoRA."
+            )
+    kind, start = str(stated.get("peft_type") or "LORA"), stated.get("init_lora_weights")
+    if kind.upper().rpartition(".")[2] != "LORA" or start not in _PLAIN_STARTS:
+        field = "init_lora_weights" if start not in _PLAIN_STARTS else "peft_type"
+        raise AdapterError(
+            f"{where} states {stated[field]!r} as {sources[field]}, a method that is not plain LoRA or changes the base; "
+            "convert it to a plain LoRA."
         )
-        stated = [value for value in (config.alpha, *(config.alpha_pattern or {}).values()) if value is not None]
-        for pattern in (config.alpha_pattern, config.rank_pattern):
-            get_pattern_key(list(pattern or {}), "a.b")
-        usable = all(math.isfinite(value) and value > 0 for value in stated)
-        if ((strict or config.alpha_pattern or config.rslora) and config.alpha is None) or not usable:
-            raise ValueError
-    except (TypeError, ValueError, AttributeError, re.error) as error:
-        raise AdapterError(f"{where} has LoRA metadata without a usable alpha ({source}); export it again.") from error
+    config = Config(
+        source,
+        alpha=read("lora_alpha", _positive),
+        alpha_source=sources.get("lora_alpha", source),
+        rank=read("r", _whole),
+        rank_source=sources.get("r", source),
+        alpha_pattern=read("alpha_pattern", lambda value: _pattern(value, _positive)),
+        rank_pattern=read("rank_pattern", lambda value: _pattern(value, _whole)),
+        rslora=bool(stated.get("use_rslora")),
+        strict=strict,
+    )
+    if config.alpha is None and (strict or config.alpha_pattern or config.rslora):
+        needs = next((sources[field] for field in ("alpha_pattern", "use_rslora") if stated.get(field)), source)
+        raise AdapterError(f"{where}: {needs} comes without a lora_alpha; export it again.")
     return config
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError
+    return number
+
+
+def _whole(value: Any) -> int:
+    if int(value) != float(value):
+        raise ValueError
+    return int(value)
+
+
+def _pattern(value: Any, convert: Callable[[Any], Any]) -> dict[str, Any]:
+    pattern = {str(key): convert(item) for key, item in value.items()}
+    get_pattern_key(list(pattern), "a.b")  # raises for a broken regular expression
+    return pattern
+
+
+def _flag(text: str, source: str, where: str) -> bool:
+    value = text.strip().lower()
+    if value not in ("true", "1", "yes", "on", "false", "0", "no", "off"):
+        raise AdapterError(f"{where}: {source} is {text[:40]!r}, neither true nor false; export it again.")
+    return value in ("true", "1", "yes", "on")
 
 
 def _number(text: str, source: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise AdapterError(f"{where}: {source} is {text[:40]!r}, which is no number; export it again.") from None
+        raise AdapterError(f"{where}: {source} is {text[:40]!r}, which is not a number; export it again.") from None
 
 
 def unread_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Header fields that speak of an alpha and are not read, to be told to the user."""
     return tuple(
         field
-        for field in metadata
-        if field.lower().endswith("alpha") and not _ALPHA_FIELD.fullmatch(field.removeprefix(PREFIX))
+        for field, text in metadata.items()
+        if field != METADATA_KEY
+        and not (_ALPHA_FIELD.fullmatch(_plain(field)) or _plain(field) in _JSON_FIELDS)
+        and ("alpha" in field.lower() or _NESTED_ALPHA.search(text))
     )
 
 
@@ -194,7 +262,7 @@ def agreed(
     Raises `AdapterError` naming both where two places disagree.
     """
     diffusers, plain = config_of_metadata(metadata, where), config_of_fields(metadata, where)
-    keys = {name: float(layer.alpha) for name, layer in layers.items() if layer.alpha is not None}
+    keys = {name: layer.alpha for name, layer in layers.items() if layer.alpha is not None}
     if keys and diffusers is not None:
         raise AdapterError(
             f"{where} states alpha twice, in keys such as {f'{next(iter(keys))}.alpha'!r} and in {diffusers.source}; "
@@ -216,8 +284,10 @@ def agreed(
                     f"{where} states alpha twice, in keys and in {config.source}; export it with one of them."
                 )
             for name, own in keys.items():
-                _refuse_other(where, f"its key {f'{name}.alpha'!r}", own, source, value)
-        return (stated[0][2] if stated else None), "its keys"
+                rounded = float(torch.tensor(value, dtype=own.dtype))  # a key may be kept in half precision
+                if rounded != float(own):
+                    _refuse_other(where, f"its key {f'{name}.alpha'!r}", float(own), source, value)
+        return (stated[0][2] if stated and len(keys) < len(layers) else None), "its keys"
     return (stated[0][2], stated[0][0]) if stated else (None, "nowhere: alpha = rank")
 
 
@@ -236,7 +306,7 @@ def resolved_keys(ranks: Mapping[str, int], keys: Mapping[str, Tensor], where: s
     """
     config = get_peft_kwargs(
         {f"^{module}.lora_B.weight": rank for module, rank in ranks.items()},
-        {f"{module}.alpha": alpha.float() for module, alpha in keys.items()},
+        {f"{module}.alpha": alpha for module, alpha in keys.items()},
         {f"{module}.lora_B.weight": torch.empty(0) for module in ranks},
     )  # type: ignore[no-untyped-call]
     alphas: dict[str, float] = {}
@@ -246,11 +316,14 @@ def resolved_keys(ranks: Mapping[str, int], keys: Mapping[str, Tensor], where: s
         given, alpha = (
             value if value is not None else config[name] for value, name in zip(found, ("r", "lora_alpha"), strict=True)
         )
-        alphas[module] = float(alpha) if given == rank else float(alpha) * rank / given
-        if module in keys and not math.isclose(alphas[module], float(keys[module]), rel_tol=1e-6):
+        value = float(alpha) if given == rank else float(alpha) * rank / given
+        if module in keys and not math.isclose(value, float(keys[module]), rel_tol=1e-6):
             raise AdapterError(
                 f"{where} states the alpha {float(keys[module]):g} for {module!r}, but load_lora_weights would use "
-                f"{alphas[module]:g}, that of another module whose name ends alike; export it with "
+                f"{value:g}, that of another module whose name ends alike; export it with "
                 "FluxFillPipeline.save_lora_weights."
             )
+        # peft divides in the key's own number format: 3 / 7 in bfloat16 is 0.4277.
+        scale = float(alpha / given)
+        alphas[module] = value if math.isclose(scale * rank, value, rel_tol=1e-6) else scale * rank
     return alphas

@@ -57,8 +57,8 @@ def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | 
     header = read_header(path)
     layout = layout_of(header.tensors)
     layers_of(stand_ins(header), where)
-    check_all_used(stand_ins(header), where)
-    state = fit(_shaped(header, where, up=1.0), shapes, where)
+    layers = check_all_used(stand_ins(header), where)
+    state = fit(_shaped(header, where, up=1.0), shapes, where, layers)
     # Only the weights tell whether a fused layer is split into smaller ranks; `load_adapter` looks at them.
     if manifest is not None and not _shaped(header, where, up=0.0).rank <= manifest.rank <= state.rank:
         raise _other_rank(where, state, manifest)
@@ -119,16 +119,18 @@ def load_adapter(
     return state
 
 
-def fit(state: LoraState, shapes: BaseShapes, where: str) -> LoraState:
-    """Checks `state` against a base's linear modules; raises `BaseMismatchError`.
+def fit(state: LoraState, shapes: BaseShapes, where: str, layers: Mapping[str, str] | None = None) -> LoraState:
+    """Checks `state` against a base's linear modules; raises `BaseMismatchError`, which names the file's own `layers`.
 
     As in diffusers, an `x_embedder` update for a base with fewer input channels (FLUX.1-dev's 64 for Fill's 384) is
     padded with zeros.
     """
     modules: dict[str, LoraModule] = {}
     for name, module in state.modules.items():
+        layer = (layers or {}).get(name, name)
+        own = "" if layer.endswith(name) else f" (the file's {layer[:120]!r})"
         if name not in shapes.linear:
-            raise BaseMismatchError(f"{where} does not fit this base: the base has no linear module {name!r}.")
+            raise BaseMismatchError(f"{where} does not fit this base: the base has no linear module {name!r}{own}.")
         outer, inner = shapes.linear[name]
         if name == "x_embedder" and module.down.shape[1] < inner and module.up.shape[0] == outer:
             padding = (0, inner - int(module.down.shape[1]))
@@ -136,7 +138,7 @@ def fit(state: LoraState, shapes: BaseShapes, where: str) -> LoraState:
         if (module.up.shape[0], module.down.shape[1]) != (outer, inner):
             raise BaseMismatchError(
                 f"{where} does not fit this base: {name!r} maps {inner} to {outer} features there, "
-                f"{module.down.shape[1]} to {module.up.shape[0]} in the file; use the base it was made for."
+                f"{module.down.shape[1]} to {module.up.shape[0]} in the file{own}; use the base it was made for."
             )
         modules[name] = module
     return LoraState(modules, state.found)

@@ -142,7 +142,7 @@ def canonical(
     for key, tensor in convert(state, where).items():
         match = _KEY.match(key)
         if match is None or tensor.ndim != 2:
-            raise AdapterError(f"{where} holds {key!r}, which is no LoRA weight of a transformer; export it again.")
+            raise AdapterError(f"{where} holds {key!r}, which is not a LoRA weight of a transformer; export it again.")
         sides.setdefault(match["module"], {})[match["side"]] = tensor
     if not sides:
         raise AdapterError(f"{where} holds no LoRA weights for the transformer; check that it is the right file.")
@@ -214,6 +214,6 @@ def _warnings(
         taken = "their rank" if folded else "that of the first layer that does"
         yield f"{without} of {len(layers)} layers state no alpha; as in diffusers they take {taken}."
     for name in unread_fields(metadata):
-        yield f"The header field {name!r} is not read."
+        yield f"The header field {name!r} is not read; where it states this LoRA's alpha, give it with --alpha."
     if not any(bool(module.up.any()) and bool(module.down.any()) for module in modules.values()):
         yield "All its updates are zero: this file changes nothing."

@@ -50,10 +50,11 @@ def read_header(path: Path) -> AdapterHeader:
         size = path.stat().st_size
         with path.open("rb") as stream:
             start = stream.read(8)
-            if start.startswith(_PICKLES):
-                raise AdapterError(f"{path.name} is a pickle under a .safetensors name; convert it to safetensors.")
             length = int.from_bytes(start, "little")
             if len(start) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                # A length may start with a pickle's bytes too (640 is 80 02), so only an impossible one is looked at.
+                if start.startswith(_PICKLES):
+                    raise AdapterError(f"{path.name} is a pickle under a .safetensors name; convert it to safetensors.")
                 raise AdapterError(f"{path.name} is not a whole safetensors file; get it again.")
             text = stream.read(length)
     except OSError as error:

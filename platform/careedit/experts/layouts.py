@@ -44,7 +44,10 @@ _REFUSED = (
         + "normal LoRA of the same release, or average its experts into one LoRA first",
     ),
     (re.compile(r"dora_scale|lora_magnitude_vector"), "is a DoRA, which cannot be mixed per row; export a plain LoRA"),
-    (re.compile(r"lokr_|hada_|lora_mid|oft_|\.boft|glora"), "is no plain LoRA (LoKr, LoHa, Tucker, OFT); export one"),
+    (
+        re.compile(r"lokr_|hada_|lora_mid|oft_|\.boft|glora"),
+        "is not a plain LoRA (LoKr, LoHa, Tucker, OFT); export one",
+    ),
     (
         re.compile(r"\.diff(_b)?$|\.set_weight$"),
         "changes weights or biases directly, beside its LoRA; export it without",
@@ -85,7 +88,8 @@ def name_of_layout(keys: Mapping[str, Any]) -> str:
     if layout_of(keys) == "peft":
         return "peft"
     if any(".lora_down.weight" in key for key in keys):
-        return "diffusers with lora_down" if any(key.startswith(PREFIX) for key in keys) else "kohya / ComfyUI"
+        named = any(_with_prefix(key).startswith(PREFIX) for key in keys)
+        return "diffusers with lora_down" if named else "kohya / ComfyUI"
     if any("processor" in key for key in keys):
         return "XLabs"
     if any(PEFT_PREFIX in key for key in keys):
@@ -126,7 +130,7 @@ def layers_of(state: Mapping[str, Tensor], where: str) -> dict[str, Layer]:
         match = _KEY.match(key)
         if match is None:
             raise AdapterError(
-                f"{where} holds {key[:120]!r}, which is no LoRA weight of a transformer; export it again, or without "
+                f"{where} holds {key[:120]!r}, which is not a LoRA weight of a transformer; export it again, or without "
                 "this key."
             )
         part = "alpha" if match["alpha"] else "down" if "A" in (match["ab"] or "") or match["way"] == "down" else "up"
@@ -151,13 +155,17 @@ def _layer(name: str, held: Mapping[str, Tensor], where: str) -> Layer:
     return Layer(down, up, alpha)
 
 
-def check_all_used(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises `AdapterError` naming a layer that the conversion leaves out, or two that it takes for the same module.
+def check_all_used(state: Mapping[str, Tensor], where: str) -> dict[str, str]:
+    """The file's own name of the layer that each module comes from, by module path.
 
-    Each layer is converted alone as well: what it gives must be in the whole conversion, and nobody else's.
+    Raises `AdapterError` naming a layer that the conversion leaves out, or two that it takes for the same module. Each
+    layer is converted alone as well: what it gives must be in the whole conversion, and nobody else's.
     """
     if name_of_layout(state) == "fal":
-        return  # that conversion wants all layers at once, and raises for what it does not know
+        return {}  # that conversion wants all layers at once, and raises for what it does not know
+    stray = next((key for key in state if not key.startswith(PEFT_PREFIX)), None)
+    if layout_of(state) == "peft" and stray is not None:
+        raise AdapterError(f"{where} holds {stray[:120]!r} beside keys of peft's layout; keep one of the two layouts.")
     owners: dict[str, str] = {}
     keys: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -177,18 +185,19 @@ def check_all_used(state: Mapping[str, Tensor], where: str) -> None:
                     f"{where} states {module!r} twice, as {owners[key]!r} and as {layer!r}; keep one of them."
                 )
             owners[key] = layer
+    return {key.split(".lora_")[0]: layer for key, layer in owners.items()}
 
 
 def convert(state: Mapping[str, Tensor], where: str, layer: str | None = None) -> dict[str, Tensor]:
     """`<module>.lora_A.weight` and `.lora_B.weight` of every module that `load_lora_weights` would change.
 
+    A file in which no key has the prefix gets it; where some have it, the others are for no part of the pipeline.
     Alphas are folded in, where `folds_alpha`, and left out otherwise. `layer` is the one that `state` holds, for the error.
     """
+    if not any(key.startswith(PREFIX) for key in state):
+        state = {_with_prefix(key): tensor for key, tensor in state.items()}
     try:
-        converted = cast(
-            dict[str, Tensor],
-            FluxFillPipeline.lora_state_dict({_with_prefix(key): tensor for key, tensor in state.items()}),
-        )
+        converted = cast(dict[str, Tensor], FluxFillPipeline.lora_state_dict(dict(state)))
         # What has no prefix now is for no part of the pipeline.
         found = {key.removeprefix(PREFIX): value for key, value in converted.items() if key.startswith(PREFIX)}
         found = {key: value for key, value in found.items() if not key.endswith(".alpha")}
@@ -197,8 +206,9 @@ def convert(state: Mapping[str, Tensor], where: str, layer: str | None = None) -
         return found
     except Exception as error:  # the converters raise whatever their assumptions break on
         named = f" in the layer {layer[:120]!r}" if layer else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160].rstrip(": ")
         raise AdapterError(
-            f"{where} has a key layout that diffusers cannot convert{named} ({type(error).__name__}: {str(error)[:120]}); "
+            f"{where} has a key layout that diffusers cannot convert{named} ({reason}); "
             "export it with FluxFillPipeline.save_lora_weights."
         ) from error
 
@@ -210,13 +220,15 @@ def with_alpha(state: Mapping[str, Tensor], layers: Mapping[str, Layer], alpha: 
 
 
 def check_alpha_keys(layers: Mapping[str, Layer], layout: str, where: str) -> None:
-    """Raises `AdapterError` for an alpha that is no positive number, or that this layout's conversion leaves out."""
+    """Raises `AdapterError` for an alpha that is negative or infinite, or that this layout's conversion leaves out."""
     for name, layer in layers.items():
         if layer.alpha is None:
             continue
         value = float(layer.alpha)
         if not (math.isfinite(value) and value >= 0):
-            raise AdapterError(f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha is a number above 0.")
+            raise AdapterError(
+                f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha is finite and at least 0."
+            )
         if layout not in ("diffusers", "kohya / ComfyUI", "peft"):
             raise AdapterError(
                 f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights leaves out in this layout; export it "

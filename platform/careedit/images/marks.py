@@ -1,4 +1,4 @@
-"""What decoding changed in a picture and its user should know, kept in the picture's `info` until it is edited."""
+"""What decoding did to a picture that its user should know, kept in the picture's `info` until an edit reports it."""
 
 from __future__ import annotations
 

@@ -171,6 +171,13 @@ ACCEPTED: dict[str, Callable[[], tuple[Tensors, dict[str, str]]]] = {
     "kohya and metadata": lambda: (
         kohya(f"{DOUBLE}img_attn_proj", 192, 192, alpha=None), metadata(r=16, lora_alpha=48, target_modules=["to_out.0"])
     ),
+    "alpha keys in bfloat16, which peft divides as such": lambda: (
+        {
+            key: value.bfloat16()
+            for key, value in (diffusers((Q, 192, 192), (K, 192, 192), rank=7, alpha=3.0) | diffusers((V, 192, 192), rank=9)).items()
+        },
+        {},
+    ),
     "float16": lambda: ({key: value.half() for key, value in diffusers(*ATTENTION, alpha=None).items()}, {}),
     "bfloat16, kohya": lambda: (
         {key: value.bfloat16() for key, value in kohya(f"{DOUBLE}img_attn_qkv", 192, 576, alpha=3.0).items()}, {}

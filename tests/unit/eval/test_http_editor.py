@@ -185,9 +185,9 @@ def test_a_picture_behind_an_address_is_read(serve, monkeypatch, form: str) -> N
     [
         ("http://10.1.2.3/a.png", r"host '10.1.2.3' is not on the public internet; add it to picture_hosts of the set"),
         ("http://169.254.169.254/latest", "not on the public internet"),
-        ("file:///etc/passwd", "no http address"),
+        ("file:///etc/passwd", "not an http address"),
         ("http://me:pw@example.org/a.png", "holds a user name"),
-        ("http://[/a.png", "no http address"),
+        ("http://[/a.png", "not an http address"),
         ("/files/gone.png", r"edited, but its picture could not be read: .* was answered with 404"),
         ("data:image/png,abc", "is not base64"),
     ],

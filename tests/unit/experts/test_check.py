@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from careedit.errors import AdapterError, BaseMismatchError
@@ -149,6 +150,17 @@ def test_a_pickle_is_refused_without_being_run(tmp_path: Path, shapes: BaseShape
     with pytest.raises(AdapterError, match="safetensors"):
         load_adapter(path, shapes)
     assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, shapes: BaseShapes, length: int) -> None:
+    path = tmp_path / "a.safetensors"
+    data = save({f"{Q0}.lora_A.weight": torch.ones(4, 192), f"{Q0}.lora_B.weight": torch.ones(192, 4)})
+    (start,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + start].ljust(length)
+    path.write_bytes(struct.pack("<Q", length) + header + data[8 + start :])
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04")
+    assert load_adapter(path, shapes).rank == 4
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -5000])

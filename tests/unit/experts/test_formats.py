@@ -157,8 +157,8 @@ def test_a_peft_file_takes_its_alpha_from_the_configuration_beside_it(
         ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight", "text encoder"),
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "text encoder"),
         ("transformer.transformer_blocks.0.attn.norm_q.weight", "control LoRA"),
-        ("transformer.something_else", "no LoRA weight"),
-        ("transformer.transformer_blocks.1.attn.to_q.lora_C.weight", "no LoRA weight"),
+        ("transformer.something_else", "not a LoRA weight"),
+        ("transformer.transformer_blocks.1.attn.to_q.lora_C.weight", "not a LoRA weight"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused_by_name(

@@ -54,6 +54,10 @@ def adapter_metadata(**fields: Any) -> dict[str, str]:
         ({"alpha": "64", "rank": "16"}, 64.0, 4.0),
         ({"lora_alpha": "64", "use_rslora": "true"}, None, 16.0),
         ({"lora_alpha": "64", "alpha_pattern": '{"to_q": 8}'}, None, 0.5),
+        ({"LORA_ALPHA": "64"}, None, 4.0),
+        ({"networkAlpha": "64"}, None, 4.0),
+        ({"lora_config.lora-alpha": "64", "text_encoder.lora_alpha": "8"}, None, 4.0),
+        ({"lora_alpha": "64", "use_rslora": "yes"}, None, 16.0),
         ({"ss_network_alpha": "None", "ss_network_dim": "Dynamic"}, None, 1.0),
         ({"lora_alpha": "64"} | adapter_metadata(r=16, lora_alpha=64), 64.0, 4.0),
         ({}, 64.0, 4.0),
@@ -116,10 +120,28 @@ def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(
         ),
         (pair(Q), {"r": "8"}, None, ["rank 16", "header field 'r' says 8"]),
         (pair(PROJ), {"ss_network_dim": "32"}, None, ["rank 16", "'ss_network_dim' says 32"]),
-        (pair(Q), {"lora_alpha": "many"}, None, ["'lora_alpha' is 'many', which is no number"]),
-        (pair(Q), {"lora_alpha": "nan"}, None, ["without a usable alpha"]),
-        (pair(Q), {"lora_alpha": "-4"}, None, ["without a usable alpha"]),
+        (pair(Q), {"lora_alpha": "many"}, None, ["'lora_alpha' is 'many', which is not a number"]),
+        (pair(Q), {"lora_alpha": "nan"}, None, ["'nan' as its header field 'lora_alpha'"]),
+        (pair(Q), {"lora_alpha": "-4"}, None, ["as its header field 'lora_alpha'"]),
         (pair(Q), {"alpha_pattern": "{"}, None, ["'alpha_pattern' is not JSON"]),
+        (pair(Q), {"rank": "16.5"}, None, ["'16.5' as its header field 'rank'"]),
+        (pair(Q), {"use_rslora": "true"}, None, ["header field 'use_rslora' comes without a lora_alpha"]),
+        (
+            pair(Q),
+            {"use_rslora": "maybe", "lora_alpha": "8"},
+            None,
+            ["'use_rslora' is 'maybe', neither true nor false"],
+        ),
+        (pair(Q), {"lora_adapter_metadata": "[1]"}, None, ["lora_adapter_metadata) is not a JSON object"]),
+        (pair(Q), adapter_metadata(r=16), None, ["lora_adapter_metadata) comes without a lora_alpha"]),
+        (pair(Q), adapter_metadata(r=16, lora_alpha=[8]), None, ["'[8]' as lora_alpha in its metadata"]),
+        (pair(Q), adapter_metadata(r=16.5, lora_alpha=8), None, ["'16.5' as r in its metadata"]),
+        (
+            pair(Q),
+            adapter_metadata(r=16, lora_alpha=8, alpha_pattern={"to_(q": 4}),
+            None,
+            ["as alpha_pattern in its metadata"],
+        ),
         (pair(Q), {"use_dora": "true"}, None, ["DoRA"]),
         (pair(PROJ, alpha=-4.0), {}, None, ["the alpha -4 for 'lora_unet_double_blocks_0_img_attn_proj'"]),
         (pair(Q) | {f"{Q}.alpha": torch.ones(2)}, {}, None, ["2 values as the alpha"]),
@@ -144,6 +166,58 @@ def test_what_contradicts_itself_is_refused_and_both_are_named(
     with pytest.raises(AdapterError) as caught:
         load_adapter(write(tmp_path / "a.safetensors", tensors, header), shapes, alpha=alpha)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("use_dora", True),
+        ("lora_bias", True),
+        ("modules_to_save", ["proj_out"]),
+        ("alora_invocation_tokens", [1]),
+        ("layer_replication", [[0, 1]]),
+        ("peft_type", "LOHA"),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("init_lora_weights", "olora"),
+        ("a_later_method", True),
+    ],
+)
+def test_metadata_of_a_method_that_is_not_plain_lora_is_refused_by_its_field(
+    tmp_path: Path, shapes: BaseShapes, field: str, value: Any
+) -> None:
+    header = adapter_metadata(r=16, lora_alpha=8, **{field: value})
+    with pytest.raises(AdapterError, match=rf"{field} in its metadata \(lora_adapter_metadata\)"):
+        load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes)
+
+
+def test_metadata_that_only_says_how_training_went_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
+    header = adapter_metadata(
+        r=16, lora_alpha=8, init_lora_weights="gaussian", lora_dropout=0.1, bias="none", peft_type="LORA",
+        use_dora=False, modules_to_save=None, megatron_core="megatron.core", peft_version="0.21",
+    )  # fmt: skip
+    state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes)
+    assert {module.scale for module in state.modules.values()} == {0.5}
+
+
+@pytest.mark.parametrize("field", ["network_alphas", "lora_config", "conv_alpha"])
+def test_a_header_field_that_speaks_of_an_alpha_and_is_not_read_gives_a_warning(
+    tmp_path: Path, shapes: BaseShapes, field: str
+) -> None:
+    text = json.dumps({"lora_alpha": 64}) if field == "lora_config" else "64"
+    state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), {field: text, "ss_tag_frequency": "{}"}), shapes)
+    assert state.found is not None and [field in warning for warning in state.found.warnings] == [True]
+
+
+@pytest.mark.parametrize("layer", [Q, PROJ])
+def test_a_key_in_half_precision_agrees_with_the_number_that_it_was_rounded_from(
+    tmp_path: Path, shapes: BaseShapes, layer: str
+) -> None:
+    tensors = {key: tensor.bfloat16() for key, tensor in pair(layer, alpha=1.1).items()}
+    path = tmp_path / "a.safetensors"
+    state = load_adapter(write(path, tensors, {"ss_network_alpha": "1.1"}), shapes, alpha=1.1)
+    assert state.found is not None and state.found.scales == (1.1015625 / 16,) * 2
+    with pytest.raises(AdapterError, match=r"'ss_network_alpha' says 1\.2"):
+        load_adapter(write(path, tensors, {"ss_network_alpha": "1.2"}), shapes)
 
 
 OUTSIDE = {
@@ -181,10 +255,11 @@ def test_a_kohya_layer_outside_the_blocks_is_refused_since_diffusers_leaves_it_o
         ({"lora_te2_encoder_block_0_layer_0.lora_up.weight": torch.ones(4, 4)}, "text encoder"),
         ({"text_encoders.t5xxl.transformer.shared.lora_up.weight": torch.zeros(4, 4)}, "text encoder"),
         ({"text_encoder_2.shared.lora_A.weight": torch.ones(4, 4)}, "text encoder"),
-        ({f"{PROJ}.scale": torch.ones(1)}, "no LoRA weight"),
+        ({f"{PROJ}.scale": torch.ones(1)}, "not a LoRA weight"),
         (pair("transformer.transformer_blocks.0.attn.to_q"), "'lora_unet_double_blocks_0_img_attn_proj', which .* leaves out"),
         (pair("diffusion_model.double_blocks.0.img_attn.proj"), "twice, as .*diffusion_model.* and as .*lora_unet"),
         (pair("double_blocks.0.img_attn.proj"), "'double_blocks.0.img_attn.proj', which .* leaves out"),
+        (pair("lora_unet_double_blocks_0_img_attn_to_q"), r"img_attn_to_q' \(ValueError: Incompatible keys detected: lora_"),
         (pair("lora_unet_double_blocks_0_img_attn_norm"), "img_attn_norm"),
         (pair("lora_unet_double_blocks_19_img_attn_proj"), "double_blocks_19"),
         (pair("lora_unet_double_blocks_5_img_attn_proj"), r"no linear module 'transformer_blocks\.5\.attn\.to_out\.0'"),
@@ -208,6 +283,12 @@ def test_a_key_beside_a_good_layer_is_never_left_out_without_a_word(
     ("tensors", "words"),
     [
         (pair("diffusion_model.transformer_blocks.0.attn.to_q"), "'diffusion_model.transformer_blocks.0.attn.to_q'"),
+        (pair("base_model.model.x_embedder") | pair(Q), "'transformer.transformer_blocks.0.attn.to_q.*' beside keys of peft"),
+        (pair(Q) | pair("transformer_blocks.0.attn.to_k"), "the layer 'transformer_blocks.0.attn.to_k', which .* leaves out"),
+        (pair("lora_transformer_transformer_blocks_0_ff_net_2", alpha=4.0), r"\(the file's 'lora_transformer_.*_ff_net_2'\)"),
+        ({"transformer_blocks.0.attn.to_q.lora_down.weight": torch.ones(8, 192),
+          "transformer_blocks.0.attn.to_q.lora_up.weight": torch.ones(192, 8),
+          "transformer_blocks.0.attn.to_q.alpha": torch.tensor(4.0)}, r"to_q\.alpha', which load_lora_weights leaves out"),
         ({f"{Q}.lora_down.weight": torch.ones(8, 192), f"{Q}.lora_up.weight": torch.ones(192, 8),
           f"{Q}.alpha": torch.tensor(4.0)}, r"'.*to_q\.alpha', which load_lora_weights leaves out"),
         ({"double_blocks.0.processor.proj_lora1.down.weight": torch.ones(8, 192),
@@ -278,7 +359,10 @@ def test_the_command_says_what_it_found_and_warns(
     assert out.splitlines()[1] == (
         "Found in a.safetensors: layout diffusers, 2 layers, rank 4 to 16, alpha from its manifest, scale 4 to 16."
     )
-    assert err == "warning: The header field 'conv_alpha' is not read.\n"
+    assert (
+        err
+        == "warning: The header field 'conv_alpha' is not read; where it states this LoRA's alpha, give it with --alpha.\n"
+    )
     assert load_expert_set(copied).manifest("given").alpha == 64.0
     assert main(["experts", "verify", "--expert-set", str(copied)]) == 0
     zero = {key: torch.zeros_like(value) if "lora_B" in key else value for key, value in load_file(path).items()}
