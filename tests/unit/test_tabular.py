@@ -54,6 +54,11 @@ def test_what_is_no_text_is_refused(value):
         words_of(value)
 
 
+def test_text_that_no_file_can_hold_is_refused():
+    with pytest.raises(InputError, match="surrogate"):
+        words_of("a\ud83d")
+
+
 def test_a_number_is_no_instruction():
     with pytest.raises(InputError, match=r"a float \(5.0\), not text"):
         words_of(5.0, numbers=False)
@@ -110,7 +115,7 @@ def test_what_is_no_file_is_named(tmp_path, name, says):
 
 def test_texts_of_users_are_cut_into_lines_by_nothing_else():
     """`str.splitlines` is left to bytes (which end lines at CR and LF only), to messages of errors, and to /proc."""
-    allowed = {"serve.py", "vlm.py", "growth.py", "store.py", "lines.py"}
+    allowed = {"serve.py", "vlm.py", "growth.py", "timing_worker.py", "store.py", "lines.py"}
     roots = [Path(__file__).parents[2] / root for root in ("platform", "deployments", "eval")]
     found = [file for root in roots for file in root.rglob("*.py") if ".splitlines(" in file.read_text("utf-8")]
     assert {file.name for file in found} - allowed == set()
