@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,6 +216,17 @@ class Suite(Record):
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("A seed is given twice; give each once.")
         return self
+
+
+def check_margins(gate: Gate, kinds: Collection[str]) -> None:
+    """Raise `InputError` for a gate without margins, or with one of a kind of edit that is not among `kinds`."""
+    if not gate.margins:
+        raise InputError("The gate has no margins, so no number is judged; give it one, as in margins: {l1: 0.02}.")
+    for name in gate.margins:
+        output, _, kind = name.partition("/")
+        if kind and kind not in kinds:
+            known = ", ".join(sorted(kinds))
+            raise InputError(f"The margin {name!r} is of a kind of edit that no row has; the kinds are {known}.")
 
 
 def load_suite(path: str | Path) -> Suite:

@@ -49,12 +49,14 @@ def words_of(value: Any, *, numbers: bool = True) -> str:
     """A cell as text without the space around it, "" where it is empty.
 
     A number is its shortest form, so that 3 and 3.0 are one id: pandas writes whole numbers as floats where a column has
-    empty cells. Raises `InputError` for what is no text: true or false, infinity, a list, bytes, and a number unless
-    `numbers`.
+    empty cells. Raises `InputError` for what is no text: true or false, infinity, a list, bytes, half of a surrogate pair (JSON
+    can write one as "\\ud800", and no file can hold it), and a number unless `numbers`.
     """
     if is_missing(value):
         return ""
     if isinstance(value, str):
+        if not _is_unicode(value):
+            raise InputError(f"text with half of a surrogate pair ({value[:40]!a}), which is not Unicode; correct it")
         return value.strip()
     if numbers and not isinstance(value, bool):
         if isinstance(value, Integral):
@@ -67,6 +69,14 @@ def words_of(value: Any, *, numbers: bool = True) -> str:
             return value.isoformat()
     kind = type(value).__name__
     raise InputError(f"a {kind} ({str(value)[:40]}), not text; write it in quotes")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_file(root: Path, name: Any, what: str) -> Path:

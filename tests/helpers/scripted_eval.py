@@ -35,10 +35,12 @@ def file_of(shade: int, size: int = 8) -> bytes:
 class Drawn:
     """`n` grey samples, two on each source; with `turns` they are sessions of that many turns."""
 
-    name, revision = "drawn", "1"
+    revision = "1"
 
-    def __init__(self, n: int = 6, turns: int = 1, broken: str | None = None) -> None:
-        self._n, self._turns, self._broken = n, turns, broken
+    def __init__(
+        self, n: int = 6, turns: int = 1, broken: str | None = None, name: str = "drawn", kinds: Sequence[str] = KINDS
+    ) -> None:
+        self.name, self._n, self._turns, self._broken, self._kinds = name, n, turns, broken, kinds
 
     @property
     def fingerprint(self) -> str:
@@ -53,7 +55,7 @@ class Drawn:
             name = f"s{i:03}"
             yield Sample(
                 id=name,
-                kind=KINDS[i % 2],
+                kind=self._kinds[i % len(self._kinds)],
                 instruction=f"make it {i}",
                 source=PictureRef.of(b"no picture" if name == self._broken else file_of(10 * (i // 2) % 250)),
                 target=PictureRef.of(file_of(200)),

@@ -54,6 +54,11 @@ def test_what_is_no_text_is_refused(value):
         words_of(value)
 
 
+def test_text_that_no_file_can_hold_is_refused():
+    with pytest.raises(InputError, match="surrogate"):
+        words_of("a\ud83d")
+
+
 def test_a_number_is_no_instruction():
     with pytest.raises(InputError, match=r"a float \(5.0\), not text"):
         words_of(5.0, numbers=False)

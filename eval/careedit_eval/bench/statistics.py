@@ -164,7 +164,7 @@ COVERAGE: dict[str, tuple[Callable[[Rng, int], Drawn], bool]] = {
     "flips 15 % down, 10 % up": (flips(0.15, 0.1), True),
     "flips, unequal pictures": (clustered_flips, True),
 }
-"""What is drawn, and whether it is pass/fail. Shares of counts move in steps, so such intervals may hold oftener."""
+"""What is drawn, and whether it is pass/fail. Shares of counts move in steps, so such intervals may hold more often."""
 LOSSES = ("flips", "whole pictures", "rare", "constant", "lognormal")
 
 

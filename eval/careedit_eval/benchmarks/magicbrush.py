@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import fsspec
 
-from careedit.tabular import is_missing
+from careedit.errors import InputError
+from careedit.tabular import is_missing, words_of
 from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
@@ -133,6 +134,12 @@ class MagicBrush(TableBenchmark):
         where = f"{SESSIONS}, turn {index} of session {session!r}"
         given = entry if isinstance(entry, dict) else {}
         lacks = [role for role in ("input", "output", "instruction") if is_missing(given.get(role))]
+        problem = f"{where}: {' and '.join(lacks)} missing." if {"input", "instruction"} & set(lacks) else None
+        instruction = ""
+        try:
+            instruction = words_of(given.get("instruction"), numbers=False)
+        except InputError as error:
+            problem = problem or f"{where}: the instruction is {error}."
         output = str(given.get("output") or "")
         # By session and file name: file names alone pair wrong turns (image_eval.py before 2025-02-19).
         texts = {key: _caption(found, session, output) for key, found in captions.items()}
@@ -146,12 +153,12 @@ class MagicBrush(TableBenchmark):
         return Turn(
             session,
             index,
-            str(given.get("instruction") or "").strip(),
+            instruction,
             pictures["input"],
             pictures["output"],
             None if is_missing(mask) else file_ref(posixpath.join(self.path, "images", session), mask, "mask", where),
             {key: text for key, text in texts.items() if text},
-            f"{where}: {' and '.join(lacks)} missing." if {"input", "instruction"} & set(lacks) else None,
+            problem,
         )
 
 

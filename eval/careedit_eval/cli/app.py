@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from careedit.cli.files import check_outputs
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.cli import planning, registry
@@ -150,6 +151,7 @@ def baseline(
     name: Annotated[str | None, typer.Option("--set", help="The set; default: the first of the suite.")] = None,
 ) -> None:
     """Freeze a set's gated numbers as the baseline that later runs are held against."""
+    check_outputs([file], [])
     found = load_run(run)
     suite = found.record.suite
     margins = suite.gate.margins if suite.gate is not None else {suite.primary: 0.0}

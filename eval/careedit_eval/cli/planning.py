@@ -102,7 +102,7 @@ def check(
 
 
 def _margin(text: str) -> tuple[str, float]:
-    name, equals, value = text.partition("=")
+    name, equals, value = text.rpartition("=")
     try:
         margin = float(value)
     except ValueError:

@@ -23,6 +23,8 @@ def judge_run(run: Run) -> Verdict:
     if suite.gate is None:
         raise InputError(f"The suite {suite.name!r} has no gate; give it one, with margins.")
     gate = suite.gate
+    if not gate.margins:
+        raise InputError(f"The gate of {suite.name!r} has no margins, so no number is judged; give it one.")
     candidate = gate.set or (suite.compare[0].b if suite.compare else suite.sets[0].name)
     baseline = _baseline(run, gate, candidate)
     for output, key in baseline.metrics.items():
@@ -51,11 +53,20 @@ def _checks(run: Run, gate: Gate, candidate: str, baseline: Baseline) -> Iterato
                 "a new one."
             )
         for name in gate.margins:
+            if not _is_judged(run, name, facts.name):
+                continue
             yield _margin(run, gate, baseline, facts.name, candidate, name)
         yield _coverage(run, gate, candidate, frozen)
         yield check_failures(run, gate.max_error_rate, candidate, frozen)
         if gate.max_slowdown is not None:
             yield check_slowdown(run, gate.max_slowdown, candidate, baseline, facts.name)
+
+
+def _is_judged(run: Run, name: str, benchmark: str) -> bool:
+    """Whether a margin is judged on a benchmark: one of a kind only where rows are of that kind, if there are any."""
+    kind = name.partition("/")[2]
+    here = [one.name for one in run.record.benchmarks if kind in run.table.kinds(one.name)]
+    return not kind or not here or benchmark in here
 
 
 def _coverage(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> Check:

@@ -11,7 +11,7 @@ from careedit_eval.compare.differences import ALL, difference_of, of_kind
 from careedit_eval.records import Output
 from careedit_eval.runs import Run
 from careedit_eval.stats import Spread, images_needed
-from careedit_eval.suite import Suite, make_benchmark
+from careedit_eval.suite import Gate, Suite, check_margins, make_benchmark
 
 POWERS = (0.8, 0.95)
 """Probabilities that a set as good as the one in use passes, for which a size is planned."""
@@ -52,13 +52,16 @@ def plan_size(
     """
     found = []
     fewest = suite.gate.min_images if suite.gate is not None else 2
-    for part in suite.benchmarks:
-        benchmark = make_benchmark(part)
-        samples = [sample for sample in benchmark.rows() if sample.scored]
+    benchmarks = [make_benchmark(part) for part in suite.benchmarks]
+    rows = [[sample for sample in benchmark.rows() if sample.scored] for benchmark in benchmarks]
+    check_margins(Gate(margins=margins), {sample.kind for samples in rows for sample in samples})
+    for benchmark, samples in zip(benchmarks, rows, strict=True):
         cost = None if run is None else seconds_per_image(run, benchmark.name)
         for name, margin in margins.items():
             output, _, kind = name.partition("/")
             kind = kind or ALL
+            if kind != ALL and all(sample.kind != kind for sample in samples):
+                continue  # of another benchmark
             if assumed is None and run is not None:
                 output = full_name(output, run.record.outputs)
             spread = assumed or _spread(suite, run, benchmark.name, output, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from careedit_eval.compare.differences import ALL
 from careedit_eval.gate.baseline import Baseline
 from careedit_eval.gate.verdict import Check, Outcome
+from careedit_eval.pipeline.timing import pairs_of
 from careedit_eval.runs import Run
 from careedit_eval.timing import slowdown
 
@@ -25,7 +26,16 @@ def check_slowdown(run: Run, bound: float, candidate: str, baseline: Baseline, b
                 None if found is not None else f"fewer than two samples were timed{f' ({errors[0]})' if errors else ''}"
             )
     if found is None:
-        return Check("slowdown", benchmark, None, ALL, None, bound, "inconclusive", f"no time to judge: {why}")
+        return Check(
+            "slowdown",
+            benchmark,
+            None,
+            ALL,
+            None,
+            bound,
+            "inconclusive",
+            f"no time to judge: {why.rstrip('.') if why else why}",
+        )
     outcome: Outcome = "pass" if found.high <= bound else "worse" if found.low > bound else "inconclusive"
     said = (
         f"an edit takes {found.ratio:.3f} times the baseline's seconds ({found.low:.3f} to {found.high:.3f}, "
@@ -37,7 +47,7 @@ def check_slowdown(run: Run, bound: float, candidate: str, baseline: Baseline, b
 
 
 def _unknown(run: Run, candidate: str, baseline: Baseline) -> str:
-    if run.timing is None:
+    if run.timing is None and (baseline.set, candidate) in pairs_of(run.record.suite, asked=True):
         return "nothing was timed in this run; run the suite again without leaving editing out"
     return (
         f"{candidate} and {baseline.set} were not timed side by side; add {baseline.set} to the suite's sets, and a "

@@ -68,7 +68,8 @@ class Check:
         """A margin's number: estimate, interval and margin in words."""
         where = f"{self.output} on {self.benchmark}" + ("" if self.kind == "all" else f" ({self.kind})")
         sign = "+" if self.better == "lower" else "-"
-        margin = f"{sign}{100 * self.bound:g} points" if self.passes else f"{sign}{self.bound:g}"
+        size = f"{100 * self.bound:g} points" if self.passes else f"{self.bound:g}"
+        margin = f"{sign}{size}" if self.bound else size
         if self.estimate is None:
             return f"{where} has no numbers on both sides, margin {margin}"
         found = spoken(self.estimate, self.interval, passes=self.passes, digits=digits_for(self.bound))

@@ -13,7 +13,7 @@ from careedit_eval.editors import Resolved, resolve_arm
 from careedit_eval.editors.local import UNIFIED, load_set
 from careedit_eval.pipeline.tasks import EditTask, chains_of, edit_keys
 from careedit_eval.records import Metric, MetricSpec, Output, Sample, fingerprint_of
-from careedit_eval.suite import Arm, Suite, make_benchmark, make_metric
+from careedit_eval.suite import Arm, Suite, check_margins, make_benchmark, make_metric
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,10 @@ def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False, reg
     metrics, pairwise = tuple(map(make_metric, suite.metrics)), tuple(map(make_metric, suite.pairwise))
     _check_outputs(suite, metrics, pairwise)
     arms, missing = _arms(suite, gpus, registry)
-    return Plan(suite, tuple(_rows(suite, limit)), arms, metrics, pairwise, missing)
+    benchmarks = tuple(_rows(suite, limit))
+    if suite.gate is not None and limit is None:
+        check_margins(suite.gate, {sample.kind for rows in benchmarks for sample in rows.scored})
+    return Plan(suite, benchmarks, arms, metrics, pairwise, missing)
 
 
 def _rows(suite: Suite, limit: int | None) -> Iterator[Rows]:

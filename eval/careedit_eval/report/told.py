@@ -50,7 +50,7 @@ def not_applicable_of(table: Table) -> tuple[Told, ...]:
 
 
 def notes_of(table: Table) -> tuple[Told, ...]:
-    """Every note; sizes, of which each sample may have its own, are told as WxH where they differ."""
+    """Every note; sizes, of which each sample may have its own, are written as WxH where they differ."""
     found: list[tuple[str, EditLine | ScoreLine]] = []
     for line in table.edits:
         found += [(note, line) for note in line.notes.split("; ") if note]

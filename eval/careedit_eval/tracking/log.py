@@ -36,7 +36,7 @@ _METRICS, _OTHERS = 500, 100
 def log_run(run: Run, uri: str, verdict: Verdict | None = None) -> str:
     """Log a run to the MLflow at `uri`; the parent run's id. Raises `TrackingError`; the run's folder is not changed then.
 
-    Logging that was cut off before is gone on with: its runs are found by the folder's name and end FINISHED.
+    Logging that was cut off before continues: its runs are found by the folder's name and end FINISHED.
     """
     mark = run.folder / TRACKED_FILE
     if mark.is_file() and (known := json.loads(mark.read_text("utf-8")))["uri"] == uri:
@@ -106,7 +106,7 @@ def _open(
         yield opened
         client.set_terminated(run_id, FINISHED)
     except BaseException:
-        # A server that is down cannot be told; the next time it is, the run is found and gone on with.
+        # A server that is down cannot take this; the next time the run is found and continued.
         with suppress(Exception):
             client.set_terminated(run_id, FAILED)
         raise

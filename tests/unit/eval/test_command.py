@@ -71,6 +71,7 @@ def test_one_set_and_a_few_samples_can_be_asked_for(place: Path, capsys) -> None
 def test_a_baseline_is_frozen_and_held_against(place: Path, capsys) -> None:
     assert main(["eval", "run", write(place / "old.yaml", arm("a"), n=64), "--json"]) == 0
     run = json.loads(capsys.readouterr().out)["run"]
+    assert main(["eval", "baseline", run, "--to", "nowhere/frozen.json"]) == 2
     assert main(["eval", "baseline", run, "--to", "frozen.json"]) == 0
     gate = Gate(baseline="frozen.json", margins={"bright": 0.01})
     today = write(place / "new.yaml", arm("a", by=20), n=64, gate=gate)

@@ -1,12 +1,14 @@
 """The gate: what passes, what fails and why, and what cannot be compared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from careedit.errors import InputError
 from careedit_eval.gate import freeze, judge_run, load_baseline
-from careedit_eval.suite import Gate
+from careedit_eval.pipeline.plan import make_plan
+from careedit_eval.suite import Gate, Part
 from scripted_eval import arm, finished, suite
 
 
@@ -97,3 +99,39 @@ def test_a_suite_without_a_gate_or_a_baseline_says_so(tmp_path: Path) -> None:
         judge_run(finished(suite(), tmp_path, "one"))
     with pytest.raises(InputError, match="neither a baseline nor a comparison"):
         judge_run(finished(suite(gate=Gate(margins={"bright": 0.1})), tmp_path, "two"))
+
+
+TWO = tuple(
+    Part(name="scripted_eval:drawn", options={"n": 80, "name": name, "kinds": kinds})
+    for name, kinds in (("drawn", ["Add", "Remove"]), ("mixed", ["Move"]))
+)
+
+
+def test_a_margin_of_a_kind_is_judged_where_rows_are_of_that_kind(tmp_path: Path) -> None:
+    gate = {"margins": {"bright": 0.1, "bright/Move": 0.1, "bright/Add": 0.1}}
+    verdict = judge_run(finished(gated(gate=gate, benchmarks=TWO), tmp_path))
+    judged = [(check.benchmark, check.kind) for check in verdict.checks if check.name == "margin"]
+    assert judged == [("drawn", "all"), ("drawn", "Add"), ("mixed", "all"), ("mixed", "Move")]
+    assert verdict.outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("margins", "says"),
+    [({}, "no margins"), ({"bright/Ad": 0.1}, "'bright/Ad' is of a kind of edit that no row has; the kinds are Add, Remove")],
+)  # fmt: skip
+def test_a_gate_that_judges_nothing_is_refused_before_the_first_edit(margins: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        make_plan(gated(gate={"margins": margins}))
+
+
+def test_a_frozen_baseline_without_margins_passes_nothing(tmp_path: Path) -> None:
+    run = finished(gated(gate={"margins": {"bright": 0.1}}), tmp_path)
+    freeze(run, "a", ["bright"]).write(tmp_path / "a.json")
+    suite = run.record.suite.model_copy(update={"gate": Gate(baseline="a.json", set="b")})
+    with pytest.raises(InputError, match="no margins"):
+        judge_run(replace(run, record=run.record.model_copy(update={"suite": suite})))
+
+
+def test_a_margin_of_zero_has_no_sign(tmp_path: Path) -> None:
+    verdict = judge_run(finished(gated(arm("a"), arm("b"), gate={"margins": {"bright": 0}}), tmp_path))
+    assert "margin 0: a set that is as good cannot" in verdict.line

@@ -76,3 +76,9 @@ def test_a_number_may_be_named_by_its_end_and_an_unknown_one_is_refused(capsys) 
     capsys.readouterr()
     assert main(["eval", "plan-size", "s.yaml", "--margin", "dark=0.1"]) == 2
     assert "has no number 'dark'; it has bright" in capsys.readouterr().err
+
+
+def test_a_margin_of_a_kind_that_no_row_has_is_refused(capsys) -> None:
+    wanted = ["eval", "plan-size", written(), "--flips", "0.05", "--margin"]
+    assert main([*wanted, "bright/Ad=0.1"]) == 2
+    assert "the kinds are Add, Remove" in capsys.readouterr().err

@@ -105,22 +105,23 @@ class TextTable:
         self.columns = tuple(dict.fromkeys(names))
 
     def _read_csv(self, lines: Sequence[str]) -> None:
-        reader = csv.reader(f"{line}\n" for line in lines)
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise InputError(f"The header of {str(self.path)!r} names a column twice; rename one.")
-        self.columns = tuple(header)
-        before = reader.line_num
+        # Strict: a quote that is never closed would take all lines after it into its field.
+        reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+        number = 1  # line at which a row begins; a quoted field may hold several
         try:
             for values in reader:
-                number, before = before + 1, reader.line_num  # a quoted field may hold several lines
-                if len(values) == len(header):
-                    self._rows.append((number, dict(zip(header, values, strict=True))))
+                if number == 1:
+                    if len(set(values)) != len(values):
+                        raise InputError(f"The header of {str(self.path)!r} names a column twice; rename one.")
+                    self.columns = tuple(values)
+                elif len(values) == len(self.columns):
+                    self._rows.append((number, dict(zip(self.columns, values, strict=True))))
                 elif values:
-                    found = f"the line has {len(values)} fields where the header has {len(header)}"
+                    found = f"the line has {len(values)} fields where the header has {len(self.columns)}"
                     self._rows.append((number, found))
+                number = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{str(self.path)!r}, line {reader.line_num}: {error}; mend the file.") from None
+            raise InputError(f"{str(self.path)!r}, line {number}: {error}; correct the file.") from None
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -162,6 +162,17 @@ def test_a_bad_turn_of_the_archive_costs_its_session_at_most(role, fails, archiv
     assert all("edit_sessions.json, turn 1 of session" in error for error in errors.values())
 
 
+@pytest.mark.parametrize(
+    ("value", "says"), [(5, "is a int (5), not text"), (["x"], "is a list"), ("a\ud83d", "surrogate")]
+)
+def test_an_instruction_of_the_archive_that_is_no_text_is_not_edited(value, says, archive):
+    listing = json.loads((archive / "edit_sessions.json").read_text())
+    listing["368667"][0]["instruction"] = value
+    (archive / "edit_sessions.json").write_text(json.dumps(listing))
+    problems = {sample.id: sample.problem for sample in rows_of("magicbrush", archive)}
+    assert says in problems.pop("368667-1") and not any(problems.values())
+
+
 def test_a_null_row_of_emu_edit_is_an_error_row(tmp_path, write_shard, draw_picture):
     rows = [
         {"instruction": f"do {i}", "image": draw_picture((16, 16), seed=i), "task": "add", "split": "test", "idx": i,
@@ -296,6 +307,8 @@ def test_a_line_separator_inside_an_instruction_does_not_cut_its_row(mark, name,
         ("source,instruction\na.png,do it\n\nb.png\nc.png,1,2,3\n", r"line 4: the line has 1 fields where the header has 2 \(2 of 3 lines"),
         ('source,instruction\na.png,"do\nit"\n"b\n.png"\n', r"line 4: the line has 1 fields"),
         ("source,instruction\ra.png,do it\r", "end with CR alone"),
+        ('source,instruction\na.png,x\nb.png,"never closed\nc.png,y\n', "line 3: unexpected end of data"),
+        ('source,instruction\na.png,"never closed\nb.png,"x"\n', "line 2: ',' expected"),
         ("source,instruction\n", "holds no rows"),
     ],
 )  # fmt: skip
@@ -303,3 +316,11 @@ def test_lines_with_another_number_of_fields_are_named_with_their_numbers(text, 
     (own / "metadata.csv").write_bytes(text.encode())
     with pytest.raises(BenchmarkError, match=says):
         rows_of("folder", own)
+
+
+@pytest.mark.parametrize("column", ["id", "instruction", "kind"])
+def test_half_of_a_surrogate_pair_costs_its_row_and_no_other(column, own):
+    write_json(own, ROW | {column: "a\ud83d"}, *OTHERS)
+    problems = [sample.problem for sample in rows_of("folder", own)]
+    assert f"metadata.jsonl, line 1: the {column} is text with half of a surrogate pair" in problems[0]
+    assert not any(problems[1:])
