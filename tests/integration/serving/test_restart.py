@@ -14,8 +14,8 @@ from slots import half_a_body, held
 from webhooks import receiving
 from whereabouts import status
 
-JOBS = 24
-BUSY_S = 8.0
+JOBS = 12
+BUSY_S = 4.0
 """Seconds for which the ingress goes on while what it stands on goes away."""
 
 
@@ -50,7 +50,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         return EditRequest(image=image, instruction="remove it", seed=seed, expert=expert, steps=steps)
 
     # Short ones come first: while the edit is finished many are claimed, and find no router where all ends at once.
-    queued = [request(seed, 4 if seed < JOBS // 2 else 40, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
+    queued = [request(seed, 4 if seed < JOBS // 2 else 20, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
     async def through_the_end(hook):
