@@ -129,6 +129,20 @@ def test_json_with_a_field_twice_is_refused(client, painter, path, twice):
     assert painter.calls == []
 
 
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/jobs", "/v1/sessions", "/v1/scores", "/v1/feedback"])
+@pytest.mark.parametrize(
+    "values", [b'{"a": [%s1]}' % (b"1," * 20_000), b"[" * 20_000, b'{"a":[%s{}]}' % (b"{}," * 20_000)]
+)
+def test_json_of_very_many_values_is_refused_before_it_is_parsed(client, path, values):
+    error = error_of(post(client, values, JSON, path), 413)
+    assert "10,000 values; send pictures as base64" in error["message"]
+
+
+def test_a_form_may_hold_any_bytes(client):
+    noise = part("image", b"[{," * 20_000, filename="a.png")
+    assert error_of(post(client, PROMPT + noise + END))["code"] == "invalid_image"
+
+
 @pytest.mark.parametrize("name", ["foo-bar", "prompt[]", "image[0][image_url]", "a b", "x" * 99])
 def test_a_field_of_any_name_that_is_not_known_is_named(client, name):
     error = error_of(post(client, PROMPT + IMAGE + part(name, "x") + END))
