@@ -12,13 +12,19 @@ from careedit_deployments.config import Limits
 from careedit_deployments.errors import ServingError
 from careedit_deployments.http.errors import SlowBodyError, TooLargeError
 
+MOST_VALUES = 10_000
+"""Values of a JSON body. A parser takes a thousand bytes for each, so 50 MB of them would take gigabytes and half a minute."""
+
 
 class Body:
     """Stands between a route and the server; `receive` takes the place of ASGI's."""
 
-    def __init__(self, receive: Receive, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._receive, self._limits, self._clock = receive, limits, clock
-        self._began, self._size, self._complete = clock(), 0, False
+    def __init__(
+        self, receive: Receive, limits: Limits, *, json: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`json`: the body may be JSON, so its values are counted."""
+        self._receive, self._limits, self._json, self._clock = receive, limits, json, clock
+        self._began, self._size, self._values, self._complete = clock(), 0, 0, False
         self.refusal: ServingError | None = None
         """Why the body was refused, if it was. A form parser may hide the error that it met."""
 
@@ -36,10 +42,19 @@ class Body:
                 raise
             raise self._refuse(_slow(self._limits)) from None
         if message["type"] == "http.request":
-            self._size += len(message.get("body", b""))
+            chunk = message.get("body", b"")
+            self._size += len(chunk)
             self._complete = not message.get("more_body", False)
             if self._size > self._limits.body_bytes:
                 raise self._refuse(_too_large(self._limits))
+            if self._json:
+                self._values += sum(chunk.count(sign) for sign in (b",", b"[", b"{"))
+                if self._values > MOST_VALUES:
+                    raise self._refuse(
+                        TooLargeError(
+                            f"The body has more than {MOST_VALUES:,} values; send pictures as base64, not as numbers."
+                        )
+                    )
         return message
 
     @property

@@ -133,7 +133,7 @@ async def sort_form(form: FormData) -> FormParts:
         else:
             _put(parts.texts, name, value)
     for kind, found in files.items():
-        _add_texts(found, words[kind], parts.notes)
+        await run_sync(_add_texts, found, words[kind], parts.notes)  # megabytes of base64
     return parts
 
 

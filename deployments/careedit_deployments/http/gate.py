@@ -69,7 +69,8 @@ class Gate:
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
         started = False
-        body = Body(receive, self._limits)
+        form = headers.get("content-type", "").lower().startswith("multipart/")
+        body = Body(receive, self._limits, json=not form)
 
         async def tell(message: Message) -> None:
             nonlocal started
