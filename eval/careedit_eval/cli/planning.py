@@ -113,9 +113,10 @@ def _margin(text: str) -> tuple[str, float]:
 
 
 def _last_run(out: Path, suite: str) -> Run | None:
-    """The latest run of the suite of that name."""
+    """The latest run of the suite of that name that was made with all of its sets."""
     for file in sorted((out / "runs").glob("*/run.json"), reverse=True):
         run = load_run(file.parent)
-        if run.record.suite.name == suite:
+        narrowed = run.record.narrowed
+        if run.record.suite.name == suite and not (narrowed is not None and narrowed.sets):
             return run
     return None
