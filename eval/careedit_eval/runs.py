@@ -225,6 +225,8 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise InputError(
             f"{place} is no finished run ({error}); give a folder that `careedit eval run` wrote."
         ) from error
+    if not isinstance(data, dict):
+        raise InputError(f"{place / RUN_FILE} is not a JSON object; give a folder that `careedit eval run` wrote.")
     if data.get("schema_version") != 1:
         raise InputError(
             f"{place} has format {data.get('schema_version')}, this careedit reads 1; use the other version."

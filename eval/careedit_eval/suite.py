@@ -223,7 +223,7 @@ def check_margins(gate: Gate, kinds: Collection[str]) -> None:
     if not gate.margins:
         raise InputError("The gate has no margins, so no number is judged; give it one, as in margins: {l1: 0.02}.")
     for name in gate.margins:
-        _, _, kind = name.partition("/")
+        kind = name.partition("/")[2]
         if kind and kind not in kinds:
             known = ", ".join(sorted(kinds))
             raise InputError(f"The margin {name!r} is of a kind of edit that no row has; the kinds are {known}.")

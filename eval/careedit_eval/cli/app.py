@@ -12,7 +12,7 @@ from careedit.cli.files import check_outputs
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.cli import planning, registry
-from careedit_eval.cli.work import RunnerName, find_run, finish_run, run_suite, tracked
+from careedit_eval.cli.work import RunnerName, all_runs, find_run, finish_run, run_suite, tracked
 from careedit_eval.compare import Preference
 from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
@@ -179,8 +179,7 @@ def log(run: RunFolder) -> None:
 def list_runs(out: Out = DEFAULT_OUT) -> None:
     """List the runs in the folder of evaluations, oldest first."""
     rows = []
-    for file in sorted((out / "runs").glob("*/run.json")):
-        record = load_run(file.parent).record
+    for record in (run.record for run in all_runs(out)):
         sets = ", ".join(arm.name for arm in record.suite.sets)
         rows.append((record.id, record.suite.name, sets, record.finished, str(sum(b.rows for b in record.benchmarks))))
     emit_table(("run", "suite", "sets", "finished", "rows"), rows)

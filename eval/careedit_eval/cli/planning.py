@@ -12,10 +12,10 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.bench.statistics import check_statistics
-from careedit_eval.cli.work import find_suite
+from careedit_eval.cli.work import all_runs, find_suite
 from careedit_eval.gate import EXIT_CODES
 from careedit_eval.gate.size import POWERS, plan_size
-from careedit_eval.runs import Run, load_run
+from careedit_eval.runs import Run
 from careedit_eval.stats import assumed_spread
 from careedit_eval.suite import load_suite
 
@@ -113,9 +113,9 @@ def _margin(text: str) -> tuple[str, float]:
 
 
 def _last_run(out: Path, suite: str) -> Run | None:
-    """The latest run of the suite of that name."""
-    for file in sorted((out / "runs").glob("*/run.json"), reverse=True):
-        run = load_run(file.parent)
-        if run.record.suite.name == suite:
+    """The latest run of the suite of that name that was made with all of its sets."""
+    for run in reversed(all_runs(out)):
+        narrowed = run.record.narrowed
+        if run.record.suite.name == suite and not (narrowed is not None and narrowed.sets):
             return run
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from careedit.cli.output import Bar, note, progress
 from careedit.errors import InputError
-from careedit_eval.gate import Verdict
+from careedit_eval.gate import Verdict, load_baseline
 from careedit_eval.pipeline import LocalRunner, Runner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
@@ -71,6 +71,10 @@ def run_suite(
     with progress("Reading"):
         plan = make_plan(suite, limit=limit, gpus=hands.has_gpus, registry=default_uri(out))
         store = Store(out / "store")
+        if suite.gate is not None and suite.gate.baseline is not None:
+            load_baseline(
+                path.resolve().parent / suite.gate.baseline
+            )  # one that cannot be read is refused before the night
     with progress("Working", 1) as bar:
         found = evaluate(plan, store, hands, edit=edit, done=Shown(bar))
     narrowed = Narrowed(limit=limit, sets=tuple(sets or ()))
@@ -101,6 +105,17 @@ def tracked(run: Run, verdict: Verdict | None) -> str:
 def workspace_of(run: Run) -> Path:
     """The folder of evaluations that a run lies in."""
     return run.folder.resolve().parents[1]
+
+
+def all_runs(out: Path) -> list[Run]:
+    """The runs in the folder of evaluations, oldest first; one that cannot be read is named in a warning."""
+    found = []
+    for file in sorted((out / "runs").glob("*/run.json")):
+        try:
+            found.append(load_run(file.parent))
+        except InputError as error:
+            note(f"warning: {error}")
+    return found
 
 
 def find_run(run: Path | None, out: Path) -> Run:

@@ -155,4 +155,6 @@ def load_baseline(path: Path) -> Baseline:
         raise InputError(
             f"The baseline {path} cannot be read ({error}); freeze one with `careedit eval baseline`."
         ) from error
+    if not isinstance(data, dict):
+        raise InputError(f"The baseline {path} is not a JSON object; freeze one with `careedit eval baseline`.")
     return Baseline(**data)

@@ -65,8 +65,11 @@ def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
             data = _png(edited.image)
         except Exception as error:
             logger.debug("sample %s failed", sample.id, exc_info=True)
-            failed[sample.id] = sentence(error)
-            made.append((_edit_row(task, sample, key, error=failed[sample.id]), None))
+            why = sentence(error)
+            made.append((_edit_row(task, sample, key, error=why), None))
+            # The truth of a later turn is its own target, so a bad target of this one does not end the session.
+            if not isinstance(editor, Truth) or sample.problem is not None or sample.previous in failed:
+                failed[sample.id] = why
             continue
         pictures[sample.id] = edited.image
         row = _edit_row(
@@ -103,9 +106,11 @@ def _edit(
 ) -> tuple[Edited, str, tuple[str, ...]]:
     """One edit, how its source lies on the canvas, and notes; raises whatever is wrong with it."""
     loaded = load_pictures(sample)
-    source, notes = loaded.source if sample.previous is None else pictures[sample.previous], []
+    notes: list[str] = []
     truth = isinstance(editor, Truth)
     target = loaded.target if truth else loaded.known("target")
+    before = None if sample.previous is None else pictures.get(sample.previous, target)
+    source = loaded.source if before is None else before
     mask = loaded.mask if sample.mask_given else None
     if mask is not None and mask.size != source.size:  # a later turn; the mask was drawn on the benchmark's own picture
         notes.append(f"the picture of the turn before is {size_of(source)}, resized to its mask's {size_of(mask)}")

@@ -17,6 +17,7 @@ QUICK = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git, which a container need not have
 }
 """What MLflow is told where nobody else told it: a server that is down must not hold an evaluation for minutes, and what a
 command prints is its own."""

@@ -95,3 +95,24 @@ def test_what_is_not_there_is_told_in_a_sentence(place: Path, capsys, arguments,
 def test_a_suite_that_comes_along_can_be_read_and_has_its_files_name(file: Path) -> None:
     found = load_suite(file)
     assert found.name == file.stem and found.gate is not None and found.gate.margins
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(place: Path, capsys) -> None:
+    for content in ("{", "[]"):
+        assert main(["eval", "run", write(place / "a.yaml", arm("a")), "--json"]) == 0
+        (Path(json.loads(capsys.readouterr().out)["run"]) / "run.json").write_text(content)
+    assert main(["eval", "run", write(place / "a.yaml", arm("a"), n=8), "--json"]) == 0
+    whole = Path(json.loads(capsys.readouterr().out)["run"]).name
+    assert main(["eval", "list"]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()[1:]] == [whole]
+    assert told.err.count("warning: ") == 2
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{"])
+def test_a_baseline_that_cannot_be_read_is_refused_before_the_first_edit(content, place: Path, capsys) -> None:
+    if content is not None:
+        (place / "frozen.json").write_text(content)
+    today = write(place / "new.yaml", arm("a"), gate=Gate(baseline="frozen.json", margins={"bright": 0.01}))
+    assert main(["eval", "run", today]) == 2
+    assert "freeze one with" in capsys.readouterr().err and not list((place / "eval-runs").glob("runs/*"))

@@ -82,3 +82,10 @@ def test_a_margin_of_a_kind_that_no_row_has_is_refused(capsys) -> None:
     wanted = ["eval", "plan-size", written(), "--flips", "0.05", "--margin"]
     assert main([*wanted, "bright/Ad=0.1"]) == 2
     assert "the kinds are Add, Remove" in capsys.readouterr().err
+
+
+def test_a_run_of_some_sets_only_is_not_the_one_to_plan_from(capsys) -> None:
+    assert main(["eval", "run", written()]) == 0
+    assert main(["eval", "run", written(), "--set", "a"]) == 0
+    capsys.readouterr()
+    assert planned(capsys, "--margin", "bright=0.5")[0] == 0

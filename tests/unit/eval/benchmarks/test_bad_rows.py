@@ -147,7 +147,9 @@ def test_a_row_that_does_not_say_whose_turn_it_is_stands_alone(column, value, tm
 def test_an_unscored_turns_bad_target_does_not_end_its_session(archive, tmp_path):
     (archive / "images/242679/242679-output1.png").unlink()  # the target of turn 1, and the true source of turn 2
     run = run_of("magicbrush", archive, tmp_path, turns="multi")
-    assert errors_of(run) == {} and len(run.table.column("magicbrush-multi", "identity", "l1")) == 2
+    assert errors_of(run) == errors_of(run, "truth") == {}
+    assert run.table.column("magicbrush-multi", "truth", "l1")["242679-2", 0].value == 0
+    assert len(run.table.column("magicbrush-multi", "identity", "l1")) == 2
     assert "242679-output1.png" in run.record.benchmarks[0].unusable["242679-1"]
 
 
