@@ -44,14 +44,18 @@ def test_captions_that_were_cut_and_rows_that_lack_something_are_counted_on_the_
     (tmp_path / "suite.yaml").write_text(SUITE)
     assert main(["eval", "run", "suite.yaml"]) == 0
     said = capsys.readouterr().err
-    assert "clip_t: text truncated (samples: 2)" in said, "samples, however many sets were measured on them"
-    assert "clip_direction: text truncated (samples: 2)" in said
+    cut = "clip_t: text truncated (sets identity, truth; samples row-1, row-3)"
+    assert f"4 x note: {cut}" in said, "two samples by two sets"
+    assert "note: clip_direction: text truncated (sets identity, truth; samples row-1, row-3)" in said
     assert "rows that lack something that they need: 1; the first, row-4: metadata.jsonl, line 4:" in said
     (folder,) = (tmp_path / "eval-runs/runs").iterdir()
     found = analyse(load_run(folder))
-    assert found.notes["clip_t: text truncated"] == 2
     page = write_report(load_run(folder), found).read_text("utf-8")
-    assert "clip_t: text truncated (samples: 2)" in page and "&#39;gone.png&#39; does not exist" in page
+    assert (
+        "clip_t: text truncated" in page
+        and "samples row-1, row-3" in page
+        and "&#39;gone.png&#39; does not exist" in page
+    )
     assert json.loads((folder / "comparison.json").read_text())["notes"]["clip_t: text truncated"] == 2
 
 
