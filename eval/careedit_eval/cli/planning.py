@@ -19,6 +19,9 @@ from careedit_eval.runs import Run
 from careedit_eval.stats import assumed_spread
 from careedit_eval.suite import load_suite
 
+FEWEST = 30
+"""Source pictures below which the spread of a run is too rough to plan with."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the sub-commands."""
@@ -74,6 +77,12 @@ def plan_size_of(
         )  # fmt: skip
         source = "an assumption" if assumed is not None else f"the run {run.record.id}" if run is not None else ""
         note(f"Numbers are source pictures. They vary as {source} says; B is taken to be as good as A.")
+    seen = FEWEST if assumed is not None or run is None else len({line.group for line in run.table.edits})
+    if seen < FEWEST:
+        note(
+            f"warning: that run has {seen} source pictures, too few to say how numbers vary; make one of {FEWEST} or more, or "
+            "assume the spread by --flips or --sd."
+        )
     if not enough:
         raise typer.Exit(EXIT_CODES["inconclusive"])
 
@@ -108,7 +117,7 @@ def _margin(text: str) -> tuple[str, float]:
     except ValueError:
         margin = math.nan
     if not name or not equals or not math.isfinite(margin) or margin < 0:
-        raise InputError(f"--margin {text!r} is no margin; write NUMBER=MARGIN, as in oracle_compliant=0.03.")
+        raise InputError(f"--margin {text!r} is not a margin; write NUMBER=MARGIN, as in oracle_compliant=0.03.")
     return name, margin
 
 

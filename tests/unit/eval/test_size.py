@@ -56,14 +56,21 @@ def test_the_last_run_says_how_numbers_vary_and_how_long_pictures_take(capsys) -
     assert "They vary as the run 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("limit", "warned"), [("80", False), ("12", True)])
+def test_a_run_of_few_pictures_is_warned_about(capsys, limit: str, warned: bool) -> None:
+    main(["eval", "run", written(), "--limit", limit])
+    assert main(["eval", "plan-size", "s.yaml"]) in (0, 3)
+    assert ("warning: that run has 6 source pictures" in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ([], "no earlier run of this suite"),
         (["--flips", "1.5"], "share of flips is 1.5"),
         (["--flips", "0.1", "--sd", "0.1"], "either a share of flips or"),
-        (["--sd", "0.1", "--margin", "bright"], "is no margin"),
-        (["--sd", "0.1", "--margin", "bright=-1"], "is no margin"),
+        (["--sd", "0.1", "--margin", "bright"], "is not a margin"),
+        (["--sd", "0.1", "--margin", "bright=-1"], "is not a margin"),
     ],
 )
 def test_what_says_nothing_of_the_size_is_refused(capsys, options: list[str], words: str) -> None:
