@@ -17,12 +17,12 @@ from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult, EditTrace
 from careedit_deployments.errors import OverloadedError, ServingError
+from careedit_deployments.state.records import JOB_ENDS
 
 TRIES = 30
 """Times in a row that a stream of events may not be had before it is given up."""
 SILENCE_S = 40.0
 """Seconds of silence after which a stream counts as broken; the server says something every 10."""
-ENDS = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Client:
                         for event in _events(answer.iter_lines()):
                             yield event
                             after, failures = event.number, 0
-                            if event.name.removeprefix("job.") in ENDS:
+                            if event.name.removeprefix("job.") in JOB_ENDS:
                                 return
                         failures = -1  # it had its time
             except httpx2.HTTPError:

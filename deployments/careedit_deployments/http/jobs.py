@@ -42,6 +42,7 @@ from careedit_deployments.jobs.pool import heard
 from careedit_deployments.jobs.queue import full, other_body
 from careedit_deployments.jobs.sweep import delete_job
 from careedit_deployments.state.base import JobEvent, JobRecord, new_id
+from careedit_deployments.state.records import JOB_ENDS
 
 POLL_S = 0.5
 """Seconds between two looks at a job that another replica works on."""
@@ -51,7 +52,6 @@ LATE_S = 30.0
 """Seconds beyond its time after which a stream is cut off whose client does not read."""
 AGAIN = b": this stream has had its time; come again with Last-Event-ID\nretry: 1000\n\n"
 """The end of a stream whose job goes on. An EventSource comes again by itself, after `retry` milliseconds."""
-ENDS = ("completed", "failed", "cancelled")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMES = {"partial": "job.partial_image", "image": "job.image"}
 
@@ -188,7 +188,7 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
     """Cancel a job that has not ended: a queued one at once, a running one within a step. Delete one that has ended."""
     services, owner = services_of(request), caller_of(request).id
     job = await services.store.jobs.get(job_id, owner=owner)
-    if job.status not in ENDS:
+    if job.status not in JOB_ENDS:
         job = await services.store.jobs.cancel(job_id, owner=owner)
         return JSONResponse(brief_answer(job).model_dump(mode="json"))
     await delete_job(services.store, services.blobs, job_id)
@@ -222,7 +222,7 @@ async def follow_job(job_id: str, request: Request) -> Response:
     given = request.headers.get("last-event-id") or "0"
     if not re.fullmatch(r"[0-9]{1,9}", given):
         raise FieldError(f"Last-Event-ID is {given[:40]!r}; send the number of an event.", "Last-Event-ID")
-    if job.status in ENDS and int(given) >= job.last_event:
+    if job.status in JOB_ENDS and int(given) >= job.last_event:
         return Response(status_code=204)  # which tells a browser's EventSource not to come back
     seconds = services.config.limits.event_stream_s
     async with AsyncExitStack() as stack:
@@ -242,7 +242,7 @@ async def _events(services: Services, job_id: str, seen: int, until: float) -> A
                 chunk = sse(name, await _told(services, event), number=event.number)
                 yield chunk
                 seen, quiet_since, sent = event.number, time.monotonic(), sent + len(chunk)
-                if event.kind in ENDS:
+                if event.kind in JOB_ENDS:
                     return
                 if sent > STREAM_BYTES:
                     yield AGAIN

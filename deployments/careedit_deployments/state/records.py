@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -167,6 +167,8 @@ class AuditRecord(Record):
 
 
 JobEnd = Literal["completed", "failed", "cancelled"]
+JOB_ENDS: tuple[JobEnd, ...] = get_args(JobEnd)
+"""States in which a job has ended."""
 JobStatus = Literal["queued", "running"] | JobEnd
 
 

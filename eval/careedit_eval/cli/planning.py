@@ -17,10 +17,7 @@ from careedit_eval.gate import EXIT_CODES
 from careedit_eval.gate.size import POWERS, plan_size
 from careedit_eval.runs import Run
 from careedit_eval.stats import assumed_spread
-from careedit_eval.suite import load_suite
-
-FEWEST = 30
-"""Source pictures below which the spread of a run is too rough to plan with."""
+from careedit_eval.suite import Gate, load_suite
 
 
 def register(app: typer.Typer) -> None:
@@ -77,12 +74,13 @@ def plan_size_of(
         )  # fmt: skip
         source = "an assumption" if assumed is not None else f"the run {run.record.id}" if run is not None else ""
         note(f"Numbers are source pictures. They vary as {source} says; B is taken to be as good as A.")
-    seen = FEWEST if assumed is not None or run is None else len({line.group for line in run.table.edits})
-    if seen < FEWEST:
-        note(
-            f"warning: that run has {seen} source pictures, too few to say how numbers vary; make one of {FEWEST} or more, or "
-            "assume the spread by --flips or --sd."
-        )
+    if assumed is None and run is not None:
+        seen, fewest = len({line.group for line in run.table.edits}), (wanted.gate or Gate()).min_images
+        if seen < fewest:
+            note(
+                f"warning: that run has {seen} source pictures, too few to say how numbers vary; make one of {fewest} or more, "
+                "or assume the spread by --flips or --sd."
+            )
     if not enough:
         raise typer.Exit(EXIT_CODES["inconclusive"])
 

@@ -25,6 +25,7 @@ from careedit.experts import (
     shapes_of,
 )
 from careedit.tiny.family import build_pipeline
+from velocities import velocity_inputs
 
 DOUBLE_ATTENTION = r"transformer_blocks\.\d+\.attn\.to_out\.0|transformer_blocks\.\d+\.ff\.net\.2"
 
@@ -117,20 +118,6 @@ def by_xlabs(pipeline: Any, path: Path) -> None:
 
 def with_several_ranks(pipeline: Any, path: Path) -> None:
     save_file(prefixed(trained(pipeline, DEFAULT_TARGETS, 16, 16, rank_pattern={"attn.to_q": 8, "proj_mlp": 24})), path)
-
-
-def velocity_inputs(pipeline: Any) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.zeros(128, 3)
-    ids[:, 1], ids[:, 2] = torch.arange(128) // 16, torch.arange(128) % 16
-    return {
-        "hidden_states": torch.randn(2, 128, pipeline.transformer.config.in_channels, generator=generator),
-        "encoder_hidden_states": torch.randn(2, 24, 128, generator=generator),
-        "pooled_projections": torch.randn(2, 64, generator=generator),
-        "timestep": torch.tensor([0.8, 0.3]),
-        "img_ids": ids,
-        "txt_ids": torch.zeros(24, 3),
-    }
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from careedit.experts import (
     make_applier,
     shapes_of,
 )
+from velocities import velocity_inputs
 
 Tensors = dict[str, Tensor]
 DOUBLE, SINGLE = "lora_unet_double_blocks_0_", "lora_unet_single_blocks_0_"
@@ -48,17 +49,7 @@ def _without_gradients() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inputs(pristine: Any) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.zeros(32, 3)
-    ids[:, 1], ids[:, 2] = torch.arange(32) // 8, torch.arange(32) % 8
-    return {
-        "hidden_states": torch.randn(2, 32, pristine.transformer.config.in_channels, generator=generator),
-        "encoder_hidden_states": torch.randn(2, 8, 128, generator=generator),
-        "pooled_projections": torch.randn(2, 64, generator=generator),
-        "timestep": torch.tensor([0.8, 0.3]),
-        "img_ids": ids,
-        "txt_ids": torch.zeros(8, 3),
-    }
+    return velocity_inputs(pristine, rows=4, columns=8, words=8)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,22 @@
+"""What a FLUX transformer of the tiny family takes for one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def velocity_inputs(pipeline: Any, *, rows: int = 8, columns: int = 16, words: int = 24) -> dict[str, Any]:
+    """Keyword arguments of its `forward`, drawn from one seed: two canvases of `rows` x `columns` tokens."""
+    generator, tokens = torch.Generator().manual_seed(3), rows * columns
+    ids = torch.zeros(tokens, 3)
+    ids[:, 1], ids[:, 2] = torch.arange(tokens) // columns, torch.arange(tokens) % columns
+    return {
+        "hidden_states": torch.randn(2, tokens, pipeline.transformer.config.in_channels, generator=generator),
+        "encoder_hidden_states": torch.randn(2, words, 128, generator=generator),
+        "pooled_projections": torch.randn(2, 64, generator=generator),
+        "timestep": torch.tensor([0.8, 0.3]),
+        "img_ids": ids,
+        "txt_ids": torch.zeros(words, 3),
+    }
