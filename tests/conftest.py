@@ -76,7 +76,7 @@ def own_log() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_pipeline():
     """The tiny architecture as a `FluxFillPipeline`, untrained; shared, so leave its weights as they are."""
-    from careedit.tiny.family import build_pipeline  # here, so that tests without a model import no torch
+    from careedit_tiny.models.family import build_pipeline  # here, so that tests without a model import no torch
 
     pipe = build_pipeline(["remove the red circle", "add a small blue star", "make it look like a pencil sketch"])
     pipe.set_progress_bar_config(disable=True)
@@ -100,7 +100,7 @@ def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
         save_adapter,
         shapes_of,
     )
-    from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL
+    from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL
 
     folder = tmp_path_factory.mktemp("sets") / "untrained"
     tiny_pipeline.save_pretrained(folder / "base")

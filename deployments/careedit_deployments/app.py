@@ -20,15 +20,15 @@ from ray.serve import Application
 import careedit
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, load_expert_set
-from careedit_deployments.backend import ArmInfo
+from careedit_deployments.cluster.fleet import INGRESS, SCORER, ArmFleet, Fleet, expert_name, router_name
+from careedit_deployments.cluster.ingress import Ingress
+from careedit_deployments.cluster.router import RoutedExpert, RouterConfig, RouterReplica
 from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
-from careedit_deployments.expert.live import ExpertSettings, SetChoice
-from careedit_deployments.expert.replica import ExpertReplica
-from careedit_deployments.fleet import INGRESS, SCORER, ArmFleet, Fleet, expert_name, router_name
-from careedit_deployments.ingress import Ingress
-from careedit_deployments.router import RoutedExpert, RouterConfig, RouterReplica
-from careedit_deployments.scaling import StepSecondsPolicy
-from careedit_deployments.scorer_pool import ScorerPool
+from careedit_deployments.edits.backend import ArmInfo
+from careedit_deployments.replica.live import ExpertSettings, SetChoice
+from careedit_deployments.replica.replica import ExpertReplica
+from careedit_deployments.replica.scaling import StepSecondsPolicy
+from careedit_deployments.scorer.pool import ScorerPool
 
 SPARE = 1024
 """Requests that Serve sends to an ingress replica beyond those that it may have in progress: it refuses them at once."""

@@ -11,11 +11,11 @@ from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, Scorer, ScoreRequest
-from careedit_deployments.backend import ArmInfo, EditCall, EditEvent
 from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent
 from careedit_deployments.errors import OverloadedError, ScorerUnavailableError, UnavailableError
-from careedit_deployments.expert.run import EditRunner
-from careedit_deployments.expert.scheduler import StepScheduler
+from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.scheduler import StepScheduler
 
 
 class LocalBackend:

@@ -21,8 +21,8 @@ from careedit.experts.edit_set import add_expert
 from careedit.experts.set import locate
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from careedit.report.showcase import request_for
-from careedit.tiny.samples import draw_sample
+from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.samples import draw_sample
 from crowd import is_edit
 
 pytestmark = pytest.mark.timeout(1800)  # nodes and seven replicas start several times, on as few as two cores

@@ -14,7 +14,7 @@ from careedit.images import composite
 from careedit.records import BatchSlot, EditTrace, RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import JudgeIdentity, Score, ScoreRequest
-from careedit_deployments.backend import ArmInfo, EditCall, EditEvent, Made, Partial, Progress
+from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Made, Partial, Progress
 from careedit_deployments.errors import ScorerUnavailableError
 
 EXPERTS = {

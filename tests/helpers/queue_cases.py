@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
-from careedit_deployments.jobs.queue import FULL_S
 from careedit_deployments.state.base import JobImage
+from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.store import SqlStore
 from remembered import NOON, Clock, a_job, progress
 

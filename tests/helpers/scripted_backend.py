@@ -11,7 +11,7 @@ from careedit.records import BatchSlot, EditTrace, RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 from careedit.scoring.base import JudgeIdentity
-from careedit_deployments.backend import ArmInfo, EditCall, EditEvent, Made, Partial, Progress
+from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Made, Partial, Progress
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 
 JUDGE = JudgeIdentity(backend="scripted", model="rule", revision="1", prompts="none")

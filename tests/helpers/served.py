@@ -13,8 +13,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from careedit_deployments.backend import Backend
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.backend import Backend
 from careedit_deployments.http.app import Services, create_app
 from careedit_deployments.http.assemble import assemble
 from careedit_deployments.state.base import KeyRecord

@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edit_service import EditService
+from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.background import background
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store

@@ -20,7 +20,7 @@ QUICK = {
     # A busy machine is slow to start them.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.proxy:middlewares",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
     "RAY_worker_niceness": "0",  # by default workers yield to everything else that runs here
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,7 +61,7 @@ class ServeCluster:
 
         from careedit.experts import load_expert_set
         from careedit_deployments.app import plan_fleet, read_config
-        from careedit_deployments.ray_backend import RayBackend
+        from careedit_deployments.cluster.ray_backend import RayBackend
 
         settings = read_config(config)
         sets = {name: load_expert_set(arm.expert_set) for name, arm in settings.arms.items()}

@@ -13,11 +13,11 @@ from careedit.cli import editors
 from careedit.cli.main import main
 from careedit.errors import InputError
 from careedit.images import decode_image, image_sha256
-from careedit.report.showcase import request_for
 from careedit.scoring import JudgeIdentity, Score
 from careedit.selection import Judge
-from careedit.tiny.oracle import judge as oracle
-from careedit.tiny.samples import draw_sample
+from careedit_tiny.oracle.verdict import judge as oracle
+from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.samples import draw_sample
 
 IDENTITY = JudgeIdentity(backend="test", model="picture", revision="1", prompts="none-1")
 MIXTURE = {"style": 0.6, "erase": 0.3, "base": 0.1}

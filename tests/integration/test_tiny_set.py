@@ -16,12 +16,12 @@ from careedit.editing.prompts import in_context_prompt
 from careedit.editor import Editor, load_editor
 from careedit.experts import load_expert_set, verify_expert_set
 from careedit.images import canvas_mask, compose_canvas, crop_target
-from careedit.report.showcase import request_for
-from careedit.tiny.samples import draw_sample
-from careedit.training.quality import measure
-from careedit.training.vae import TEST_SEED, draw_panels, psnr
+from careedit_tiny.recipes.cards import measure
+from careedit_tiny.recipes.vae import TEST_SEED, draw_panels, psnr
+from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.samples import draw_sample
 
-WEIGHTS = Path(str(files("careedit.tiny").joinpath("weights")))
+WEIGHTS = Path(str(files("careedit_tiny").joinpath("weights")))
 
 
 @pytest.fixture(scope="module")

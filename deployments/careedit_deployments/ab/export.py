@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from careedit_deployments.ab.assignment import assign
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.assignment import assign
 from careedit_deployments.state.base import ANONYMOUS, EditRecord, Store
 
 VERSION = 1

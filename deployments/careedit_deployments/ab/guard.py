@@ -16,8 +16,8 @@ from typing import Literal
 
 from careedit.errors import CareEditError
 from careedit.records import Record
-from careedit_deployments.backend import EditCall, Made
 from careedit_deployments.config import Arm, Guard
+from careedit_deployments.edits.backend import EditCall, Made
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.base import ArmEvent, EditRecord, Store, new_id
 from careedit_deployments.telemetry.catalogue import Outcome

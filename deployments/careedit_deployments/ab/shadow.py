@@ -19,10 +19,10 @@ from anyio.to_thread import run_sync
 from careedit.errors import CareEditError
 from careedit.records import EditRequest, RoutingDecision
 from careedit.routing import features_of
-from careedit_deployments.ab.assignment import shadows_of
 from careedit_deployments.ab.judging import judge_edit
-from careedit_deployments.backend import Backend, EditCall, Made
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.assignment import shadows_of
+from careedit_deployments.edits.backend import Backend, EditCall, Made
 from careedit_deployments.errors import DeadlineError, OverloadedError
 from careedit_deployments.state.base import EditRecord, Store, new_id
 from careedit_deployments.telemetry.catalogue import Outcome

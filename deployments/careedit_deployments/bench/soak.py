@@ -145,8 +145,8 @@ def _answered(client: Client, request: EditRequest) -> Outcome:
 
 def _requests(config: ServeConfig) -> list[EditRequest]:
     from careedit.experts import load_expert_set
-    from careedit.report.showcase import request_for
-    from careedit.tiny.samples import draw_samples
+    from careedit_tiny.report.showcase import request_for
+    from careedit_tiny.world.samples import draw_samples
 
     arm = next((arm for arm in config.arms.values() if not arm.shadow), None)
     if arm is None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydantic import NonNegativeInt, PositiveInt
 
 from careedit.records import MAX_STEPS, EditRequest, Record
-from careedit.report.showcase import request_for
-from careedit.tiny.operations import KINDS
-from careedit.tiny.samples import draw_sample, draw_samples
 from careedit_deployments.bench.trace import TraceRow
+from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.operations import KINDS
+from careedit_tiny.world.samples import draw_sample, draw_samples
 
 EXPERTS = 4
 """Experts that are mixed."""

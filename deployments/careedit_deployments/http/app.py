@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 import careedit
 from careedit.errors import CareEditError
-from careedit_deployments.decoding import Decoding
+from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http import (
     arms,
     docs,
@@ -30,6 +30,7 @@ from careedit_deployments.http import (
     sessions,
 )
 from careedit_deployments.http.auth import Authenticator, keys_required
+from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.gate import Gate
 from careedit_deployments.http.limits import Limiter, picture_limits
@@ -38,7 +39,6 @@ from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.http.transport import Transport
-from careedit_deployments.sessions import Sessions
 
 __all__ = ["Hook", "Services", "create_app"]
 

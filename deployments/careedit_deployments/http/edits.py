@@ -15,7 +15,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from careedit_deployments.backend import EditEvent, Made, Partial
+from careedit_deployments.edits.backend import EditEvent, Made, Partial
+from careedit_deployments.edits.service import RunningEdit
+from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.files import image_data
 from careedit_deployments.http.form import EditInput, read_edit
@@ -25,8 +27,6 @@ from careedit_deployments.http.output import encode_base64, size_notes, target_s
 from careedit_deployments.http.schema import EditReport, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, Pump, sse, sse_error, unless_gone
-from careedit_deployments.service import RunningEdit
-from careedit_deployments.sessions import Turn
 
 FIRST_EVENT_S = 1.0
 """Seconds that a stream's head waits for the edit's first sign of life: an error until then still has a status."""

@@ -9,10 +9,10 @@ from pydantic import BaseModel, StringConstraints
 
 from careedit.net import MAX_URL
 from careedit.records import EditTrace
+from careedit_deployments.edits.stored import StoredOrder
 from careedit_deployments.http.output import usage_of
 from careedit_deployments.http.schema import Body, EditReport, ImageData, ImagesResponse
 from careedit_deployments.http.services import Services
-from careedit_deployments.jobs.order import StoredOrder
 from careedit_deployments.state.base import JobRecord, JobStatus
 
 

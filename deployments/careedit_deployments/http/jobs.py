@@ -18,6 +18,15 @@ from starlette.responses import JSONResponse, Response
 
 from careedit.errors import InputError
 from careedit.records import EditRequest
+from careedit_deployments.edits.stored import (
+    SENT,
+    Output,
+    StoredOrder,
+    keep_order,
+    resolved_sha256,
+    scope_of,
+    sent_sha256,
+)
 from careedit_deployments.errors import NotFoundError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.errors import FieldError
@@ -29,19 +38,10 @@ from careedit_deployments.http.output import size_notes, target_size
 from careedit_deployments.http.services import Services, caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
 from careedit_deployments.jobs.guard import check_url
-from careedit_deployments.jobs.order import (
-    SENT,
-    Output,
-    StoredOrder,
-    keep_order,
-    resolved_sha256,
-    scope_of,
-    sent_sha256,
-)
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.jobs.queue import full, other_body
 from careedit_deployments.jobs.sweep import delete_job
 from careedit_deployments.state.base import JobEvent, JobRecord, new_id
+from careedit_deployments.state.queue import full, other_body
 from careedit_deployments.state.records import JOB_ENDS
 
 POLL_S = 0.5

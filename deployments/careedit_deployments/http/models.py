@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from careedit_deployments.backend import ArmInfo
+from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.services import services_of

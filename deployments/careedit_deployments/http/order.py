@@ -9,12 +9,12 @@ from starlette.requests import Request
 
 from careedit.records import EditRequest
 from careedit_deployments.config import Limits
-from careedit_deployments.decoding import PictureFile
-from careedit_deployments.edit_service import check_cost, settings
+from careedit_deployments.edits.edit_service import check_cost, settings
+from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, look_at
 from careedit_deployments.http.services import Services, caller_of, request_id_of, services_of, trace_headers_of
-from careedit_deployments.service import EditOrder
 
 
 def check_before_decoding(services: Services, found: EditInput) -> None:

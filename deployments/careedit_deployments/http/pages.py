@@ -85,7 +85,7 @@ def _templates() -> Environment:
 @functools.cache
 def _samples(side: int) -> list[dict[str, str | None]]:
     """Edits of the drawn world's test split, which nothing was trained on: words and pictures, as data URLs."""
-    from careedit.tiny.samples import draw_samples  # here: a page is asked for long after the server is up
+    from careedit_tiny.world.samples import draw_samples  # here: a page is asked for long after the server is up
 
     return [
         {

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from careedit.errors import ImageError, InputError
 from careedit.images import inspect_picture
 from careedit_deployments.config import Limits
-from careedit_deployments.decoder import Reading
-from careedit_deployments.decoding import Decoding, PictureFile
 from careedit_deployments.errors import DeadlineError, TooExpensiveError
+from careedit_deployments.http.decoder import Reading
+from careedit_deployments.http.decoding import Decoding, PictureFile
 from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.services import caller_of, services_of

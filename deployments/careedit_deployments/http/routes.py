@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from careedit.records import RoutingDecision
-from careedit_deployments.edit_service import estimate, rows_of
+from careedit_deployments.edits.edit_service import estimate, rows_of
 from careedit_deployments.http.form import read_edit
 from careedit_deployments.http.openapi import EDIT_BODIES, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of

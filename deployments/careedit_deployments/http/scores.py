@@ -13,7 +13,7 @@ from starlette.requests import Request
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.config import Limits
-from careedit_deployments.decoding import PictureFile
+from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.pictures import check_together, decode_pictures, decoding_of, look_at

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from careedit.images import decoding_notes, inspect_picture
-from careedit_deployments.backend import Made
+from careedit_deployments.edits.backend import Made
+from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.errors import FieldError
@@ -39,7 +40,6 @@ from careedit_deployments.http.session_answers import (
     turn_answer,
 )
 from careedit_deployments.http.sse import unless_gone
-from careedit_deployments.sessions import Turn
 
 router = APIRouter(tags=["sessions"])
 

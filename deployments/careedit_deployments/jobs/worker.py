@@ -20,8 +20,10 @@ from typing import Any, Literal
 from anyio.to_thread import run_sync
 
 from careedit.errors import CareEditError, InputError, ReplayError
-from careedit_deployments.backend import EditEvent, Made, Partial
 from careedit_deployments.config import JobsConfig
+from careedit_deployments.edits.backend import EditEvent, Made, Partial
+from careedit_deployments.edits.service import EditOrder, Edits
+from careedit_deployments.edits.stored import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.errors import (
     AuthError,
     ConflictError,
@@ -32,9 +34,7 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
-from careedit_deployments.jobs.order import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.service import EditOrder, Edits
 from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import simpy
 
 from careedit_deployments.planning.model import Scaling
-from careedit_deployments.scaling import replicas_needed
+from careedit_deployments.replica.scaling import replicas_needed
 
 Process = Generator[Any, Any, Any]
 
@@ -151,7 +151,7 @@ class Pool:
         self._admit()
 
     def scale(self, settings: Scaling, start_s: float, each_s: float) -> Process:
-        """The autoscaler, with the function that Ray's controller runs (`careedit_deployments.scaling`)."""
+        """The autoscaler, with the function that Ray's controller runs (`careedit_deployments.replica.scaling`)."""
         wants_since: dict[str, float] = {}
         while True:
             yield self.env.timeout(settings.look_s)

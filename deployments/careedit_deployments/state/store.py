@@ -7,8 +7,6 @@ import time
 from sqlalchemy import text
 
 from careedit_deployments.config import StateConfig
-from careedit_deployments.jobs.outbox import SqlWebhookTable
-from careedit_deployments.jobs.queue import SqlJobTable
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import (
     Clock,
@@ -19,6 +17,8 @@ from careedit_deployments.state.logs import (
     SqlKeys,
 )
 from careedit_deployments.state.migrations import migrate
+from careedit_deployments.state.outbox import SqlWebhookTable
+from careedit_deployments.state.queue import SqlJobTable
 from careedit_deployments.state.session_table import SqlSessionTable
 
 

@@ -84,7 +84,7 @@ def bench_eval(
 
 def _drawn(folder: Path, rows: int) -> tuple[Path, tuple[Sample, ...]]:
     """A file of HumanEdit's columns, drawn where it is not there yet; it is read as any other such file."""
-    from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEdit, TinyHumanEditConfig, write_rows
+    from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig, write_rows
 
     config = TinyHumanEditConfig(path=str(folder), rows=rows)
     file = TinyHumanEdit(config).file

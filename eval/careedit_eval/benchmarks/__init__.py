@@ -10,9 +10,9 @@ from careedit_eval.benchmarks.emu_edit import EmuEdit, EmuEditConfig
 from careedit_eval.benchmarks.folder import FolderBenchmark, FolderConfig
 from careedit_eval.benchmarks.humanedit import HumanEdit, HumanEditConfig
 from careedit_eval.benchmarks.magicbrush import MagicBrush, MagicBrushConfig
-from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEdit, TinyHumanEditConfig
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Benchmark
+from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig
 
 __all__ = [
     "BENCHMARKS",

@@ -1,6 +1,6 @@
 """A user's own rows: a folder with metadata.jsonl or metadata.csv, or parquet shards; and drawn scenes in a folder.
 
-Column names are those of training rows (`careedit.training.data`), so that what trained an expert can measure one. Only
+Column names are those of training rows (`careedit.finetune.data`), so that what trained an expert can measure one. Only
 source and instruction are needed; what a row lacks narrows which metrics apply to it. What reads them is imported when
 rows are: it brings all of torch, and other benchmarks need none.
 """
@@ -16,12 +16,12 @@ from pydantic import Field
 
 from careedit.errors import InputError
 from careedit.tabular import is_missing, words_of
-from careedit.tiny.store import LISTING, read_samples
 from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen, group_of
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
+from careedit_tiny.world.store import LISTING, read_samples
 
 PICTURE_ROLES = ("source", "target", "mask", "reference")
 """What a picture of a row can be."""
@@ -51,7 +51,7 @@ class FolderBenchmark(TableBenchmark):
         self.config, self.path = config, path
 
     def _read(self) -> Iterator[Sample]:
-        from careedit.training.data.tables import METADATA
+        from careedit.finetune.data.tables import METADATA
 
         place = Path(os.path.expanduser(self.path))
         if (place / LISTING).is_file():
@@ -87,7 +87,7 @@ def _scenes(folder: Path) -> Iterator[Sample]:
 
 
 def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:
-    from careedit.training.data.tables import METADATA, TextTable
+    from careedit.finetune.data.tables import METADATA, TextTable
 
     files = [place] if place.is_file() else [place / name for name in METADATA if (place / name).is_file()]
     if len(files) > 1:
@@ -126,7 +126,7 @@ def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
 
 def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
     """Column per role and text: what is stated first, then the first layout that has source and instruction."""
-    from careedit.training.data.columns import FILE_NAME, LAYOUTS, ROLES
+    from careedit.finetune.data.columns import FILE_NAME, LAYOUTS, ROLES
 
     known = (*ROLES, *OWN)
     check_columns(names, config.columns.values(), f"The rows in {config.path!r}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 from transformers import AutoConfig, AutoImageProcessor
 
-import careedit.tiny
+import careedit_tiny
 from careedit.encoders import load_encoder
 from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError
@@ -36,7 +36,7 @@ BATCH = 16
 """Pictures, or texts, per forward pass."""
 MEMORY = 8192
 """Embeddings that are remembered, the newest: targets and captions come again with every expert set."""
-WEIGHTS = Path(careedit.tiny.__file__).parent / "weights"
+WEIGHTS = Path(careedit_tiny.__file__).parent / "weights"
 """Where the tiny backbones lie in the package."""
 MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
 """OpenAI's own ViT-B/32 was trained with the quick GELU, which open_clip keeps in an architecture of its own."""

@@ -175,7 +175,7 @@ def _viescore(o: JudgeOptions) -> Metric:
 
 
 def _oracle(_: NoOptions) -> Metric:
-    from careedit_eval.metrics.oracle import OracleCompliance
+    from careedit_tiny.evaluation.oracle import OracleCompliance
 
     return OracleCompliance()
 

@@ -13,8 +13,8 @@ from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.errors import InputError
 from careedit.scoring import ScoreRequest, VqaScorer
 from careedit.scoring.vlm import TransformersAsker
-from careedit.tiny.operations import KINDS
-from careedit.tiny.samples import draw_sample
+from careedit_tiny.world.operations import KINDS
+from careedit_tiny.world.samples import draw_sample
 
 VERSION = 1
 """Of the document that `bench_scorer` gives."""

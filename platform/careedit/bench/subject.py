@@ -28,7 +28,7 @@ from careedit.experts import (
     load_expert_set,
     shapes_of,
 )
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
 
 UNTRAINED = "untrained"
 """Name of the subject that needs no weights: the tiny architecture and random adapters. Times do not depend on values."""

@@ -13,13 +13,13 @@ import typer
 from careedit.bench import GOALS, UNTRAINED, Report, bench_engine, load_subject
 from careedit.bench.engine import COMPARISONS
 from careedit.bench.report import MEMORY
-from careedit.cli import bench_filter
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
 from careedit.cli.measured import note_goals, tell
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
+from careedit_tiny.cli import bench_filter
 
 app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add theirs
 app.add_typer(bench_filter.app)
@@ -142,13 +142,13 @@ def quality(
 
     Every edit is judged against the exact truth. An unmet goal is told, it is no failure: the exit code is 0.
     """
-    from careedit.bench.quality import Bench, OutcomeCache, Plan, bench_quality
-    from careedit.bench.quality import load_subject as load
-    from careedit.bench.quality.page import gallery_rows
     from careedit.editor import MAX_BATCH
     from careedit.records import MAX_STEPS
-    from careedit.report.gallery import draw_gallery
-    from careedit.report.quality import write_quality_page
+    from careedit_tiny.bench.quality import Bench, OutcomeCache, Plan, bench_quality
+    from careedit_tiny.bench.quality import load_subject as load
+    from careedit_tiny.bench.quality.page import gallery_rows
+    from careedit_tiny.report.gallery import draw_gallery
+    from careedit_tiny.report.quality import write_quality_page
 
     for name, value, most in (
         ("--steps", steps, MAX_STEPS),

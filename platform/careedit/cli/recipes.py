@@ -13,7 +13,7 @@ import typer
 from careedit.cli.output import note
 
 if TYPE_CHECKING:
-    from careedit.training.loop import TrainConfig
+    from careedit.finetune.loop import TrainConfig
 
 RUNS = Path("runs/tiny")
 Out = Annotated[
@@ -40,7 +40,7 @@ def set_threads(threads: int | None) -> None:
 @contextmanager
 def started(threads: int | None, dtype: str | None) -> Iterator[None]:
     """Runs a recipe on so many threads in the number format `dtype`, by default the faster one, and says which."""
-    from careedit.training.precision import choose, using
+    from careedit.finetune.precision import choose, using
 
     set_threads(threads)
     with using(choose("cpu", dtype)) as chosen:

@@ -1,221 +1,145 @@
-"""Train the tiny family: VAE, base, experts; resumable."""
+"""`careedit train expert --data`: an expert on a user's own rows, and what the command says of them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
-from careedit.cli import train_dino, train_judge, train_router
-from careedit.cli import train_own as own
-from careedit.cli.output import JsonOption, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, settings, started
+from careedit.cli.output import emit, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 
-app = typer.Typer(no_args_is_help=True)
-app.add_typer(train_router.app)
-app.add_typer(train_judge.app)
-app.add_typer(train_dino.app)
+NAMED = 20
+"""Bad rows that are named one by one; problems.csv lists them all."""
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Your rows: a folder with metadata.jsonl or metadata.csv, or parquet; a file or folder."
+    ),
+]
+BaseOption = Annotated[
+    str | None, typer.Option("--base", help="An expert set's name or folder, a base's folder, or a hub id.")
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the new expert: a-z, 0-9, _ and -.")]
+ColumnsOption = Annotated[
+    str | None, typer.Option("--columns", help="source=A,instruction=B,target=C,...: needed for unknown names only.")
+]
+OnBadOption = Annotated[
+    str | None, typer.Option("--on-bad", help="Bad rows: refuse (default; nothing is trained), or skip and count them.")
+]
+AlignOption = Annotated[
+    str | None,
+    typer.Option("--align", help="Targets of another shape than their source: refuse (default), stretch or crop."),
+]
+MasksOption = Annotated[bool | None, typer.Option("--masks/--no-masks", help="Use the mask column; default: yes.")]
+HeldOutOption = Annotated[
+    float | None, typer.Option("--held-out", help="Share of rows for the validation loss; default 0.05.")
+]
+RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, 1 to 1024; default 16.")]
+BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per step; default 8.")]
+RateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate", min=1e-9, help="Peak; default: the recipe's; for own rows 2e-3 (small base) or 1e-4 (large)."
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of start, order and noise; default 0.")]
+PanelOption = Annotated[
+    int | None, typer.Option("--panel-size", min=16, help="Panel side for a base without a set; default 512.")
+]
+LengthOption = Annotated[
+    int | None, typer.Option("--max-sequence-length", min=1, help="T5 tokens for a base without a set; default 512.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="float32 or bfloat16, of matrix products and, with --data, of the frozen base; default: the faster one here.",
+    ),
+]
+GradientsOption = Annotated[
+    bool | None, typer.Option("--checkpoint-gradients", help="Less memory for more time: recompute activations.")
+]
+SecondsOption = Annotated[
+    float | None, typer.Option("--checkpoint-seconds", min=0, help="Seconds between checkpoints; default 60.")
+]
+CompetenceOption = Annotated[
+    str | None, typer.Option("--competence", help="For the manifest: what it is for, in a word; default: its name.")
+]
+DescriptionOption = Annotated[str | None, typer.Option("--description", help="For the manifest: one sentence.")]
+HandlesOption = Annotated[
+    str | None, typer.Option("--handles", help="For the manifest: edit kinds and keywords, comma separated.")
+]
+LicenceOption = Annotated[str | None, typer.Option("--licence", help="For the manifest: licence of the weights.")]
 
 
-@app.command()
-def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
-    """The VAE, from drawn scenes."""
-    from careedit.training.vae import DEFAULT, make_vae
+def train_own(options: dict[str, Any], *, as_json: bool) -> None:
+    """Train as `options` say: those of the command that were given, by the name that `OwnRun` has for them."""
+    from pathlib import Path
 
-    with started(threads, dtype):
-        _, quality = make_vae(out, settings(DEFAULT, steps))
-    note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
+    from careedit.cli.editors import quieten
+    from careedit.finetune.data import parse_columns
+    from careedit.finetune.run import OwnRun, run
 
-
-@app.command()
-def decoder(
-    out: Out = RUNS,
-    steps: Steps = None,
-    threads: Threads = None,
-    dtype: Dtype = None,
-    start: Annotated[
-        Path | None, typer.Option("--start", help="A base whose VAE to take; default: the VAE in --out.")
-    ] = None,
-) -> None:
-    """The VAE's decoder, further; latents stay as they are, so a base trained on them still fits."""
-    from careedit.training.family import load_tiny_base, load_vae
-    from careedit.training.vae import DECODER, make_decoder
-
-    with started(threads, dtype):
-        begin = load_vae(out) if start is None else load_tiny_base(start).vae
-        _, quality = make_decoder(out, begin, settings(DECODER, steps))
-    note(f"The decoder is in {out / 'decoder'}: {quality:.1f} dB PSNR on test scenes.")
-
-
-@app.command()
-def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
-    """The base's T5: it learns what the words of instructions mean before it sees a picture."""
-    from careedit.training.words import DEFAULT, make_words
-
-    with started(threads, dtype):
-        report = make_words(out, settings(DEFAULT, steps))
-    note(f"The T5 is in {out / 'words'}; its loss at the end: {report.curve[-1][1]:.4f}.")
-
-
-@app.command()
-def base(
-    out: Out = RUNS,
-    steps: Steps = None,
-    threads: Threads = None,
-    dtype: Dtype = None,
-    start: Annotated[
-        Path | None, typer.Option("--start", help="A base of the same run to go on from, VAE included.")
-    ] = None,
-    heads: Annotated[
-        int | None,
-        typer.Option("--heads", min=1, help="Widen or narrow --start to so many heads of 64 channels before."),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Its peak; default: the recipe's.")
-    ] = None,
-) -> None:
-    """The base: text encoders and transformer."""
-    from careedit.training.base import DEFAULT
-    from careedit.training.family import load_tiny_base, make_base
-    from careedit.training.widen import with_heads
-
-    if heads is not None and start is None:
-        raise InputError("--heads changes a base that is there; name it with --start.")
-    with started(threads, dtype):
-        begin = None if start is None else load_tiny_base(start)
-        make_base(
-            out,
-            settings(DEFAULT, steps, learning_rate),
-            begin if begin is None or heads is None else with_heads(begin, heads),
-        )
-    note(f"The base is in {out / 'base'}.")
-
-
-@app.command()
-def expert(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RECIPE]",
-            help="Of the tiny family: erase, compose, style, identity or reference; or unified, their baseline.",
-        ),
-    ] = None,
-    data: own.DataOption = None,
-    base: own.BaseOption = None,
-    name: own.NameOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; a rerun goes on from it. Needed with --data.")
-    ] = None,
-    steps: Steps = None,
-    threads: Threads = None,
-    rank: own.RankOption = None,
-    batch: own.BatchOption = None,
-    learning_rate: own.RateOption = None,
-    seed: own.SeedOption = None,
-    columns: own.ColumnsOption = None,
-    on_bad: own.OnBadOption = None,
-    align: own.AlignOption = None,
-    masks: own.MasksOption = None,
-    held_out: own.HeldOutOption = None,
-    panel: own.PanelOption = None,
-    max_sequence_length: own.LengthOption = None,
-    device: own.DeviceOption = None,
-    dtype: own.DtypeOption = None,
-    checkpoint_gradients: own.GradientsOption = None,
-    checkpoint_seconds: own.SecondsOption = None,
-    competence: own.CompetenceOption = None,
-    description: own.DescriptionOption = None,
-    handles: own.HandlesOption = None,
-    licence: own.LicenceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """One LoRA expert on a frozen base: a RECIPE of the tiny family, or, with --data, on your own rows.
-
-    Rows are source, instruction and target, optionally mask and reference. The expert is written to --out as
-    `careedit experts add` takes it.
-    """
-    given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("recipe", "threads", "as_json"):
-        given.pop(key, None)
-    if (recipe is None) == (data is None):
-        what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
-        raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
-    if data is not None:
-        set_threads(threads)
-        own.train_own(given, as_json=as_json)
+    for needed in ("name", "base", "out"):
+        if needed not in options:
+            raise InputError(f"--{needed} is missing; with --data, say --base, --name and --out.")
+    for option, known in (("on_bad", ("refuse", "skip")), ("align", ("refuse", "stretch", "crop"))):
+        if options.get(option, known[0]) not in known:
+            raise InputError(f"--{option.replace('_', '-')} is {options[option]!r}; use {', '.join(known)}.")
+    handles = tuple(filter(None, (kind.strip() for kind in options.pop("handles", "").split(","))))
+    columns = parse_columns(options.pop("columns", ""))
+    data = Path(options.pop("data"))
+    quieten()
+    with _checking() as checking:
+        wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
+        result = run(wanted, checking=checking, told=_tell, note=note)
+    if as_json:
+        emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return
-    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
-        option = "panel-size" if key == "panel" else key.replace("_", "-")
-        raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
-    _check_recipe(str(recipe))
-    with started(threads, dtype):
-        _recipe(str(recipe), RUNS if out is None else out, steps, learning_rate)
+    emit_table(("rows", "count"), result.plan.summary())
+    loss = result.trained.report.curve[-1][1]
+    emit(f"Training loss at the end: {loss:.4f}.")
+    if result.trained.validation:
+        before, after = result.trained.validation
+        emit(f"Loss on held-out rows: {after:.4f}; with the base alone: {before:.4f}.")
+    emit(f"The expert {wanted.name} is in {wanted.out}.")
+    note(f"Next: careedit experts add {wanted.out} --expert-set SET, where SET is a folder (careedit experts copy).")
 
 
-def _check_recipe(name: str) -> None:
-    from careedit.training.expert import RECIPES
-
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
-
-
-def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None) -> None:
-    """Train one LoRA of the tiny family."""
-    from careedit.training.expert import RECIPES
-    from careedit.training.family import make_lora
-
-    path, _ = make_lora(name, out, settings(RECIPES[name].config, steps, learning_rate))
-    note(f"The expert is in {path}.")
+def _tell(problems: Any) -> None:
+    for problem in problems[:NAMED]:
+        note(f"bad {problem}")
+    if len(problems) > NAMED:
+        note(f"... and {len(problems) - NAMED} more bad rows; problems.csv lists them all.")
 
 
-@app.command(name="all")
-def all_parts(
-    hours: Annotated[float, typer.Option("--budget-hours", min=0.01, help="Hours of training; pools come on top.")],
-    out: Out = RUNS,
-    threads: Threads = None,
-    dtype: Dtype = None,
-) -> None:
-    """Every part of the tiny family from nothing, with as many steps as the budget has room for."""
-    from careedit.training.curve import check_curve
-    from careedit.training.whole import train_all
+@contextmanager
+def _checking() -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A bar that starts when the number of rows is known and vanishes when the last is checked."""
+    shown: list[Any] = []
 
-    check_curve()
-    with started(threads, dtype):
-        train_all(out, hours, note=note)
-    note(f"All parts are in {out}; 'careedit train assemble FOLDER' makes an expert set of them.")
+    def start(rows: int) -> Callable[[], None]:
+        manager = progress("Checking rows", rows)
+        bar = manager.__enter__()
+        shown.append(manager)
+        count = 0
 
+        def done() -> None:
+            nonlocal count
+            bar.advance()
+            count += 1
+            if count == rows:
+                shown.pop().__exit__(None, None, None)
 
-@app.command()
-def assemble(
-    destination: Annotated[Path, typer.Argument(help="Folder of the expert set; replaced as a whole.")],
-    out: Out = RUNS,
-) -> None:
-    """Put the trained parts together as an expert set."""
-    from careedit.training.family import assemble as put_together
-    from careedit.training.router_run import put_into_set
+        return done
 
-    made = put_together(out, destination)
-    if (out / "router").is_dir():
-        made = put_into_set(out, destination)
-    note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")
-
-
-@app.command()
-def cards(
-    destination: Annotated[Path, typer.Argument(help="Folder of the expert set.")],
-    out: Out = RUNS,
-    count: Annotated[int, typer.Option("--n", min=1, help="Test edits per expert.")] = 120,
-    threads: Threads = None,
-) -> None:
-    """Measure an assembled set on test scenes and write its model cards."""
-    from careedit.editor import load_editor
-    from careedit.training.quality import sides_of, write_cards
-
-    set_threads(threads)
-    editor = load_editor(str(destination))
-    sides = sides_of(editor)
-    with progress("Measuring", total=len(sides) * len(editor.expert_set.names)) as bar:
-        figures = write_cards(out, destination, sides, count, done=bar.advance)
-    emit_table(("expert", *sides), [(name, *found.values()) for name, found in figures.items()])
+    try:
+        yield start
+    finally:
+        for manager in shown:
+            manager.__exit__(None, None, None)

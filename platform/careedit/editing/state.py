@@ -42,7 +42,7 @@ class EditJob:
     """Spread of the noise that denoising starts from, above 0 and at most 1."""
     start: Start = "noise"
     """"source": denoising starts from the canvas with the source in its target panel, and noise upon that, as only a base
-    trained so understands (`careedit.training.flow`)."""
+    trained so understands (`careedit.finetune.flow`)."""
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
     """Weight per expert, positive and summing to 1; `BASE` stands for no expert."""
 

@@ -30,7 +30,7 @@ from careedit.images import MAX_REFERENCES
 SET_FILE = "expert_set.yaml"
 """Name of the file that makes a folder an expert set."""
 
-SHIPPED: Mapping[str, tuple[str, str]] = {"tiny": ("careedit.tiny", "weights")}
+SHIPPED: Mapping[str, tuple[str, str]] = {"tiny": ("careedit_tiny", "weights")}
 """Sets inside the package: name -> (package, folder)."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

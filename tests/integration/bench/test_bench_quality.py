@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from careedit.bench.quality import load_subject
-from careedit.bench.quality.outcomes import FILE
-from careedit.bench.quality.subject import UNIFIED_ARM
 from careedit.cli.main import main
 from careedit.errors import ExpertError
 from careedit.experts import UNIFIED_FOLDER, baseline_set, load_expert_set
-from careedit.report.gallery import SIDE
+from careedit_tiny.bench.quality import load_subject
+from careedit_tiny.bench.quality.outcomes import FILE
+from careedit_tiny.bench.quality.subject import UNIFIED_ARM
+from careedit_tiny.report.gallery import SIDE
 
 SMALL = ["--n", "2", "--validation-n", "1", "--infeasible-n", "1", "--chains-n", "1", "--steps", "1", "--threads", "1"]
 

@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from careedit.bench.filter import FilterBench, FilterPlan, TableCache, bench_filter
 from careedit.editor import load_editor
 from careedit.records import EarlyFilter
-from careedit.report.filter import write_filter_page
-from careedit.report.showcase import request_for
 from careedit.scoring import JudgeIdentity, Score
 from careedit.selection import Judge
-from careedit.tiny.clip import untrained_encoder
-from careedit.tiny.oracle import judge as verdict_on
+from careedit_tiny.bench.filter import FilterBench, FilterPlan, TableCache, bench_filter
+from careedit_tiny.models.clip import untrained_encoder
+from careedit_tiny.oracle.verdict import judge as verdict_on
+from careedit_tiny.report.filter import write_filter_page
+from careedit_tiny.report.showcase import request_for
 
 IDENTITY = JudgeIdentity(backend="test", model="brightness", revision="1", prompts="none-1")
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from careedit.editing import EditJob, EditorBase, EditState, Engine
 from careedit.experts.base import NoExperts
 from careedit.images import canvas_mask, compose_canvas
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 
 
 def make_base(pipe: FluxFillPipeline) -> EditorBase:

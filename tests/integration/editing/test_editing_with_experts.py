@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from careedit.editing import EditorBase, Engine
 from careedit.experts import DEFAULT_TARGETS, MemoryLibrary, load_adapter, make_applier, save_adapter, shapes_of
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 
 TOLERANCE = 1e-4
 RANK, ALPHA = 8, 16.0

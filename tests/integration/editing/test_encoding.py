@@ -11,7 +11,7 @@ from careedit.editing import EncodingCache, Engine
 from careedit.editing.latents import unpack
 from careedit.errors import ImageError, InputError
 from careedit.experts.base import NoExperts
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPi
 from careedit.editing import EditorBase, Engine, load_base
 from careedit.errors import ExpertError
 from careedit.experts.base import NoExperts
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_transformer
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
 
 
 @pytest.fixture(scope="module")

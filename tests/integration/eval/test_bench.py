@@ -7,9 +7,9 @@ import pytest
 from careedit.encoders import load_encoder
 from careedit_eval.bench import measuring
 from careedit_eval.bench.growth import grow
-from careedit_eval.benchmarks.tiny_humanedit import TinyHumanEditConfig, write_rows
 from careedit_eval.errors import RunError
 from careedit_eval.metrics import backbones
+from careedit_tiny.evaluation.humanedit import TinyHumanEditConfig, write_rows
 
 
 def test_a_run_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

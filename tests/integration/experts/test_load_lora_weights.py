@@ -24,7 +24,7 @@ from careedit.experts import (
     save_adapter,
     shapes_of,
 )
-from careedit.tiny.family import build_pipeline
+from careedit_tiny.models.family import build_pipeline
 from velocities import velocity_inputs
 
 DOUBLE_ATTENTION = r"transformer_blocks\.\d+\.attn\.to_out\.0|transformer_blocks\.\d+\.ff\.net\.2"

@@ -30,7 +30,7 @@ from careedit.experts import (
     shapes_of,
     verify_expert_set,
 )
-from careedit.tiny.family import build_transformer
+from careedit_tiny.models.family import build_transformer
 
 
 @pytest.fixture(scope="module")

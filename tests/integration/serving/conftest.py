@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from careedit.records import EditRequest
-from careedit_deployments.backend import EditCall
-from careedit_deployments.ray_backend import RayBackend
+from careedit_deployments.cluster.ray_backend import RayBackend
+from careedit_deployments.edits.backend import EditCall
 from crowd import is_edit
 
 SMALL = {"num_cpus": 0.1, "threads": 1, "graceful_shutdown_s": 20, "health_check_period_s": 1}
@@ -62,7 +62,7 @@ def served(serve_cluster, served_config) -> RayBackend:
 def call(served, draw_picture):
     """`call(seed, expert, ...)`: a routed edit; `expert` is a name or a mixture."""
     from careedit.routing import FixedRouter
-    from careedit_deployments.edit_service import routable
+    from careedit_deployments.edits.edit_service import routable
 
     def make(seed: int = 0, expert: Any = "erase", seconds: float = 120, partials: int = 0, **fields: Any) -> EditCall:
         request = EditRequest(

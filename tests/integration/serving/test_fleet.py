@@ -10,7 +10,7 @@ import pytest
 from careedit.errors import InputError
 from careedit.records import EarlyFilter
 from careedit.routing import features_of
-from careedit_deployments.backend import Made, Partial, Progress
+from careedit_deployments.edits.backend import Made, Partial, Progress
 from careedit_deployments.errors import DeadlineError, OverloadedError
 
 MIXTURE = {"erase": 0.5, "style": 0.5}

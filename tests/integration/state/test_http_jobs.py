@@ -15,9 +15,9 @@ import httpx2
 import pytest
 from PIL import Image
 
+from careedit_deployments.edits.stored import SENT, StoredOrder, load_order, resolved_sha256
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http.auth import make_key
-from careedit_deployments.jobs.order import SENT, StoredOrder, load_order, resolved_sha256
 from pretended import Pretended, picture_file
 from served import Served, serve
 

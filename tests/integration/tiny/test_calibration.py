@@ -2,8 +2,8 @@
 
 import pytest
 
-from careedit.tiny.calibration import calibrate
-from careedit.tiny.corruptions import FAULTS, FLAWS
+from careedit_tiny.oracle.calibration import calibrate
+from careedit_tiny.oracle.corruptions import FAULTS, FLAWS
 
 EACH = 200
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from careedit.cli.main import main
 from careedit.editor import Editor
 from careedit.experts import load_expert_set
+from careedit.finetune import pool as pool_module
 from careedit.records import EditRequest
-from careedit.training import pool as pool_module
 
 COMMAND = Path(sys.executable).with_name("careedit")
 

@@ -15,16 +15,17 @@ from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import CareEditError
 from careedit.experts import install_router, load_expert_set, transformer_spec, verify_expert_set
-from careedit.report.showcase import request_for
+from careedit.finetune import loop as training_loop
 from careedit.routing import TransformerOptions
-from careedit.tiny.clip import save_clip, tokenizer, untrained_encoder
-from careedit.tiny.samples import draw_sample
-from careedit.training import clip as clip_recipe
-from careedit.training import loop as training_loop
-from careedit.training import outcomes as outcomes_recipe
-from careedit.training import router as router_recipe
-from careedit.training import router_run, router_teach
-from careedit.training.router_run import put_into_set, train_router
+from careedit_tiny.models.clip import save_clip, tokenizer, untrained_encoder
+from careedit_tiny.recipes.clip import train as clip_recipe
+from careedit_tiny.recipes.router import outcomes as outcomes_recipe
+from careedit_tiny.recipes.router import run as router_run
+from careedit_tiny.recipes.router import teach as router_teach
+from careedit_tiny.recipes.router import train as router_recipe
+from careedit_tiny.recipes.router.run import put_into_set, train_router
+from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.samples import draw_sample
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def test_a_lesson_that_makes_it_forget_is_refused_and_the_old_router_kept(routed
     ],
 )
 def test_examples_that_cannot_be_used_are_named_or_left_out(tmp_path, line, said):
-    from careedit.training.router_examples import read_examples
+    from careedit_tiny.recipes.router.examples import read_examples
 
     path = write_examples(tmp_path, 2)
     path.write_text(line + "\n" + path.read_text("utf-8"), "utf-8")
@@ -265,7 +266,7 @@ def test_examples_that_cannot_be_used_are_named_or_left_out(tmp_path, line, said
     ],
 )
 def test_a_lesson_without_a_point_is_a_sentence(routed, tmp_path, change, said):
-    from careedit.training.router_examples import read_examples
+    from careedit_tiny.recipes.router.examples import read_examples
 
     found, _ = read_examples(write_examples(tmp_path / "examples", 2))
     with pytest.raises(CareEditError, match=said):
@@ -273,7 +274,7 @@ def test_a_lesson_without_a_point_is_a_sentence(routed, tmp_path, change, said):
 
 
 def test_a_set_without_a_learned_router_cannot_be_taught(untrained_set, tmp_path):
-    from careedit.training.router_examples import read_examples
+    from careedit_tiny.recipes.router.examples import read_examples
 
     found, _ = read_examples(write_examples(tmp_path / "examples", 2))
     with pytest.raises(CareEditError, match="'rules' router, which is not trained"):

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from careedit_deployments.ab.assignment import assign, choose_arm, shadows_of
 from careedit_deployments.config import Arm
+from careedit_deployments.edits.assignment import assign, choose_arm, shadows_of
 from careedit_deployments.errors import NotFoundError
 
 USERS = [f"user-{index}" for index in range(4000)]

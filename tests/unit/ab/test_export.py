@@ -7,7 +7,7 @@ import time
 import yaml
 
 from careedit.cli.main import main
-from careedit_deployments.ab.assignment import assign
+from careedit_deployments.edits.assignment import assign
 from careedit_deployments.state.base import AssignmentRecord, FeedbackRecord, new_id
 
 

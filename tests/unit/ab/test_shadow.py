@@ -4,7 +4,7 @@ import pytest
 
 from careedit.records import EditRequest
 from careedit_deployments.ab.shadow import Shadowing
-from careedit_deployments.backend import EditCall, Made
+from careedit_deployments.edits.backend import EditCall, Made
 from careedit_deployments.errors import DeadlineError
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from scripted_backend import ScriptedBackend, result_of, trace_of

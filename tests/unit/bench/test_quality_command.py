@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from careedit.bench.quality import GOALS, QualityReport
 from careedit.cli.main import main
+from careedit_tiny.bench.quality import GOALS, QualityReport
 
 KINDS = {"add": {"compliance": 0.75, "ci": [0.5, 1.0], "count": 4}}
 ROW = {
@@ -50,9 +50,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands for a run; holds the benches that were asked for."""
     benches: list[Any] = []
     subject = SimpleNamespace(experts=("erase",), unified=None, learned=True)
-    monkeypatch.setattr("careedit.bench.quality.load_subject", lambda *_, **options: benches.append(options) or subject)
     monkeypatch.setattr(
-        "careedit.bench.quality.bench_quality",
+        "careedit_tiny.bench.quality.load_subject", lambda *_, **options: benches.append(options) or subject
+    )
+    monkeypatch.setattr(
+        "careedit_tiny.bench.quality.bench_quality",
         lambda bench, **options: benches.extend((bench, options)) or QualityReport(DOCUMENT, ()),
     )
     return benches

@@ -8,7 +8,7 @@ from careedit.bench.scorer import bench_scorer, pairs_of
 from careedit.errors import InputError
 from careedit.scoring import VqaScorer
 from careedit.scoring.vlm import TransformersAsker
-from careedit.tiny.vlm import build_judge
+from careedit_tiny.models.judge import build_judge
 
 
 @pytest.fixture(scope="module")

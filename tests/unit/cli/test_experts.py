@@ -158,7 +158,7 @@ def test_a_wrong_field_of_a_manifest_is_said_and_the_set_stays_as_it_was(changes
 
 def test_the_packages_own_set_is_copied_before_it_is_changed(run, untrained_set, adapter, monkeypatch, tmp_path):
     monkeypatch.setattr(experts, "files", lambda package: untrained_set.parent)
-    monkeypatch.setattr(experts, "SHIPPED", {"untrained": ("careedit.tiny", untrained_set.name)})
+    monkeypatch.setattr(experts, "SHIPPED", {"untrained": ("careedit_tiny", untrained_set.name)})
 
     for command in (["add", str(adapter), "--name", "a", "--competence", "style"], ["remove", "style"]):
         code, out, err = run(*command)

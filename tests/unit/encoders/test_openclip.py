@@ -12,7 +12,7 @@ from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.encoders.openclip import WEIGHTS_FILE
 from careedit.errors import ExpertError
 from careedit.routing import Encoder
-from careedit.tiny.clip import build_clip, save_clip, tokenizer, untrained_encoder
+from careedit_tiny.models.clip import build_clip, save_clip, tokenizer, untrained_encoder
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

@@ -27,7 +27,7 @@ from careedit.experts import (
     save_adapter,
     shapes_of,
 )
-from careedit.tiny.family import build_transformer
+from careedit_tiny.models.family import build_transformer
 
 TOKENS, TEXT = 32, 8
 

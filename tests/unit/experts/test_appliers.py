@@ -281,7 +281,7 @@ def test_a_replaced_expert_is_used_after_forget(
 
 
 def test_guidance_is_taken_per_row(library: MemoryLibrary, inputs: Inputs, lora: Lora) -> None:
-    from careedit.tiny.family import build_transformer
+    from careedit_tiny.models.family import build_transformer
 
     with torch.inference_mode(False):
         guided = cast(nn.Module, build_transformer(guidance_embeds=True)).eval()

@@ -18,12 +18,12 @@ from PIL import Image
 import decoders
 from careedit.errors import ImageError, InputError
 from careedit.images import DEFAULT_LIMITS, decode_image, decode_mask, decoding_notes, inspect_picture
-from careedit_deployments import decoding
 from careedit_deployments.config import Limits
-from careedit_deployments.decoder import Reading
-from careedit_deployments.decoding import Decoding, PictureFile, Pool
+from careedit_deployments.edits.stored import picture_of, png_of
 from careedit_deployments.errors import OverloadedError
-from careedit_deployments.jobs.order import picture_of, png_of
+from careedit_deployments.http import decoding
+from careedit_deployments.http.decoder import Reading
+from careedit_deployments.http.decoding import Decoding, PictureFile, Pool
 from pretended import Pretended
 from served import Served, serve
 

@@ -8,9 +8,9 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
 from careedit_deployments.config import Limits, ServeConfig
-from careedit_deployments.edit_service import EditService, check_cost, estimate, settings
+from careedit_deployments.edits.edit_service import EditService, check_cost, estimate, settings
+from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
-from careedit_deployments.service import EditOrder
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from pretended import Pretended, arm_info
 

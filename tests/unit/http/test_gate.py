@@ -34,7 +34,7 @@ def bearer(key):
 
 
 def test_the_ingress_imports_no_torch():
-    code = "import sys, careedit_deployments.http.app, careedit_deployments.edit_service; print('torch' in sys.modules)"
+    code = "import sys, careedit_deployments.http.app, careedit_deployments.edits.edit_service; print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
 

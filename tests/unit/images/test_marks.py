@@ -11,9 +11,9 @@ from PIL import Image
 
 from careedit import EditRequest
 from careedit.errors import InputError, MaskError
+from careedit.finetune.data.rows import BadRowError, _aligned
 from careedit.images import composite, decode_image, decode_mask, decoding_notes, inspect_picture
 from careedit.scoring import ScoreRequest
-from careedit.training.data.rows import BadRowError, _aligned
 from careedit_eval.alignment import load_pictures
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample

@@ -59,7 +59,7 @@ def test_everything_that_is_copied_is_there_and_not_ignored() -> None:
 
 
 def test_the_weights_of_the_tiny_family_are_in_the_package_that_is_installed() -> None:
-    weights = list((ROOT / "platform/careedit/tiny").rglob("*.safetensors"))
+    weights = list((ROOT / "platform/careedit_tiny").rglob("*.safetensors"))
     assert weights and not ".safetensors" in (ROOT / ".dockerignore").read_text("utf-8")
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.report.gallery import GAP, LINE, RIGHT, SIDE, draw_gallery
-from careedit.report.quality import GalleryPicture, GalleryRow
+from careedit_tiny.report.gallery import GAP, LINE, RIGHT, SIDE, draw_gallery
+from careedit_tiny.report.quality import GalleryPicture, GalleryRow
 
 
 def scene(*, right: bool, instruction: str = "make it blue") -> GalleryRow:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from careedit.routing import RoutingFeatures, RulesRouter
-from careedit.tiny.operations import KINDS
-from careedit.tiny.samples import draw_sample
+from careedit_tiny.world.operations import KINDS
+from careedit_tiny.world.samples import draw_sample
 
 PER_KIND = 50
 

@@ -24,7 +24,7 @@ from careedit.routing.transformer import (
     save_router,
     top_k_weights,
 )
-from careedit.tiny.clip import save_clip, untrained_encoder
+from careedit_tiny.models.clip import save_clip, untrained_encoder
 
 NAMES = ("erase", "compose", "style")
 EXPERTS = [SimpleNamespace(name=name, competence=name, handles=()) for name in NAMES]

@@ -6,7 +6,7 @@ import pytest
 
 from careedit.scoring import ScoreRequest
 from careedit.scoring.clip import ClipScorer
-from careedit.tiny.clip import untrained_encoder
+from careedit_tiny.models.clip import untrained_encoder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from careedit.errors import InputError
 from careedit.scoring import Question, ScoreRequest, VqaScorer
 from careedit.scoring.vlm import TransformersAsker, answer_tokens, check_processor, hash_model, load_asker, load_judge
-from careedit.tiny.vlm import CONTEXT, build_judge, save_judge
+from careedit_tiny.models.judge import CONTEXT, build_judge, save_judge
 
 TEXTS = (
     "Is it red? Answer yes or no.",

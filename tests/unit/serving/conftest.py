@@ -11,9 +11,9 @@ import pytest
 from careedit.editing import EditJob
 from careedit.records import EditRequest, RoutingDecision
 from careedit.scoring import JudgeIdentity, Score
-from careedit_deployments.backend import EditCall
-from careedit_deployments.expert.run import EditRunner
-from careedit_deployments.expert.scheduler import StepScheduler
+from careedit_deployments.edits.backend import EditCall
+from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.scheduler import StepScheduler
 
 BATCH = 4
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from careedit.scoring import JudgeIdentity, Score, ScoreRequest
-from careedit_deployments.batched_scorer import MOST, BatchedScorer
+from careedit_deployments.scorer.batched import MOST, BatchedScorer
 
 JUDGE = JudgeIdentity(backend="test", model="by-red", revision="1", prompts="none-1")
 

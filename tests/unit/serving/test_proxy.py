@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from careedit_deployments.environment import CALLBACK
-from careedit_deployments.proxy import ClearEnds, middlewares
+from careedit_deployments.cluster.environment import CALLBACK
+from careedit_deployments.cluster.proxy import ClearEnds, middlewares
 
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/images/edits", "headers": []}

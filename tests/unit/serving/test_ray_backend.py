@@ -14,7 +14,9 @@ from ray.serve.exceptions import BackPressureError
 from careedit.errors import InputError
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures
-from careedit_deployments.backend import ArmInfo, EditCall, Partial, Progress
+from careedit_deployments.cluster.fleet import ArmFleet, Fleet
+from careedit_deployments.cluster.ray_backend import RayBackend
+from careedit_deployments.edits.backend import ArmInfo, EditCall, Partial, Progress
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -22,8 +24,6 @@ from careedit_deployments.errors import (
     ServingError,
     UnavailableError,
 )
-from careedit_deployments.fleet import ArmFleet, Fleet
-from careedit_deployments.ray_backend import RayBackend
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 
 PICTURE = Image.new("RGB", (8, 8))

@@ -15,11 +15,11 @@ from careedit.errors import AdapterError, ExpertError, InputError, ManifestError
 from careedit.experts import load_expert_set
 from careedit.routing import RoutingFeatures
 from careedit.scoring import ScoreRequest
+from careedit_deployments.cluster.router import RouterReplica
 from careedit_deployments.config import ScorerConfig
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
-from careedit_deployments.expert.live import ExpertSettings, LiveSet, SetChoice
-from careedit_deployments.router import RouterReplica
-from careedit_deployments.scorer_pool import MAX_FAILURES, RemoteScorer, ScorerPool, load_scorer
+from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
+from careedit_deployments.scorer.pool import MAX_FAILURES, RemoteScorer, ScorerPool, load_scorer
 from judging import ByPlace
 
 JUDGE = {"backend": "import", "model": "judging:ByPlace"}

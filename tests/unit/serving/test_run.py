@@ -12,9 +12,9 @@ import pytest
 from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.records import EarlyFilter
-from careedit_deployments.backend import Made, Partial, Progress
+from careedit_deployments.edits.backend import Made, Partial, Progress
 from careedit_deployments.errors import DeadlineError, ServingError
-from careedit_deployments.expert.run import SHARED
+from careedit_deployments.replica.run import SHARED
 
 
 def made(events):

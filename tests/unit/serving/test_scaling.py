@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from careedit_deployments.scaling import QUEUED_SECONDS, SECONDS_PER_EDIT, StepSecondsPolicy, replicas_needed
+from careedit_deployments.replica.scaling import QUEUED_SECONDS, SECONDS_PER_EDIT, StepSecondsPolicy, replicas_needed
 
 IDLE = {
     "queued_seconds": [0.0],

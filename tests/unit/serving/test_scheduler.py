@@ -9,7 +9,7 @@ import torch
 
 from careedit.errors import CancelledError
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.expert.seat import Seat
+from careedit_deployments.replica.seat import Seat
 
 
 @pytest.fixture

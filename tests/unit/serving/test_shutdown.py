@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from careedit_deployments.shutdown import within
+from careedit_deployments.cluster.shutdown import within
 
 STOPPING = """
 import signal, sys, threading
-from careedit_deployments import shutdown
+from careedit_deployments.cluster import shutdown
 from careedit_deployments.cli import serve
 from careedit_deployments.config import ServeConfig
 

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from careedit_deployments.turnover import LEAST, MOST, Turnover
+from careedit_deployments.cluster.drain_rate import LEAST, MOST, Turnover
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from PIL import Image
 
 from careedit.images import image_sha256
 from careedit.records import EarlyFilter, EditRequest
-from careedit_deployments.jobs.order import (
+from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.stored import (
     Output,
     StoredOrder,
     keep_order,
@@ -20,7 +21,6 @@ from careedit_deployments.jobs.order import (
     remaining,
     resolved_sha256,
 )
-from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import JobImage
 from careedit_deployments.state.blobs import FsspecBlobs
 

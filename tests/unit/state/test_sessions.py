@@ -10,10 +10,10 @@ from PIL import Image
 
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edit_service import EditService
+from careedit_deployments.edits.edit_service import EditService
+from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.service import EditOrder
-from careedit_deployments.sessions import Sessions
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore
 from careedit_deployments.telemetry.metrics import Metrics, Recording

@@ -15,7 +15,9 @@ from PIL import Image
 from careedit.errors import ExpertError, InputError
 from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
-from careedit_deployments.edit_service import EditService
+from careedit_deployments.edits.edit_service import EditService
+from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.stored import Output, keep_order, scope_of
 from careedit_deployments.errors import (
     DeadlineError,
     NotFoundError,
@@ -26,11 +28,9 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.jobs.counting import count_job
-from careedit_deployments.jobs.order import Output, keep_order, scope_of
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.worker import JobWorker
-from careedit_deployments.service import EditOrder
 from careedit_deployments.state.base import JobRecord, new_id
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore

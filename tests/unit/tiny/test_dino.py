@@ -11,7 +11,7 @@ from PIL import Image
 
 from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError
-from careedit.tiny.dino import build_dino, save_dino, to_pixels
+from careedit_tiny.models.dino import build_dino, save_dino, to_pixels
 
 
 @pytest.fixture(scope="module")

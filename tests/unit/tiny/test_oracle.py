@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.tiny import Verdict, draw_chain, draw_sample, judge
-from careedit.tiny.calibration import PICTURES, calibrate, expectation, pictures
-from careedit.tiny.compare import Thresholds
-from careedit.tiny.corruptions import FAULTS, FLAWS, make_picture
-from careedit.tiny.rivals import cell_window, rivals, slips
-from careedit.tiny.scene import Thing
+from careedit_tiny import Verdict, draw_chain, draw_sample, judge
+from careedit_tiny.oracle.calibration import PICTURES, calibrate, expectation, pictures
+from careedit_tiny.oracle.compare import Thresholds
+from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
+from careedit_tiny.oracle.rivals import cell_window, rivals, slips
+from careedit_tiny.world.scene import Thing
 
 EACH = 16
 

@@ -5,9 +5,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from careedit.tiny.draw import silhouette
-from careedit.tiny.refinement import BOXES, ablate_masks, coarse_box
-from careedit.tiny.scene import Thing
+from careedit_tiny.oracle.refinement import BOXES, ablate_masks, coarse_box
+from careedit_tiny.world.draw import silhouette
+from careedit_tiny.world.scene import Thing
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from careedit.tiny import (
+from careedit_tiny import (
     EXPERT_OF,
     KINDS,
     OPERATIONS,
@@ -20,9 +20,9 @@ from careedit.tiny import (
     sample_from_dict,
     scene_from_dict,
 )
-from careedit.tiny.draw import silhouette
-from careedit.tiny.phrases import PHRASES, phrasings
-from careedit.tiny.scene import LOOKS
+from careedit_tiny.world.draw import silhouette
+from careedit_tiny.world.phrases import PHRASES, phrasings
+from careedit_tiny.world.scene import LOOKS
 
 EVERY = (*OPERATIONS, "infeasible")
 COUNT = 25

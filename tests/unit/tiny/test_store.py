@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.tiny import KINDS, draw_sample
-from careedit.tiny.store import (
+from careedit_tiny import KINDS, draw_sample
+from careedit_tiny.world.store import (
     DRAWABLE,
     LISTING,
     SEED_STRIDE,

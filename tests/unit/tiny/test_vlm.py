@@ -7,7 +7,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from careedit.scoring import questions_for
 from careedit.scoring.base import ScoreRequest
 from careedit.scoring.vlm import TransformersAsker, load_asker
-from careedit.tiny.vlm import build_judge, save_judge
+from careedit_tiny.models.judge import build_judge, save_judge
 
 CORPUS = ["remove the red circle", "add a small blue star at the top left"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from careedit.tiny.clip import CONFIG, tokenizer
-from careedit.tiny.scene import COLOURS, SHAPES, Scene, Thing
-from careedit.training.captions import caption_of, group_scene, named_objects, one_word_off, vocabulary
-from careedit.training.clip import contrastive_loss, grounding_loss
-from careedit.training.clip_data import OTHER, UNLABELLED, CompactTokenizer, patch_labels
+from careedit_tiny.models.clip import CONFIG, tokenizer
+from careedit_tiny.recipes.clip.captions import caption_of, group_scene, named_objects, one_word_off, vocabulary
+from careedit_tiny.recipes.clip.data import OTHER, UNLABELLED, CompactTokenizer, patch_labels
+from careedit_tiny.recipes.clip.train import contrastive_loss, grounding_loss
+from careedit_tiny.world.scene import COLOURS, SHAPES, Scene, Thing
 
 SCENE = Scene("pink", things=(Thing("circle", "red", 0), Thing("star", "blue", 8, size="large")))
 

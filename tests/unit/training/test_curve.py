@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from careedit.errors import CareEditError
-from careedit.training.card import Card, render
-from careedit.training.curve import check_curve, draw_curve, save_report
-from careedit.training.loop import TrainConfig, TrainReport
+from careedit.finetune.card import Card, render
+from careedit.finetune.curve import check_curve, draw_curve, save_report
+from careedit.finetune.loop import TrainConfig, TrainReport
 
 REPORT = TrainReport("line", TrainConfig(steps=150, learning_rate=0.1), 3.0, 2, ((50, 2.0), (100, 0.5), (150, 0.01)))
 CARD = Card("A line", "Fits.", "careedit train line", "Points.", {"Error": "small"}, ("Lines only.",))

@@ -11,13 +11,14 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from careedit.errors import CareEditError
-from careedit.tiny.dino import build_dino, to_pixels
-from careedit.tiny.draw import draw_scene
-from careedit.training import dino, dino_report
-from careedit.training.dino import Distillation, distillation_loss, momentum_at, train_dino
-from careedit.training.dino_crops import crops, dino_scene, main_object
-from careedit.training.dino_report import check_spread, features_of, labels_of, neighbour_accuracy, spread_of
-from careedit.training.loop import TrainConfig
+from careedit.finetune.loop import TrainConfig
+from careedit_tiny.models.dino import build_dino, to_pixels
+from careedit_tiny.recipes.dino import report as dino_report
+from careedit_tiny.recipes.dino import train as dino
+from careedit_tiny.recipes.dino.crops import crops, dino_scene, main_object
+from careedit_tiny.recipes.dino.report import check_spread, features_of, labels_of, neighbour_accuracy, spread_of
+from careedit_tiny.recipes.dino.train import Distillation, distillation_loss, momentum_at, train_dino
+from careedit_tiny.world.draw import draw_scene
 
 QUICK = TrainConfig(steps=30, learning_rate=1e-3, warmup=3, weight_decay=0.0, clip=1.0, checkpoint_seconds=0.0)
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training import pool as pool_module
-from careedit.training.flow import SceneProbe, edited_tokens, flow_loss, source_canvas
-from careedit.training.items import edit_item
-from careedit.training.labels import UNKNOWN
-from careedit.training.pool import build_pool, load_pool
+from careedit.finetune import pool as pool_module
+from careedit.finetune.flow import SceneProbe, edited_tokens, flow_loss, source_canvas
+from careedit.finetune.pool import build_pool, load_pool
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.recipes.base.items import edit_item
+from careedit_tiny.recipes.base.labels import UNKNOWN
 
 
 @pytest.fixture(scope="module")

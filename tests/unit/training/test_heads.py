@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from careedit.editing import EditorBase
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.tiny.samples import draw_sample
-from careedit.training.flow import flow_loss
-from careedit.training.heads import TaughtHeads, meant_objects, source_tokens
-from careedit.training.items import corpus, edit_item
-from careedit.training.labels import ATTRIBUTES, GRID, canvas_labels
-from careedit.training.pool import build_pool, load_pool
-from careedit.training.words import WORD_ATTRIBUTES, WordProbe
+from careedit.finetune.flow import flow_loss
+from careedit.finetune.pool import build_pool, load_pool
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.recipes.base.heads import TaughtHeads, meant_objects, source_tokens
+from careedit_tiny.recipes.base.items import corpus, edit_item
+from careedit_tiny.recipes.base.labels import ATTRIBUTES, GRID, canvas_labels
+from careedit_tiny.recipes.base.words import WORD_ATTRIBUTES, WordProbe
+from careedit_tiny.world.samples import draw_sample
 
 
 def canvas(operation: str, index: int = 0) -> tuple[Tensor, Tensor, str]:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from careedit.editing.prompts import DIPTYCH, TRIPTYCH, in_context_prompt
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, PANEL, build_clip_tokenizer, build_t5_tokenizer
-from careedit.tiny.operations import EXPERT_OF, OPERATIONS
-from careedit.tiny.phrases import PHRASES, phrasings
-from careedit.training.items import EXPERT_KINDS, corpus, edit_item, fill_item
-from careedit.training.pool import CLIP_LENGTH
+from careedit.finetune.pool import CLIP_LENGTH
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_clip_tokenizer, build_t5_tokenizer
+from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus, edit_item, fill_item
+from careedit_tiny.world.operations import EXPERT_OF, OPERATIONS
+from careedit_tiny.world.phrases import PHRASES, phrasings
 
 
 @pytest.mark.parametrize("expert", EXPERT_KINDS)

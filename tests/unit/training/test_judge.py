@@ -12,15 +12,15 @@ from careedit.scoring import Question, VqaScorer
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
 from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
-from careedit.tiny.samples import draw_sample
-from careedit.tiny.vlm import build_judge
-from careedit.training import judge_data
-from careedit.training.artefacts import ARTEFACTS
-from careedit.training.judge import DEFAULT, _better, make_batch, read, train_judge
-from careedit.training.judge_data import UNKNOWN, JudgePool, differing, drawn_pool, drawn_views, pool_of
-from careedit.training.judge_edits import TAKES, edited_views
-from careedit.training.judge_prompts import Patches, Prompts, pack
-from careedit.training.judge_report import card_of, measure
+from careedit_tiny.models.judge import build_judge
+from careedit_tiny.recipes.judge import data as judge_data
+from careedit_tiny.recipes.judge.artefacts import ARTEFACTS
+from careedit_tiny.recipes.judge.data import UNKNOWN, JudgePool, differing, drawn_pool, drawn_views, pool_of
+from careedit_tiny.recipes.judge.edits import TAKES, edited_views
+from careedit_tiny.recipes.judge.prompts import Patches, Prompts, pack
+from careedit_tiny.recipes.judge.report import card_of, measure
+from careedit_tiny.recipes.judge.train import DEFAULT, _better, make_batch, read, train_judge
+from careedit_tiny.world.samples import draw_sample
 
 CORPUS = ("remove the red circle", "make the blue star green")
 
@@ -148,7 +148,7 @@ def test_the_token_that_differs_is_found():
 
 
 def test_a_batch_compares_in_both_orders(pool, asker, monkeypatch):
-    monkeypatch.setattr("careedit.training.judge.COMPARED", 1.0)
+    monkeypatch.setattr("careedit_tiny.recipes.judge.train.COMPARED", 1.0)
     pair = next((0, j) for j in range(1, len(pool)) if pool.rows[j, 0] == pool.rows[0, 0] and _better(pool, 0, j) == 1)
     batch = make_batch(pool, [pair], Prompts(asker.processor), Random(0))
     assert batch.answers[:, 3].tolist() == [0, 1]
@@ -158,7 +158,7 @@ def test_a_batch_compares_in_both_orders(pool, asker, monkeypatch):
 
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("careedit.training.judge.PAIRS", 2)
+    monkeypatch.setattr("careedit_tiny.recipes.judge.train.PAIRS", 2)
     config = replace(DEFAULT, steps=2, warmup=1)
     asker, report = train_judge(tmp_path, config, samples=3, corpus=CORPUS)
     again, _ = train_judge(tmp_path, config, samples=3, corpus=CORPUS)  # from the checkpoint: no step is left

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from careedit.tiny.scene import Scene, Thing
-from careedit.training.labels import ATTRIBUTES, GRID, UNKNOWN, canvas_labels, panel_labels
+from careedit_tiny.recipes.base.labels import ATTRIBUTES, GRID, UNKNOWN, canvas_labels, panel_labels
+from careedit_tiny.world.scene import Scene, Thing
 
 SCENE = Scene("gray", "striped", (Thing("circle", "red", cell=4, size="large"),))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from careedit.errors import CareEditError
-from careedit.training.loop import TrainConfig, TrainReport, train
+from careedit.finetune.loop import TrainConfig, TrainReport, train
 
 CONFIG = TrainConfig(steps=120, learning_rate=0.05, warmup=5, checkpoint_seconds=0.0)
 

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from careedit.tiny.family import build_transformer
-from careedit.training.optimizers import Optimizers, hidden_matrices
+from careedit.finetune.optimizers import Optimizers, hidden_matrices
+from careedit_tiny.models.family import build_transformer
 
 
 def test_hidden_matrices_are_projections_and_neither_embeddings_nor_modulations() -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from careedit.editing import EditorBase
 from careedit.experts import PanelSpec
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit.training.data import Plan, RowRules, Table, check_rows, find_columns, open_table
-from careedit.training.own import default_learning_rate, encode_rows, own_config, train_own
+from careedit.finetune.data import Plan, RowRules, Table, check_rows, find_columns, open_table
+from careedit.finetune.expert import default_learning_rate, encode_rows, own_config, train_own
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 
 RULES = RowRules(PanelSpec(size=64, fit="resize", multiple=8))
 
@@ -69,5 +69,5 @@ def test_encoded_rows_are_not_encoded_again(table: Table, base: EditorBase, tmp_
 
 def test_a_small_base_learns_faster(base: EditorBase, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_learning_rate(base) == 2e-3
-    monkeypatch.setattr("careedit.training.own.SMALL_BASE", 1)
+    monkeypatch.setattr("careedit.finetune.expert.SMALL_BASE", 1)
     assert default_learning_rate(base) == 1e-4

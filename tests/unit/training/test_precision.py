@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from careedit.cli.main import main
 from careedit.errors import CareEditError, InputError
-from careedit.training import loop, precision
-from careedit.training.card import Card, render
-from careedit.training.loop import TrainConfig, TrainReport, train
-from careedit.training.precision import active, choose, products, using
+from careedit.finetune import loop, precision
+from careedit.finetune.card import Card, render
+from careedit.finetune.loop import TrainConfig, TrainReport, train
+from careedit.finetune.precision import active, choose, products, using
 
 ROOT = Path(__file__).parents[3]
 CONFIG = TrainConfig(steps=120, learning_rate=0.05, warmup=5, checkpoint_seconds=0.0)
@@ -189,7 +189,7 @@ def test_every_recipe_says_its_format_in_the_first_line(
 
     speeds(SLOW)
     monkeypatch.setattr("careedit.encoders.load_encoder", lambda *_: None)
-    monkeypatch.setattr(f"careedit.training.{recipe}", stop)
+    monkeypatch.setattr(f"careedit.finetune.{recipe}", stop)
     assert main(["train", *arguments, *dtype, "--out", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
     assert first.startswith(f"Number format: {name} (") and first.endswith("bfloat16 0.49 GFLOP/s).")
@@ -200,4 +200,4 @@ def test_every_recipe_says_its_format_in_the_first_line(
 def test_nothing_but_the_one_place_turns_autocast_on() -> None:
     files = [path for root in ("platform", "deployments", "eval") for path in (ROOT / root).rglob("*.py")]
     callers = [str(path.relative_to(ROOT)) for path in files if "autocast(" in path.read_text("utf-8")]
-    assert callers == ["platform/careedit/training/precision.py"]
+    assert callers == ["platform/careedit/finetune/precision.py"]

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from careedit.tiny.phrases import PHRASES, phrasings
-from careedit.tiny.samples import draw_sample
-from careedit.training.router_words import in_other_words, slots_of, unheard_words
+from careedit_tiny.recipes.router.words import in_other_words, slots_of, unheard_words
+from careedit_tiny.world.phrases import PHRASES, phrasings
+from careedit_tiny.world.samples import draw_sample
 
 
 @pytest.mark.parametrize("operation", PHRASES)

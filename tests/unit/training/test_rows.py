@@ -16,8 +16,7 @@ from careedit.editing import EditorBase
 from careedit.editing.prompts import DIPTYCH, TRIPTYCH
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH
-from careedit.training.data import (
+from careedit.finetune.data import (
     BadRowError,
     Columns,
     Plan,
@@ -31,6 +30,7 @@ from careedit.training.data import (
     row_item,
     write_problems,
 )
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 
 RULES = RowRules(PanelSpec(size=64, multiple=8))
 COLUMNS = Columns("source", "instruction", "target", "mask", "reference")

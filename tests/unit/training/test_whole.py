@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from careedit.errors import CareEditError
-from careedit.training import whole
-from careedit.training.loop import TrainConfig, TrainReport
-from careedit.training.whole import Stage, read_plan, train_all
+from careedit.finetune.loop import TrainConfig, TrainReport
+from careedit_tiny.recipes import whole
+from careedit_tiny.recipes.whole import Stage, read_plan, train_all
 
 
 @pytest.fixture

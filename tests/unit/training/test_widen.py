@@ -14,12 +14,12 @@ from careedit.cli.main import main
 from careedit.editing import EditorBase
 from careedit.editing.latents import position_ids
 from careedit.errors import InputError
-from careedit.tiny.family import MAX_SEQUENCE_LENGTH, build_transformer
-from careedit.training.family import load_tiny_base
-from careedit.training.flow import PROBE_FILE, SceneProbe, scene_probe
-from careedit.training.widen import narrow, widen, with_heads
+from careedit.finetune.flow import PROBE_FILE, SceneProbe, scene_probe
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
+from careedit_tiny.recipes.base.widen import narrow, widen, with_heads
+from careedit_tiny.recipes.family import load_tiny_base
 
-WEIGHTS = Path(__file__).parents[3] / "platform/careedit/tiny/weights/base"
+WEIGHTS = Path(__file__).parents[3] / "platform/careedit_tiny/weights/base"
 
 
 @pytest.fixture(scope="module")

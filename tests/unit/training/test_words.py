@@ -11,12 +11,11 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from careedit.errors import CareEditError
-from careedit.tiny.family import build_pipeline
-from careedit.tiny.samples import draw_sample
-from careedit.training import words as recipe
-from careedit.training.items import corpus
-from careedit.training.labels import NONE, UNKNOWN
-from careedit.training.words import (
+from careedit_tiny.models.family import build_pipeline
+from careedit_tiny.recipes.base import words as recipe
+from careedit_tiny.recipes.base.items import corpus
+from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
+from careedit_tiny.recipes.base.words import (
     WORD_ATTRIBUTES,
     load_words,
     look_around,
@@ -25,6 +24,7 @@ from careedit.training.words import (
     word_loss,
     word_pool,
 )
+from careedit_tiny.world.samples import draw_sample
 
 
 def meaning(operation: str, index: int = 0) -> tuple[str, list[dict[str, str]]]:

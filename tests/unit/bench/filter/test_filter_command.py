@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from careedit.cli import bench_filter
 from careedit.errors import InputError
+from careedit_tiny.cli import bench_filter
 
 
 @pytest.mark.parametrize(

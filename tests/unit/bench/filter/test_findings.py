@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from careedit.bench.filter import GOALS, FilterPlan, SceneTable, TableCache
-from careedit.bench.filter.findings import gain_section, judge_section, share_section
-from careedit.bench.filter.rows import row_of, rows_of, single_row
 from careedit.bench.lines import content_key
 from careedit.errors import CareEditError, InputError
-from careedit.report import filter as page
+from careedit_tiny.bench.filter import GOALS, FilterPlan, SceneTable, TableCache
+from careedit_tiny.bench.filter.findings import gain_section, judge_section, share_section
+from careedit_tiny.bench.filter.rows import row_of, rows_of, single_row
+from careedit_tiny.report import filter as page
 
 PLAN = FilterPlan(steps=8, n=4, candidates=(1, 2, 6))
 NOISES = 6

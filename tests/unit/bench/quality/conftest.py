@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from careedit.bench.quality import (
+from careedit.records import EditRequest, RoutingDecision
+from careedit.routing import build_router
+from careedit_tiny.bench.quality import (
     Bench,
     Outcome,
     OutcomeCache,
@@ -21,10 +23,8 @@ from careedit.bench.quality import (
     bench_quality,
     judge_outcome,
 )
-from careedit.bench.quality.measure import Done
-from careedit.records import EditRequest, RoutingDecision
-from careedit.routing import build_router
-from careedit.tiny.samples import Sample
+from careedit_tiny.bench.quality.measure import Done
+from careedit_tiny.world.samples import Sample
 
 EXPERTS = {
     "erase": ("remove",),
@@ -123,8 +123,8 @@ def judged_once() -> Iterator[None]:
         return replace(known[key], **figures, **({} if keep else {"picture": None}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("careedit.bench.quality.measure.judge_outcome", judge)
-        patch.setattr("careedit.bench.quality.codec.judge_outcome", judge)
+        patch.setattr("careedit_tiny.bench.quality.measure.judge_outcome", judge)
+        patch.setattr("careedit_tiny.bench.quality.codec.judge_outcome", judge)
         yield
 
 

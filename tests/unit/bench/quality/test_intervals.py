@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from careedit.bench.quality.intervals import (
+from careedit.errors import InputError
+from careedit_tiny.bench.quality.intervals import (
     area_under_roc,
     bootstrap_means,
     mean_interval,
@@ -18,7 +19,6 @@ from careedit.bench.quality.intervals import (
     ratio_interval,
     recall_at,
 )
-from careedit.errors import InputError
 
 VALUES = st.lists(st.floats(-5, 5), min_size=1, max_size=40)
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)

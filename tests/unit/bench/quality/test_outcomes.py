@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from careedit.bench.quality.outcomes import FILE, Outcome, OutcomeCache, judge_outcome, outcome_key
 from careedit.errors import InputError
-from careedit.tiny.samples import draw_sample
+from careedit_tiny.bench.quality.outcomes import FILE, Outcome, OutcomeCache, judge_outcome, outcome_key
+from careedit_tiny.world.samples import draw_sample
 
 OUTCOME = Outcome(True, False, 0.01, 0.005, 0.02, nfe=8, seconds=0.5)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from careedit.bench.quality import Plan
 from careedit.errors import InputError
-from careedit.tiny import KINDS
+from careedit_tiny import KINDS
+from careedit_tiny.bench.quality import Plan
 
 
 def test_kinds_take_turns_and_splits_do_not_meet() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from careedit.bench.quality.outcomes import Outcome
-from careedit.bench.quality.routed import Decisions, decide_all, router_report
-from careedit.bench.quality.rows import row_of
 from careedit.records import RoutingDecision
-from careedit.tiny.samples import draw_samples
+from careedit_tiny.bench.quality.outcomes import Outcome
+from careedit_tiny.bench.quality.routed import Decisions, decide_all, router_report
+from careedit_tiny.bench.quality.rows import row_of
+from careedit_tiny.world.samples import draw_samples
 
 COMPETENCES = {name: name for name in ("erase", "compose", "style", "identity", "reference", "base")}
 

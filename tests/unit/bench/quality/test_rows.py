@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from careedit.bench.quality.outcomes import Outcome
-from careedit.bench.quality.rows import (
+from careedit.errors import InputError
+from careedit_tiny.bench.quality.outcomes import Outcome
+from careedit_tiny.bench.quality.rows import (
     best_single,
     gap_recovered,
     looked_up,
@@ -16,7 +17,6 @@ from careedit.bench.quality.rows import (
     random_row,
     row_of,
 )
-from careedit.errors import InputError
 
 ARMS = ("base", "erase", "style")
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from careedit.bench.quality import GOALS, OutcomeCache, Plan, QualityReport
-from careedit.bench.quality.page import gallery_rows
-from careedit.report.quality import write_quality_page
-from careedit.tiny import KINDS
+from careedit_tiny import KINDS
+from careedit_tiny.bench.quality import GOALS, OutcomeCache, Plan, QualityReport
+from careedit_tiny.bench.quality.page import gallery_rows
+from careedit_tiny.report.quality import write_quality_page
 
 Run = Callable[..., tuple[QualityReport, list[int]]]
 PLAN = Plan(n=24, validation_n=12, infeasible_n=4, chains_n=2)

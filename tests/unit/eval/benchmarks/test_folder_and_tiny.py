@@ -9,13 +9,13 @@ import pyarrow.parquet
 import pytest
 
 from careedit.images import decode_image
-from careedit.tiny import judge, sample_from_dict
-from careedit.tiny.store import draw_many, write_samples
 from careedit_eval.alignment import load_pictures
 from careedit_eval.benchmarks import load_benchmark
 from careedit_eval.benchmarks.humanedit import KINDS, PICTURES, WORDS
-from careedit_eval.benchmarks.tiny_humanedit import draw
 from careedit_eval.errors import BenchmarkError
+from careedit_tiny import judge, sample_from_dict
+from careedit_tiny.evaluation.humanedit import draw
+from careedit_tiny.world.store import draw_many, write_samples
 
 
 def folder_rows(path, **options):

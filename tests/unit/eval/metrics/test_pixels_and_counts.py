@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from careedit.tiny import draw_sample
 from careedit_eval.benchmarks.humanedit import COUNTS
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import Mean, by_kind, load_metric, macro, micro
 from careedit_eval.records import Metric, lacking
+from careedit_tiny import draw_sample
 
 MAGICBRUSH = {
     "Add": (0.0580, 0.0167, 0.9102, 0.8562, 0.2745),

@@ -193,7 +193,7 @@ def test_an_identity_names_backbone_weights_and_preprocessing(metric, clip_folde
 def test_under_magicbrushs_name_stands_no_other_model(clip_folder, tmp_path):
     with pytest.raises(MetricError, match="cannot be loaded"):
         load_metric("clip_i", model=str(clip_folder / "open_clip_model.safetensors"))
-    from careedit.tiny.dino import build_dino, save_dino
+    from careedit_tiny.models.dino import build_dino, save_dino
 
     save_dino(build_dino(0), tmp_path / "dino")
     with pytest.raises(MetricError, match="no ViT-S/16"):

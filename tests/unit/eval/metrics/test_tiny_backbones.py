@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from careedit.tiny.clip import save_clip, untrained_encoder
-from careedit.tiny.dino import build_dino, save_dino
 from careedit_eval.benchmarks import load_benchmark
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import backbones, load_metric
+from careedit_tiny.models.clip import save_clip, untrained_encoder
+from careedit_tiny.models.dino import build_dino, save_dino
 
 
 @pytest.fixture

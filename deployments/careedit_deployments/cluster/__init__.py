@@ -1,0 +1,1 @@
+"""Ray Serve's side: the deployments, their handles, and how an application starts and ends."""

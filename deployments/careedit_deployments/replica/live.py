@@ -1,0 +1,141 @@
+"""A loaded expert set that edits: editor, scheduler and runner together, proven before any edit comes near it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from careedit.editing import EditState
+from careedit.editor import Editor
+from careedit.errors import ExpertError
+from careedit.experts import BASE, load_expert_set
+from careedit.records import EditRequest, Record
+from careedit.scoring import Scorer
+from careedit_deployments.edits.backend import EditCall, EditEvent
+from careedit_deployments.errors import UnavailableError
+from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.scheduler import OnBatch, StepScheduler
+from careedit_deployments.telemetry.metrics import Metrics
+from careedit_deployments.telemetry.tracing import Tracing
+
+logger = logging.getLogger(__name__)
+
+
+class ExpertSettings(Record):
+    """What an expert replica is for as long as it lives."""
+
+    arm: str
+    """The arm."""
+    expert: str | None
+    """The expert whose weights are merged for good; None: the shared pool, which takes every expert of the set."""
+    batch: int
+    """Rows of one batch."""
+    threads: int | None
+    """Torch's threads on a CPU."""
+    device: str | None = None
+    """Device; None: a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format; None: the editor's default."""
+    workers: int
+    """Edits in hand at once."""
+    check_seconds: float
+    """Seconds that a health check may wait for a step."""
+
+
+class SetChoice(Record):
+    """Which set a replica edits with; it may change while the replica lives."""
+
+    expert_set: str
+    """As `load_expert_set` takes it."""
+    sha256: str
+    """Hash of the set that is meant, so that a changed folder is noticed."""
+
+
+class LiveSet:
+    """Edits with one set until it is retired."""
+
+    def __init__(
+        self,
+        settings: ExpertSettings,
+        choice: SetChoice,
+        *,
+        scorer: Scorer | None = None,
+        on_batch: OnBatch | None = None,
+        tracing: Tracing | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Load, merge or check the adapters, and make a step. Blocks. The judge's looks are told to `tracing` and `metrics`.
+
+        Raises `ExpertError` and its kin for a set that cannot be used or is not the stated one, `UnavailableError` where
+        its step comes out as no number.
+        """
+        loaded = load_expert_set(choice.expert_set)
+        if loaded.sha256 != choice.sha256:
+            raise ExpertError(
+                f"The set {choice.expert_set!r} has the hash {loaded.sha256[:12]}, {choice.sha256[:12]} was deployed; "
+                "deploy it again."
+            )
+        names = loaded.names if settings.expert is None else (settings.expert,)
+        for name in names:
+            loaded.load(name)  # hash, shapes and numbers of every adapter that edits may ask for
+        self.choice, self.settings, self.name, self.version = choice, settings, loaded.name, loaded.version
+        self.editor = Editor(
+            loaded,
+            device=settings.device,
+            dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
+            application="shared" if settings.expert is None else "merged",
+            scorer=scorer,
+        )
+        self.scheduler = StepScheduler(
+            self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
+        )
+        self.runner = EditRunner(
+            self.editor, self.scheduler, scorer=scorer, workers=settings.workers, tracing=tracing, metrics=metrics
+        )
+        try:
+            self._ready = self._prepare()
+            self.scheduler.call(self._probe).result()
+        except BaseException:
+            self.retire()
+            raise
+
+    def stream(self, call: EditCall) -> AsyncIterator[EditEvent]:
+        """As `EditRunner.stream`."""
+        return self.runner.stream(call)
+
+    def check(self) -> None:
+        """Return if a step can be made; see `StepScheduler.check`. Blocks."""
+        self.scheduler.check(self._probe, self.settings.check_seconds)
+
+    def retire(self) -> None:
+        """End, once the edits in hand are done; blocks."""
+        self.runner.close()
+
+    def _prepare(self) -> EditState:
+        """A state to make steps of, encoded once; the lease on the replica's own expert is never given back."""
+        spec = self.editor.expert_set.spec
+        request = EditRequest(
+            image=Image.new("RGB", (spec.panel.size, spec.panel.size), (128, 128, 128)),
+            instruction="leave everything as it is",
+            seed=0,
+            expert=self.settings.expert or BASE,
+        )
+        (slot,) = self.editor.slots(request)
+        self._lease = self.editor.engine.applier.lease(set(slot.job.weights) - {BASE})
+        self.scheduler.call(self._lease.__enter__).result()
+        return self.scheduler.call(lambda: self.editor.engine.prepare(slot.job)).result()
+
+    def _probe(self) -> None:
+        """One step, in the engine's thread."""
+        state = replace(self._ready)
+        self.editor.engine.step([state])
+        if not bool(torch.isfinite(state.latents).all()):
+            who = self.settings.expert or "the base"
+            raise UnavailableError(
+                f"A step of {who} comes out as no number; the adapter or the number format is unfit."
+            )

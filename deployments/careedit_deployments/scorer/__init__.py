@@ -1,0 +1,1 @@
+"""The judge's deployment, and batches of what it is asked."""

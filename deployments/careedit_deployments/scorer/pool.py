@@ -1,0 +1,150 @@
+"""The scorer pool: the VLM judge in replicas of its own, and `RemoteScorer`, through which an expert's edits ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any, cast
+
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from careedit.errors import CareEditError, InputError
+from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
+from careedit_deployments.config import ScorerConfig, Telemetry
+from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
+from careedit_deployments.scorer.batched import BatchedScorer
+from careedit_deployments.telemetry.logs import set_up_logging
+
+MAX_FAILURES = 3
+"""Calls in a row that may fail before the replica says that it is ill."""
+
+
+def load_scorer(config: ScorerConfig) -> Scorer:
+    """The judge that a configuration names; loads its weights. Raises `InputError` where there is no such judge."""
+    model = str(config.model)
+    if config.backend == "openai":
+        from careedit.scoring import VqaScorer
+        from careedit.scoring.openai import EndpointAsker
+        from careedit.scoring.openai_http import EndpointConfig
+
+        endpoint = EndpointConfig(base_url=str(config.endpoint), model=model, api_key_env=config.api_key_env)
+        return VqaScorer(cast(Asker, EndpointAsker(endpoint)))
+    if config.backend == "import":
+        module, _, name = model.partition(":")
+        try:
+            made: Scorer = getattr(import_module(module), name)()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"There is no scorer {model!r} ({error}); give scorer.model as package.module:function."
+            ) from None
+        return made
+    from careedit.scoring.vlm import load_judge
+
+    return load_judge(model)
+
+
+class ScorerPool:
+    """A replica of the judge."""
+
+    def __init__(self, config: Mapping[str, Any], telemetry: Mapping[str, Any], threads: int | None = None) -> None:
+        """`config` is a `ScorerConfig`; `threads` are torch's on a CPU."""
+        set_up_logging(Telemetry(**telemetry))
+        settings = ScorerConfig(**config)
+        self._scorer = load_scorer(settings)
+        self._timeout = settings.deployment.health_check_timeout_s / 2
+        self._failures = 0
+        # A model bears one caller at a time, who may bring the others' questions along; an endpoint as many as come.
+        remote = settings.backend == "openai"
+        workers = settings.deployment.max_ongoing_requests if remote else 1
+        self._workers = ThreadPoolExecutor(workers, "careedit-judge", _set_threads, (settings.backend, threads))
+        self._batched = None if remote else BatchedScorer(self._scorer, self._workers)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score per request, in their order."""
+        try:
+            if self._batched is not None:
+                scores = await self._batched.score(requests)
+            else:
+                loop = asyncio.get_running_loop()
+                scores = await loop.run_in_executor(self._workers, lambda: list(self._scorer.score(requests)))
+        except Exception:
+            self._failures += 1
+            raise
+        self._failures = 0
+        return scores
+
+    async def identity(self) -> JudgeIdentity:
+        """Who judges."""
+        return self._scorer.identity
+
+    async def check_health(self) -> None:
+        """Fail where the judge is stuck, or raised several times in a row."""
+        if self._failures >= MAX_FAILURES:
+            raise UnavailableError(f"The judge has failed {self._failures} times in a row; the replica is restarted.")
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(loop.run_in_executor(self._workers, int), self._timeout)
+        except TimeoutError:
+            raise UnavailableError(f"The judge has been busy for {self._timeout:g} seconds; it is stuck.") from None
+
+
+class RemoteScorer:
+    """A `Scorer` that asks the pool; for threads, not for an event loop. Whatever fails is a `ScorerUnavailableError`.
+
+    A question goes to a second replica where the first one died: judging changes nothing, so it may be asked twice.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], config: ScorerConfig, *, timeout: float = 60.0) -> None:
+        """`timeout` in seconds bounds one call."""
+        self._handle, self._timeout = handle, timeout
+        # Until the pool has answered once, who judges is only known by configuration.
+        self._identity = JudgeIdentity(
+            backend=config.backend, model=str(config.model), revision="unknown", prompts="unknown"
+        )
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who judged last."""
+        return self._identity
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score per request."""
+        try:
+            scores = self._ask(requests)
+        except (RayActorError, RayServeException) as error:
+            if isinstance(error, BackPressureError):
+                raise ScorerUnavailableError("The scorer pool is full; the filter does without it.") from None
+            try:
+                scores = self._ask(requests)
+            except (RayError, RayServeException, TimeoutError) as again:
+                raise ScorerUnavailableError(f"The scorer pool does not answer ({type(again).__name__}).") from None
+        except TimeoutError:
+            raise ScorerUnavailableError(f"The scorer pool did not answer within {self._timeout:g} seconds.") from None
+        except RayTaskError as error:
+            cause = error.cause
+            reason = str(cause) if isinstance(cause, CareEditError) else type(cause).__name__
+            raise ScorerUnavailableError(f"The scorer pool failed: {reason}") from None
+        except RayError as error:
+            raise ScorerUnavailableError(f"The scorer pool does not answer ({type(error).__name__}).") from None
+        if scores:
+            self._identity = scores[0].judge
+        return scores
+
+    def _ask(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        response: Any = self._handle.score.remote(list(requests))
+        try:
+            return list(response.result(timeout_s=self._timeout))
+        except TimeoutError:
+            response.cancel()
+            raise
+
+
+def _set_threads(backend: str, threads: int | None) -> None:
+    if backend == "transformers" and threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,64 @@
+"""The loss curve of a finished run as a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from careedit.errors import CareEditError
+from careedit.finetune.loop import TrainReport
+
+CURVE_SUFFIX = ".png"
+"""A report NAME.json has its curve beside it as NAME.png."""
+
+
+def draw_curve(report: TrainReport, path: Path) -> None:
+    """Write the loss over the steps as a PNG, each point the mean since the point before.
+
+    Raises `CareEditError` where matplotlib is missing or the file cannot be written.
+    """
+    figure_class = _figure()
+    figure = figure_class(figsize=(6.4, 3.2), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    steps, losses = zip(*report.curve, strict=True) if report.curve else ((), ())
+    axes.plot(steps, losses, linewidth=1.4, marker="o" if len(steps) < 12 else None, markersize=3)
+    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
+        axes.set_yscale("log")
+    axes.set(title=report.name, xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # Without a date and a version in it, the same curve is the same file.
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CareEditError(f"The loss curve {path} cannot be written ({error}); free some space and rerun.") from error
+
+
+def save_report(report: TrainReport, path: Path) -> Path:
+    """Write a report, and its loss curve beside it; returns the curve's path."""
+    try:
+        report.save(path)
+    except OSError as error:
+        raise CareEditError(f"The report {path} cannot be written ({error}); free some space and rerun.") from error
+    curve = path.with_suffix(CURVE_SUFFIX)
+    draw_curve(report, curve)
+    return curve
+
+
+def check_curve() -> None:
+    """Raises `CareEditError` where matplotlib is missing: better before hours of training than after them."""
+    _figure()
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401 - Figure.savefig uses it
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise CareEditError(
+            "The loss curve needs matplotlib; install it with: pip install 'careedit[train]'."
+        ) from None
+    return Figure

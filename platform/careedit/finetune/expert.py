@@ -1,0 +1,169 @@
+"""Recipe of an expert on a user's own rows: the rows' canvases as latents, a LoRA on the frozen base, a validation loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from careedit.editing import EditorBase
+from careedit.errors import CareEditError
+from careedit.finetune.data import Columns, Plan, RowRules, Table, read_row, row_item
+from careedit.finetune.flow import flow_loss
+from careedit.finetune.loop import TrainConfig, TrainReport, step_generator, train
+from careedit.finetune.pool import build_pool, load_pool
+from careedit_tiny.recipes.base.items import Item
+from careedit_tiny.recipes.experts import add_lora, lora_state
+
+STEPS = 1000
+"""Optimizer steps, where nothing else is said."""
+BATCH = 8
+"""Rows per step, where nothing else is said."""
+RANK = 16
+"""Rank of the LoRA, where nothing else is said."""
+SMALL_BASE = 100_000_000
+"""Parameters of a transformer below which the higher learning rate is the default."""
+_VALIDATION_ROWS = 64
+"""Held-out rows that the validation loss looks at, at most."""
+_VALIDATION_DRAWS = 8
+"""Noise draws per held-out row."""
+_SHARD_PIXELS = 2**23
+"""Pixels of canvases per file of latents."""
+
+Pools = Mapping[str, Mapping[str, Tensor]]
+"""Latents per bucket: canvases of one size each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a run."""
+
+    adapter: Mapping[str, Tensor]
+    """peft's state dict."""
+    report: TrainReport
+    """How it was made."""
+    validation: tuple[float, float] | None
+    """Loss on the held-out rows with the base alone, and with the expert; None where nothing is held out."""
+
+
+def checkpoint_name(name: str) -> str:
+    """Name of the run of expert `name`: its checkpoint is that with `.ckpt`."""
+    return f"expert-{name}"
+
+
+def default_learning_rate(base: EditorBase) -> float:
+    """2e-3 for a base of the tiny sort, 1e-4 for one of production size."""
+    return 2e-3 if sum(p.numel() for p in base.transformer.parameters()) < SMALL_BASE else 1e-4
+
+
+def own_config(base: EditorBase, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
+    """The schedule of a run on own rows: short warm-up, cosine, no decay, averaged weights."""
+    return TrainConfig(
+        steps=steps,
+        learning_rate=learning_rate or default_learning_rate(base),
+        warmup=min(50, max(1, steps // 10)),
+        weight_decay=0.0,
+        ema=0.99,
+        seed=seed,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def encode_rows(
+    table: Table, columns: Columns, rules: RowRules, plan: Plan, base: EditorBase, folder: Path
+) -> tuple[Pools, Pools]:
+    """The planned rows as latents, in `folder`: those trained on, and those held out. Shards that exist stay."""
+    found: list[dict[str, Mapping[str, Tensor]]] = []
+    for held_out in (False, True):
+        pools: dict[str, Mapping[str, Tensor]] = {}
+        for bucket, indices in plan.buckets(held_out=held_out).items():
+            items = partial(_item, table, columns, rules, indices)
+            _, width, height = (int(side) for side in bucket.rpartition("-")[2].split("x"))
+            shard = max(1, min(512, _SHARD_PIXELS // (3 * width * height)))
+            build_pool(bucket, items, len(indices), base, folder, shard_size=shard, clip_length=_clip_length(base))
+            pools[bucket] = load_pool(bucket, folder)
+        found.append(pools)
+    return found[0], found[1]
+
+
+def train_own(
+    name: str, base: EditorBase, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
+    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, flow: Callable[..., Tensor] = flow_loss,
+) -> Trained:  # fmt: skip
+    """Train a LoRA on `pools`, resuming from `folder`; the base is frozen and left as it was.
+
+    `flow` is `flow_loss`, with what the expert set's edits start from.
+    """
+    names = tuple(pools)
+    shares = torch.tensor([float(len(pool["t5"])) for pool in pools.values()])
+
+    def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        bucket = names[int(torch.multinomial(shares, 1, generator=generator))]
+        chosen = torch.randint(len(pools[bucket]["t5"]), (batch,), generator=generator)
+        return {"loss": flow(base, pools[bucket], chosen, generator, panels=_panels(bucket))}
+
+    with _lora(base, name, rank, config.seed, checkpoint_gradients) as trained:
+        before = validation_loss(base, held_out, config.seed, batch, flow)
+        report = train(checkpoint_name(name), trained, loss, config, folder)
+        after = validation_loss(base, held_out, config.seed, batch, flow)
+        adapter = lora_state(base.transformer, name)
+    return Trained(adapter, report, None if before is None or after is None else (before, after))
+
+
+def validation_loss(
+    base: EditorBase, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
+) -> float | None:
+    """Mean loss on held-out rows, with the same noise at every call; None where there are none."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for bucket, pool in pools.items():
+            rows = torch.arange(min(len(pool["t5"]), max(1, _VALIDATION_ROWS - count)))
+            for draw in range(_VALIDATION_DRAWS):
+                for first, chosen in enumerate(torch.split(rows, batch)):
+                    generator = step_generator(seed, draw * 1_000_000 + first, stream=1)
+                    value = flow(base, pool, chosen, generator, panels=_panels(bucket)).item()
+                    total += value * len(chosen) / _VALIDATION_DRAWS
+            count += len(rows)
+    if count and not math.isfinite(total):
+        raise CareEditError("The loss on the held-out rows is not a number; train with --dtype float32.")
+    return total / count if count else None
+
+
+@contextmanager
+def _lora(
+    base: EditorBase, name: str, rank: int, seed: int, checkpoint_gradients: bool
+) -> Iterator[list[nn.Parameter]]:
+    """The trained parameters of a new LoRA on the base, in float32; it is taken off at the end."""
+    transformer = cast(Any, base.transformer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trained = add_lora(transformer, name, rank)
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    if checkpoint_gradients:
+        transformer.enable_gradient_checkpointing()
+    try:
+        yield trained
+    finally:
+        if checkpoint_gradients:
+            transformer.disable_gradient_checkpointing()
+        transformer.unload_lora()
+
+
+def _item(table: Table, columns: Columns, rules: RowRules, indices: list[int], position: int) -> Item:
+    return row_item(read_row(table, indices[position], columns, rules), rules)
+
+
+def _panels(bucket: str) -> int:
+    return int(bucket.rpartition("-")[2].split("x")[0])
+
+
+def _clip_length(base: EditorBase) -> int:
+    return min(77, int(base.tokenizer.model_max_length))

@@ -1,0 +1,188 @@
+"""The flow-matching loss of the in-context fill model, on items of a pool.
+
+x_s = (1 - s) x_1 + s x_0 with the model's velocity target x_0 - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
+integrates it). x_0 is noise e, as FLUX knows it, or c e + x', the canvas x' whose target panel shows the source: a bridge
+from source to target (latent bridge matching, arXiv 2503.07535), on which what the edit keeps is there from the beginning.
+s = sigmoid(u), u ~ `SIGMA[start]`: shifted towards s = 1, where it is decided what the edit changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from careedit.editing import EditorBase, Start
+from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
+from careedit.errors import CareEditError
+from careedit.finetune.precision import products
+from careedit_tiny.recipes.base.labels import ATTRIBUTES, GRID, UNKNOWN
+
+SIGMA: Mapping[Start, tuple[float, float]] = {"noise": (0.5, 1.3), "source": (2.0, 1.5)}
+"""Mean and spread of u for each start."""
+GIVEN_WEIGHT = 0.05
+"""Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
+
+
+EDIT_WEIGHT = 4.0
+"""Loss weight of free tokens in which target and source differ: most of a canvas is copied, and copying is learned early."""
+EDIT_THRESHOLD = 0.3
+"""Root mean square difference of a token's latents, of unit spread, from which it counts as edited."""
+
+
+PROBE_WEIGHT = 0.2
+"""Weight of the scene probe's cross-entropies, a sum over attributes."""
+PROBE_FILE = "probe.safetensors"
+"""Where the base's recipe leaves its probe: a LoRA that starts with an untrained one unlearns to please it."""
+SHOWN_WEIGHT = 4.0
+"""Weight, in the probe's loss, of tokens that show an object or an edit: most of a picture is background."""
+
+
+class SceneProbe(nn.Module):
+    """Linear probes that read from the transformer's hidden states what each token of the canvas shows.
+
+    The given panels are read after the double blocks, the target panel half-way through the single ones, at every noise
+    level: so the transformer must see what is there, and settle what the words make of it before it draws that. Only
+    training uses it. The velocity's error alone teaches this slowly (docs/notebook.md).
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+        super().__init__()
+        width, logits = cast(Any, transformer).inner_dim, sum(map(len, ATTRIBUTES.values()))
+        self.given, self.target = nn.Linear(width, logits), nn.Linear(width, logits)
+        self._hidden: dict[str, Tensor] = {}
+        model = cast(Any, transformer)
+        middle = model.single_transformer_blocks[len(model.single_transformer_blocks) // 2 - 1]
+        self._hooks = [
+            model.transformer_blocks[-1].register_forward_hook(partial(self._remember, "given")),
+            middle.register_forward_hook(partial(self._remember, "target")),
+        ]
+
+    def detach(self) -> None:
+        """Take the probes off the transformer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _remember(self, name: str, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
+        self._hidden[name] = output[1].float()  # (text tokens, image tokens)
+
+    def forward(self, labels: Tensor, edited: Tensor) -> Tensor:
+        """Cross-entropies of the labels [B, len(ATTRIBUTES), T] in the forward pass before; `edited` is [B, T, 1], 0 or 1."""
+        if not self._hidden:
+            raise CareEditError("The probe has seen no forward pass of the transformer; run it first.")
+        side = len(labels[0, 0]) // GRID
+        target = (torch.arange(labels.shape[-1]) % side >= side - GRID)[:, None]
+        logits = torch.where(target, self.target(self._hidden["target"]), self.given(self._hidden["given"]))
+        shown = (labels[:, :1] > 0).transpose(1, 2) | (edited > 0)
+        weight = torch.where(shown, SHOWN_WEIGHT, 1.0)[..., 0] * (labels[:, 0] != UNKNOWN)
+        loss = torch.zeros(())
+        for attribute, part in enumerate(logits.split([len(values) for values in ATTRIBUTES.values()], dim=2)):  # type: ignore[no-untyped-call]
+            entropy = functional.cross_entropy(
+                part.transpose(1, 2), labels[:, attribute].long(), ignore_index=UNKNOWN, reduction="none"
+            )
+            loss = loss + (entropy * weight).sum() / weight.sum().clamp(min=1)
+        return loss
+
+
+def scene_probe(transformer: FluxTransformer2DModel, folder: Path) -> SceneProbe:
+    """A probe on the transformer: as the base's recipe left it in `folder`, or a new one, of torch's global generator.
+
+    Where the transformer has been widened since, the probe reads the new channels with weights of zero.
+    """
+    probe = SceneProbe(transformer)
+    if (folder / PROBE_FILE).exists():
+        width = cast(Any, transformer).inner_dim
+        state = load_file(folder / PROBE_FILE)
+        probe.load_state_dict(
+            {name: functional.pad(v, (0, width - v.shape[1])) if v.ndim == 2 else v for name, v in state.items()}
+        )
+    return probe
+
+
+def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Token embeddings [B, L, d] and pooled embedding [B, d_p], as the stock pipeline makes them."""
+    tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
+    return tokens, base.text_encoder(clip_ids, output_hidden_states=False).pooler_output
+
+
+def flow_loss(
+    base: EditorBase,
+    pool: Mapping[str, Tensor],
+    chosen: Tensor,
+    generator: torch.Generator,
+    probe: SceneProbe | None = None,
+    *,
+    heads: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    panels: int | None = None,
+    start: Start = "noise",
+    noise_scale: float = 1.0,
+) -> Tensor:
+    """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
+
+    `panels` per canvas are stated where panels are not square. A base that takes guidance learns at scale 1, as ICEdit's
+    training does. Noise comes from the generator, on the CPU: it is the same on every device.
+    """
+    device = base.device
+    batch = {key: values[chosen].to(device) for key, values in pool.items()}
+    clean, given = batch["clean"].float(), batch["given"].float()
+    height, width = clean.shape[-2:]
+    mask = pack_mask(batch["mask"].float(), scale=batch["mask"].shape[-1] // width)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    mean, spread = SIGMA[start]
+    sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * spread + mean).to(device)
+    first = noise * noise_scale
+    if start == "source":
+        first = first + source_canvas(clean, panels)
+    noisy = torch.lerp(clean, first, sigma[:, None, None, None])
+    # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
+    # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
+    plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
+    attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+    with products(device, base.dtype), attention, warnings.catch_warnings():
+        # The query and key norms keep float32 weights under autocast; torch says once that this is not its fused path.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+        tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())
+        velocity = base.transformer(
+            hidden_states=torch.cat([pack(noisy), pack(given), mask], dim=2),
+            timestep=sigma,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            guidance=torch.ones(len(chosen), device=device) if base.takes_guidance else None,
+            img_ids=position_ids(height, width).to(device),
+            txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
+            return_dict=False,
+        )[0]
+    error = (velocity.float() - pack(first - clean)).square().mean(dim=2, keepdim=True)
+    edited, free = edited_tokens(clean, panels), (token_coverage(mask) > 0).float()
+    weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
+    loss: Tensor = (error * weight).sum() / weight.sum()
+    if probe is not None:
+        loss = loss + PROBE_WEIGHT * probe(batch["labels"], edited)
+    return loss if heads is None else loss + heads(tokens, batch["labels"], edited)
+
+
+def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
+    """1 where the target panel, the last of the canvas, differs from the panel before it, else 0: [B, T, 1].
+
+    `clean` are the canvas's latents [B, C, h, w]; its panels are square where their number is not given.
+    """
+    difference = clean - source_canvas(clean, panels)
+    return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
+
+
+def source_canvas(clean: Tensor, panels: int | None = None) -> Tensor:
+    """Latents [B, C, h, w] of canvases as `clean`, with the panel before the last one, the source, in place of the last."""
+    panel = clean.shape[-2] if panels is None else clean.shape[-1] // panels
+    canvas = clean.clone()
+    canvas[..., -panel:] = clean[..., -2 * panel : -panel]
+    return canvas

@@ -1,0 +1,107 @@
+"""Training items as latents on disk: drawn and encoded once, shown many times.
+
+Encoding a canvas costs about as much as a training step on it, so each pool is written as safetensors shards; a shard
+that exists is not made again, and several processes may make different shards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from careedit.editing import EditorBase
+from careedit.errors import CareEditError
+from careedit.finetune.precision import products
+from careedit_tiny.recipes.base.items import Items
+from careedit_tiny.recipes.base.labels import canvas_labels
+
+SHARD = 512
+"""Items per file."""
+CLIP_LENGTH = 40
+"""CLIP tokens kept: its attention is causal, so padding behind the end token changes nothing."""
+CHUNK_PIXELS = 2**19
+"""Pixels of canvas that the VAE encodes at once."""
+
+
+def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
+    """[B, 3, H, W] in [-1, 1] -> normalised latents [B, C, H/4, W/4], float16."""
+    vae: Any = base.vae
+    with torch.no_grad(), products(base.device, base.dtype):
+        mean = vae.encode(canvases.to(base.device, vae.dtype)).latent_dist.mean.float().cpu()
+    config: Any = base.vae.config
+    latents: Tensor = (mean - config.shift_factor) * config.scaling_factor
+    return latents.half()
+
+
+def _encode(items: Items, first: int, count: int, base: EditorBase, clip_length: int) -> dict[str, Tensor]:
+    drawn = [items(first + i) for i in range(count)]
+    pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in drawn])).permute(0, 3, 1, 2) / 127.5 - 1
+    masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in drawn]))[:, None] > 127
+    prompts = [item.prompt for item in drawn]
+    lengths: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    chunk = max(1, CHUNK_PIXELS // masks[0].numel())
+    chunks = list(zip(torch.split(pixels, chunk), torch.split(masks, chunk), strict=True))
+    tensors = {
+        "clean": torch.cat([encode_canvases(base, pixel) for pixel, _ in chunks]),
+        "given": torch.cat([encode_canvases(base, pixel * ~mask) for pixel, mask in chunks]),
+        "mask": masks.to(torch.uint8),
+        "t5": _ids(base.tokenizer_2(prompts, max_length=base.max_sequence_length, **lengths)),
+        "clip": _ids(base.tokenizer(prompts, max_length=clip_length, **lengths)),
+    }
+    if drawn[0].scenes:
+        tensors["labels"] = torch.from_numpy(np.stack([canvas_labels(item.scenes) for item in drawn]))
+    return tensors
+
+
+def _ids(encoded: Any) -> Tensor:
+    """Token ids as int16 where they fit, which a production tokenizer's do not."""
+    ids: Tensor = encoded.input_ids
+    return ids.to(torch.int16 if int(ids.max()) < 2**15 else torch.int32)
+
+
+def build_pool(
+    name: str,
+    items: Items,
+    size: int,
+    base: EditorBase,
+    folder: Path,
+    *,
+    shard_size: int | None = None,
+    clip_length: int = CLIP_LENGTH,
+) -> None:
+    """Write the missing shards of a pool of `size` items; raises `CareEditError` where the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    per_shard = shard_size or SHARD
+    for shard in track(range(-(-size // per_shard)), description=f"pool {name}", console=Console(stderr=True)):
+        path = folder / f"{name}-{shard:04d}.safetensors"
+        if not path.exists():
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            first = shard * per_shard
+            tensors = _encode(items, first, min(per_shard, size - first), base, clip_length)
+            try:
+                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+                os.replace(temporary, path)
+            except (OSError, SafetensorError) as error:
+                temporary.unlink(missing_ok=True)
+                raise CareEditError(
+                    f"The training data {path} cannot be written ({error}); free some space and rerun."
+                ) from error
+
+
+def load_pool(name: str, folder: Path) -> Mapping[str, Tensor]:
+    """All items of a pool: "clean", "given" [N, C, h, w], "mask" [N, 1, H, W], "t5", "clip" token ids [N, L], and, of the
+    tiny world's items, "labels" [N, len(ATTRIBUTES), T]."""
+    shards = [load_file(path) for path in sorted(folder.glob(f"{name}-*.safetensors"))]
+    if not shards:
+        raise FileNotFoundError(f"The pool {name} in {folder} has no shards; build it first.")
+    return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}

@@ -1,0 +1,393 @@
+"""From a user's rows to an expert in a folder: adapter, manifest, model card, report, loss curve.
+
+OUT/adapter.safetensors, expert.yaml    what `careedit experts add OUT` takes
+OUT/README.md, report.json, loss.png    the model card and what it is made of
+OUT/problems.csv                        rows that were left out, where there are any
+OUT/work/                               checkpoint and latents; a rerun goes on from them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+
+from careedit.editing import EditorBase, Start, load_base
+from careedit.errors import CareEditError, InputError, ManifestError
+from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
+from careedit.experts import shapes_of as shapes_of_transformer
+from careedit.experts.manifest import MANIFEST_FILE
+from careedit.experts.set import SET_FILE, SHIPPED
+from careedit.experts.store import is_url
+from careedit.experts.yamlfile import flaw_sentence
+from careedit.finetune.card import Card, write_card
+from careedit.finetune.curve import check_curve
+from careedit.finetune.data import (
+    Columns,
+    Plan,
+    Problem,
+    RowRules,
+    Table,
+    check_rows,
+    find_columns,
+    open_table,
+    refusal,
+)
+from careedit.finetune.data import write_problems as list_problems
+from careedit.finetune.data.check import save_json
+from careedit.finetune.data.rows import Align
+from careedit.finetune.expert import BATCH, RANK, STEPS, Trained, checkpoint_name, encode_rows, own_config, train_own
+from careedit.finetune.flow import flow_loss
+from careedit.finetune.loop import TrainReport, kept_format
+from careedit.finetune.precision import NumberFormat, choose, using
+
+PANEL = 512
+"""Panel side for a base that comes without an expert set."""
+LARGEST_RANK = 1024
+"""A LoRA above it costs about as much as the layers that it changes."""
+ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
+PROBLEMS_FILE, WORK = "problems.csv", "work"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The base that an expert is trained for."""
+
+    path: str
+    """What `load_base` takes."""
+    name: str
+    """For a person."""
+    max_sequence_length: int
+    """T5 tokens per prompt."""
+    revision: str | None = None
+    """Of a hub id."""
+    panel: PanelSpec | None = None
+    """The expert set's; None for a base without a set."""
+    start: Start = "noise"
+    """What the expert set's edits start from."""
+    noise_scale: float = 1.0
+    """Spread of the noise of that start."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRun:
+    """What the user asks for."""
+
+    name: str
+    """Name of the expert."""
+    data: Path
+    """Folder or file of the rows."""
+    base: str
+    """An expert set's name or folder, a base folder, or a hub id."""
+    out: Path
+    """Folder of the result."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column per role, where the names are not known ones."""
+    align: Align = "refuse"
+    """A target of another shape than its source."""
+    masks: bool = True
+    """Whether masks are used."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What becomes of bad rows."""
+    held_out: float = 0.05
+    """Share of rows for the validation loss."""
+    rank: int = RANK
+    """Rank of the LoRA."""
+    steps: int = STEPS
+    """Optimizer steps."""
+    batch: int = BATCH
+    """Rows per step."""
+    learning_rate: float | None = None
+    """Peak; None: by the size of the base."""
+    seed: int = 0
+    """Seed of start, order and noise."""
+    checkpoint_seconds: float = 60.0
+    """Wall-clock seconds between checkpoints."""
+    checkpoint_gradients: bool = False
+    """Recompute activations instead of keeping them: less memory, more time."""
+    panel: int | None = None
+    """Panel side, for a base without an expert set."""
+    max_sequence_length: int | None = None
+    """T5 tokens per prompt, for a base without an expert set."""
+    device: str | None = None
+    """Where to train; None: cuda if there is one."""
+    dtype: str | None = None
+    """Number format of matrix products and of the frozen base: float32, bfloat16, or float16 (products in bfloat16).
+
+    None: products in the faster one, or in that of the checkpoint; the base in bfloat16 only on cuda."""
+    competence: str | None = None
+    """The manifest's; None: the name."""
+    description: str | None = None
+    """The manifest's."""
+    handles: tuple[str, ...] = ()
+    """The manifest's."""
+    licence: str = "unknown"
+    """The manifest's."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnResult:
+    """What a run leaves."""
+
+    manifest: ExpertManifest
+    """The expert's."""
+    plan: Plan
+    """What became of the rows."""
+    trained: Trained
+    """Losses."""
+    document: dict[str, Any]
+    """Content of report.json."""
+
+
+def run(
+    wanted: OwnRun,
+    *,
+    checking: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
+    told: Callable[[tuple[Problem, ...]], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+) -> OwnResult:
+    """Check, encode, train, write; a run that was killed goes on.
+
+    `checking(rows)` gives what is called per row checked; `told` is given the bad rows before they are refused or skipped,
+    `note` the number format first of all.
+    Raises `InputError` or `ExpertError` for what is wrong with the input, before anything is trained, and
+    `CareEditError` where the training itself fails.
+    """
+    _check_manifest(wanted)
+    check_curve()
+    table = open_table(wanted.data)
+    columns = find_columns(table.columns, wanted.columns)
+    subject = find_subject(wanted)
+    device = _device(wanted)
+    number_format = _number_format(wanted, device)
+    dtype = _base_format(wanted, device, number_format)
+    note(f"Number format: {number_format}; the frozen base is kept in {str(dtype).removeprefix('torch.')}.")
+    with using(number_format):
+        return _run(wanted, table, columns, subject, _load(subject, device, dtype), checking, told)
+
+
+def _run(
+    wanted: OwnRun,
+    table: Table,
+    columns: Columns,
+    subject: Subject,
+    base: EditorBase,
+    checking: Callable[[int], Callable[[], None]],
+    told: Callable[[tuple[Problem, ...]], None],
+) -> OwnResult:
+    panel = subject.panel or PanelSpec(size=wanted.panel or PANEL, multiple=base.multiple)
+    if panel.size % base.multiple:
+        raise InputError(f"The panel side {panel.size} is no multiple of the base's {base.multiple}; choose another.")
+    rules = RowRules(panel, wanted.align, wanted.masks)
+    config = own_config(
+        base,
+        steps=wanted.steps,
+        learning_rate=wanted.learning_rate,
+        seed=wanted.seed,
+        checkpoint_seconds=wanted.checkpoint_seconds,
+    )
+    work = wanted.out / WORK
+    settings = {
+        "data": table.identity(),
+        "columns": columns.given(),
+        "panel": panel.model_dump(mode="json"),
+        **{key: getattr(wanted, key) for key in ("name", "align", "masks", "held_out", "rank", "batch")},
+        "base": [subject.path, subject.revision, shapes_of_transformer(base.transformer).fingerprint],
+        "start": [subject.start, subject.noise_scale],
+        "dtype": str(base.dtype),
+        "device": base.device.type,
+        "config": asdict(config) | {"betas": list(config.betas)},
+    }
+    plan = _plan(work, settings)
+    if plan is None:
+        plan = check_rows(table, columns, rules, base, held_out=wanted.held_out, done=checking(len(table)))
+    list_problems(plan.problems, wanted.out / PROBLEMS_FILE)
+    told(plan.problems)
+    if not plan.planned or (plan.problems and wanted.on_bad == "refuse"):
+        raise refusal(plan.problems, plan.rows, wanted.out / PROBLEMS_FILE)
+    work.mkdir(parents=True, exist_ok=True)
+    save_json({"settings": settings, "plan": plan.document()}, work / "run.json")
+    pools, held_out = encode_rows(table, columns, rules, plan, base, work / "pools")
+    trained = train_own(
+        wanted.name, base, pools, held_out, work, config,
+        rank=wanted.rank, batch=wanted.batch, checkpoint_gradients=wanted.checkpoint_gradients,
+        flow=partial(flow_loss, start=subject.start, noise_scale=subject.noise_scale),
+    )  # fmt: skip
+    return _write(wanted, subject, base, columns, plan, trained)
+
+
+def find_subject(wanted: OwnRun) -> Subject:
+    """The base that `wanted.base` names: an expert set's, a folder or a hub id; raises `InputError`, `ExpertError`."""
+    ref = wanted.base
+    if not (ref in SHIPPED or is_url(ref) or (Path(ref) / SET_FILE).is_file()):
+        return Subject(ref, ref, wanted.max_sequence_length or 512)
+    if wanted.panel or wanted.max_sequence_length:
+        raise InputError(f"{ref!r} is an expert set: its panel and sequence length hold; leave these options out.")
+    loaded = load_expert_set(ref)
+    spec = loaded.spec
+    name = f"the base of {loaded.name} {loaded.version}"
+    return Subject(
+        path=loaded.base_path,
+        name=name,
+        max_sequence_length=spec.base.max_sequence_length,
+        revision=spec.base.revision,
+        panel=spec.panel,
+        start=spec.defaults.start,
+        noise_scale=spec.defaults.noise_scale,
+    )
+
+
+def _device(wanted: OwnRun) -> str:
+    device = wanted.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device!r} cannot be used ({' '.join(str(error).split())[:120]}).") from None
+    return device
+
+
+def _number_format(wanted: OwnRun, device: str) -> NumberFormat:
+    """What `--dtype` says, else what the checkpoint of this run was made in, else the faster one."""
+    if wanted.dtype not in (None, "float32", "bfloat16", "float16"):
+        raise InputError(f"The number format {wanted.dtype!r} is unknown here; use float32, bfloat16 or float16.")
+    if wanted.dtype is not None:
+        return choose(device, "float32" if wanted.dtype == "float32" else "bfloat16")
+    return choose(device, kept=kept_format(wanted.out / WORK / f"{checkpoint_name(wanted.name)}.ckpt"))
+
+
+def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> torch.dtype:
+    half = device.startswith("cuda") and number_format.name == "bfloat16"
+    dtype: torch.dtype = getattr(torch, wanted.dtype or ("bfloat16" if half else "float32"))
+    return dtype
+
+
+def _load(subject: Subject, device: str, dtype: torch.dtype) -> EditorBase:
+    base = load_base(
+        subject.path,
+        revision=subject.revision,
+        max_sequence_length=subject.max_sequence_length,
+        device=device,
+        dtype=dtype,
+    )
+    for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
+        module.requires_grad_(False)
+    return base
+
+
+def _check_manifest(wanted: OwnRun) -> None:
+    """Raises for what the manifest would refuse after hours of training."""
+    if not 1 <= wanted.rank <= LARGEST_RANK:
+        raise InputError(f"The rank {wanted.rank} is outside 1 to {LARGEST_RANK}; choose another.")
+    if not 0 <= wanted.held_out < 1:
+        raise InputError(f"The held-out share {wanted.held_out} is not between 0 and 1; 0.05 is usual.")
+    try:
+        ExpertManifest(
+            name=wanted.name,
+            competence=wanted.competence or wanted.name,
+            description=wanted.description or "-",
+            handles=wanted.handles,
+            file=ADAPTER_FILE,
+            sha256="0" * 64,
+            rank=wanted.rank,
+            alpha=float(wanted.rank),
+            format="diffusers",
+            base=BaseReference(name="-", fingerprint="0" * 64),
+            licence=wanted.licence,
+            provenance="-",
+        )
+    except ValidationError as error:
+        raise ManifestError(f"The expert's manifest: {flaw_sentence(error, 'it')}") from error
+
+
+def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
+    """The plan of the run that `work` holds; raises `InputError` if that run had other settings."""
+    path = work / "run.json"
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        held, plan = document["settings"], Plan.from_document(document["plan"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} cannot be read; delete the folder {work} and start again.") from None
+    now = json.loads(json.dumps(settings))
+    # The number format may be changed on the way (--dtype); the loop says so.
+    changed = sorted(key for key in {*held, *now} - {"dtype"} if held.get(key) != now.get(key))
+    if changed:
+        raise InputError(
+            f"The folder {work} holds a run with other settings ({', '.join(changed)}); choose another --out, or delete "
+            "that folder to start again."
+        )
+    return plan
+
+
+def _write(
+    wanted: OwnRun, subject: Subject, base: EditorBase, columns: Columns, plan: Plan, trained: Trained
+) -> OwnResult:
+    out = wanted.out
+    rows = dict(plan.summary())
+    learned = rows["trained on"]
+    source = f"{learned:,} rows from {wanted.data.name!r}"
+    try:
+        save_adapter(
+            out / ADAPTER_FILE,
+            {key: value.half() for key, value in trained.adapter.items()},
+            wanted.rank,
+            float(wanted.rank),
+        )
+        manifest = make_manifest(
+            out / ADAPTER_FILE,
+            shapes_of_transformer(base.transformer),
+            name=wanted.name,
+            competence=wanted.competence or wanted.name,
+            description=wanted.description or f"Trained on {source}.",
+            handles=wanted.handles,
+            base_name=subject.name,
+            licence=wanted.licence,
+            provenance=f"careedit train expert --data: {source}, {trained.report.config.steps} steps.",
+        )
+        manifest.write(out / MANIFEST_FILE)
+        document = _document(columns, plan, trained)
+        save_json(document, out / REPORT_FILE)
+        write_card(out, _card(wanted, subject, plan, trained), trained.report, licence=wanted.licence)
+    except OSError as error:
+        raise CareEditError(f"The expert cannot be written to {out} ({error}); free some space and rerun.") from error
+    return OwnResult(manifest, plan, trained, document)
+
+
+def _document(columns: Columns, plan: Plan, trained: Trained) -> dict[str, Any]:
+    before, after = trained.validation or (None, None)
+    return {
+        "version": 1,
+        "training": asdict(trained.report),
+        "columns": columns.given(),
+        "rows": dict(plan.summary()),
+        "validation": {"base_loss": before, "expert_loss": after},
+    }
+
+
+def _card(wanted: OwnRun, subject: Subject, plan: Plan, trained: Trained) -> Card:
+    quality = {}
+    if trained.validation:
+        before, after = trained.validation
+        held_out = sum(row.held_out for row in plan.planned)
+        quality[f"Loss on {held_out:,} held-out rows"] = f"{after:.4f} (base alone: {before:.4f})"
+    report: TrainReport = trained.report
+    return Card(
+        title=f"Expert: {wanted.name}",
+        summary=f"{wanted.description or 'A LoRA expert.'} Rank {wanted.rank}, for {subject.name}.",
+        recipe=f"careedit train expert --data {wanted.data.name} --base {wanted.base} --rank {wanted.rank} "
+        f"--name {wanted.name} --steps {report.config.steps} --batch {wanted.batch} --seed {wanted.seed}",
+        data=", ".join(f"{what} {count:,}" for what, count in plan.summary()),
+        quality=quality or {"Held-out rows": "none"},
+        limits=(
+            "Fits no other base.",
+            "Pictures and instructions unlike those rows are not measured; look at edits before you rely on them.",
+        ),
+        compute=f"{report.seconds / 60:.1f} minutes",
+    )

@@ -1,0 +1,1 @@
+"""What the tiny family is worth: right edits by every way of routing, and by every way of filtering."""

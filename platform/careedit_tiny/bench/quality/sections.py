@@ -1,0 +1,141 @@
+"""What is told beside the table: reference edits, identity edits, infeasible instructions, chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from careedit_tiny.bench.quality.intervals import mean_interval, ratio_interval
+from careedit_tiny.bench.quality.measure import Arm, Bench, Task
+from careedit_tiny.bench.quality.outcomes import Outcome
+from careedit_tiny.bench.quality.rows import row_of, share
+from careedit_tiny.models.family import PANEL
+from careedit_tiny.oracle.verdict import DEFAULT
+from careedit_tiny.world.samples import Sample
+
+Chain = Sequence[Sample]
+"""Turns of one multi-turn edit."""
+
+
+def reference_section(
+    samples: Sequence[Sample], outcomes: Mapping[str, Sequence[Outcome]], main: str
+) -> dict[str, Any]:
+    """Per row: the share of reference edits that took the right attribute, i.e. were followed.
+
+    The oracle holds an edit against drawings with every other colour, texture, object or look, so one that took another
+    than the reference's is not followed.
+    """
+    at = [i for i, sample in enumerate(samples) if sample.kind == "reference"]
+    if not at:
+        return {"count": 0, "right_attribute": None, "rows": {}}
+    rows = {}
+    for name, row in outcomes.items():
+        followed = np.array([float(row[i].followed) for i in at])
+        rows[name] = {"right_attribute": float(followed.mean()), "ci": list(mean_interval(followed))}
+    return {"count": len(at), "by": main, **rows[main], "rows": rows}
+
+
+def identity_section(samples: Sequence[Sample], outcomes: Mapping[str, Sequence[Outcome]], main: str) -> dict[str, Any]:
+    """Per row: the share of identity edits whose kept object fails the oracle's test of preservation, and its mean error."""
+    at = [i for i, sample in enumerate(samples) if sample.kind == "identity"]
+    if not at:
+        return {"count": 0, "drifted": None, "rows": {}}
+    rows = {}
+    for name, row in outcomes.items():
+        drifted = np.array([float(bool(row[i].kept_drifted)) for i in at])
+        rows[name] = {
+            "drifted": float(drifted.mean()),
+            "ci": list(mean_interval(drifted)),
+            "mean_error": float(np.mean([row[i].kept_drift or 0.0 for i in at])),
+        }
+    return {"count": len(at), "by": main, **rows[main], "rows": rows}
+
+
+def infeasible_section(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """Per row: the share of infeasible instructions after which the picture is as it was."""
+    count = len(next(iter(outcomes.values()), ()))
+    if not count:
+        return {"count": 0, "rows": {}}
+    rows = {}
+    for name, row in outcomes.items():
+        figures = row_of(row)
+        rows[name] = {
+            "left_alone": figures.compliance,
+            "ci": share(figures.compliant)["ci"],
+            "preservation_error": float(figures.preservation_error.mean()),
+        }
+    return {"count": count, "rows": rows}
+
+
+def chain_section(
+    bench: Bench, chains: Sequence[Chain], choose: Mapping[str, Callable[[Sample, Image.Image], Arm]], main: str
+) -> dict[str, Any]:
+    """Multi-turn edits, each turn on the picture that the turn before made; `choose` is who edits, by row."""
+    if not chains:
+        return {"count": 0, "all_turns_right": None, "drift_ratio": None, "rows": {}}
+    rows = {name: _chains(bench, chains, one) for name, one in choose.items()}
+    return {"count": len(chains), "by": main, **rows[main], "rows": rows}
+
+
+def _chains(bench: Bench, chains: Sequence[Chain], choose: Callable[[Sample, Image.Image], Arm]) -> dict[str, Any]:
+    pictures = [chain[0].source_image(PANEL) for chain in chains]
+    kept = [_untouched(chain) for chain in chains]
+    starts = [np.asarray(picture, np.float32) / 255 for picture in pictures]
+    right = np.ones(len(chains), bool)
+    by_turn: list[float] = []
+    errors: list[NDArray[np.float64]] = []  # summed over each chain's untouched pixels
+    for turn in range(len(chains[0])):
+        tasks = [
+            Task(
+                chain[turn],
+                choose(chain[turn], picture),
+                bench.plan.noise(chain[turn]),
+                keep=True,
+                source=picture if turn else None,
+            )
+            for chain, picture in zip(chains, pictures, strict=True)
+        ]
+        outcomes = bench.measure(tasks)
+        pictures = [outcome.image for outcome in outcomes]
+        compliant = np.array([outcome.compliant for outcome in outcomes])
+        right &= compliant
+        by_turn.append(float(compliant.mean()))
+        errors.append(
+            np.array(
+                [
+                    float(np.abs(np.asarray(picture, np.float32) / 255 - start)[mask].mean(axis=1).sum())
+                    for picture, start, mask in zip(pictures, starts, kept, strict=True)
+                ],
+                np.float64,
+            )
+        )
+    # Pooled over pixels: a chain that changed the background leaves a few only, which would count as much as a picture.
+    area = np.array([float(mask.sum()) for mask in kept])
+    first, last = errors[0], errors[-1]
+    ratio = ratio_interval(last, first)
+    return {
+        "all_turns_right": float(right.mean()),
+        "ci": list(mean_interval(right.astype(float))),
+        "drift_ratio": float(last.sum() / first.sum()) if first.sum() > 0 else None,
+        "drift_ratio_ci": None if ratio is None else list(ratio),
+        "compliance_by_turn": by_turn,
+        "preservation_error_by_turn": [float(error.sum() / max(1.0, area.sum())) for error in errors],
+    }
+
+
+def _untouched(chain: Chain) -> NDArray[np.bool_]:
+    """Pixels that no turn's edit or its halo reaches, [side, side]: there every turn should leave the first source."""
+    touched = np.zeros((PANEL, PANEL), bool)
+    for sample in chain:
+        before, after = (
+            np.asarray(picture, int) for picture in (sample.source_image(PANEL), sample.target_image(PANEL))
+        )
+        touched |= np.abs(before - after).max(axis=2) > DEFAULT.changed * 255
+    if not touched.any():
+        return ~touched
+    return np.asarray(ndimage.distance_transform_edt(~touched) > DEFAULT.halo)

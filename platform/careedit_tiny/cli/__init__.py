@@ -1,0 +1,1 @@
+"""Commands of the drawn world: scenes, training, demo."""

@@ -1,0 +1,1 @@
+"""The architectures of the tiny family: production classes with small configurations."""

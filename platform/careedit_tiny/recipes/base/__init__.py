@@ -1,0 +1,1 @@
+"""The base: what it is trained on, its probes, and its widths."""

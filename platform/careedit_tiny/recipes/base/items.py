@@ -1,0 +1,136 @@
+"""What the editor is trained on: canvases with a free region, and the words for what belongs there.
+
+`edit_item` shows an edit of the tiny world; `fill_item` a fill task without an edit (caption, inpainting, copy), which is
+what a fill-type base is for. Both are functions of an index alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+
+from PIL import Image, ImageDraw
+
+from careedit.editing.prompts import in_context_prompt
+from careedit.images import canvas_mask, compose_canvas
+from careedit_tiny.models.family import PANEL
+from careedit_tiny.world.draw import draw_scene
+from careedit_tiny.world.phrases import LOOK_NAMES, with_article
+from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.scene import LOOKS, POSITIONS, Scene, random_scene
+
+GREY = (128, 128, 128)
+COPY_WORDS = (
+    "nothing has changed",
+    "it stays as it is",
+    "keep everything as it is",
+    "change nothing",
+    "it is the same",
+)
+UNKNOWN = "\u25a1"
+"""A character outside the vocabulary: what any unknown word becomes."""
+UNKNOWN_SHARE = 0.04
+"""Share of words replaced by an unknown one, so that an unheard word does not derail an instruction."""
+
+EXPERT_KINDS = {
+    "erase": ("remove.thing", "remove.thing", "masked.remove"),
+    "compose": (
+        "add.thing", "replace.thing", "action.turn", "action.mood", "counting.set", "relation.beside", "relation.move",
+        "attribute.colour", "attribute.size", "attribute.texture", "masked.replace", "masked.add", "masked.colour",
+    ),
+    "style": ("background.colour", "background.texture", "style.look", "style.look"),
+    "identity": ("identity.look",),
+    "reference": ("reference.colour", "reference.texture", "reference.thing", "reference.look"),
+}  # fmt: skip
+"""Operations that each expert is trained on; one named twice is shown twice as often."""
+INFEASIBLE_SHARE = 0.06
+"""Share of items for erase and compose whose instruction names an absent object: the truth is the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One training canvas."""
+
+    canvas: Image.Image
+    """[source | target] or [reference | source | target], RGB."""
+    mask: Image.Image
+    """"L", 255 where the canvas is to be filled in."""
+    prompt: str
+    """The in-context prompt."""
+    scenes: tuple[Scene | None, ...] = ()
+    """What each panel shows; None where that cannot be told from its pixels. Empty outside the tiny world."""
+
+
+Items = Callable[[int], Item]
+
+
+def with_unknown_words(words: str, rng: Random, share: float = UNKNOWN_SHARE) -> str:
+    """The words, each of them unheard of with this probability."""
+    return " ".join(UNKNOWN if rng.random() < share else word for word in words.split())
+
+
+def edit_item(expert: str, index: int) -> Item:
+    """Training edit `index` of one expert's competence, from the train split."""
+    rng = Random(f"edit:{expert}:{index}")
+    operations = EXPERT_KINDS[expert]
+    feasible = expert not in ("erase", "compose") or rng.random() >= INFEASIBLE_SHARE
+    operation = operations[index % len(operations)] if feasible else "infeasible"
+    sample = draw_sample(operation, 1_000_000 * list(EXPERT_KINDS).index(expert) + index)
+    panels = [sample.source_image(PANEL), sample.target_image(PANEL)]
+    scenes: tuple[Scene | None, ...] = (sample.source, sample.target)
+    reference = sample.reference_image(PANEL)
+    if reference is not None:
+        panels.insert(0, reference)
+        scenes = (sample.reference, *scenes)
+    words = with_unknown_words(sample.instruction, rng)
+    mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
+    return Item(compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), scenes)
+
+
+def caption(scene: Scene, rng: Random) -> str:
+    """The scene in words, as many objects as a prompt has room for."""
+    things = rng.sample(scene.things, min(2, len(scene.things)))
+    parts = [f"{with_article(thing.name)} at the {POSITIONS[thing.cell]}" for thing in things]
+    parts.append(f"{with_article(f'{scene.backdrop} {scene.background}')} background")
+    if scene.look is not None:
+        return f"it shows {LOOK_NAMES[scene.look]} with {parts[0]}"
+    return "it shows " + " and ".join(parts)
+
+
+def fill_item(index: int) -> Item:
+    """Fill task `index`: a caption to draw (40 %), a region to complete from its surroundings (40 %), a copy (20 %)."""
+    rng = Random(f"fill:{index}")
+    scene = random_scene(rng, least=0, most=3)
+    if scene.things and rng.random() < 0.25:
+        scene = replace(scene, look=rng.choice(LOOKS))
+    picture, blank = draw_scene(scene, PANEL), Image.new("RGB", (PANEL, PANEL), GREY)
+    task = rng.random()
+    mask = None
+    if task < 0.4:
+        panels, words = [blank, picture], caption(scene, rng)
+    elif task < 0.8:
+        # The box is grey on the left too: it must be completed from what surrounds it and from the words.
+        left, top = rng.randrange(0, 40), rng.randrange(0, 40)
+        box = (left, top, left + rng.randrange(12, 24), top + rng.randrange(12, 24))
+        holed, mask = picture.copy(), Image.new("L", picture.size, 0)
+        ImageDraw.Draw(holed).rectangle(box, fill=GREY)
+        ImageDraw.Draw(mask).rectangle(box, fill=255)
+        panels, words = [holed, picture], caption(scene, rng)
+    else:
+        panels, words = [picture, picture], rng.choice(COPY_WORDS)
+    prompt = in_context_prompt(with_unknown_words(words, rng))
+    left_scene = scene if task >= 0.8 else None
+    return Item(compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, (left_scene, scene))
+
+
+def corpus() -> list[str]:
+    """The texts that the tokenizers are made of: every seen phrasing with every slot's words."""
+    texts = [*COPY_WORDS]
+    rng = Random("corpus")
+    texts += [caption(random_scene(rng, least=1), rng) for _ in range(300)]
+    texts += [f"it shows {name} with" for name in LOOK_NAMES.values()]
+    for expert, operations in EXPERT_KINDS.items():
+        first = 1_000_000 * list(EXPERT_KINDS).index(expert)
+        texts += [draw_sample(operation, first + i).instruction for operation in operations for i in range(250)]
+    return texts

@@ -1,0 +1,102 @@
+"""Recipes of the LoRA experts, and of the one LoRA that does everything: rank-r adapters on every projection of the
+frozen base.
+
+The unified LoRA is the baseline that routing has to beat: as many parameters as all experts together, as many samples as
+all experts together saw, from the same pools, by the same schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+
+from careedit.editing import EditorBase
+from careedit.experts import DEFAULT_TARGETS
+from careedit.finetune.flow import flow_loss, scene_probe
+from careedit.finetune.loop import TrainConfig, TrainReport, train
+from careedit.finetune.pool import load_pool
+from careedit_tiny.recipes.base.train import NOISE_SCALE, START
+
+BATCH = 16
+RANK = 16
+"""Rank of an expert."""
+EXPERT_STEPS: Mapping[str, int] = {"erase": 700, "compose": 3200, "style": 1100, "identity": 1200, "reference": 1500}
+"""Steps per expert: the harder its edits, the more."""
+UNIFIED = "unified"
+"""Name of the LoRA that is trained on everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraRecipe:
+    """How one LoRA is trained."""
+
+    rank: int
+    """Rank of its matrices; alpha is the same."""
+    shares: Mapping[str, int]
+    """Pools that it learns from, and their shares of the steps."""
+    config: TrainConfig
+    """Length and learning rate."""
+
+
+def _config(steps: int, learning_rate: float) -> TrainConfig:
+    return TrainConfig(steps=steps, learning_rate=learning_rate, warmup=50, weight_decay=0.0, ema=0.99)
+
+
+RECIPES: Mapping[str, LoraRecipe] = {
+    **{name: LoraRecipe(RANK, {name: steps}, _config(steps, 1e-3)) for name, steps in EXPERT_STEPS.items()},
+    # Adam moves every column of A and B by the same amount: five times as many move the product more (arXiv 2312.03732).
+    UNIFIED: LoraRecipe(RANK * len(EXPERT_STEPS), EXPERT_STEPS, _config(sum(EXPERT_STEPS.values()), 5e-4)),
+}
+"""The experts of the tiny family and their baseline."""
+
+
+def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
+    """Put a new LoRA on the transformer, which is frozen from then on; returns the LoRA's parameters."""
+    transformer.requires_grad_(False)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
+    cast(Any, transformer).add_adapter(lora, adapter_name=name)
+    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+
+
+def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
+    """peft's state dict of a LoRA, float32 on the CPU."""
+    state = get_peft_model_state_dict(transformer, adapter_name=name)
+    return {key: value.detach().float().cpu().clone() for key, value in state.items()}
+
+
+def train_lora(
+    name: str, recipe: LoraRecipe, base: EditorBase, folder: Path, config: TrainConfig | None = None
+) -> tuple[dict[str, Tensor], TrainReport]:
+    """Train LoRA `name` on the pools in `folder/pools`; returns peft's state dict of the adapter.
+
+    The base is frozen and left as it was: the adapter is taken off before the function returns.
+    """
+    config = config or recipe.config
+    pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
+    shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
+    transformer = base.transformer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        trained = add_lora(transformer, name, recipe.rank)
+        probe = scene_probe(transformer, folder)
+    trained += probe.parameters()
+
+    def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        pool = pools[tuple(pools)[int(torch.multinomial(shares, 1, generator=generator))]]
+        chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
+        return {"loss": flow_loss(base, pool, chosen, generator, probe, start=START, noise_scale=NOISE_SCALE)}
+
+    try:
+        report = train(f"expert-{name}", trained, loss, config, folder)
+        return lora_state(transformer, name), report
+    finally:
+        probe.detach()
+        cast(Any, transformer).unload_lora()

@@ -1,0 +1,225 @@
+"""What the judge learns from: pictures before and after with their instruction, each labelled by the oracle, on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from careedit_tiny.models.judge import SIDE
+from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
+from careedit_tiny.oracle.verdict import Verdict, judge
+from careedit_tiny.recipes.clip.data import UNLABELLED, patch_labels
+from careedit_tiny.recipes.judge.artefacts import ARTEFACTS
+from careedit_tiny.recipes.judge.prompts import GRID
+from careedit_tiny.world.operations import KINDS
+from careedit_tiny.world.samples import Sample, Split, draw_sample
+
+SHARD = 256
+"""Samples per file."""
+FIRST = 30_000_000
+"""Index of the first training sample; other recipes take other ones."""
+UNKNOWN = -1
+"""A label that nobody knows."""
+UNDONE = 0.3
+"""Share of samples that are also shown with nothing done, an editor's commonest fault."""
+DIFFERENT = 0.03
+"""Mean difference, of a full scale of 1, from which a token's patch counts as changed."""
+_TENSORS = ("pictures", "scenes", "rows", "labels", "wanted", "maps")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture that the judge is shown, and what is true of it."""
+
+    sort: str
+    """How it was made, e.g. "wrong colour" or "preview 3"."""
+    image: Image.Image
+    """RGB, 64 x 64."""
+    verdict: Verdict
+    """The oracle's, on the picture or on what became of it."""
+    clean: bool | None
+    """Whether it has no artefacts; None: nobody knows."""
+    outcome: Image.Image | None = None
+    """What became of a preview: the picture that the verdict is of."""
+
+
+@dataclass(frozen=True, eq=False)
+class JudgePool:
+    """N edits, each with the answers to the three questions about it."""
+
+    pictures: Tensor
+    """All pictures, bytes [P, 64, 64, 3]."""
+    scenes: Tensor
+    """Shape and colour in every patch of those pictures that are drawn scenes, `UNLABELLED` in others, int16 [P, 2, 64]."""
+    rows: Tensor
+    """Source, edited picture and reference (or -1) of every edit, [N, 3]."""
+    labels: Tensor
+    """Followed, preserved, clean: 1, 0 or `UNKNOWN`, int8 [N, 3]."""
+    wanted: Tensor
+    """`scenes` of the truth of every edit, int16 [N, 2, 64]."""
+    maps: Tensor
+    """Where the source differs from the truth, and where the edit does, token by token, bool [N, 2, 16]."""
+    instructions: tuple[str, ...]
+    """What was to change."""
+    operations: tuple[str, ...]
+    """Operations of the tiny world."""
+    kinds: tuple[str, ...]
+    """Kinds of the tiny world."""
+    sorts: tuple[str, ...]
+    """`Shown.sort` of every edit."""
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    def plus(self, other: JudgePool) -> JudgePool:
+        """Both pools' edits."""
+        moved = torch.where(other.rows >= 0, other.rows + len(self.pictures), other.rows)
+        tensors: dict[str, Any] = {
+            name: torch.cat([getattr(self, name), moved if name == "rows" else getattr(other, name)])
+            for name in _TENSORS
+        }
+        words: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _WORDS}
+        return JudgePool(**tensors, **words)
+
+    def image(self, index: int) -> Image.Image:
+        """One of `pictures`."""
+        return Image.fromarray(self.pictures[index].numpy())
+
+    def save(self, path: Path, key: str) -> None:
+        """Write as one file, through a temporary name; `key` says what it is of."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        words = {name: json.dumps(getattr(self, name)) for name in _WORDS}
+        save_file(
+            {name: getattr(self, name).contiguous() for name in _TENSORS}, temporary, metadata={**words, "key": key}
+        )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> JudgePool | None:
+        """Read what `save` wrote; None where there is no such file, or one of something else."""
+        if not path.exists():
+            return None
+        with safe_open(path, framework="pt") as file:
+            words = file.metadata()
+            if words.get("key") != key:
+                return None
+            fields: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
+            fields |= {name: tuple(json.loads(words[name])) for name in _WORDS}
+            return cls(**fields)
+
+
+_WORDS = ("instructions", "operations", "kinds", "sorts")
+
+
+def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
+    """A pool of samples, each with the pictures that are shown for it."""
+    pictures: list[np.ndarray] = []
+    scenes: list[np.ndarray] = []
+    rows, labels, wanted, maps = [], [], [], []
+    words: dict[str, list[str]] = {name: [] for name in _WORDS}
+
+    def add(image: Image.Image, scene: np.ndarray | None = None) -> int:
+        pictures.append(np.asarray(image))
+        scenes.append(np.full((2, 64), UNLABELLED, np.int16) if scene is None else scene)
+        return len(pictures) - 1
+
+    for sample, views in shown:
+        source, truth = sample.source_image(SIDE), sample.target_image(SIDE)
+        before = add(source, patch_labels(sample.source))
+        truths = patch_labels(sample.target)
+        given = sample.reference_image(SIDE)
+        reference = -1 if given is None else add(given)
+        for view in views:
+            rows.append((before, add(view.image, truths if view.sort == "truth" else None), reference))
+            wanted.append(truths)
+            clean = UNKNOWN if view.clean is None else int(view.clean)
+            labels.append((int(view.verdict.followed), int(view.verdict.preserved), clean))
+            maps.append(np.stack([differing(source, truth), differing(view.outcome or view.image, truth)]))
+            for name, word in zip(_WORDS, (sample.instruction, sample.operation, sample.kind, view.sort), strict=True):
+                words[name].append(word)
+    fields: dict[str, Any] = {name: tuple(value) for name, value in words.items()}
+    return JudgePool(
+        pictures=torch.from_numpy(np.stack(pictures)),
+        scenes=torch.from_numpy(np.stack(scenes)),
+        rows=torch.tensor(rows),
+        labels=torch.tensor(labels, dtype=torch.int8),
+        wanted=torch.from_numpy(np.stack(wanted)),
+        maps=torch.from_numpy(np.stack(maps)),
+        **fields,
+    )
+
+
+def differing(one: Image.Image, other: Image.Image) -> np.ndarray:
+    """Which of the 16 tokens' patches differ between two pictures, bool [16], row by row."""
+    gap = np.abs(np.asarray(one, np.float32) - np.asarray(other, np.float32)).mean(axis=2) / 255
+    blocks = gap.reshape(GRID, SIDE // GRID, GRID, SIDE // GRID).mean(axis=(1, 3))
+    return np.asarray(blocks > DIFFERENT).reshape(-1)
+
+
+def drawn_views(sample: Sample, rng: Random) -> Iterator[Shown]:
+    """For one sample: a right edit with a flaw that is forgiven, two wrong ones, and now and then one with an artefact."""
+    right = rng.choice(("truth", *FLAWS))
+    faults = rng.sample([*FAULTS], len(FAULTS))
+    if rng.random() < UNDONE:
+        faults.insert(0, next(iter(FAULTS)))
+    made = 0
+    for name in (right, "truth", *dict.fromkeys(faults)):
+        # A sort that this sample does not offer is passed over; the exact truth stands in for a flaw.
+        if name == "truth" and made:
+            continue
+        image = make_picture(name, sample, rng, SIDE)
+        if image is not None:
+            yield Shown(name, image, judge(sample, image), True)
+            made += 1
+        if made == 3:
+            break
+    if rng.random() < 0.5:
+        artefact = rng.choice([*ARTEFACTS])
+        # A look that is a blur is no artefact, and nothing in the question tells the one from the other.
+        base = sample.target_image(SIDE) if rng.random() < 0.7 else sample.source_image(SIDE)
+        image = ARTEFACTS["noise" if artefact == "blur" and sample.target.look else artefact](base, rng)
+        yield Shown(artefact, image, judge(sample, image), False)
+
+
+def drawn_pool(folder: Path, split: Split, samples: int, *, first: int = 0) -> JudgePool:
+    """`samples` samples of a split, the kinds in turn, with their drawn pictures; kept in `folder`, shard by shard."""
+
+    def make(start: int, count: int) -> JudgePool:
+        drawn = [
+            draw_sample(KINDS[i % len(KINDS)], first + i // len(KINDS), split) for i in range(start, start + count)
+        ]
+        return pool_of([(sample, [*drawn_views(sample, Random(f"judge:{sample.id}"))]) for sample in drawn])
+
+    return sharded(folder, f"judge-drawn-{split}", samples, f"2 {split} {first}", make)
+
+
+def sharded(folder: Path, name: str, samples: int, key: str, make: Callable[[int, int], JudgePool]) -> JudgePool:
+    """The pool of `samples` samples, made (`make(start, count)`) in files of `SHARD`; a file that exists is not made again."""
+    pools = []
+    for start in track(range(0, samples, SHARD), description=name, console=Console(stderr=True)):
+        count = min(SHARD, samples - start)
+        path = folder / f"{name}-{start:06d}.safetensors"
+        pool = JudgePool.load(path, f"{key} {count}")
+        if pool is None:
+            pool = make(start, count)
+            pool.save(path, f"{key} {count}")
+        pools.append(pool)
+    whole = pools[0]
+    for pool in pools[1:]:
+        whole = whole.plus(pool)
+    return whole

@@ -1,0 +1,1 @@
+"""Pages about edits of the drawn world."""
