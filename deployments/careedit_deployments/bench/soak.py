@@ -145,14 +145,14 @@ def _answered(client: Client, request: EditRequest) -> Outcome:
 
 def _requests(config: ServeConfig) -> list[EditRequest]:
     from careedit.experts import load_expert_set
-    from careedit_tiny.report.showcase import request_for
-    from careedit_tiny.world.samples import draw_samples
+    from careedit.samples import draw_samples
 
     arm = next((arm for arm in config.arms.values() if not arm.shadow), None)
     if arm is None:
         raise InputError("The configuration has no arm that takes traffic; give one.")
     panel = load_expert_set(arm.expert_set).spec.panel.size
-    return [request_for(sample, seed=i, size=panel) for i, sample in enumerate(draw_samples(SCENES, "test"))]
+    samples = draw_samples(SCENES, side=panel)
+    return [sample.request.model_copy(update={"seed": i}) for i, sample in enumerate(samples)]
 
 
 def _growths(document: dict[str, object]) -> list[Growth]:

@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from pydantic import NonNegativeInt, PositiveInt
 
 from careedit.records import MAX_STEPS, EditRequest, Record
+from careedit.samples import SampleEdit, draw_samples
 from careedit_deployments.bench.trace import TraceRow
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.operations import KINDS
-from careedit_tiny.world.samples import draw_sample, draw_samples
 
 EXPERTS = 4
 """Experts that are mixed."""
-
-SHAPELESS = tuple(kind for kind in KINDS if kind not in ("masked", "reference"))
-"""Kinds without mask or reference: all canvases of one shape, so that only the experts differ."""
 
 
 class BenchPlan(Record):
@@ -62,14 +57,17 @@ class Workload:
 
     def routed(self, first: int, count: int) -> list[EditRequest]:
         """Edits of one kind, for which the router has to choose."""
-        samples = (draw_sample("remove", i, "test") for i in range(first, first + count))
-        return [self._of(request_for(sample, seed=i, size=self._panel)) for i, sample in enumerate(samples, first)]
+        samples = draw_samples(count, side=self._panel, first=first, kinds=["remove"])
+        return [self._of(sample, seed=first + i) for i, sample in enumerate(samples)]
 
     def mixed(self, first: int, count: int) -> list[EditRequest]:
-        """Edits of several kinds, the experts named in turn."""
-        samples = draw_samples(count, "test", kinds=SHAPELESS, first=first)
+        """Edits of several kinds, the experts named in turn.
+
+        No edit has a mask or a reference: all canvases have one shape, so only the experts differ.
+        """
+        samples = draw_samples(count, side=self._panel, first=first, plain=True)
         return [
-            self._of(request_for(sample, seed=first + i, expert=self.experts[i % len(self.experts)], size=self._panel))
+            self._of(sample, seed=first + i, expert=self.experts[i % len(self.experts)])
             for i, sample in enumerate(samples)
         ]
 
@@ -89,5 +87,5 @@ class Workload:
             made.append(request.model_copy(update=changes))
         return made
 
-    def _of(self, request: EditRequest) -> EditRequest:
-        return request.model_copy(update={"steps": self.plan.steps})
+    def _of(self, sample: SampleEdit, **fields: object) -> EditRequest:
+        return sample.request.model_copy(update={"steps": self.plan.steps, **fields})

@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 import careedit
+from careedit.errors import InputError
+from careedit.samples import draw_samples
 from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.services import services_of
 
@@ -85,16 +87,18 @@ def _templates() -> Environment:
 @functools.cache
 def _samples(side: int) -> list[dict[str, str | None]]:
     """Edits of the drawn world's test split, which nothing was trained on: words and pictures, as data URLs."""
-    from careedit_tiny.world.samples import draw_samples  # here: a page is asked for long after the server is up
-
+    try:
+        samples = draw_samples(len(SAMPLE_KINDS), side=side, kinds=SAMPLE_KINDS, first=3)
+    except InputError:  # no package with example edits is installed
+        return []
     return [
         {
             "kind": sample.kind,
-            "instruction": sample.instruction,
-            "image": _data_url(sample.source_image(side)),
-            "reference": None if (reference := sample.reference_image(side)) is None else _data_url(reference),
+            "instruction": sample.request.instruction,
+            "image": _data_url(sample.request.image),
+            "reference": _data_url(sample.request.references[0]) if sample.request.references else None,
         }
-        for sample in draw_samples(len(SAMPLE_KINDS), "test", kinds=SAMPLE_KINDS, first=3)
+        for sample in samples
     ]
 
 

@@ -84,12 +84,10 @@ def bench_eval(
 
 def _drawn(folder: Path, rows: int) -> tuple[Path, tuple[Sample, ...]]:
     """A file of HumanEdit's columns, drawn where it is not there yet; it is read as any other such file."""
-    from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig, write_rows
-
-    config = TinyHumanEditConfig(path=str(folder), rows=rows)
-    file = TinyHumanEdit(config).file
+    drawn: Any = load_benchmark("tiny_humanedit", path=str(folder), rows=rows)
+    file: Path = drawn.file
     if not file.is_file():
-        write_rows(file, config)
+        drawn.write()
     return file, tuple(load_benchmark("humanedit", path=str(file)).rows())
 
 

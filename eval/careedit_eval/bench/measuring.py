@@ -33,7 +33,7 @@ def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, thread
     do not tell the same.
     """
     edits = [[_edited(sample, shift) for sample in samples] for shift in range(sets)]
-    encoder = load_encoder(str(backbones.WEIGHTS / "clip"), device="cpu", cache_entries=0)
+    encoder = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu", cache_entries=0)
     told: dict[str, Means] = {}
 
     def by_script() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from careedit import plugins
 from careedit_eval.benchmarks.base import Source, TableBenchmark
 from careedit_eval.benchmarks.emu_edit import EmuEdit, EmuEditConfig
 from careedit_eval.benchmarks.folder import FolderBenchmark, FolderConfig
@@ -12,7 +13,6 @@ from careedit_eval.benchmarks.humanedit import HumanEdit, HumanEditConfig
 from careedit_eval.benchmarks.magicbrush import MagicBrush, MagicBrushConfig
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Benchmark
-from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig
 
 __all__ = [
     "BENCHMARKS",
@@ -26,8 +26,8 @@ __all__ = [
     "MagicBrushConfig",
     "Source",
     "TableBenchmark",
-    "TinyHumanEdit",
-    "TinyHumanEditConfig",
+    "benchmark_names",
+    "find_benchmark",
     "load_benchmark",
 ]
 
@@ -36,15 +36,27 @@ BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]]
     "magicbrush": (MagicBrushConfig, MagicBrush),
     "emu_edit": (EmuEditConfig, EmuEdit),
     "folder": (FolderConfig, FolderBenchmark),
-    "tiny_humanedit": (TinyHumanEditConfig, TinyHumanEdit),
 }
-"""What a suite may name: the record of its options, and what is built from it."""
+"""careedit's own benchmarks: the record of its options, and what is built from it."""
+
+
+def benchmark_names() -> tuple[str, ...]:
+    """The names that a suite may use: careedit's benchmarks and those of installed packages."""
+    return (*BENCHMARKS, *plugins.names(plugins.BENCHMARKS))
+
+
+def find_benchmark(name: str) -> tuple[Callable[..., Source], Callable[..., Benchmark]]:
+    """The options record and the builder of a benchmark. Raises `BenchmarkError` for an unknown name."""
+    found: tuple[Callable[..., Source], Callable[..., Benchmark]] | None = BENCHMARKS.get(name) or plugins.load(
+        plugins.BENCHMARKS, name, error=BenchmarkError
+    )
+    if found is None:
+        raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(benchmark_names())}.")
+    return found
 
 
 def load_benchmark(name: str, /, **options: Any) -> Benchmark:
     """A benchmark by its name and options; nothing is read before its rows are asked for, but the hub may be asked which commit
     is its newest. Raises `InputError`."""
-    if name not in BENCHMARKS:
-        raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}.")
-    config, build = BENCHMARKS[name]
+    config, build = find_benchmark(name)
     return build(config(**options))

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
+from careedit import plugins
 from careedit.errors import InputError
 from careedit.tabular import is_missing, words_of
 from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen, group_of
@@ -21,7 +22,6 @@ from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
-from careedit_tiny.world.store import LISTING, read_samples
 
 PICTURE_ROLES = ("source", "target", "mask", "reference")
 """What a picture of a row can be."""
@@ -54,8 +54,9 @@ class FolderBenchmark(TableBenchmark):
         from careedit.finetune.data.tables import METADATA
 
         place = Path(os.path.expanduser(self.path))
-        if (place / LISTING).is_file():
-            rows = _scenes(place)
+        listing = next((name for name in plugins.names(plugins.LISTINGS) if (place / name).is_file()), None)
+        if listing is not None:
+            rows = plugins.load(plugins.LISTINGS, listing, error=BenchmarkError)(place)
         elif place.suffix in (".jsonl", ".csv") or any((place / name).is_file() for name in METADATA):
             rows = _text_rows(place, self.config)
         else:
@@ -63,27 +64,6 @@ class FolderBenchmark(TableBenchmark):
         samples = list(rows)
         keep = chosen((sample.id for sample in samples), self.config.limit)
         return (sample for sample in samples if keep is None or sample.id in keep)
-
-
-def _scenes(folder: Path) -> Iterator[Sample]:
-    """What `careedit scenes draw` wrote; kinds that HumanEdit has not are among them."""
-    import json
-
-    for stored in read_samples(folder):
-        drawn = stored.sample
-        pictures = {role: file_ref(str(folder), name, role, drawn.id) for role, name in stored.files.items()}
-        yield Sample(
-            id=drawn.id,
-            kind=stored.group,
-            instruction=drawn.instruction,
-            source=pictures["source"],
-            target=pictures.get("target"),
-            mask=pictures.get("mask"),
-            mask_given="mask" in pictures,
-            references=(pictures["reference"],) if "reference" in pictures else (),
-            group=group_of(pictures["source"], drawn.id),
-            extras={"scene": json.dumps(drawn.to_dict(), sort_keys=True), "operation": drawn.operation},
-        )
 
 
 def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from careedit_eval.metrics.aggregate import Mean, by_kind, macro, micro
 from careedit_eval.metrics.base import ScoreItem
-from careedit_eval.metrics.load import METRICS, load_metric
+from careedit_eval.metrics.load import find_metric, load_metric, metric_names
 
-__all__ = ["METRICS", "Mean", "ScoreItem", "by_kind", "load_metric", "macro", "micro"]
+__all__ = ["Mean", "ScoreItem", "by_kind", "find_metric", "load_metric", "macro", "metric_names", "micro"]

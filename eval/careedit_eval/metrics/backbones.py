@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torchvision import transforms
 from transformers import AutoConfig, AutoImageProcessor
 
-import careedit_tiny
+from careedit import plugins
 from careedit.encoders import load_encoder
 from careedit.encoders.vit import load_vit
-from careedit.errors import ExpertError
+from careedit.errors import ExpertError, InputError
 from careedit.images import image_sha256
 from careedit_eval.errors import MetricError
 from careedit_eval.pictures import reason_of
@@ -36,8 +36,6 @@ BATCH = 16
 """Pictures, or texts, per forward pass."""
 MEMORY = 8192
 """Embeddings that are remembered, the newest: targets and captions come again with every expert set."""
-WEIGHTS = Path(careedit_tiny.__file__).parent / "weights"
-"""Where the tiny backbones lie in the package."""
 MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
 """OpenAI's own ViT-B/32 was trained with the quick GELU, which open_clip keeps in an architecture of its own."""
 MAGICBRUSH_DINO = "facebook/dino-vits16"
@@ -108,7 +106,7 @@ def clip_backbone(model: str | None, pretrained: str | None, device: str, batch:
     """An open_clip model by name (with `pretrained`, a tag or a file) or folder; None: the tiny CLIP of the package."""
     try:
         encoder = load_encoder(
-            _tiny("clip") if model is None else model, pretrained=pretrained, device=device, cache_entries=0
+            packaged("tiny_clip") if model is None else model, pretrained=pretrained, device=device, cache_entries=0
         )
     except ExpertError as error:
         raise MetricError(str(error)) from error
@@ -140,7 +138,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
 
     `magicbrush`: preprocessed as MagicBrush's script does, otherwise as the model's own image processor says.
     """
-    source = str(_tiny("dino")) if model is None else model
+    source = str(packaged("tiny_dino")) if model is None else model
     try:
         encoder = load_vit(source, preprocess=dino_preprocess() if magicbrush else None, device=device, batch=batch)
     except ExpertError as error:
@@ -198,13 +196,15 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _tiny(name: str) -> Path:
-    folder = WEIGHTS / name
-    if not folder.is_dir():
-        raise MetricError(
-            f"This installation has no tiny {name}; name another model by folder or hub id, or install careedit again."
-        )
-    return folder
+def packaged(name: str) -> Path:
+    """The folder of the encoder that an installed package provides as `name`. Raises `MetricError` if no package does."""
+    provider = plugins.load(plugins.BACKBONES, name, error=MetricError)
+    if provider is None:
+        raise MetricError(f"No installed package has the encoder {name!r}; name another model by folder or hub id.")
+    try:
+        return Path(provider())
+    except InputError as error:
+        raise MetricError(str(error)) from error
 
 
 def _named(model: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from careedit import plugins
 from careedit.errors import InputError
 from careedit.records import Record
 from careedit_eval.errors import MetricError
@@ -174,12 +175,6 @@ def _viescore(o: JudgeOptions) -> Metric:
     return VieScore(EndpointWriter(EndpointConfig(**o.endpoint)))
 
 
-def _oracle(_: NoOptions) -> Metric:
-    from careedit_tiny.evaluation.oracle import OracleCompliance
-
-    return OracleCompliance()
-
-
 def _counted(name: Literal["latency", "nfe"]) -> Callable[[NoOptions], Metric]:
     def build(_: NoOptions) -> Metric:
         from careedit_eval.metrics import counted
@@ -209,17 +204,29 @@ METRICS: Mapping[str, tuple[type[Record], Callable[[Any], Metric]]] = {
     "atomic": (JudgeOptions, _atomic),
     "pairwise": (JudgeOptions, _pairwise),
     "viescore": (JudgeOptions, _viescore),
-    "oracle": (NoOptions, _oracle),
     "latency": (NoOptions, _counted("latency")),
     "nfe": (NoOptions, _counted("nfe")),
     "cost": (CostOptions, _cost),
 }
-"""What a suite may name: the record of its options, and what is built from it."""
+"""careedit's own metrics: the record of its options, and what is built from it."""
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names that a suite may use: careedit's metrics and those of installed packages."""
+    return (*METRICS, *plugins.names(plugins.METRICS))
+
+
+def find_metric(name: str) -> tuple[type[Record], Callable[[Any], Metric]]:
+    """The options record and the builder of a metric. Raises `InputError` for an unknown name."""
+    found: tuple[type[Record], Callable[[Any], Metric]] | None = METRICS.get(name) or plugins.load(
+        plugins.METRICS, name, error=MetricError
+    )
+    if found is None:
+        raise InputError(f"There is no metric {name!r}; choose from {', '.join(metric_names())}.")
+    return found
 
 
 def load_metric(name: str, /, **options: Any) -> Metric:
     """A metric by its name and options, its model loaded; models are shared. Raises `InputError` or `MetricError`."""
-    if name not in METRICS:
-        raise InputError(f"There is no metric {name!r}; choose from {', '.join(METRICS)}.")
-    config, build = METRICS[name]
+    config, build = find_metric(name)
     return build(config(**options))

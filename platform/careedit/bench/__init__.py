@@ -2,7 +2,7 @@
 
 from careedit.bench.engine import bench_engine, pairs_of
 from careedit.bench.report import GOALS, Goal, Report, Verdict
-from careedit.bench.subject import UNTRAINED, Subject, load_subject, untrained_subject
+from careedit.bench.subject import UNTRAINED, Subject, load_subject
 from careedit.bench.timing import Comparison, Lap, compare
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "compare",
     "load_subject",
     "pairs_of",
-    "untrained_subject",
 ]

@@ -11,10 +11,9 @@ import transformers
 
 from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.errors import InputError
+from careedit.samples import draw_samples
 from careedit.scoring import ScoreRequest, VqaScorer
 from careedit.scoring.vlm import TransformersAsker
-from careedit_tiny.world.operations import KINDS
-from careedit_tiny.world.samples import draw_sample
 
 VERSION = 1
 """Of the document that `bench_scorer` gives."""
@@ -23,17 +22,15 @@ SMALL, LARGE = 1, 16
 
 
 def pairs_of(count: int, side: int) -> list[ScoreRequest]:
-    """Test edits of the drawn world, the kinds in turn, each by its truth."""
-    samples = [draw_sample(KINDS[i % len(KINDS)], i // len(KINDS), "test") for i in range(count)]
-    references = [sample.reference_image(side) for sample in samples]
+    """Example edits, the kinds in turn, each with its right result as the edited image."""
     return [
         ScoreRequest(
-            source=sample.source_image(side),
-            edited=sample.target_image(side),
-            instruction=sample.instruction,
-            references=() if reference is None else (reference,),
+            source=sample.request.image,
+            edited=sample.target,
+            instruction=sample.request.instruction,
+            references=sample.request.references,
         )
-        for sample, reference in zip(samples, references, strict=True)
+        for sample in draw_samples(count, side=side)
     ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -14,21 +12,17 @@ import torch
 from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
+from careedit import plugins
 from careedit.editing import EditJob, EditorBase, Engine, load_base
 from careedit.errors import ExpertError
 from careedit.experts import (
-    DEFAULT_TARGETS,
     AdapterLibrary,
     BaseShapes,
-    LoraModule,
-    LoraState,
-    MemoryLibrary,
     MergedApplier,
     SharedApplier,
     load_expert_set,
-    shapes_of,
 )
-from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
+from careedit.experts.set import packaged_set
 
 UNTRAINED = "untrained"
 """Name of the subject that needs no weights: the tiny architecture and random adapters. Times do not depend on values."""
@@ -44,9 +38,6 @@ INSTRUCTIONS = (
     "make the purple heart large",
 )
 """One per edit of a batch."""
-
-RANK, STEPS = 16, 12
-"""Of the untrained subject: the tiny set's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +98,13 @@ def load_subject(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    if expert_set == UNTRAINED:
-        return untrained_subject(device=device, dtype=dtype)
-    try:
-        loaded = load_expert_set(expert_set or "tiny")
-    except ExpertError:
-        if expert_set is None:
-            return untrained_subject(device=device, dtype=dtype)
-        raise
+    packaged = expert_set is None and packaged_set("tiny") is not None
+    if expert_set is None and not packaged:
+        expert_set = UNTRAINED
+    build = plugins.load(plugins.BENCH_SUBJECTS, expert_set or "tiny", error=ExpertError)
+    if build is not None:
+        return cast(Subject, build(device=device, dtype=dtype))
+    loaded = load_expert_set(expert_set or "tiny")
     if len(loaded.names) < 2:
         raise ExpertError(
             f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another."
@@ -128,31 +118,6 @@ def load_subject(
         dtype=dtype,
     )
     return Subject(loaded.name, base, loaded, loaded.shapes, spec.panel.size, spec.defaults.steps)
-
-
-def untrained_subject(
-    *, experts: int = 8, rank: int = RANK, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Subject:
-    """The tiny architecture with weights and adapters drawn at random, in memory."""
-    pipe = build_pipeline(INSTRUCTIONS)
-    base = EditorBase.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device=device, dtype=dtype)
-    shapes = shapes_of(base.transformer)
-    adapters = {f"expert{number}": _adapter(shapes, rank, seed=number) for number in range(experts)}
-    return Subject(UNTRAINED, base, MemoryLibrary(adapters, shapes), shapes, PANEL, STEPS)
-
-
-def _adapter(shapes: BaseShapes, rank: int, *, seed: int) -> LoraState:
-    generator = torch.Generator().manual_seed(seed)
-    modules: Mapping[str, LoraModule] = {
-        name: LoraModule(
-            torch.randn(rank, inner, generator=generator) / inner**0.5,
-            torch.randn(outer, rank, generator=generator) * 0.02,
-            float(rank),
-        )
-        for name, (outer, inner) in shapes.linear.items()
-        if re.fullmatch(DEFAULT_TARGETS, name)
-    }
-    return LoraState(modules)
 
 
 def _draw(index: int, side: int) -> Image.Image:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from careedit import plugins
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import CareEditError, ExpertError, InputError
 from careedit.experts import (
@@ -27,7 +27,7 @@ from careedit.experts import (
 )
 from careedit.experts.check import hash_file
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
-from careedit.experts.set import SHIPPED, locate
+from careedit.experts.set import locate, packaged_set
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -231,8 +231,9 @@ def _shown(size: int | None) -> str:
 def _check_local(ref: str) -> None:
     """Raises `ExpertError` for a set inside the package, which is not to be changed."""
     root = locate(ref).local
-    for name, (package, folder) in SHIPPED.items():
-        if root is not None and root.resolve() == Path(str(files(package).joinpath(folder))).resolve():
+    for name in plugins.names(plugins.PACKAGED_SETS):
+        folder = packaged_set(name)
+        if root is not None and folder is not None and root.resolve() == folder.resolve():
             raise ExpertError(
                 f"The expert set {name!r} belongs to the package; run 'careedit experts copy FOLDER' and change the copy "
                 "with --expert-set FOLDER."

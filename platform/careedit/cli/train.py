@@ -1,14 +1,17 @@
-"""`careedit train expert --data`: an expert on a user's own rows, and what the command says of them."""
+"""Train experts on your own rows, and whatever else installed packages can train."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from careedit.cli.output import emit, emit_json, emit_table, note, progress
+from careedit import plugins
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
+from careedit.cli.recipes import Steps, Threads, set_threads, started
 from careedit.errors import InputError
 
 NAMED = 20
@@ -77,10 +80,87 @@ HandlesOption = Annotated[
 LicenceOption = Annotated[str | None, typer.Option("--licence", help="For the manifest: licence of the weights.")]
 
 
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train experts on your own rows; and the packaged models, with the packages that have their recipes."""
+
+
+@app.command()
+def expert(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Of the tiny family: erase, compose, style, identity or reference; or unified, their baseline.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    base: BaseOption = None,
+    name: NameOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results; a rerun goes on from it. Needed with --data.")
+    ] = None,
+    steps: Steps = None,
+    threads: Threads = None,
+    rank: RankOption = None,
+    batch: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: SeedOption = None,
+    columns: ColumnsOption = None,
+    on_bad: OnBadOption = None,
+    align: AlignOption = None,
+    masks: MasksOption = None,
+    held_out: HeldOutOption = None,
+    panel: PanelOption = None,
+    max_sequence_length: LengthOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    checkpoint_gradients: GradientsOption = None,
+    checkpoint_seconds: SecondsOption = None,
+    competence: CompetenceOption = None,
+    description: DescriptionOption = None,
+    handles: HandlesOption = None,
+    licence: LicenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One LoRA expert on a frozen base: a RECIPE of the tiny family, or, with --data, on your own rows.
+
+    Rows are source, instruction and target, optionally mask and reference. The expert is written to --out as
+    `careedit experts add` takes it.
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("recipe", "threads", "as_json"):
+        given.pop(key, None)
+    if (recipe is None) == (data is None):
+        what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
+        raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
+    if data is not None:
+        set_threads(threads)
+        train_own(given, as_json=as_json)
+        return
+    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
+        option = "panel-size" if key == "panel" else key.replace("_", "-")
+        raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
+    with started(threads, dtype):
+        path = _recipe(str(recipe))(out, steps, learning_rate)
+    note(f"The expert is in {path}.")
+
+
+def _recipe(name: str) -> plugins.ExpertRecipe:
+    """The recipe of an installed package; raises `InputError` if there is none of that name."""
+    found: dict[str, plugins.ExpertRecipe] = {}
+    for provider in plugins.names(plugins.RECIPES):
+        found |= plugins.load(plugins.RECIPES, provider, error=InputError)()
+    if name not in found:
+        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(found)}.")
+    return found[name]
+
+
 def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     """Train as `options` say: those of the command that were given, by the name that `OwnRun` has for them."""
-    from pathlib import Path
-
     from careedit.cli.editors import quieten
     from careedit.finetune.data import parse_columns
     from careedit.finetune.run import OwnRun, run
@@ -143,3 +223,7 @@ def _checking() -> Iterator[Callable[[int], Callable[[], None]]]:
     finally:
         for manager in shown:
             manager.__exit__(None, None, None)
+
+
+for _provider in plugins.names(plugins.TRAIN):
+    app.add_typer(plugins.load(plugins.TRAIN, _provider))

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from careedit import plugins
 from careedit.errors import ExpertError, ManifestError
 from careedit.experts.base import Application
 from careedit.experts.check import check_adapter, check_base, load_adapter
@@ -22,16 +22,12 @@ from careedit.experts.fingerprint import BaseShapes, shapes_of_base
 from careedit.experts.formats import LoraState
 from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sentence, Sha256
-from careedit.experts.registered import resolve
 from careedit.experts.store import Folder, default_cache, is_url
 from careedit.experts.yamlfile import YamlRecord
 from careedit.images import MAX_REFERENCES
 
 SET_FILE = "expert_set.yaml"
 """Name of the file that makes a folder an expert set."""
-
-SHIPPED: Mapping[str, tuple[str, str]] = {"tiny": ("careedit_tiny", "weights")}
-"""Sets inside the package: name -> (package, folder)."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -252,16 +248,29 @@ def locate(
     place = Folder(text, storage_options or {}, cache or default_cache())
     if place.local is None:
         return place
-    if text in SHIPPED and not (place.local / SET_FILE).is_file():
-        package, name = SHIPPED[text]
-        place = Folder(str(files(package).joinpath(name)), {}, place.cache)
+    if not (place.local / SET_FILE).is_file() and (packaged := packaged_set(text)) is not None:
+        place = Folder(str(packaged), {}, place.cache)
     local = place.local
     if local is None or not (local / SET_FILE).is_file():
-        known = ", ".join(sorted(SHIPPED))
-        raise ExpertError(
-            f"There is no expert set at {text!r} (no {SET_FILE}); give its folder, an address, or {known}."
-        )
+        known = " or ".join(["an address", *plugins.names(plugins.PACKAGED_SETS)])
+        raise ExpertError(f"{text!r} is not an expert set (it has no {SET_FILE}); give its folder, {known}.")
     return place
+
+
+def packaged_set(name: str) -> Path | None:
+    """The folder of the expert set that an installed package provides as `name`; None if no package does."""
+    provider = plugins.load(plugins.PACKAGED_SETS, name, error=ExpertError)
+    return None if provider is None else Path(provider())
+
+
+def resolve(ref: str) -> str:
+    """The folder or address of the expert set `ref`: from its registry if `ref` has a registry's scheme, else `ref` itself.
+
+    Raises `ExpertError` if the registry lacks a package or does not know the set.
+    """
+    scheme, slash, _ = ref.partition(":/")
+    registry = plugins.load(plugins.SET_SCHEMES, scheme, error=ExpertError) if slash else None
+    return ref if registry is None else str(registry(ref))
 
 
 def read_set_file(folder: Folder) -> ExpertSetFile:

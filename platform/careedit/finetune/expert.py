@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
+from careedit.experts import DEFAULT_TARGETS
 from careedit.finetune.data import Columns, Plan, RowRules, Table, read_row, row_item
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, step_generator, train
-from careedit.finetune.pool import build_pool, load_pool
-from careedit_tiny.recipes.base.items import Item
-from careedit_tiny.recipes.experts import add_lora, lora_state
+from careedit.finetune.pool import Item, build_pool, load_pool
 
 STEPS = 1000
 """Optimizer steps, where nothing else is said."""
@@ -74,6 +75,20 @@ def own_config(base: EditorBase, *, steps: int = STEPS, learning_rate: float | N
         seed=seed,
         checkpoint_seconds=checkpoint_seconds,
     )
+
+
+def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
+    """Put a new LoRA on the transformer, which is frozen from then on; returns the LoRA's parameters."""
+    transformer.requires_grad_(False)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
+    cast(Any, transformer).add_adapter(lora, adapter_name=name)
+    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+
+
+def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
+    """peft's state dict of a LoRA, float32 on the CPU."""
+    state = get_peft_model_state_dict(transformer, adapter_name=name)
+    return {key: value.detach().float().cpu().clone() for key, value in state.items()}
 
 
 def encode_rows(

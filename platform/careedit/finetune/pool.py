@@ -7,12 +7,15 @@ that exists is not made again, and several processes may make different shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
@@ -22,8 +25,6 @@ from torch import Tensor
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
 from careedit.finetune.precision import products
-from careedit_tiny.recipes.base.items import Items
-from careedit_tiny.recipes.base.labels import canvas_labels
 
 SHARD = 512
 """Items per file."""
@@ -31,6 +32,24 @@ CLIP_LENGTH = 40
 """CLIP tokens kept: its attention is causal, so padding behind the end token changes nothing."""
 CHUNK_PIXELS = 2**19
 """Pixels of canvas that the VAE encodes at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One training canvas."""
+
+    canvas: Image.Image
+    """[source | target] or [reference | source | target], RGB."""
+    mask: Image.Image
+    """Mode "L", the canvas's size: 255 where the model fills in."""
+    prompt: str
+    """The in-context prompt."""
+    labels: NDArray[np.uint8] | None = None
+    """Labels [A, T] of the canvas's tokens for an auxiliary loss; None (default) without one. All items of a pool have them, or none."""
+
+
+Items = Callable[[int], Item]
+"""A function from an index to a training item; equal indices give equal items."""
 
 
 def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
@@ -58,8 +77,9 @@ def _encode(items: Items, first: int, count: int, base: EditorBase, clip_length:
         "t5": _ids(base.tokenizer_2(prompts, max_length=base.max_sequence_length, **lengths)),
         "clip": _ids(base.tokenizer(prompts, max_length=clip_length, **lengths)),
     }
-    if drawn[0].scenes:
-        tensors["labels"] = torch.from_numpy(np.stack([canvas_labels(item.scenes) for item in drawn]))
+    labels = [item.labels for item in drawn if item.labels is not None]
+    if labels:
+        tensors["labels"] = torch.from_numpy(np.stack(labels))
     return tensors
 
 
@@ -99,8 +119,8 @@ def build_pool(
 
 
 def load_pool(name: str, folder: Path) -> Mapping[str, Tensor]:
-    """All items of a pool: "clean", "given" [N, C, h, w], "mask" [N, 1, H, W], "t5", "clip" token ids [N, L], and, of the
-    tiny world's items, "labels" [N, len(ATTRIBUTES), T]."""
+    """All items of a pool: "clean", "given" [N, C, h, w], "mask" [N, 1, H, W], "t5", "clip" token ids [N, L], and of
+    items that have labels, "labels" [N, A, T]."""
     shards = [load_file(path) for path in sorted(folder.glob(f"{name}-*.safetensors"))]
     if not shards:
         raise FileNotFoundError(f"The pool {name} in {folder} has no shards; build it first.")

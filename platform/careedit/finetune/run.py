@@ -23,7 +23,7 @@ from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
 from careedit.experts.manifest import MANIFEST_FILE
-from careedit.experts.set import SET_FILE, SHIPPED
+from careedit.experts.set import SET_FILE, packaged_set
 from careedit.experts.store import is_url
 from careedit.experts.yamlfile import flaw_sentence
 from careedit.finetune.card import Card, write_card
@@ -225,7 +225,7 @@ def _run(
 def find_subject(wanted: OwnRun) -> Subject:
     """The base that `wanted.base` names: an expert set's, a folder or a hub id; raises `InputError`, `ExpertError`."""
     ref = wanted.base
-    if not (ref in SHIPPED or is_url(ref) or (Path(ref) / SET_FILE).is_file()):
+    if not (is_url(ref) or (Path(ref) / SET_FILE).is_file() or packaged_set(ref) is not None):
         return Subject(ref, ref, wanted.max_sequence_length or 512)
     if wanted.panel or wanted.max_sequence_length:
         raise InputError(f"{ref!r} is an expert set: its panel and sequence length hold; leave these options out.")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from careedit import plugins
 from careedit.editing.base import quiet_loading
 from careedit.errors import InputError
 from careedit.experts.check import hash_file
@@ -199,12 +200,13 @@ def load_judge(
     batch: int = BATCH,
 ) -> VqaScorer:
     """A scorer by `load_asker`'s model; "tiny" is the judge that comes with careedit."""
-    if str(source) == TINY:
-        source = Path(__file__).parent.parent / "tiny" / "weights" / "judge"
-        if not source.is_dir():
-            raise InputError(
-                "This installation has no tiny judge; name another by folder or hub id, or install careedit again."
-            )
+    packaged = plugins.load(plugins.JUDGES, str(source), error=InputError)
+    if packaged is not None:
+        source = packaged()
+    elif str(source) == TINY:
+        raise InputError(
+            "No installed package has a tiny judge; name another by folder or hub id, or reinstall careedit."
+        )
     return VqaScorer(load_asker(source, revision=revision, device=device, dtype=dtype, batch=batch))
 
 

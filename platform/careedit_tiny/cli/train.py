@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli import train as own
-from careedit.cli.output import JsonOption, emit_table, note, progress
+from careedit.cli.output import emit_table, note, progress
 from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, settings, started
 from careedit.errors import InputError
 from careedit_tiny.cli import train_dino, train_judge, train_router
@@ -91,83 +90,6 @@ def base(
             begin if begin is None or heads is None else with_heads(begin, heads),
         )
     note(f"The base is in {out / 'base'}.")
-
-
-@app.command()
-def expert(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RECIPE]",
-            help="Of the tiny family: erase, compose, style, identity or reference; or unified, their baseline.",
-        ),
-    ] = None,
-    data: own.DataOption = None,
-    base: own.BaseOption = None,
-    name: own.NameOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; a rerun goes on from it. Needed with --data.")
-    ] = None,
-    steps: Steps = None,
-    threads: Threads = None,
-    rank: own.RankOption = None,
-    batch: own.BatchOption = None,
-    learning_rate: own.RateOption = None,
-    seed: own.SeedOption = None,
-    columns: own.ColumnsOption = None,
-    on_bad: own.OnBadOption = None,
-    align: own.AlignOption = None,
-    masks: own.MasksOption = None,
-    held_out: own.HeldOutOption = None,
-    panel: own.PanelOption = None,
-    max_sequence_length: own.LengthOption = None,
-    device: own.DeviceOption = None,
-    dtype: own.DtypeOption = None,
-    checkpoint_gradients: own.GradientsOption = None,
-    checkpoint_seconds: own.SecondsOption = None,
-    competence: own.CompetenceOption = None,
-    description: own.DescriptionOption = None,
-    handles: own.HandlesOption = None,
-    licence: own.LicenceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """One LoRA expert on a frozen base: a RECIPE of the tiny family, or, with --data, on your own rows.
-
-    Rows are source, instruction and target, optionally mask and reference. The expert is written to --out as
-    `careedit experts add` takes it.
-    """
-    given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("recipe", "threads", "as_json"):
-        given.pop(key, None)
-    if (recipe is None) == (data is None):
-        what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
-        raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
-    if data is not None:
-        set_threads(threads)
-        own.train_own(given, as_json=as_json)
-        return
-    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
-        option = "panel-size" if key == "panel" else key.replace("_", "-")
-        raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
-    _check_recipe(str(recipe))
-    with started(threads, dtype):
-        _recipe(str(recipe), RUNS if out is None else out, steps, learning_rate)
-
-
-def _check_recipe(name: str) -> None:
-    from careedit_tiny.recipes.experts import RECIPES
-
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(RECIPES)}.")
-
-
-def _recipe(name: str, out: Path, steps: int | None, learning_rate: float | None) -> None:
-    """Train one LoRA of the tiny family."""
-    from careedit_tiny.recipes.experts import RECIPES
-    from careedit_tiny.recipes.family import make_lora
-
-    path, _ = make_lora(name, out, settings(RECIPES[name].config, steps, learning_rate))
-    note(f"The expert is in {path}.")
 
 
 @app.command(name="all")

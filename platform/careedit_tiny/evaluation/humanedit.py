@@ -74,9 +74,13 @@ class TinyHumanEdit(HumanEdit):
         self.tiny = config
         self.revision = config.revision or f"tiny-v{VERSION}"
 
+    def write(self) -> None:
+        """Draws the rows into the file."""
+        write_rows(self.file, self.tiny)
+
     def _read(self) -> Iterator[Any]:
         if not self.file.is_file():
-            write_rows(self.file, self.tiny)
+            self.write()
         yield from super()._read()
 
     def _extras(self, line: Line) -> dict[str, Scalar]:
@@ -169,3 +173,7 @@ def _png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
+
+
+TINY_HUMANEDIT = (TinyHumanEditConfig, TinyHumanEdit)
+"""The benchmark as an entry point: the record of its options, and what is built from it."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, one_by_one
-from careedit_eval.records import Measurement, MetricSpec, Output, digest_of
+from careedit_eval.metrics.load import NoOptions
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output, digest_of
 from careedit_tiny import Thresholds, judge, sample_from_dict
 
 
@@ -54,3 +55,11 @@ class OracleCompliance:
                 "oracle_compliant": float(verdict.compliant),
             },
         )
+
+
+def _build(_: NoOptions) -> Metric:
+    return OracleCompliance()
+
+
+ORACLE = (NoOptions, _build)
+"""The metric as an entry point: the record of its options, and what is built from it."""

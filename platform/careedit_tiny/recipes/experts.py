@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from careedit.editing import EditorBase
-from careedit.experts import DEFAULT_TARGETS
-from careedit.finetune.flow import flow_loss, scene_probe
+from careedit.finetune.expert import add_lora, lora_state
+from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.pool import load_pool
+from careedit_tiny.recipes.base.probe import scene_probe
 from careedit_tiny.recipes.base.train import NOISE_SCALE, START
 
 BATCH = 16
@@ -58,20 +56,6 @@ RECIPES: Mapping[str, LoraRecipe] = {
 """The experts of the tiny family and their baseline."""
 
 
-def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
-    """Put a new LoRA on the transformer, which is frozen from then on; returns the LoRA's parameters."""
-    transformer.requires_grad_(False)
-    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
-    cast(Any, transformer).add_adapter(lora, adapter_name=name)
-    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
-
-
-def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
-    """peft's state dict of a LoRA, float32 on the CPU."""
-    state = get_peft_model_state_dict(transformer, adapter_name=name)
-    return {key: value.detach().float().cpu().clone() for key, value in state.items()}
-
-
 def train_lora(
     name: str, recipe: LoraRecipe, base: EditorBase, folder: Path, config: TrainConfig | None = None
 ) -> tuple[dict[str, Tensor], TrainReport]:
@@ -92,7 +76,11 @@ def train_lora(
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         pool = pools[tuple(pools)[int(torch.multinomial(shares, 1, generator=generator))]]
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pool, chosen, generator, probe, start=START, noise_scale=NOISE_SCALE)}
+        return {
+            "loss": flow_loss(
+                base, pool, chosen, generator, auxiliary=[probe.term], start=START, noise_scale=NOISE_SCALE
+            )
+        }
 
     try:
         report = train(f"expert-{name}", trained, loss, config, folder)

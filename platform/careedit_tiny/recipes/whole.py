@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from careedit.encoders import load_encoder
 from careedit.errors import CareEditError
 from careedit.experts.yamlfile import write_atomic
-from careedit.finetune.flow import PROBE_FILE
 from careedit.finetune.loop import TrainConfig, TrainReport
+from careedit_tiny.recipes.base.probe import PROBE_FILE
 from careedit_tiny.recipes.base.train import DEFAULT as BASE
 from careedit_tiny.recipes.base.train import build_pools, untrained
 from careedit_tiny.recipes.base.words import DEFAULT as WORDS

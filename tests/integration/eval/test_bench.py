@@ -32,6 +32,6 @@ def test_the_script_embeds_one_picture_at_a_time_as_the_metrics_do_many(tmp_path
     samples = list(load_benchmark("tiny_humanedit", path=str(tmp_path), rows=6).rows())
     found = measuring.metric_speedup(samples, sets=2, repeats=1)
     assert found.ratio > 0 and len(found.laps) == 1
-    encoder = load_encoder(str(backbones.WEIGHTS / "clip"), device="cpu", cache_entries=0)
+    encoder = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu", cache_entries=0)
     means = measuring._script(encoder, samples, [[sample.source.read() for sample in samples]])
     assert set(means) == {"l1", "l2", "clip_i", "clip_t", "clip_t_oracle"} and means["clip_i"] < 1

@@ -17,13 +17,13 @@ from careedit.errors import CareEditError
 from careedit.experts import UNIFIED_FOLDER, ExpertManifest, load_adapter, load_expert_set, verify_expert_set
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.finetune import pool as pool_module
-from careedit.finetune.flow import PROBE_FILE
 from careedit.records import EditRequest
 from careedit_tiny.models.family import build_vae
 from careedit_tiny.recipes import experts as expert_recipe
 from careedit_tiny.recipes import vae as vae_recipe
 from careedit_tiny.recipes.base import train as base_recipe
 from careedit_tiny.recipes.base import words as words_recipe
+from careedit_tiny.recipes.base.probe import PROBE_FILE
 from careedit_tiny.recipes.family import assemble, load_tiny_base, load_trained_base, make_base, make_lora, save_base
 
 

@@ -157,8 +157,8 @@ def test_a_wrong_field_of_a_manifest_is_said_and_the_set_stays_as_it_was(changes
 
 
 def test_the_packages_own_set_is_copied_before_it_is_changed(run, untrained_set, adapter, monkeypatch, tmp_path):
-    monkeypatch.setattr(experts, "files", lambda package: untrained_set.parent)
-    monkeypatch.setattr(experts, "SHIPPED", {"untrained": ("careedit_tiny", untrained_set.name)})
+    monkeypatch.setattr(experts.plugins, "names", lambda group: ("untrained",))
+    monkeypatch.setattr(experts.plugins, "load", lambda group, name, error: lambda: untrained_set)
 
     for command in (["add", str(adapter), "--name", "a", "--competence", "style"], ["remove", "style"]):
         code, out, err = run(*command)
@@ -186,4 +186,4 @@ def test_a_set_that_is_not_there_is_refused_by_every_command(run):
     for command in (["list"], ["show", "a"], ["verify"], ["remove", "a"], ["copy", "mine"]):
         code, out, err = run(*command, "--expert-set", "nowhere")
         assert (code, out) == (2, "")
-        assert err.startswith("error: There is no expert set at 'nowhere' (no expert_set.yaml)")
+        assert err.startswith("error: 'nowhere' is not an expert set (it has no expert_set.yaml)")

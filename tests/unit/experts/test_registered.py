@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from careedit import plugins
 from careedit.errors import ExpertError, InputError
-from careedit.experts import load_expert_set, registered
+from careedit.experts import load_expert_set
+from careedit.experts.set import resolve
 
 
 def looked_up(name: str) -> str:
@@ -21,8 +23,12 @@ def shelf(monkeypatch: pytest.MonkeyPatch):
     """An installation with such a registry."""
 
     def use(value: str) -> None:
-        entry = EntryPoint("shelf", value, registered.GROUP)
-        monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [entry] if name == "shelf" else [])
+        entry, found = EntryPoint("shelf", value, plugins.SET_SCHEMES), plugins.metadata.entry_points
+        monkeypatch.setattr(
+            plugins.metadata,
+            "entry_points",
+            lambda **wanted: [entry] if wanted.get("name") == "shelf" else found(**wanted),
+        )
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     return use
@@ -38,18 +44,18 @@ def test_a_registrys_name_is_the_set_that_it_stands_for(shelf) -> None:
 @pytest.mark.parametrize("name", ["tiny", "/sets/mine", "s3://bucket/set", "memory://x"])
 def test_any_other_name_stays_as_it_is(shelf, name: str) -> None:
     shelf("nowhere:nothing")
-    assert registered.resolve(name) == name
+    assert resolve(name) == name
 
 
 def test_what_a_registry_lacks_is_a_sentence(shelf) -> None:
     shelf("no_such_registry:find [eval]")
     with pytest.raises(
-        ExpertError, match=r"'no_such_registry' is missing; install it with: pip install 'careedit\[eval\]'"
+        ExpertError, match=r"needs the package 'no_such_registry', .* with: pip install 'careedit\[eval\]'"
     ):
         load_expert_set("shelf:/mine@best")
 
 
 def test_an_installation_without_a_registry_says_that_there_is_no_such_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registered.metadata, "entry_points", lambda group, name: [])
-    with pytest.raises(ExpertError, match="There is no expert set at 'models:/tiny@champion'"):
+    monkeypatch.setattr(plugins.metadata, "entry_points", lambda **_: [])
+    with pytest.raises(ExpertError, match="'models:/tiny@champion' is not an expert set"):
         load_expert_set("models:/tiny@champion")

@@ -347,7 +347,7 @@ def test_a_base_of_another_shape_than_stated_is_refused(set_folder: Path) -> Non
 
 
 def test_a_folder_without_a_set_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ExpertError, match="There is no expert set at"):
+    with pytest.raises(ExpertError, match="is not an expert set"):
         load_expert_set(tmp_path)
 
 
@@ -360,10 +360,7 @@ def test_a_name_of_the_package_finds_the_set_that_is_shipped(
     add: Add, set_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     add("erase")
-    package = tmp_path / "shipped_sets"
-    shutil.copytree(set_folder, package / "weights")
-    (package / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(set_module, "SHIPPED", {"drawn": ("shipped_sets", "weights")})
+    packaged = {"drawn": lambda: set_folder}
+    monkeypatch.setattr(set_module.plugins, "load", lambda group, name, error: packaged.get(name))
     monkeypatch.chdir(tmp_path)
     assert load_expert_set("drawn").names == ("erase",)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("platform/careedit", "deployments/careedit_deployments", "eval/careedit_eval")
+PACKAGES = ("platform/careedit", "platform/careedit_tiny", "deployments/careedit_deployments", "eval/careedit_eval")
 
 
 def tree() -> set[str]:

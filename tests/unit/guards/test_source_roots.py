@@ -10,7 +10,7 @@ import pytest
 from careedit_deployments.config import ServeConfig
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("platform/careedit", "deployments/careedit_deployments", "eval/careedit_eval")
+PACKAGES = ("platform/careedit", "platform/careedit_tiny", "deployments/careedit_deployments", "eval/careedit_eval")
 MAX_LINES = 400
 
 

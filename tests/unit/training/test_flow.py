@@ -11,11 +11,12 @@ from torch import Tensor
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
 from careedit.finetune import pool as pool_module
-from careedit.finetune.flow import SceneProbe, edited_tokens, flow_loss, source_canvas
+from careedit.finetune.flow import edited_tokens, flow_loss, source_canvas
 from careedit.finetune.pool import build_pool, load_pool
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit_tiny.recipes.base.items import edit_item
 from careedit_tiny.recipes.base.labels import UNKNOWN
+from careedit_tiny.recipes.base.probe import SceneProbe
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def pool(base: EditorBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 def loss_of(base: EditorBase, pool: dict[str, Tensor], probe: SceneProbe | None = None) -> Tensor:
-    return flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(1), probe)
+    return flow_loss(
+        base, pool, torch.arange(4), torch.Generator().manual_seed(1), auxiliary=[] if probe is None else [probe.term]
+    )
 
 
 def test_the_loss_is_a_finite_number_that_depends_on_the_generator_alone(

@@ -78,7 +78,7 @@ def test_the_heads_learn_from_the_loss(base: EditorBase, tmp_path: Path) -> None
         return seen[-1]
 
     before = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0))
-    after = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0), heads=teach)
+    after = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(0), auxiliary=[teach])
     after.backward()
     attention = base.transformer.single_transformer_blocks[0].attn
     assert torch.allclose(after - before, seen[0], atol=1e-3)

@@ -118,7 +118,7 @@ def test_a_row_becomes_a_canvas_with_its_prompt(tmp_path: Path, row: dict[str, A
     assert item.canvas.crop((64, 0, 128, 64)).tobytes() == row["target"].tobytes()
     assert np.asarray(item.mask)[:, 64:].min() == 255
     assert np.asarray(item.mask)[:, :64].max() == 0
-    assert item.scenes == ()
+    assert item.labels is None
 
 
 def test_mask_and_reference_are_used(tmp_path: Path, row: dict[str, Any], draw_picture: Draw, draw_mask: Draw) -> None:

@@ -14,8 +14,8 @@ from careedit.cli.main import main
 from careedit.editing import EditorBase
 from careedit.editing.latents import position_ids
 from careedit.errors import InputError
-from careedit.finetune.flow import PROBE_FILE, SceneProbe, scene_probe
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
+from careedit_tiny.recipes.base.probe import PROBE_FILE, SceneProbe, scene_probe
 from careedit_tiny.recipes.base.widen import narrow, widen, with_heads
 from careedit_tiny.recipes.family import load_tiny_base
 

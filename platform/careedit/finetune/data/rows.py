@@ -16,9 +16,9 @@ from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
 from careedit.finetune.data.columns import Columns
 from careedit.finetune.data.tables import BrokenRowError, Table
+from careedit.finetune.pool import Item
 from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel, turn_note
 from careedit.tabular import find_file, is_missing
-from careedit_tiny.recipes.base.items import Item
 
 Align = Literal["refuse", "stretch", "crop"]
 """What to do with a target of another shape than its source."""

@@ -6,15 +6,16 @@ what a fill-type base is for. Both are functions of an index alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 from PIL import Image, ImageDraw
 
 from careedit.editing.prompts import in_context_prompt
+from careedit.finetune.pool import Item
 from careedit.images import canvas_mask, compose_canvas
 from careedit_tiny.models.family import PANEL
+from careedit_tiny.recipes.base.labels import canvas_labels
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.phrases import LOOK_NAMES, with_article
 from careedit_tiny.world.samples import draw_sample
@@ -48,23 +49,6 @@ INFEASIBLE_SHARE = 0.06
 """Share of items for erase and compose whose instruction names an absent object: the truth is the source."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One training canvas."""
-
-    canvas: Image.Image
-    """[source | target] or [reference | source | target], RGB."""
-    mask: Image.Image
-    """"L", 255 where the canvas is to be filled in."""
-    prompt: str
-    """The in-context prompt."""
-    scenes: tuple[Scene | None, ...] = ()
-    """What each panel shows; None where that cannot be told from its pixels. Empty outside the tiny world."""
-
-
-Items = Callable[[int], Item]
-
-
 def with_unknown_words(words: str, rng: Random, share: float = UNKNOWN_SHARE) -> str:
     """The words, each of them unheard of with this probability."""
     return " ".join(UNKNOWN if rng.random() < share else word for word in words.split())
@@ -85,7 +69,9 @@ def edit_item(expert: str, index: int) -> Item:
         scenes = (sample.reference, *scenes)
     words = with_unknown_words(sample.instruction, rng)
     mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
-    return Item(compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), scenes)
+    return Item(
+        compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), canvas_labels(scenes)
+    )
 
 
 def caption(scene: Scene, rng: Random) -> str:
@@ -121,7 +107,9 @@ def fill_item(index: int) -> Item:
         panels, words = [picture, picture], rng.choice(COPY_WORDS)
     prompt = in_context_prompt(with_unknown_words(words, rng))
     left_scene = scene if task >= 0.8 else None
-    return Item(compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, (left_scene, scene))
+    return Item(
+        compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, canvas_labels((left_scene, scene))
+    )
 
 
 def corpus() -> list[str]:

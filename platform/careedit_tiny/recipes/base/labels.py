@@ -1,4 +1,4 @@
-"""What each token of a canvas shows, in words: the labels of the scene probe (`careedit.finetune.flow.SceneProbe`)."""
+"""What each token of a canvas shows, in words: the labels of the scene probe (`careedit_tiny.recipes.base.probe.SceneProbe`)."""
 
 from __future__ import annotations
 

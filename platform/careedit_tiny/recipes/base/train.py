@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from careedit.editing import EditorBase, Start
-from careedit.finetune.flow import PROBE_FILE, SceneProbe, flow_loss, scene_probe
+from careedit.finetune.flow import AuxiliaryLoss, flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
 from careedit.finetune.pool import build_pool, load_pool
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit_tiny.recipes.base.heads import TaughtHeads
 from careedit_tiny.recipes.base.items import corpus, edit_item, fill_item
+from careedit_tiny.recipes.base.probe import PROBE_FILE, SceneProbe, scene_probe
 from careedit_tiny.recipes.base.words import (
     WORD_EVERY,
     WORD_WEIGHT,
@@ -100,7 +101,11 @@ def fit_probes(
 
     def scene(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
-        return {"loss": flow_loss(base, pool, chosen, generator, read_scene, start=START, noise_scale=NOISE_SCALE)}
+        return {
+            "loss": flow_loss(
+                base, pool, chosen, generator, auxiliary=[read_scene.term], start=START, noise_scale=NOISE_SCALE
+            )
+        }
 
     if not (folder / "words").is_dir():
         train("probe-words", list(read_words.parameters()), word, config, folder)
@@ -131,8 +136,8 @@ def train_base(
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
         chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
-        told = None if name == "fill" else heads
-        flow = flow_loss(base, pools[name], chosen, generator, probe, heads=told, start=START, noise_scale=NOISE_SCALE)
+        terms: list[AuxiliaryLoss] = [probe.term] if name == "fill" else [probe.term, heads]
+        flow = flow_loss(base, pools[name], chosen, generator, auxiliary=terms, start=START, noise_scale=NOISE_SCALE)
         if step % WORD_EVERY == 0:
             flow = flow + WORD_WEIGHT * word_loss(base.text_encoder_2, probe_words, words, generator)
         return {"loss": flow}

@@ -112,6 +112,6 @@ def test_its_identity_is_its_weights() -> None:
     from careedit_eval.metrics import backbones
 
     spec = metric("clip_i").spec
-    loaded = load_encoder(str(backbones.WEIGHTS / "clip"), device="cpu")
+    loaded = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu")
     assert spec.revision == backbones.hash_weights(loaded.model)
     assert spec.key != metric("clip_i", against="source").spec.key

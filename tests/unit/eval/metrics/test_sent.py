@@ -96,10 +96,10 @@ def test_an_identity_holds_no_secret(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory) -> Path:
-    from careedit.scoring import vlm
+    from careedit_tiny.plugin import judge_folder
 
     folder = tmp_path_factory.mktemp("judge") / "judge"
-    shutil.copytree(Path(vlm.__file__).parent.parent / "tiny/weights/judge", folder)
+    shutil.copytree(judge_folder(), folder)
     return folder
 
 

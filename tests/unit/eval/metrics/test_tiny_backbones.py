@@ -10,6 +10,7 @@ import pytest
 from careedit_eval.benchmarks import load_benchmark
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import backbones, load_metric
+from careedit_tiny import plugin
 from careedit_tiny.models.clip import save_clip, untrained_encoder
 from careedit_tiny.models.dino import build_dino, save_dino
 
@@ -17,7 +18,7 @@ from careedit_tiny.models.dino import build_dino, save_dino
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package whose weights are these."""
-    monkeypatch.setattr(backbones, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(plugin, "WEIGHTS", tmp_path)
     for cached in (backbones.clip_backbone, backbones.vit_backbone):
         cached.cache_clear()
     yield tmp_path
