@@ -144,8 +144,9 @@ def expert(
     for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
         option = "panel-size" if key == "panel" else key.replace("_", "-")
         raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
+    train_recipe = _recipe(str(recipe))
     with started(threads, dtype):
-        path = _recipe(str(recipe))(out, steps, learning_rate)
+        path = train_recipe(out, steps, learning_rate)
     note(f"The expert is in {path}.")
 
 

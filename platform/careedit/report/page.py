@@ -53,9 +53,9 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
     write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary)
 
 
-def write_template(path: Path, template: str, **context: object) -> None:
-    """Fill one of this package's templates and write it through a temporary name."""
-    environment = Environment(loader=PackageLoader("careedit.report", "."), autoescape=True, undefined=StrictUndefined)
+def write_template(path: Path, template: str, *, package: str = "careedit.report", **context: object) -> None:
+    """Fill a template of a package and write it through a temporary name."""
+    environment = Environment(loader=PackageLoader(package, "."), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

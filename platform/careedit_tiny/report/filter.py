@@ -81,6 +81,7 @@ def write_filter_page(path: Path, document: Mapping[str, Any]) -> None:
     write_template(
         path,
         "filter.html.j2",
+        package="careedit_tiny.report",
         title="careedit: does the early filter pay?",
         document=document,
         plot=data_uri(draw_plot(document)),

@@ -68,6 +68,7 @@ def write_quality_page(path: Path, document: Mapping[str, Any], gallery: Sequenc
     write_template(
         path,
         "quality.html.j2",
+        package="careedit_tiny.report",
         title="careedit: does routing pay?",
         document=document,
         rows=rows,

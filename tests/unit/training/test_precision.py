@@ -160,15 +160,15 @@ def test_a_checkpoint_from_before_formats_were_recorded_goes_on_in_bfloat16(
     [
         (("vae",), "vae.make_vae"),
         (("decoder",), "family.load_vae"),
-        (("words",), "words.make_words"),
+        (("words",), "base.words.make_words"),
         (("base",), "family.make_base"),
         (("expert", "erase"), "family.make_lora"),
         (("expert", "unified"), "family.make_lora"),
-        (("clip",), "clip.make_clip"),
-        (("router", "--encoder", "x"), "router_run.train_router"),
-        (("router", "--expert-set", "x", "--examples", "x"), "router_examples.read_examples"),
-        (("judge",), "judge_report.make_judge"),
-        (("dino",), "dino_report.make_dino"),
+        (("clip",), "clip.train.make_clip"),
+        (("router", "--encoder", "x"), "router.run.train_router"),
+        (("router", "--expert-set", "x", "--examples", "x"), "router.examples.read_examples"),
+        (("judge",), "judge.report.make_judge"),
+        (("dino",), "dino.report.make_dino"),
         (("all", "--budget-hours", "1"), "whole.train_all"),
     ],
 )
@@ -189,7 +189,7 @@ def test_every_recipe_says_its_format_in_the_first_line(
 
     speeds(SLOW)
     monkeypatch.setattr("careedit.encoders.load_encoder", lambda *_: None)
-    monkeypatch.setattr(f"careedit.finetune.{recipe}", stop)
+    monkeypatch.setattr(f"careedit_tiny.recipes.{recipe}", stop)
     assert main(["train", *arguments, *dtype, "--out", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
     assert first.startswith(f"Number format: {name} (") and first.endswith("bfloat16 0.49 GFLOP/s).")
