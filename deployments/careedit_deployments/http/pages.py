@@ -6,19 +6,17 @@ that the visitor types in. Nothing is loaded from elsewhere, and a Content-Secur
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import secrets
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 import careedit
+from careedit.files import png_data_url
 from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.services import services_of
 
@@ -91,14 +89,10 @@ def _samples(side: int) -> list[dict[str, str | None]]:
         {
             "kind": sample.kind,
             "instruction": sample.instruction,
-            "image": _data_url(sample.source_image(side)),
-            "reference": None if (reference := sample.reference_image(side)) is None else _data_url(reference),
+            "image": png_data_url(sample.source_image(side), optimize=True),
+            "reference": None
+            if (reference := sample.reference_image(side)) is None
+            else png_data_url(reference, optimize=True),
         }
         for sample in draw_samples(len(SAMPLE_KINDS), "test", kinds=SAMPLE_KINDS, first=3)
     ]
-
-
-def _data_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_eval.errors import MetricError
 from careedit_eval.records import Metric
 
