@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from careedit.errors import CareEditError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.config import Arm, Guard
 from careedit_deployments.edits.backend import EditCall, Made
 from careedit_deployments.errors import ConflictError, NotFoundError

@@ -9,7 +9,7 @@ from contextlib import suppress
 from statistics import fmean, stdev
 from typing import Any
 
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from careedit.errors import InputError
-from careedit.records import MAX_IMAGES, MAX_STEPS, Record
+from careedit.record import Record
+from careedit.records import MAX_IMAGES, MAX_STEPS
 from careedit.tabular import lines_of
 
 VERSION = 1

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pydantic import PositiveInt
 
 from careedit.errors import InputError
-from careedit.records import Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import RoutingDecision
 from careedit.routing import BASE
 from careedit_deployments.edits.backend import ArmInfo
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from careedit.errors import CareEditError
-from careedit.records import Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import RoutingDecision
 from careedit.routing import Router, RoutingFeatures, build_router
 from careedit_deployments.config import Telemetry
 from careedit_deployments.errors import UnavailableError

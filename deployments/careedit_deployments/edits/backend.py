@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 
 from PIL import Image
 
-from careedit.records import EditRequest, EditTrace, Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import EditRequest, EditTrace, RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 

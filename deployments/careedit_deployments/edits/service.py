@@ -7,7 +7,8 @@ from typing import Protocol
 
 from pydantic import Field
 
-from careedit.records import EditRequest, Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import EditRequest, RoutingDecision
 from careedit_deployments.edits.backend import EditEvent
 from careedit_deployments.state.records import ANONYMOUS
 

@@ -25,7 +25,7 @@ from careedit.errors import (
     ReplayError,
     UnknownExpertError,
 )
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments import errors as serving
 from careedit_deployments.telemetry.catalogue import Refusal
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import Field
 from starlette.requests import Request
 
 from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 
 router = APIRouter(tags=["models"], responses=error_answers(401, 429, 500))
 
 
-class Model(BaseModel):
+class Model(Answer):
     """An arm, as OpenAI's API tells of a model."""
 
     id: str
@@ -43,7 +44,7 @@ class Model(BaseModel):
     """References that may be given beside the source."""
 
 
-class ModelList(BaseModel):
+class ModelList(Answer):
     """Every model."""
 
     object: str = "list"
@@ -52,7 +53,7 @@ class ModelList(BaseModel):
     """In the configuration's order."""
 
 
-class ExpertInfo(BaseModel):
+class ExpertInfo(Answer):
     """One expert of one arm."""
 
     name: str
@@ -61,7 +62,7 @@ class ExpertInfo(BaseModel):
     """The arm that has it."""
     competence: str | None = None
     """What it is for, in a word."""
-    handles: list[str] = []
+    handles: list[str] = Field(default=[])
     """Edit kinds and conditions that it is for."""
     description: str | None = None
     """What it does."""
@@ -71,7 +72,7 @@ class ExpertInfo(BaseModel):
     """Whether it can be used now."""
 
 
-class ExpertList(BaseModel):
+class ExpertList(Answer):
     """Every expert."""
 
     object: str = "list"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from careedit.records import RoutingDecision
@@ -11,13 +10,14 @@ from careedit_deployments.edits.edit_service import estimate, rows_of
 from careedit_deployments.http.form import read_edit
 from careedit_deployments.http.openapi import EDIT_BODIES, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 from careedit_deployments.http.sse import unless_gone
 
 router = APIRouter(tags=["models"])
 
 
-class RouteAnswer(BaseModel):
+class RouteAnswer(Answer):
     """Who would edit."""
 
     model: str

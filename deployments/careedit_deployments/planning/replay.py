@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.bench.figures import attainment, percentile
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.config import ServeConfig

@@ -14,7 +14,8 @@ from careedit.editing import EditState
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import BASE, load_expert_set
-from careedit.records import EditRequest, Record
+from careedit.record import Record
+from careedit.records import EditRequest
 from careedit.scoring import Scorer
 from careedit_deployments.edits.backend import EditCall, EditEvent
 from careedit_deployments.errors import UnavailableError

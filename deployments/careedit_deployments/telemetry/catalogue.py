@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from careedit.records import Record
+from careedit.record import Record
 
 SECONDS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -14,6 +13,7 @@ import httpx2
 from PIL import Image
 
 from careedit.errors import ImageError, InputError
+from careedit.files import png_bytes
 from careedit.images import decode_image
 from careedit_eval.editors.answered import LONGEST_WAIT, AnsweredPictures, backoff
 from careedit_eval.editors.base import Edited, EditFailed, EditWork
@@ -46,10 +46,11 @@ class HttpEditor:
             if arm.early_filter is not None:
                 fields["early_filter"] = arm.early_filter.model_dump_json()
         files = [
-            ("image[]", (f"{i}.png", _png(one), "image/png")) for i, one in enumerate((work.source, *work.references))
+            ("image[]", (f"{i}.png", png_bytes(one), "image/png"))
+            for i, one in enumerate((work.source, *work.references))
         ]
         if work.mask is not None:
-            files.append(("mask", ("mask.png", _png(_transparent(work.mask)), "image/png")))
+            files.append(("mask", ("mask.png", png_bytes(_transparent(work.mask)), "image/png")))
         answer, seconds = self._post(fields, files)
         data, reading = self._pictures.read(answer)
         try:
@@ -135,12 +136,6 @@ def _headers(arm: Arm) -> dict[str, str]:
 
 def _root(arm: Arm) -> str:
     return str(arm.url).rstrip("/")
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _transparent(mask: Image.Image) -> Image.Image:

@@ -26,10 +26,10 @@ from careedit import plugins
 from careedit.encoders import load_encoder
 from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError, InputError
+from careedit.files import json_digest
 from careedit.images import image_sha256
 from careedit_eval.errors import MetricError
 from careedit_eval.pictures import reason_of
-from careedit_eval.records import digest_of
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
@@ -146,7 +146,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
     how = "shorter side to 256, bicubic by Pillow, centre crop 224; ImageNet mean and std"
     if not magicbrush:
         processor = cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil").to_dict()
-        how = f"its own image processor, {digest_of({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
+        how = f"its own image processor, {json_digest({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
     return VitBackbone(
         name=f"transformers {'tiny' if model is None else _named(model)}",
         revision=hash_weights(encoder.model),

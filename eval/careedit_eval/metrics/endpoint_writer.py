@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import httpx2
 from PIL import Image
 
 from careedit.errors import CareEditError, InputError
+from careedit.files import png_data_url
 from careedit.scoring.openai_answers import text_of
 from careedit.scoring.openai_http import EndpointConfig, Poster, Time, Unanswered
 from careedit.scoring.sent import TEXT, probe_picture
@@ -71,7 +70,9 @@ class EndpointWriter:
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         pictures, text = prompt
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _url(one)}} for one in pictures]
+        parts: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": png_data_url(one.convert("RGB"))}} for one in pictures
+        ]
         body = {
             "model": self.config.model,
             "messages": [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}],
@@ -88,9 +89,3 @@ def written(reply: bytes) -> str:
         return text_of(reply)
     except Unanswered as failure:
         raise MetricError(str(failure)) from None
-
-
-def _url(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.convert("RGB").save(stream, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -15,6 +15,7 @@ from careedit.editing.schedule import Schedule
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 from careedit.experts.base import BASE
 from careedit.images import MAX_REFERENCES
+from careedit.records import check_weights
 
 Start = Literal["noise", "source"]
 """What the target panel starts from: noise alone, or the source picture with noise upon it."""
@@ -55,8 +56,7 @@ class EditJob:
             raise InputError(f"noise_scale is {self.noise_scale}; it must lie above 0 and be at most 1.")
         if len(self.references) > MAX_REFERENCES:
             raise InputError(f"{len(self.references)} references were given; one reference is supported.")
-        if any(weight <= 0 for weight in self.weights.values()) or abs(sum(self.weights.values()) - 1) > 1e-3:
-            raise InputError(f"The expert weights {dict(self.weights)} must be positive and sum to 1.")
+        check_weights(self.weights)
         if self.mask is not None and self.mask.size != self.source.size:
             raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")
         if any(reference.size != self.source.size for reference in self.references):

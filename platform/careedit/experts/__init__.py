@@ -3,7 +3,7 @@
 from careedit.experts.applier import make_applier
 from careedit.experts.base import BASE, Application, ExpertApplier, NoExperts
 from careedit.experts.baseline import UNIFIED_FOLDER, baseline_set, has_baseline
-from careedit.experts.check import AdapterPlan, check_adapter, hash_folder, load_adapter
+from careedit.experts.check import AdapterPlan, check_adapter, load_adapter
 from careedit.experts.edit_set import (
     Finding,
     add_expert,
@@ -65,7 +65,6 @@ __all__ = [
     "check_adapter",
     "create_expert_set",
     "has_baseline",
-    "hash_folder",
     "install_router",
     "load_adapter",
     "load_expert_set",

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from careedit.errors import AdapterError, ManifestError
 from careedit.experts.base import BASE
-from careedit.experts.yamlfile import YamlRecord
+from careedit.record import YamlRecord
 
 MANIFEST_FILE = "expert.yaml"
 """Name of a manifest inside its expert's folder."""

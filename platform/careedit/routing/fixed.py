@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from careedit.errors import InputError
-from careedit.records import Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import RoutingDecision, check_weights
 from careedit.routing.base import BASE, RoutableExpert, read_options, register_router, unknown_expert
 from careedit.routing.features import RoutingFeatures
 
@@ -28,9 +27,8 @@ class FixedRouter:
         for name in weights:
             if name not in known and name != BASE:
                 raise unknown_expert(name, known)
+        check_weights(weights)
         total = sum(weights.values())
-        if not all(math.isfinite(w) and w > 0 for w in weights.values()) or not math.isclose(total, 1, abs_tol=1e-3):
-            raise InputError(f"The expert weights {weights} must be positive and sum to 1.")
         self._weights = {name: weight / total for name, weight in weights.items()}
 
     def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:

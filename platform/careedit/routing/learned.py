@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from careedit.records import Record
+from careedit.record import Record
 from careedit.routing.base import RoutableExpert, Router, read_options, register_router
 
 KIND = "transformer"

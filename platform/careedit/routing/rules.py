@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from careedit.records import Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import RoutingDecision
 from careedit.routing.base import BASE, RoutableExpert, read_options, register_router
 from careedit.routing.evidence import Evidence, kinds_of
 from careedit.routing.features import RoutingFeatures

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from careedit.errors import InputError
 from careedit.images import turn_note
-from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
+from careedit.record import Record
+from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

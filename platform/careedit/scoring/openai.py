@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import os
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ import httpx2
 from PIL import Image
 
 from careedit.errors import InputError
+from careedit.files import png_data_url
 from careedit.scoring.base import Answer, Question
 from careedit.scoring.openai_answers import (
     RESPONSE_FORMAT,
@@ -141,9 +140,7 @@ def _url_of(image: Image.Image, known: dict[int, str]) -> str:
     if id(image) not in known:
         if len(known) >= MAX_URLS:
             known.clear()
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "PNG")
-        known[id(image)] = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        known[id(image)] = png_data_url(image.convert("RGB"))
     return known[id(image)]
 
 

@@ -18,7 +18,7 @@ import httpx2
 from pydantic import Field, JsonValue, field_validator
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit.scoring.sent import digest_of_request
 
 MAX_BYTES = 1 << 20

@@ -3,6 +3,8 @@ import re
 
 import pytest
 
+from careedit.record import help_of
+from careedit.records import EarlyFilter
 from pretended import mask_file, picture_file
 
 SOURCE = picture_file()
@@ -96,6 +98,20 @@ def test_the_schema_states_both_forms_of_an_edit_and_one_shape_of_errors(client)
     assert edit["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ImagesResponse")
     for name in ("EditForm", "EditBody", "ErrorResponse", "EarlyFilter", "ImageRef"):
         assert name in schemas
+
+
+def test_the_schema_describes_fields_by_their_docstrings(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+
+    def described(schema: str, field: str) -> str:
+        return schemas[schema]["properties"][field]["description"]
+
+    for schema in ("EditForm", "EditBody"):
+        assert described(schema, "seed").startswith("careedit: seed of the first image's noise")
+    assert " ".join(described("EarlyFilter", "candidates").split()) == help_of(EarlyFilter, "candidates")
+    assert described("EditTrace", "nfe").startswith("Number of transformer evaluations")
+    assert described("ImagesResponse", "created") == "Time at which the answer was made, in Unix seconds."
+    assert described("ErrorDetail", "message") == "A sentence that says what is wrong and what to do."
 
 
 def test_the_schema_says_how_to_send_a_key_and_where_none_is_needed(client):

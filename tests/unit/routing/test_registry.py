@@ -46,11 +46,23 @@ def test_an_unknown_router_is_refused_with_the_known_ones(experts):
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("rules", {"temprature": 1}, "no option 'temprature'; its options are temperature"),
-        ("rules", {"temperature": 0}, "'temperature' of the router 'rules' cannot be used: Input should be greater"),
-        ("rules", {"temperature": "hot"}, "'temperature' of the router 'rules' cannot be used"),
-        ("fixed", {}, "'expert' of the router 'fixed' cannot be used: it is missing"),
-        ("fixed", {"expert": 3}, "'expert' of the router 'fixed' cannot be used"),
+        ("rules", {"temprature": 1}, "RulesOptions has no field 'temprature'; its fields are temperature"),
+        (
+            "rules",
+            {"temperature": 0},
+            "router 'rules' cannot be used: RulesOptions does not accept 0 for its field 'temperature': input should be greater",
+        ),
+        (
+            "rules",
+            {"temperature": "hot"},
+            "router 'rules' cannot be used: RulesOptions does not accept 'hot' for its field 'temperature'",
+        ),
+        ("fixed", {}, "router 'fixed' cannot be used: FixedOptions needs the field 'expert'"),
+        (
+            "fixed",
+            {"expert": 3},
+            "router 'fixed' cannot be used: FixedOptions does not accept 3 for its field 'expert'",
+        ),
     ],
 )
 def test_unusable_options_are_refused_in_a_sentence(experts, kind, options, said):

@@ -79,7 +79,10 @@ def test_a_preview_as_long_as_the_edit_is_refused(strategy, preview_steps, steps
         ({"candidates": 0}, "candidates is 0; between 1 and 16 noises can be tried"),
         ({"candidates": 17}, "candidates is 17"),
         ({"preview_steps": 0}, "preview_steps is 0; it must lie between 1 and 199"),
-        ({"strategy": "bubble"}, "takes no 'bubble' for its field 'strategy'.*'restart', 'continue' or 'halving'"),
+        (
+            {"strategy": "bubble"},
+            "does not accept 'bubble' for its field 'strategy'.*'restart', 'continue' or 'halving'",
+        ),
         ({"early_exit": 0}, "for its field 'early_exit'"),
         ({"early_exit": float("nan")}, "for its field 'early_exit'"),
         ({"timeout": 0}, "for its field 'timeout'"),

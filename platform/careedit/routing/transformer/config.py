@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from careedit.errors import ManifestError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
+from careedit.record import BaseRecord, error_sentence
 
 CONFIG_FILE, WEIGHTS_FILE = "router.json", "router.safetensors"
 """The two files of a learned router, side by side in one folder."""
@@ -18,10 +19,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class RouterConfig(BaseModel):
+class RouterConfig(BaseRecord):
     """Shape, labels and calibration of a learned router; the content of `router.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format_version: Literal[1] = 1
     """Version of this file's format."""
@@ -64,8 +63,4 @@ class RouterConfig(BaseModel):
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ManifestError(f"The router's {path.name} is not JSON; restore it.") from error
         except ValidationError as error:
-            flaw = error.errors(include_url=False)[0]
-            field = ".".join(map(str, flaw["loc"])) or "its content"
-            raise ManifestError(
-                f"The router's {path.name} cannot be used: {field}: {str(flaw['msg']).rstrip('.')}."
-            ) from error
+            raise ManifestError(error_sentence(error, f"The router's {path.name}")) from error

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 
 from careedit.encoders import load_encoder
 from careedit.errors import AdapterError, ManifestError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 from careedit.records import RoutingDecision
 from careedit.routing.base import BASE, RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
