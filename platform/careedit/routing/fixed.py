@@ -30,7 +30,7 @@ class FixedRouter:
                 raise unknown_expert(name, known)
         total = sum(weights.values())
         if not all(math.isfinite(w) and w > 0 for w in weights.values()) or not math.isclose(total, 1, abs_tol=1e-3):
-            raise InputError(f"The expert weights {weights} must be positive and sum to 1.")
+            raise InputError(f"The expert weights {weights} must be positive and sum to 1.", field="expert")
         self._weights = {name: weight / total for name, weight in weights.items()}
 
     def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
