@@ -196,9 +196,14 @@ class Editor:
         steps = request.steps or spec.defaults.steps
         plan = make_plan(request.early_filter or EarlyFilter(strategy="none"), steps)
         if plan.looks and self.judge is None:
-            raise InputError("An early filter needs a judge; give the editor a scorer or leave early_filter out.")
+            raise InputError(
+                "An early filter needs a judge; give the editor a scorer or leave early_filter out.",
+                field="early_filter",
+            )
         if first + request.n * plan.candidates - 1 > MAX_SEED:
-            raise InputError(f"The seed {first} leaves no room for {request.n} images; give a smaller seed.")
+            raise InputError(
+                f"The seed {first} leaves no room for {request.n} images; give a smaller seed.", field="seed"
+            )
         guidance = spec.defaults.guidance if request.guidance is None else request.guidance
         source, seconds = fit.to_panel(request.image), time.perf_counter() - started
         return [

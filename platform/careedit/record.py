@@ -34,11 +34,12 @@ class Record(BaseRecord):
         record, known = type(self).__name__, type(self).model_fields
         for name in fields:
             if name not in known and name not in {field.alias for field in known.values()}:
-                raise InputError(f"{record} has no field {name!r}; its fields are {', '.join(known)}.")
+                raise InputError(f"{record} has no field {name!r}; its fields are {', '.join(known)}.", field=name)
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(error_sentence(error, record)) from error
+            field = str(error.errors(include_url=False)[0]["loc"][0]) if error.errors()[0]["loc"] else None
+            raise InputError(error_sentence(error, record), field=field) from error
 
 
 class YamlRecord(BaseRecord):

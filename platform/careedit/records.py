@@ -24,7 +24,7 @@ MAX_CANDIDATES = 16
 def check_weights(weights: Mapping[str, float]) -> None:
     """Raise `InputError` unless the experts' weights are positive and sum to 1, within 0.001."""
     if any(weight <= 0 for weight in weights.values()) or not abs(sum(weights.values()) - 1) <= 1e-3:  # NaN fails too
-        raise InputError(f"The expert weights {dict(weights)} must be positive and sum to 1.")
+        raise InputError(f"The expert weights {dict(weights)} must be positive and sum to 1.", field="expert")
 
 
 Picture = Annotated[Image.Image, BeforeValidator(decode_image)]
@@ -60,14 +60,18 @@ class EarlyFilter(Record):
     @classmethod
     def _check_candidates(cls, value: int) -> int:
         if not 1 <= value <= MAX_CANDIDATES:
-            raise InputError(f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.")
+            raise InputError(
+                f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.", field="candidates"
+            )
         return value
 
     @field_validator("preview_steps")
     @classmethod
     def _check_preview_steps(cls, value: int | None) -> int | None:
         if value is not None and not 1 <= value < MAX_STEPS:
-            raise InputError(f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.")
+            raise InputError(
+                f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.", field="preview_steps"
+            )
         return value
 
 
@@ -115,12 +119,15 @@ class EditRequest(Record):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:  # half of a surrogate pair, as undecodable bytes of a command line become
-            raise InputError("The instruction holds bytes that are no text; give it as UTF-8.") from None
+            raise InputError("The instruction is not valid text; give it as UTF-8.", field="instruction") from None
         if not text:
-            raise InputError("The instruction is empty; say what to change, e.g. 'remove the red circle'.")
+            raise InputError(
+                "The instruction is empty; say what to change, e.g. 'remove the red circle'.", field="instruction"
+            )
         if len(text) > MAX_INSTRUCTION_CHARACTERS:
             raise InputError(
-                f"The instruction has {len(text):,} characters; the limit is {MAX_INSTRUCTION_CHARACTERS:,}. Shorten it."
+                f"The instruction has {len(text):,} characters; the limit is {MAX_INSTRUCTION_CHARACTERS:,}. Shorten it.",
+                field="instruction",
             )
         return text
 
@@ -128,35 +135,35 @@ class EditRequest(Record):
     @classmethod
     def _check_seed(cls, value: int | None) -> int | None:
         if value is not None and not 0 <= value <= MAX_SEED:
-            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.")
+            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.", field="seed")
         return value
 
     @field_validator("steps")
     @classmethod
     def _check_steps(cls, value: int | None) -> int | None:
         if value is not None and not 1 <= value <= MAX_STEPS:
-            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.")
+            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.", field="steps")
         return value
 
     @field_validator("n")
     @classmethod
     def _check_n(cls, value: int) -> int:
         if not 1 <= value <= MAX_IMAGES:
-            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.")
+            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.", field="n")
         return value
 
     @field_validator("top_k")
     @classmethod
     def _check_top_k(cls, value: int | None) -> int | None:
         if value is not None and value < 1:
-            raise InputError(f"top_k is {value}; at least one expert must be allowed.")
+            raise InputError(f"top_k is {value}; at least one expert must be allowed.", field="top_k")
         return value
 
     @field_validator("guidance")
     @classmethod
     def _check_guidance(cls, value: float | None) -> float | None:
         if value is not None and not 0 <= value <= 1000:
-            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.")
+            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.", field="guidance")
         return value
 
     @field_validator("expert")
@@ -172,7 +179,7 @@ class EditRequest(Record):
     def _check_references(cls, value: Any) -> Any:
         one = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
         if not one and not isinstance(value, Iterable):
-            raise InputError(f"references is a {type(value).__name__}; give a picture or several of them.")
+            raise InputError(f"references is a {type(value).__name__}; give one or more pictures.", field="references")
         return (value,) if one else tuple(value)
 
     @model_validator(mode="after")
@@ -182,9 +189,11 @@ class EditRequest(Record):
         if self.mask is not None and self.mask.getextrema()[1] == 0:  # pyright: ignore[reportOperatorIssue]
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
         if len(self.references) > MAX_REFERENCES:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
         if self.refine_mask and self.mask is None:
-            raise MaskError("refine_mask was asked for without a mask; give a mask or leave refine_mask off.")
+            raise MaskError("refine_mask needs a mask; give a mask or leave refine_mask off.", field="refine_mask")
         return self
 
 

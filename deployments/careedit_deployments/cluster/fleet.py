@@ -63,18 +63,19 @@ class Fleet(Record):
         for name in names:
             if name != BASE and name not in fleet.info.experts:
                 known = ", ".join((*fleet.info.experts, BASE))
-                raise InputError(f"There is no expert {name!r} in {arm!r}; the known ones are {known}.")
+                raise InputError(f"There is no expert {name!r} in {arm!r}; the known ones are {known}.", field="expert")
         if not fleet.shared:
             raise InputError(
                 f"The arm {arm!r} has no shared pool, which edits with the base or with several experts; name one of "
-                f"{', '.join(fleet.own)}."
+                f"{', '.join(fleet.own)}.",
+                field="expert",
             )
         return expert_name(arm, None)
 
     def arm(self, name: str) -> ArmFleet:
         """An arm; raises `InputError` where there is none of this name."""
         if name not in self.arms:
-            raise InputError(f"There is no arm {name!r}; the arms are {', '.join(self.arms)}.")
+            raise InputError(f"There is no arm {name!r}; the arms are {', '.join(self.arms)}.", field="model")
         return self.arms[name]
 
     @property

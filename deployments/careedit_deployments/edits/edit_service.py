@@ -75,9 +75,9 @@ def rows_of(decision: RoutingDecision, *, masked: bool) -> int:
 def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
     """Raise `TooExpensiveError`, with the estimate, where an edit asks for more than the limits allow."""
     if n > limits.images:
-        raise TooExpensiveError(f"n is {n}; at most {limits.images} images can be asked for at once.")
+        raise TooExpensiveError(f"n is {n}; at most {limits.images} images can be asked for at once.", field="n")
     if steps > limits.steps:
-        raise TooExpensiveError(f"steps is {steps}; the limit is {limits.steps}.")
+        raise TooExpensiveError(f"steps is {steps}; the limit is {limits.steps}.", field="steps")
     cost = estimate(n=n, steps=steps, early_filter=early_filter, rows=rows)
     if cost > limits.evaluations:
         raise TooExpensiveError(
@@ -131,21 +131,29 @@ class EditService:
         steps = request.steps or arm.steps
         if request.guidance is not None and not arm.takes_guidance:
             raise InputError(
-                f"guidance is {request.guidance:g}, but the base of {arm.name!r} takes none; leave it out."
+                f"guidance is {request.guidance:g}, but the base of {arm.name!r} takes none; leave it out.",
+                field="guidance",
             )
         if len(request.references) > arm.references:
             raise InputError(
-                f"{len(request.references)} references were given; the base of {arm.name!r} takes {arm.references}, so give fewer."
+                f"{len(request.references)} references were given; the base of {arm.name!r} takes {arm.references}, so give fewer.",
+                field="references",
             )
         if request.early_filter is not None and self.config.scorer.backend == "none":
-            raise InputError("The early filter needs a judge, and this server has none; leave early_filter out.")
+            raise InputError(
+                "The early filter needs a judge, and this server has none; leave early_filter out.",
+                field="early_filter",
+            )
         if request.early_filter is not None and (request.early_filter.preview_steps or 1) >= steps:
-            raise InputError(f"preview_steps must be fewer than the edit's {steps} steps; give fewer, or more steps.")
+            raise InputError(
+                f"preview_steps must be fewer than the edit's {steps} steps; give fewer, or more steps.",
+                field="preview_steps",
+            )
         check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=1)
         seeds = request.n * (1 if request.early_filter is None else request.early_filter.candidates)
         seed = secrets.randbelow(2**32) if request.seed is None else request.seed
         if seed + seeds - 1 > MAX_SEED:
-            raise InputError(f"The seed {seed} leaves no room for {seeds} noises; give a smaller seed.")
+            raise InputError(f"The seed {seed} leaves no room for {seeds} noises; give a smaller seed.", field="seed")
         with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)

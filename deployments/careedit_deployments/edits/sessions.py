@@ -95,7 +95,7 @@ class Sessions:
         `order.request_id` is put behind the session's id, so that what the log of edits holds can be forgotten with it.
         """
         if order.request.n != 1:
-            raise InputError(f"n is {order.request.n}; a turn of a session has one result, so leave n out.")
+            raise InputError(f"n is {order.request.n}; a turn of a session has one result, so leave n out.", field="n")
         turn_id = new_id("turn")
         mine = {
             "turn": base.depth,

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of

@@ -93,7 +93,7 @@ async def get_model(model: str, request: Request) -> Model:
     """One arm."""
     arm = services_of(request).backend.arms.get(model)
     if arm is None or arm.shadow:
-        raise NotFoundError(f"There is no model {model[:64]!r}; GET /v1/models lists them.")
+        raise NotFoundError(f"There is no model {model[:64]!r}; GET /v1/models lists them.", field="model")
     return _model(arm)
 
 

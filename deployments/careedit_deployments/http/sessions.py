@@ -16,9 +16,8 @@ from starlette.responses import Response
 from careedit.images import decoding_notes, inspect_picture
 from careedit_deployments.edits.backend import Made
 from careedit_deployments.edits.sessions import Turn
-from careedit_deployments.errors import UnavailableError
+from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of

@@ -32,9 +32,9 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.pool import heard
+from careedit_deployments.problems import problem_of
 from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
 
 logger = logging.getLogger(__name__)

@@ -169,7 +169,8 @@ class Engine:
             return DEFAULT_GUIDANCE if job.guidance is None else job.guidance
         if job.guidance is not None:
             raise InputError(
-                f"guidance is {job.guidance}, but this base is not guidance-distilled and takes none; leave guidance out."
+                f"guidance is {job.guidance}, but this base is not guidance-distilled and takes none; leave guidance out.",
+                field="guidance",
             )
         return None
 

@@ -49,18 +49,23 @@ class EditJob:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; at least one denoising step is needed.")
+            raise InputError(f"steps is {self.steps}; at least one denoising step is needed.", field="steps")
         if self.seed < 0:
-            raise InputError(f"The seed is {self.seed}; it must not be negative.")
+            raise InputError(f"The seed is {self.seed}; it must not be negative.", field="seed")
         if not 0 < self.noise_scale <= 1:
             raise InputError(f"noise_scale is {self.noise_scale}; it must lie above 0 and be at most 1.")
         if len(self.references) > MAX_REFERENCES:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
         check_weights(self.weights)
         if self.mask is not None and self.mask.size != self.source.size:
             raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")
         if any(reference.size != self.source.size for reference in self.references):
-            raise InputError(f"Every reference must be fitted to the source's panel of {self.source.size} pixels.")
+            raise InputError(
+                f"Every reference must be fitted to the source's panel of {self.source.size} pixels.",
+                field="references",
+            )
 
     @property
     def panels(self) -> int:

@@ -97,10 +97,13 @@ class ScoreRequest(Record):
         if self.edited.size != self.source.size:
             raise InputError(
                 f"The edit is {self.edited.width}x{self.edited.height}{turn_note(self.edited)} but its source is "
-                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size."
+                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size.",
+                field="edited",
             )
         if len(self.references) > 1:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
         return self
 
 

@@ -35,7 +35,8 @@ def make_plan(wanted: EarlyFilter, steps: int) -> Plan:
     if last >= steps:
         raise InputError(
             f"preview_steps is {last} and the edit has {steps} step{'' if steps == 1 else 's'}; "
-            "the filter must look before the end, so give fewer preview steps or more steps."
+            "the filter must look before the end, so give fewer preview steps or more steps.",
+            field="preview_steps",
         )
     looks = strategy.looks(wanted.candidates, last)
     if wanted.early_exit is not None and len(looks) == 1 and last > 1:

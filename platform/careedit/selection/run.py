@@ -52,7 +52,9 @@ def select(
     """
     plan, wanted = slot.plan, slot.request.early_filter
     if judge is None or wanted is None:
-        raise InputError("An early filter needs a judge; give the editor a scorer or leave early_filter out.")
+        raise InputError(
+            "An early filter needs a judge; give the editor a scorer or leave early_filter out.", field="early_filter"
+        )
     field = [_Candidate(engine.prepare(replace(slot.job, seed=seed, steps=plan.schedule))) for seed in slot.seeds]
     waited = 0.0
 

@@ -137,7 +137,7 @@ def test_an_existing_answer_is_replaced(run, folder):
         (["--top-k", "0"], "top_k is 0; at least one expert must be allowed"),
         (["-n", "17"], "n is 17; between 1 and 16 images"),
         (["--guidance", "3"], "this base is not guidance-distilled and takes none"),
-        (["--refine-mask"], "refine_mask was asked for without a mask"),
+        (["--refine-mask"], "refine_mask needs a mask"),
         (
             ["--reference", "look.webp", "--reference", "photo.png"],
             "2 references were given; one reference is supported",

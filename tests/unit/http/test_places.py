@@ -17,11 +17,10 @@ from starlette.requests import ClientDisconnect
 from careedit.errors import InputError
 from careedit_deployments.client import Client
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import OverloadedError
+from careedit_deployments.errors import ConcurrencyError, OverloadedError, SlowBodyError
 from careedit_deployments.http import jobs
 from careedit_deployments.http.auth import Caller, make_key
 from careedit_deployments.http.body import Body
-from careedit_deployments.http.errors import ConcurrencyError, SlowBodyError
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.sse import EventStream
 from pretended import Pretended, picture_file

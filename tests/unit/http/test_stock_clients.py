@@ -18,7 +18,7 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import encode, target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.sweep import Sweeper
@@ -78,7 +78,7 @@ def test_a_strict_server_refuses_such_a_size_with_one_that_fits_and_names_its_se
     fields = EditFields(prompt="x", size="96x96")
     with pytest.raises(FieldError, match=r"96x64") as refused:
         target_size(fields, (48, 32), config(compatibility="strict"))
-    assert refused.value.param == "size"
+    assert refused.value.field == "size"
     assert "http.compatibility" in str(refused.value)
     with pytest.raises(InputError, match="compatibility"):
         HttpConfig(compatibility="azure")
