@@ -38,8 +38,8 @@ class Record(BaseRecord):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            field = str(error.errors(include_url=False)[0]["loc"][0]) if error.errors()[0]["loc"] else None
-            raise InputError(error_sentence(error, record), field=field) from error
+            location = error.errors(include_url=False)[0]["loc"]
+            raise InputError(error_sentence(error, record), field=str(location[0]) if location else None) from error
 
 
 class YamlRecord(BaseRecord):

@@ -15,7 +15,7 @@ from PIL import Image
 from careedit.errors import ImageError, InputError
 from careedit.files import png_bytes
 from careedit.images import decode_image
-from careedit_eval.editors.answered import LONGEST_WAIT, AnsweredPictures, backoff
+from careedit_eval.editors.answered import AnsweredPictures, PassingFailure, retrying
 from careedit_eval.editors.base import Edited, EditFailed, EditWork
 from careedit_eval.suite import Arm
 
@@ -69,24 +69,25 @@ class HttpEditor:
 
     def _post(self, fields: Mapping[str, str], files: list[Any]) -> tuple[dict[str, Any], float]:
         """The answer of the attempt that succeeded, and its seconds."""
-        why = ""
-        for attempt in range(self._arm.attempts):
+
+        def post() -> tuple[dict[str, Any], float]:
             started = time.perf_counter()
-            wait = backoff(attempt)
             try:
                 answer = self._client.post(f"{_root(self._arm)}/images/edits", data=dict(fields), files=files)
             except httpx2.HTTPError as error:
-                why = f"{type(error).__name__} {error}".strip()
-            else:
-                if answer.status_code == 200:
-                    return _document(answer), time.perf_counter() - started
-                why = f"{answer.status_code}: {_message(answer)}"
-                if answer.status_code not in PASSING and answer.status_code < 500:
-                    raise EditFailed(f"The service refused the edit ({why}).")
-                wait = max(wait, _retry_after(answer))
-            if attempt + 1 < self._arm.attempts:
-                self._sleep(min(wait, LONGEST_WAIT))
-        raise EditFailed(f"The service did not edit in {self._arm.attempts} attempts ({why}); look at its log.")
+                raise PassingFailure(f"{type(error).__name__} {error}".strip()) from error
+            if answer.status_code == 200:
+                return _document(answer), time.perf_counter() - started
+            why = f"{answer.status_code}: {_message(answer)}"
+            if answer.status_code in PASSING or answer.status_code >= 500:
+                raise PassingFailure(why, _retry_after(answer))
+            raise EditFailed(f"The service refused the edit ({why}).")
+
+        attempts = self._arm.attempts
+        try:
+            return retrying(attempts, self._sleep)(post)
+        except PassingFailure as error:
+            raise EditFailed(f"The service did not edit in {attempts} attempts ({error}); look at its log.") from error
 
 
 def service_identity(arm: Arm) -> dict[str, str]:
