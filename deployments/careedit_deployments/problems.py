@@ -21,7 +21,8 @@ from careedit.errors import (
     ReplayError,
     UnknownExpertError,
 )
-from careedit.records import EarlyFilter, Record
+from careedit.record import Record
+from careedit.records import EarlyFilter
 from careedit_deployments.errors import (
     AuthError,
     CompressedError,

@@ -10,7 +10,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from careedit.record import Record
-from careedit.records import Record
 from careedit.stats import normal_quantile, wilson
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig

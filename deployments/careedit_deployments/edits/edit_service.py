@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from anyio.to_thread import run_sync
+from cachetools import LRUCache
 
 from careedit.errors import CareEditError, InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditTrace, RoutingDecision
@@ -29,8 +30,8 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED = 100_000
-"""Assignments that a process knows to be kept already."""
+MAX_ASSIGNMENTS = 100_000
+"""Stored assignments that a process remembers, the most recently used ones: it does not write those again."""
 
 
 class Watcher(Protocol):
@@ -120,7 +121,7 @@ class EditService:
         self.log = log
         self._cut = cut
         self._watchers = tuple(watchers)
-        self._dealt: set[tuple[str, str]] = set()
+        self._assigned: LRUCache[tuple[str, str], bool] = LRUCache(MAX_ASSIGNMENTS)
 
     async def start(self, order: EditOrder) -> Running:
         """Accept an order; nothing is queued yet, `Running.events` does that. Errors as in `service.Edits.start`."""
@@ -174,18 +175,16 @@ class EditService:
         return Running(self, call, order, arm)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
-        """Keep which arm a user was dealt, once per user and arm; a model that was named is no assignment."""
+        """Store which arm a user was assigned, once per user and arm; a request that names its model assigns nothing."""
         user = _user_key(order)
         if self.arms is None or user is None or order.model is not None:
             return
         salt = self.config.ab_salt
-        dealt = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
-        if dealt in self._dealt:
+        assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
+        if self._assigned.get(assigned):
             return
-        await self.arms.assign(AssignmentRecord(user_sha256=dealt[0], salt=salt, arm=arm, created=time.time()))
-        if len(self._dealt) >= REMEMBERED:
-            self._dealt.clear()
-        self._dealt.add(dealt)
+        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=time.time()))
+        self._assigned[assigned] = True
 
     def _arm(self, order: EditOrder, identity: str) -> ArmInfo:
         user = _user_key(order)

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from careedit.errors import InputError
 from careedit.record import Record
-from careedit.records import Record
 from careedit.stats import percentile
-from careedit_deployments.bench.figures import attainment, percentile
 from careedit_deployments.bench.trace import TraceRow, attainment
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile, Scaling

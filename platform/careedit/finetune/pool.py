@@ -43,7 +43,7 @@ class Item:
     mask: Image.Image
     """Mode "L", the canvas's size: 255 where the model fills in."""
     prompt: str
-    """The in-context prompt."""
+    """The in-context prompt, as the text encoders receive it."""
     labels: NDArray[np.uint8] | None = None
     """Labels [A, T] of the canvas's tokens for an auxiliary loss; None (default) without one. All items of a pool have them, or none."""
 
