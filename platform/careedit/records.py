@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from careedit.errors import InputError, MaskError
+from careedit.errors import InputError, MaskError, UnknownExpertError
 from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
 
 MAX_INSTRUCTION_CHARACTERS = 2_000
@@ -26,6 +26,8 @@ MAX_STEPS = 200
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
 MAX_CANDIDATES = 16
+BASE = "base"
+"""The name for no expert: the frozen base alone."""
 
 
 class Record(BaseModel):
@@ -222,6 +224,13 @@ class RoutingDecision(Record):
     """Which router decided: "rules", "fixed", "transformer"."""
     reason: str
     """Why, as a sentence for a person."""
+
+
+def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
+    """The error for an expert that a set does not have; `known` are the set's experts."""
+    return UnknownExpertError(
+        f"There is no expert {name!r}; the experts are {', '.join(known) or 'none'} and {BASE!r}."
+    )
 
 
 class BatchSlot(Record):

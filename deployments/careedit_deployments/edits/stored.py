@@ -15,7 +15,7 @@ from pydantic import Field
 
 from careedit.images import image_sha256, marks_of
 from careedit.records import EditRequest, Record
-from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.state.base import BlobStore, JobImage
 

@@ -1,4 +1,4 @@
-"""Encodings kept across edits: the same picture or text is encoded once."""
+"""A cache of encodings across edits: the same picture or text is encoded once."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class EncodingCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now, never more than `max_bytes`."""
+        """Bytes of the cached tensors, at most `max_bytes`."""
         return self._bytes
 
     def get(self, key: Hashable, encode: Callable[[], Tensors]) -> Tensors:
-        """The encoding under `key`, made by `encode` when it is not there; what is larger than the cache is not kept."""
+        """The encoding under `key`, computed by `encode` on a miss; one larger than the cache is not kept."""
         with self._lock:
             if key in self._entries:
                 self.hits += 1
@@ -49,7 +49,7 @@ class EncodingCache:
         return value
 
     def clear(self) -> None:
-        """Forget everything, for instance after the weights changed."""
+        """Remove all entries, for instance after the weights changed."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0

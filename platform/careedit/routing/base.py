@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
-from careedit.errors import CareEditError, InputError, ManifestError, UnknownExpertError
+from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.records import Record, RoutingDecision
 from careedit.routing.features import RoutingFeatures
-
-BASE = "base"
-"""The name that stands for no expert, as in `careedit.experts`, which routers do without: it imports torch."""
 
 
 class RoutableExpert(Protocol):
@@ -100,8 +97,3 @@ def read_options(kind: str, record: type[OptionsT], options: Mapping[str, Any]) 
         name = str(flaw["loc"][0]) if flaw["loc"] else "options"
         reason = "it is missing" if flaw["type"] == "missing" else str(flaw["msg"])
         raise ManifestError(f"The option {name!r} of the router {kind!r} cannot be used: {reason}.") from None
-
-
-def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
-    """The error for an expert that the set lacks; `known` are the set's names."""
-    return UnknownExpertError(f"There is no expert {name!r}; the known ones are {', '.join((*known, BASE))}.")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from careedit.errors import InputError
-from careedit.records import Record, RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert, read_options, register_router, unknown_expert
+from careedit.records import BASE, Record, RoutingDecision, unknown_expert
+from careedit.routing.base import RoutableExpert, read_options, register_router
 from careedit.routing.features import RoutingFeatures
 
 
