@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from careedit.errors import InputError, MaskError
+from careedit.errors import InputError, MaskError, UnknownExpertError
 from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
 from careedit.record import Record
 
@@ -19,6 +19,8 @@ MAX_STEPS = 200
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
 MAX_CANDIDATES = 16
+BASE = "base"
+"""The name for no expert: the frozen base alone."""
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -212,6 +214,13 @@ class RoutingDecision(Record):
     """Name of the router that decided: "rules", "fixed" or "transformer"."""
     reason: str
     """The reason for the decision, as a sentence for people."""
+
+
+def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
+    """The error for an expert that a set does not have; `known` are the set's experts."""
+    return UnknownExpertError(
+        f"There is no expert {name!r}; the experts are {', '.join(known) or 'none'} and {BASE!r}."
+    )
 
 
 class BatchSlot(Record):

@@ -14,7 +14,7 @@ from careedit.cli.main import main
 from careedit.errors import InputError
 from careedit.images import decode_image, image_sha256
 from careedit.scoring import JudgeIdentity, Score
-from careedit.selection import Judge
+from careedit.selection.judge import Judge
 from careedit_tiny.oracle.verdict import judge as oracle
 from careedit_tiny.report.showcase import request_for
 from careedit_tiny.world.samples import draw_sample

@@ -16,7 +16,7 @@ from careedit.files import json_digest, png_bytes
 from careedit.images import image_sha256, marks_of
 from careedit.record import Record
 from careedit.records import EditRequest
-from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.state.base import BlobStore, JobImage
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
@@ -102,7 +100,12 @@ async def list_experts(request: Request) -> ExpertList:
     """The experts of every arm that a request may name."""
     arms = services_of(request).backend.arms.values()
     return ExpertList(
-        data=[_expert(arm, name, told) for arm in arms if not arm.shadow for name, told in arm.experts.items()]
+        data=[
+            ExpertInfo(model=arm.name, **{**expert.model_dump(), "handles": list(expert.handles)})
+            for arm in arms
+            if not arm.shadow
+            for expert in arm.experts.values()
+        ]
     )
 
 
@@ -117,10 +120,3 @@ def _model(arm: ArmInfo) -> Model:
         takes_guidance=arm.takes_guidance,
         references=arm.references,
     )
-
-
-def _expert(arm: ArmInfo, name: str, told: Any) -> ExpertInfo:
-    known = {
-        key: value for key, value in told.items() if key in ExpertInfo.model_fields and key not in ("name", "model")
-    }
-    return ExpertInfo(name=name, model=arm.name, **known)

@@ -1,4 +1,4 @@
-"""Encodings kept across edits: the same picture or text is encoded once."""
+"""A cache of encodings across edits: the same picture or text is encoded once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class EncodingCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now, never more than `max_bytes`."""
+        """Bytes of the cached tensors, at most `max_bytes`."""
         return int(self._entries.currsize)
 
     def get(self, key: Hashable, encode: Callable[[], Tensors]) -> Tensors:
-        """The encoding under `key`, made by `encode` if it is not there; one larger than the cache is not kept."""
+        """The encoding under `key`, computed by `encode` on a miss; one larger than the cache is not kept."""
         with self._lock:
             if (kept := self._entries.get(key)) is not None:
                 self.hits += 1
@@ -48,7 +48,7 @@ class EncodingCache:
         return value
 
     def clear(self) -> None:
-        """Forget everything, for instance after the weights changed."""
+        """Remove all entries, for instance after the weights changed."""
         with self._lock:
             self._entries.clear()
 

@@ -13,7 +13,6 @@ from typing import Any
 from careedit.errors import CareEditError, ExpertError, ManifestError
 from careedit.experts.check import check_base, load_adapter
 from careedit.experts.fingerprint import shapes_of_base
-from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.router_files import router_options
 from careedit.experts.set import (
@@ -26,6 +25,7 @@ from careedit.experts.set import (
     resolve_base,
 )
 from careedit.files import folder_digest
+from careedit.records import unknown_expert
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
     root = _local_root(folder)
     current = load_expert_set(root)
     if name not in current.manifests:
-        raise unknown(name, current.names)
+        raise unknown_expert(name, current.names)
     _rewrite(root, current.spec, tuple(path for path in current.spec.experts if _name_of(current, path) != name))
     place = current.places[name].local
     if place is not None and place.resolve().parent == (root / "experts").resolve():

@@ -18,12 +18,12 @@ from careedit.experts.base import Application
 from careedit.experts.check import check_adapter, check_base, load_adapter
 from careedit.experts.fingerprint import BaseShapes, shapes_of_base
 from careedit.experts.formats import LoraState
-from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sentence, Sha256
 from careedit.experts.store import Folder, default_cache, is_url
 from careedit.files import json_digest
 from careedit.images import MAX_REFERENCES
 from careedit.record import YamlRecord
+from careedit.records import unknown_expert
 
 SET_FILE = "expert_set.yaml"
 """Name of the file that makes a folder an expert set."""
@@ -199,7 +199,7 @@ class ExpertSet:
     def manifest(self, name: str) -> ExpertManifest:
         """One expert's manifest; raises `UnknownExpertError`."""
         if name not in self.manifests:
-            raise unknown(name, self.names)
+            raise unknown_expert(name, self.names)
         return self.manifests[name]
 
     def adapter_path(self, name: str) -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from careedit.errors import CareEditError, InputError, ManifestError, UnknownExpertError
+from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.record import Record
 from careedit.records import RoutingDecision
 from careedit.routing.features import RoutingFeatures
-
-BASE = "base"
-"""The name that stands for no expert, as in `careedit.experts`, which routers do without: it imports torch."""
 
 
 class RoutableExpert(Protocol):
@@ -90,8 +87,3 @@ def read_options(kind: str, record: type[OptionsT], options: Mapping[str, Any]) 
         return record(**options)
     except InputError as error:
         raise ManifestError(f"The options of the router {kind!r} cannot be used: {error}") from None
-
-
-def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
-    """The error for an expert that the set lacks; `known` are the set's names."""
-    return UnknownExpertError(f"There is no expert {name!r}; the known ones are {', '.join((*known, BASE))}.")

@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from careedit.record import Record
-from careedit.records import RoutingDecision, check_weights
-from careedit.routing.base import BASE, RoutableExpert, read_options, register_router, unknown_expert
+from careedit.records import (
+    BASE,
+    RoutingDecision,
+    check_weights,
+    unknown_expert,
+)
+from careedit.routing.base import RoutableExpert, read_options, register_router
 from careedit.routing.features import RoutingFeatures
 
 

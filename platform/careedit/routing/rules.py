@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from careedit.record import Record
-from careedit.records import RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert, read_options, register_router
+from careedit.records import BASE, RoutingDecision
+from careedit.routing.base import RoutableExpert, read_options, register_router
 from careedit.routing.evidence import Evidence, kinds_of
 from careedit.routing.features import RoutingFeatures
 from careedit.routing.lexicon import KINDS

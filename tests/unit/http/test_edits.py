@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from pretended import mask_file, picture_file
+from fake_backend import mask_file, picture_file
 
 SOURCE = picture_file()
 

@@ -3,7 +3,7 @@ import re
 
 from careedit.record import help_of
 from careedit.records import EarlyFilter
-from pretended import mask_file, picture_file
+from fake_backend import mask_file, picture_file
 
 SOURCE = picture_file()
 

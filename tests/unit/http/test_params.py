@@ -8,6 +8,7 @@ import pickle
 import cloudpickle
 import pytest
 from PIL import Image
+from pretended import Pretended, arm_info
 from ray.exceptions import RayTaskError
 
 from careedit.errors import ImageError, InputError, MaskError, UnknownExpertError
@@ -17,15 +18,15 @@ from careedit.selection import make_plan
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
 from careedit_deployments.config import Arm, Limits, ServeConfig
 from careedit_deployments.edits.assignment import choose_arm
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService, check_cost
-from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.errors import FieldError, NotFoundError, OverloadedError, TooExpensiveError
 from careedit_deployments.http.job_answers import JobFields
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody
 from careedit_deployments.http.session_answers import SessionBody, TurnFields
 from careedit_deployments.problems import problem_of
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from pretended import Pretended, arm_info, mask_file, picture_file
+from fake_backend import mask_file, picture_file
 
 PNG = picture_file()
 PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))

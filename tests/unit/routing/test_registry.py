@@ -8,10 +8,8 @@ import sys
 import pytest
 
 from careedit.errors import CareEditError, ManifestError, UnknownExpertError
-from careedit.experts.base import BASE as BASE_OF_EXPERTS
 from careedit.experts.manifest import ExpertManifest
 from careedit.routing import (
-    BASE,
     FixedRouter,
     RoutingFeatures,
     RulesRouter,
@@ -78,10 +76,6 @@ def test_options_that_name_an_unknown_expert_are_refused(experts):
 def test_a_name_is_registered_once():
     with pytest.raises(CareEditError, match="registered already"):
         register_router("rules")(lambda experts, options: RulesRouter(experts))
-
-
-def test_the_base_has_the_same_name_as_in_experts():
-    assert BASE == BASE_OF_EXPERTS
 
 
 def test_a_manifest_is_what_routing_asks_of_an_expert():

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from careedit.encoders import load_encoder
 from careedit.errors import AdapterError, ManifestError
 from careedit.files import write_atomic
-from careedit.records import RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert
+from careedit.records import BASE, RoutingDecision
+from careedit.routing.base import RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
 from careedit.routing.topk import softmax_top_k
 from careedit.routing.transformer.batch import collate

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from careedit.routing.transformer import calibration_error
-from careedit.selection import Plan
+from careedit.selection.plan import Plan
 from careedit.stats import SEED, area_under_roc, bootstrap_mean
 from careedit_tiny.bench.filter.measure import JUDGE
 from careedit_tiny.bench.filter.plan import REFERENCE, FilterPlan, look_key

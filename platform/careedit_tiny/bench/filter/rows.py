@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from careedit.selection import Plan
+from careedit.selection.plan import Plan
 from careedit.stats import Floats, bootstrap_mean
 from careedit_tiny.bench.filter.measure import CLIP, CLIP_CAPTION, JUDGE, NEAREST
 from careedit_tiny.bench.filter.plan import FilterPlan
