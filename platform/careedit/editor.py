@@ -113,7 +113,7 @@ class Editor:
         for slot in slots:
             self.engine.check(slot.job)
             if slot.plan.checkpoints and self.judge is None:
-                raise InputError(NO_JUDGE)
+                raise InputError(NO_JUDGE, field="early_filter")
         made: dict[int, FinishedImage] = {}
         total, done = sum(slot.plan.cost for slot in slots), 0
 

@@ -1,4 +1,4 @@
-"""What the edit loop needs of whoever makes its steps: an engine of its own, or a share of a busy one."""
+"""What the edit loop needs from the engine that makes its steps: its own, or a share of one that others use too."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Judge:
         if len(scores) != len(requests):
             raise JudgeFailed(f"the judge gave {len(scores)} scores for {len(requests)} previews")
         if all(score.overall is None for score in scores):
-            raise JudgeFailed(f"the judge gave no score ({_short(scores[0].error or 'no reason told')})")
+            raise JudgeFailed(f"the judge gave no score ({_short(scores[0].error or 'no reason given')})")
         return scores
 
 

@@ -20,7 +20,7 @@ class Plan:
     """A strategy with the numbers of one edit; made by `make_plan`."""
 
     strategy: str
-    """Name of the strategy."""
+    """Name of the strategy, as in `EarlyFilter.strategy`."""
     candidates: int
     """Starting noises that are tried; 1: there is nothing to choose."""
     preview_steps: int

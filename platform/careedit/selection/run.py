@@ -33,7 +33,7 @@ class Slot:
     mask: Image.Image | None
     """The mask, refined if the request asks for it, of the source's size; None: the whole picture may change."""
     job: EditJob
-    """The engine's input."""
+    """The input of the engine for this image."""
     route_seconds: float
     """Seconds that routing and fitting to the panel took."""
     plan: Plan

@@ -8,13 +8,12 @@ import pickle
 import cloudpickle
 import pytest
 from PIL import Image
-from pretended import Pretended, arm_info
 from ray.exceptions import RayTaskError
 
 from careedit.errors import ImageError, InputError, MaskError, UnknownExpertError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest, RoutingDecision
 from careedit.routing import FixedRouter
-from careedit.selection import make_plan
+from careedit.selection.plan import make_plan
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
 from careedit_deployments.config import Arm, Limits, ServeConfig
 from careedit_deployments.edits.assignment import choose_arm
@@ -26,7 +25,7 @@ from careedit_deployments.http.schema import UNSUPPORTED, EditBody
 from careedit_deployments.http.session_answers import SessionBody, TurnFields
 from careedit_deployments.problems import problem_of
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from fake_backend import mask_file, picture_file
+from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 
 PNG = picture_file()
 PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))
@@ -221,13 +220,15 @@ JUDGE = {"backend": "transformers", "model": "some"}
 def start(limits=None, arm=None, **request):
     """Let the edit service take an edit; an arm that has room for everything, unless `arm` says otherwise."""
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}}, scorer=JUDGE, limits=limits or {})
-    painter = Pretended()
+    painter = FakeBackend()
     painter.arms = {"tiny": arm_info(**{"takes_guidance": True, **(arm or {})})}
     service = EditService(config, painter, Metrics(Recording()), log=None)
     asyncio.run(service.start(EditOrder(request=EditRequest(image=PICTURE, instruction="x", **request))))
 
 
-FLEET = Fleet(arms={"a": ArmFleet(info=arm_info("a"), needs_pixels=False, own=("erase",), shared=False, room={})})
+FLEET = Fleet(
+    arms={"a": ArmFleet(info=arm_info("a"), needs_pixels=False, own=("erase",), shared=False, max_in_flight={})}
+)
 REQUEST = {"image": PICTURE, "instruction": "x"}
 RAISED = [
     (lambda: EditRequest(**{**REQUEST, "instruction": " "}), "prompt"),
