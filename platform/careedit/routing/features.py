@@ -10,8 +10,8 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.images import mask_share
+from careedit.language import words_of
 from careedit.records import EditRequest
-from careedit.routing.words import words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class RoutingFeatures:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The instruction's words, normalised (`careedit.routing.words`)."""
+        """The instruction's words, normalised (`careedit.language.normalise`)."""
         return words_of(self.instruction)
 
     @property

@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from careedit.language import COMPETENCES, Evidence, kinds_of, normalise
 from careedit.records import Record, RoutingDecision
 from careedit.routing.base import BASE, RoutableExpert, read_options, register_router
-from careedit.routing.evidence import Evidence, kinds_of
 from careedit.routing.features import RoutingFeatures
-from careedit.routing.lexicon import KINDS
 from careedit.routing.topk import entropy, softmax, softmax_top_k
-from careedit.routing.words import normalise
 
 REFERENCE_WEIGHT = 5.0
 """By how much a reference picture outweighs all words: only a reference expert has learned to look at one."""
@@ -36,7 +34,7 @@ class RulesRouter:
     """Scores each expert by what the words and the conditions say for the edit kinds that it serves.
 
     An expert serves the kinds that its manifest's `handles` names; a kind that no expert of the set names goes to those
-    whose `competence` it needs by default (`KINDS`). What else stands in `handles`, or as a competence of one's own, is
+    whose `competence` it needs by default (`COMPETENCES`). What else stands in `handles`, or as a competence of one's own, is
     a keyword for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
     probabilities are a softmax over the experts and the base. Only experts that something speaks for are chosen; where
     nothing is found, or the kind asked for has no expert, the base is used alone. Of equals, the earlier in the set
@@ -53,8 +51,8 @@ class RulesRouter:
         self._serves: dict[str, frozenset[str]] = {}
         self._keywords: dict[str, re.Pattern[str] | None] = {}
         for expert in experts:
-            default = (k for k, needed in KINDS.items() if k not in named and needed == expert.competence)
-            self._serves[expert.name] = frozenset((*default, *(k for k in expert.handles if k in KINDS)))
+            default = (k for k, needed in COMPETENCES.items() if k not in named and needed == expert.competence)
+            self._serves[expert.name] = frozenset((*default, *(k for k in expert.handles if k in COMPETENCES)))
             self._keywords[expert.name] = _keywords(expert)
         self._for_masks = frozenset(expert.name for expert in experts if _MASK & set(expert.handles))
 
@@ -119,7 +117,7 @@ def _marks(features: RoutingFeatures) -> bool:
 
 def _keywords(expert: RoutableExpert) -> re.Pattern[str] | None:
     """The manifest's own words, whole and with a plural "s"."""
-    known = {*KINDS, *KINDS.values(), *_MASK}
+    known = {*COMPETENCES, *COMPETENCES.values(), *_MASK}
     words = [normalise(word.replace("_", " ")) for word in (expert.competence, *expert.handles) if word not in known]
     words = [re.escape(word) for word in dict.fromkeys(words) if word]
     return re.compile(rf"\b(?:{'|'.join(words)})s?\b") if words else None

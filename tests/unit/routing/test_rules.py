@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from careedit.language import COMPETENCES, kinds_of
+from careedit.language.grammar import RULES
 from careedit.routing import Router, RoutingFeatures, RulesRouter
-from careedit.routing.evidence import kinds_of
-from careedit.routing.lexicon import KINDS, RULES
 
 BOX = (0.1, 0.1, 0.4, 0.4)
 PICTURE = Image.new("RGB", (8, 8))
@@ -213,7 +213,7 @@ def test_what_is_protected_is_not_edited():
 
 
 def test_every_kind_has_a_rule_or_is_derived():
-    assert {rule.kind for rule in RULES} | {"identity"} == set(KINDS)
+    assert {rule.kind for rule in RULES} | {"identity"} == set(COMPETENCES)
 
 
 @pytest.mark.parametrize(

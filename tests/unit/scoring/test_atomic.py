@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from careedit.scoring.atomic import AtomicScorer
-from careedit.scoring.atoms import Atom, atoms_of
+from careedit.scoring.atomic import Atom, AtomicScorer, atoms_of
 from careedit.scoring.base import Question, ScoreRequest
 from scripted import Scripted
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from careedit.routing.words import PAUSE, normalise, words_of
+from careedit.language.kinds import PAUSE, normalise, words_of
 
 
 @pytest.mark.parametrize(
