@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from careedit.language import COMPETENCES, Evidence, kinds_of, normalise
-from careedit.records import Record, RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert, read_options, register_router
+from careedit.records import RoutingDecision
+from careedit.routing.base import BASE, RoutableExpert
 from careedit.routing.features import RoutingFeatures
 from careedit.routing.topk import entropy, softmax, softmax_top_k
 
@@ -132,15 +129,3 @@ def _reason(chosen: tuple[str, ...], scores: Mapping[str, Evidence]) -> str:
     if words:
         return f"{words}: no expert of this set is for that, so the base alone."
     return "No rule knows a word of this instruction, and no condition speaks for an expert: the base alone."
-
-
-class RulesOptions(Record):
-    """Options of the rules router in an expert set's file."""
-
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Divides the scores before the softmax: above 1 makes probabilities and mixtures more even."""
-
-
-@register_router("rules")
-def _build(experts: Sequence[RoutableExpert], options: Mapping[str, Any]) -> RulesRouter:
-    return RulesRouter(experts, temperature=read_options("rules", RulesOptions, options).temperature)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from careedit.errors import InputError
 
@@ -43,10 +44,9 @@ def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> FloatArray:
         raise InputError("The router's logits must be a list of one or more finite numbers.")
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"The temperature is {temperature}; it must be a positive number.")
-    # The maximum goes first: a difference of two huge logits may overflow to -inf, which is a weight of 0.
+    # A difference of two huge logits may overflow to -inf, which is a weight of 0.
     with np.errstate(over="ignore"):
-        exponentials = np.exp((values - values.max()) / temperature)
-    return np.asarray(exponentials / exponentials.sum())
+        return np.asarray(special.softmax((values - values.max()) / temperature))
 
 
 def entropy(probabilities: Sequence[float] | FloatArray) -> float:

@@ -1,18 +1,126 @@
-"""The router's network: a small transformer over the tokens of one edit."""
+"""The learned router's network: a small transformer over the tokens of one edit, its configuration and its input."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from careedit.routing.features import CONDITIONS
-from careedit.routing.transformer.batch import RouterBatch
-from careedit.routing.transformer.config import RouterConfig
+from careedit.errors import ManifestError
+from careedit.experts.yamlfile import write_atomic
+from careedit.routing.features import CONDITIONS, RouterTokens
+
+CONFIG_FILE, WEIGHTS_FILE = "router.json", "router.safetensors"
+"""The two files of a learned router, side by side in one folder."""
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _TYPES = ("decision", "source", "reference", "text", "condition")
+
+
+class RouterConfig(BaseModel):
+    """Shape, labels and calibration of a learned router; the content of `router.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format_version: Literal[1] = 1
+    """Version of this file's format."""
+    experts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The experts it tells apart, in the order of its logits."""
+    encoder_width: Annotated[int, Field(ge=1)]
+    """Width of the encoder's tokens."""
+    visual_tokens: Annotated[int, Field(ge=1)]
+    """Visual tokens per picture."""
+    text_tokens: Annotated[int, Field(ge=2)] = 77
+    """Text tokens it has positions for; later ones are dropped."""
+    width: Annotated[int, Field(ge=8)] = 128
+    """Its own width."""
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Transformer layers."""
+    heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads per layer."""
+    temperature: Positive = 1.0
+    """Divides the expert logits (fitted on validation edits)."""
+    feasible_temperature: Positive = 1.0
+    """Divides the feasibility logit (fitted likewise)."""
+    feasible_threshold: Share = 0.0
+    """An instruction less feasible than this is answered as one that does not apply to the picture."""
+    confidence_threshold: Share = 0.0
+    """Where the best expert is less probable than this, the base edits alone."""
+    least_share: Share = 0.05
+    """What an expert weighs at least in a mixture, as a share of the first: each costs an evaluation per step."""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, through a temporary name."""
+        write_atomic(path, f"{self.model_dump_json(indent=1)}\n".encode())
+
+    @classmethod
+    def load(cls, path: Path) -> RouterConfig:
+        """Read what `save` wrote; raises `ManifestError`."""
+        try:
+            return cls.model_validate_json(path.read_text("utf-8"))
+        except OSError as error:
+            raise ManifestError(f"The router's {path.name} cannot be read ({error.strerror}); restore it.") from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ManifestError(f"The router's {path.name} is not JSON; restore it.") from error
+        except ValidationError as error:
+            flaw = error.errors(include_url=False)[0]
+            field = ".".join(map(str, flaw["loc"])) or "its content"
+            raise ManifestError(
+                f"The router's {path.name} cannot be used: {field}: {str(flaw['msg']).rstrip('.')}."
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class RouterBatch:
+    """B edits; all tensors float32 on one device, masks bool."""
+
+    source: Tensor
+    """[B, Nv, d]."""
+    reference: Tensor
+    """[B, Nv, d], zero where there is none."""
+    has_reference: Tensor
+    """[B]."""
+    text: Tensor
+    """[B, Nt, d], zero behind each text's end."""
+    is_text: Tensor
+    """[B, Nt]."""
+    conditions: Tensor
+    """[B, 3], as `careedit.routing.CONDITIONS`."""
+
+    def to(self, device: torch.device | str) -> RouterBatch:
+        """The same on another device."""
+        return RouterBatch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+def pad_texts(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts [Nt_i, d] as ([B, max Nt, d], [B, max Nt]): padded with zeros, and where there is text."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    lengths = torch.tensor([len(text) for text in texts], device=padded.device)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+
+
+def collate(tokens: Sequence[RouterTokens]) -> RouterBatch:
+    """The tokens of several edits as one batch."""
+    text, is_text = pad_texts([token.text for token in tokens])
+    source = torch.stack([token.source for token in tokens])
+    references = [torch.zeros_like(token.source) if token.reference is None else token.reference for token in tokens]
+    return RouterBatch(
+        source=source,
+        reference=torch.stack(references),
+        has_reference=torch.tensor([token.reference is not None for token in tokens], device=source.device),
+        text=text,
+        is_text=is_text,
+        conditions=torch.tensor([token.conditions for token in tokens], device=source.device),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,7 @@ from careedit.records import RoutingDecision
 from careedit.routing.base import BASE, RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
 from careedit.routing.topk import softmax_top_k
-from careedit.routing.transformer.batch import collate
-from careedit.routing.transformer.config import CONFIG_FILE, WEIGHTS_FILE, RouterConfig
-from careedit.routing.transformer.model import RouterModel
+from careedit.routing.transformer.model import CONFIG_FILE, WEIGHTS_FILE, RouterConfig, RouterModel, collate
 
 
 class TransformerRouter:

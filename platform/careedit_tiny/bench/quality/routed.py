@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from careedit.records import RoutingDecision
-from careedit.routing.topk import entropy
+from careedit.routing import entropy
 from careedit.routing.transformer import calibration_bins, calibration_error
 from careedit_tiny.bench.quality.intervals import (
     Floats,
