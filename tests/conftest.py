@@ -95,11 +95,11 @@ def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
         PanelSpec,
         add_expert,
         create_expert_set,
-        hash_folder,
         make_manifest,
         save_adapter,
         shapes_of,
     )
+    from careedit.files import folder_digest
     from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL
 
     folder = tmp_path_factory.mktemp("sets") / "untrained"
@@ -114,7 +114,7 @@ def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
                 path="./base",
                 max_sequence_length=MAX_SEQUENCE_LENGTH,
                 fingerprint=shapes.fingerprint,
-                sha256=hash_folder(folder / "base"),
+                sha256=folder_digest(folder / "base"),
             ),
             panel=PanelSpec(size=PANEL),
             defaults=Defaults(steps=2),

@@ -20,11 +20,11 @@ from ray.serve import Application
 import careedit
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, load_expert_set
-from careedit_deployments.cluster.fleet import INGRESS, SCORER, ArmFleet, Fleet, expert_name, router_name
+from careedit_deployments.cluster.fleet import INGRESS, SCORER, ArmFleet, Fleet, describe_arm, expert_name, router_name
 from careedit_deployments.cluster.ingress import Ingress
-from careedit_deployments.cluster.router import RoutedExpert, RouterConfig, RouterReplica
+from careedit_deployments.cluster.router import RouterConfig, RouterReplica
 from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
-from careedit_deployments.edits.backend import ArmInfo
+from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.replica.live import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica
 from careedit_deployments.replica.scaling import StepSecondsPolicy
@@ -69,7 +69,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
         parts={"fleet": served, "parts": parts},
         # The app itself counts what is in progress, and refuses in its own words; Serve must not refuse before it, or a
         # crowd of half-sent bodies would keep health checks and other callers out.
-        room={
+        request_limits={
             "max_ongoing_requests": settings.ingress.max_ongoing_requests + SPARE,
             "max_queued_requests": max(SPARE, settings.ingress.max_queued_requests),
         },
@@ -109,40 +109,15 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
                 )
         own = tuple(expert for expert in loaded.names if expert not in arm.long_tail)
         arms[name] = ArmFleet(
-            info=_info(name, arm, loaded, own),
+            info=describe_arm(name, arm, loaded),
             needs_pixels=_router(loaded).has_files,
             own=own,
             shared=config.shared is not None,
-            room={expert_name(name, expert): _room(one) for expert, one in _editing(config, arm, own).items()},
+            max_in_flight={
+                expert_name(name, expert): _max_in_flight(one) for expert, one in _editing(config, arm, own).items()
+            },
         )
     return Fleet(arms=arms, scorer=config.scorer.backend != "none")
-
-
-def _info(name: str, arm: Arm, loaded: ExpertSet, own: tuple[str, ...]) -> ArmInfo:
-    spec = loaded.spec
-    return ArmInfo(
-        name=name,
-        expert_set=loaded.name,
-        version=loaded.version,
-        sha256=loaded.sha256,
-        experts={
-            expert: {
-                "competence": manifest.competence,
-                "handles": list(manifest.handles),
-                "description": manifest.description,
-                "deployment": "own" if expert in own else "shared",
-                "state": "ready",
-            }
-            for expert, manifest in loaded.manifests.items()
-        },
-        steps=spec.defaults.steps,
-        guidance=spec.defaults.guidance,
-        top_k=spec.defaults.top_k,
-        panel=spec.panel.size,
-        takes_guidance=any("guidance_embedder" in parameter for parameter in loaded.shapes.parameters),
-        references=loaded.references,
-        shadow=arm.shadow,
-    )
 
 
 def _router(loaded: ExpertSet) -> RouterConfig:
@@ -153,7 +128,7 @@ def _router(loaded: ExpertSet) -> RouterConfig:
         kind=spec.kind,
         options=spec.options,
         experts=tuple(
-            RoutedExpert(name=one.name, competence=one.competence, handles=one.handles)
+            ExpertInfo(name=one.name, competence=one.competence, handles=one.handles)
             for one in loaded.manifests.values()
         ),
     )
@@ -203,7 +178,7 @@ def _editing(config: ServeConfig, arm: Arm, own: Sequence[str]) -> dict[str | No
     return pools
 
 
-def _room(deployment: DeploymentConfig) -> int:
+def _max_in_flight(deployment: DeploymentConfig) -> int:
     return deployment.scaling.max_replicas * deployment.max_ongoing_requests + deployment.max_queued_requests
 
 
@@ -220,12 +195,12 @@ def _bind(
     by_work: bool = False,
     version: object = None,
     parts: Mapping[str, Any] | None = None,
-    room: Mapping[str, int] | None = None,
+    request_limits: Mapping[str, int] | None = None,
 ) -> Application:
     """A deployment of `config`'s size, scaled by its work or else by its requests.
 
     `version` stands for what a living replica can't change, by default `args`; `parts` are further arguments, outside it;
-    `room` takes the place of `config`'s own bounds of requests.
+    `request_limits` replace `config`'s own.
     """
     pinned = json.dumps([careedit.__version__, kind.__name__, version or args], sort_keys=True)
     deployment: Any = serve.deployment(kind)
@@ -237,7 +212,7 @@ def _bind(
             "num_gpus": config.num_gpus,
             "resources": dict(config.resources),
         },
-        **(room or _room_of(config)),
+        **(request_limits or _request_limits(config)),
         graceful_shutdown_timeout_s=config.graceful_shutdown_s,
         health_check_period_s=config.health_check_period_s,
         health_check_timeout_s=config.health_check_timeout_s,
@@ -250,7 +225,7 @@ def _bind(
     return bound
 
 
-def _room_of(config: DeploymentConfig) -> dict[str, int]:
+def _request_limits(config: DeploymentConfig) -> dict[str, int]:
     return {
         "max_ongoing_requests": config.max_ongoing_requests,
         "max_queued_requests": config.max_queued_requests,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx2
-from PIL import Image, ImageChops
+from PIL import ImageChops
 
 from careedit.errors import InputError
+from careedit.files import png_bytes
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult, EditTrace
 from careedit_deployments.errors import OverloadedError, ServingError
@@ -133,19 +133,13 @@ def _fields(request: EditRequest, model: str | None) -> dict[str, str]:
 
 
 def _files(request: EditRequest) -> list[Any]:
-    files = [("image[]", ("source.png", _png(request.image), "image/png"))]
-    files += [("image[]", ("reference.png", _png(picture), "image/png")) for picture in request.references]
+    files = [("image[]", ("source.png", png_bytes(request.image), "image/png"))]
+    files += [("image[]", ("reference.png", png_bytes(picture), "image/png")) for picture in request.references]
     if request.mask is not None:
         transparent = request.image.copy()
         transparent.putalpha(ImageChops.invert(request.mask))  # OpenAI's masks: alpha 0 = edit
-        files.append(("mask", ("mask.png", _png(transparent), "image/png")))
+        files.append(("mask", ("mask.png", png_bytes(transparent), "image/png")))
     return files
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _events(lines: Iterable[str]) -> Iterator[JobEvent]:

@@ -7,31 +7,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from careedit.errors import InputError
-from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, Record
+from careedit.files import read_yaml
+from careedit.record import Record
+from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Scaling(Record):
-    """How many replicas a deployment has."""
+    """Number of replicas of a deployment, and when it changes."""
 
     min_replicas: NonNegativeInt = 1
-    """Replicas that are always there; 0 lets an idle deployment disappear."""
+    """Minimum number of replicas; default 1. 0 lets an idle deployment stop all its replicas; the next request then
+    waits for a start."""
     max_replicas: PositiveInt = 1
-    """Most replicas."""
+    """Maximum number of replicas; default 1. Raise it to let a deployment grow under load."""
     target_step_seconds: PositiveFloat = 10.0
-    """Expert deployments: seconds of queued denoising that one replica should have before it."""
+    """For expert deployments: target amount of queued denoising per replica, in seconds; default 10. Lower it for
+    shorter queues with more replicas."""
     target_ongoing_requests: PositiveFloat = 2.0
-    """Other deployments: requests that one replica should have in hand."""
+    """For other deployments: target number of requests in progress per replica; default 2. Lower it for shorter
+    queues with more replicas."""
     upscale_delay_s: NonNegativeFloat = 10.0
-    """Seconds of too much work before replicas are added."""
+    """Time of overload before replicas are added, in seconds; default 10. Raise it if short peaks start replicas."""
     downscale_delay_s: NonNegativeFloat = 300.0
-    """Seconds of too little work before one is taken away."""
+    """Time of underload before a replica is removed, in seconds; default 300. Raise it if replicas start slowly."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Scaling:
@@ -43,79 +47,89 @@ class Scaling(Record):
 
 
 class DeploymentConfig(Record):
-    """Replicas of one kind: how many, on what, and when one counts as dead."""
+    """Replicas of one deployment: number, resources, and health checks."""
 
     scaling: Scaling = Scaling()
-    """How many."""
+    """Number of replicas, and when it changes; default: one replica."""
     num_cpus: NonNegativeFloat = 1.0
-    """CPUs that Ray sets aside for a replica; bookkeeping, not a limit."""
+    """CPUs that Ray reserves per replica; default 1. This is bookkeeping for placement and does not limit the
+    process."""
     num_gpus: NonNegativeFloat = 0.0
-    """GPUs for a replica; a part of one is allowed."""
+    """GPUs that Ray reserves per replica; default 0. A fraction lets several replicas share a GPU."""
     resources: Mapping[str, PositiveFloat] = Field(default_factory=dict)
-    """Ray's custom resources for a replica."""
+    """Ray's custom resources that a replica reserves, by name. Empty by default; use it to place replicas on
+    certain nodes."""
     threads: PositiveInt | None = None
-    """Threads of torch per replica on a CPU; None: `num_cpus`, at least one."""
+    """Number of torch threads per replica on a CPU. Default: `num_cpus`, at least 1."""
     max_ongoing_requests: PositiveInt = 8
-    """Requests that a replica works on at once; for an expert, edits that its step scheduler holds."""
+    """Maximum number of requests that a replica processes at once; default 8. For an expert: edits in its step
+    scheduler."""
     max_queued_requests: NonNegativeInt = 32
-    """Requests that may wait for a free replica, per caller; the next one is answered 429."""
+    """Maximum number of requests per caller that wait for a free replica; default 32. Further requests get status
+    429."""
     graceful_shutdown_s: PositiveFloat = 120.0
-    """Seconds that a replica may take to finish what it holds; longer than the longest edit."""
+    """Time that a replica has to finish its work when it stops, in seconds; default 120. Set it above the duration
+    of the longest edit."""
     health_check_period_s: PositiveFloat = 10.0
-    """Seconds between health checks."""
+    """Time between two health checks, in seconds; default 10."""
     health_check_timeout_s: PositiveFloat = 30.0
-    """Seconds that a health check may take."""
+    """Time limit of a health check, in seconds; default 30. Raise it if busy replicas are restarted."""
 
 
 class Guard(Record):
-    """When an arm is cut out of traffic by itself."""
+    """Conditions under which an arm is disabled automatically."""
 
     min_edits: PositiveInt = 20
-    """Edits that must have been seen in the window."""
+    """Minimum number of edits in the window before the guard decides; default 20. Raise it against false alarms."""
     window: PositiveInt = 100
-    """Latest edits that are looked at."""
+    """Number of latest edits that the guard looks at; default 100. A smaller window reacts faster."""
     max_error_share: Share = 0.2
-    """Share of failed edits above which the arm is cut out."""
+    """Share of failed edits, 0 to 1, above which the arm is disabled; default 0.2."""
     min_judge_score: Share | None = None
-    """Mean overall judge score below which it is cut out; None: scores are not looked at."""
+    """Mean overall judge score, 0 to 1, below which the arm is disabled. Default: scores are ignored."""
 
 
 class Arm(Record):
-    """One expert set in traffic."""
+    """One expert set that takes part of the traffic."""
 
     expert_set: Annotated[str, Field(min_length=1)]
-    """As `careedit.load_editor` takes it, or `models:/NAME@champion` of the MLflow registry."""
+    """The expert set: a name, folder or address as in `careedit.load_editor`, or `models:/NAME@champion` of the
+    MLflow registry."""
     weight: NonNegativeFloat = 1.0
-    """Share of the traffic, relative to the other arms' weights; 0: only by its name."""
+    """Share of the traffic, relative to the weights of the other arms; default 1. 0 means that only requests that
+    name the arm reach it."""
     shadow: bool = False
-    """Gets copies of requests; its results are scored, not returned."""
+    """Whether the arm only gets copies of requests: its results are scored and not returned. Default: false."""
     shadow_share: Share = 1.0
-    """Share of requests that a shadow arm gets."""
+    """Share of requests, 0 to 1, that a shadow arm gets; default 1. Lower it to save compute."""
     guard: Guard = Guard()
-    """When it is cut out."""
+    """Conditions under which the arm is disabled; see `Guard` for the defaults."""
     device: str | None = None
-    """Device of its replicas; None: a GPU where the replica has one."""
+    """Device of the replicas, for example "cuda". Default: a GPU if the replica has one, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of its weights; None: the editor's default."""
+    """Number format of the weights. Default: the editor's default for its device."""
     experts: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
-    """Settings of single experts' deployments; others have `ServeConfig.expert`."""
+    """Deployment settings of single experts, by name. Experts that are not listed use `ServeConfig.expert`."""
     long_tail: tuple[str, ...] = ()
-    """Experts without a deployment of their own: the shared pool edits with them."""
+    """Experts without a deployment of their own, which the shared pool serves. Empty by default; list experts that
+    are rarely used."""
 
 
 class ScorerConfig(Record):
-    """The VLM judge."""
+    """The VLM judge, which scores edits and previews."""
 
     backend: Literal["none", "transformers", "openai", "import"] = "none"
-    """"none": no judge, so no early filter, no scores; "import": a `careedit.scoring.Scorer` of your own."""
+    """How the judge runs. "none" (default): no judge, so no early filter and no scores; "transformers": in the
+    replica; "openai": on an OpenAI-compatible server; "import": your own `careedit.scoring.Scorer`."""
     model: str | None = None
-    """Path or hub id (transformers), model name (openai), "package.module:function" that makes the scorer (import)."""
+    """The judge: a path or hub id (transformers), a model name (openai), or "package.module:function", which makes
+    the scorer (import). Required unless the backend is "none"."""
     endpoint: str | None = None
-    """Address of an OpenAI-compatible server, up to and including /v1."""
+    """Address of the OpenAI-compatible server, up to and including /v1. Required for the backend "openai"."""
     api_key_env: str | None = None
-    """Environment variable that holds that server's key."""
+    """Name of the environment variable with the key of that server. Default: requests are sent without a key."""
     deployment: DeploymentConfig = DeploymentConfig()
-    """Its replicas."""
+    """Replicas of the judge; default: one replica."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> ScorerConfig:
@@ -127,30 +141,34 @@ class ScorerConfig(Record):
 
 
 class Quality(Record):
-    """What `quality` of an edit means: steps and early filter. A request's own `steps` and `early_filter` come first."""
+    """What a value of the request field `quality` means. The request's own `steps` and `early_filter` take
+    precedence."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
-    """Denoising steps; None: the expert set's default."""
+    """Number of denoising steps, 1 to 200. Default: the expert set's value."""
     early_filter: EarlyFilter | None = None
-    """Noises that are tried; None: one."""
+    """Settings of the early filter, which needs a scorer. Default: one noise per image, no filter."""
 
 
 class HttpConfig(Record):
-    """Where the server listens."""
+    """Address of the server, and its rules for browsers and clients."""
 
     host: str = "127.0.0.1"
-    """Address; anything but a loopback address needs API keys."""
+    """Address to listen on; default 127.0.0.1. Any address that is not a loopback address requires API keys."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """Port; 0 picks a free one."""
+    """Port to listen on; default 8000. 0 chooses a free port."""
     root_path: str = ""
-    """Prefix of every route behind a proxy."""
+    """Prefix of every route, for a server behind a proxy; empty by default."""
     compatibility: Literal["openai", "strict"] = "openai"
-    """What a `size` of other proportions than the picture's gets: "openai", as stock clients need it, exactly that size, with
-    the edit in the middle and its edge repeated around it; "strict" an error that names a size that fits."""
+    """What happens to a `size` whose proportions differ from the source. "openai" (default), which stock clients
+    need: the result has that size, with the edit in the middle and its edge repeated around it. "strict": an error
+    that names a size that fits."""
     cors: tuple[str, ...] = ()
-    """Origins whose pages may call the server from a browser ("https://app.example.org", or "*"); none: no page may."""
+    """Origins whose pages may call the server from a browser, for example "https://app.example.org"; "*" allows
+    every page. Empty by default: no page may."""
     public_url: str | None = None
-    """Address under which clients reach the server, for the addresses in its answers; None: the one that a request names."""
+    """Address under which clients reach the server, used for addresses in answers. Default: the address of the
+    request. Set it behind a proxy."""
 
     @model_validator(mode="after")
     def _check_addresses(self) -> HttpConfig:
@@ -172,45 +190,49 @@ class HttpConfig(Record):
 
 
 class Limits(Record):
-    """What one request may ask for; checked before pixels are decoded and before anything waits."""
+    """Limits of one request and of one API key, checked before images are decoded and before anything waits."""
 
     body_bytes: PositiveInt = 50 * 2**20
-    """Bytes of a request's body."""
+    """Maximum size of a request body, in bytes; default 50 MiB."""
     pixels: PositiveInt = 4096 * 4096
-    """Pixels of one picture."""
+    """Maximum size of one image, in pixels; default 4096 x 4096."""
     request_pixels: PositiveInt | None = None
-    """Pixels of a request's pictures together; None: three times `pixels`, for the largest source, reference and mask."""
+    """Maximum size of all images of a request together, in pixels. Default: three times `pixels`, enough for
+    source, reference and mask of the largest size."""
     picture_memory: PositiveInt = 2 * 2**30
-    """Bytes that decoded pictures may take in one ingress replica, four per pixel; half of them for one API key. A request waits
-    30 seconds for its share and is then answered 429."""
+    """Maximum memory for decoded images in one ingress replica, in bytes at four per pixel; default 2 GiB. One API
+    key can use half of it. A request waits up to 30 seconds for memory and then gets status 429."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = MAX_STEPS
-    """Denoising steps of one image."""
+    """Maximum number of denoising steps of one image; default 200."""
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
-    """Images per request (`n`)."""
+    """Maximum number of images per request (`n`); default 16."""
     evaluations: PositiveInt = 2000
     """Transformer evaluations of a request: images x (steps + previews) x experts, estimated before it is queued."""
     deadline_s: PositiveFloat = 300.0
     """Seconds until an edit must have ended in a picture or an error."""
     requests_per_minute: PositiveInt | None = None
-    """Requests per API key and minute; None: no limit. A key may have its own."""
+    """Maximum number of requests per API key and minute. Default: no limit. A key can have its own limit."""
     concurrent_requests: PositiveInt | None = None
-    """Edits of one API key in hand at once; None: no limit. A key may have its own."""
+    """Maximum number of edits per API key that run or wait at once. Default: no limit. A key can have its own limit."""
     requests_in_progress: PositiveInt = 128
-    """Requests of one API key in progress at once, of every kind, open streams and half-sent bodies included. Each ingress
-    replica counts by itself, and gives one key at most half of its `ingress.max_ongoing_requests`, less when others ask, too.
-    Raise both for a key that stands for many users."""
+    """Maximum number of requests of any kind that one API key has in progress, including open streams and bodies
+    that are still arriving; default 128. Each ingress replica counts for itself, and gives one key at most half of
+    its `ingress.max_ongoing_requests`, or less when other keys send requests too. Raise both for a key that
+    represents many users."""
     event_streams: PositiveInt = 32
-    """Open streams of job events (`GET /v1/jobs/ID/events`) of one API key; they count as requests in progress, too. Raise
-    it for a client that follows many jobs at once."""
+    """Maximum number of open streams of job events (`GET /v1/jobs/ID/events`) per API key; default 32. They also
+    count as requests in progress. Raise it for a client that follows many jobs at once."""
     event_stream_s: PositiveFloat = 600.0
-    """Seconds after which a stream of job events ends; the client comes back with `Last-Event-ID`. Lower it where a proxy
-    in front ends connections earlier."""
+    """Time after which a stream of job events ends, in seconds; default 600. The client reconnects with
+    `Last-Event-ID`. Lower it if a proxy ends connections earlier."""
     body_s: PositiveFloat = 120.0
-    """Seconds within which a request's body must have arrived; a later one is answered 408. Raise it for slow uplinks."""
+    """Time in which a request body must arrive completely, in seconds; default 120. A later body gets status 408.
+    Raise it for slow uplinks."""
     body_grace_s: PositiveFloat = 20.0
-    """Seconds for which a body may arrive at any rate, or not at all."""
+    """Time during which the rate of a body is not checked, in seconds; default 20."""
     body_rate: PositiveInt = 16 * 2**10
-    """Least bytes per second after `body_grace_s`, on average; a slower body is answered 408."""
+    """Minimum average rate of a body after `body_grace_s`, in bytes per second; default 16 KiB. A slower body gets
+    status 408."""
 
     @property
     def most_pixels(self) -> int:
@@ -228,106 +250,112 @@ class Limits(Record):
 
 
 class StateConfig(Record):
-    """Where jobs, sessions, feedback and pictures are kept."""
+    """Where jobs, sessions, feedback and images are stored, and for how long."""
 
     database: str = "sqlite+aiosqlite:///careedit-state/careedit.db"
-    """SQLAlchemy address, with an asynchronous driver (aiosqlite, asyncpg)."""
+    """SQLAlchemy address of the database, with an asynchronous driver (aiosqlite or asyncpg). Default: an SQLite
+    file below the current folder. Use PostgreSQL for several machines."""
     blobs: str = "careedit-state/blobs"
-    """Folder or fsspec address (s3://...) of the pictures."""
+    """Folder or fsspec address (s3://...) of the stored images. Default: a folder below the current folder. Use
+    shared storage for several machines."""
     blob_options: Mapping[str, Any] = Field(default_factory=dict)
-    """Options of that filesystem."""
+    """Options of the fsspec filesystem of `blobs`, for example an endpoint. Empty by default."""
     session_ttl_s: PositiveFloat = 24 * 3600.0
-    """Seconds that a session lives after its last turn."""
+    """Lifetime of a session after its last turn, in seconds; default one day."""
     job_ttl_s: PositiveFloat = 7 * 24 * 3600.0
-    """Seconds that a finished job and its pictures are kept."""
+    """Time for which a finished job and its images are kept, in seconds; default seven days."""
     file_ttl_s: PositiveFloat = 3600.0
-    """Seconds that the address of a result is good (`response_format: url`); the file is swept within an hour after."""
+    """Time for which the address of a result is valid (`response_format: url`), in seconds; default one hour. The
+    file is deleted within an hour after that."""
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
-    """Seconds that the log holds an edit, and what people thought of it."""
+    """Time for which the log keeps an edit and its feedback, in seconds; default 90 days."""
 
 
 class JobsConfig(Record):
-    """How queued jobs are worked on."""
+    """How queued jobs are processed, and how webhooks are sent."""
 
     workers: PositiveInt = 4
-    """Jobs that one ingress replica works on at once."""
+    """Number of jobs that one ingress replica processes at once; default 4."""
     lease_s: PositiveFloat = 15.0
-    """Seconds after which a job whose worker no longer says that it lives is taken up by another."""
+    """Time without a sign of life from its worker after which another worker takes a job, in seconds; default 15."""
     attempts: PositiveInt = 3
-    """Times that a job may be lost with its worker, and times that it may miss its deadline or meet a fault that the server
-    does not know, before it fails. Raise it where replicas are often taken away."""
+    """Number of times that a job may lose its worker, and number of times that it may miss its deadline or meet an
+    unknown error, before it fails; default 3. Raise it if replicas are often taken away."""
     patience_s: PositiveFloat = 900.0
-    """Seconds for which a job is tried again while the platform is at fault (no room, a replica lost or starting, the
-    store busy) and no image gets done; then it fails. Longer than a replica takes to start."""
+    """Time for which a job is retried without progress while the platform is at fault (no free replica, a replica
+    lost or starting, the database busy), in seconds; default 900. Then the job fails. Set it above the start time
+    of a replica."""
     max_queued: PositiveInt = 1000
-    """Jobs that may wait in the store, of all callers; the next one is answered 429."""
+    """Maximum number of waiting jobs, over all callers; default 1000. Further jobs get status 429."""
     webhook_secret_env: str | None = None
-    """Environment variable with the key that signs webhooks; None: jobs with a webhook are refused."""
+    """Name of the environment variable with the key that signs webhooks. Default: jobs with a webhook are refused."""
     webhook_attempts: PositiveInt = 5
-    """Times that a webhook is sent before it is given up, with growing pauses."""
+    """Number of attempts to send a webhook, with growing pauses; default 5."""
     webhook_hosts: tuple[str, ...] = ()
-    """Private hosts that webhooks may go to all the same; public ones always may."""
+    """Private hosts that webhooks may reach, in addition to public ones. Empty by default."""
 
 
 class AuthConfig(Record):
-    """Who may call."""
+    """Whether callers need an API key."""
 
     required: bool | None = None
-    """Whether an API key is needed; None: unless the server listens on a loopback address only."""
+    """Whether an API key is required. Default: required unless the server only listens on a loopback address."""
 
 
 class Telemetry(Record):
-    """What is told of the work."""
+    """Metrics, logs and traces."""
 
     log_prompts: bool = False
-    """Whether instructions are logged."""
+    """Whether logs contain instructions; default false, because they can be private."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Lowest level that is logged."""
+    """Lowest level that is logged; default INFO. Use DEBUG to look for an error."""
     otlp_endpoint: str | None = None
-    """Address of an OTLP/HTTP receiver of spans; None: no spans."""
+    """Address of an OTLP/HTTP receiver for trace spans. Default: no spans are sent."""
     sampling: Share = 1.0
-    """Share of requests whose spans are sent."""
+    """Share of requests whose spans are sent, 0 to 1; default 1. Lower it under heavy traffic."""
     cost_per_gpu_hour: NonNegativeFloat = 0.0
-    """What an hour of one replica's device costs, in any currency; for the cost metric."""
+    """Price of one replica's device per hour, in any currency; default 0. The cost metric uses it."""
 
 
 class ServeConfig(Record):
-    """All of one served platform."""
+    """The whole configuration of one served platform."""
 
     version: Literal[1] = 1
-    """Format version of the file."""
+    """Format version of the file; always 1."""
     name: Name = "careedit"
-    """Name of the Serve application."""
+    """Name of the Ray Serve application; default "careedit". Change it to run several on one cluster."""
     arms: Mapping[Name, Arm]
-    """Expert sets that are served, by arm name; `model` of a request may name one."""
+    """The served expert sets, by arm name. The request field `model` may name an arm."""
     http: HttpConfig = HttpConfig()
-    """Where it listens."""
+    """Address of the server, and its rules for clients; default: port 8000 on this machine only."""
     ingress: DeploymentConfig = DeploymentConfig(num_cpus=0.5, max_ongoing_requests=256)
-    """The FastAPI deployment."""
+    """Replicas of the HTTP deployment; default: 0.5 CPUs and 256 requests at once."""
     router: DeploymentConfig = DeploymentConfig(num_cpus=0.2, max_ongoing_requests=64)
-    """The router deployment of each arm."""
+    """Replicas of each arm's router deployment; default: 0.2 CPUs and 64 requests at once."""
     expert: DeploymentConfig = DeploymentConfig()
-    """Each expert deployment, unless its arm says otherwise."""
+    """Replicas of each expert deployment that has no settings in its arm."""
     shared: DeploymentConfig | None = DeploymentConfig()
-    """The pool that edits with the base alone, with mixtures and with the long tail; None: there is none."""
+    """Replicas of the shared pool, which serves the base alone, mixtures, and the long tail. Null: no shared pool."""
     scorer: ScorerConfig = ScorerConfig()
-    """The judge."""
+    """The judge; default: no judge."""
     batch: PositiveInt = 8
-    """Rows that an expert replica steps together."""
+    """Maximum number of rows that an expert replica steps together; default 8. Raise it on a large GPU, lower it if
+    memory runs out."""
     quality: Mapping[Literal["low", "medium", "high", "auto"], Quality] = Field(default_factory=dict)
-    """What the `quality` of a request means; one that is not listed means the set's defaults."""
+    """What each value of the request field `quality` means. A value that is not listed means the expert set's
+    defaults."""
     limits: Limits = Limits()
-    """What a request may ask for."""
+    """Limits of one request and of one API key."""
     auth: AuthConfig = AuthConfig()
-    """Who may call."""
+    """Whether callers need an API key."""
     state: StateConfig = StateConfig()
-    """Where things are kept."""
+    """Where jobs, sessions, feedback and images are stored."""
     jobs: JobsConfig = JobsConfig()
-    """How jobs are worked on."""
+    """How queued jobs are processed, and how webhooks are sent."""
     ab_salt: str = "careedit"
-    """Salt of the hash that keeps a user on one arm; another one deals anew."""
+    """Salt of the hash that assigns users to arms; default "careedit". A change reassigns every user."""
     telemetry: Telemetry = Telemetry()
-    """What is told of the work."""
+    """Settings of metrics, logs and traces."""
 
     @model_validator(mode="after")
     def _check_arms(self) -> ServeConfig:
@@ -351,15 +379,5 @@ class ServeConfig(Record):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> ServeConfig:
-        """Read a file. Raises `InputError`, a sentence, where it is missing, no YAML, or breaks the schema."""
-        try:
-            data = yaml.safe_load(Path(path).read_text("utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"The configuration {path} cannot be read ({error.strerror}); give another file."
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"The configuration {path} is no YAML ({error}); correct it.") from None
-        if not isinstance(data, dict):
-            raise InputError(f"The configuration {path} holds no settings; start it with `arms:`.")
-        return cls(**data)
+        """Read a file. Raises `InputError` if it is missing, not valid YAML, or does not follow the schema."""
+        return cls(**read_yaml(path, "configuration"))

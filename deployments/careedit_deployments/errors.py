@@ -1,8 +1,8 @@
-"""Errors of serving, each a sentence; the HTTP layer maps them, and careedit's own, to status codes."""
+"""Errors of serving, each a sentence; `careedit_deployments.problems` maps them, and careedit's own, to HTTP answers."""
 
 from __future__ import annotations
 
-from careedit.errors import CareEditError
+from careedit.errors import CareEditError, InputError
 
 
 class ServingError(CareEditError):
@@ -13,12 +13,9 @@ class OverloadedError(ServingError):
     """The queue is full (HTTP 429)."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        super().__init__(message, retry_after)
+        super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which a new attempt makes sense."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class UnavailableError(ServingError):
@@ -51,3 +48,28 @@ class AuthError(ServingError):
 
 class RateLimitError(OverloadedError):
     """This API key has asked too often (HTTP 429)."""
+
+
+class ConcurrencyError(RateLimitError):
+    """This API key has too much in progress at once (HTTP 429)."""
+
+
+class FieldError(InputError):
+    """A field of a request is wrong, missing or unknown (HTTP 400); `field` is its name as the client sent it."""
+
+    def __init__(self, message: str, field: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message, field=field)
+        self.code = code
+        """OpenAI's code of the error, for programs, e.g. "unsupported_parameter"."""
+
+
+class TooLargeError(ServingError):
+    """The body of a request is larger than the limit (HTTP 413)."""
+
+
+class CompressedError(ServingError):
+    """The body of a request has a `Content-Encoding` (HTTP 415)."""
+
+
+class SlowBodyError(ServingError):
+    """The body of a request arrives too slowly, or not at all (HTTP 408)."""

@@ -13,7 +13,7 @@ import fsspec
 from pydantic import Field, model_validator
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_eval.errors import BenchmarkError
 
 GROUPS_IN_MEMORY = 4

@@ -6,16 +6,15 @@ A `Benchmark` gives `Sample`s, an editor makes an `EditRow` of each, a `Metric` 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator, model_validator
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.files import json_digest
+from careedit.record import Record
 from careedit_eval.pictures import PictureRef
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Sample(Record):
     @property
     def input_sha256(self) -> str:
         """Hash of all that an editor sees of it (of a later turn: without the picture that the turn before made)."""
-        return digest_of(
+        return json_digest(
             {
                 "source": self.source.sha256,
                 # How a source is laid on its canvas is read off the target and the mask.
@@ -94,7 +93,7 @@ class Sample(Record):
         for name in ("source", "target", "mask"):
             picture: PictureRef | None = getattr(self, name)
             data[name] = picture and picture.sha256
-        return digest_of(data | {"references": [reference.sha256 for reference in self.references]})
+        return json_digest(data | {"references": [reference.sha256 for reference in self.references]})
 
 
 class Output(Record):
@@ -145,7 +144,7 @@ class MetricSpec(Record):
         content = self.model_dump()
         for output in content["outputs"]:
             del output["information"]
-        return digest_of(content)
+        return json_digest(content)
 
 
 class EditRow(Record):
@@ -297,7 +296,7 @@ def lacking(metric: Metric, sample: Sample, *, rival: bool = False) -> tuple[str
 
 def score_key(edit_key: str, spec: MetricSpec, rival: str | None = None) -> str:
     """Content key of a score: what was measured, by what, and against which other edit."""
-    return digest_of({"edit": edit_key, "metric": spec.key, "rival": rival})
+    return json_digest({"edit": edit_key, "metric": spec.key, "rival": rival})
 
 
 def fingerprint_of(samples: Iterable[Sample]) -> str:
@@ -307,10 +306,4 @@ def fingerprint_of(samples: Iterable[Sample]) -> str:
         if sample.id in found:
             raise InputError(f"The id {sample.id!r} occurs twice; give every row an id of its own.")
         found[sample.id] = sample.content_sha256
-    return digest_of(found)
-
-
-def digest_of(content: Any) -> str:
-    """sha256 of JSON data, keys sorted."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return json_digest(found)

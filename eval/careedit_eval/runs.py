@@ -20,10 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.files import json_digest, write_atomic
+from careedit.record import Record
 from careedit_eval.pipeline.evaluate import Evaluation
-from careedit_eval.pipeline.store import write_atomic
-from careedit_eval.records import MetricSpec, Output, digest_of
+from careedit_eval.records import MetricSpec, Output
 from careedit_eval.results import Table
 from careedit_eval.suite import Suite
 from careedit_eval.timing import TIMING_FILE, TimingRecord
@@ -194,7 +194,8 @@ def save_run(
             for one in plan.benchmarks
         ),
         sets=tuple(
-            SetFacts(name=one.name, identity_sha256=digest_of(dict(one.identity)), facts=one.facts) for one in plan.arms
+            SetFacts(name=one.name, identity_sha256=json_digest(dict(one.identity)), facts=one.facts)
+            for one in plan.arms
         ),
         metrics=plan.specs,
         missing=plan.missing,

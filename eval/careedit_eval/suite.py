@@ -7,11 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from careedit.errors import InputError
-from careedit.records import MAX_STEPS, EarlyFilter, Record
+from careedit.files import read_yaml
+from careedit.record import Record
+from careedit.records import MAX_STEPS, EarlyFilter
 from careedit_eval.records import Benchmark, Metric
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
@@ -231,15 +232,7 @@ def check_margins(gate: Gate, kinds: Collection[str]) -> None:
 
 def load_suite(path: str | Path) -> Suite:
     """Read a suite's file; raises `InputError`."""
-    file = Path(path)
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"The suite {str(path)!r} cannot be read ({reason}); give a YAML file of a suite.") from error
-    if not isinstance(data, dict):
-        raise InputError(f"The suite {str(path)!r} holds no fields; give a YAML file of a suite.")
-    return Suite(**data)
+    return Suite(**read_yaml(path, "suite"))
 
 
 def make_benchmark(part: Part) -> Benchmark:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from scipy.stats import t as student
 
-from careedit.records import Record
+from careedit.record import Record
 
 TIMING_FILE = "timing.json"
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

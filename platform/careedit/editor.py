@@ -1,26 +1,23 @@
-"""`Editor`: an expert set that edits. From requests to pictures and traces, and from a trace back to its picture."""
+"""`Editor`: edits with one expert set, from requests to pictures and traces, and from a trace back to its picture."""
 
 from __future__ import annotations
 
-import platform
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
-from typing import overload
+from typing import NamedTuple, overload
 
 import torch
 from PIL import Image
 
-from careedit.editing import EditJob, EditState, Engine, load_base
+from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
+from careedit.editing.base import find_device, runtime_of
 from careedit.errors import InputError, ReplayError
-from careedit.experts import BASE, Application, ExpertSet, load_expert_set, make_applier, router_options
+from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
-    MAX_SEED,
-    EarlyFilter,
+    BASE,
     EditRequest,
     EditResult,
     EditTrace,
@@ -29,16 +26,31 @@ from careedit.records import (
 )
 from careedit.routing import FixedRouter, build_router, features_of
 from careedit.scoring import Scorer
-from careedit.selection import Judge, Slot, batches, make_plan, resume, select
+from careedit.selection.judge import Judge
+from careedit.selection.plan import first_seed, make_plan
+from careedit.selection.run import NO_JUDGE, Slot, batches, resume, select
 
 MAX_BATCH = 8
-"""Images denoised together."""
+"""Maximum of images in one batch."""
 
 OnStep = Callable[[int, int], None]
-"""(steps done, steps in all) over all images of a call; raising from it abandons the call between two steps."""
+"""(steps made, steps in total) over all images of a call; raising from it ends the call between two steps."""
 
-_Made = tuple[Image.Image, EditTrace, tuple[Image.Image, ...]]
-"""An image, its trace, and the previews of its early filter."""
+OnPreview = Callable[[int, int, Image.Image], None]
+"""(position in the batch, index of the preview, the current estimate of the result at the source's size)."""
+SHARED = "replay: its batches were shared or split as the load demanded, so a replay may differ in the last bit"
+"""The degradation of an edit that a replay may not repeat bit for bit."""
+
+
+class FinishedImage(NamedTuple):
+    """One image of a batch."""
+
+    picture: Image.Image
+    """RGB, of the source's size; outside the mask it holds the source's own pixels."""
+    trace: EditTrace
+    """How the image was made."""
+    previews: tuple[Image.Image, ...]
+    """The last preview of each candidate of its early filter, at the panel's scale; empty without a filter."""
 
 
 class Editor:
@@ -57,9 +69,9 @@ class Editor:
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
-        device = _device(device)
+        device = find_device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        _ = expert_set.shapes  # says that the base is not the stated one before its weights are read
+        _ = expert_set.shapes  # raises for a wrong base before gigabytes of weights are read
         base = load_base(
             expert_set.base_path,
             revision=spec.base.revision,
@@ -77,7 +89,7 @@ class Editor:
         )
 
     def route(self, request: EditRequest) -> RoutingDecision:
-        """The experts that `edit` would use for this request, and why; nothing is edited."""
+        """The experts that `edit` would use for this request, and why; it edits nothing."""
         features = features_of(request)
         if request.expert == "auto":
             return self.router.route(features, top_k=request.top_k or self.expert_set.spec.defaults.top_k)
@@ -92,20 +104,28 @@ class Editor:
     ) -> EditResult | list[EditResult]:
         """Make the images of one request, or of several, denoised together in batches of up to `MAX_BATCH`.
 
-        An image with an early filter is denoised alone, after a batch of its candidates. Every request is checked before
-        any is edited. Raises `InputError` and its kin, `ExpertError` for an expert that cannot be loaded.
+        An image with an early filter is denoised alone, after a batch of its candidates. All requests are checked before
+        the first is edited. Raises `InputError` and its subclasses, `ExpertError` for an expert that cannot be loaded.
         """
         if isinstance(requests, EditRequest):
             return self.edit([requests], on_step=on_step)[0]
         slots = [slot for request in requests for slot in self.slots(request)]
         for slot in slots:
             self.engine.check(slot.job)
-        made: dict[int, _Made] = {}
+            if slot.plan.checkpoints and self.judge is None:
+                raise InputError(NO_JUDGE, field="early_filter")
+        made: dict[int, FinishedImage] = {}
         total, done = sum(slot.plan.cost for slot in slots), 0
+
+        def stepped(count: int) -> None:
+            nonlocal done
+            done += count
+            if on_step is not None:
+                on_step(done, total)
+
         for batch in batches(slots, MAX_BATCH):
-            tick = None if on_step is None else _offset(on_step, done, total)
-            made.update(zip((id(slot) for slot in batch), self._run(batch, tick), strict=True))
-            done += sum(slot.plan.cost for slot in batch)
+            finished = self.make(batch, self.engine, judge=self.judge, on_steps=stepped)
+            made.update(zip((id(slot) for slot in batch), finished, strict=True))
         remaining = iter(made[id(slot)] for slot in slots)
         results = []
         for request in requests:
@@ -123,12 +143,12 @@ class Editor:
     ) -> EditResult:
         """Make the image of a trace again, bit for bit, from the same pictures, expert set, device and number format.
 
-        Rounding depends on the shapes of a batch, not on its other edits' content; so the batch is filled up with this
-        edit, in the places and with the experts that its neighbours had. On a CPU it depends on the number of threads
-        too, which is set as it was meanwhile. What an early filter chose stands; no judge is asked again.
+        Rounding depends on the shapes of a batch, not on the content of its other edits; so this edit takes their places
+        too, with their steps and experts. On a CPU it depends on the number of threads, which is set to the trace's. The
+        choice of an early filter is kept; no judge is asked again.
 
-        Raises `ReplayError` where something differs; another version of torch or another processor is a degradation in
-        the new trace, since the image may still be the same.
+        Raises `ReplayError` if something differs. Another version of torch or another processor is a degradation in the
+        new trace, because the image may still be the same.
         """
         self._check_replay(trace)
         request = EditRequest(
@@ -148,10 +168,10 @@ class Editor:
         slot = self.slots(request)[0]
         batch = [replace(slot.in_place_of(other), decision=trace.routing) for other in trace.batch]
         with _threads(trace.threads):
-            result, again, _ = self._run(batch, chosen=trace.filter)[trace.slot]
+            result, again, _ = self.make(batch, self.engine, chosen=trace.filter)[trace.slot]
         if again.runtime != trace.runtime:
-            moved = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
-            again = again.model_copy(update={"degradations": (*again.degradations, moved)})
+            changed = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
+            again = again.model_copy(update={"degradations": (*again.degradations, changed)})
         return EditResult(images=(result,), traces=(again,))
 
     def _check_replay(self, trace: EditTrace) -> None:
@@ -170,7 +190,7 @@ class Editor:
                 )
 
     def slots(self, request: EditRequest, decision: RoutingDecision | None = None) -> list[Slot]:
-        """The images of a request, fitted to their panels and routed unless `decision` is given; nothing is edited.
+        """The images of a request, fitted to their panels and routed unless `decision` is given; it edits nothing.
 
         Raises `InputError`; `UnknownExpertError` for a decision on an expert that the set lacks.
         """
@@ -182,7 +202,7 @@ class Editor:
         spec = self.expert_set.spec
         mask = request.mask
         if mask is not None and request.refine_mask:
-            # A little room around the object: its soft edge belongs to the edit.
+            # A small margin around the object: its soft edge belongs to the edit.
             mask = grow(refine_mask(request.image, mask), max(1, min(mask.size) // 64))
         fit = fit_panel(request.image.size, spec.panel.size, spec.panel.fit, spec.panel.multiple)
         panel_mask = None if mask is None else fit.to_panel(mask)
@@ -192,13 +212,9 @@ class Editor:
             else reference.resize(fit.panel, Image.Resampling.LANCZOS)
             for reference in request.references
         )
-        first = secrets.randbelow(2**32) if request.seed is None else request.seed
         steps = request.steps or spec.defaults.steps
-        plan = make_plan(request.early_filter or EarlyFilter(strategy="none"), steps)
-        if plan.looks and self.judge is None:
-            raise InputError("An early filter needs a judge; give the editor a scorer or leave early_filter out.")
-        if first + request.n * plan.candidates - 1 > MAX_SEED:
-            raise InputError(f"The seed {first} leaves no room for {request.n} images; give a smaller seed.")
+        plan = make_plan(request.early_filter, steps)
+        first = first_seed(request.seed, request.n * plan.candidates)
         guidance = spec.defaults.guidance if request.guidance is None else request.guidance
         source, seconds = fit.to_panel(request.image), time.perf_counter() - started
         return [
@@ -226,61 +242,58 @@ class Editor:
             for i in range(request.n)
         ]
 
-    def _run(
+    def make(
         self,
         batch: Sequence[Slot],
-        on_step: OnStep | None = None,
+        stepper: Stepper,
         *,
+        judge: Judge | None = None,
+        on_steps: OnSteps | None = None,
+        previews: int = 0,
+        on_preview: OnPreview | None = None,
         chosen: FilterTrace | None = None,
-    ) -> list[_Made]:
-        """Denoise one batch from start to end; `chosen` is what the filter of a replayed edit had chosen."""
-        clock = [time.perf_counter()]
-        names = {name for slot in batch for name in slot.job.weights} - {BASE}
-        total, done = sum(slot.plan.cost for slot in batch), 0
-        previews: tuple[Image.Image, ...] = ()
+    ) -> list[FinishedImage]:
+        """Make the images of one batch: prepare or filter, denoise, decode. It is the one loop, in a library and a server.
 
-        def stepped(count: int) -> None:
-            nonlocal done
-            done += count
-            if on_step is not None:
-                on_step(done, total)
-
-        with self.engine.applier.lease(names):
+        `previews` are shown by `on_preview` after evenly spaced steps; one that would be the result itself is left out.
+        With `chosen`, what the filter of a replayed edit had chosen, no judge is asked.
+        """
+        clock = _Clock(stepper)
+        seen: tuple[Image.Image, ...] = ()
+        with stepper.lease({name for slot in batch for name in slot.job.weights} - {BASE}):
             if chosen is not None:
-                states = [resume(self.engine, batch[0].job, chosen)]
-            elif batch[0].plan.looks:
-                selected = select(self.engine, batch[0], self.judge, stepped)
-                states, chosen, previews = [selected.state], selected.trace, selected.previews
+                states = [resume(stepper, batch[0].job, chosen)]
+            elif batch[0].plan.checkpoints:
+                selected = select(stepper, batch[0], judge, on_steps)
+                states, chosen, seen = [selected.state], selected.trace, selected.previews
             else:
-                states = [self.engine.prepare(slot.job) for slot in batch]
-            clock.append(time.perf_counter())
-            while live := sum(not state.done for state in states):
-                self.engine.step(states)
-                stepped(live)
-            clock.append(time.perf_counter())
-            panels = self.engine.finish_many(states)
+                states = [stepper.prepare(slot.job) for slot in batch]
+            clock.lap("prepare" if chosen is None else "filter")
+            steps, begun = states[0].schedule.steps, states[0].index
+            for index in range(previews):
+                stop = round(steps * (index + 1) / (previews + 1))
+                if on_preview is not None and begun <= stop < steps and stop > 0:
+                    stepper.advance(states, stop, on_steps)
+                    for i, panel in enumerate(stepper.preview_many(states)):
+                        on_preview(i, index, batch[i].picture(panel))
+            stepper.advance(states, on_steps=on_steps)
+            clock.lap("denoise")
+            panels = stepper.finish_many(states)
         pictures = [slot.picture(panel) for slot, panel in zip(batch, panels, strict=True)]
-        clock.append(time.perf_counter())
-        first = "prepare" if chosen is None else "filter"
-        stages = dict(zip((first, "denoise", "finish"), (b - a for a, b in pairwise(clock)), strict=True))
-        return [
-            (picture, self.trace(batch, i, states[i], stages, chosen), previews) for i, picture in enumerate(pictures)
-        ]
+        clock.lap("finish")
+        traces = [self._trace(batch, i, state, stepper, clock.stages, chosen) for i, state in enumerate(states)]
+        return [FinishedImage(picture, trace, seen) for picture, trace in zip(pictures, traces, strict=True)]
 
-    def trace(
+    def _trace(
         self,
         batch: Sequence[Slot],
         index: int,
         state: EditState,
+        stepper: Stepper,
         stages: Mapping[str, float],
         chosen: FilterTrace | None,
-        *,
-        threads: int | None = None,
     ) -> EditTrace:
-        """How image `index` of a batch was made, from its finished state.
-
-        `stages` are seconds per stage after "route"; `threads` are torch's where the steps ran, None: as here.
-        """
+        """How image `index` of a batch was made, from its finished state; `stages` are seconds per stage after "route"."""
         slot = batch[index]
         degradations = [*decoding_notes((slot.request.image, *slot.request.references))]
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
@@ -289,6 +302,8 @@ class Editor:
         if chosen is not None and chosen.degraded is not None:
             went_on = chosen.candidates[chosen.chosen].seed
             degradations.append(f"degraded: filter, {chosen.degraded}, so seed {went_on} went on")
+        if stepper.shared:
+            degradations.append(SHARED)
         return EditTrace(
             expert_set=self.expert_set.name,
             expert_set_sha256=self.expert_set.sha256,
@@ -309,8 +324,8 @@ class Editor:
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
-            runtime=_runtime(self.engine.base.device),
-            threads=(threads or torch.get_num_threads()) if self.engine.base.device.type == "cpu" else None,
+            runtime=runtime_of(self.engine.base.device),
+            threads=stepper.threads if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=tuple(degradations),
             filter=chosen,
@@ -328,8 +343,8 @@ def load_editor(
 ) -> Editor:
     """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
 
-    `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
-    `application` ("merged" or "shared") and `byte_budget` (bytes of adapters held at once) override the set's own.
+    `device` is by default a GPU if there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
+    `application` ("merged" or "shared") and `byte_budget` (maximum bytes of loaded adapters) override the set's own.
     `scorer` is the judge of an early filter.
     """
     return Editor(
@@ -340,27 +355,6 @@ def load_editor(
         byte_budget=byte_budget,
         scorer=scorer,
     )
-
-
-def _device(wanted: torch.device | str | None) -> torch.device:
-    """The device to use; raises `InputError` for one that is not there."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
-        raise InputError(
-            f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
-        ) from error
-    return device
-
-
-def _runtime(device: torch.device) -> str:
-    kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
-    return f"torch {torch.__version__}, {kind}"
 
 
 @contextmanager
@@ -379,5 +373,19 @@ def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:
     return image_sha256(request.image), mask, tuple(image_sha256(reference) for reference in request.references)
 
 
-def _offset(on_step: OnStep, done: int, total: int) -> OnStep:
-    return lambda steps, _: on_step(done + steps, total)
+class _Clock:
+    """Seconds per stage; the seconds in which other edits had the engine are the stage "queue"."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter() - (stepper.waited or 0.0)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter() - (self._stepper.waited or 0.0)
+        self._laps[stage], self._last = now - self._last, now
+
+    @property
+    def stages(self) -> dict[str, float]:
+        queue = {} if self._stepper.waited is None else {"queue": self._stepper.waited}
+        return {**queue, **self._laps}

@@ -12,13 +12,23 @@
     ├── ReplayError           a trace that cannot be replayed with what is at hand
     └── CancelledError        the edit was cancelled between two steps
 
-A message is one sentence that says what is wrong and what to do. None derives from `ValueError`: inside a pydantic
-validator it therefore reaches the caller as it is, not wrapped in a validation report.
+A message is one sentence that says what is wrong and what to do. No error here derives from `ValueError`, so one that is
+raised inside a pydantic validator reaches the caller unchanged, not wrapped in a validation report.
 """
 
 
 class CareEditError(Exception):
     """Root of the tree: catch this to catch everything careedit raises on purpose."""
+
+    field: str | None
+    """Name of the record's attribute or request field that is wrong, e.g. "guidance". None: the error is not about a single
+    field. It is for programs: the HTTP API answers it as `param`. It survives pickling, so it crosses process boundaries."""
+
+    # An attribute of the instance, never of a class: Ray's wrapper inherits from the class and asks the error it wraps only
+    # for what the class lacks.
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InputError(CareEditError):
@@ -28,13 +38,22 @@ class InputError(CareEditError):
 class ImageError(InputError):
     """A picture that cannot or may not be decoded."""
 
+    def __init__(self, message: str, *, field: str | None = "image") -> None:
+        super().__init__(message, field=field)
+
 
 class MaskError(InputError):
     """A mask that does not fit its picture."""
 
+    def __init__(self, message: str, *, field: str | None = "mask") -> None:
+        super().__init__(message, field=field)
+
 
 class UnknownExpertError(InputError):
     """An expert that the expert set does not have."""
+
+    def __init__(self, message: str, *, field: str | None = "expert") -> None:
+        super().__init__(message, field=field)
 
 
 class ExpertError(CareEditError):

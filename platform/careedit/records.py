@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from careedit.errors import InputError, MaskError
+from careedit.errors import InputError, MaskError, UnknownExpertError
 from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
+from careedit.record import Record
 
 MAX_INSTRUCTION_CHARACTERS = 2_000
 MAX_STEPS = 200
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
 MAX_CANDIDATES = 16
+BASE = "base"
+"""The name for no expert: the frozen base alone."""
 
 
-class Record(BaseModel):
-    """Base of every record: frozen; an unknown field, a missing one and a value of the wrong type raise `InputError`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    def __init__(self, **fields: Any) -> None:
-        unknown = [
-            name
-            for name in fields
-            if name not in type(self).model_fields and name not in {f.alias for f in type(self).model_fields.values()}
-        ]
-        if unknown:
-            known = ", ".join(type(self).model_fields)
-            raise InputError(f"{type(self).__name__} has no field {unknown[0]!r}; its fields are {known}.")
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise InputError(_flaw(type(self).__name__, error)) from error
-
-
-def _flaw(record: str, error: ValidationError) -> str:
-    """The first flaw of a validation report, as a sentence."""
-    flaw = error.errors(include_url=False)[0]
-    # Of a field that may be several things, the path goes on to say which of them failed; the field itself is enough.
-    path = [str(part) for part in flaw["loc"]]
-    if flaw["type"] == "missing":
-        return f"{record} needs the field {'.'.join(path)!r}, which is missing; give it."
-    reason = str(flaw["msg"]).rstrip(".")
-    return f"{record} takes no {repr(flaw['input'])[:80]} for its field {path[0]!r}: {reason[:1].lower()}{reason[1:]}."
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise `InputError` unless the experts' weights are positive and sum to 1, within 0.001."""
+    if any(weight <= 0 for weight in weights.values()) or not abs(sum(weights.values()) - 1) <= 1e-3:  # NaN fails too
+        raise InputError(f"The expert weights {dict(weights)} must be positive and sum to 1.", field="expert")
 
 
 Picture = Annotated[Image.Image, BeforeValidator(decode_image)]
@@ -70,61 +40,79 @@ FilterStrategy = Literal["none", "restart", "continue", "halving"]
 
 
 class EarlyFilter(Record):
-    """Several starting noises per image, cheap previews of them, and a judge who says which one is finished."""
+    """Try several starting noises per image, preview them cheaply, and let a judge choose the one to finish."""
 
     strategy: FilterStrategy = "halving"
-    """As in `careedit.selection`; "none" takes the first noise."""
+    """How candidates are dropped, see `careedit.selection`; default "halving". "none" finishes the first noise
+    without a judge."""
     candidates: int = 6
-    """Noises per image, 1 to 16; candidate j of image i starts from the noise of `seed + i + j * n`."""
+    """Number of starting noises per image, 1 to 16; default 6. More candidates cost more steps. Candidate j of
+    image i has the seed `seed + i + j * n`."""
     preview_steps: int | None = None
-    """Steps before the last look, fewer than the edit's; None: a quarter of those."""
+    """Denoising steps before the last look, fewer than the steps of the edit. Default: a quarter of those. Raise it
+    if previews are too rough to judge."""
     early_exit: Annotated[float, Field(gt=0, le=1)] | None = None
-    """A candidate whose overall score reaches this goes on at once, and the others are given up; None: never."""
+    """Overall score, above 0 and at most 1, at which a candidate is accepted at once and the others are dropped.
+    Default: never."""
     timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
-    """Seconds that the judge may take for one look; one that takes longer costs the filter, not the edit."""
+    """Time limit in seconds for one look of the judge, at most 3600; default 60. If the judge takes longer, the
+    edit continues without the filter."""
 
     @field_validator("candidates")
     @classmethod
     def _check_candidates(cls, value: int) -> int:
         if not 1 <= value <= MAX_CANDIDATES:
-            raise InputError(f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.")
+            raise InputError(
+                f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.", field="candidates"
+            )
         return value
 
     @field_validator("preview_steps")
     @classmethod
     def _check_preview_steps(cls, value: int | None) -> int | None:
         if value is not None and not 1 <= value < MAX_STEPS:
-            raise InputError(f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.")
+            raise InputError(
+                f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.", field="preview_steps"
+            )
         return value
 
 
 class EditRequest(Record):
-    """One edit that somebody wants: a source, an instruction, and what narrows them."""
+    """One edit: a source image, an instruction, and options."""
 
     image: Picture
-    """The source."""
+    """The source image. A path, the bytes of a PNG, JPEG, WebP, HEIC or AVIF file, and a PIL image are decoded to
+    RGB."""
     instruction: str
-    """What to change, in words; 1 to 2,000 characters."""
+    """What to change, in plain language; 1 to 2,000 characters."""
     mask: EditMask | None = None
-    """Where the edit may change pixels: 255 = edit, 0 = keep; of the source's size. None: everywhere."""
+    """Where the edit may change pixels: 255 is edited, 0 is kept. It has the size of the source. Default: the whole
+    image may change."""
     references: tuple[Picture, ...] = ()
-    """Pictures to take a colour, a texture, an object or a look from; at most `MAX_REFERENCES`."""
+    """Images to take a color, texture, object or look from; at most one is supported. Default: no references."""
     seed: int | None = None
-    """Seed of the first image's noise, 0 to 2^63 - 1; None draws one, which the trace then states."""
+    """Seed of the first image's noise, 0 to 2^63 - 1. Default: a random seed, which is recorded in the trace. Set
+    it to repeat an edit."""
     steps: int | None = None
-    """Denoising steps, 1 to 200; None: the expert set's default."""
+    """Number of denoising steps, 1 to 200. Default: the expert set's value. More steps take more time and can give
+    finer detail."""
     guidance: float | None = None
-    """Guidance scale for a guidance-distilled base; None: the expert set's default."""
+    """Guidance scale, 0 to 1000, for a guidance-distilled base. Default: the expert set's value. Raise it to follow
+    the instruction more strictly."""
     n: int = 1
-    """How many images; image i starts from the noise of `seed + i`."""
+    """Number of images to make, 1 to 16; default 1. Image i starts from the noise of `seed + i`."""
     expert: str | Mapping[str, float] = "auto"
-    """"auto" lets the router choose, a name fixes one expert ("base": none), a mapping fixes a mixture's weights."""
+    """Which experts edit. "auto" (default): the router chooses; a name: that expert alone; "base": no expert; a
+    mapping: a mixture with these weights, which sum to 1."""
     top_k: int | None = None
-    """How many experts the router may mix; None: the expert set's default."""
+    """Maximum number of experts that the router may mix. Default: the expert set's value. Each expert costs one
+    evaluation per step."""
     refine_mask: bool = False
-    """Whether a coarse mask is fitted to the object it covers (it may grow and shrink) before editing."""
+    """Whether to fit a coarse mask to the object that it covers before editing; the mask may grow and shrink.
+    Default: false."""
     early_filter: EarlyFilter | None = None
-    """Whether several noises are tried per image; it needs an editor with a judge. None: one noise, no previews."""
+    """Settings of the early filter, which needs an editor with a judge. Default: one noise per image and no
+    previews."""
 
     @field_validator("instruction")
     @classmethod
@@ -133,12 +121,15 @@ class EditRequest(Record):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:  # half of a surrogate pair, as undecodable bytes of a command line become
-            raise InputError("The instruction holds bytes that are no text; give it as UTF-8.") from None
+            raise InputError("The instruction is not valid text; give it as UTF-8.", field="instruction") from None
         if not text:
-            raise InputError("The instruction is empty; say what to change, e.g. 'remove the red circle'.")
+            raise InputError(
+                "The instruction is empty; say what to change, e.g. 'remove the red circle'.", field="instruction"
+            )
         if len(text) > MAX_INSTRUCTION_CHARACTERS:
             raise InputError(
-                f"The instruction has {len(text):,} characters; the limit is {MAX_INSTRUCTION_CHARACTERS:,}. Shorten it."
+                f"The instruction has {len(text):,} characters; the limit is {MAX_INSTRUCTION_CHARACTERS:,}. Shorten it.",
+                field="instruction",
             )
         return text
 
@@ -146,35 +137,35 @@ class EditRequest(Record):
     @classmethod
     def _check_seed(cls, value: int | None) -> int | None:
         if value is not None and not 0 <= value <= MAX_SEED:
-            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.")
+            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.", field="seed")
         return value
 
     @field_validator("steps")
     @classmethod
     def _check_steps(cls, value: int | None) -> int | None:
         if value is not None and not 1 <= value <= MAX_STEPS:
-            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.")
+            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.", field="steps")
         return value
 
     @field_validator("n")
     @classmethod
     def _check_n(cls, value: int) -> int:
         if not 1 <= value <= MAX_IMAGES:
-            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.")
+            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.", field="n")
         return value
 
     @field_validator("top_k")
     @classmethod
     def _check_top_k(cls, value: int | None) -> int | None:
         if value is not None and value < 1:
-            raise InputError(f"top_k is {value}; at least one expert must be allowed.")
+            raise InputError(f"top_k is {value}; at least one expert must be allowed.", field="top_k")
         return value
 
     @field_validator("guidance")
     @classmethod
     def _check_guidance(cls, value: float | None) -> float | None:
         if value is not None and not 0 <= value <= 1000:
-            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.")
+            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.", field="guidance")
         return value
 
     @field_validator("expert")
@@ -182,8 +173,7 @@ class EditRequest(Record):
     def _check_expert(cls, value: str | Mapping[str, float]) -> str | Mapping[str, float]:
         if isinstance(value, str):
             return value
-        if not value or any(not 0 < weight <= 1 for weight in value.values()) or abs(sum(value.values()) - 1) > 1e-3:
-            raise InputError(f"The expert weights {dict(value)} must be positive and sum to 1.")
+        check_weights(value)
         return dict(value)
 
     @field_validator("references", mode="before")
@@ -191,7 +181,7 @@ class EditRequest(Record):
     def _check_references(cls, value: Any) -> Any:
         one = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
         if not one and not isinstance(value, Iterable):
-            raise InputError(f"references is a {type(value).__name__}; give a picture or several of them.")
+            raise InputError(f"references is a {type(value).__name__}; give one or more pictures.", field="references")
         return (value,) if one else tuple(value)
 
     @model_validator(mode="after")
@@ -201,87 +191,97 @@ class EditRequest(Record):
         if self.mask is not None and self.mask.getextrema()[1] == 0:  # pyright: ignore[reportOperatorIssue]
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
         if len(self.references) > MAX_REFERENCES:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
         if self.refine_mask and self.mask is None:
-            raise MaskError("refine_mask was asked for without a mask; give a mask or leave refine_mask off.")
+            raise MaskError("refine_mask needs a mask; give a mask or leave refine_mask off.", field="refine_mask")
         return self
 
 
 class RoutingDecision(Record):
-    """Which experts an edit uses, and why."""
+    """The experts that an edit uses, and the reason."""
 
     weights: Mapping[str, float]
-    """Weight per chosen expert, summing to 1; "base" stands for no expert."""
+    """Weight of each chosen expert; the weights sum to 1. "base" means no expert."""
     probabilities: Mapping[str, float] = Field(default_factory=dict)
-    """Probability per expert of the set, before top-k; empty where the router has none to give."""
+    """Probability of each expert of the set before top-k. Empty if the router computes none."""
     feasible: float = 1.0
-    """Probability that the instruction applies to the picture at all."""
+    """Probability, 0 to 1, that the instruction applies to the image at all; default 1."""
     entropy: float = 0.0
-    """Entropy of `probabilities`, in nats."""
+    """Entropy of `probabilities` in nats; default 0. A high value means that the router was unsure."""
     router: str
-    """Which router decided: "rules", "fixed", "transformer"."""
+    """Name of the router that decided: "rules", "fixed" or "transformer"."""
     reason: str
-    """Why, as a sentence for a person."""
+    """The reason for the decision, as a sentence for people."""
+
+
+def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
+    """The error for an expert that a set does not have; `known` are the set's experts."""
+    return UnknownExpertError(
+        f"There is no expert {name!r}; the experts are {', '.join(known) or 'none'} and {BASE!r}."
+    )
 
 
 class BatchSlot(Record):
-    """One edit's place in a batch; a replay needs the shapes beside it to repeat every rounding."""
+    """One edit's place in a batch. A replay needs the shapes of the whole batch to repeat every rounding."""
 
     steps: int
-    """Denoising steps of that slot."""
+    """Number of denoising steps of the edit in this slot."""
     weights: Mapping[str, float]
-    """Experts of that slot."""
+    """Weight of each expert that the edit in this slot uses."""
     masked: bool = False
-    """Whether that slot had a mask, which adds the base to a mixture."""
+    """Whether the edit in this slot has a mask, which adds the base to a mixture. Default: false."""
 
 
 class FilterCandidate(Record):
-    """One noise that an early filter tried."""
+    """One starting noise that an early filter tried."""
 
     seed: int
-    """Its seed."""
+    """Seed of this candidate's starting noise."""
     steps: int
-    """Steps done at its last preview."""
+    """Denoising steps that were done at this candidate's last preview."""
     score: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The judge's overall score of that preview; None where there is none."""
+    """The judge's overall score of the last preview, 0 to 1; null if there is no score."""
     error: str | None = None
-    """Why there is no score, as a sentence."""
+    """The reason why there is no score, as a sentence; null if there is a score."""
     preview_sha256: str
-    """Hash of that preview's pixels and size."""
+    """SHA-256 of the last preview's pixels and size."""
 
 
 class FilterLook(Record):
-    """One time that the judge looked; which noises shared the steps before it decides how those were rounded."""
+    """One look of the judge. Which noises shared the steps before it decides how those steps were rounded."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
-    """Steps that every noise still in the race had done."""
+    """Denoising steps that every remaining candidate had done at this look."""
     alive: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
-    """Indices of those noises, in the order in which they stood in their batch."""
+    """Indices of the remaining candidates, in the order of their slots in the batch."""
 
 
 class FilterTrace(Record):
-    """What an early filter saw and chose."""
+    """What an early filter measured and chose."""
 
     strategy: FilterStrategy
-    """How noises were dropped."""
+    """The strategy by which candidates were dropped."""
     preview_steps: int
-    """Steps before the last look that was planned."""
+    """Denoising steps before the last planned look."""
     candidates: tuple[FilterCandidate, ...]
-    """Every noise that was tried."""
+    """Every candidate that was tried, in the order of their indices."""
     looks: tuple[FilterLook, ...]
-    """Every look that was taken."""
+    """Every look of the judge, in order."""
     chosen: int
     """Index of the candidate that was finished."""
     exited_early: bool = False
-    """Whether it was so good that looks were left out."""
+    """Whether a candidate reached `early_exit`, so that later looks were skipped. Default: false."""
     nfe: int
-    """Transformer evaluations until the choice was made, all candidates together."""
+    """Number of transformer evaluations until the choice was made, over all candidates."""
     judge: Mapping[str, str]
-    """Who judged: the fields of `careedit.scoring.JudgeIdentity`."""
+    """Identity of the judge: the fields of `careedit.scoring.JudgeIdentity`."""
     judge_seconds: float
-    """Wall-clock seconds that the judge took."""
+    """Wall-clock time that the judge took, in seconds."""
     degraded: str | None = None
-    """What kept the judge from choosing, as a sentence's part; the best so far, at first the first seed, went on."""
+    """Why the judge could not choose, as a part of a sentence; the best candidate so far, or else the first, was
+    finished. Null if it chose."""
 
     @model_validator(mode="after")
     def _check_chosen(self) -> FilterTrace:
@@ -296,59 +296,60 @@ class FilterTrace(Record):
 
 
 class EditTrace(Record):
-    """All that is needed to understand an edit and to replay it bit for bit."""
+    """Everything that is needed to understand an edit and to replay it bit for bit."""
 
     version: Literal[1] = 1
-    """Format version of this record."""
+    """Format version of this record; always 1."""
     expert_set: str
-    """Name of the expert set."""
+    """Name of the expert set that made the edit."""
     expert_set_sha256: str
-    """Hash of the expert set: base, experts, router and defaults."""
+    """SHA-256 of the expert set: base, experts, router and defaults."""
     instruction: str
-    """The instruction as used."""
+    """The instruction, as it was used."""
     prompt: str
-    """The in-context prompt that the base saw."""
+    """The in-context prompt that the base model received."""
     image_sha256: str
-    """Hash of the source's decoded pixels and size."""
+    """SHA-256 of the source's decoded pixels and size."""
     mask_sha256: str | None = None
-    """Hash of the mask's decoded pixels, if there was one."""
+    """SHA-256 of the mask's decoded pixels and size; null if there was no mask."""
     reference_sha256: tuple[str, ...] = ()
-    """Hashes of the references' decoded pixels."""
+    """SHA-256 of each reference's decoded pixels and size, in order."""
     routing: RoutingDecision
-    """The experts and why."""
+    """The experts that were used, and the reason."""
     application: Literal["merged", "shared"]
-    """How the adapters were applied."""
+    """How the adapters were applied. "merged": added into the weights; "shared": computed next to the weights."""
     seed: int
-    """The seed of this image's noise."""
+    """Seed of this image's starting noise."""
     steps: int
-    """Denoising steps done."""
+    """Number of denoising steps that were done."""
     guidance: float | None
-    """Guidance scale, None where the base takes none."""
+    """Guidance scale that was used; null if the base takes no guidance."""
     refine_mask: bool = False
-    """Whether the mask was refined."""
+    """Whether the mask was fitted to its object. Default: false."""
     panel: tuple[int, int]
-    """Width and height of one panel, in pixels."""
+    """Width and height of one panel of the canvas, in pixels."""
     nfe: int
-    """Transformer evaluations spent on this image (one per expert and step), its filter's previews included."""
+    """Number of transformer evaluations for this image, one per expert and step, including the previews of its
+    early filter."""
     batch: tuple[BatchSlot, ...]
-    """Every slot of the batch that this image was made in, in order."""
+    """Every slot of the batch in which this image was made, in order."""
     slot: int
-    """This image's index in `batch`."""
+    """Index of this image in `batch`."""
     device: str
-    """Device type, e.g. "cpu"."""
+    """Type of the device that computed, for example "cpu" or "cuda"."""
     dtype: str
-    """Number format of the weights, e.g. "float32"."""
+    """Number format of the weights, for example "float32"."""
     runtime: str
-    """What computed: torch's version and the processor's or GPU's kind; another one may round differently."""
+    """Version of torch and the kind of processor or GPU. Another runtime may round differently."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Threads of torch on a CPU, which shape its sums and so its rounding; None on a GPU."""
+    """Number of torch threads on a CPU, which affects rounding; null on a GPU."""
     seconds: Mapping[str, float]
-    """Wall-clock seconds per stage, shared by the batch's images: "route", "prepare" (with an early filter "filter",
-    the previews and the judge), "denoise", "finish"."""
+    """Wall-clock time of each stage in seconds, shared by the images of a batch: "route", "prepare" (with an early
+    filter "filter", which covers previews and judge), "denoise" and "finish"."""
     filter: FilterTrace | None = None
-    """What the early filter saw and chose; None where none was asked for, or there was nothing to choose from."""
+    """What the early filter measured and chose; null if it was not requested or had only one candidate."""
     degradations: tuple[str, ...] = ()
-    """What did not go as asked, e.g. "router: low confidence, base used"."""
+    """What did not happen as requested, for example "router: low confidence, base used". Empty by default."""
 
     @model_validator(mode="after")
     def _check_slot(self) -> EditTrace:
@@ -363,11 +364,12 @@ class EditResult(Record):
     """The images of one request, each with its trace."""
 
     images: tuple[Image.Image, ...]
-    """RGB pictures of the source's size."""
+    """The edited images: RGB, in the size of the source."""
     traces: tuple[EditTrace, ...]
     """One trace per image, in the same order."""
     previews: tuple[tuple[Image.Image, ...], ...] = ()
-    """Per image the last preview of each candidate of its early filter, in the trace's order and at the panel's scale."""
+    """For each image, the last preview of each candidate of its early filter, in the order of the trace and in the
+    size of the panel."""
 
     @property
     def image(self) -> Image.Image:

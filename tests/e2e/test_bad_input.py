@@ -238,10 +238,10 @@ def test_weights_that_are_no_numbers_are_refused_even_under_the_right_hash(value
         ("file: erase.safetensors", "file: /etc/passwd.safetensors", "leads out of its folder"),
         ("file: erase.safetensors", "file: erase.bin", "is not a .safetensors file; other formats can run code"),
         ("name: erase", "name: ../erase", "The name '../erase' cannot be used"),
-        ("rank: 8", "rank: 0", "the field 'rank' is '0'"),
+        ("rank: 8", "rank: 0", "does not accept 0 for its field 'rank'"),
         ("rank: 8", "rank: 16", "has rank 8, its manifest says 16"),
         ("rank: 8", "rank: !!python/object:os.system 8", "is not valid YAML"),
-        ("rank: 8", "rank: 8\ncolour: red", "there is no field 'colour'"),
+        ("rank: 8", "rank: 8\ncolour: red", "has no field 'colour'"),
     ],
 )
 def test_a_wrong_manifest_is_refused(old, new, said, bad_set, refused):

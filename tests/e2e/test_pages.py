@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageOps
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
 from careedit_deployments.state.base import ArmEvent, new_id
-from scripted_backend import ScriptedBackend
+from fake_backend import FakeBackend
 from served import Served, serve
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -37,12 +37,12 @@ def browser():
 
 
 @pytest.fixture
-def backend() -> ScriptedBackend:
-    return ScriptedBackend(("tiny", "other"), shadows=("mirror",))
+def backend() -> FakeBackend:
+    return FakeBackend("tiny", "other", shadows=("mirror",), judge=False)
 
 
 @pytest.fixture
-def served(tmp_path: Path, backend: ScriptedBackend) -> Iterator[Served]:
+def served(tmp_path: Path, backend: FakeBackend) -> Iterator[Served]:
     with serve(tmp_path, backend, arms=ARMS) as running:
         yield running
 
@@ -101,7 +101,7 @@ def test_the_routing_is_explained_without_an_edit(page, backend) -> None:
     page.fill("#prompt", "draw a star")
     page.click("#explain")
     page.locator("#said", has_text="would edit, in 4 evaluations at most").wait_for()
-    assert page.inner_text("#reason").startswith("compose:")
+    assert page.inner_text("#reason").startswith("style:")
     assert backend.calls == []
 
 
@@ -137,14 +137,14 @@ def test_several_pictures_are_made_with_the_options_given(page, backend) -> None
     page.fill("#n", "2")
     page.fill("#steps", "7")
     page.fill("#seed", "11")
-    page.select_option("#expert", "compose")
+    page.select_option("#expert", "style")
     page.select_option("#model", "other")
     page.click("#edit")
     page.locator("#said", has_text="2 pictures in").wait_for()
     assert len(results(page)) == 2
     call = backend.calls[0]
     assert (call.arm, call.request.n, call.request.steps, call.request.seed) == ("other", 2, 7, 11)
-    assert call.request.expert == "compose"
+    assert call.request.expert == "style"
 
 
 def test_a_turn_goes_on_from_a_result_and_another_one_branches_off(page, backend) -> None:
@@ -162,7 +162,7 @@ def test_a_turn_goes_on_from_a_result_and_another_one_branches_off(page, backend
     for call in (second, third):
         assert ImageChops.difference(call.request.image, first).getbbox() is None
     assert [line.inner_text()[:21] for line in page.locator("#turns .words").all()][1:] == [
-        "Turn 2: add a star co",
+        "Turn 2: add a star st",
         "Turn 2: add a circle ",
     ]
 

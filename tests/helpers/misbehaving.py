@@ -34,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
             number = len(self.server.bodies)
             self.server.bodies.append(body)
             self.server.keys.append(self.headers.get("authorization"))
+            self.server.headers.append({name.lower() for name in self.headers})
             self.server.active += 1
             self.server.peak = max(self.server.peak, self.server.active)
             self.server.changed.notify_all()
@@ -67,6 +68,7 @@ class Server(ThreadingHTTPServer):
         self.script = script
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: list[set[str]] = []
         self.active = self.peak = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()

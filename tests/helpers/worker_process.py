@@ -11,7 +11,7 @@ from careedit_deployments.jobs.background import background
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.metrics import Metrics, no_metrics
-from pretended import Pretended
+from fake_backend import FakeBackend
 
 LEASE_S = 2.0
 
@@ -27,7 +27,7 @@ def config_of(database: str, blobs: str) -> ServeConfig:
 
 async def main(database: str, blobs: str, pause: str) -> None:
     """Work for ever."""
-    config, painter = config_of(database, blobs), Pretended()
+    config, painter = config_of(database, blobs), FakeBackend()
     painter.pause = float(pause)
     store = await open_store(config.state)
     metrics = Metrics(no_metrics)

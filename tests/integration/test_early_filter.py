@@ -14,7 +14,7 @@ from careedit.cli.main import main
 from careedit.errors import InputError
 from careedit.images import decode_image, image_sha256
 from careedit.scoring import JudgeIdentity, Score
-from careedit.selection import Judge
+from careedit.selection.judge import Judge
 from careedit_tiny.oracle.verdict import judge as oracle
 from careedit_tiny.report.showcase import request_for
 from careedit_tiny.world.samples import draw_sample
@@ -202,7 +202,7 @@ def test_where_nothing_is_chosen_no_judge_is_loaded_and_no_strip_drawn(run, fold
         ([*FILTER[:1], "--judge", "tiny"], "name one with --early-filter, e.g. halving"),
         ([*FILTER, "--candidates", "0"], "candidates is 0; between 1 and 16 noises can be tried"),
         ([*FILTER, "--preview-steps", "4"], "preview_steps is 4 and the edit has 4 steps"),
-        ([*FILTER, "--early-exit", "2"], "EarlyFilter takes no 2.0 for its field 'early_exit'"),
+        ([*FILTER, "--early-exit", "2"], "EarlyFilter does not accept 2.0 for its field 'early_exit'"),
         ([*FILTER, "--early-filter", "bubble"], "'bubble' is not one of 'none', 'restart', 'continue', 'halving'"),
         ([*FILTER, "--save-previews", "photo.png"], "'photo.png' is a file; name a folder"),
         ([*FILTER, "--save-previews", "no/seen"], "The folder 'no' of the output does not exist"),

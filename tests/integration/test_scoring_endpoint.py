@@ -87,6 +87,14 @@ def test_a_question_is_sent_as_lead_pictures_in_order_and_text(serve: Callable[.
     }
 
 
+@pytest.mark.parametrize("text", ["Is it a café? ☃ 😀", "half a pair \ud800"])
+def test_any_text_that_python_holds_is_sent(serve: Callable[..., Server], text: str) -> None:
+    server = serve(GOOD)
+    (answer,) = asker(server).ask([Question(images=(Image.new("RGB", (8, 8)),), text=text)])
+    assert answer.error is None
+    assert server.bodies[0]["messages"][0]["content"][-1]["text"] == text
+
+
 def test_extra_fields_go_over_those_of_the_request(serve: Callable[..., Server]) -> None:
     server = serve(GOOD)
     ask(server, extra={"max_tokens": None, "max_completion_tokens": 1, "top_logprobs": 5})
@@ -125,7 +133,7 @@ def test_the_way_of_answering_is_settled_once_by_what_is_offered(
 def test_an_endpoint_that_answers_nothing_is_asked_to_settle_only_once_per_call(serve: Callable[..., Server]) -> None:
     server = serve(fails(404))
     answers = asker(server, answers="auto").ask(questions(5))
-    assert all("knows no model" in str(answer.error) for answer in answers)
+    assert all("does not know the model" in str(answer.error) for answer in answers)
     assert len(server.bodies) == 1
 
 
@@ -150,15 +158,15 @@ def test_a_reply_that_takes_too_long_is_an_error(serve: Callable[..., Server], t
     ("trouble", "sentence"),
     [
         (fails(400), "status 400 (no luck today)"),
-        (fails(401), "needs a key and has none"),
+        (fails(401), "needs a key, and none is configured"),
         (fails(403), "does not accept the key"),
-        (fails(404), "knows no model 'judge'"),
+        (fails(404), "does not know the model 'judge'"),
         (says(b"", 307, location="http://elsewhere/v1"), "redirects to http://elsewhere/v1"),
-        (says(b"<html>Welcome</html>"), "is no chat completion"),
-        (says(b"\x00\xff\xfe"), "is no chat completion"),
-        (says(b"[" * 100_000), "is no chat completion"),
-        (says({"choices": []}), "is no chat completion"),
-        (says([]), "is no chat completion"),
+        (says(b"<html>Welcome</html>"), "is not a chat completion"),
+        (says(b"\x00\xff\xfe"), "is not a chat completion"),
+        (says(b"[" * 100_000), "is not a chat completion"),
+        (says({"choices": []}), "is not a chat completion"),
+        (says([]), "is not a chat completion"),
         (endless, f"longer than {MAX_BYTES:,} bytes"),
         (says(completion("Yes")), "gave no logprobs"),
         (says(completion(tokens={"The": 0.97, "yes": 0.02})), "about to answer 'The'"),
@@ -284,6 +292,22 @@ def test_a_key_is_taken_from_the_environment_and_shows_nowhere(
         assert answer.error
         assert KEY not in f"{answer!r} {judge!r} {judge.config!r} {vars(judge)!r}"
     assert KEY not in caplog.text
+
+
+def test_nothing_of_the_users_openai_account_reaches_another_endpoint(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"x-mine: {KEY}\nauthorization: Bearer {KEY}")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
+    monkeypatch.setenv("JUDGE_KEY", "mine")
+    server = serve(GOOD)
+    for variable in (None, "JUDGE_KEY"):
+        assert ask(server, api_key_env=variable).yes == pytest.approx(0.75)
+    usual = {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}
+    assert server.headers == [usual, usual | {"authorization"}]
+    assert server.keys == [None, "Bearer mine"]
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "two words", "line\nbreak", "schlüssel"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from careedit.errors import CareEditError, ImageError, InputError, MaskError
+from careedit.record import BaseRecord, error_sentence, help_of
 from careedit.records import (
     MAX_IMAGES,
     MAX_INSTRUCTION_CHARACTERS,
@@ -92,20 +93,24 @@ def test_an_instruction_is_stripped_and_any_script_is_text():
         ({"instruction": ""}, InputError, "The instruction is empty; say what to change"),
         ({"instruction": " \n\t "}, InputError, "The instruction is empty"),
         ({"instruction": "x" * 100_000}, InputError, "has 100,000 characters; the limit is 2,000"),
-        ({"instruction": "a\udcff"}, InputError, "holds bytes that are no text"),
-        ({"instruction": 5}, InputError, "takes no 5 for its field 'instruction': input should be a valid string"),
-        ({"instruction": None}, InputError, "takes no None for its field 'instruction'"),
+        ({"instruction": "a\udcff"}, InputError, "is not valid text"),
+        (
+            {"instruction": 5},
+            InputError,
+            "does not accept 5 for its field 'instruction': input should be a valid string",
+        ),
+        ({"instruction": None}, InputError, "does not accept None for its field 'instruction'"),
         ({"seed": -1}, InputError, "The seed is -1; it must lie between 0 and 2^63 - 1"),
         ({"seed": MAX_SEED + 1}, InputError, "The seed is 9223372036854775808"),
-        ({"seed": "x"}, InputError, "takes no 'x' for its field 'seed': input should be a valid integer"),
-        ({"seed": 1.5}, InputError, "takes no 1.5 for its field 'seed'"),
+        ({"seed": "x"}, InputError, "does not accept 'x' for its field 'seed': input should be a valid integer"),
+        ({"seed": 1.5}, InputError, "does not accept 1.5 for its field 'seed'"),
         ({"steps": 0}, InputError, "steps is 0; it must lie between 1 and 200"),
         ({"steps": MAX_STEPS + 1}, InputError, "steps is 201"),
-        ({"steps": "x"}, InputError, "takes no 'x' for its field 'steps'"),
-        ({"steps": float("inf")}, InputError, "takes no inf for its field 'steps'"),
+        ({"steps": "x"}, InputError, "does not accept 'x' for its field 'steps'"),
+        ({"steps": float("inf")}, InputError, "does not accept inf for its field 'steps'"),
         ({"n": 0}, InputError, "n is 0; between 1 and 16 images"),
         ({"n": MAX_IMAGES + 1}, InputError, "n is 17"),
-        ({"n": None}, InputError, "takes no None for its field 'n'"),
+        ({"n": None}, InputError, "does not accept None for its field 'n'"),
         ({"top_k": 0}, InputError, "top_k is 0; at least one expert must be allowed"),
         ({"guidance": -0.1}, InputError, "guidance is -0.1; it must lie between 0 and 1000"),
         ({"guidance": float("nan")}, InputError, "guidance is nan"),
@@ -115,8 +120,8 @@ def test_an_instruction_is_stripped_and_any_script_is_text():
         ({"expert": {"a": 1.5, "b": -0.5}}, InputError, "must be positive and sum to 1"),
         ({"expert": {"a": float("nan")}}, InputError, "must be positive and sum to 1"),
         ({"expert": {"a": "much"}}, InputError, "for its field 'expert'"),
-        ({"expert": 3}, InputError, "takes no 3 for its field 'expert'"),
-        ({"references": None}, InputError, "references is a NoneType; give a picture or several of them"),
+        ({"expert": 3}, InputError, "does not accept 3 for its field 'expert'"),
+        ({"references": None}, InputError, "references is a NoneType; give one or more pictures"),
         ({"references": 3}, InputError, "references is a int"),
         ({"references": [3]}, ImageError, "is a int; give a path"),
         ({"references": [IMAGE, IMAGE]}, InputError, "2 references were given; one reference is supported"),
@@ -126,8 +131,8 @@ def test_an_instruction_is_stripped_and_any_script_is_text():
         ({"mask": b"hello"}, ImageError, "The mask is not a picture that is recognised"),
         ({"mask": MASK.resize((6, 8))}, MaskError, "The mask is 6x8 but the image is 8x6"),
         ({"mask": Image.new("L", (8, 6), 0)}, MaskError, "The mask marks nothing"),
-        ({"refine_mask": True}, MaskError, "refine_mask was asked for without a mask"),
-        ({"refine_mask": "maybe"}, InputError, "takes no 'maybe' for its field 'refine_mask'"),
+        ({"refine_mask": True}, MaskError, "refine_mask needs a mask"),
+        ({"refine_mask": "maybe"}, InputError, "does not accept 'maybe' for its field 'refine_mask'"),
         ({"colour": "red"}, InputError, "EditRequest has no field 'colour'; its fields are image, instruction, mask"),
     ],
 )
@@ -141,7 +146,7 @@ def test_a_wrong_request_is_refused_in_one_sentence(fields: dict[str, Any], kind
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(InputError, match="EditRequest needs the field 'instruction', which is missing; give it"):
+    with pytest.raises(InputError, match="EditRequest needs the field 'instruction', which is missing; add it"):
         EditRequest(image=IMAGE)
     with pytest.raises(InputError, match="RoutingDecision needs the field 'reason'"):
         RoutingDecision(weights={"base": 1.0}, router="rules")
@@ -155,10 +160,45 @@ def test_the_validation_report_stays_the_cause():
 
 @pytest.mark.parametrize("validate", [EditRequest.model_validate, lambda fields: EditRequest(**fields)])
 def test_validation_and_construction_refuse_alike(validate):
-    with pytest.raises(InputError, match="takes no 'x' for its field 'n'"):
+    with pytest.raises(InputError, match="does not accept 'x' for its field 'n'"):
         validate({"image": IMAGE, "instruction": "x", "n": "x"})
     with pytest.raises(InputError, match="has no field 'mood'"):
         validate({"image": IMAGE, "instruction": "x", "mood": 1})
+
+
+class Loose(BaseRecord):
+    """A record with fields of several types."""
+
+    size: Annotated[float, Field(gt=0)] | dict[str, float] = 1.0
+    """Size of the thing, in meters; default 1."""
+    parts: tuple[int, ...] = ()
+
+
+def test_the_base_of_records_converts_nothing_and_describes_its_fields():
+    with pytest.raises(ValidationError):
+        Loose(size="1")  # type: ignore[arg-type]
+    assert Loose.model_json_schema()["properties"]["size"]["description"] == "Size of the thing, in meters; default 1."
+    assert help_of(Loose, "size") == "Size of the thing, in meters; default 1."
+    with pytest.raises(LookupError, match=r"Loose\.parts has no docstring"):
+        help_of(Loose, "parts")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"size": "1"}, "The thing does not accept '1' for its field 'size': input should be a valid number."),
+        ({"size": {"a": "x"}}, "The thing does not accept {'a': 'x'} for its field 'size'"),
+        (
+            {"parts": (1, "x")},
+            "The thing does not accept 'x' for its field 'parts.1': input should be a valid integer.",
+        ),
+        ({"colour": 1}, "The thing has no field 'colour'; remove it or correct its spelling."),
+    ],
+)
+def test_a_validation_error_becomes_one_sentence_that_names_the_field(fields: dict[str, Any], said: str):
+    with pytest.raises(ValidationError) as caught:
+        Loose.model_validate(fields)
+    assert error_sentence(caught.value, "The thing").startswith(said)
 
 
 def test_a_record_cannot_be_changed():
@@ -179,12 +219,12 @@ def test_a_trace_survives_json_to_the_last_bit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"version": 2}, "takes no 2 for its field 'version': input should be 1"),
+        ({"version": 2}, "does not accept 2 for its field 'version': input should be 1"),
         ({"slot": 1}, "names slot 1 of a batch of 1"),
         ({"slot": -1}, "names slot -1 of a batch of 1"),
         ({"batch": ()}, "names slot 0 of a batch of 0"),
-        ({"threads": 0}, "takes no 0 for its field 'threads'"),
-        ({"threads": 100_000}, "takes no 100000 for its field 'threads'"),
+        ({"threads": 0}, "does not accept 0 for its field 'threads'"),
+        ({"threads": 100_000}, "does not accept 100000 for its field 'threads'"),
         ({"application": "blended"}, "for its field 'application'"),
         ({"routing": {"weights": {}, "router": "x", "reason": "x", "mood": 1}}, "RoutingDecision has no field 'mood'"),
         ({"batch": [{"steps": 1}]}, "BatchSlot needs the field 'weights'"),

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from careedit.errors import CareEditError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.config import Arm, Guard
-from careedit_deployments.edits.backend import EditCall, Made
+from careedit_deployments.edits.backend import EditCall, ImageDone
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.base import ArmEvent, EditRecord, Store, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -67,7 +67,7 @@ def flaw_of(guard: Guard, edits: Sequence[EditRecord]) -> Flaw | None:
 
 
 class ArmGuard:
-    """Watches the arms of one ingress replica; a `Watcher` of edits, and a hook of the app through `running`."""
+    """Watches the arms of one ingress replica; an `EditObserver`, and a hook of the app through `running`."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ArmGuard:
         """Arms that are out of traffic, as of the last look."""
         return self._cut
 
-    def ended(self, call: EditCall, outcome: Outcome, made: Sequence[Made]) -> None:
+    def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """An edit ended: look soon."""
         self._ended.set()
 

@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from careedit.errors import CareEditError
 from careedit.records import EditRequest
 from careedit.scoring import Score, ScoreRequest
-from careedit_deployments.edits.backend import Backend, Made
+from careedit_deployments.edits.backend import Backend, ImageDone
 from careedit_deployments.state.base import EditLog
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.scorer import count_scores
@@ -29,7 +29,7 @@ async def judge_edit(
     edit_id: str,
     arm: str,
     request: EditRequest,
-    made: Sequence[Made],
+    made: Sequence[ImageDone],
 ) -> Mapping[str, float] | None:
     """Ask the scorer pool about an edit's images and store the means of their numbers; None: there is no judgement.
 

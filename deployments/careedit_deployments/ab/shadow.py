@@ -22,7 +22,7 @@ from careedit.routing import features_of
 from careedit_deployments.ab.judging import judge_edit
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import shadows_of
-from careedit_deployments.edits.backend import Backend, EditCall, Made
+from careedit_deployments.edits.backend import Backend, EditCall, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError
 from careedit_deployments.state.base import EditRecord, Store, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Shadowing:
-    """Copies finished edits to shadow arms and has both judged; a `Watcher` of edits, and a hook through `running`."""
+    """Copies finished edits to shadow arms and has both judged; an `EditObserver`, and a hook through `running`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Shadowing:
         self._cut, self._at_once = cut, at_once
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ended(self, call: EditCall, outcome: Outcome, made: Sequence[Made]) -> None:
+    def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """An edit ended and is stored: copy it to the shadow arms whose turn it is, or drop the copies; never waits."""
         if outcome != "made":
             return
@@ -82,7 +82,7 @@ class Shadowing:
     def _is_judged(self, arm: str) -> bool:
         return self._config.scorer.backend != "none" and self._config.arms[arm].guard.min_judge_score is not None
 
-    async def _follow(self, call: EditCall, made: Sequence[Made], shadows: Sequence[str]) -> None:
+    async def _follow(self, call: EditCall, made: Sequence[ImageDone], shadows: Sequence[str]) -> None:
         try:
             for arm in shadows:
                 await self._copy(call, arm)
@@ -113,7 +113,7 @@ class Shadowing:
                 }
             )
             async with aclosing(self._backend.edit(copy)) as events:  # type: ignore[type-var]  # it is a generator
-                made = [event async for event in events if isinstance(event, Made)]
+                made = [event async for event in events if isinstance(event, ImageDone)]
         except OverloadedError:
             self._metrics.shadowed(arm, "dropped")
             return
@@ -148,7 +148,7 @@ class Shadowing:
         features = await run_sync(lambda: features_of(request, turn=0))
         return await self._backend.route(arm, features, top_k=request.top_k or top_k)
 
-    async def _judge(self, edit_id: str, arm: str, request: EditRequest, made: Sequence[Made]) -> bool:
+    async def _judge(self, edit_id: str, arm: str, request: EditRequest, made: Sequence[ImageDone]) -> bool:
         if self._config.scorer.backend == "none":
             return False
         return bool(

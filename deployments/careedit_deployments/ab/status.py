@@ -9,7 +9,8 @@ from contextlib import suppress
 from statistics import fmean, stdev
 from typing import Any
 
-from careedit.records import Record
+from careedit.record import Record
+from careedit.stats import normal_quantile, wilson
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
@@ -17,9 +18,6 @@ from careedit_deployments.state.base import EditRecord, FeedbackRecord, Store
 
 LATEST = 300
 """Edits of each arm that scores are read from, and pieces of feedback that are looked at."""
-
-Z_95 = 1.959964
-"""Two-sided 95 % quantile of the normal distribution."""
 
 
 class Interval(Record):
@@ -100,7 +98,7 @@ async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0)
                 since=events[0].created if events else None,
                 users=users.get(name, 0),
                 edits=edits,
-                errors=wilson(failed, edits) if edits else None,
+                errors=share_with_interval(failed, edits) if edits else None,
                 judge=mean_with_interval(_scores(latest)),
                 seconds=sum(count.seconds * count.edits for count in own) / edits if edits else None,
                 **_verdicts(name, feedback, arm_of),
@@ -113,17 +111,14 @@ def mean_with_interval(values: Sequence[float]) -> Interval | None:
     """Mean and its 95 % interval by the normal approximation; None for fewer than two values."""
     if len(values) < 2:
         return None
-    mean, half = fmean(values), Z_95 * stdev(values) / math.sqrt(len(values))
+    mean, half = fmean(values), normal_quantile() * stdev(values) / math.sqrt(len(values))
     return Interval(value=mean, low=mean - half, high=mean + half, count=len(values))
 
 
-def wilson(hits: int, count: int) -> Interval:
-    """A share and its 95 % interval (Wilson 1927), which holds for few and for rare hits too."""
-    share, spread = hits / count, Z_95**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z_95 * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return Interval(value=share, low=low if hits else 0.0, high=high if hits < count else 1.0, count=count)
+def share_with_interval(hits: int, count: int) -> Interval:
+    """The share `hits` / `count` and its 95 % interval by `careedit.stats.wilson`; `count` is at least 1."""
+    low, high = wilson(hits, count)
+    return Interval(value=hits / count, low=low, high=high, count=count)
 
 
 def _share(config: ServeConfig, name: str, cut: Collection[str]) -> float:

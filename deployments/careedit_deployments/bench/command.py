@@ -15,7 +15,7 @@ import typer
 
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs
-from careedit.cli.measured import tell
+from careedit.cli.measured import goal_cells, tell
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.errors import InputError
@@ -24,7 +24,7 @@ from careedit_deployments.app import set_reference
 from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 from careedit_deployments.bench.load import Edit
 from careedit_deployments.bench.process import baseline, free_port
-from careedit_deployments.bench.report import GOALS, Report
+from careedit_deployments.bench.report import Report
 from careedit_deployments.bench.run import Sides, bench_serve, runs_of
 from careedit_deployments.bench.stand import SERIAL_ARM, arm_of, platform, with_serial_arm
 from careedit_deployments.bench.trace import MIXED, read_trace
@@ -133,18 +133,16 @@ def _left_out(without: list[str]) -> dict[str, str]:
 
 def show(report: Report) -> None:
     """Write the figures as a table, and what else there is to know as notes."""
-    rows: list[tuple[str, ...]] = []
-    verdicts = report.verdicts
-    for name, figure in report.figures.items():
-        goal = str(GOALS[name]) if name in GOALS else "-"
-        if figure is None:
-            rows.append((name, "-", "-", goal, "not measured"))
-            continue
-        spread = " to ".join(f"{bound:.3g}" for bound in figure.spread)
-        verdict = {True: "met", False: "not met"}[verdicts[name].met] if name in verdicts else "-"
-        rows.append((name, f"{figure.value:.3f}", spread, goal, verdict))
-    emit_table(("figure", "value", "spread", "goal", "verdict"), rows)
     document = report.document()
+    rows: list[tuple[str, ...]] = []
+    for name, figure in report.figures.items():
+        goal, verdict = goal_cells(document["goals"].get(name))
+        if figure is None:
+            rows.append((name, "-", "-", goal, verdict))
+        else:
+            spread = " to ".join(f"{bound:.3g}" for bound in figure.spread)
+            rows.append((name, f"{figure.value:.3f}", spread, goal, verdict))
+    emit_table(("figure", "value", "spread", "goal", "verdict"), rows)
     _tell(document["details"], document["environment"])
     for name, reason in report.missing.items():
         note(f"{name}: {reason}.")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from careedit.bench.timing import Figure, turns
 from careedit.errors import CareEditError
 from careedit.records import EditResult
-from careedit_deployments.bench.figures import Figure, attainment, percentile
+from careedit.stats import percentile
 from careedit_deployments.bench.load import Batch, Edit, behind, replay, seconds_of, timed
-from careedit_deployments.bench.trace import TraceRow
+from careedit_deployments.bench.trace import TraceRow, attainment
 from careedit_deployments.bench.workload import Workload
 
 WARM_UP = 2
@@ -26,7 +27,7 @@ def latencies(sides: Mapping[str, Edit], load: Workload, done: Done) -> dict[str
     requests = load.routed(0, WARM_UP + load.plan.pairs)
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for i, request in enumerate(requests):
-        for name in _turns(sides, i):
+        for name in turns(tuple(sides), i):
             seconds = seconds_of(sides[name], request)
             if i >= WARM_UP:
                 taken[name].append(seconds)
@@ -54,7 +55,7 @@ def throughputs(sides: Mapping[str, Batch], load: Workload, done: Done) -> Throu
     for i in range(plan.rounds):
         requests = load.mixed(i * plan.edits, plan.edits)
         first: list[EditResult] | None = None
-        for name in _turns(sides, i):
+        for name in turns(tuple(sides), i):
             seconds, results = timed(sides[name], requests)
             taken[name].append(seconds)
             largest = max(largest, 0 if first is None else _apart(first, results))
@@ -73,7 +74,7 @@ def behind_long(sides: Mapping[str, Edit], load: Workload, done: Done) -> dict[s
     taken: dict[str, list[list[float]]] = {name: [] for name in sides}
     for i in range(plan.rounds):
         shorts = load.alike(i * plan.shorts, plan.shorts, plan.steps)
-        for name in _turns(sides, i):
+        for name in turns(tuple(sides), i):
             with behind(sides[name], long, 0 if name == "alone" else plan.longs):
                 taken[name].append([seconds_of(sides[name], short) for short in shorts])
             done()
@@ -114,11 +115,6 @@ def replayed(sides: Mapping[str, Edit], load: Workload, rows: Sequence[TraceRow]
         )
         done()
     return found
-
-
-def _turns(sides: Mapping[str, object], index: int) -> list[str]:
-    """The sides' names, there and back again."""
-    return list(sides)[:: 1 if index % 2 == 0 else -1]
 
 
 def _apart(first: Sequence[EditResult], second: Sequence[EditResult]) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from careedit.bench.report import Goal, Verdict
-from careedit_deployments.bench.figures import Figure, differences, percentile, ratios
+from careedit.bench.report import Goal
+from careedit.bench.timing import Figure, differences, ratios
+from careedit.stats import percentile
 from careedit_deployments.bench.measure import Replayed, Throughput, p95s
 
 VERSION = 1
@@ -62,27 +63,15 @@ class Report:
             "slo_attainment": Figure((self.replays[SERVED].attainment,)),
         }
 
-    @property
-    def verdicts(self) -> dict[str, Verdict]:
-        """Of each figure that was taken and has a goal."""
-        return {name: Verdict(one.value, GOALS[name]) for name, one in self.figures.items() if one and name in GOALS}
-
     def document(self) -> dict[str, Any]:
         """As JSON: the figures at the top level, then goals, details and environment; null for what was not measured."""
-        figures, verdicts = self.figures, self.verdicts
-        goals: dict[str, Any] = {
-            name: {
-                "goal": str(goal),
-                "bound": goal.bound,
-                "value": verdicts[name].value if name in verdicts else None,
-                "met": verdicts[name].met if name in verdicts else None,
-            }
-            for name, goal in GOALS.items()
-        }
+        figures = self.figures
         return {
             "version": VERSION,
             **{name: None if one is None else one.value for name, one in figures.items()},
-            "goals": goals,
+            "goals": {
+                name: goal.verdict(one.value if (one := figures[name]) else None) for name, goal in GOALS.items()
+            },
             "missing": dict(self.missing),
             "details": {
                 "figures": {name: None if one is None else _figure(one) for name, one in figures.items()},
@@ -111,8 +100,7 @@ class Report:
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
-    low, high = figure.spread
-    return {"value": figure.value, "spread": {"low": low, "high": high}, "rounds": figure.values}
+    return {"value": figure.value, "spread": figure.spread._asdict(), "rounds": figure.values}
 
 
 def _distribution(seconds: Sequence[float]) -> dict[str, Any]:

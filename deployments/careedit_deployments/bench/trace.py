@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from careedit.errors import InputError
-from careedit.records import MAX_IMAGES, MAX_STEPS, Record
+from careedit.record import Record
+from careedit.records import MAX_IMAGES, MAX_STEPS
 from careedit.tabular import lines_of
 
 VERSION = 1
@@ -93,3 +95,11 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"Line {number} of {path} is no JSON object; correct it.")
     return found
+
+
+def attainment(seconds: Sequence[float | None], allowed: Sequence[float]) -> float:
+    """Share of requests that were answered within their allowed seconds; None marks one that failed."""
+    met = [taken is not None and taken <= limit for taken, limit in zip(seconds, allowed, strict=True)]
+    if not met:
+        raise InputError("No request was sent, so no share of them came in time; give at least one.")
+    return sum(met) / len(met)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from careedit.records import MAX_STEPS, EditRequest, Record
+from careedit.record import Record
+from careedit.records import MAX_STEPS, EditRequest
 from careedit.samples import SampleEdit, draw_samples
 from careedit_deployments.bench.trace import TraceRow
 

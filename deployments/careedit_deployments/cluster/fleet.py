@@ -1,18 +1,23 @@
-"""The fleet: which deployments an application has, what they are called, and which of them makes an edit."""
+"""The fleet: the deployments of an application, their names, and the one that makes a given edit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
 from careedit.errors import InputError
-from careedit.records import Record, RoutingDecision
-from careedit.routing import BASE
-from careedit_deployments.edits.backend import ArmInfo
+from careedit.record import Record
+from careedit.records import BASE, RoutingDecision, unknown_expert
+from careedit_deployments.config import Arm
+from careedit_deployments.edits.backend import ArmInfo, ExpertInfo
+
+if TYPE_CHECKING:  # it imports torch
+    from careedit.experts import ExpertSet
 
 INGRESS = "ingress"
-"""Name of the deployment that speaks HTTP."""
+"""Name of the deployment that serves HTTP."""
 SCORER = "scorer"
 """Name of the scorer pool."""
 
@@ -31,29 +36,58 @@ class ArmFleet(Record):
     """An arm's deployments."""
 
     info: ArmInfo
-    """What the HTTP layer tells of it."""
+    """The arm, as the HTTP layer knows it."""
     needs_pixels: bool
-    """Whether its router looks at pictures."""
+    """Whether the arm's router reads pixels; if not, none are sent to it."""
     own: tuple[str, ...]
     """Experts with a deployment of their own."""
     shared: bool
-    """Whether there is a shared pool."""
-    room: Mapping[str, PositiveInt]
-    """By editing deployment: edits that one caller may have in hand, those that all its replicas hold and those that wait."""
+    """Whether the arm has a shared pool, which edits with the base, mixtures and long-tail experts."""
+    max_in_flight: Mapping[str, PositiveInt]
+    """Edits in flight per ingress replica, by editing deployment: all that its replicas may run and queue at most."""
+
+
+def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
+    """An arm, as the ingress knows it."""
+    spec = expert_set.spec
+    return ArmInfo(
+        name=name,
+        expert_set=expert_set.name,
+        version=expert_set.version,
+        sha256=expert_set.sha256,
+        experts={
+            one.name: ExpertInfo(
+                name=one.name,
+                competence=one.competence,
+                handles=one.handles,
+                description=one.description,
+                deployment="shared" if one.name in arm.long_tail else "own",
+                state="ready",
+            )
+            for one in expert_set.manifests.values()
+        },
+        steps=spec.defaults.steps,
+        guidance=spec.defaults.guidance,
+        top_k=spec.defaults.top_k,
+        panel=spec.panel.size,
+        takes_guidance=any("guidance_embedder" in parameter for parameter in expert_set.shapes.parameters),
+        references=expert_set.references,
+        shadow=arm.shadow,
+    )
 
 
 class Fleet(Record):
-    """Every deployment that an ingress calls; plain data, so that a running ingress can be given another one."""
+    """Every deployment that an ingress calls; plain data, so that a running ingress can switch to another fleet."""
 
     arms: Mapping[str, ArmFleet]
-    """By arm name."""
+    """The arms, by name."""
     scorer: bool = False
-    """Whether there is a scorer pool."""
+    """Whether the application has a scorer pool."""
 
     def deployment_for(self, arm: str, decision: RoutingDecision) -> str:
         """Name of the deployment that makes an edit: a single expert's own where it has one, else the shared pool.
 
-        Raises `InputError` for an arm, expert or mixture that nothing here can make.
+        Raises `InputError` for an arm, expert or mixture that no deployment serves.
         """
         fleet = self.arm(arm)
         names = tuple(decision.weights)
@@ -61,24 +95,24 @@ class Fleet(Record):
             return expert_name(arm, names[0])
         for name in names:
             if name != BASE and name not in fleet.info.experts:
-                known = ", ".join((*fleet.info.experts, BASE))
-                raise InputError(f"There is no expert {name!r} in {arm!r}; the known ones are {known}.")
+                raise unknown_expert(name, fleet.info.experts)
         if not fleet.shared:
             raise InputError(
                 f"The arm {arm!r} has no shared pool, which edits with the base or with several experts; name one of "
-                f"{', '.join(fleet.own)}."
+                f"{', '.join(fleet.own)}.",
+                field="expert",
             )
         return expert_name(arm, None)
 
     def arm(self, name: str) -> ArmFleet:
-        """An arm; raises `InputError` where there is none of this name."""
+        """The arm called `name`; raises `InputError` if it does not exist."""
         if name not in self.arms:
-            raise InputError(f"There is no arm {name!r}; the arms are {', '.join(self.arms)}.")
+            raise InputError(f"There is no arm {name!r}; the arms are {', '.join(self.arms)}.", field="model")
         return self.arms[name]
 
     @property
     def needed(self) -> Mapping[str, str]:
-        """Deployments without which edits fail: name -> what it is, for a person."""
+        """Deployments without which edits fail: name to a description for people."""
         parts: dict[str, str] = {}
         for name, arm in self.arms.items():
             if arm.info.shadow:

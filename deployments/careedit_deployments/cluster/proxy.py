@@ -15,8 +15,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.http.errors import problem_of, respond
 from careedit_deployments.http.sse import sse_error
+from careedit_deployments.problems import problem_of, respond
 
 LOST = "The process that worked on this request was lost; send the request again."
 BUSY = "The server cannot take this request now; send the request again."

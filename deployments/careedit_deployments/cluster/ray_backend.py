@@ -1,4 +1,4 @@
-"""`RayBackend`: the fleet through Ray Serve's handles. A dead replica costs a new attempt with the same seed, not an edit."""
+"""`RayBackend`: the fleet through Ray Serve's handles. An edit whose replica dies is retried elsewhere, with the same seed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.cluster.drain_rate import Turnover
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
-from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Made, Partial, Progress
+from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -45,26 +45,31 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.telemetry.metrics import Metrics, expert_of, no_metrics
 
-DEAD = (
-    *(RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, LocalRayletDiedError, OutOfMemoryError),
+REPLICA_LOST = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    ObjectLostError,
+    LocalRayletDiedError,
+    OutOfMemoryError,
     ReplicaUnavailableError,
 )
-"""What a lost replica looks like from here; the work may be done again elsewhere."""
+"""Errors of a call whose replica is lost; another replica may do the work again."""
 ROUTE_SECONDS = 30.0
-"""A routing that takes longer is given up."""
-ILL = 5
-"""Attempts that may end in a replica's own word that it cannot edit now."""
+"""Time limit of one routing or scoring call, retries included."""
+MAX_UNAVAILABLE = 5
+"""Retries of an edit after a replica answers that it cannot edit now."""
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds before the second attempt, and the most between two."""
+"""Seconds before the second attempt, and the maximum between two attempts."""
 STATUS_SECONDS = 2.0
-"""Seconds that an answer of `ready` stands."""
+"""Seconds for which an answer of `ready` is reused."""
 
 GetHandle = Callable[[str], Any]
-"""A deployment's handle by its name."""
+"""Returns the handle of the deployment with this name."""
 
 
 class RayBackend:
-    """A `Backend` over the deployments of one application; lives on an event loop of that application."""
+    """A `Backend` over the deployments of one application; used from one event loop."""
 
     def __init__(
         self, fleet: Fleet, get_handle: GetHandle, *, app_name: str = "", metrics: Metrics | None = None
@@ -83,13 +88,13 @@ class RayBackend:
         return {name: arm.info for name, arm in self.fleet.arms.items()}
 
     def change(self, fleet: Fleet) -> None:
-        """Serve another fleet from the next call on; calls under way are not touched."""
+        """Use another fleet from the next call on; running calls go on with the old one."""
         self.fleet = fleet
         self._ready = (0.0, {})
 
     async def route(self, arm: str, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
         """See `Backend.route`."""
-        if not self.fleet.arm(arm).needs_pixels:  # pixels are not sent where nobody looks
+        if not self.fleet.arm(arm).needs_pixels:  # a router that does not read pixels gets none
             blank = Image.new("RGB", (1, 1))
             features = replace(features, source=None, references=tuple(blank for _ in features.references))
         handle = self._handle(router_name(arm))
@@ -99,20 +104,20 @@ class RayBackend:
                 async with asyncio.timeout(deadline - time.time()):
                     decision: RoutingDecision = await handle.route.remote(features, top_k)
                 return decision
-            except DEAD:
+            except REPLICA_LOST:
                 continue
             except TimeoutError:
                 break
             except (RayError, RayServeException) as error:
-                _told(error, "The router")
+                _raise_serving_error(error, "The router")
         raise UnavailableError(f"The router of {arm!r} does not answer; try again soon.")
 
     async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
-        """See `Backend.edit`; what was told before a replica died is not told again."""
+        """See `Backend.edit`; events that arrived before a replica died are not sent again."""
         name = self.fleet.deployment_for(call.arm, call.decision)
         turnover = self._turnover.setdefault(name, Turnover())
-        # Serve's own bound lets more in when many come at once: what a replica has turned away waits without being counted.
-        if turnover.in_hand >= self.fleet.arm(call.arm).room[name]:
+        # Serve's own limit lets more in when many arrive at once: requests that a replica rejects wait without being counted.
+        if turnover.in_hand >= self.fleet.arm(call.arm).max_in_flight[name]:
             raise _full(turnover)
         try:
             with turnover.work():
@@ -123,7 +128,7 @@ class RayBackend:
             raise _full(turnover) from None
 
     async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
-        told = _Told()
+        seen = _SeenEvents()
         async for attempt in _attempts(call.deadline):
             if attempt:
                 self._metrics.retried(call.arm, expert_of(call.decision))
@@ -136,19 +141,19 @@ class RayBackend:
                         except StopAsyncIteration:
                             ended = True
                             return
-                    if told.is_new(event):
+                    if seen.is_new(event):
                         yield event
-            except DEAD:
+            except REPLICA_LOST:
                 continue
             except TimeoutError:
                 break
             except BackPressureError:
                 if not attempt:
-                    raise  # one that was accepted keeps asking
+                    raise  # an edit that was accepted once keeps trying
             except (RayError, RayServeException) as error:
-                if attempt < ILL and isinstance(getattr(error, "cause", None), UnavailableError):
-                    continue  # a replica that is about to be replaced; another one may be well
-                _told(error, "The expert")
+                if attempt < MAX_UNAVAILABLE and isinstance(getattr(error, "cause", None), UnavailableError):
+                    continue  # this replica is about to be replaced; another one may work
+                _raise_serving_error(error, "The expert")
             finally:
                 if not ended:
                     with suppress(Exception):
@@ -165,21 +170,21 @@ class RayBackend:
                 async with asyncio.timeout(deadline - time.time()):
                     scores: list[Score] = await self._handle(SCORER).score.remote(list(requests))
                 return scores
-            except DEAD:
+            except REPLICA_LOST:
                 continue
             except TimeoutError:
                 break
             except BackPressureError as error:
-                _told(error, "The judge")
+                _raise_serving_error(error, "The judge")
             except (RayError, RayServeException) as error:
                 try:
-                    _told(error, "The judge")
+                    _raise_serving_error(error, "The judge")
                 except ServingError as failure:
                     raise ScorerUnavailableError(str(failure)) from None
         raise ScorerUnavailableError("The judge does not answer; try again soon.")
 
     async def ready(self) -> Mapping[str, str]:
-        """See `Backend.ready`: every part of the fleet that no running replica stands for."""
+        """See `Backend.ready`: every part of the fleet without a running replica."""
         at, missing = self._ready
         if time.monotonic() - at > STATUS_SECONDS or not at:
             try:
@@ -200,8 +205,8 @@ class RayBackend:
         return self._handles[name]
 
 
-class _Told:
-    """Which events a caller has had, so that a second attempt does not repeat them."""
+class _SeenEvents:
+    """The events that the caller has received, so that a second attempt does not repeat them."""
 
     def __init__(self) -> None:
         self._done: dict[int, int] = {}
@@ -212,15 +217,14 @@ class _Told:
             new = event.done > self._done.get(event.image, -1)
             self._done[event.image] = max(event.done, self._done.get(event.image, 0))
             return new
-        key = (event.kind, event.image, event.index if isinstance(event, Partial) else 0)
-        assert isinstance(event, Partial | Made)
+        key = (event.kind, event.image, event.index if isinstance(event, Preview) else 0)
         new = key not in self._seen
         self._seen.add(key)
         return new
 
 
 async def _attempts(deadline: float) -> AsyncIterator[int]:
-    """Counts attempts until the deadline, with growing pauses between them."""
+    """Yield 0, 1, 2, ... until the deadline, with growing pauses between them."""
     attempt, pause = 0, PAUSE
     while time.time() < deadline:
         yield attempt
@@ -233,8 +237,8 @@ def _full(turnover: Turnover) -> OverloadedError:
     return OverloadedError("The expert's queue is full; try again in a moment.", turnover.seconds)
 
 
-def _told(error: BaseException, who: str) -> NoReturn:
-    """Raise what an error of Ray's means; careedit's own, raised in a replica, come out as they were."""
+def _raise_serving_error(error: BaseException, who: str) -> NoReturn:
+    """Raise careedit's error for one of Ray's; careedit's own errors, raised in a replica, are raised as they are."""
     if isinstance(error, BackPressureError):
         raise OverloadedError(f"{who}'s queue is full; try again in a moment.") from None
     if isinstance(error, DeploymentUnavailableError):

@@ -1,4 +1,4 @@
-"""The router deployment of an arm: features in, decision out. It imports torch only for a router that is learned."""
+"""The router deployment of an arm: features in, decision out. It imports torch only for a learned router."""
 
 from __future__ import annotations
 
@@ -8,48 +8,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from careedit.errors import CareEditError
-from careedit.records import Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import RoutingDecision
 from careedit.routing import Router, RoutingFeatures, build_router
 from careedit_deployments.config import Telemetry
+from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.telemetry.logs import set_up_logging
 
 logger = logging.getLogger(__name__)
 
 
-class RoutedExpert(Record):
-    """What a router has to know of an expert."""
-
-    name: str
-    """Its name."""
-    competence: str
-    """What it is for."""
-    handles: tuple[str, ...]
-    """Edit kinds and conditions that it is for."""
-
-
 class RouterConfig(Record):
-    """An arm's router; changing it changes running replicas in place."""
+    """Configuration of an arm's router; running replicas take a change in place."""
 
     expert_set: str
-    """As `load_expert_set` takes it; read only where the router has files."""
+    """Name, folder or address of the set; read only if the router has files."""
     sha256: str
-    """Hash of the set, so that a changed one is noticed."""
+    """Hash of the set, so that a change of the set is a change of this configuration."""
     kind: str
-    """Kind of router."""
+    """Kind of router, as it is registered: "rules", "fixed", "transformer"."""
     options: Mapping[str, Any] = {}
-    """Its options as the set's file has them."""
-    experts: tuple[RoutedExpert, ...] = ()
+    """The router's options, as in the set's file."""
+    experts: tuple[ExpertInfo, ...] = ()
     """The set's experts, in its order."""
 
     @property
     def has_files(self) -> bool:
-        """Whether its options name files, as a learned router's do."""
+        """Whether the options name files, as those of a learned router do."""
         return any(isinstance(value, Mapping) and {"file", "folder"} & set(value) for value in self.options.values())
 
 
 class RouterReplica:
-    """A replica of an arm's router."""
+    """A replica of an arm's router deployment."""
 
     def __init__(self, telemetry: Mapping[str, Any]) -> None:
         set_up_logging(Telemetry(**telemetry))
@@ -58,7 +49,7 @@ class RouterReplica:
         self._refused: str | None = None
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Take another router. One that cannot be built is refused and the old one goes on; the first one must be good."""
+        """Switch to another router. One that cannot be built is refused and the old one stays; the first must be usable."""
         config = RouterConfig(**user_config)
         try:
             self._router, self._config = await asyncio.to_thread(_build, config), config
@@ -77,7 +68,7 @@ class RouterReplica:
         return await asyncio.to_thread(router.route, features, top_k=top_k)
 
     async def check_health(self) -> None:
-        """Ray asks this; without a router the replica is of no use."""
+        """Called by Ray; raises if the replica has no router."""
         if self._router is None:
             raise UnavailableError("The router is not configured yet.")
 

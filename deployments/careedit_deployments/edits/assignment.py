@@ -51,7 +51,7 @@ def choose_arm(
     same = {name: arm for name, arm in open_to_all.items() if expert_sets.get(name) == model}
     if not same:
         known = ", ".join(sorted({*open_to_all, *(expert_sets[name] for name in open_to_all if name in expert_sets)}))
-        raise NotFoundError(f"There is no model {model!r}; give one of {known}, or leave `model` out.")
+        raise NotFoundError(f"There is no model {model!r}; give one of {known}, or leave `model` out.", field="model")
     weighed = {name: arm for name, arm in same.items() if arm.weight > 0}
     return assign(weighed, salt, user_key, cut) if weighed else min(same)
 

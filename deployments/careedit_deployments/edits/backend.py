@@ -1,4 +1,4 @@
-"""What stands behind the HTTP layer: something that routes, edits and scores. Ray Serve handles, or one process in tests."""
+"""The contract between the HTTP layer and what routes, edits and scores: Ray Serve handles, or one process in tests."""
 
 from __future__ import annotations
 
@@ -6,61 +6,82 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from PIL import Image
+from pydantic import Field
 
-from careedit.records import EditRequest, EditTrace, Record, RoutingDecision
+from careedit.record import Record
+from careedit.records import EditRequest, EditTrace, RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
+from careedit_deployments.state.records import ANONYMOUS
 
 
-class EditCall(Record):
-    """One edit as an expert replica is asked for it: routed, with its seed drawn, so that a second try is the same edit."""
+class EditOrder(Record):
+    """An edit as an HTTP request, a job or a session's turn asks for it."""
 
-    id: str
-    """Id of the edit."""
-    arm: str
-    """The arm that edits."""
     request: EditRequest
-    """What is wanted; `seed` is set. `expert` is what the user asked for, `decision` what came of it."""
-    decision: RoutingDecision
-    """Who edits, and why."""
+    """The edit."""
+    model: str | None = None
+    """Name of an arm or of its expert set; None: the traffic weights decide."""
+    user: str | None = None
+    """Who asks, for sticky arms and limits; None: the request belongs to no user."""
     partials: int = 0
-    """Previews that are wanted while an image is made, 0 to 3."""
+    """Previews per image while it is made, 0 to 3."""
     progress: bool = False
-    """Whether its steps are told while they are done."""
-    deadline: float
-    """Unix time at which the edit is given up."""
+    """Whether progress events are sent. Each is a message across the cluster, so set it only where they are shown."""
+    deadline_s: float | None = None
+    """Seconds until the edit is given up; None: the server's limit."""
     request_id: str = ""
     """Id of the HTTP request or job, for logs."""
-    trace_headers: Mapping[str, str] = {}
-    """`traceparent` and its kin, for spans."""
+    turn: int = 0
+    """Earlier edits in the session that led to this source; a feature of the router."""
+    owner: str = ANONYMOUS
+    """Id of the API key."""
+    trace_headers: Mapping[str, str] = Field(default_factory=dict)
+    """`traceparent` and related headers, for spans."""
+
+
+class EditCall(EditOrder):
+    """An accepted order: assigned to an arm, routed, its seed drawn, so that a second attempt makes the same edit.
+
+    `request.seed` and `request.steps` are set. `request.expert` is what the user asked for, `decision` is the result.
+    """
+
+    id: str
+    """Id of the edit, for feedback and logs."""
+    arm: str
+    """The arm that edits."""
+    decision: RoutingDecision
+    """The experts that edit, and why."""
+    deadline: float
+    """Unix time at which the edit is given up."""
 
 
 class Progress(Record):
-    """Steps were done."""
+    """Steps of an image were made."""
 
     kind: Literal["progress"] = "progress"
     image: int
     """Index of the image, 0 to n - 1."""
     done: int
-    """Steps done for it, previews of its early filter included."""
+    """Steps made for it, previews of its early filter included."""
     total: int
-    """Steps that it takes in all."""
+    """Steps that it needs in total."""
 
 
-class Partial(Record):
-    """A preview of an image that is being made."""
+class Preview(Record):
+    """A preview of an unfinished image."""
 
     kind: Literal["partial"] = "partial"
     image: int
     """Index of the image."""
     index: int
-    """0 for its first preview."""
+    """Index of the preview, 0 for the first."""
     picture: Image.Image
-    """The denoised estimate as the user would get it, of the source's size."""
+    """The estimated result at this step, of the source's size."""
 
 
-class Made(Record):
-    """An image is finished."""
+class ImageDone(Record):
+    """A finished image."""
 
     kind: Literal["made"] = "made"
     image: int
@@ -71,37 +92,54 @@ class Made(Record):
     """How it was made."""
 
 
-EditEvent = Progress | Partial | Made
-"""What a replica tells while it edits; the stream ends after n `Made`, or raises."""
+EditEvent = Progress | Preview | ImageDone
+"""What a replica sends while it edits; the stream ends after n `ImageDone`, or raises."""
+
+
+class ExpertInfo(Record):
+    """An expert of an arm, as the ingress and the arm's router know it; a `careedit.routing.RoutableExpert`."""
+
+    name: str
+    """Unique within the arm's expert set; what `expert` of a request names."""
+    competence: str
+    """What the expert is for, in one word."""
+    handles: tuple[str, ...] = ()
+    """Edit kinds and conditions that the expert is for, for example "remove" or "mask"."""
+    description: str | None = None
+    """What the expert does, as a sentence from its manifest; None: the manifest has no description."""
+    deployment: Literal["own", "shared"] | None = None
+    """"own": the expert has replicas of its own; "shared": the shared pool edits with it; None: not known."""
+    state: str | None = None
+    """Whether the expert can be used now; None: not known."""
 
 
 class ArmInfo(Record):
-    """An arm as the HTTP layer tells of it."""
+    """An arm, as the ingress knows it without loading its expert set."""
 
     name: str
-    """The arm's name."""
+    """Name of the arm; what `model` of a request names."""
     expert_set: str
-    """Name of its set."""
+    """Name of the arm's expert set."""
     version: str
-    """Version of its set."""
+    """Version of the arm's expert set."""
     sha256: str
-    """Hash of its set."""
-    experts: Mapping[str, Mapping[str, object]]
-    """Per expert: competence, handles, description, deployment ("own" or "shared"), state."""
+    """Hash of the arm's expert set."""
+    experts: Mapping[str, ExpertInfo]
+    """The experts of the set, by name, in the set's order."""
     steps: int
-    """The set's default steps."""
+    """Denoising steps of an edit that asks for none."""
     guidance: float | None
-    """The set's default guidance."""
+    """Guidance of an edit that asks for none; None where the base takes none."""
     top_k: int
-    """How many experts its router may mix."""
+    """Maximum of experts that the router mixes by default."""
     panel: int
-    """Side of its panel, in pixels."""
+    """Side of a panel, in pixels."""
     takes_guidance: bool
-    """Whether its base takes guidance."""
+    """Whether the base takes guidance, so that a request may give it."""
     references: int = 1
-    """References that its base takes beside the source."""
+    """Maximum of references in addition to the source."""
     shadow: bool
-    """Whether its results are only scored."""
+    """Whether the arm only repeats edits of other arms; its results are not returned."""
 
 
 class Backend(Protocol):
@@ -109,7 +147,7 @@ class Backend(Protocol):
 
     @property
     def arms(self) -> Mapping[str, ArmInfo]:
-        """What is served."""
+        """The arms that are served, by name."""
         ...
 
     async def route(self, arm: str, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
@@ -117,13 +155,13 @@ class Backend(Protocol):
         ...
 
     def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
-        """Edit; closing the iterator stops the edit within one step. A dead replica is retried within the deadline."""
+        """Edit; closing the iterator stops the edit within one step. If its replica dies, it is retried within the deadline."""
         ...
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Ask the scorer pool. Raises `ScorerUnavailableError` where there is none or it does not answer."""
+        """Ask the scorer pool. Raises `ScorerUnavailableError` if there is no pool or it does not answer."""
         ...
 
     async def ready(self) -> Mapping[str, str]:
-        """Why no edit could be made now, per part; empty when edits can be made."""
+        """The parts that are not ready, with the reason; empty when edits can be made."""
         ...

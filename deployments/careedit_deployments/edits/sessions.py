@@ -16,8 +16,8 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
-from careedit_deployments.edits.backend import EditEvent, Made
-from careedit_deployments.edits.service import EditOrder, Edits, RunningEdit
+from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
+from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.stored import png_of
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.jobs.sweep import delete_session
@@ -53,7 +53,7 @@ class Base:
 class Sessions:
     """Everything that can be done with sessions. `owner` is the caller's id: nobody sees another one's."""
 
-    def __init__(self, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics, *, ttl_s: float) -> None:
+    def __init__(self, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, *, ttl_s: float) -> None:
         self._edits, self._store, self._blobs, self._metrics, self._ttl_s = edits, store, blobs, metrics, ttl_s
 
     async def create(
@@ -90,12 +90,12 @@ class Sessions:
         return Base(session, parent, await self._blobs.get(session.source if parent is None else parent.picture))
 
     async def start(self, base: Base, order: EditOrder) -> Turn:
-        """Accept a turn: `order` holds the picture of `base`. Errors as in `Edits.start`.
+        """Accept a turn: `order` holds the picture of `base`. Errors as in `EditService.start`.
 
         `order.request_id` is put behind the session's id, so that what the log of edits holds can be forgotten with it.
         """
         if order.request.n != 1:
-            raise InputError(f"n is {order.request.n}; a turn of a session has one result, so leave n out.")
+            raise InputError(f"n is {order.request.n}; a turn of a session has one result, so leave n out.", field="n")
         turn_id = new_id("turn")
         mine = {
             "turn": base.depth,
@@ -124,7 +124,7 @@ class Sessions:
         await self._store.scrub()
         await self._store.audit.add(owner, "session.deleted", session_id)
 
-    async def keep(self, turn: Turn, made: Made) -> TurnRecord:
+    async def keep(self, turn: Turn, made: ImageDone) -> TurnRecord:
         """Write a finished turn down. Raises `NotFoundError` if the session was deleted meanwhile."""
         session_id = turn.base.session.id
         scope = scope_of(session_id)
@@ -159,11 +159,11 @@ class Sessions:
 
 @dataclass
 class Turn:
-    """A turn that was accepted; a `RunningEdit` whose result becomes the session's head before it is told."""
+    """A turn that was accepted; a `Running` whose result becomes the session's head before it is told."""
 
     sessions: Sessions
     """Where it is written down."""
-    running: RunningEdit
+    running: Running
     """The edit."""
     base: Base
     """What it edits."""
@@ -190,11 +190,11 @@ class Turn:
         return self.running.decision
 
     async def events(self) -> AsyncIterator[EditEvent]:
-        """As `RunningEdit.events`."""
+        """As `Running.events`."""
         try:
             async with aclosing(self.running.events()) as events:  # type: ignore[type-var]  # its end stops the edit
                 async for event in events:
-                    if isinstance(event, Made):
+                    if isinstance(event, ImageDone):
                         self.record = await self.sessions.keep(self, event)
                     yield event
         finally:

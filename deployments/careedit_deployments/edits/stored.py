@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,9 +12,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import Field
 
+from careedit.files import json_digest, png_bytes
 from careedit.images import image_sha256, marks_of
-from careedit.records import EditRequest, Record
-from careedit_deployments.edits.service import EditOrder
+from careedit.record import Record
+from careedit.records import EditRequest
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.state.base import BlobStore, JobImage
 
@@ -71,13 +72,11 @@ def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
 
     A picture from outside keeps the marks of its decoding; one that was `made` here has none.
     """
-    buffer = io.BytesIO()
     notes = PngInfo()
     marks = {} if made else marks_of(picture)
     for name, text in marks.items():
         notes.add_text(str(name), text)
-    picture.save(buffer, "PNG", compress_level=1, pnginfo=notes)
-    return buffer.getvalue()
+    return png_bytes(picture, compress_level=1, pnginfo=notes)
 
 
 def picture_of(data: bytes) -> Image.Image:
@@ -99,8 +98,9 @@ def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | Non
         "mask": None if mask is None else hashlib.sha256(mask).hexdigest(),
         "webhook": webhook,
     }
-    digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{SENT}{digest}"[:64]  # the column's width; 248 bits of the hash
+    return f"{SENT}{json_digest(sent, ensure_ascii=True, allow_nan=True)}"[
+        :64
+    ]  # the column's width; 248 bits of the hash
 
 
 def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
@@ -113,7 +113,7 @@ def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> st
         "order": [order.model, order.user, order.partials, webhook],
         "output": output.model_dump(mode="json"),
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    return json_digest(asked, ensure_ascii=True, allow_nan=True)
 
 
 async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: str) -> StoredOrder:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.schema import EditBody, EditFields
 
 _REFS = "#/components/schemas/{model}"

@@ -6,17 +6,17 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from careedit_deployments.ab.status import ArmStatus, arm_statuses
 from careedit_deployments.http.openapi import error_answers
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 
 router = APIRouter(tags=["models"], responses=error_answers(400, 401, 429, 500, 503))
 
 
-class LatestEdit(BaseModel):
+class LatestEdit(Answer):
     """An edit that ended lately; nothing that leads to who asked or what for."""
 
     arm: str
@@ -35,7 +35,7 @@ class LatestEdit(BaseModel):
     """When it was accepted, Unix time."""
 
 
-class ArmList(BaseModel):
+class ArmList(Answer):
     """Every arm, shadows included, and the latest edits."""
 
     object: str = "list"

@@ -46,8 +46,8 @@ def assemble(
         store.edits,
         arms=store.arms,
         tracing=tracing,
-        cut=guard.cut,
-        watchers=(guard, shadowing),
+        disabled_arms=guard.cut,
+        observers=(guard, shadowing),
     )
     return Services(
         config=config,

@@ -7,7 +7,7 @@ import hmac
 import secrets
 import time
 
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import AuthError
 from careedit_deployments.state.base import ANONYMOUS, KeyRecord, Keys, new_id

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from starlette.types import Message, Receive
 
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import ServingError
-from careedit_deployments.http.errors import SlowBodyError, TooLargeError
+from careedit_deployments.errors import ServingError, SlowBodyError, TooLargeError
 
 MOST_VALUES = 10_000
 """Values of a JSON body. A parser takes a thousand bytes for each, so 50 MB of them would take gigabytes and half a minute."""

@@ -15,8 +15,8 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from careedit_deployments.edits.backend import EditEvent, Made, Partial
-from careedit_deployments.edits.service import RunningEdit
+from careedit_deployments.edits.backend import EditEvent, ImageDone, Preview
+from careedit_deployments.edits.edit_service import Running
 from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.files import image_data
@@ -43,7 +43,7 @@ class _Accepted:
     """An edit that was started, and how its results are to look."""
 
     found: EditInput
-    running: RunningEdit
+    running: Running | Turn
     size: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -114,10 +114,10 @@ async def _accept(request: Request, found: EditInput) -> _Accepted:
 
 async def _whole(request: Request, accepted: _Accepted) -> Response:
     """The answer without a stream."""
-    made: dict[int, Made] = {}
+    made: dict[int, ImageDone] = {}
     async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
         async for event in events:
-            if isinstance(event, Made):
+            if isinstance(event, ImageDone):
                 made[event.image] = event
     fields = accepted.found.fields
     if len(made) != fields.n:
@@ -145,9 +145,9 @@ async def _chunks(accepted: _Accepted, pump: Pump[EditEvent], event: EditEvent |
         while True:
             if event is None:
                 yield KEEPALIVE_COMMENT
-            elif isinstance(event, Partial):
+            elif isinstance(event, Preview):
                 yield sse("image_edit.partial_image", await _partial(accepted, event))
-            elif isinstance(event, Made):
+            elif isinstance(event, ImageDone):
                 made += 1
                 yield sse("image_edit.completed", await _completed(accepted, event))
             try:
@@ -160,7 +160,7 @@ async def _chunks(accepted: _Accepted, pump: Pump[EditEvent], event: EditEvent |
         yield sse_error(error)
 
 
-async def _partial(accepted: _Accepted, event: Partial) -> dict[str, Any]:
+async def _partial(accepted: _Accepted, event: Preview) -> dict[str, Any]:
     return {
         **await _event(accepted, "image_edit.partial_image", event.picture),
         "partial_image_index": event.index,
@@ -168,7 +168,7 @@ async def _partial(accepted: _Accepted, event: Partial) -> dict[str, Any]:
     }
 
 
-async def _completed(accepted: _Accepted, event: Made) -> dict[str, Any]:
+async def _completed(accepted: _Accepted, event: ImageDone) -> dict[str, Any]:
     found = accepted.found
     data = {
         **await _event(accepted, "image_edit.completed", event.picture),

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.schema import Body, Text
+from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of
 from careedit_deployments.state.base import FeedbackRecord, new_id
 from careedit_deployments.telemetry.metrics import Verdict
@@ -37,7 +37,7 @@ class FeedbackBody(Body):
     """In the person's words."""
 
 
-class FeedbackAnswer(BaseModel):
+class FeedbackAnswer(Answer):
     """Feedback that was kept."""
 
     id: str

@@ -14,9 +14,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from careedit.errors import InputError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.amend import Amendment
 from careedit_deployments.http.data_urls import bytes_of, is_data_url
-from careedit_deployments.http.errors import FieldError, validation_problem
+from careedit_deployments.http.errors import validation_problem
 from careedit_deployments.http.reading import PICTURE, check_charset, read_form, read_json
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody, EditFields, ImageRef
 from careedit_deployments.http.services import services_of

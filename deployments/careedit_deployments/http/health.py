@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from careedit.errors import CareEditError
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 
 router = APIRouter(tags=["health"])
 
 
-class Health(BaseModel):
+class Health(Answer):
     """How the server is."""
 
     status: str
     """"ok" or "unavailable"."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = Field(default={})
     """Per part why no edit could be made now."""
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from typing import Annotated
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import StringConstraints
 
 from careedit.net import MAX_URL
 from careedit.records import EditTrace
 from careedit_deployments.edits.stored import StoredOrder
 from careedit_deployments.http.output import usage_of
-from careedit_deployments.http.schema import Body, EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.schema import Answer, Body, EditReport, ImageData, ImagesResponse
 from careedit_deployments.http.services import Services
 from careedit_deployments.state.base import JobRecord, JobStatus
 
@@ -23,7 +23,7 @@ class JobFields(Body):
     """Address that is told of the job's end, by a signed POST."""
 
 
-class JobError(BaseModel):
+class JobError(Answer):
     """Why a job failed."""
 
     code: str
@@ -32,7 +32,7 @@ class JobError(BaseModel):
     """A sentence."""
 
 
-class JobAnswer(BaseModel):
+class JobAnswer(Answer):
     """A job."""
 
     id: str
@@ -65,7 +65,7 @@ class JobAnswer(BaseModel):
     """As `POST /v1/images/edits` would have answered; once it is completed, and not in lists."""
 
 
-class JobList(BaseModel):
+class JobList(Answer):
     """A page of jobs."""
 
     object: str = "list"
@@ -80,7 +80,7 @@ class JobList(BaseModel):
     """Whether there is a next page."""
 
 
-class JobDeleted(BaseModel):
+class JobDeleted(Answer):
     """A job that is gone."""
 
     id: str

@@ -27,9 +27,8 @@ from careedit_deployments.edits.stored import (
     scope_of,
     sent_sha256,
 )
-from careedit_deployments.errors import NotFoundError, UnavailableError
+from careedit_deployments.errors import FieldError, NotFoundError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput, parse, read_edit
 from careedit_deployments.http.job_answers import JobAnswer, JobDeleted, JobFields, JobList, answer_of, brief_answer
 from careedit_deployments.http.openapi import STREAM, error_answers

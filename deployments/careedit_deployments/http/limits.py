@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from careedit import images
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import OverloadedError, RateLimitError
+from careedit_deployments.errors import ConcurrencyError, OverloadedError, RateLimitError
 from careedit_deployments.http.auth import Caller
-from careedit_deployments.http.errors import ConcurrencyError
 
 MANY = 10_000
 """Buckets above which full ones, which say nothing, are forgotten."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import Field
 from starlette.requests import Request
 
 from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 
 router = APIRouter(tags=["models"], responses=error_answers(401, 429, 500))
 
 
-class Model(BaseModel):
+class Model(Answer):
     """An arm, as OpenAI's API tells of a model."""
 
     id: str
@@ -43,7 +42,7 @@ class Model(BaseModel):
     """References that may be given beside the source."""
 
 
-class ModelList(BaseModel):
+class ModelList(Answer):
     """Every model."""
 
     object: str = "list"
@@ -52,7 +51,7 @@ class ModelList(BaseModel):
     """In the configuration's order."""
 
 
-class ExpertInfo(BaseModel):
+class ExpertInfo(Answer):
     """One expert of one arm."""
 
     name: str
@@ -61,7 +60,7 @@ class ExpertInfo(BaseModel):
     """The arm that has it."""
     competence: str | None = None
     """What it is for, in a word."""
-    handles: list[str] = []
+    handles: list[str] = Field(default=[])
     """Edit kinds and conditions that it is for."""
     description: str | None = None
     """What it does."""
@@ -71,7 +70,7 @@ class ExpertInfo(BaseModel):
     """Whether it can be used now."""
 
 
-class ExpertList(BaseModel):
+class ExpertList(Answer):
     """Every expert."""
 
     object: str = "list"
@@ -92,7 +91,7 @@ async def get_model(model: str, request: Request) -> Model:
     """One arm."""
     arm = services_of(request).backend.arms.get(model)
     if arm is None or arm.shadow:
-        raise NotFoundError(f"There is no model {model[:64]!r}; GET /v1/models lists them.")
+        raise NotFoundError(f"There is no model {model[:64]!r}; GET /v1/models lists them.", field="model")
     return _model(arm)
 
 
@@ -101,7 +100,12 @@ async def list_experts(request: Request) -> ExpertList:
     """The experts of every arm that a request may name."""
     arms = services_of(request).backend.arms.values()
     return ExpertList(
-        data=[_expert(arm, name, told) for arm in arms if not arm.shadow for name, told in arm.experts.items()]
+        data=[
+            ExpertInfo(model=arm.name, **{**expert.model_dump(), "handles": list(expert.handles)})
+            for arm in arms
+            if not arm.shadow
+            for expert in arm.experts.values()
+        ]
     )
 
 
@@ -116,10 +120,3 @@ def _model(arm: ArmInfo) -> Model:
         takes_guidance=arm.takes_guidance,
         references=arm.references,
     )
-
-
-def _expert(arm: ArmInfo, name: str, told: Any) -> ExpertInfo:
-    known = {
-        key: value for key, value in told.items() if key in ExpertInfo.model_fields and key not in ("name", "model")
-    }
-    return ExpertInfo(name=name, model=arm.name, **known)

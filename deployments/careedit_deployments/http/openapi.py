@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from careedit_deployments.http.schema import EditBody, EditFields
+from careedit_deployments.http.schema import Answer, EditBody, EditFields
 
 FILES = "/v1/images/files/"
 """Where results have addresses of their own, and no key is needed."""
@@ -68,7 +67,7 @@ EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
 """Answers of the edit route."""
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Answer):
     """What went wrong."""
 
     message: str
@@ -81,7 +80,7 @@ class ErrorDetail(BaseModel):
     """For programs."""
 
 
-class ErrorResponse(BaseModel):
+class ErrorResponse(Answer):
     """Every error, in OpenAI's shape."""
 
     error: ErrorDetail

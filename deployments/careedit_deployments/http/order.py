@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from careedit.records import EditRequest
 from careedit_deployments.config import Limits
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import check_cost, settings
-from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, look_at
@@ -21,11 +21,14 @@ def check_before_decoding(services: Services, found: EditInput) -> None:
     """Refuse what asks for too much, as far as that shows without pixels and routing. Raises `TooExpensiveError`."""
     fields = found.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
-    least = min((arm.steps for arm in services.backend.arms.values()), default=1)
+    previews = 0 if early_filter is None else early_filter.preview_steps or 1
+    defaults = [arm.steps for arm in services.backend.arms.values()]
+    # An arm whose default is too short for the filter is refused once the arm is known.
+    fewest = min((count for count in defaults if count > previews), default=min(defaults, default=1))
     check_cost(
         services.config.limits,
         n=fields.n,
-        steps=steps or least,
+        steps=steps or fewest,
         early_filter=early_filter,
         rows=1 if isinstance(fields.expert, str) else len(fields.expert),
     )

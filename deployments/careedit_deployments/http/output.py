@@ -13,7 +13,7 @@ from PIL import Image
 
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.schema import EditFields, InputDetails, OutputDetails, OutputFormat, Usage
 
 TOKEN_SIDE = 16

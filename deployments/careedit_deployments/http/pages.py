@@ -6,20 +6,18 @@ that the visitor types in. Nothing is loaded from elsewhere, and a Content-Secur
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import secrets
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 import careedit
 from careedit.errors import InputError
+from careedit.files import png_data_url
 from careedit.samples import draw_samples
 from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.services import services_of
@@ -95,14 +93,10 @@ def _samples(side: int) -> list[dict[str, str | None]]:
         {
             "kind": sample.kind,
             "instruction": sample.request.instruction,
-            "image": _data_url(sample.request.image),
-            "reference": _data_url(sample.request.references[0]) if sample.request.references else None,
+            "image": png_data_url(sample.request.image, optimize=True),
+            "reference": png_data_url(sample.request.references[0], optimize=True)
+            if sample.request.references
+            else None,
         }
         for sample in samples
     ]
-
-
-def _data_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

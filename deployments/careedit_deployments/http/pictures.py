@@ -12,10 +12,9 @@ from starlette.requests import Request
 from careedit.errors import ImageError, InputError
 from careedit.images import inspect_picture
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import DeadlineError, TooExpensiveError
+from careedit_deployments.errors import DeadlineError, FieldError, TooExpensiveError
 from careedit_deployments.http.decoder import Reading
 from careedit_deployments.http.decoding import Decoding, PictureFile
-from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.services import caller_of, services_of
 
@@ -50,9 +49,11 @@ def check_together(files: Sequence[PictureFile], limits: Limits) -> None:
     """Raise `TooExpensiveError` where a request's pictures have more pixels together than it may have."""
     pixels = sum(file.pixels for file in files)
     if pixels > limits.most_pixels:
+        largest = max(files, key=lambda file: file.pixels)
         raise TooExpensiveError(
             f"The request's {len(files)} pictures have {pixels:,} pixels together; the limit is {limits.most_pixels:,}, so "
-            "send smaller pictures, or fewer of them at once."
+            "send smaller pictures, or fewer of them at once.",
+            field=largest.param,
         )
 
 

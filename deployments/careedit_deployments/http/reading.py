@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 
 PICTURE = re.compile(r"(?P<kind>image|mask)(\[\d{0,2}\])?")
 """Fields of a form that hold pictures, by OpenAI's names and by those that other clients give."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from careedit.records import RoutingDecision
-from careedit_deployments.edits.edit_service import estimate, rows_of
+from careedit.selection.plan import evaluations
+from careedit_deployments.edits.edit_service import rows_of
 from careedit_deployments.http.form import read_edit
 from careedit_deployments.http.openapi import EDIT_BODIES, error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
+from careedit_deployments.http.schema import Answer
 from careedit_deployments.http.services import services_of
 from careedit_deployments.http.sse import unless_gone
 
 router = APIRouter(tags=["models"])
 
 
-class RouteAnswer(BaseModel):
+class RouteAnswer(Answer):
     """Who would edit."""
 
     model: str
@@ -52,10 +53,10 @@ async def explain_route(request: Request) -> RouteAnswer:
         expert_set=arm.expert_set,
         routing=running.decision,
         steps=steps,
-        evaluations=estimate(
+        evaluations=evaluations(
+            order.request.early_filter,
             n=order.request.n,
             steps=steps,
-            early_filter=order.request.early_filter,
             rows=rows_of(running.decision, masked=order.request.mask is not None),
         ),
     )

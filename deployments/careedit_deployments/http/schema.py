@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from careedit.record import BaseRecord
 from careedit.records import (
     MAX_IMAGES,
     MAX_INSTRUCTION_CHARACTERS,
@@ -41,10 +42,16 @@ ALIASES: Mapping[str, Quality] = {"standard": "auto", "hd": "high"}
 """DALL-E's words for quality, which clients still send."""
 
 
-class Body(BaseModel):
-    """Base of every body of a request: frozen, no unknown fields; null is as good as absent."""
+class Answer(BaseRecord):
+    """Base of every answer. Unknown fields are ignored, so that a client also reads the answers of a newer server."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+
+class Body(BaseRecord):
+    """Base of every request body. A field that is null counts as absent; a form's texts become numbers."""
+
+    model_config = ConfigDict(strict=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -53,55 +60,62 @@ class Body(BaseModel):
 
 
 class EditFields(Body):
-    """The fields of an edit that are no pictures; the same in a form and in JSON."""
+    """The fields of an edit that are not images; they are the same in a form and in JSON."""
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=MAX_INSTRUCTION_CHARACTERS)]
-    """What to change, in words."""
+    """What to change, in plain language; 1 to 2,000 characters."""
     model: Text | None = None
-    """Name of an arm or of an expert set; absent: the traffic's split decides."""
+    """Name of an arm or of an expert set. Default: the configured traffic split decides."""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
-    """How many images; image i starts from the noise of `seed + i`."""
+    """Number of images to make, 1 to 16; default 1. Image i starts from the noise of `seed + i`."""
     size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] = "auto"
-    """"auto": the source's size. WIDTHxHEIGHT: the result is scaled to it. Where its proportions are not the source's, the edit
-    lies in the middle and its edge is repeated around it; under `http.compatibility: strict` such a size is refused."""
+    """Size of the result. "auto" (default): the size of the source. WIDTHxHEIGHT: the result is scaled to it. If
+    its proportions differ from the source, the edit is centered and its edge is repeated around it; under
+    `http.compatibility: strict` such a size is refused."""
     quality: Literal["low", "medium", "high", "auto", "standard", "hd"] = "auto"
-    """What it means is configured; a request's own `steps` and `early_filter` come first. "standard" is auto, "hd" high."""
+    """Preset of steps and early filter, as configured; default "auto". The fields `steps` and `early_filter` take
+    precedence. "standard" means auto, "hd" means high."""
     output_format: OutputFormat = "png"
-    """Format of the images."""
+    """File format of the images; default png."""
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Quality of a JPEG or WebP, 100 the best. Absent: JPEG 95, WebP without loss."""
+    """Quality of a JPEG or WebP file, 0 to 100, where 100 is the best. Default: 95 for JPEG, lossless for WebP."""
     stream: bool = False
-    """Whether the answer is a stream of events."""
+    """Whether the answer is a stream of server-sent events. Default: false."""
     partial_images: Annotated[int, Field(ge=0, le=3)] = 0
-    """Previews per image while it is made; only in a stream."""
+    """Number of previews per image while it is made, 0 to 3; default 0. Only for a stream."""
     background: Literal["auto", "opaque"] = "auto"
-    """A result has no transparent pixel."""
+    """Background of the result. It never has transparent pixels, so both values mean opaque; default auto."""
     response_format: Literal["b64_json", "url"] = "b64_json"
-    """"b64_json": pictures come in the answer. "url": each has an address, good for `state.file_ttl_s`."""
+    """"b64_json" (default): the answer contains the images. "url": the answer contains an address for each image,
+    which is valid for `state.file_ttl_s` seconds."""
     input_fidelity: Literal["low", "high"] | None = None
-    """Taken, and changes nothing: what an edit does not change is the source's own."""
+    """Accepted for compatibility, without effect: pixels that the edit does not change are those of the source."""
     moderation: Literal["auto", "low"] | None = None
-    """Taken, and changes nothing: this server moderates nothing."""
+    """Accepted for compatibility, without effect: this server does not moderate."""
     user: Text | None = None
-    """Who asks, in the client's words: a user stays on one arm."""
+    """The client's name for the end user. All edits of one user go to the same arm."""
     safety_identifier: Text | None = None
-    """As `user`, which it replaces."""
+    """Like `user`, which it replaces; give one of the two."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    """careedit: seed of the first image's noise; absent: drawn, and stated in the trace."""
+    """careedit: seed of the first image's noise, 0 to 2^63 - 1. Default: a random seed, which the trace contains.
+    Set it to repeat an edit."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
-    """careedit: denoising steps; absent: by `quality`."""
+    """careedit: number of denoising steps, 1 to 200. Default: set by `quality`."""
     guidance: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
-    """careedit: guidance scale, for a base that takes one."""
+    """careedit: guidance scale, 0 to 1000, for a base that takes one. Default: the expert set's value."""
     expert: str | dict[str, Annotated[float, Field(gt=0, le=1)]] = "auto"
-    """careedit: "auto" lets the router choose; a name fixes one expert ("base": none), an object a mixture's weights."""
+    """careedit: which experts edit. "auto" (default): the router chooses; a name: that expert; "base": no expert;
+    an object: a mixture with these weights, which sum to 1."""
     top_k: Annotated[int, Field(ge=1, le=64)] | None = None
-    """careedit: how many experts the router may mix."""
+    """careedit: maximum number of experts that the router may mix, 1 to 64. Default: the expert set's value."""
     refine_mask: bool = False
-    """careedit: whether a coarse mask is fitted to the object that it covers."""
+    """careedit: whether to fit a coarse mask to the object that it covers. Default: false."""
     early_filter: EarlyFilter | None = None
-    """careedit: several noises are tried and a judge says which is finished; a strategy's name stands for its defaults."""
+    """careedit: try several noises and let a judge choose the one to finish. The name of a strategy means that
+    strategy with its defaults. Default: set by `quality`."""
     session: Text | None = None
-    """careedit: a session whose next turn this edit is. It has the source; a picture that is sent is the reference."""
+    """careedit: id of the session whose next turn this edit is. The session has the source; an image that is sent
+    is the reference."""
 
     @field_validator("early_filter", mode="before")
     @classmethod
@@ -127,113 +141,114 @@ class EditFields(Body):
 
 
 class ImageRef(Body):
-    """A picture in a JSON body."""
+    """An image in a JSON body."""
 
     image_url: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """A data URL, `data:image/png;base64,...`, or the bare base64, read as browsers read them (white space, no padding,
-    the URL-safe alphabet). This server fetches nothing from elsewhere."""
+    """A data URL, `data:image/png;base64,...`, or the bare base64. White space, missing padding and the URL-safe
+    alphabet are accepted. This server does not fetch images from other servers."""
     file_id: str | None = None
-    """Refused: this server keeps no files."""
+    """Refused, because this server does not keep uploaded files."""
 
 
 class EditBody(EditFields):
     """`POST /v1/images/edits` as JSON."""
 
-    images: Annotated[list[ImageRef], Field(max_length=16)] = []
-    """The source, then as many references as the base takes."""
+    images: list[ImageRef] = Field(default=[], max_length=16)
+    """The source, followed by as many references as the base takes; at most 16 images."""
     mask: ImageRef | None = None
-    """Where alpha is 0 the source may change; of the source's size."""
+    """Mask in the size of the source: where alpha is 0, the source may change. Default: the whole image may change."""
 
 
-class InputDetails(BaseModel):
-    """Input tokens by kind."""
+class InputDetails(Answer):
+    """Number of input tokens of each kind."""
 
     image_tokens: int
-    """Of the source and the references."""
+    """Tokens of the source and the references."""
     text_tokens: int
-    """Of the prompt."""
+    """Tokens of the prompt: words and punctuation marks."""
 
 
-class OutputDetails(BaseModel):
-    """Output tokens by kind."""
+class OutputDetails(Answer):
+    """Number of output tokens of each kind."""
 
     image_tokens: int
-    """Of the results."""
+    """Tokens of the resulting images."""
     text_tokens: int = 0
-    """Always 0."""
+    """Tokens of text in the output; always 0."""
 
 
-class Usage(BaseModel):
-    """How much went in and came out. An image token is a square of 16x16 pixels of a panel; a text token is a word or a
-    punctuation mark. What an edit costs is `nfe` in its trace: these numbers do not grow with steps."""
+class Usage(Answer):
+    """Size of input and output in tokens. An image token is a square of 16x16 pixels of a panel; a text token is a
+    word or a punctuation mark. These numbers do not grow with steps; the cost of an edit is `nfe` in its trace."""
 
     input_tokens: int
-    """All of the input's."""
+    """Number of all input tokens."""
     input_tokens_details: InputDetails
-    """By kind."""
+    """Number of input tokens of each kind."""
     output_tokens: int
-    """All of the output's."""
+    """Number of all output tokens."""
     output_tokens_details: OutputDetails
-    """By kind."""
+    """Number of output tokens of each kind."""
     total_tokens: int
-    """Both together."""
+    """Sum of input tokens and output tokens."""
 
 
 def _is_none(value: object) -> bool:
     return value is None
 
 
-class ImageData(BaseModel):
-    """One result."""
+class ImageData(Answer):
+    """One image of the result."""
 
     b64_json: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    """The file, base64; absent where `response_format` is "url"."""
+    """The image file in base64; absent if `response_format` is "url"."""
     url: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    """Where the file can be fetched without a key until it expires; only where `response_format` is "url"."""
+    """Address of the image file, which needs no API key and expires; present only if `response_format` is "url"."""
 
 
-class EditReport(BaseModel):
+class EditReport(Answer):
     """What careedit adds to OpenAI's answer."""
 
     id: str
-    """Id of the edit, for feedback."""
+    """Id of the edit; feedback refers to it."""
     arm: str
-    """Who edited."""
+    """Name of the arm that made the edit."""
     session: str | None = None
-    """The session, if the edit was a turn of one."""
+    """Id of the session if the edit was a turn of one, else null."""
     turn: str | None = None
-    """Its turn."""
+    """Id of the turn if the edit was a turn of a session, else null."""
     traces: list[EditTrace]
-    """Per image how it was made: enough to make it again."""
+    """One trace per image: how it was made, with everything that a replay needs."""
     notes: tuple[str, ...] = ()
-    """What was taken and changes nothing here, and how a size of other proportions was filled, a sentence each."""
+    """Sentences about fields that had no effect, and about how a size of other proportions was filled. Empty by
+    default."""
 
 
-class ImagesResponse(BaseModel):
-    """The answer to an edit."""
+class ImagesResponse(Answer):
+    """The answer to an edit, in OpenAI's format."""
 
     created: int
-    """Unix time."""
+    """Time at which the answer was made, in Unix seconds."""
     data: list[ImageData]
-    """The results, in the order of their seeds."""
+    """The resulting images, in the order of their seeds."""
     background: Literal["opaque"] = "opaque"
-    """Results have no transparent pixel."""
+    """Always opaque: results have no transparent pixels."""
     output_format: OutputFormat
-    """Their format."""
+    """File format of the images."""
     quality: Quality
-    """As asked for."""
+    """The requested quality: low, medium, high or auto."""
     size: str
-    """WIDTHxHEIGHT of the results."""
+    """Size of the images in pixels, as WIDTHxHEIGHT."""
     safety_identifier: str | None = None
-    """`safety_identifier`, or `user`, as it was given."""
+    """The `safety_identifier` or `user` of the request; null if it had neither."""
     usage: Usage
-    """How much went in and came out."""
+    """Size of input and output in tokens."""
     careedit: EditReport
-    """Who edited, and how."""
+    """What careedit adds: ids, arm, traces and notes."""
 
 
-class ScoreAnswer(BaseModel):
+class ScoreAnswer(Answer):
     """The answer to `POST /v1/scores`."""
 
     scores: list[Score]
-    """One per pair, in their order."""
+    """One score per pair, in the order of the pairs."""

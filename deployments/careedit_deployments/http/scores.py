@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
+from PIL import Image
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
+from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.config import Limits
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers
@@ -80,20 +83,25 @@ async def _scores(request: Request, pairs: Sequence[Pair], files: Sequence[Seque
         group = [file for several in files[first:last] for file in several]
         async with decoding_of(request).memory.hold(caller_of(request).id, sum(file.memory for file in group)):
             pictures = iter(await decode_pictures(request, group))
-            asked = [
-                ScoreRequest(
-                    source=next(pictures),
-                    edited=next(pictures),
-                    instruction=pair.instruction,
-                    references=() if pair.reference is None else (next(pictures),),
-                )
-                for pair in pairs[first:last]
-            ]
+            asked = [_question(number, pairs[number], pictures) for number in range(first, last)]
             del pictures
             scores += await services.backend.score(asked)
             del asked
         first = last
     return scores
+
+
+def _question(number: int, pair: Pair, pictures: Iterator[Image.Image]) -> ScoreRequest:
+    """Pair `number` with its decoded pictures, the next ones of `pictures`. Raises `FieldError`."""
+    try:
+        return ScoreRequest(
+            source=next(pictures),
+            edited=next(pictures),
+            instruction=pair.instruction,
+            references=() if pair.reference is None else (next(pictures),),
+        )
+    except InputError as error:
+        raise FieldError(str(error), f"pairs[{number}].{error.field}") from None
 
 
 def _pixels(files: Sequence[PictureFile]) -> int:

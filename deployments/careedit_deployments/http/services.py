@@ -11,7 +11,7 @@ from starlette.requests import Request
 from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
-from careedit_deployments.edits.service import Edits
+from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
@@ -31,7 +31,7 @@ class Services:
     """The configuration."""
     backend: Backend
     """Routes, edits, scores."""
-    edits: Edits
+    edits: EditService
     """The one way to an edit."""
     store: Store
     """What is remembered."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
-from careedit_deployments.http.schema import Body, ImageRef, Text
+from careedit_deployments.http.schema import Answer, Body, ImageRef, Text
 from careedit_deployments.state.base import SessionRecord, TurnRecord
 
 
@@ -31,7 +29,7 @@ class TurnFields(Body):
     """Id of the turn whose result is edited, or "source"; absent: the last one's."""
 
 
-class SessionAnswer(BaseModel):
+class SessionAnswer(Answer):
     """A session."""
 
     id: str
@@ -52,7 +50,7 @@ class SessionAnswer(BaseModel):
     """Where the session is made: what the picture lost when it was decoded."""
 
 
-class TurnAnswer(BaseModel):
+class TurnAnswer(Answer):
     """A turn, as the history tells of it."""
 
     id: str
@@ -75,7 +73,7 @@ class TurnAnswer(BaseModel):
     """The result, a PNG; only where one turn is asked for."""
 
 
-class History(BaseModel):
+class History(Answer):
     """The turns of a session."""
 
     object: str = "list"
@@ -86,7 +84,7 @@ class History(BaseModel):
     """In the order in which they were made; those that were undone are among them."""
 
 
-class SessionList(BaseModel):
+class SessionList(Answer):
     """A page of sessions."""
 
     object: str = "list"
@@ -97,7 +95,7 @@ class SessionList(BaseModel):
     """Whether there is a next page; its `after` is the last one's id."""
 
 
-class SessionDeleted(BaseModel):
+class SessionDeleted(Answer):
     """A session that is gone with every byte."""
 
     id: str

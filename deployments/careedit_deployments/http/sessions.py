@@ -14,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from careedit.images import decoding_notes, inspect_picture
-from careedit_deployments.edits.backend import Made
+from careedit_deployments.edits.backend import ImageDone
 from careedit_deployments.edits.sessions import Turn
-from careedit_deployments.errors import UnavailableError
+from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.errors import FieldError
 from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
@@ -180,10 +179,10 @@ async def _turn(request: Request, found: EditInput, session_id: str, named: str 
     fields = found.fields
     _, source = inspect_picture(complete.pictures[0])
     size = target_size(fields, source, services_of(request).config)
-    made: Made | None = None
+    made: ImageDone | None = None
     async with aclosing(turn.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops the edit
         async for event in events:
-            made = event if isinstance(event, Made) else made
+            made = event if isinstance(event, ImageDone) else made
     if made is None:
         raise UnavailableError("The edit ended without its picture; try again.")
     data = await run_sync(encode_base64, made.picture, size, fields.output_format, fields.output_compression)

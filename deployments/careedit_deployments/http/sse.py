@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from careedit_deployments.http.errors import problem_of
+from careedit_deployments.problems import problem_of
 
 HEARTBEAT_S = 10.0
 """Seconds of silence after which a comment is sent; proxies give up connections on which nothing moves."""

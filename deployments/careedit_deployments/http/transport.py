@@ -7,7 +7,7 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from careedit_deployments.http.errors import CompressedError
+from careedit_deployments.errors import CompressedError
 
 NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 

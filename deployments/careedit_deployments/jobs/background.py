@@ -12,7 +12,7 @@ from functools import partial
 
 from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edits.service import Edits
+from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.counting import count_job, count_waiting
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
@@ -28,7 +28,7 @@ WEBHOOKS_AT_ONCE = 8
 @asynccontextmanager
 async def background(
     config: ServeConfig,
-    edits: Edits,
+    edits: EditService,
     store: Store,
     blobs: BlobStore,
     metrics: Metrics,
@@ -90,7 +90,7 @@ async def _work(jobs: Pool[JobRecord], stopping: Stopping, grace_s: float) -> No
 
 
 def background_hook(
-    config: ServeConfig, edits: Edits, store: Store, blobs: BlobStore, metrics: Metrics, stopping: Stopping
+    config: ServeConfig, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, stopping: Stopping
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
     """`background`, as `Services.hooks` takes it."""
     return partial(background, config, edits, store, blobs, metrics, stopping=stopping)

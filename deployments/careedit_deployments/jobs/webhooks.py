@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
-import hmac
 import logging
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from random import Random
 
 import httpcore2
+from standardwebhooks import Webhook
 
 import careedit
 from careedit.errors import InputError
@@ -69,9 +69,8 @@ def key_from(config: JobsConfig) -> bytes | None:
 
 
 def sign(key: bytes, message_id: str, timestamp: int, payload: str) -> str:
-    """The value of `webhook-signature`."""
-    signed = f"{message_id}.{timestamp}.{payload}".encode()
-    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode("ascii")
+    """The value of `webhook-signature`; `timestamp` is in seconds since 1970, UTC."""
+    return Webhook(key).sign(message_id, datetime.fromtimestamp(timestamp, UTC), payload)
 
 
 class WebhookSender:

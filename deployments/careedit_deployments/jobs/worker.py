@@ -21,8 +21,8 @@ from anyio.to_thread import run_sync
 
 from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.edits.backend import EditEvent, Made, Partial
-from careedit_deployments.edits.service import EditOrder, Edits
+from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
+from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.stored import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.errors import (
     AuthError,
@@ -32,9 +32,9 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.pool import heard
+from careedit_deployments.problems import problem_of
 from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class JobWorker:
     def __init__(
         self,
         name: str,
-        edits: Edits,
+        edits: EditService,
         store: Store,
         blobs: BlobStore,
         config: JobsConfig,
@@ -185,12 +185,12 @@ class JobWorker:
         self, job: JobRecord, event: EditEvent, output: Output, *, first: int, edit: str, arm: str
     ) -> JobImage | None:
         index = first + event.image
-        if isinstance(event, Made | Partial):
+        if isinstance(event, ImageDone | Preview):
             data = await run_sync(encode, event.picture, output.size, output.format, output.compression)
             picture = await self._blobs.put(scope_of(job.id), data, suffix=output.format)
-        if isinstance(event, Partial):
+        if isinstance(event, Preview):
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)
-        elif isinstance(event, Made):
+        elif isinstance(event, ImageDone):
             trace = event.trace.model_dump(mode="json")
             image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace)
             await self._append(job, "image", {"image": index, "edit": edit, "arm": arm}, picture, image)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.files import read_yaml
+from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 
 Part = Literal["ingress", "router", "expert", "shared", "scorer"]
@@ -135,7 +135,7 @@ class Cluster(Record):
     @classmethod
     def from_yaml(cls, path: Path) -> Cluster:
         """Read a file. Raises `InputError`."""
-        return cls(**_read(path))
+        return cls(**read_yaml(path, "cluster file"))
 
     def serve_args(self, configs: Path) -> dict[str, Any]:
         """The `ServeConfig` of this cluster as plain data: file, `settings` over it, each replica tied to its group.
@@ -143,7 +143,7 @@ class Cluster(Record):
         A replica asks for a little of a resource that only the pods of its group have. Raises `InputError` where the
         result breaks the schema.
         """
-        args = merge(_read(configs / self.config), self.settings)
+        args = merge(read_yaml(configs / self.config, "configuration"), self.settings)
         for part, group in self.placement.items():
             tie = {"resources": {resource_of(group): TIE}}
             args = merge(args, {"scorer": {"deployment": tie}} if part == "scorer" else {part: tie})
@@ -171,15 +171,3 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
     return merged
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"The file {path} cannot be read ({error.strerror}); give another one.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"The file {path} is no YAML ({error}); correct it.") from None
-    if not isinstance(data, dict):
-        raise InputError(f"The file {path} holds no settings; start it with `version: 1`.")
-    return data

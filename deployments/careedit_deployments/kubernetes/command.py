@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, note
+from careedit.files import write_atomic
 from careedit_deployments.kubernetes.credentials import dev_secrets
 from careedit_deployments.kubernetes.render import render
 
@@ -36,9 +35,7 @@ def render_command(
     stale = [path for path, text in files.items() if not _holds(path, text)]
     for path in [] if check else stale:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{secrets.token_hex(8)}")
-        temporary.write_text(files[path], "utf-8")
-        os.replace(temporary, path)
+        write_atomic(path, files[path])
     if as_json:
         emit_json({"version": 1, "files": len(files), "changed": [str(path) for path in stale], "written": not check})
     else:

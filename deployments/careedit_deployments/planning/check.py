@@ -10,7 +10,8 @@ from pathlib import Path
 
 from careedit.errors import InputError
 from careedit.experts import load_expert_set
-from careedit.records import EditRequest, Record
+from careedit.record import Record
+from careedit.records import EditRequest
 from careedit_deployments.app import set_reference
 from careedit_deployments.bench.load import Edit, replay
 from careedit_deployments.bench.soak import in_folder

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.files import parse_yaml
+from careedit.record import Record
 
 EXPERTS = ("erase", "compose", "style", "identity", "reference")
 """Experts of the tiny family; a workload's, unless it says otherwise."""
@@ -144,5 +144,4 @@ def choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 
 
 def _data(file: str) -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath(file).read_text("utf-8"))
-    return loaded
+    return parse_yaml(files(__package__).joinpath(file).read_text("utf-8"), file)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from math import ceil
 
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.planning.model import Filter, Layout, Profile, Workload
 from careedit_deployments.planning.runs import Outcome, edits_of, pools_of, run, seconds_alone
 

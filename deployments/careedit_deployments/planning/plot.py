@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from careedit.errors import InputError
+from careedit.files import write_atomic
 from careedit_deployments.planning.plan import Sizing
 
 SUFFIXES = (".png", ".html")
@@ -33,12 +32,10 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(path: Path, rows: Sequence[Sizing], caption: str) -> None:
-    """Write the plot, or a page with it and the table, under a temporary name that is then renamed."""
+    """Write the plot, or a page with it and the table, atomically."""
     picture = _draw(rows, caption)
     content = picture if path.suffix == ".png" else _page(rows, caption, picture).encode()
-    temporary = path.with_name(f".{secrets.token_hex(8)}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_atomic(path, content)
 
 
 def _draw(rows: Sequence[Sizing], caption: str) -> bytes:

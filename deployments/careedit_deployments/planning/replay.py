@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from careedit.errors import InputError
-from careedit.records import Record
-from careedit_deployments.bench.figures import attainment, percentile
-from careedit_deployments.bench.trace import TraceRow
+from careedit.record import Record
+from careedit.stats import percentile
+from careedit_deployments.bench.trace import TraceRow, attainment
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile, Scaling
 from careedit_deployments.planning.runs import ALL, run, seconds_alone

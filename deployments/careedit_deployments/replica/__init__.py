@@ -1,1 +1,1 @@
-"""What an expert replica does: a step scheduler around an editor's engine, and one edit from call to events."""
+"""Expert replicas: a step scheduler around an editor's engine, and one edit from call to events."""

@@ -1,4 +1,4 @@
-"""A loaded expert set that edits: editor, scheduler and runner together, proven before any edit comes near it."""
+"""A loaded expert set that edits: editor, scheduler and runner, tested with one step before it takes edits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from PIL import Image
 from careedit.editing import EditState
 from careedit.editor import Editor
 from careedit.errors import ExpertError
-from careedit.experts import BASE, load_expert_set
-from careedit.records import EditRequest, Record
+from careedit.experts import load_expert_set
+from careedit.record import Record
+from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
 from careedit_deployments.edits.backend import EditCall, EditEvent
 from careedit_deployments.errors import UnavailableError
@@ -27,37 +28,37 @@ logger = logging.getLogger(__name__)
 
 
 class ExpertSettings(Record):
-    """What an expert replica is for as long as it lives."""
+    """Settings of an expert replica that do not change while it runs."""
 
     arm: str
-    """The arm."""
+    """Name of the arm that the replica edits for."""
     expert: str | None
-    """The expert whose weights are merged for good; None: the shared pool, which takes every expert of the set."""
+    """The expert whose weights are merged into the base; None: the shared pool, which edits with every expert of the set."""
     batch: int
-    """Rows of one batch."""
+    """Maximum of rows in one batch (transformer evaluations per step)."""
     threads: int | None
-    """Torch's threads on a CPU."""
+    """Torch's threads on a CPU; None: torch's own choice."""
     device: str | None = None
-    """Device; None: a GPU where there is one."""
+    """Device, such as "cuda" or "cpu"; None: a GPU if there is one."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format; None: the editor's default."""
+    """Number format of the weights; None: float32 on a CPU, bfloat16 on a GPU."""
     workers: int
-    """Edits in hand at once."""
+    """Maximum of edits in flight; more of them wait."""
     check_seconds: float
-    """Seconds that a health check may wait for a step."""
+    """Seconds that a health check waits for a step before it fails."""
 
 
 class SetChoice(Record):
-    """Which set a replica edits with; it may change while the replica lives."""
+    """The set that a replica edits with; it may change while the replica runs."""
 
     expert_set: str
-    """As `load_expert_set` takes it."""
+    """Name, folder or address, as `load_expert_set` takes it."""
     sha256: str
-    """Hash of the set that is meant, so that a changed folder is noticed."""
+    """Hash of the set that was deployed, so that a changed folder is noticed."""
 
 
 class LiveSet:
-    """Edits with one set until it is retired."""
+    """Edits with one set until `retire`."""
 
     def __init__(
         self,
@@ -69,10 +70,10 @@ class LiveSet:
         tracing: Tracing | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Load, merge or check the adapters, and make a step. Blocks. The judge's looks are told to `tracing` and `metrics`.
+        """Load the set, merge or check its adapters, and make one step. Blocks.
 
-        Raises `ExpertError` and its kin for a set that cannot be used or is not the stated one, `UnavailableError` where
-        its step comes out as no number.
+        Questions to the judge are recorded by `tracing` and `metrics`. Raises `ExpertError` and its subclasses for a set
+        that cannot be used or is not the deployed one, `UnavailableError` if its step gives NaN or infinity.
         """
         loaded = load_expert_set(choice.expert_set)
         if loaded.sha256 != choice.sha256:
@@ -89,7 +90,6 @@ class LiveSet:
             device=settings.device,
             dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
             application="shared" if settings.expert is None else "merged",
-            scorer=scorer,
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
@@ -109,15 +109,15 @@ class LiveSet:
         return self.runner.stream(call)
 
     def check(self) -> None:
-        """Return if a step can be made; see `StepScheduler.check`. Blocks."""
+        """Return if the engine can step; see `StepScheduler.check`. Blocks."""
         self.scheduler.check(self._probe, self.settings.check_seconds)
 
     def retire(self) -> None:
-        """End, once the edits in hand are done; blocks."""
+        """End once the edits in flight are done; blocks."""
         self.runner.close()
 
     def _prepare(self) -> EditState:
-        """A state to make steps of, encoded once; the lease on the replica's own expert is never given back."""
+        """A state for test steps, encoded once; the lease on the replica's own expert is never returned."""
         spec = self.editor.expert_set.spec
         request = EditRequest(
             image=Image.new("RGB", (spec.panel.size, spec.panel.size), (128, 128, 128)),

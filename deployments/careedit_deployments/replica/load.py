@@ -1,4 +1,4 @@
-"""How much denoising waits for a replica, in seconds: what autoscaling and Retry-After go by."""
+"""Denoising work that waits at a replica, in seconds: the input of autoscaling and Retry-After."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SMOOTHING = 0.2
 
 
 class Load:
-    """Announced work in row-pixels (evaluations times pixels of the canvas), and how long one takes lately."""
+    """Announced work in row-pixels (evaluations times pixels of the canvas), and the recent seconds per row-pixel."""
 
     def __init__(self) -> None:
         self.last_seconds = 0.0
-        """Seconds of the last batch."""
+        """Seconds that the latest batch took."""
         self._lock = Lock()
         self._pending: dict[int, float] = {}
         self._pace: float | None = None
@@ -24,7 +24,7 @@ class Load:
 
     @contextmanager
     def announced(self, work: float) -> Iterator[int]:
-        """Until the context ends, `work` minus what `spend` takes off is to come; yields the key for `spend`."""
+        """Count `work`, minus what `spend` takes off, as waiting until the context ends; yields the key for `spend`."""
         with self._lock:
             key, self._next = self._next, self._next + 1
             self._pending[key] = work
@@ -36,13 +36,13 @@ class Load:
                 del self._pending[key]
 
     def spend(self, key: int, work: float) -> None:
-        """So much of an announced work is done."""
+        """Take finished work off what was announced."""
         with self._lock:
             if key in self._pending:
                 self._pending[key] = max(0.0, self._pending[key] - work)
 
     def did(self, work: float, seconds: float) -> None:
-        """A batch of so much work took so long."""
+        """Record that a batch of `work` took `seconds`."""
         with self._lock:
             self.last_seconds = seconds
             if work > 0:
@@ -55,13 +55,13 @@ class Load:
 
     @property
     def queued_seconds(self) -> float:
-        """Estimate of the seconds of stepping that are announced and not done; 0 before anything was timed."""
+        """Estimated seconds of stepping that are announced and not done; 0 before the first batch."""
         with self._lock:
             return sum(self._pending.values()) * (self._pace or 0.0)
 
     @property
     def seconds_per_edit(self) -> float:
-        """Estimate of the seconds of stepping that one more edit brings."""
+        """Estimated seconds of stepping that one more edit adds."""
         with self._lock:
             return (self._per_edit or 0.0) * (self._pace or 0.0)
 

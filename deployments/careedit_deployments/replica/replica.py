@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExpertReplica:
-    """A replica that edits. Its event loop only passes events on: loading, denoising and judging happen in threads."""
+    """A replica that edits. Its event loop only forwards events: loading, denoising and judging run in threads."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class ExpertReplica:
     ) -> None:
         """`settings` are `ExpertSettings`, `judge` is the `ScorerConfig` of the pool behind `scorer`."""
         self._settings = ExpertSettings(**settings)
-        told = Telemetry(**telemetry)
-        set_up_logging(told)
-        self._metrics = Metrics(ray_factory, cost_per_gpu_hour=told.cost_per_gpu_hour)
-        self._tracing = Tracing(told, "expert")
+        config = Telemetry(**telemetry)
+        set_up_logging(config)
+        self._metrics = Metrics(ray_factory, cost_per_gpu_hour=config.cost_per_gpu_hour)
+        self._tracing = Tracing(config, "expert")
         self._label = self._settings.expert or "shared"
         self._scorer: Scorer | None = None
         if scorer is not None and judge is not None:
@@ -52,10 +52,10 @@ class ExpertReplica:
         self._retiring: set[asyncio.Future[None]] = set()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Take another set: it is loaded and proven aside, then new edits go to it and the old ones finish where they are.
+        """Switch to another set: it is loaded and tested first, then new edits use it while running ones finish on the old.
 
-        One that cannot be used is refused: the old set stays, `status` says why. A replica's first set must be good. Needs
-        memory for two bases meanwhile.
+        A set that cannot be used is refused: the old one stays, and `status` says why. A replica's first set must be usable.
+        Needs memory for two bases during the change.
         """
         choice = SetChoice(**user_config)
         async with self._change:
@@ -101,17 +101,17 @@ class ExpertReplica:
                 traced = call.model_copy(update={"trace_headers": inside.headers})
                 async with aclosing(live.stream(traced)) as events:  # type: ignore[type-var]
                     async for event in events:
-                        self._tell_load(live)
+                        self._report_load(live)
                         yield event
         finally:
-            self._tell_load(live)
+            self._report_load(live)
 
     async def check_health(self) -> None:
-        """Fail where the engine makes no step; Ray then puts another replica in this one's place."""
+        """Raise if the engine makes no step; Ray then replaces this replica."""
         await asyncio.to_thread(self._loaded().check)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `StepSecondsPolicy` goes by."""
+        """The metrics that `StepSecondsPolicy` reads."""
         if self._live is None:
             return {QUEUED_SECONDS: 0.0, SECONDS_PER_EDIT: 0.0}
         load = self._live.scheduler.load
@@ -137,7 +137,7 @@ class ExpertReplica:
             raise UnavailableError("The replica has no expert set yet; try again.")
         return self._live
 
-    def _tell_load(self, live: LiveSet) -> None:
+    def _report_load(self, live: LiveSet) -> None:
         load = live.scheduler.load
         self._metrics.holds(self._settings.arm, self._label, edits=load.edits, step_seconds=load.queued_seconds)
 

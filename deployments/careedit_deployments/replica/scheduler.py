@@ -1,9 +1,9 @@
-"""The step scheduler: one thread owns an engine; edits join between two steps, share batches, and leave when done.
+"""The step scheduler: one thread owns an engine; edits join between two steps, share batches, and leave when finished.
 
-Two kinds of work come in: calls (encode, decode, load an adapter) and tickets (advance these states to this step). Calls
-go first, because an edit that is encoded can join the next batch and one that is decoded leaves. Then one batch of steps
-is made: the ticket that has waited longest, and with it those of the same shape that still fit; they go to the back of
-the queue. So every edit advances at its turn, and a short one never waits for a long one to end.
+Two kinds of work arrive: calls (encode, decode, load an adapter) and step requests (advance these states to this step).
+Calls go first, because an edit that is encoded can join the next batch and one that is decoded leaves. Then one batch is
+stepped: the request that has waited longest, and with it those of the same shape that still fit. They go to the back of the
+queue. So every edit advances in turn, and a short edit never waits for a long one to end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from careedit.editing import EditState, Engine
+from careedit.editing import EditState, Engine, OnSteps
 from careedit.editing.mixing import mixture_rows
 from careedit.errors import CancelledError
 from careedit_deployments.errors import UnavailableError
@@ -28,29 +28,26 @@ from careedit_deployments.replica.load import Load
 
 T = TypeVar("T")
 
-OnSteps = Callable[[int], None]
-"""Told in the engine's thread how many states took a step; what it raises ends the ticket."""
-
 OnBatch = Callable[[int, float, int], None]
-"""Told in the engine's thread of each batch: its rows, its seconds, and how many of its edits nobody waits for by now."""
+"""Called in the engine's thread after each batch with its rows, its seconds, and the number of its cancelled edits."""
 
 
 @dataclass(eq=False)
-class Ticket:
+class StepRequest:
     """States of one edit that are advanced together."""
 
     states: tuple[EditState, ...]
-    """They stand in every batch beside one another, in this order."""
+    """They are adjacent in every batch, in this order."""
     to: int
-    """Steps that each shall have done."""
+    """Steps after which each state is finished with."""
     future: Future[None]
-    """Done when every state is there; cancelling it takes the ticket out."""
-    on_steps: OnSteps
-    """Progress."""
+    """Done when every state has made `to` steps; cancelling it removes the request."""
+    on_steps: OnSteps | None
+    """Called in the engine's thread; what it raises ends the request."""
     shared: bool = False
-    """Whether a step was made beside another edit's, or its states did not fit one batch: rounding may differ alone."""
+    """Whether a batch held another edit too or the states did not fit one batch, so that rounding may differ."""
     stepping: float = 0.0
-    """Seconds spent in its own steps, those of its neighbours in the same batches included."""
+    """Seconds in the batches of its steps, whoever shared them."""
 
     @property
     def due(self) -> list[EditState]:
@@ -60,16 +57,16 @@ class Ticket:
 
 @dataclass
 class Counters:
-    """What a scheduler has done since it began."""
+    """What a scheduler has done since it started."""
 
     batches: int = 0
-    """Batches of steps."""
+    """Batches that were stepped."""
     steps: int = 0
-    """States' steps in them."""
+    """Steps of single states in those batches."""
     rows: int = 0
-    """Transformer evaluations in them."""
+    """Transformer evaluations in those batches."""
     steps_after_cancel: int = 0
-    """Steps of states that had been cancelled when their batch began; anything but 0 is a flaw."""
+    """Steps of states that had been cancelled when their batch began; anything but 0 is a bug."""
     failures: int = 0
     """Tickets and calls that ended in an error."""
 
@@ -81,45 +78,47 @@ class _Call:
 
 
 class StepScheduler:
-    """Runs an engine in a thread of its own. Every method may be called from any thread; nothing blocks but `check`."""
+    """Runs an engine in its own thread. Methods may be called from any thread; only `check` and `close` block."""
 
     def __init__(
         self, engine: Engine, *, batch: int, threads: int | None = None, on_batch: OnBatch | None = None
     ) -> None:
-        """`batch` bounds the rows of one transformer pass; `threads` are torch's on a CPU, None: as they are."""
+        """`batch` is the maximum of rows in one transformer pass; `threads` are torch's on a CPU, None: unchanged."""
         self.engine = engine
         self.batch = batch
         self.load = Load()
-        """Work that was announced and not yet done, and how fast it is done."""
+        """Announced work that is not done yet, and how fast it gets done."""
         self.counters = Counters()
-        """What was done so far."""
+        """What was done since the start."""
         self.threads = 0
-        """Torch's threads where steps run."""
+        """Torch's CPU threads where the steps run."""
         self._on_batch = on_batch
         self._changed = threading.Condition()
         self._calls: deque[_Call] = deque()
-        self._tickets: deque[Ticket] = deque()
+        self._requests: deque[StepRequest] = deque()
         self._closing = False
         self._healthy = False
         self._thread = threading.Thread(target=self._work, args=(threads,), name="careedit-engine", daemon=True)
         self._thread.start()
-        self.call(lambda: None).result()  # the thread stands, and `threads` is known
+        self.call(lambda: None).result()  # the thread runs, and `threads` is known
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Do `work` in the engine's thread, between two batches."""
+        """Run `work` in the engine's thread, between two batches."""
         call = _Call(work)
         self._put(self._calls, call)
         return call.future
 
-    def advance(self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps = lambda _: None) -> Ticket:
+    def advance(
+        self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps | None = None
+    ) -> StepRequest:
         """Step `states` until each has done `to` steps (None: all of its own); await `asyncio.wrap_future(.future)`.
 
-        The future raises `CancelledError` where one of them was cancelled, and what a step raised.
+        The future raises `CancelledError` if one of them was cancelled, and what a step raised.
         """
         end = max((state.schedule.steps for state in states), default=0) if to is None else to
-        ticket = Ticket(tuple(states), end, Future(), on_steps)
-        self._put(self._tickets, ticket)
-        return ticket
+        request = StepRequest(tuple(states), end, Future(), on_steps)
+        self._put(self._requests, request)
+        return request
 
     def check(self, probe: Callable[[], None], timeout: float) -> None:
         """Return if the engine steps: it has since the last check, or `probe`, run in its thread, passes in time.
@@ -139,7 +138,7 @@ class StepScheduler:
             ) from None
 
     def close(self, timeout: float | None = None) -> None:
-        """End the thread once its calls and tickets are done; nothing can be put in any more."""
+        """End the thread once its calls and requests are done; new ones are refused."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -158,9 +157,9 @@ class StepScheduler:
         self.threads = torch.get_num_threads()
         while True:
             with self._changed:
-                while not (self._calls or self._tickets or self._closing):
+                while not (self._calls or self._requests or self._closing):
                     self._changed.wait()
-                if not (self._calls or self._tickets):
+                if not (self._calls or self._requests):
                     return
                 call = self._calls.popleft() if self._calls else None
                 picked = [] if call else self._pick()
@@ -175,76 +174,76 @@ class StepScheduler:
             return
         try:
             call.future.set_result(call.work())
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told; this thread serves all edits
+        except BaseException as error:  # noqa: BLE001 - the caller gets it; this thread serves all edits
             self._failed()
             call.future.set_exception(error)
 
-    def _pick(self) -> list[Ticket]:
-        """The next batch, taken off the queue and put to its back; tickets that need no step are settled on the way."""
-        picked: list[Ticket] = []
-        rest: deque[Ticket] = deque()
+    def _pick(self) -> list[StepRequest]:
+        """The next batch, moved from the front of the queue to its back; requests that need no step are settled."""
+        picked: list[StepRequest] = []
+        rest: deque[StepRequest] = deque()
         rows = 0
-        while self._tickets:
-            ticket = self._tickets.popleft()
-            due = ticket.due
-            if ticket.future.cancelled() or not due:
-                _settle(ticket)
+        while self._requests:
+            request = self._requests.popleft()
+            due = request.due
+            if request.future.cancelled() or not due:
+                _settle(request)
                 continue
             more = rows_of(due)
             if picked and (rows + more > self.batch or shape_of(due[0]) != shape_of(picked[0].due[0])):
-                rest.append(ticket)
+                rest.append(request)
                 continue
-            picked.append(ticket)
+            picked.append(request)
             rows += more
-        self._tickets.extend(rest)  # the same queue: somebody may be waiting to put a ticket into it
-        self._tickets.extend(picked)
+        self._requests.extend(rest)  # the same queue: another thread may be waiting to append to it
+        self._requests.extend(picked)
         return picked
 
-    def _step(self, tickets: Sequence[Ticket]) -> None:
-        """One step of every ticket; where a shared batch fails, each of its edits is tried alone."""
-        due = {id(ticket): ticket.due for ticket in tickets}
+    def _step(self, requests: Sequence[StepRequest]) -> None:
+        """One step of every request; if a shared batch fails, each of its edits is tried alone."""
+        due = {id(request): request.due for request in requests}
         before = {id(state): state.index for states in due.values() for state in states}
         try:
             self._run([state for states in due.values() for state in states])
         except BaseException as error:  # noqa: BLE001 - one edit's failure is not its neighbours'
             self._failed()
-            for ticket in tickets:
-                if len(tickets) == 1:
-                    self._fail(ticket, error)
+            for request in requests:
+                if len(requests) == 1:
+                    self._fail(request, error)
                 else:
-                    self._step_alone(ticket, [state for state in due[id(ticket)] if state.index == before[id(state)]])
+                    self._step_alone(request, [state for state in due[id(request)] if state.index == before[id(state)]])
         seconds = self.load.last_seconds
-        for ticket in tickets:
-            states = due[id(ticket)]
-            ticket.stepping += seconds
-            ticket.shared |= len(tickets) > 1 or rows_of(states) > self.batch
+        for request in requests:
+            states = due[id(request)]
+            request.stepping += seconds
+            request.shared |= len(requests) > 1 or rows_of(states) > self.batch
             stepped = sum(state.index > before[id(state)] for state in states)
             try:
-                if stepped and not ticket.future.done():
-                    ticket.on_steps(stepped)
+                if stepped and request.on_steps is not None and not request.future.done():
+                    request.on_steps(stepped)
             except BaseException as error:  # noqa: BLE001
-                self._fail(ticket, error)
-            if ticket.future.done() or not ticket.due:
+                self._fail(request, error)
+            if request.future.done() or not request.due:
                 with self._changed, suppress(ValueError):
-                    self._tickets.remove(ticket)
-                _settle(ticket)
+                    self._requests.remove(request)
+                _settle(request)
 
-    def _step_alone(self, ticket: Ticket, states: Sequence[EditState]) -> None:
+    def _step_alone(self, request: StepRequest, states: Sequence[EditState]) -> None:
         try:
             self._run(states)
         except BaseException as error:  # noqa: BLE001
             self._failed()
-            self._fail(ticket, error)
+            self._fail(request, error)
 
     def _run(self, states: Sequence[EditState]) -> None:
-        """One step of each state, in as many batches as `batch` demands; counted and timed."""
+        """One step of each state, in as many batches as needed; counted and timed."""
         for chunk in _chunks(states, self.batch):
             cancelled = [(state, state.index) for state in chunk if state.cancelled]
             before, rows = sum(state.index for state in chunk), rows_of(chunk)
             started = time.perf_counter()
             self.engine.step(chunk)
             if self.engine.base.device.type == "cuda":
-                torch.cuda.synchronize(self.engine.base.device)  # a step that only was queued has no time
+                torch.cuda.synchronize(self.engine.base.device)  # without it, the time is that of queueing the step
             seconds = time.perf_counter() - started
             self.load.did(sum(work_of(state) for state in chunk), seconds)
             self.counters.batches += 1
@@ -255,9 +254,9 @@ class StepScheduler:
                 self._on_batch(rows, seconds, sum(state.cancelled for state in chunk))
         self._healthy = True
 
-    def _fail(self, ticket: Ticket, error: BaseException) -> None:
+    def _fail(self, request: StepRequest, error: BaseException) -> None:
         with suppress(InvalidStateError):
-            ticket.future.set_exception(error)
+            request.future.set_exception(error)
 
     def _failed(self) -> None:
         self.counters.failures += 1
@@ -282,7 +281,7 @@ def shape_of(state: EditState) -> tuple[tuple[int, int], int]:
 
 
 def _chunks(states: Sequence[EditState], rows: int) -> list[list[EditState]]:
-    """`states` in their order, at most `rows` evaluations together; a state that needs more stands alone."""
+    """`states` in their order, in chunks of at most `rows` evaluations; a state that needs more is a chunk of its own."""
     chunks: list[list[EditState]] = []
     for state in states:
         if not chunks or rows_of([*chunks[-1], state]) > rows:
@@ -291,11 +290,11 @@ def _chunks(states: Sequence[EditState], rows: int) -> list[list[EditState]]:
     return chunks
 
 
-def _settle(ticket: Ticket) -> None:
-    """Tell whoever waits for a ticket that needs no more steps."""
-    cancelled = any(state.cancelled for state in ticket.states)
+def _settle(request: StepRequest) -> None:
+    """Complete the future of a request that needs no more steps."""
+    cancelled = any(state.cancelled for state in request.states)
     with suppress(InvalidStateError):
         if cancelled:
-            ticket.future.set_exception(CancelledError("The edit was cancelled between two steps."))
+            request.future.set_exception(CancelledError("The edit was cancelled between two steps."))
         else:
-            ticket.future.set_result(None)
+            request.future.set_result(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from sqlalchemy import Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from careedit.errors import InputError
 from careedit_deployments.errors import UnavailableError
@@ -109,16 +109,15 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     """WAL: readers do not wait for writers. secure_delete: what was deleted is overwritten, not just unlinked."""
     connection.isolation_level = None  # transactions are begun below, not by the driver
     cursor = connection.cursor()
+    # SQLite waits for other writers by itself, but not when it changes a new file to WAL.
+    again = Retrying(
+        retry=retry_if_exception_message(match=".*locked"),
+        stop=stop_after_delay(BUSY_S),
+        wait=wait_fixed(0.01),
+        reraise=True,
+    )
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
-        end = time.monotonic() + BUSY_S
-        while True:
-            try:
-                cursor.execute(f"PRAGMA {pragma}")
-                break
-            except Exception as error:  # the driver's own; only the first to open a new file has to try again
-                if "locked" not in str(error) or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)  # SQLite waits for other writers by itself, but not when it changes to WAL
+        again(cursor.execute, f"PRAGMA {pragma}")
     cursor.close()
 
 

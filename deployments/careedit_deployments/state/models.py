@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from careedit.records import Record
+from careedit.record import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

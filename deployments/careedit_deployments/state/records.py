@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from careedit.records import Record
+from careedit.record import Record
 from careedit_deployments.telemetry.catalogue import Outcome
 
 ANONYMOUS = "anonymous"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from careedit.records import Record
+from careedit.record import Record
 
 SECONDS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75),
@@ -91,13 +91,13 @@ FEASIBLE = _histogram(
 DEVICE_SECONDS = _counter("device_seconds", "Seconds of device time spent on edits.", "arm", "expert")
 COST = _counter("cost", "Device time x telemetry.cost_per_gpu_hour, in its currency.", "arm", "expert")
 REFUSALS = _counter("refusals", "Requests turned away before work was done for them.", "reason")
-RETRIES = _counter("retries", "Edits begun anew because their replica died.", "arm", "expert")
+RETRIES = _counter("retries", "Edits restarted because their replica died.", "arm", "expert")
 JUDGED = _counter("judged", "Judgements asked of the scorer pool: given, or failed.", "outcome")
 JUDGE_SCORE = _histogram("judge_score", "The judge's overall score of finished edits.", "arm", buckets=_SHARES)
 FEEDBACK = _counter("feedback", "Feedback that people gave.", "arm", "verdict")
 SHADOWED = _counter("shadow_copies", "Copies for a shadow arm: scored, unscored, failed, or dropped.", "arm", "outcome")
 ARM_CUTS = _counter("arm_cuts", "Times that a guard cut an arm out of traffic.", "arm", "reason")
-ARM_LIVE = _gauge("arm_live", "1 while an arm takes traffic, 0 while it is cut out.", "arm")
+ARM_LIVE = _gauge("arm_live", "1 while an arm takes traffic, 0 while it is disabled.", "arm")
 EXPERT_CHANGES = _counter("expert_changes", "Experts added, replaced, retired or refused.", "arm", "change")
 JOBS = _counter("jobs", "Jobs: queued, begun, finished, failed, cancelled, or taken up again.", "event")
 JOBS_WAITING = _gauge("jobs_waiting", "Jobs that wait for a worker, as one ingress replica last saw it.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,10 +12,11 @@ from typing import Any
 
 from careedit.bench.report import Goal
 from careedit.bench.timing import Comparison
-from careedit_eval.bench.editing import Throughput, cores, edit_throughput
+from careedit_eval.bench.editing import Throughput, edit_throughput
 from careedit_eval.bench.growth import Growth, grow
 from careedit_eval.bench.measuring import metric_speedup
 from careedit_eval.benchmarks import load_benchmark
+from careedit_eval.pipeline.timing_worker import cores
 from careedit_eval.records import Sample
 
 VERSION = 1
@@ -134,7 +134,7 @@ def _document(
 
 def _speedup(one: Comparison, edits: int) -> dict[str, Any]:
     """Edits per second of both ways, and their ratios; that of processor time is steadier on a busy machine."""
-    script, metrics = (statistics.median(lap.seconds for lap in laps) for laps in (one.laps, one.over_laps))
+    script, metrics = one.seconds
     return {
         "ratio": one.ratio,
         "cpu_ratio": one.cpu_ratio,

@@ -116,8 +116,3 @@ def cluster(cpus: int) -> Iterator[Runner]:
         yield RayRunner()
     finally:
         ray.shutdown()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

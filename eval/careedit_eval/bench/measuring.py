@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_tensor
 
 from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.encoders import OpenClipEncoder, load_encoder
+from careedit.files import png_bytes
 from careedit_eval.errors import RunError
 from careedit_eval.metrics import ScoreItem, backbones, load_metric
 from careedit_eval.metrics.similarity import cosine
@@ -51,9 +52,7 @@ def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, thread
 def _edited(sample: Sample, shift: int) -> bytes:
     """A picture that an editor might have made: the source, every set's a little brighter than the one before."""
     source = Image.open(io.BytesIO(sample.source.read())).convert("RGB")
-    stream = io.BytesIO()
-    source.point([min(255, value + 3 * shift + 1) for value in range(256)] * 3).save(stream, "PNG")
-    return stream.getvalue()
+    return png_bytes(source.point([min(255, value + 3 * shift + 1) for value in range(256)] * 3))
 
 
 def _measure(samples: Sequence[Sample], edits: Sequence[Sequence[bytes]]) -> Means:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pydantic import Field
 
 from careedit.errors import CareEditError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import EMPTY, PictureRef
 from careedit_eval.records import Sample, fingerprint_of

@@ -1,9 +1,8 @@
 """Two sets side by side: what differs, how surely, and on which samples."""
 
 from careedit_eval.compare.differences import Difference, compare_arms
-from careedit_eval.compare.flips import Flip, Flips, flips_of
 from careedit_eval.compare.preferences import Preference, games_of, pairwise_outputs, preferences_of
-from careedit_eval.compare.summary import Mean, summarise
+from careedit_eval.compare.summary import Flip, Flips, Mean, flips_of, summarise
 
 __all__ = [
     "Difference",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
 from careedit.errors import InputError
 from careedit.images import DEFAULT_LIMITS
 from careedit.net import Destinations, FetchError, fetch, names_of
@@ -16,14 +18,37 @@ from careedit_eval.editors.base import EditFailed
 from careedit_eval.suite import Arm
 
 LONGEST_WAIT = 60.0
-"""Seconds; a service that asks for a longer wait is waited for that long and asked again."""
+"""Longest pause between two attempts, in seconds, also where a service asks for a longer one."""
 FIRST_WAIT = 0.5
-"""Seconds before the second attempt; doubled for each later one, less up to half of it at random."""
+"""Seconds before the second attempt. They double for each later one, minus up to half at random."""
 
 
-def backoff(attempt: int) -> float:
-    """Seconds to wait after attempt number `attempt` (from 0)."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt * random.uniform(0.5, 1))
+class PassingFailure(EditFailed):
+    """A failure that may pass, so the request is sent again."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the service asks to wait; 0 where it does not say."""
+
+
+def retrying(attempts: int, sleep: Callable[[float], None]) -> Retrying:
+    """Calls a function up to `attempts` times while it raises `PassingFailure`; raises the last one."""
+    return Retrying(
+        retry=retry_if_exception_type(PassingFailure),
+        stop=stop_after_attempt(attempts),
+        wait=_pause,
+        sleep=sleep,
+        reraise=True,
+    )
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next attempt: a growing pause, or what the service asks for if that is longer."""
+    failure = None if state.outcome is None else state.outcome.exception()
+    asked = failure.retry_after if isinstance(failure, PassingFailure) else 0.0
+    grown: float = FIRST_WAIT * 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1)
+    return min(LONGEST_WAIT, max(grown, asked))
 
 
 class AnsweredPictures:
@@ -68,23 +93,21 @@ class AnsweredPictures:
         except ValueError:
             url = address  # refused below
         headers = self._headers if _origin(url) == _origin(str(self._arm.url)) else {}
-        why = ""
-        for attempt in range(self._arm.attempts):
+
+        def read() -> tuple[bytes, float]:
             started = time.perf_counter()
             try:
                 data = fetch(
                     url, self._allowed, max_bytes=self._max_bytes, timeout_s=self._arm.timeout, headers=headers
                 )
-                return data, time.perf_counter() - started
             except InputError as error:
                 raise EditFailed(str(error)) from error
             except FetchError as error:
-                why = str(error)
-                if not error.again:
-                    break
-            if attempt + 1 < self._arm.attempts:
-                self._sleep(backoff(attempt))
-        raise EditFailed(f"The service edited, but its picture could not be read: {why}")
+                failure = PassingFailure if error.again else EditFailed
+                raise failure(f"The service edited, but its picture could not be read: {error}") from error
+            return data, time.perf_counter() - started
+
+        return retrying(self._arm.attempts, self._sleep)(read)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

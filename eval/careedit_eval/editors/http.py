@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -14,8 +13,9 @@ import httpx2
 from PIL import Image
 
 from careedit.errors import ImageError, InputError
+from careedit.files import png_bytes
 from careedit.images import decode_image
-from careedit_eval.editors.answered import LONGEST_WAIT, AnsweredPictures, backoff
+from careedit_eval.editors.answered import AnsweredPictures, PassingFailure, retrying
 from careedit_eval.editors.base import Edited, EditFailed, EditWork
 from careedit_eval.suite import Arm
 
@@ -46,10 +46,11 @@ class HttpEditor:
             if arm.early_filter is not None:
                 fields["early_filter"] = arm.early_filter.model_dump_json()
         files = [
-            ("image[]", (f"{i}.png", _png(one), "image/png")) for i, one in enumerate((work.source, *work.references))
+            ("image[]", (f"{i}.png", png_bytes(one), "image/png"))
+            for i, one in enumerate((work.source, *work.references))
         ]
         if work.mask is not None:
-            files.append(("mask", ("mask.png", _png(_transparent(work.mask)), "image/png")))
+            files.append(("mask", ("mask.png", png_bytes(_transparent(work.mask)), "image/png")))
         answer, seconds = self._post(fields, files)
         data, reading = self._pictures.read(answer)
         try:
@@ -68,24 +69,25 @@ class HttpEditor:
 
     def _post(self, fields: Mapping[str, str], files: list[Any]) -> tuple[dict[str, Any], float]:
         """The answer of the attempt that succeeded, and its seconds."""
-        why = ""
-        for attempt in range(self._arm.attempts):
+
+        def post() -> tuple[dict[str, Any], float]:
             started = time.perf_counter()
-            wait = backoff(attempt)
             try:
                 answer = self._client.post(f"{_root(self._arm)}/images/edits", data=dict(fields), files=files)
             except httpx2.HTTPError as error:
-                why = f"{type(error).__name__} {error}".strip()
-            else:
-                if answer.status_code == 200:
-                    return _document(answer), time.perf_counter() - started
-                why = f"{answer.status_code}: {_message(answer)}"
-                if answer.status_code not in PASSING and answer.status_code < 500:
-                    raise EditFailed(f"The service refused the edit ({why}).")
-                wait = max(wait, _retry_after(answer))
-            if attempt + 1 < self._arm.attempts:
-                self._sleep(min(wait, LONGEST_WAIT))
-        raise EditFailed(f"The service did not edit in {self._arm.attempts} attempts ({why}); look at its log.")
+                raise PassingFailure(f"{type(error).__name__} {error}".strip()) from error
+            if answer.status_code == 200:
+                return _document(answer), time.perf_counter() - started
+            why = f"{answer.status_code}: {_message(answer)}"
+            if answer.status_code in PASSING or answer.status_code >= 500:
+                raise PassingFailure(why, _retry_after(answer))
+            raise EditFailed(f"The service refused the edit ({why}).")
+
+        attempts = self._arm.attempts
+        try:
+            return retrying(attempts, self._sleep)(post)
+        except PassingFailure as error:
+            raise EditFailed(f"The service did not edit in {attempts} attempts ({error}); look at its log.") from error
 
 
 def service_identity(arm: Arm) -> dict[str, str]:
@@ -135,12 +137,6 @@ def _headers(arm: Arm) -> dict[str, str]:
 
 def _root(arm: Arm) -> str:
     return str(arm.url).rstrip("/")
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _transparent(mask: Image.Image) -> Image.Image:

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Literal
 
 from careedit.errors import InputError
-from careedit.records import Record
-from careedit_eval.pipeline.store import write_atomic
+from careedit.files import write_atomic
+from careedit.record import Record
 from careedit_eval.results import Pair, ScoreLine
 from careedit_eval.runs import Run
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from careedit.errors import InputError
 from careedit_eval.compare.differences import ALL, difference_of, of_kind
 from careedit_eval.gate.baseline import Baseline, FrozenBenchmark, freeze, load_baseline
-from careedit_eval.gate.failures import check_failures, told_apart
-from careedit_eval.gate.slowdown import check_slowdown
 from careedit_eval.gate.verdict import Check, Outcome, Verdict
+from careedit_eval.pipeline.timing import pairs_of
 from careedit_eval.runs import Run
 from careedit_eval.stats import images_needed, non_inferiority
 from careedit_eval.stats.power import POWER
 from careedit_eval.suite import Gate
+from careedit_eval.timing import slowdown
 
 
 def judge_run(run: Run) -> Verdict:
@@ -115,3 +115,104 @@ def _why(check: Check, fewest: int) -> str:
     if check.needed > images:
         return f": needs about {check.needed:,} pictures (power {POWER:.0%}), has {images:,}"
     return f": {check.needed:,} pictures are enough for a set that is as good, so it may be worse"
+
+
+NAMED = 3
+"""Samples that a sentence names."""
+
+
+def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchmark) -> Check:
+    """Share of the candidate's edits and numbers that failed where the baseline's, at the same sample and seed, did not.
+
+    Pairwise verdicts are left out: both sides share them.
+    """
+    edit_failed = {(row.sample_id, row.seed) for row in frozen.rows if row.edit_failed}
+    known = {
+        (row.sample_id, row.seed, output)
+        for row in frozen.rows
+        for output in (*row.failed, *(name for name, value in row.values.items() if value is None))
+    }
+    edits = run.table.edits_of(frozen.name, candidate)
+    scores = [
+        line
+        for line in run.table.scores
+        if (line.benchmark, line.arm, line.rival) == (frozen.name, candidate, None) and line.applies
+    ]
+    own = [pair[0] for pair, line in edits.items() if line.error is not None and pair not in edit_failed]
+    own += [
+        line.sample_id
+        for line in scores
+        if line.error is not None and (line.sample_id, line.seed, line.output) not in known
+    ]
+    total = len(edits) + len(scores)
+    rate = len(own) / max(1, total)
+    outcome: Outcome = "pass" if rate <= bound else "worse"
+    shown, most = told_apart(rate, bound)
+    said = (
+        f"{shown} of edits and numbers ({len(own)} of {total}) failed where the baseline's did not, at most {most} may"
+    )
+    if own:
+        names = list(dict.fromkeys(own))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        said += f"; samples {', '.join(names[:NAMED])}{more}"
+    return Check("errors", frozen.name, None, ALL, rate, bound, outcome, said)
+
+
+def told_apart(value: float, bound: float) -> tuple[str, str]:
+    """Two shares as percentages, with as many digits as it takes to see which is larger."""
+    for digits in range(1, 10):
+        shown, limit = f"{value:.{digits}%}", f"{bound:.{digits}%}"
+        if shown != limit or value == bound:
+            break
+    return shown, limit
+
+
+def check_slowdown(run: Run, bound: float, candidate: str, baseline: Baseline, benchmark: str) -> Check:
+    """How many times the baseline's seconds the candidate takes. Inconclusive where both were not timed side by side."""
+    pair = None if run.timing is None else run.timing.pair(baseline.set, candidate)
+    why = _unknown(run, candidate, baseline) if pair is None else pair.missing
+    found = None
+    if pair is not None and why is None:
+        if _changed(run, baseline):
+            why = f"the {baseline.set} of this run is not the one that was frozen, so their times do not compare"
+        else:
+            samples = [one for one in pair.samples if one.benchmark == benchmark]
+            found = slowdown(samples)
+            errors = [one.error for one in samples if one.error is not None]
+            why = (
+                None if found is not None else f"fewer than two samples were timed{f' ({errors[0]})' if errors else ''}"
+            )
+    if found is None:
+        return Check(
+            "slowdown",
+            benchmark,
+            None,
+            ALL,
+            None,
+            bound,
+            "inconclusive",
+            f"no time to judge: {why.rstrip('.') if why else why}",
+        )
+    outcome: Outcome = "pass" if found.high <= bound else "worse" if found.low > bound else "inconclusive"
+    said = (
+        f"an edit takes {found.ratio:.3f} times the baseline's seconds ({found.low:.3f} to {found.high:.3f}, "
+        f"{found.samples} samples timed by turns), at most {bound:g} are allowed"
+    )
+    if outcome == "inconclusive":
+        said += "; more timing.samples make the interval narrower"
+    return Check("slowdown", benchmark, None, ALL, found.high, bound, outcome, said)
+
+
+def _unknown(run: Run, candidate: str, baseline: Baseline) -> str:
+    if run.timing is None and (baseline.set, candidate) in pairs_of(run.record.suite, asked=True):
+        return "nothing was timed in this run; run the suite again without leaving editing out"
+    return (
+        f"{candidate} and {baseline.set} were not timed side by side; add {baseline.set} to the suite's sets, and a "
+        f"comparison with {candidate}"
+    )
+
+
+def _changed(run: Run, baseline: Baseline) -> bool:
+    """Whether the set of the baseline's name is another one today."""
+    facts = next((one.facts for one in run.record.sets if one.name == baseline.set), {})
+    return facts.get("sha256") != baseline.facts.get("sha256")

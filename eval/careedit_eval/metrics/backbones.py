@@ -7,7 +7,6 @@ else is in its batch, to the last bit, and a run that was cut off and resumed gi
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from open_clip.model import get_model_preprocess_cfg
 from PIL import Image
 from torch import Tensor, nn
@@ -26,10 +26,10 @@ from careedit import plugins
 from careedit.encoders import load_encoder
 from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError, InputError
+from careedit.files import json_digest
 from careedit.images import image_sha256
 from careedit_eval.errors import MetricError
 from careedit_eval.pictures import reason_of
-from careedit_eval.records import digest_of
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
@@ -48,7 +48,7 @@ class Embedder(Generic[Thing]):
 
     def __init__(self, embed: Callable[[list[Thing]], Tensor], key: Callable[[Thing], str], batch: int) -> None:
         self._embed, self._key, self.batch = embed, key, batch
-        self._known: OrderedDict[str, Vector] = OrderedDict()
+        self._known: LRUCache[str, Vector] = LRUCache(MEMORY)
 
     def __call__(self, things: Sequence[Thing]) -> list[Vector]:
         """One vector per thing, in order; equal things are embedded once."""
@@ -61,11 +61,7 @@ class Embedder(Generic[Thing]):
             full = [wanted[key] for key in part] + [wanted[part[0]]] * (self.batch - len(part))
             vectors = self._embed(full).cpu().numpy().astype(np.float64)
             found.update(zip(part, vectors, strict=False))
-        for key in keys:
-            self._known[key] = found[key]
-            self._known.move_to_end(key)
-        while len(self._known) > MEMORY:
-            self._known.popitem(last=False)
+        self._known.update(found)
         return [found[key] for key in keys]
 
     def forget(self) -> None:
@@ -146,7 +142,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
     how = "shorter side to 256, bicubic by Pillow, centre crop 224; ImageNet mean and std"
     if not magicbrush:
         processor = cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil").to_dict()
-        how = f"its own image processor, {digest_of({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
+        how = f"its own image processor, {json_digest({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
     return VitBackbone(
         name=f"transformers {'tiny' if model is None else _named(model)}",
         revision=hash_weights(encoder.model),

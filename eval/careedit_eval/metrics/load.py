@@ -9,7 +9,7 @@ from pydantic import Field
 
 from careedit import plugins
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit_eval.errors import MetricError
 from careedit_eval.records import Metric
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from careedit.errors import InputError
-from careedit.records import Record
+from careedit.record import Record
 from careedit.tabular import lines_of
 
 VERSION = 1

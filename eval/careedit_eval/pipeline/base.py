@@ -1,4 +1,4 @@
-"""What runs a stage: items in, results out, in whatever order they are done."""
+"""What runs a stage: items in, results out, in any order. `LocalRunner` is a plain loop, for laptops and tests."""
 
 from __future__ import annotations
 
@@ -44,3 +44,22 @@ class Runner(Protocol):
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
         """Results as they are done, batch by batch. Raises `RunError` where it cannot go on."""
         ...
+
+
+class LocalRunner:
+    """Runs stages here, one batch after another."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether torch sees a GPU."""
+        import torch
+
+        return torch.cuda.is_available()
+
+    def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Results of one batch after another; a loop that hangs is the user's to interrupt."""
+        if not items:
+            return
+        work = stage.make()
+        for first in range(0, len(items), stage.batch):
+            yield work(items[first : first + stage.batch])

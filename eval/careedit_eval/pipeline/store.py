@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from careedit.errors import InputError
+from careedit.files import write_atomic
 from careedit_eval.errors import RunError
 from careedit_eval.records import EditRow, ScoreRow
 
@@ -117,19 +118,6 @@ class Store:
 def present(rows: Mapping[str, Row]) -> set[str]:
     """Keys of rows that hold a result: an error is none, so the next run tries again."""
     return {key for key, row in rows.items() if row.error is None}
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or not there."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

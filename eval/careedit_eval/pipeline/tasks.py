@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from careedit.files import json_digest
 from careedit_eval.errors import BenchmarkError
-from careedit_eval.records import EditRow, Sample, digest_of
+from careedit_eval.records import EditRow, Sample
 from careedit_eval.suite import Arm
 
 KEY_VERSION = 1
@@ -80,5 +81,5 @@ def edit_keys(identity: Mapping[str, Any], chain: Sequence[Sample], seed: int) -
         }
         if identity.get("kind") == "truth":
             content["target"] = None if sample.target is None else sample.target.sha256
-        made[sample.id] = digest_of(content)
+        made[sample.id] = json_digest(content)
     return tuple(made[sample.id] for sample in chain)

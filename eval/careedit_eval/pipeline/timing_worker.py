@@ -132,13 +132,13 @@ def load() -> float | None:
 
 def machine_of(*arms: Arm) -> dict[str, str]:
     """Kind of processor, its cores, and the device of each set; nothing that names the machine."""
-    found = {"cpu": _cpu(), "cores": str(_cores())}
+    found = {"cpu": _cpu(), "cores": str(cores())}
     for arm in arms:
         found[f"device of {arm.name}"] = _device(arm)
     return found
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))

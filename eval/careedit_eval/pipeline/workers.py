@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from careedit.errors import CareEditError
+from careedit.files import png_bytes
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
 from careedit_eval.editors.fixed import Truth
@@ -62,7 +62,7 @@ def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
             if sample.previous in failed:
                 raise EditFailed(f"The turn before, {sample.previous}, has no picture: {failed[sample.previous]}")
             edited, alignment, notes = _edit(editor, task, sample, pictures)
-            data = _png(edited.image)
+            data = png_bytes(edited.image.convert("RGB"))
         except Exception as error:
             logger.debug("sample %s failed", sample.id, exc_info=True)
             why = sentence(error)
@@ -210,9 +210,3 @@ def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
         not_applicable=found.not_applicable,
         notes=found.notes,
     )
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from careedit.report.page import data_uri
+from careedit.files import png_data_url, write_atomic
 from careedit_eval.compare import Difference, Flip, Mean
 from careedit_eval.compare.differences import ALL
 from careedit_eval.compare.words import number, signed
@@ -60,9 +59,7 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         edits=len(run.table.edits),
     )
     path = run.folder / REPORT_FILE
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    write_atomic(path, text)
     if analysis.compared:
         first = analysis.compared[0]
         rows = [gallery.of(flip, (first.a, first.b)) for flip in (*first.flips.losses, *first.flips.wins[:5])]
@@ -158,7 +155,7 @@ def _card(run: Run, flip: Flip, one: Compared, gallery: Gallery) -> dict[str, An
         "id": f"{one.b}-{flip.benchmark}-{flip.sample_id}-{flip.seed}",
         "flip": flip,
         "instruction": next((line.instruction for line in lines.values() if line is not None), ""),
-        "pictures": [(caption, data_uri(picture)) for caption, picture in gallery.of(flip, (one.a, one.b)).items()],
+        "pictures": [(caption, png_data_url(picture)) for caption, picture in gallery.of(flip, (one.a, one.b)).items()],
         "numbers": numbers,
         "experts": [(arm, line.experts) for arm, line in lines.items() if line is not None and line.experts],
         "errors": [(arm, line.error) for arm, line in lines.items() if line is not None and line.error],

@@ -1,20 +1,18 @@
 """Statistics of paired comparisons: intervals over source images, tests, corrections, margins and power."""
 
+from careedit.stats import LEVEL, Interval
 from careedit_eval.stats.clusters import Clusters, cluster_means
 from careedit_eval.stats.davidson import Game, Strength, davidson_strengths
 from careedit_eval.stats.intervals import (
-    LEVEL,
-    Interval,
     clustered_differences,
     difference_interval,
     interval_of_differences,
     mean_interval,
     scale_of,
 )
-from careedit_eval.stats.margins import non_inferiority
 from careedit_eval.stats.power import Spread, assumed_spread, detectable_difference, images_needed, spread_of
 from careedit_eval.stats.sequential import Anytime, confidence_sequence, difference_sequence, sample_ratio_p
-from careedit_eval.stats.significance import holm, sign_flip_p
+from careedit_eval.stats.significance import holm, non_inferiority, sign_flip_p
 
 __all__ = [
     "LEVEL",

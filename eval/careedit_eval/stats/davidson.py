@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from careedit.errors import InputError
-from careedit_eval.stats.intervals import LEVEL, Interval
-from careedit_eval.stats.significance import SEED
+from careedit.stats import LEVEL, SEED, Interval
 
 DRAWS = 400
 """Resamples of the source images, for intervals of strengths."""

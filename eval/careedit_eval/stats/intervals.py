@@ -2,7 +2,8 @@
 
 Which one is a matter of the values alone:
 
-- 0 or 1, and differences of such: score intervals with a design effect (`careedit_eval.stats.proportions`).
+- 0 or 1, and differences of such: score intervals (`wilson`, `flips_interval`) with a design effect: counts divided by it
+  are those of so many independent rows (Korn & Graubard, Surv. Methodol. 24, 1998).
 - other numbers: the t interval of the clustered mean, and where the values are skewed also Hall's (J. R. Stat. Soc. B 54,
   1992, eq. 2.2), the farther end of the two on each side. t alone covers lognormal distances too rarely, Hall's alone
   differences of two such; neither draws, so the same rows give the same bounds.
@@ -16,32 +17,21 @@ Which one is a matter of the values alone:
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from careedit.stats import LEVEL, Interval, normal_quantile, wilson
 from careedit_eval.stats.clusters import Clusters, Floats
-from careedit_eval.stats.proportions import flips_interval, rate_interval
 
-LEVEL = 0.95
-"""Of every interval."""
 SAME = 1e-6
 """Values this near, relative to the largest, are one value: a model's numbers move so much between machines."""
 
 SKEW = 1.5
 """Factor of the skewness: that of a few images is too small on average, by half for lognormal numbers (`check-statistics`)."""
-
-
-class Interval(NamedTuple):
-    """A confidence interval."""
-
-    low: float
-    """Lower bound."""
-    high: float
-    """Upper bound."""
 
 
 def mean_interval(
@@ -59,8 +49,8 @@ def mean_interval(
     if seen == {0.0, 1.0} or (passes and seen <= {0.0, 1.0}):
         fewer = min(np.count_nonzero(rows.sums > 0), np.count_nonzero(rows.sums < rows.counts))
         effect = 1.0 if rows.size == rows.values.size else rows.design_effect(int(fewer))
-        ends = rate_interval(rows.values.sum() / effect, rows.values.size / effect, _score_quantile(rows, level))
-        return Interval(*ends)
+        quantile = _score_quantile(rows, level)
+        return wilson(rows.values.sum() / effect, rows.values.size / effect, quantile=quantile)
     changes = changes_of(rows, 0.0)
     return _of_numbers(rows, None if changes is None else _of_changes(changes, rows, level), level)
 
@@ -166,7 +156,7 @@ def _of_changes(changes: Changes, rows: Clusters, level: float) -> Interval:
 def _score_quantile(rows: Clusters, level: float) -> float:
     """Of t where a design effect is estimated from the clusters, else the normal's."""
     if rows.size == rows.values.size:
-        return float(special.ndtri((1 + level) / 2))
+        return normal_quantile(level)
     return float(special.stdtrit(rows.freedom, (1 + level) / 2))
 
 
@@ -191,3 +181,37 @@ def _changed(rows: Clusters, usual: float) -> int:
 def _step(values: Floats) -> float:
     """How near two of these values are one; a frozen baseline keeps nine digits after the point."""
     return max(2e-9, SAME * float(np.abs(values).max()))
+
+
+def flips_interval(won: float, lost: float, rows: float, quantile: float) -> tuple[float, float]:
+    """Interval of the difference of two paired rates: `won` of `rows` pairs went from fail to pass, `lost` back.
+
+    Tango (Stat. Med. 17, 1998, eq. 8 to 10): all differences that a score test does not reject. With no flip among n pairs
+    it is ± q² / (n + q²), about the rule of three.
+    """
+
+    def rejected(difference: float) -> bool:
+        away = won - lost - rows * difference
+        return away**2 > quantile**2 * rows * flips_variance(won / rows, lost / rows, difference)
+
+    estimate = (won - lost) / rows
+    return _last_inside(rejected, estimate, -1.0), _last_inside(rejected, estimate, 1.0)
+
+
+def flips_variance(won: float, lost: float, difference: float) -> float:
+    """Variance of one pair's difference where the true mean is `difference`, from the observed shares of flips.
+
+    The share lost is the likeliest under that mean (Tango, eq. 9).
+    """
+    half = (2 - won + lost) * difference - won - lost
+    root = math.sqrt(max(0.0, half**2 + 8 * lost * difference * (1 - difference)))
+    likeliest = (root - half) / 4
+    return max(0.0, 2 * likeliest + difference * (1 - difference))
+
+
+def _last_inside(rejected: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Where between the two the rejection begins, by bisection."""
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if rejected(middle) else (middle, outside)
+    return outside

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from scipy import special
 
 from careedit.errors import InputError
+from careedit.stats import LEVEL
 from careedit_eval.stats.clusters import Clusters
-from careedit_eval.stats.intervals import LEVEL, changes_of
-from careedit_eval.stats.proportions import flips_variance
+from careedit_eval.stats.intervals import changes_of, flips_variance
 
 ALPHA = 1 - LEVEL
 """Two-sided error of the first kind; a margin's, which has one side, is half of it."""

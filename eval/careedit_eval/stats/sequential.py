@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from careedit.errors import InputError
-from careedit_eval.stats.intervals import Interval
+from careedit.stats import Interval
 
 TIGHTEST_AT = 500
 """Number of rows at which the confidence sequence is narrowest."""

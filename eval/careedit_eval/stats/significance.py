@@ -1,19 +1,20 @@
-"""The test of a paired mean difference, and the correction for making many of them."""
+"""The test of a paired mean difference, the correction for many tests, and non-inferiority to a margin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from careedit.errors import InputError
+from careedit.stats import SEED, Interval
 
 EXACT_UP_TO = 13
 """Clusters that differ, up to which every assignment of signs is counted: 2^13 of them."""
 FLIPS = 10_000
 """Random assignments beyond."""
-SEED = 20_240_229
-"""Of every draw: the same rows give the same p."""
 _AT_ONCE = 4_000_000
 """Signs held at once, which bounds the memory of a test."""
 
@@ -54,3 +55,19 @@ def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
         reached = max(reached, min(1.0, (len(told) - rank) * p))
         adjusted[i] = reached
     return {key: adjusted.get(i) for i, key in enumerate(p_values)}
+
+
+def non_inferiority(
+    difference: Interval, margin: float, *, higher_is_better: bool = True
+) -> Literal["pass", "worse", "inconclusive"]:
+    """What the interval of B - A says of "B is not worse than A by more than `margin`".
+
+    "pass" where the whole interval lies on the good side of the margin (ICH E9, 3.3.2), "worse" where all of it lies
+    beyond, "inconclusive" where it holds the margin: too few rows never pass, where a test of difference would find
+    nothing. With a 95 % interval each of "pass" and "worse" is a one-sided test at 2.5 %. Raises `InputError` for a
+    negative margin.
+    """
+    if margin < 0:
+        raise InputError(f"The margin is {margin}; give how much worse is still acceptable, 0 or more.")
+    low, high = difference if higher_is_better else (-difference.high, -difference.low)
+    return "pass" if low >= -margin else "worse" if high < -margin else "inconclusive"

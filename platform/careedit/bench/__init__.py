@@ -1,7 +1,7 @@
 """Measurements of the engine: ratios taken within one run, so that they travel between machines better than seconds."""
 
-from careedit.bench.engine import bench_engine, pairs_of
-from careedit.bench.report import GOALS, Goal, Report, Verdict
+from careedit.bench.engine import GOALS, Report, bench_engine, pairs_of
+from careedit.bench.report import Goal
 from careedit.bench.subject import UNTRAINED, Subject, load_subject
 from careedit.bench.timing import Comparison, Lap, compare
 
@@ -13,7 +13,6 @@ __all__ = [
     "Lap",
     "Report",
     "Subject",
-    "Verdict",
     "bench_engine",
     "compare",
     "load_subject",

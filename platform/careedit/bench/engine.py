@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, cast
@@ -10,13 +11,27 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
-from careedit.bench.report import Report, describe
+from careedit.bench.report import Goal, environment
 from careedit.bench.subject import Subject
 from careedit.bench.timing import Comparison, compare, use_threads
 from careedit.editing import EditJob, Engine
 from careedit.errors import InputError
 from careedit.experts import DEFAULT_TARGETS, adapter_share
 from careedit.images import canvas_mask, compose_canvas
+
+VERSION = 1
+"""Version of the document that `Report.document` returns."""
+
+MEMORY = "memory_share_per_expert"
+"""The one figure that is counted, not timed."""
+
+GOALS: Mapping[str, Goal] = {
+    "switch_ratio_shared": Goal("at most", 1.05),
+    "mixed_batch_speedup": Goal("at least", 2.0),
+    MEMORY: Goal("at most", 0.03),
+    "loop_over_pipeline": Goal("at most", 1.0),
+}
+"""Goals by figure; a figure without one has no verdict."""
 
 BATCH = 8
 """Edits of the mixed batch."""
@@ -35,6 +50,35 @@ COMPARISONS = (
     "loop_over_pipeline",
 )
 """The ratios of times, in the order in which they are taken."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one run, and everything that they were computed from."""
+
+    environment: Mapping[str, Any]
+    """What was measured, and with what."""
+    comparisons: Mapping[str, Comparison]
+    """The timed ratios by name."""
+    shares: Mapping[str, float]
+    """Weights per expert over those of the base: `flux`, `subject`, `subject_rank_32` (see `memory_shares`)."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by name."""
+        return {name: comparison.ratio for name, comparison in self.comparisons.items()} | {MEMORY: self.shares["flux"]}
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: the figures at the top level, then goals, details and environment."""
+        details: dict[str, Any] = {name: _detail(comparison) for name, comparison in self.comparisons.items()}
+        details[MEMORY] = dict(self.shares)
+        return {
+            "version": VERSION,
+            **self.figures,
+            "goals": {name: GOALS[name].verdict(value) for name, value in self.figures.items() if name in GOALS},
+            "details": details,
+            "environment": dict(self.environment),
+        }
 
 
 def bench_engine(
@@ -58,8 +102,8 @@ def bench_engine(
         comparisons: dict[str, Comparison] = {
             name: compare(*pairs[name], repeats=repeats, device=subject.base.device, done=done) for name in COMPARISONS
         }
-        environment = describe(subject, repeats=repeats, steps=steps, batch=BATCH)
-    return Report(environment=environment, comparisons=comparisons, shares=memory_shares(subject))
+        facts = _describe(subject, repeats=repeats, steps=steps)
+    return Report(environment=facts, comparisons=comparisons, shares=memory_shares(subject))
 
 
 def pairs_of(subject: Subject, steps: int) -> Mapping[str, Pair]:
@@ -167,3 +211,31 @@ def _steps(engine: Engine, job: EditJob) -> Callable[[], object]:
             engine.step([start])
 
     return run
+
+
+def _describe(subject: Subject, *, repeats: int, steps: int) -> dict[str, Any]:
+    """What was measured and with what, without naming the machine. Call it with the measured number of threads."""
+    return {
+        "expert_set": subject.name,
+        "experts": len(subject.library.names),
+        "base_parameters": subject.shapes.count,
+        "panel": subject.panel,
+        "steps": steps,
+        "batch": BATCH,
+        "repeats": repeats,
+        **environment(subject.base),
+    }
+
+
+def _detail(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "what": comparison.what,
+        "over": comparison.over,
+        "seconds": [lap.seconds for lap in comparison.laps],
+        "over_seconds": [lap.seconds for lap in comparison.over_laps],
+        "ratios": list(comparison.ratios),
+        "spread": comparison.spread._asdict(),
+        "cpu_ratio": comparison.cpu_ratio,
+        "cpu_seconds": [lap.cpu_seconds for lap in comparison.laps],
+        "over_cpu_seconds": [lap.cpu_seconds for lap in comparison.over_laps],
+    }

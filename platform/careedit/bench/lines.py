@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from careedit.errors import InputError
+from careedit.files import json_digest
 
 Measured = TypeVar("Measured")
 """A dataclass whose fields JSON can hold."""
@@ -91,4 +91,4 @@ class LineCache(Generic[Measured]):
 
 def content_key(content: Mapping[str, Any]) -> str:
     """Hash of everything that a measurement depends on, as JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+    return json_digest(content, ensure_ascii=True, allow_nan=True)[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -83,15 +82,12 @@ def bench_scorer(
 def _document(
     scorer: VqaScorer, asker: TransformersAsker, result: Comparison, pairs: int, repeats: int, side: int, threads: int
 ) -> dict[str, Any]:
-    low, high = result.spread
     laps = {SMALL: result.laps, LARGE: result.over_laps}
     return {
         "version": VERSION,
-        "pairs_per_second": {
-            str(size): pairs / statistics.median(lap.seconds for lap in taken) for size, taken in laps.items()
-        },
+        "pairs_per_second": {str(size): pairs / seconds for size, seconds in zip(laps, result.seconds, strict=True)},
         "speedup": result.ratio,
-        "spread": {"low": low, "high": high},
+        "spread": result.spread._asdict(),
         "cpu_speedup": result.cpu_ratio,
         "seconds": {str(size): [lap.seconds for lap in taken] for size, taken in laps.items()},
         "environment": {

@@ -1,15 +1,53 @@
-"""Paired timing: two ways to do a thing, in turn, so that a machine that slows down slows both."""
+"""Paired timing and its figures: two ways to do a thing take turns, so that a machine that slows down slows both."""
 
 from __future__ import annotations
 
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+
+from careedit.stats import Interval
+
+Side = TypeVar("Side")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A quantity that was measured several times within one run."""
+
+    values: tuple[float, ...]
+    """One value per round, in the order in which they were measured."""
+
+    @property
+    def value(self) -> float:
+        """The median: one round that something else disturbed does not move it."""
+        return statistics.median(self.values)
+
+    @property
+    def spread(self) -> Interval:
+        """The smallest and the largest value."""
+        return Interval(min(self.values), max(self.values))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Figure:
+    """`above` over `below`, round by round. Raises `ValueError` for unequal numbers of rounds."""
+    return Figure(tuple(a / b for a, b in zip(above, below, strict=True)))
+
+
+def differences(first: Sequence[float], second: Sequence[float]) -> Figure:
+    """`first` minus `second`, round by round. Raises `ValueError` for unequal numbers of rounds."""
+    return Figure(tuple(a - b for a, b in zip(first, second, strict=True)))
+
+
+def turns(sides: Sequence[Side], index: int) -> Sequence[Side]:
+    """The sides in the order of round number `index`: forwards and backwards in turn, so that none always runs first."""
+    return sides if index % 2 == 0 else sides[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +74,35 @@ class Comparison:
     """Runs of `over`, in the same order."""
 
     @property
+    def wall(self) -> Figure:
+        """Ratios of wall-clock time, one per repeat."""
+        return ratios([lap.seconds for lap in self.laps], [lap.seconds for lap in self.over_laps])
+
+    @property
     def ratios(self) -> tuple[float, ...]:
         """Wall-clock ratio of each repeat."""
-        return tuple(a.seconds / b.seconds for a, b in zip(self.laps, self.over_laps, strict=True))
+        return self.wall.values
 
     @property
     def ratio(self) -> float:
-        """The median of `ratios`: one repeat that something else disturbed does not move it."""
-        return statistics.median(self.ratios)
+        """The median of `ratios`."""
+        return self.wall.value
+
+    @property
+    def spread(self) -> Interval:
+        """The smallest and the largest of `ratios`."""
+        return self.wall.spread
 
     @property
     def cpu_ratio(self) -> float:
         """The median ratio of processor time: steadier than `ratio` on a busy machine, blind to idle cores."""
-        return statistics.median(a.cpu_seconds / b.cpu_seconds for a, b in zip(self.laps, self.over_laps, strict=True))
+        return ratios([lap.cpu_seconds for lap in self.laps], [lap.cpu_seconds for lap in self.over_laps]).value
 
     @property
-    def spread(self) -> tuple[float, float]:
-        """The smallest and the largest of `ratios`."""
-        return min(self.ratios), max(self.ratios)
+    def seconds(self) -> tuple[float, float]:
+        """Median wall-clock seconds of `what` and of `over`."""
+        laps, over_laps = ([lap.seconds for lap in laps] for laps in (self.laps, self.over_laps))
+        return statistics.median(laps), statistics.median(over_laps)
 
 
 def compare(
@@ -77,8 +126,7 @@ def compare(
     over_laps: list[Lap] = []
     with _no_garbage_collection():
         for repeat in range(repeats):
-            pair = [(run, laps), (baseline, over_laps)]
-            for function, kept in pair if repeat % 2 == 0 else reversed(pair):
+            for function, kept in turns([(run, laps), (baseline, over_laps)], repeat):
                 kept.append(_time(function, device))
                 done()
     return Comparison(what, over, tuple(laps), tuple(over_laps))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from careedit.bench import GOALS, UNTRAINED, Report, bench_engine, load_subject
-from careedit.bench.engine import COMPARISONS
-from careedit.bench.report import MEMORY
+from careedit.bench import UNTRAINED, Report, bench_engine, load_subject
+from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs
 from careedit.cli.lazy import lazy_group
-from careedit.cli.measured import tell
+from careedit.cli.measured import goal_cells, tell
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 
@@ -70,23 +69,19 @@ def engine(
     with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
         report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
     document = report.document()
-    tell(document, lambda: _show(report), out=out, as_json=as_json)
+    tell(document, lambda: _show(report, document["goals"]), out=out, as_json=as_json)
 
 
-def _show(report: Report) -> None:
-    verdicts = report.verdicts
+def _show(report: Report, goals: Mapping[str, Any]) -> None:
     rows: list[tuple[str, ...]] = []
     for name, value in report.figures.items():
         comparison = report.comparisons.get(name)
-        goal, verdict = (
-            ("-", "-") if name not in GOALS else (str(GOALS[name]), "met" if verdicts[name].met else "not met")
-        )
         if comparison is None:
-            rows.append((name, f"{value:.4f}", "-", goal, verdict, "counted", "-"))
+            rows.append((name, f"{value:.4f}", "-", *goal_cells(goals.get(name)), "counted", "-"))
             continue
-        times = (statistics.median(lap.seconds for lap in laps) for laps in (comparison.laps, comparison.over_laps))
         spread = " to ".join(f"{bound:.2f}" for bound in comparison.spread)
-        rows.append((name, f"{value:.3f}", spread, goal, verdict, *(f"{seconds:.3f} s" for seconds in times)))
+        times = (f"{seconds:.3f} s" for seconds in comparison.seconds)
+        rows.append((name, f"{value:.3f}", spread, *goal_cells(goals.get(name)), *times))
     emit_table(("figure", "value", "spread", "goal", "verdict", "time", "over"), rows)
     shares, facts = report.shares, report.environment
     note(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from careedit.cli.files import check_outputs, check_pictures, numbered, write_all
 from careedit.cli.output import JsonOption, emit, emit_json, note
 from careedit.errors import InputError
+from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
 
 app = typer.Typer(add_completion=False)
@@ -24,7 +25,9 @@ MAX_TRACE_BYTES = 16 * 2**20
 
 @app.command("edit")
 def edit(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The source: a PNG, JPEG, WebP, HEIC or AVIF file.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="The source image: a PNG, JPEG, WebP, HEIC or AVIF file.")
+    ],
     instruction: Annotated[
         str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; left out with --replay.")
     ] = None,
@@ -32,32 +35,28 @@ def edit(
         Path | None, typer.Option("--mask", help="Where to edit: white, or transparent in a mask with transparency.")
     ] = None,
     reference: Annotated[
-        list[Path] | None, typer.Option("--reference", help="A picture to take a colour, texture, object or look from.")
+        list[Path] | None, typer.Option("--reference", help=help_of(EditRequest, "references"))
     ] = None,
     expert: Annotated[
         str | None, typer.Option("--expert", help="auto (default), a name, base for none, or a mixture: a=0.7,b=0.3.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the noise; drawn, and told, if left out.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps; default: what the set says.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance scale, for a base that takes one.")
-    ] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Images to make; each has the next seed.")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="How many experts the router may mix.")] = None,
-    refine_mask: Annotated[
-        bool, typer.Option("--refine-mask", help="Fit a coarse mask to the object that it covers.")
-    ] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help=help_of(EditRequest, "seed"))] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help=help_of(EditRequest, "steps"))] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help=help_of(EditRequest, "guidance"))] = None,
+    n: Annotated[int | None, typer.Option("-n", help=help_of(EditRequest, "n"))] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help=help_of(EditRequest, "top_k"))] = None,
+    refine_mask: Annotated[bool, typer.Option("--refine-mask", help=help_of(EditRequest, "refine_mask"))] = False,
     early_filter: Annotated[
         FilterStrategy | None,
-        typer.Option("--early-filter", help="Preview several noises, let a judge choose, finish the best."),
+        typer.Option(
+            "--early-filter", help="Try several noises, let a judge choose one, and finish it. Default: no filter."
+        ),
     ] = None,
-    candidates: Annotated[int | None, typer.Option("--candidates", help="Noises per image; default: 6.")] = None,
+    candidates: Annotated[int | None, typer.Option("--candidates", help=help_of(EarlyFilter, "candidates"))] = None,
     preview_steps: Annotated[
-        int | None, typer.Option("--preview-steps", help="Steps before the last look; default: a quarter of the steps.")
+        int | None, typer.Option("--preview-steps", help=help_of(EarlyFilter, "preview_steps"))
     ] = None,
-    early_exit: Annotated[
-        float | None, typer.Option("--early-exit", help="Score, 0 to 1, at which a candidate goes on at once.")
-    ] = None,
+    early_exit: Annotated[float | None, typer.Option("--early-exit", help=help_of(EarlyFilter, "early_exit"))] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Who chooses: tiny (default), a folder or a hub id.")
     ] = None,

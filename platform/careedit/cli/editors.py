@@ -12,11 +12,11 @@ import transformers.utils.logging
 from careedit.cli.output import progress
 from careedit.editor import Editor, load_editor
 from careedit.errors import InputError
-from careedit.experts import BASE, load_expert_set
+from careedit.experts import load_expert_set
 from careedit.images import decode_image, decode_mask
-from careedit.records import EditRequest, EditResult, EditTrace
+from careedit.records import BASE, EditRequest, EditResult, EditTrace
 from careedit.scoring import Scorer
-from careedit.selection import make_plan
+from careedit.selection.plan import make_plan
 
 
 def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], *, judge: str = "tiny") -> EditResult:
@@ -30,7 +30,7 @@ def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], 
         scorer = None
         if request.early_filter is not None:
             plan = make_plan(request.early_filter, request.steps or loaded.spec.defaults.steps)
-            scorer = load_scorer(judge, device=options.get("device")) if plan.looks else None
+            scorer = load_scorer(judge, device=options.get("device")) if plan.checkpoints else None
         editor = Editor(loaded, **options, scorer=scorer)
     with progress("Editing", 1) as bar:
         shown = 0.0

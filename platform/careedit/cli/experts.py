@@ -25,9 +25,9 @@ from careedit.experts import (
     remove_expert,
     verify_expert_set,
 )
-from careedit.experts.check import hash_file
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.set import locate, packaged_set
+from careedit.files import file_digest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -200,7 +200,7 @@ def _manifest_of(folder: Path) -> ExpertManifest:
     path = folder / MANIFEST_FILE
     try:
         manifest = ExpertManifest.from_yaml(path.read_text("utf-8"), str(path))
-        digest = hash_file(folder / manifest.file)
+        digest = file_digest(folder / manifest.file)
     except (OSError, UnicodeDecodeError) as error:
         raise ExpertError(f"The folder {str(folder)!r} holds no expert ({error}); give a .safetensors file.") from None
     if digest != manifest.sha256:

@@ -28,3 +28,10 @@ def note_goals(goals: Mapping[str, Mapping[str, Any]]) -> None:
             note(f"{name}: not measured ({goal['goal']}). {goal.get('reason') or ''}".rstrip())
         else:
             note(f"{name}: {goal['value']:.4g} ({goal['goal']}): {'met' if goal['met'] else 'not met'}.")
+
+
+def goal_cells(goal: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Two cells of a table, the goal and its verdict; dashes for a figure without a goal."""
+    if goal is None:
+        return "-", "-"
+    return goal["goal"], {True: "met", False: "not met", None: "not measured"}[goal["met"]]

@@ -5,6 +5,7 @@ from careedit.editing.cache import EncodingCache
 from careedit.editing.engine import DEFAULT_GUIDANCE, Engine
 from careedit.editing.prompts import in_context_prompt
 from careedit.editing.state import EditJob, EditState, Start
+from careedit.editing.stepper import OnSteps, Stepper
 
 __all__ = [
     "DEFAULT_GUIDANCE",
@@ -13,7 +14,9 @@ __all__ = [
     "EditorBase",
     "EncodingCache",
     "Engine",
+    "OnSteps",
     "Start",
+    "Stepper",
     "in_context_prompt",
     "load_base",
 ]

@@ -1,8 +1,9 @@
-"""The editor base: the frozen components of a fill-type diffusion transformer, as diffusers lays them out."""
+"""The base model: the frozen components of a fill-type diffusion transformer, as diffusers names them."""
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from careedit.editing.base_checks import COMPONENTS, check_base, check_components, settings
-from careedit.errors import ExpertError
+from careedit.errors import ExpertError, InputError
 
 MAX_SEQUENCE_LENGTH = 512
-"""T5 tokens per prompt of FLUX.1-Fill-dev, and the most that FLUX takes."""
+"""T5 tokens per prompt of FLUX.1-Fill-dev, the maximum of FLUX."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +33,21 @@ class EditorBase:
     transformer: FluxTransformer2DModel
     """Predicts the velocity; experts adapt this component only."""
     vae: AutoencoderKL
-    """Pixels to latents and back."""
+    """Encodes pixels to latents and decodes them."""
     text_encoder: CLIPTextModel
-    """Pooled text embedding."""
+    """CLIP, which gives the pooled text embedding."""
     tokenizer: PreTrainedTokenizerBase
-    """CLIP's tokenizer."""
+    """The tokenizer of `text_encoder`."""
     text_encoder_2: T5EncoderModel
-    """Text tokens' embeddings."""
+    """T5, which gives an embedding per text token."""
     tokenizer_2: PreTrainedTokenizerBase
-    """T5's tokenizer."""
+    """The tokenizer of `text_encoder_2`."""
     scheduler: FlowMatchEulerDiscreteScheduler
-    """Never stepped: its configuration makes the schedules."""
+    """Its configuration determines the schedules; it is never stepped itself."""
     max_sequence_length: int
-    """T5 tokens per prompt; longer text is cut."""
+    """T5 tokens per prompt, 1 to 512; longer text is truncated."""
     device: torch.device
-    """Where the components lie."""
+    """The device that holds the components."""
     dtype: torch.dtype
     """Number format of the latents and of the transformer's weights."""
 
@@ -65,12 +66,12 @@ class EditorBase:
 
     @property
     def multiple(self) -> int:
-        """Panel sides must be multiples of this many pixels: one token."""
+        """Pixels along one side of a token; panel sides must be multiples of it."""
         return 2 * self.vae_scale
 
     @property
     def takes_guidance(self) -> bool:
-        """Whether the base is guidance-distilled, that is, takes a guidance scale as an input."""
+        """Whether the base is guidance-distilled: whether it takes a guidance scale as an input."""
         return bool(settings(self.transformer).guidance_embeds)
 
     @classmethod
@@ -82,9 +83,9 @@ class EditorBase:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> EditorBase:
-        """The components of `pipe`, moved to `device` and `dtype` where given and set to evaluation.
+        """The components of `pipe`, moved to `device` and `dtype` if given, in evaluation mode.
 
-        Raises `ExpertError` where a component is not what a `FluxFillPipeline` has, or does not fit the others.
+        Raises `ExpertError` if a component is not one of a `FluxFillPipeline`, or does not fit the others.
         """
         components: dict[str, Any] = {name: getattr(pipe, name, None) for name in COMPONENTS}
         for module in components.values():
@@ -103,9 +104,31 @@ class EditorBase:
         )
 
 
+def find_device(wanted: torch.device | str | None) -> torch.device:
+    """`wanted`, or by default a GPU if there is one, else the CPU. Raises `InputError` for a device that does not exist."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
+        raise InputError(
+            f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
+        ) from error
+    return device
+
+
+def runtime_of(device: torch.device) -> str:
+    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently."""
+    kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    return f"torch {torch.__version__}, {kind}"
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without the bars that diffusers and transformers draw per component and per weight."""
+    """Hide the progress bars that diffusers and transformers draw per component and per weight."""
     shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
     for log in shown:
         log.disable_progress_bar()
@@ -117,7 +140,7 @@ def quiet_loading() -> Iterator[None]:
 
 
 INDEX = "model_index.json"
-"""The file that says which pipeline a folder holds, and of which components."""
+"""The file that names the pipeline class of a folder and its components."""
 
 
 def load_base(
@@ -130,8 +153,8 @@ def load_base(
 ) -> EditorBase:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
-    `revision` pins a hub commit. Only safetensors files are read. Raises `ExpertError`, in one sentence, for a missing
-    folder, a folder that holds another pipeline, and a missing, damaged or wrong component.
+    `revision` pins a hub commit. Only safetensors files are read. Raises `ExpertError` for a missing folder, a folder
+    of another pipeline, and a missing, damaged or wrong component.
     """
     name = str(path_or_hub_id)
     folder = Path(path_or_hub_id).expanduser()

@@ -1,4 +1,4 @@
-"""Whether a base's components are the right ones and fit each other, said before anything is computed."""
+"""Checks that the components of a base are the right ones and fit each other, before anything is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPONENTS: dict[str, type] = {
     "tokenizer_2": PreTrainedTokenizerBase,
     "scheduler": FlowMatchEulerDiscreteScheduler,
 }
-"""What a `FluxFillPipeline` is made of."""
+"""The components of a `FluxFillPipeline` and their classes."""
 
 _UNSUPPORTED_SCHEDULES = (
     "stochastic_sampling",
@@ -35,7 +35,7 @@ _UNSUPPORTED_SCHEDULES = (
 
 
 def settings(component: Any) -> Any:
-    """A component's configuration; diffusers declares it nowhere, so it is untyped here."""
+    """The configuration of a component; untyped, because diffusers does not declare it."""
     return component.config
 
 
@@ -50,7 +50,7 @@ def check_components(components: Mapping[str, Any]) -> None:
 
 
 def check_base(base: EditorBase) -> None:
-    """Raise `ExpertError` for a wrong component, or for two that do not fit."""
+    """Raise `ExpertError` for a component of a wrong class, or for two that do not fit each other."""
     check_components({name: getattr(base, name) for name in COMPONENTS})
     _check_transformer(base)
     _check_text(base)

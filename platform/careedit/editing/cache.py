@@ -1,11 +1,11 @@
-"""Encodings kept across edits: the same picture or text is encoded once."""
+"""A cache of encodings across edits: the same picture or text is encoded once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
 
+from cachetools import LRUCache
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -22,8 +22,7 @@ class EncodingCache:
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
-        self._entries: OrderedDict[Hashable, Tensors] = OrderedDict()
-        self._bytes = 0
+        self._entries: LRUCache[Hashable, Tensors] = LRUCache(max_bytes, getsizeof=_size)
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -31,37 +30,27 @@ class EncodingCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now, never more than `max_bytes`."""
-        return self._bytes
+        """Bytes of the cached tensors, at most `max_bytes`."""
+        return int(self._entries.currsize)
 
     def get(self, key: Hashable, encode: Callable[[], Tensors]) -> Tensors:
-        """The encoding under `key`, made by `encode` when it is not there; what is larger than the cache is not kept."""
+        """The encoding under `key`, computed by `encode` on a miss; one larger than the cache is not kept."""
         with self._lock:
-            if key in self._entries:
+            if (kept := self._entries.get(key)) is not None:
                 self.hits += 1
-                self._entries.move_to_end(key)
-                return self._entries[key]
+                return kept
             self.misses += 1
-        # Outside the lock: an encoding takes long, and two threads making the same one do no harm.
+        # Outside the lock: an encoding takes long, and two threads that make the same one do no harm.
         value = encode()
-        with self._lock:
-            self._keep(key, value)
+        if _size(value) <= self.max_bytes:
+            with self._lock:
+                self._entries[key] = value
         return value
 
     def clear(self) -> None:
-        """Forget everything, for instance after the weights changed."""
+        """Remove all entries, for instance after the weights changed."""
         with self._lock:
             self._entries.clear()
-            self._bytes = 0
-
-    def _keep(self, key: Hashable, value: Tensors) -> None:
-        if key in self._entries or _size(value) > self.max_bytes:
-            return
-        self._entries[key] = value
-        self._bytes += _size(value)
-        while self._bytes > self.max_bytes:
-            _, dropped = self._entries.popitem(last=False)
-            self._bytes -= _size(dropped)
 
 
 def _size(tensors: Tensors) -> int:

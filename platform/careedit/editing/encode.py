@@ -1,4 +1,4 @@
-"""Text and pictures to what the transformer reads, equal to `FluxFillPipeline`'s encodings number for number."""
+"""Encodes text and pictures for the transformer, equal to `FluxFillPipeline`'s encodings number for number."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from careedit.images import image_sha256
 
 @dataclass(frozen=True, eq=False)
 class PromptEncoding:
-    """One prompt, encoded."""
+    """The encodings of one prompt."""
 
     tokens: Tensor
     """T5's output, [1, max_sequence_length, width]."""
     pooled: Tensor
     """CLIP's pooled output, [1, width]."""
     truncated: bool
-    """Whether T5, which carries the instruction's words, lost the prompt's end."""
+    """Whether the prompt is too long for T5, which encodes its words, so that its end is missing."""
     pooled_truncated: bool
-    """Whether CLIP, which gives the pooled gist, lost the prompt's end."""
+    """Whether the prompt is too long for CLIP, which gives the pooled embedding, so that its end is missing."""
 
 
 @dataclass(frozen=True, eq=False)
 class StartLatents:
-    """The random part of one edit, drawn from its own seed."""
+    """The random tensors of one edit, drawn from its own seed."""
 
     noise: Tensor
-    """Where denoising starts, tokens [1, T, 4C]."""
+    """The noise that denoising starts from, tokens [1, T, 4C]."""
     condition: Tensor
     """Sampled latents of the masked canvas, then the mask's pixels: tokens [1, T, 4C + 4*s*s]."""
     mask: Tensor
@@ -46,7 +46,7 @@ class StartLatents:
 
 
 class Encoder:
-    """Encodes prompts and canvases for one base, each once: repeats come from `cache`."""
+    """Encodes prompts and canvases for one base; repeated ones come from `cache`."""
 
     def __init__(self, base: EditorBase, cache: EncodingCache) -> None:
         self.base = base
@@ -57,7 +57,7 @@ class Encoder:
 
     @torch.no_grad()
     def prompt(self, text: str) -> PromptEncoding:
-        """`text` through both encoders; what is too long is cut as the pipeline cuts it, and said in the result."""
+        """`text` through both encoders; long text is truncated as in the pipeline, and the result says so."""
         tokens, pooled, cut, pooled_cut = self.cache.get(("prompt", text), lambda: self._encode_prompt(text))
         return PromptEncoding(tokens, pooled, bool(cut), bool(pooled_cut))
 
@@ -65,7 +65,7 @@ class Encoder:
     def start(self, canvas: Image.Image, mask: Image.Image, seed: int) -> StartLatents:
         """The start of an edit on `canvas`, free where `mask` ("L", of the canvas's size) is 128 or more.
 
-        The draws come from a CPU generator of the edit's own, in the pipeline's order: the sample of the unmasked
+        The draws come from a CPU generator per edit, in the pipeline's order: the sample of the unmasked
         canvas's latents (which strength 1.0 then multiplies by 0, so only its draw is repeated here), the noise, the
         sample of the masked canvas's latents. So a seed's noise depends neither on the batch nor on the device.
         """
@@ -83,7 +83,7 @@ class Encoder:
 
     @torch.no_grad()
     def picture(self, canvas: Image.Image) -> Tensor:
-        """The mean latents of a canvas nothing of which is masked, tokens [1, T, 4C]."""
+        """The mean latents of an unmasked canvas, tokens [1, T, 4C]."""
         return self.cache.get(("picture", image_sha256(canvas)), lambda: self._encode_picture(canvas))[0]
 
     @torch.no_grad()

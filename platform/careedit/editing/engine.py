@@ -1,8 +1,9 @@
-"""The denoising loop: prepare -> step -> preview -> finish, over explicit states that may share batches at will."""
+"""The denoising loop: prepare, step, preview, finish, over explicit states that may share batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,16 +17,25 @@ from careedit.editing.latents import position_ids, token_coverage
 from careedit.editing.mixing import mix_velocities, mixture_rows
 from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditJob, EditState
+from careedit.editing.stepper import OnSteps
 from careedit.errors import CareEditError, ImageError, InputError
 from careedit.experts.base import ExpertApplier
 from careedit.images import canvas_mask, compose_canvas, crop_target
 
 DEFAULT_GUIDANCE = 30.0
-"""`FluxFillPipeline`'s guidance scale for a guidance-distilled base."""
+"""Default guidance scale of `FluxFillPipeline`, for a guidance-distilled base."""
 
 
 class Engine:
-    """Edits panel-sized pictures in context with one base; equals `FluxFillPipeline` for one edit without experts."""
+    """Edits panel-sized pictures in context with one base; equals `FluxFillPipeline` for one edit without experts.
+
+    It is a `Stepper` that never waits.
+    """
+
+    waited = None
+    """No other edit has the engine while one runs."""
+    shared = False
+    """A batch holds no other edits than the caller's."""
 
     def __init__(self, base: EditorBase, applier: ExpertApplier, *, cache: EncodingCache | None = None) -> None:
         self.base = base
@@ -38,7 +48,7 @@ class Engine:
     def prepare(self, job: EditJob) -> EditState:
         """Encode an edit and draw its noise. Panel sides must be multiples of `base.multiple`.
 
-        Raises `InputError` where guidance is asked of a base that takes none, `ImageError` for a panel size.
+        Raises `InputError` for guidance on a base that takes none, `ImageError` for a panel size that does not fit.
         """
         guidance = self.check(job)
         canvas = compose_canvas([*job.references, job.source, job.source])
@@ -63,19 +73,35 @@ class Engine:
 
     @torch.no_grad()
     def step(self, states: Sequence[EditState]) -> None:
-        """Advance every live state by one step of its own schedule; finished and cancelled ones are left alone.
+        """Advance every live state by one step of its own schedule; finished and cancelled ones are not changed.
 
         States whose canvases and texts have the same shape run as one batch, one row per expert of each state.
         """
         groups: dict[tuple[tuple[int, int], int], list[EditState]] = {}
-        for state in dict.fromkeys(states):  # one given twice advances once
+        for state in dict.fromkeys(states):  # a state that is listed twice advances once
             if state.live:
                 groups.setdefault((state.canvas_size, state.prompt_tokens.shape[1]), []).append(state)
         for group in groups.values():
             self._step_group(group)
 
+    def advance(self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps | None = None) -> None:
+        """`step` until each of `states` has done `to` steps, by default all of its own; cancelled ones are not changed."""
+        while due := [state for state in states if state.live and (to is None or state.index < to)]:
+            self.step(due)
+            if on_steps is not None:
+                on_steps(len(due))
+
+    def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Load the named experts and keep them loaded until the context ends."""
+        return self.applier.lease(names)
+
+    @property
+    def threads(self) -> int:
+        """Torch's CPU threads."""
+        return torch.get_num_threads()
+
     def preview(self, state: EditState) -> Image.Image:
-        """The target panel as it is estimated now (x0 = x - sigma v), RGB; the state is unchanged, nothing is evaluated.
+        """The current estimate of the target panel (x0 = x - sigma v), RGB. It changes no state and evaluates nothing.
 
         Raises `CareEditError` before the first step, `CancelledError` for a cancelled edit.
         """
@@ -130,7 +156,7 @@ class Engine:
             first += len(row)
             mixed = mix_velocities(own, state.job.weights, state.coverage)
             state.latents = state.schedule.advance(state.latents, mixed, state.index)
-            # A slice would keep the whole batch's velocities alive for as long as this edit waits.
+            # A slice would keep the whole batch's velocities in memory while this edit waits.
             state.velocity = mixed.clone()
             state.index += 1
             state.nfe += len(row)
@@ -159,7 +185,7 @@ class Engine:
         ]
 
     def check(self, job: EditJob) -> float | None:
-        """The guidance scale that `prepare` would use; raises what it would raise for this base, and costs nothing."""
+        """The guidance scale that `prepare` would use; raises what `prepare` would raise for this base, at no cost."""
         multiple = self.base.multiple
         if any(side % multiple for side in job.source.size):
             raise ImageError(
@@ -169,7 +195,8 @@ class Engine:
             return DEFAULT_GUIDANCE if job.guidance is None else job.guidance
         if job.guidance is not None:
             raise InputError(
-                f"guidance is {job.guidance}, but this base is not guidance-distilled and takes none; leave guidance out."
+                f"guidance is {job.guidance}, but this base is not guidance-distilled and takes none; leave guidance out.",
+                field="guidance",
             )
         return None
 

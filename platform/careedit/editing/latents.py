@@ -24,7 +24,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 def pack_mask(mask: Tensor, scale: int) -> Tensor:
-    """A pixel mask [B, 1, s*h, s*w] to tokens [B, T, 4*s*s]: no pixel is averaged away, as FLUX.1-Fill was trained."""
+    """A pixel mask [B, 1, s*h, s*w] to tokens [B, T, 4*s*s]: every pixel is kept, as FLUX.1-Fill was trained."""
     batch, _, height, width = mask.shape
     pixels = mask[:, 0].view(batch, height // scale, scale, width // scale, scale).permute(0, 2, 4, 1, 3)
     return pack(pixels.reshape(batch, scale * scale, height // scale, width // scale))

@@ -1,8 +1,8 @@
-"""Latent Mixture: several experts' velocities to one (after CARE-Edit, arXiv 2603.08589, its Latent Mixture).
+"""Mixes the velocities of several experts (after the Latent Mixture of CARE-Edit, arXiv 2603.08589).
 
 CARE-Edit mixes hidden states inside its own blocks with a learned gate. Frozen experts on a frozen base have one thing in
-common, the velocity, so it is mixed here: v = sum_e w_e v_e with the router's weights, and where the user gave a mask,
-v = m v + (1 - m) v_base with m the mask at token resolution, which keeps what lies outside the mask with the base.
+common, the velocity, so it is mixed here: v = sum_e w_e v_e with the router's weights, and with a user's mask,
+v = m v + (1 - m) v_base with m the mask at token resolution, so that the base alone acts outside the mask.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from careedit.experts.base import BASE
+from careedit.records import BASE
 
 
 def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ...]:
     """The experts an edit must evaluate per step, in a fixed order: sorted, so that equal mixtures round equally.
 
-    A mixture under a mask needs the base too; a single expert is not mixed and stands alone, mask or not.
+    A mixture under a mask needs the base too; a single expert is not mixed, with or without a mask.
     """
     names = sorted(weights)
     if masked and len(names) > 1 and BASE not in names:
@@ -29,8 +29,8 @@ def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ..
 def mix_velocities(velocities: Mapping[str, Tensor], weights: Mapping[str, float], coverage: Tensor | None) -> Tensor:
     """The mixed velocity, [1, T, C], of one velocity [1, T, C] per name in `mixture_rows`.
 
-    `coverage` is the mask at token resolution, [1, T, 1], or None; sums are made in float32, the result has the
-    velocities' own number format.
+    `coverage` is the mask at token resolution, [1, T, 1], or None; sums are in float32, the result has the
+    velocities' number format.
     """
     if len(weights) == 1:
         return velocities[next(iter(weights))]

@@ -18,13 +18,13 @@ class Schedule:
     """The sigmas of a number of steps, on the device of the latents."""
 
     timesteps: Tensor
-    """[steps], float32, sigma times 1000: what the transformer is told."""
+    """[steps], float32, sigma times 1000: the transformer's input."""
     sigmas: Tensor
     """[steps + 1], float32, from 1 (noise) to 0 (clean)."""
 
     @property
     def steps(self) -> int:
-        """Number of denoising steps."""
+        """Number of denoising steps of this schedule."""
         return len(self.timesteps)
 
     def advance(self, latents: Tensor, velocity: Tensor, index: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""One edit: what is wanted (`EditJob`) and how far it is (`EditState`)."""
+"""One edit: its inputs (`EditJob`) and its progress (`EditState`)."""
 
 from __future__ import annotations
 
@@ -13,54 +13,58 @@ from torch import Tensor
 from careedit.editing.prompts import in_context_prompt
 from careedit.editing.schedule import Schedule
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
-from careedit.experts.base import BASE
 from careedit.images import MAX_REFERENCES
+from careedit.records import BASE, check_weights
 
 Start = Literal["noise", "source"]
-"""What the target panel starts from: noise alone, or the source picture with noise upon it."""
+"""What the target panel starts from: noise alone, or the source picture plus noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditJob:
-    """One image to make: all pictures are panel-sized already."""
+    """The inputs of one image; all pictures have the panel's size."""
 
     source: Image.Image
-    """RGB; its sides are multiples of the base's `multiple`."""
+    """The source, RGB; its sides are multiples of the base's `multiple`."""
     instruction: str
     """What to change, as the user wrote it."""
     seed: int
-    """Seed of this image's noise."""
+    """Seed of this image's noise, 0 or more."""
     steps: int
-    """Denoising steps."""
+    """Number of denoising steps, 1 or more."""
     mask: Image.Image | None = None
-    """"L", of the source's size, 255 where the edit is free; None: everywhere."""
+    """"L", of the source's size, 255 where pixels may change; None: everywhere."""
     references: tuple[Image.Image, ...] = ()
     """At most one, of the source's size."""
     guidance: float | None = None
-    """Guidance scale of a guidance-distilled base; None: the pipeline's default there, and the only value elsewhere."""
+    """Guidance scale of a guidance-distilled base; None: its default. Other bases take only None."""
     noise_scale: float = 1.0
-    """Spread of the noise that denoising starts from, above 0 and at most 1."""
+    """Standard deviation of the noise that denoising starts from, above 0 and at most 1."""
     start: Start = "noise"
-    """"source": denoising starts from the canvas with the source in its target panel, and noise upon that, as only a base
-    trained so understands (`careedit.finetune.flow`)."""
+    """"source": denoising starts from the canvas with the source in its target panel, plus noise. Only a base that was
+    trained this way supports it (`careedit.finetune.flow`)."""
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
-    """Weight per expert, positive and summing to 1; `BASE` stands for no expert."""
+    """Weight per expert, positive and summing to 1; `BASE` is the base without an expert."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; at least one denoising step is needed.")
+            raise InputError(f"steps is {self.steps}; give at least one denoising step.", field="steps")
         if self.seed < 0:
-            raise InputError(f"The seed is {self.seed}; it must not be negative.")
+            raise InputError(f"The seed is {self.seed}; it must not be negative.", field="seed")
         if not 0 < self.noise_scale <= 1:
-            raise InputError(f"noise_scale is {self.noise_scale}; it must lie above 0 and be at most 1.")
+            raise InputError(f"noise_scale is {self.noise_scale}; it must be above 0 and at most 1.")
         if len(self.references) > MAX_REFERENCES:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
-        if any(weight <= 0 for weight in self.weights.values()) or abs(sum(self.weights.values()) - 1) > 1e-3:
-            raise InputError(f"The expert weights {dict(self.weights)} must be positive and sum to 1.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
+        check_weights(self.weights)
         if self.mask is not None and self.mask.size != self.source.size:
             raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")
         if any(reference.size != self.source.size for reference in self.references):
-            raise InputError(f"Every reference must be fitted to the source's panel of {self.source.size} pixels.")
+            raise InputError(
+                f"Every reference must be fitted to the source's panel of {self.source.size} pixels.",
+                field="references",
+            )
 
     @property
     def panels(self) -> int:
@@ -75,40 +79,40 @@ class EditJob:
 
 @dataclass(eq=False)
 class EditState:
-    """Everything one edit needs between two steps; it shares nothing with the other edits of its batch."""
+    """Everything that one edit needs between two steps; it shares nothing with the other edits of its batch."""
 
     job: EditJob
-    """What is wanted."""
+    """The inputs of the edit."""
     canvas_size: tuple[int, int]
     """Width and height of the canvas, in pixels."""
     schedule: Schedule
-    """This edit's sigmas."""
+    """The noise schedule of this edit."""
     latents: Tensor
     """Noisy latents of the canvas at `sigma`, tokens [1, T, 4C]."""
     condition: Tensor
     """Latents of the masked canvas and the mask, tokens [1, T, 4C + 4*s*s]."""
     coverage: Tensor | None
-    """Share of each token that the user's mask frees, [1, T, 1]; None without a mask."""
+    """Share of each token's pixels that the user's mask marks as editable, [1, T, 1]; None without a mask."""
     prompt_tokens: Tensor
     """T5's output, [1, L, width]."""
     prompt_pooled: Tensor
     """CLIP's pooled output, [1, width]."""
     prompt_truncated: bool
-    """Whether the base did not see the prompt's end."""
+    """Whether the prompt was too long, so that the base did not see its end."""
     guidance: float | None
-    """Guidance scale in use, None where the base takes none."""
+    """Guidance scale in use; None if the base takes none."""
     index: int = 0
-    """Steps done."""
+    """Number of steps that were made."""
     nfe: int = 0
-    """Transformer evaluations done: rows of batches, one per expert and step."""
+    """Transformer evaluations so far: rows of batches, one per expert and step."""
     velocity: Tensor | None = None
-    """The last step's velocity, tokens [1, T, 4C]: a preview costs no evaluation."""
+    """The velocity of the last step, tokens [1, T, 4C], so that a preview costs no evaluation; None before the first."""
     cancelled: bool = False
-    """Whether the edit was cancelled; set it through `cancel`."""
+    """Whether the edit was cancelled; set by `cancel`."""
 
     @property
     def done(self) -> bool:
-        """Whether every step was made."""
+        """Whether all steps were made."""
         return self.index == self.schedule.steps
 
     @property

@@ -6,14 +6,15 @@ import logging
 import os
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import open_clip
 import torch
+from cachetools import LRUCache
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
@@ -47,8 +48,8 @@ class OpenClipEncoder:
         self._as_metrics_do = image_transform_v2(config, is_train=False)
         # A crop could lose the very object that an instruction names, so tokens see the whole picture, squashed.
         self._whole = image_transform_v2(replace(config, resize_mode="squash"), is_train=False)
-        self._cache: OrderedDict[Hashable, Tensor] = OrderedDict()
-        self._cache_entries = cache_entries
+        self._cache: LRUCache[Hashable, Tensor] = LRUCache(cache_entries)
+        self._lock = Lock()
         with torch.inference_mode():
             self._width = int(self.model.encode_text(self._ids([""])).shape[-1])
 
@@ -124,12 +125,14 @@ class OpenClipEncoder:
         return torch.arange(ids.shape[1], device=ids.device) <= ends
 
     def _remembered(self, key: Hashable, encode: Callable[[], Tensor]) -> Tensor:
-        if key not in self._cache:
-            self._cache[key] = encode()
-            while len(self._cache) > self._cache_entries:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        with self._lock:  # a server routes several requests at once, each in a thread
+            found = self._cache.get(key)
+        if found is None:
+            found = encode()
+            if self._cache.maxsize:
+                with self._lock:
+                    self._cache[key] = found
+        return found
 
 
 def load_encoder(

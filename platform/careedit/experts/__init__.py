@@ -1,9 +1,9 @@
 """Experts: LoRA adapters with manifests, in hashed sets, applied merged or shared."""
 
 from careedit.experts.applier import make_applier
-from careedit.experts.base import BASE, Application, ExpertApplier, NoExperts
+from careedit.experts.base import Application, ExpertApplier, NoExperts
 from careedit.experts.baseline import UNIFIED_FOLDER, baseline_set, has_baseline
-from careedit.experts.check import AdapterPlan, check_adapter, hash_folder, load_adapter
+from careedit.experts.check import AdapterPlan, check_adapter, load_adapter
 from careedit.experts.edit_set import (
     Finding,
     add_expert,
@@ -32,7 +32,6 @@ from careedit.experts.shared import SharedApplier
 from careedit.experts.store import Folder
 
 __all__ = [
-    "BASE",
     "DEFAULT_TARGETS",
     "FLUX_FILL_CONFIG",
     "ICEDIT_TARGETS",
@@ -65,7 +64,6 @@ __all__ = [
     "check_adapter",
     "create_expert_set",
     "has_baseline",
-    "hash_folder",
     "install_router",
     "load_adapter",
     "load_expert_set",

@@ -8,10 +8,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
-from careedit.errors import UnknownExpertError
-
-BASE = "base"
-"""The name that stands for no expert: the frozen base alone."""
+from careedit.records import BASE, unknown_expert
 
 Application = Literal["merged", "shared"]
 """How adapters reach the base: folded into its weights, or beside them with a choice per row."""
@@ -64,4 +61,4 @@ class NoExperts:
     def _check(names: Iterable[str]) -> None:
         for name in names:
             if name != BASE:
-                raise UnknownExpertError(f"There is no expert {name!r}: this editor has a base only; use {BASE!r}.")
+                raise unknown_expert(name, ())

@@ -153,17 +153,3 @@ def resolve_inside(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise AdapterError(f"There is no file {name!r} in {folder.name!r}; put it there or correct the manifest.")
     return path
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_folder(folder: Path) -> str:
-    """sha256 over the relative names and contents of all files below `folder`."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
-    return digest.hexdigest()

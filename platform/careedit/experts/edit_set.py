@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import CareEditError, ExpertError, ManifestError
-from careedit.experts.check import check_base, hash_folder, load_adapter
+from careedit.experts.check import check_base, load_adapter
 from careedit.experts.fingerprint import shapes_of_base
-from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.router_files import router_options
 from careedit.experts.set import (
@@ -25,6 +24,8 @@ from careedit.experts.set import (
     read_set_file,
     resolve_base,
 )
+from careedit.files import folder_digest
+from careedit.records import unknown_expert
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
     root = _local_root(folder)
     current = load_expert_set(root)
     if name not in current.manifests:
-        raise unknown(name, current.names)
+        raise unknown_expert(name, current.names)
     _rewrite(root, current.spec, tuple(path for path in current.spec.experts if _name_of(current, path) != name))
     place = current.places[name].local
     if place is not None and place.resolve().parent == (root / "experts").resolve():
@@ -128,7 +129,11 @@ def verify_expert_set(
     if shapes.fingerprint != spec.base.fingerprint:
         text = f"The base has the fingerprint {shapes.fingerprint[:12]}, {spec.base.fingerprint[:12]} is stated."
         findings.append(Finding("base", "base", text))
-    if spec.base.sha256 is not None and Path(base).is_dir() and (digest := hash_folder(Path(base))) != spec.base.sha256:
+    if (
+        spec.base.sha256 is not None
+        and Path(base).is_dir()
+        and (digest := folder_digest(Path(base))) != spec.base.sha256
+    ):
         text = f"The base's files have the hash {digest[:12]}, {spec.base.sha256[:12]} is stated; restore the base."
         findings.append(Finding("base-hash", "base", text))
     seen: set[str] = set()

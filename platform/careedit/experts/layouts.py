@@ -114,8 +114,8 @@ def stand_ins(header: AdapterHeader, *, up: float = 1.0) -> dict[str, Tensor]:
     """
     one, filled = torch.ones((), dtype=torch.bfloat16), torch.full((), up, dtype=torch.bfloat16)
     return {
-        key: (filled if key.endswith((".lora_up.weight", ".lora_B.weight")) else one).expand(info.shape)
-        for key, info in header.tensors.items()
+        key: (filled if key.endswith((".lora_up.weight", ".lora_B.weight")) else one).expand(shape)
+        for key, shape in header.tensors.items()
     }
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Protocol
 
-from careedit.errors import UnknownExpertError
 from careedit.experts.check import fit
 from careedit.experts.fingerprint import BaseShapes
 from careedit.experts.formats import LoraState
+from careedit.records import unknown_expert
 
 
 class AdapterLibrary(Protocol):
@@ -63,10 +63,5 @@ class MemoryLibrary:
     def load(self, name: str) -> LoraState:
         """One adapter."""
         if name not in self._adapters:
-            raise unknown(name, self.names)
+            raise unknown_expert(name, self.names)
         return self._adapters[name]
-
-
-def unknown(name: str, known: tuple[str, ...]) -> UnknownExpertError:
-    """The error for a name that a set lacks; it says which it has."""
-    return UnknownExpertError(f"There is no expert {name!r}; the experts are {', '.join(known) or 'none'} and 'base'.")

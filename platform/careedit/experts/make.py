@@ -13,10 +13,11 @@ from torch import Tensor
 
 from careedit.errors import AdapterError, ManifestError
 from careedit.experts.alphas import METADATA_KEY, config_of_json
-from careedit.experts.check import AdapterPlan, check_adapter, hash_file, load_adapter
+from careedit.experts.check import AdapterPlan, check_adapter, load_adapter
 from careedit.experts.fingerprint import BaseShapes
 from careedit.experts.manifest import BaseReference, ExpertManifest
-from careedit.experts.yamlfile import flaw_sentence, write_atomic
+from careedit.files import file_digest, write_atomic
+from careedit.record import error_sentence
 
 DEFAULT_TARGETS = (
     r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
@@ -61,7 +62,7 @@ def save_adapter(path: str | Path, lora_state_dict: Mapping[str, Tensor], rank: 
     data = save(tensors, metadata={METADATA_KEY: json.dumps(config, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
-    return hash_file(path)
+    return file_digest(path)
 
 
 def make_manifest(
@@ -96,7 +97,7 @@ def make_manifest(
             description=description,
             handles=handles,
             file=path.name,
-            sha256=hash_file(path),
+            sha256=file_digest(path),
             rank=state.rank,
             alpha=alpha if own and alpha is not None else state.alpha,
             alpha_source="manifest" if own else "file",
@@ -106,7 +107,7 @@ def make_manifest(
             provenance=provenance,
         )
     except ValidationError as error:
-        raise ManifestError(f"The manifest of {path.name}: {flaw_sentence(error, 'it')}") from error
+        raise ManifestError(error_sentence(error, f"The manifest of {path.name}")) from error
 
 
 def _peft_alpha(config: Path, adapter: Path, plan: AdapterPlan, given: float | None) -> float | None:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from careedit.errors import AdapterError, ManifestError
-from careedit.experts.base import BASE
-from careedit.experts.yamlfile import YamlRecord
+from careedit.record import YamlRecord
+from careedit.records import BASE
 
 MANIFEST_FILE = "expert.yaml"
 """Name of a manifest inside its expert's folder."""

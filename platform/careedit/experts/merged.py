@@ -10,11 +10,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from careedit.experts.base import BASE
 from careedit.experts.formats import LoraState
-from careedit.experts.library import AdapterLibrary, unknown
+from careedit.experts.library import AdapterLibrary
 from careedit.experts.pool import LeasePool
 from careedit.experts.rows import group_rows, take_rows
+from careedit.records import BASE, unknown_expert
 
 
 class MergedApplier:
@@ -128,5 +128,5 @@ class MergedApplier:
         listed = list(names)
         for name in listed:
             if name != BASE and name not in known:
-                raise unknown(name, known)
+                raise unknown_expert(name, known)
         return listed

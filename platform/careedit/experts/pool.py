@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import RLock
 
 from careedit.errors import ExpertError
-from careedit.experts.base import BASE
+from careedit.records import BASE
 
 
 @dataclass

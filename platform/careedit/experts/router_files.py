@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from careedit.errors import AdapterError, ManifestError
-from careedit.experts.check import hash_file, hash_folder
 from careedit.experts.manifest import Sha256
 from careedit.experts.set import SET_FILE, ExpertSet, ExpertSetFile, RouterSpec, load_expert_set, read_set_file
 from careedit.experts.store import Folder
-from careedit.experts.yamlfile import YamlRecord, flaw_sentence
+from careedit.files import file_digest, folder_digest
+from careedit.record import YamlRecord, error_sentence
 
 
 class FileOption(YamlRecord):
@@ -31,7 +31,7 @@ class FolderOption(YamlRecord):
     folder: str = Field(min_length=1, max_length=1000)
     """Its name, relative to the set's folder."""
     sha256: Sha256
-    """Its hash, by `hash_folder`."""
+    """Its hash, by `folder_digest`."""
 
 
 def router_options(spec: ExpertSetFile, folder: Folder) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def transformer_spec(root: Path, *, router: str = "router", encoder: str = "clip
     options: dict[str, Any] = {
         "config": _file(root, f"{router}/router.json"),
         "weights": _file(root, f"{router}/router.safetensors"),
-        "encoder": {"folder": encoder, "sha256": hash_folder(root / encoder)} if inside else encoder,
+        "encoder": {"folder": encoder, "sha256": folder_digest(root / encoder)} if inside else encoder,
     }
     return RouterSpec(kind="transformer", options=options)
 
@@ -71,7 +71,7 @@ def install_router(root: Path, router: RouterSpec) -> ExpertSet:
 def _file(root: Path, name: str) -> dict[str, str]:
     if not (root / name).is_file():
         raise ManifestError(f"There is no {name} in {root}; put the router there first.")
-    return {"file": name, "sha256": hash_file(root / name)}
+    return {"file": name, "sha256": file_digest(root / name)}
 
 
 def _resolve(name: str, value: Any, folder: Folder) -> Any:
@@ -80,15 +80,15 @@ def _resolve(name: str, value: Any, folder: Folder) -> Any:
     try:
         option = (FileOption if "file" in value else FolderOption).model_validate(dict(value))
     except ValidationError as error:
-        raise ManifestError(f"The router's option {name!r}: {flaw_sentence(error, name)}") from error
+        raise ManifestError(error_sentence(error, f"The router's option {name!r}")) from error
     relative = (option.file if isinstance(option, FileOption) else option.folder).removeprefix("./")
     path: Path
     if isinstance(option, FileOption):
         path = folder.fetch(relative, option.sha256)
-        digest = hash_file(path) if path.is_file() else None
+        digest = file_digest(path) if path.is_file() else None
     else:
         path = folder.fetch_tree(relative)
-        digest = hash_folder(path)
+        digest = folder_digest(path)
     if digest is None:
         raise ManifestError(f"The router's {name} {relative!r} is not in the set; put it there or correct the option.")
     if digest != option.sha256:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,11 +18,12 @@ from careedit.experts.base import Application
 from careedit.experts.check import check_adapter, check_base, load_adapter
 from careedit.experts.fingerprint import BaseShapes, shapes_of_base
 from careedit.experts.formats import LoraState
-from careedit.experts.library import unknown
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sentence, Sha256
 from careedit.experts.store import Folder, default_cache, is_url
-from careedit.experts.yamlfile import YamlRecord
+from careedit.files import json_digest
 from careedit.images import MAX_REFERENCES
+from careedit.record import YamlRecord
+from careedit.records import unknown_expert
 
 SET_FILE = "expert_set.yaml"
 """Name of the file that makes a folder an expert set."""
@@ -44,7 +43,7 @@ class BaseSpec(YamlRecord):
     fingerprint: Sha256
     """`BaseShapes.fingerprint` of its transformer."""
     sha256: Sha256 | None = None
-    """`hash_folder` of a base folder, so that other weights of the same shape are told apart; None where unknown."""
+    """`folder_digest` of a base folder, so that other weights of the same shape are told apart; None where unknown."""
 
     @property
     def is_hub_id(self) -> bool:
@@ -179,8 +178,7 @@ class ExpertSet:
             "router": self.spec.router.model_dump(mode="json"),
             "experts": [self.manifests[name].model_dump(mode="json", exclude={"file"}) for name in sorted(self.names)],
         }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+        return json_digest(content, separators=(",", ":"))
 
     @cached_property
     def base_path(self) -> str:
@@ -201,7 +199,7 @@ class ExpertSet:
     def manifest(self, name: str) -> ExpertManifest:
         """One expert's manifest; raises `UnknownExpertError`."""
         if name not in self.manifests:
-            raise unknown(name, self.names)
+            raise unknown_expert(name, self.names)
         return self.manifests[name]
 
     def adapter_path(self, name: str) -> Path:

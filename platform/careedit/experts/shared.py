@@ -18,11 +18,11 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from careedit.experts.base import BASE
 from careedit.experts.formats import LoraState
-from careedit.experts.library import AdapterLibrary, unknown
+from careedit.experts.library import AdapterLibrary
 from careedit.experts.pool import LeasePool
 from careedit.experts.rows import group_rows, take_rows
+from careedit.records import BASE, unknown_expert
 
 Spans = tuple[tuple[str, int, int], ...]
 """(peft adapter name, first row, one past the last row) per expert of an ordered batch; base rows have none."""
@@ -169,7 +169,7 @@ class SharedApplier:
         listed = list(names)
         for name in listed:
             if name != BASE and name not in known:
-                raise unknown(name, known)
+                raise unknown_expert(name, known)
         return listed
 
 

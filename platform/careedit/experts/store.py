@@ -20,9 +20,9 @@ import fsspec
 from fsspec.utils import get_protocol
 
 from careedit.errors import AdapterError, CareEditError, ExpertError
-from careedit.experts.check import hash_file, resolve_inside
+from careedit.experts.check import resolve_inside
 from careedit.experts.manifest import check_relative
-from careedit.experts.yamlfile import MAX_YAML_BYTES
+from careedit.files import MAX_YAML_BYTES, atomic_path, file_digest
 
 CACHE_VARIABLE = "CAREEDIT_CACHE"
 """Environment variable that moves the cache; default `~/.cache/careedit`."""
@@ -97,11 +97,10 @@ class Folder:
         if local is not None:
             return resolve_inside(local, name)
         target = self.cache / "files" / sha256[:2] / f"{sha256}{PurePosixPath(name).suffix}"
-        if target.is_file() and hash_file(target) == sha256:
+        if target.is_file() and file_digest(target) == sha256:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary(target)
-        try:
+        with atomic_path(target) as temporary:
             with _sentences(self.address, name):
                 digest = self._download(self._path(name), temporary)
             if digest != sha256:
@@ -109,9 +108,6 @@ class Folder:
                     f"The file {name!r} from {self.address} has the hash {digest[:12]}, {sha256[:12]} is due; "
                     "upload the right file or correct the manifest."
                 )
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         return target
 
     def fetch_tree(self, name: str) -> Path:
@@ -166,12 +162,6 @@ class Folder:
     def _path(self, name: str) -> str:
         full = f"{self.address.rstrip('/')}/{name}" if name else self.address
         return str(self._filesystem()._strip_protocol(full))
-
-    @staticmethod
-    def _temporary(target: Path) -> Path:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:16]}.")
-        os.close(handle)
-        return Path(name)
 
 
 def _same_protocol(first: str, second: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 from careedit.finetune.curve import draw_curve
 from careedit.finetune.loop import TrainReport
 

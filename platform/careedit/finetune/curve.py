@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from careedit.errors import CareEditError
+from careedit.files import atomic_path
 from careedit.finetune.loop import TrainReport
 
 CURVE_SUFFIX = ".png"
@@ -27,13 +27,11 @@ def draw_curve(report: TrainReport, path: Path) -> None:
         axes.set_yscale("log")
     axes.set(title=report.name, xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # Without a date and a version in it, the same curve is the same file.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            # Without a date and a version in it, the same curve is the same file.
+            figure.savefig(temporary, format="png", metadata={"Software": None})
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CareEditError(f"The loss curve {path} cannot be written ({error}); free some space and rerun.") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from careedit.errors import CareEditError
+from careedit.files import atomic_path, write_atomic
 from careedit.finetune.optimizers import Optimizers
 from careedit.finetune.precision import OLD, NumberFormat, settle, using
 
@@ -77,10 +77,8 @@ class TrainReport:
     """Format of its matrix products, and how fast both formats were; None: bfloat16, before this was recorded."""
 
     def save(self, path: Path) -> None:
-        """Write as JSON, through a temporary name."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1), "utf-8")
-        os.replace(temporary, path)
+        """Write as JSON, atomically."""
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> TrainReport:
@@ -163,24 +161,20 @@ def train(
         console.print(told, highlight=False, soft_wrap=True)
 
     def save(step: int, seconds: float) -> None:
-        temporary = checkpoint.with_suffix(".tmp")
+        state = {
+            "step": step,
+            "seconds": seconds,
+            "curve": curve,
+            "config": asdict(config),
+            "optimizer": optimizer.state_dict(),
+            "parameters": [p.detach() for p in parameters],
+            "averages": averages.shadow,
+            "number_format": asdict(number_format),
+        }
         try:
-            torch.save(
-                {
-                    "step": step,
-                    "seconds": seconds,
-                    "curve": curve,
-                    "config": asdict(config),
-                    "optimizer": optimizer.state_dict(),
-                    "parameters": [p.detach() for p in parameters],
-                    "averages": averages.shadow,
-                    "number_format": asdict(number_format),
-                },
-                temporary,
-            )
-            os.replace(temporary, checkpoint)
+            with atomic_path(checkpoint) as temporary:
+                torch.save(state, temporary)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise CareEditError(
                 f"The checkpoint {checkpoint} cannot be written ({error}); free some space and rerun."
             ) from error

@@ -6,7 +6,6 @@ that exists is not made again, and several processes may make different shards.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.errors import CareEditError
+from careedit.files import atomic_path
 from careedit.finetune.precision import products
 
 SHARD = 512
@@ -43,7 +43,7 @@ class Item:
     mask: Image.Image
     """Mode "L", the canvas's size: 255 where the model fills in."""
     prompt: str
-    """The in-context prompt."""
+    """The in-context prompt, as the text encoders receive it."""
     labels: NDArray[np.uint8] | None = None
     """Labels [A, T] of the canvas's tokens for an auxiliary loss; None (default) without one. All items of a pool have them, or none."""
 
@@ -105,14 +105,12 @@ def build_pool(
     for shard in track(range(-(-size // per_shard)), description=f"pool {name}", console=Console(stderr=True)):
         path = folder / f"{name}-{shard:04d}.safetensors"
         if not path.exists():
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
             first = shard * per_shard
             tensors = _encode(items, first, min(per_shard, size - first), base, clip_length)
             try:
-                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-                os.replace(temporary, path)
+                with atomic_path(path) as temporary:
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
             except (OSError, SafetensorError) as error:
-                temporary.unlink(missing_ok=True)
                 raise CareEditError(
                     f"The training data {path} cannot be written ({error}); free some space and rerun."
                 ) from error

@@ -25,7 +25,6 @@ from careedit.experts import shapes_of as shapes_of_transformer
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.experts.set import SET_FILE, packaged_set
 from careedit.experts.store import is_url
-from careedit.experts.yamlfile import flaw_sentence
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import check_curve
 from careedit.finetune.data import (
@@ -46,6 +45,7 @@ from careedit.finetune.expert import BATCH, RANK, STEPS, Trained, checkpoint_nam
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainReport, kept_format
 from careedit.finetune.precision import NumberFormat, choose, using
+from careedit.record import error_sentence
 
 PANEL = 512
 """Panel side for a base that comes without an expert set."""
@@ -302,7 +302,7 @@ def _check_manifest(wanted: OwnRun) -> None:
             provenance="-",
         )
     except ValidationError as error:
-        raise ManifestError(f"The expert's manifest: {flaw_sentence(error, 'it')}") from error
+        raise ManifestError(error_sentence(error, "The expert's manifest")) from error
 
 
 def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:

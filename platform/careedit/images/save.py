@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from careedit.errors import InputError
+from careedit.files import write_atomic
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -34,16 +34,11 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
         raise InputError(f"The folder {str(target.parent)!r} of the output does not exist; create it first.")
     if target.is_dir():
         raise InputError(f"The output {str(target)!r} is a folder; give a file name.")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        data = _encode(image, kind, options)
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+        write_atomic(target, _encode(image, kind, options), sync=False)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(f"The output {str(target)!r} cannot be written ({reason}); choose another place.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
+
+from careedit.files import png_data_url, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
         {
             "kind": row.kind,
             "instruction": row.instruction,
-            "pictures": [(name, data_uri(picture)) for name, picture in row.pictures.items()],
+            "pictures": [(name, png_data_url(picture)) for name, picture in row.pictures.items()],
             "right": row.right,
             "verdict": row.verdict,
             "routing": row.routing,
@@ -58,13 +57,4 @@ def write_template(path: Path, template: str, *, package: str = "careedit.report
     environment = Environment(loader=PackageLoader(package, "."), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as a PNG inside a page."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    write_atomic(path, text)

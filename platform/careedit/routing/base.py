@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from careedit.errors import InputError, UnknownExpertError
 from careedit.language import listed
-from careedit.records import RoutingDecision
+from careedit.records import BASE, RoutingDecision, check_weights, unknown_expert
 from careedit.routing.features import RoutingFeatures
-
-BASE = "base"
-"""The name that means "no expert". `careedit.experts` has it too, but imports torch, which routers do without."""
 
 
 class RoutableExpert(Protocol):
@@ -64,9 +59,8 @@ class FixedRouter:
         for name in weights:
             if name not in known and name != BASE:
                 raise unknown_expert(name, known)
+        check_weights(weights)
         total = sum(weights.values())
-        if not all(math.isfinite(w) and w > 0 for w in weights.values()) or not math.isclose(total, 1, abs_tol=1e-3):
-            raise InputError(f"The expert weights {weights} must be positive and sum to 1.")
         self._weights = {name: weight / total for name, weight in weights.items()}
 
     def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
@@ -77,8 +71,3 @@ class FixedRouter:
             (only,) = self._weights
             what = "the base alone" if only == BASE else f"the {only} expert"
         return RoutingDecision(weights=self._weights, router=self.name, reason=f"Fixed beforehand: {what}.")
-
-
-def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
-    """The error for an expert that the set lacks; `known` are the set's names."""
-    return UnknownExpertError(f"There is no expert {name!r}; the known ones are {', '.join((*known, BASE))}.")

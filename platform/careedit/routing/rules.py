@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from careedit.language import COMPETENCES, Evidence, kinds_of, normalise
-from careedit.records import RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert
+from careedit.records import BASE, RoutingDecision
+from careedit.routing.base import RoutableExpert
 from careedit.routing.features import RoutingFeatures
 from careedit.routing.topk import entropy, softmax, softmax_top_k
 

@@ -59,7 +59,7 @@ def entropy(probabilities: Sequence[float] | FloatArray) -> float:
 def softmax_top_k(logits: ArrayLike, k: int, *, temperature: float = 1.0) -> TopK:
     """Softmax over logits [n], then the best k, renormalised; a `k` above n takes all."""
     if k < 1:
-        raise InputError(f"top_k is {k}; at least one expert must be allowed.")
+        raise InputError(f"top_k is {k}; at least one expert must be allowed.", field="top_k")
     probabilities = softmax(logits, temperature=temperature)
     order = np.argsort(-probabilities, kind="stable")[:k]
     # A logit far below the best underflows to probability 0: it would cost an evaluation per step and add nothing.

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from careedit.errors import InputError
 from careedit.images import turn_note
-from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
+from careedit.record import Record
+from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -96,10 +97,13 @@ class ScoreRequest(Record):
         if self.edited.size != self.source.size:
             raise InputError(
                 f"The edit is {self.edited.width}x{self.edited.height}{turn_note(self.edited)} but its source is "
-                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size."
+                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size.",
+                field="edited",
             )
         if len(self.references) > 1:
-            raise InputError(f"{len(self.references)} references were given; one reference is supported.")
+            raise InputError(
+                f"{len(self.references)} references were given; one reference is supported.", field="references"
+            )
         return self
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import io
-import os
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Literal
 
-import httpx2
+from cachetools import LRUCache, cached
+from openai import AsyncOpenAI
 from PIL import Image
 
-from careedit.errors import InputError
 from careedit.scoring.base import Answer, Question
 from careedit.scoring.openai_answers import (
     RESPONSE_FORMAT,
@@ -24,15 +20,15 @@ from careedit.scoring.openai_answers import (
     yes_by_json,
     yes_by_logprobs,
 )
-from careedit.scoring.openai_http import EndpointConfig, Poster, Time, Unanswered
+from careedit.scoring.openai_http import Endpoint, EndpointConfig, Time, Unanswered, picture_part, run
 from careedit.scoring.sent import probe_question
 
 Way = Literal["logprobs", "json"]
 
 MAX_JSON_TOKENS = 64
 """Room for the written answer."""
-MAX_URLS = 64
-"""Encoded pictures that are kept: an edit's questions share theirs, and a large picture takes megabytes."""
+MAX_PICTURES = 64
+"""Encoded pictures that are kept during one call: an edit's questions share theirs, and each may take megabytes."""
 LOGPROBS_REFUSED = (400, 422, 501)
 """Status codes of endpoints that know the field and do not offer it."""
 
@@ -40,20 +36,20 @@ LOGPROBS_REFUSED = (400, 422, 501)
 class EndpointAsker:
     """An `Asker` that sends every question to an endpoint, several at once.
 
-    P(yes) comes from the logprobs of the answer's first token where the endpoint offers them, otherwise from strict
-    JSON; which of the two is settled once, by a question about a grey square, because numbers of the two kinds do not
-    compare. `revision` names the way. An answer that cannot be had is an error after the configured attempts.
+    P(yes) comes from the logprobs of the answer's first token if the endpoint offers them, otherwise from strict JSON.
+    Numbers of the two kinds do not compare, so one question about a grey square settles which is used, and `revision`
+    names it. A question without an answer after the configured attempts has an error.
     """
 
     backend = "openai"
 
     def __init__(self, config: EndpointConfig, *, time: Time | None = None) -> None:
-        """Raises `InputError` where the key's environment variable holds none; nothing is sent yet."""
+        """Raises `InputError` if the key's environment variable holds no usable key; sends nothing yet."""
         self.config = config
         self.model = config.model
         self._way: Way | None = None if config.answers == "auto" else config.answers
         self._settings: dict[Way, Mapping[str, str]] = {}
-        self._poster = Poster(config, _key(config.api_key_env), time or Time())
+        self._endpoint = Endpoint(config, time)
 
     @property
     def revision(self) -> str:
@@ -65,93 +61,48 @@ class EndpointAsker:
         """Where to and what is sent (`careedit.scoring.sent`): another address, seed or field makes other scores."""
         way = self._way or "logprobs"
         if way not in self._settings:
-            self._settings[way] = self._poster.settings(self._body(probe_question(), {}, way))
+            self._settings[way] = self._endpoint.settings(self._body(probe_question(), way))
         return self._settings[way]
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """See `careedit.scoring.base.Asker`."""
-        return _finished(self._ask_all(questions)) if questions else []
+        return run(self._ask_all(questions)) if questions else []
 
     async def _ask_all(self, questions: Sequence[Question]) -> list[Answer]:
-        free = asyncio.Semaphore(self.config.concurrency)
-        urls: dict[int, str] = {}
-
-        async def one(index: int, question: Question, way: Way) -> Answer:
-            async with free:
-                try:
-                    body = self._body(question, urls, way)
-                    # A generator of its own, so that no answer's waits depend on who came first.
-                    reply = await self._poster.post(client, body, Random(f"{self.config.seed}:{index}"))
-                    return Answer(yes=yes_by_logprobs(reply) if way == "logprobs" else yes_by_json(reply))
-                except Unanswered as failure:
-                    return Answer(error=str(failure))
-
-        async with self._poster.client() as client:
+        async with self._endpoint.client() as client:
             try:
                 way = self._way = self._way or await self._settle(client)
             except Unanswered as failure:
                 return [Answer(error=str(failure))] * len(questions)
-            return await asyncio.gather(*(one(i, question, way) for i, question in enumerate(questions)))
+            # By identity: pictures have no hash, and the questions keep these alive.
+            encode = cached(LRUCache[int, dict[str, Any]](MAX_PICTURES), key=id)(picture_part)
+            found = await self._endpoint.post_all(
+                client,
+                [partial(self._body, question, way, encode) for question in questions],
+                yes_by_logprobs if way == "logprobs" else yes_by_json,
+            )
+        return [Answer(error=str(one)) if isinstance(one, Unanswered) else Answer(yes=one) for one in found]
 
-    async def _settle(self, client: httpx2.AsyncClient) -> Way:
-        """The way that the endpoint offers; raises `Unanswered` where it does not answer at all."""
+    async def _settle(self, client: AsyncOpenAI) -> Way:
+        """The way that the endpoint offers; raises `Unanswered` if it gives no answer at all."""
         square = Image.new("RGB", (64, 64), (128, 128, 128))
-        body = self._body(Question(images=(square,), text="Is this picture gray? Answer yes or no."), {}, "logprobs")
+        body = self._body(Question(images=(square,), text="Is this picture gray? Answer yes or no."), "logprobs")
         try:
-            reply = await self._poster.post(client, body, Random(f"{self.config.seed}:settle"))
+            reply = await self._endpoint.post(client, body, Random(f"{self.config.seed}:settle"))
         except Unanswered as failure:
             if failure.status in LOGPROBS_REFUSED and "logprob" in str(failure).lower():
                 return "json"
             raise
         return "logprobs" if has_logprobs(reply) else "json"
 
-    def _body(self, question: Question, urls: dict[int, str], way: Way) -> Mapping[str, Any]:
-        """The request's document; `urls` as `_url_of` keeps them."""
-        parts: list[dict[str, Any]] = [{"type": "text", "text": question.lead}] if question.lead else []
-        parts += [{"type": "image_url", "image_url": {"url": _url_of(image, urls)}} for image in question.images]
-        parts.append({"type": "text", "text": question.text + (WRITE_JSON if way == "json" else "")})
-        body: dict[str, Any] = {
-            "model": self.config.model,
-            "messages": [{"role": "user", "content": parts}],
-            "temperature": 0,
-            "seed": self.config.seed,
-        }
-        if way == "logprobs":
-            body |= {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        else:
-            body |= {"max_tokens": MAX_JSON_TOKENS, "response_format": RESPONSE_FORMAT}
-        return {name: value for name, value in {**body, **self.config.extra}.items() if value is not None}
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise InputError(f"The endpoint's key is to be in the environment variable {variable}, which is empty; set it.")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(
-            f"The environment variable {variable} holds something that is no key; set it to the key alone."
-        )
-    return key
-
-
-def _url_of(image: Image.Image, known: dict[int, str]) -> str:
-    """The picture as a data URL of its PNG; `known` holds the last ones of pictures that are alive, by identity."""
-    if id(image) not in known:
-        if len(known) >= MAX_URLS:
-            known.clear()
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "PNG")
-        known[id(image)] = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return known[id(image)]
-
-
-def _finished(work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
-    """The result of `work`, also where the caller's thread already runs an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+    def _body(
+        self, question: Question, way: Way, encode: Callable[[Image.Image], dict[str, Any]] = picture_part
+    ) -> Mapping[str, Any]:
+        """The request's document."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": question.lead}] if question.lead else []
+        content += [encode(image) for image in question.images]
+        content.append({"type": "text", "text": question.text + (WRITE_JSON if way == "json" else "")})
+        fields: dict[str, Any] = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if way == "json":
+            fields = {"max_tokens": MAX_JSON_TOKENS, "response_format": RESPONSE_FORMAT}
+        return self._endpoint.body(content, fields)

@@ -1,4 +1,4 @@
-"""Probabilities from the replies of chat endpoints; a reply that cannot be read raises, and becomes no number."""
+"""Probabilities from the replies of chat endpoints; a reply that cannot be read raises an error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from careedit.scoring.openai_http import Unanswered
 
-LEAST_MASS = 0.1
-"""Least probability of yes and no together: below it the model was about to say something else."""
+MIN_MASS = 0.1
+"""Minimum probability of yes and no together: below it the model was about to say something else."""
 TOP_LOGPROBS = 20
-"""Most that OpenAI, vLLM and SGLang give."""
+"""The maximum that OpenAI, vLLM and SGLang give."""
 
 WRITE_JSON = ' Give the answer as JSON only: {"answer": "yes" or "no", "confidence": the probability from 0 to 1 that it is right}.'
 """Ends a question that is answered in JSON."""
@@ -67,14 +67,14 @@ class _Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """What was written as the answer; a thought that the endpoint keeps apart is none of it."""
+        """The answer's text, without a thought that the endpoint returns in a field of its own."""
         if isinstance(self.content, list):
             return "".join(part.text or "" for part in self.content if part.type in ("text", "output_text"))
         return self.content or ""
 
     @property
     def thought(self) -> bool:
-        """Whether there is a thought beside the answer."""
+        """Whether the reply has a thought in addition to the answer."""
         return bool(self.reasoning_content or self.reasoning or isinstance(self.content, list))
 
 
@@ -96,21 +96,21 @@ class _Written(BaseModel):
 
 
 def has_logprobs(reply: bytes) -> bool:
-    """Whether a reply to a request for logprobs has any; raises `Unanswered` for one that is no chat completion."""
+    """Whether a reply to a request for logprobs has any; raises `Unanswered` if it is not a chat completion."""
     return bool(_first_tokens(_choice(reply)))
 
 
 def yes_by_logprobs(reply: bytes) -> float:
     """P(yes) among yes and no at the answer's first token; raises `Unanswered`.
 
-    A word that is not among the listed tokens counts as 0: its probability is below the least that is listed.
+    A word that is not among the listed tokens counts as 0: its probability is below the lowest one listed.
     """
     choice = _choice(reply)
     tokens = _first_tokens(choice)
     if not tokens:
         raise Unanswered('The endpoint gave no logprobs; set answers to "json" for it.')
     yes, no = (sum(math.exp(t.logprob) for t in tokens if _word(t.token) == word) for word in ("yes", "no"))
-    if yes + no < LEAST_MASS:
+    if yes + no < MIN_MASS:
         likely = max(tokens, key=lambda t: t.logprob).token
         raise Unanswered(
             f"The model was about to answer {likely[:40]!r}, neither yes nor no; give one that follows orders, or set "
@@ -141,7 +141,7 @@ def text_of(reply: bytes) -> str:
         )
     text = choice.message.text
     if not text.strip():
-        also = ", only a thought beside it" if choice.message.thought else ""
+        also = ", only a thought" if choice.message.thought else ""
         raise Unanswered(
             f"The model answered without a text{also}, not the JSON that it was asked for; give one that writes its answer."
         )
@@ -149,10 +149,10 @@ def text_of(reply: bytes) -> str:
 
 
 def without_thought(text: str) -> str:
-    """What a model wrote after it thought: "<think>...</think>" and its kin are cut, and what follows is the answer.
+    """The answer of a model that thinks first: the text after "<think>...</think>" and similar marks.
 
-    The opening mark may be missing, as some chat templates put it into the prompt. Raises `Unanswered` for a thought that
-    does not end or that nothing follows: what stands in a thought is no answer.
+    The opening mark may be missing, because some chat templates put it into the prompt. Raises `Unanswered` for a thought
+    that does not end and for one without an answer after it.
     """
     answer = _THOUGHT_ENDS.split(text)[-1].strip()
     if _THOUGHT_BEGINS.search(answer):
@@ -170,7 +170,7 @@ def _choice(reply: bytes) -> _Choice:
         choice = _Reply.model_validate_json(reply).choices[0]
     except ValidationError:
         raise Unanswered(
-            f"The endpoint's reply {reply[:60]!r} is no chat completion; check that base_url is a chat API."
+            f"The endpoint's reply {reply[:60]!r} is not a chat completion; check that base_url is a chat API."
         ) from None
     if choice.message.refusal or choice.finish_reason == "content_filter":
         said = f": {choice.message.refusal[:120]!r}" if choice.message.refusal else ""

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from careedit.errors import InputError
 from careedit.images import turn_note
-from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture, Record
+from careedit.record import Record
+from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture
 from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
 from careedit.scoring.vqa import lead_of
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from PIL import Image
 
+from careedit.files import json_digest
 from careedit.scoring.base import Question
 
 LEAD, TEXT = "An edit was asked for.", "Was it done?"
@@ -42,8 +42,7 @@ def probe_question(width: int = 1280, height: int = 960) -> Question:
 
 def digest_of_request(body: Any) -> str:
     """sha256 of a request's document; pictures count by format, size and pixels, whatever library encoded them."""
-    text = json.dumps(_plain(body), sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return json_digest(_plain(body), allow_nan=True, default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ As VQAScore (arXiv 2404.01291) does it, but over yes and no alone, so that the n
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import os
@@ -22,7 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from careedit import plugins
 from careedit.editing.base import quiet_loading
 from careedit.errors import InputError
-from careedit.experts.check import hash_file
+from careedit.files import folder_digest
 from careedit.scoring.base import Answer, Question
 from careedit.scoring.sent import digest_of_request, probe_question
 from careedit.scoring.vqa import VqaScorer
@@ -242,11 +241,7 @@ def answer_tokens(tokenizer: Any, name: str) -> tuple[list[int], list[int]]:
 
 def hash_model(folder: Path) -> str:
     """sha256 over names and contents of a model folder's own files; cards and pictures do not count."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in _MODEL_FILES:
-            digest.update(f"{path.name} {hash_file(path)}\n".encode())
-    return digest.hexdigest()
+    return folder_digest(folder, "*", suffixes=_MODEL_FILES)
 
 
 def _content(question: Question) -> list[dict[str, Any]]:

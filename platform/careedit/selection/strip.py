@@ -1,4 +1,4 @@
-"""What an early filter saw, as one picture: the source, then every candidate with its score, the chosen one framed."""
+"""The previews of an early filter as one picture: the source, then every candidate with its score, the chosen one framed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from careedit.records import FilterTrace
 SIDE = 160
 """Longest side of a picture in the strip, in pixels."""
 GAP, LINE = 8, 16
-"""Room between pictures, and height of a line of text, in pixels."""
+"""Space between pictures, and height of a line of text, in pixels."""
 PAPER, INK, CHOSEN = "#ffffff", "#1c1e21", "#17803d"
 
 
 def preview_strip(source: Image.Image, trace: FilterTrace, previews: Sequence[Image.Image]) -> Image.Image:
     """An RGB picture of `source` and each candidate's last preview, in the trace's order.
 
-    Raises `InputError` where there is not one preview per candidate.
+    Raises `InputError` unless there is one preview per candidate.
     """
     if len(previews) != len(trace.candidates):
         raise InputError(f"The filter tried {len(trace.candidates)} seeds and there are {len(previews)} previews.")

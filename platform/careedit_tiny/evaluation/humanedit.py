@@ -6,7 +6,6 @@ that need their mask (`MASK` = 1) speak of a place that only the mask shows.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from PIL import Image
 from pydantic import Field
 
 from careedit.errors import CareEditError
+from careedit.files import atomic_path, png_bytes
 from careedit.images import decode_image, grow
 from careedit_eval.benchmarks.humanedit import HumanEdit, HumanEditConfig
 from careedit_eval.benchmarks.shards import Line
@@ -119,20 +118,17 @@ def write_rows(file: Path, config: TinyHumanEditConfig) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     rows = [_row(place, config) for place in range(config.rows)]
     columns = {name: pa.array([row[name] for row in rows], type=_type(pa, picture, name)) for name in rows[0]}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pa.table(columns), temporary, row_group_size=GROUP)
-        os.replace(temporary, file)
+        with atomic_path(file) as temporary:
+            parquet.write_table(pa.table(columns), temporary, row_group_size=GROUP)
     except OSError as error:
         raise BenchmarkError(
             f"{str(file)!r} cannot be written ({error.strerror}); choose another path or free some space."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _type(pa: Any, picture: Any, name: str) -> Any:
@@ -165,14 +161,8 @@ def _row(place: int, config: TinyHumanEditConfig) -> dict[str, Any]:
         "OUTPUT_DESCRIPTION": str(caption_of(drawn.target, words, whole=True)),
         "INPUT_CAPTION_BY_LLAMA": str(caption_of(drawn.source, words, whole=True)),
         "OUTPUT_CAPTION_BY_LLAMA": str(caption_of(drawn.target, words)),
-        **{name: {"bytes": _png(image), "path": f"{identity}.png"} for name, image in pictures.items()},
+        **{name: {"bytes": png_bytes(image), "path": f"{identity}.png"} for name, image in pictures.items()},
     }
-
-
-def _png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 TINY_HUMANEDIT = (TinyHumanEditConfig, TinyHumanEdit)

@@ -6,10 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
+from careedit.files import json_digest
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, one_by_one
 from careedit_eval.metrics.load import NoOptions
-from careedit_eval.records import Measurement, Metric, MetricSpec, Output, digest_of
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 from careedit_tiny import Thresholds, judge, sample_from_dict
 
 
@@ -28,7 +29,7 @@ class OracleCompliance:
         ),
         protocol="tiny-v1",
         reference="scene",
-        settings={"thresholds": digest_of(dataclasses.asdict(Thresholds()))[:16]},
+        settings={"thresholds": json_digest(dataclasses.asdict(Thresholds()))[:16]},
     )
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:

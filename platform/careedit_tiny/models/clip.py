@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from careedit.encoders import OpenClipEncoder
 from careedit.encoders.openclip import CONFIG_FILE, WEIGHTS_FILE
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,

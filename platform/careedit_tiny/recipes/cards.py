@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from careedit.editor import Editor
-from careedit.experts import BASE, UNIFIED_FOLDER, baseline_set, has_baseline
+from careedit.experts import UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.loop import TrainReport
+from careedit.records import BASE
 from careedit.tabular import lines_of
 from careedit_tiny.recipes.base.items import EXPERT_KINDS
 from careedit_tiny.recipes.experts import UNIFIED

@@ -25,13 +25,13 @@ from careedit.experts import (
     RouterSpec,
     add_expert,
     create_expert_set,
-    hash_folder,
     load_expert_set,
     make_manifest,
     save_adapter,
     shapes_of_base,
 )
 from careedit.experts.manifest import MANIFEST_FILE
+from careedit.files import folder_digest
 from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL
@@ -188,7 +188,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
                 path="./base",
                 max_sequence_length=MAX_SEQUENCE_LENGTH,
                 fingerprint=shapes.fingerprint,
-                sha256=hash_folder(fresh / "base"),
+                sha256=folder_digest(fresh / "base"),
             ),
             panel=PanelSpec(size=PANEL, fit="letterbox", multiple=8),
             defaults=Defaults(steps=STEPS, start=START, noise_scale=EDIT_NOISE_SCALE),

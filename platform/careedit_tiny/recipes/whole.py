@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from careedit.encoders import load_encoder
 from careedit.errors import CareEditError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 from careedit.finetune.loop import TrainConfig, TrainReport
 from careedit_tiny.recipes.base.probe import PROBE_FILE
 from careedit_tiny.recipes.base.train import DEFAULT as BASE

@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from careedit.errors import CareEditError
-from careedit.report.page import data_uri, write_template
+from careedit.files import png_data_url
+from careedit.report.page import write_template
 
 CHOOSERS = {
     "none": "no choice",
@@ -84,7 +85,7 @@ def write_filter_page(path: Path, document: Mapping[str, Any]) -> None:
         package="careedit_tiny.report",
         title="careedit: does the early filter pay?",
         document=document,
-        plot=data_uri(draw_plot(document)),
+        plot=png_data_url(draw_plot(document)),
         table=table[1:],
         single=document["rows"][0],
         choosers=known,

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from careedit.report.page import data_uri, write_template
+from careedit.files import png_data_url
+from careedit.report.page import write_template
 
 NAMES = {
     "identity": "identity (no edit)",
@@ -56,7 +57,9 @@ def write_quality_page(path: Path, document: Mapping[str, Any], gallery: Sequenc
         {
             "kind": row.kind,
             "instruction": row.instruction,
-            "pictures": [(NAMES.get(one.caption, one.caption), data_uri(one.image), one.right) for one in row.pictures],
+            "pictures": [
+                (NAMES.get(one.caption, one.caption), png_data_url(one.image), one.right) for one in row.pictures
+            ],
         }
         for row in gallery
     ]

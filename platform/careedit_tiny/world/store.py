@@ -7,8 +7,6 @@ A row is `{"version": 1, "size": 64, "files": {"source": NAME, ...}, "sample": S
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from careedit.errors import ImageError, InputError
+from careedit.files import write_atomic
 from careedit.images import decode_image, save_image
 from careedit.tabular import lines_of
 from careedit_tiny.oracle.verdict import MAX_SIDE, MIN_SIDE, Verdict, judge
@@ -128,9 +127,7 @@ def write_samples(
         row = {"version": FORMAT_VERSION, "size": size, "files": stored.files, "sample": sample.to_dict()}
         rows.append(json.dumps(row) + "\n")
         yield stored
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    temporary.write_text("".join(rows), "utf-8")
-    os.replace(temporary, folder / LISTING)
+    write_atomic(folder / LISTING, "".join(rows))
 
 
 def read_samples(folder: Path) -> list[StoredSample]:

@@ -19,7 +19,7 @@ from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
 from careedit_deployments.client import Client
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
-from careedit_deployments.local_backend import LocalBackend
+from local_backend import LocalBackend
 from served import serve
 
 ARMS = {"arms": {"tiny": {"expert_set": "tiny"}, "serial": {"expert_set": "tiny", "weight": 0}}}

@@ -11,7 +11,7 @@ import pytest
 from careedit.editor import load_editor
 from careedit.records import EarlyFilter
 from careedit.scoring import JudgeIdentity, Score
-from careedit.selection import Judge
+from careedit.selection.judge import Judge
 from careedit_tiny.bench.filter import FilterBench, FilterPlan, TableCache, bench_filter
 from careedit_tiny.models.clip import untrained_encoder
 from careedit_tiny.oracle.verdict import judge as verdict_on

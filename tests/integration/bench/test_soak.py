@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from careedit_deployments.bench.soak import work
-from scripted_backend import ScriptedBackend
+from fake_backend import FakeBackend
 from served import serve
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_soak_counts_what_became_of_every_request(broken, tmp_path, capsys):
-    backend = ScriptedBackend()
+    backend = FakeBackend(judge=False)
     if broken:
         backend.broken.add("tiny")
     with serve(tmp_path, backend) as served:

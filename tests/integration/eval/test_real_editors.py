@@ -20,7 +20,7 @@ SETTINGS = {"arms": {"tiny": {"expert_set": "tiny", "device": "cpu"}}, "batch": 
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A careedit service in this process."""
     from careedit_deployments.config import ServeConfig
-    from careedit_deployments.local_backend import LocalBackend
+    from local_backend import LocalBackend
 
     backend = LocalBackend.load(ServeConfig(**SETTINGS))
     with serve(tmp_path_factory.mktemp("served"), backend, **SETTINGS) as served:

@@ -23,7 +23,7 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def backend():
     """The shipped tiny set in this process, with a judge that likes bright pictures."""
-    from careedit_deployments.local_backend import LocalBackend  # here: it imports torch
+    from local_backend import LocalBackend  # here: it imports torch
 
     def brightness(question) -> float:
         return question.images[-1].convert("L").resize((1, 1)).getpixel((0, 0)) / 255

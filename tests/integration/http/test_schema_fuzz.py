@@ -5,7 +5,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
-from pretended import Pretended
+from fake_backend import FakeBackend
 from served import serve
 
 EXAMPLES = 8
@@ -14,7 +14,7 @@ EXAMPLES = 8
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory):
     """A server whose edits take no time."""
-    with serve(tmp_path_factory.mktemp("painted"), Pretended()) as server:
+    with serve(tmp_path_factory.mktemp("painted"), FakeBackend()) as server:
         yield server
 
 

@@ -62,7 +62,6 @@ def served(serve_cluster, served_config) -> RayBackend:
 def call(served, draw_picture):
     """`call(seed, expert, ...)`: a routed edit; `expert` is a name or a mixture."""
     from careedit.routing import FixedRouter
-    from careedit_deployments.edits.edit_service import routable
 
     def make(seed: int = 0, expert: Any = "erase", seconds: float = 120, partials: int = 0, **fields: Any) -> EditCall:
         request = EditRequest(
@@ -73,7 +72,7 @@ def call(served, draw_picture):
         )
         from careedit.routing import features_of
 
-        decision = FixedRouter(expert, routable(served.arms["main"])).route(features_of(request), top_k=1)
+        decision = FixedRouter(expert, tuple(served.arms["main"].experts.values())).route(features_of(request), top_k=1)
         return EditCall(
             id=f"edit-{seed}",
             arm="main",

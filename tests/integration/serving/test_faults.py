@@ -12,7 +12,7 @@ from ray import serve
 from careedit.experts import load_expert_set, make_manifest, remove_expert
 from careedit.experts.edit_set import add_expert
 from careedit.records import EarlyFilter
-from careedit_deployments.edits.backend import Made
+from careedit_deployments.edits.backend import ImageDone
 from judging import DEADLY
 
 ERASE = "expert-main-erase"
@@ -20,7 +20,7 @@ ERASE = "expert-main-erase"
 
 def made(events):
     assert isinstance(events, list), events
-    return [event for event in events if isinstance(event, Made)]
+    return [event for event in events if isinstance(event, ImageDone)]
 
 
 def running(name):

@@ -10,7 +10,7 @@ import pytest
 from careedit.errors import InputError
 from careedit.records import EarlyFilter
 from careedit.routing import features_of
-from careedit_deployments.edits.backend import Made, Partial, Progress
+from careedit_deployments.edits.backend import ImageDone, Preview, Progress
 from careedit_deployments.errors import DeadlineError, OverloadedError
 
 MIXTURE = {"erase": 0.5, "style": 0.5}
@@ -18,7 +18,7 @@ MIXTURE = {"erase": 0.5, "style": 0.5}
 
 def made(events):
     assert isinstance(events, list), events
-    return [event for event in events if isinstance(event, Made)]
+    return [event for event in events if isinstance(event, ImageDone)]
 
 
 def test_an_edit_through_a_replica_is_the_edit_in_this_process(call, edit, alone):
@@ -26,7 +26,7 @@ def test_an_edit_through_a_replica_is_the_edit_in_this_process(call, edit, alone
     (events,) = edit(wanted)
     assert [event.image for event in made(events)] == [0, 1]
     assert all(alone(event, wanted) for event in made(events))
-    assert {(event.image, event.index) for event in events if isinstance(event, Partial)} == {
+    assert {(event.image, event.index) for event in events if isinstance(event, Preview)} == {
         (0, 0),
         (0, 1),
         (1, 0),
@@ -87,7 +87,7 @@ def test_a_full_queue_refuses_before_an_edit_is_made_and_those_in_it_go_on(serve
     async def one(seed, **fields):
         try:
             async with aclosing(served.edit(call(seed=seed, **fields))) as events:
-                return "made" if [event async for event in events if isinstance(event, Made)] else "nothing"
+                return "made" if [event async for event in events if isinstance(event, ImageDone)] else "nothing"
         except OverloadedError as error:
             assert error.retry_after > 0
             return "refused"

@@ -18,7 +18,7 @@ from PIL import Image
 from careedit_deployments.edits.stored import SENT, StoredOrder, load_order, resolved_sha256
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http.auth import make_key
-from pretended import Pretended, picture_file
+from fake_backend import FakeBackend, picture_file
 from served import Served, serve
 
 FILES = {"image": ("a.png", picture_file())}
@@ -26,12 +26,12 @@ ENDS = {"job.completed", "job.failed", "job.cancelled"}
 
 
 @pytest.fixture
-def painter() -> Pretended:
-    return Pretended()
+def painter() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-def served(tmp_path: Path, painter: Pretended) -> Iterator[Served]:
+def served(tmp_path: Path, painter: FakeBackend) -> Iterator[Served]:
     with serve(tmp_path, painter) as server:
         yield server
 
@@ -74,7 +74,7 @@ def test_a_job_answers_what_the_edit_would_have(served: Served) -> None:
     assert (picture.format, picture.size) == ("WEBP", (24, 16))
 
 
-def test_a_full_queue_is_said_at_once_and_leaves_nothing_behind(tmp_path: Path, painter: Pretended) -> None:
+def test_a_full_queue_is_said_at_once_and_leaves_nothing_behind(tmp_path: Path, painter: FakeBackend) -> None:
     painter.pause = 30.0
     with serve(tmp_path, painter, jobs={"workers": 1, "max_queued": 2}) as served:
         begun = post(served.url).json()["id"]
@@ -120,7 +120,7 @@ def test_events_are_replayed_from_any_number_on_and_then_end(served: Served) -> 
     assert (bad.status_code, bad.json()["error"]["param"]) == (400, "Last-Event-ID")
 
 
-def test_an_idempotency_key_repeats_the_job_and_refuses_another_body(served: Served, painter: Pretended) -> None:
+def test_an_idempotency_key_repeats_the_job_and_refuses_another_body(served: Served, painter: FakeBackend) -> None:
     key = {"Idempotency-Key": "order-17"}
     first = post(served.url, key)
     again = post(served.url, key)
@@ -143,7 +143,7 @@ def as_json(**fields: Any) -> dict[str, Any]:
 
 def test_an_idempotency_key_outlives_another_configuration(tmp_path: Path) -> None:
     key = {"Idempotency-Key": "order-17"}
-    with serve(tmp_path, Pretended(), quality={"low": {"steps": 2}}) as served:
+    with serve(tmp_path, FakeBackend(), quality={"low": {"steps": 2}}) as served:
         first = post(served.url, key, quality="low", partial_images="1").json()["id"]
         ended(served.url, first)
     changed = {
@@ -151,7 +151,7 @@ def test_an_idempotency_key_outlives_another_configuration(tmp_path: Path) -> No
         "limits": {"steps": 1, "pixels": 10},
         "http": {"compatibility": "strict"},
     }
-    with serve(tmp_path, Pretended("other"), arms={"other": {"expert_set": "tiny"}}, **changed) as served:
+    with serve(tmp_path, FakeBackend("other"), arms={"other": {"expert_set": "tiny"}}, **changed) as served:
         again = post(served.url, key, quality="low", partial_images="1")
         assert (again.status_code, again.headers.get("idempotency-replayed")) == (202, "true"), again.text
         assert again.json()["id"] == first
@@ -166,7 +166,7 @@ def test_an_idempotency_key_outlives_another_configuration(tmp_path: Path) -> No
 
 def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path) -> None:
     key = {"Idempotency-Key": "order-17"}
-    with serve(tmp_path, Pretended(), quality={"low": {"steps": 2}}) as served:
+    with serve(tmp_path, FakeBackend(), quality={"low": {"steps": 2}}) as served:
         jobs, blobs = served.services.store.jobs, served.services.blobs
         made = post(served.url, None, quality="low", user="anna").json()["id"]
         ended(served.url, made)
@@ -179,14 +179,14 @@ def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path)
         served.run(lambda: jobs.delete(made))
         kept = job.model_copy(update={"body_sha256": old, "idempotency_key": "order-17"})
         served.run(lambda: jobs.add(kept))
-    with serve(tmp_path, Pretended(), quality={"low": {"steps": 3}}) as served:
+    with serve(tmp_path, FakeBackend(), quality={"low": {"steps": 3}}) as served:
         again = post(served.url, key, quality="low", user="anna")
         assert (again.status_code, again.json().get("id")) == (202, made), again.text
         for other in ({"user": "berta"}, {"steps": "3"}, {"output_format": "webp"}, {"size": "24x16"}):
             assert post(served.url, key, **{"quality": "low", "user": "anna", **other}).status_code == 409, other
 
 
-def test_a_running_job_is_cancelled_within_a_step(served: Served, painter: Pretended) -> None:
+def test_a_running_job_is_cancelled_within_a_step(served: Served, painter: FakeBackend) -> None:
     painter.pause = 0.05
     job = post(served.url, steps="100").json()["id"]
     events = follow(served.url, job)
@@ -231,7 +231,7 @@ def test_what_could_never_be_edited_is_refused_at_once(served: Served, fields: d
     assert served.run(lambda: served.services.blobs.scopes("jobs")) == []
 
 
-def test_a_job_that_fails_says_why(served: Served, painter: Pretended) -> None:
+def test_a_job_that_fails_says_why(served: Served, painter: FakeBackend) -> None:
     painter.fails = RuntimeError("a secret of the inside")
     job = ended(served.url, post(served.url).json()["id"])
     assert (job["status"], job["error"]["code"], job["result"]) == ("failed", "internal_error", None)
@@ -240,7 +240,7 @@ def test_a_job_that_fails_says_why(served: Served, painter: Pretended) -> None:
 
 @pytest.mark.parametrize("error", [UnavailableError("No replica."), OverloadedError("Full.", retry_after=0.01)])
 def test_a_job_outlives_a_platform_that_is_full_or_lost_a_replica(
-    served: Served, painter: Pretended, error: Exception
+    served: Served, painter: FakeBackend, error: Exception
 ) -> None:
     painter.fails, painter.fails_after = error, 2
     job = post(served.url, steps="4", seed="5").json()["id"]
@@ -254,7 +254,7 @@ def test_a_job_outlives_a_platform_that_is_full_or_lost_a_replica(
     assert len(painter.calls) >= 2
 
 
-def test_jobs_are_listed_in_pages_and_only_to_their_owner(tmp_path: Path, painter: Pretended) -> None:
+def test_jobs_are_listed_in_pages_and_only_to_their_owner(tmp_path: Path, painter: FakeBackend) -> None:
     (mine, record), (other, second) = make_key("me"), make_key("you")
     with serve(tmp_path, painter, keys=(record, second), auth={"required": True}) as served:
         headers = {"Authorization": f"Bearer {mine}"}
@@ -271,7 +271,7 @@ def test_jobs_are_listed_in_pages_and_only_to_their_owner(tmp_path: Path, painte
         assert httpx2.get(served.url + "/v1/jobs").status_code == 401
 
 
-def test_queued_jobs_run_after_a_restart(tmp_path: Path, painter: Pretended) -> None:
+def test_queued_jobs_run_after_a_restart(tmp_path: Path, painter: FakeBackend) -> None:
     painter.pause = 0.05
     with serve(tmp_path, painter, jobs={"workers": 1}) as served:
         ids = [post(served.url, steps="40").json()["id"] for _ in range(3)]
@@ -284,7 +284,7 @@ def test_queued_jobs_run_after_a_restart(tmp_path: Path, painter: Pretended) -> 
         assert [ended(served.url, job)["status"] for job in ids] == ["completed"] * 3
 
 
-def test_twenty_followers_of_one_job_see_the_same(served: Served, painter: Pretended) -> None:
+def test_twenty_followers_of_one_job_see_the_same(served: Served, painter: FakeBackend) -> None:
     painter.pause = 0.02
     job = post(served.url, steps="10").json()["id"]
     seen: list[list[str]] = []

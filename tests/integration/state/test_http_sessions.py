@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from careedit_deployments.http.auth import make_key
-from pretended import Pretended, mask_file, picture_file
+from fake_backend import FakeBackend, mask_file, picture_file
 from served import Served, serve
 
 BEFORE, AFTER = (200, 40, 90), (55, 215, 165)
@@ -24,12 +24,12 @@ BEFORE, AFTER = (200, 40, 90), (55, 215, 165)
 
 
 @pytest.fixture
-def painter() -> Pretended:
-    return Pretended()
+def painter() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-def served(tmp_path: Path, painter: Pretended) -> Iterator[Served]:
+def served(tmp_path: Path, painter: FakeBackend) -> Iterator[Served]:
     with serve(tmp_path, painter) as server:
         yield server
 
@@ -49,7 +49,7 @@ def colour(answer: dict[str, Any]) -> tuple[int, ...]:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB").getpixel((0, 0))
 
 
-def test_a_turn_edits_the_last_result(served: Served, painter: Pretended) -> None:
+def test_a_turn_edits_the_last_result(served: Served, painter: FakeBackend) -> None:
     session = begin(served.url, user="u", model="tiny")
     first, second = (turn(served.url, session["id"]).json() for _ in range(2))
     assert [colour(first), colour(second)] == [AFTER, BEFORE]
@@ -91,7 +91,7 @@ def test_undo_goes_back_to_what_was_edited_and_deletes_nothing(served: Served) -
     assert colour(turn(served.url, session, turn=second).json()) == AFTER, "what was undone can still be named"
 
 
-def test_turns_take_masks_references_and_forms(served: Served, painter: Pretended) -> None:
+def test_turns_take_masks_references_and_forms(served: Served, painter: FakeBackend) -> None:
     session = begin(served.url)["id"]
     url = f"{served.url}/v1/sessions/{session}/turns"
     masked = httpx2.post(url, files={"mask": ("m.png", mask_file())}, data={"prompt": "invert it", "size": "24x16"})
@@ -133,7 +133,7 @@ def test_deleting_a_session_leaves_no_byte(served: Served, tmp_path: Path) -> No
 
 
 def test_a_session_that_is_deleted_during_a_turn_stays_deleted(
-    served: Served, painter: Pretended, tmp_path: Path
+    served: Served, painter: FakeBackend, tmp_path: Path
 ) -> None:
     painter.pause = 0.1
     session = begin(served.url)["id"]
@@ -155,7 +155,7 @@ def pictures_in(folder: Path) -> list[str]:
     return [name for _, _, names in os.walk(folder) for name in names if name.endswith(".png")]
 
 
-def test_sessions_expire_and_are_swept(tmp_path: Path, painter: Pretended) -> None:
+def test_sessions_expire_and_are_swept(tmp_path: Path, painter: FakeBackend) -> None:
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "b"), "session_ttl_s": 0.01}
     with serve(tmp_path, painter, state=state) as served:
         session = begin(served.url)["id"]
@@ -167,7 +167,7 @@ def test_sessions_expire_and_are_swept(tmp_path: Path, painter: Pretended) -> No
             assert time.monotonic() < end, "neither its row nor its picture may stay"
 
 
-def test_only_the_owner_has_a_session(tmp_path: Path, painter: Pretended) -> None:
+def test_only_the_owner_has_a_session(tmp_path: Path, painter: FakeBackend) -> None:
     (mine, record), (theirs, second) = make_key("me"), make_key("you")
     with serve(tmp_path, painter, keys=(record, second), auth={"required": True}) as served:
         headers = [{"Authorization": f"Bearer {key}"} for key in (mine, theirs)]

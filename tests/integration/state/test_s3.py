@@ -15,7 +15,7 @@ import blob_cases
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state.blobs import open_blobs
-from pretended import Pretended, picture_file
+from fake_backend import FakeBackend, picture_file
 from served import serve
 
 
@@ -35,7 +35,7 @@ def test_a_session_lives_in_a_bucket_and_leaves_no_object(bucket: dict[str, Any]
     where = f"{bucket['blobs']}/{uuid.uuid4().hex}"
     state = {**bucket, "blobs": where, "database": f"sqlite+aiosqlite:///{tmp_path}/s.db"}
     files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
-    with serve(tmp_path, Pretended(), state=state) as served:
+    with serve(tmp_path, FakeBackend(), state=state) as served:
         picture = {"image": ("a.png", picture_file())}
         session = httpx2.post(served.url + "/v1/sessions", files=picture, timeout=30).json()["id"]
         at = f"{served.url}/v1/sessions/{session}"

@@ -22,7 +22,7 @@ from careedit_deployments.jobs.webhooks import WebhookSender
 from careedit_deployments.state.base import WebhookRecord
 from careedit_deployments.state.store import SqlStore, open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from pretended import Pretended, picture_file
+from fake_backend import FakeBackend, picture_file
 from remembered import NOON, Clock, a_job
 from served import serve
 
@@ -228,7 +228,7 @@ def test_a_served_jobs_end_is_told(receive: Any, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOOK_SECRET", KEY.decode())
     server = receive()
     jobs = {"webhook_secret_env": "HOOK_SECRET", "webhook_hosts": ("127.0.0.1",)}
-    with serve(tmp_path, Pretended(), jobs=jobs) as served:
+    with serve(tmp_path, FakeBackend(), jobs=jobs) as served:
         files = {"image": ("a.png", picture_file())}
         inside = httpx2.post(served.url + "/v1/jobs", files=files, data={"prompt": "x", "webhook": "http://10.0.0.1/"})
         assert (inside.status_code, inside.json()["error"]["param"]) == (400, "webhook")

@@ -14,7 +14,7 @@ from PIL import Image
 
 import worker_process
 from careedit.records import EditRequest
-from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.stored import Output, keep_order, scope_of
 from careedit_deployments.state.base import BlobStore, JobEvent, JobRecord, Store, new_id
 from careedit_deployments.state.blobs import open_blobs

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from fake_backend import FakeBackend
 from otlp import Receiver, receive_spans
-from scripted_backend import ScriptedBackend
 from served import serve
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -40,7 +40,7 @@ def post(draw_picture):
 
 
 def test_a_request_is_one_trace_with_its_callers(receiver, tmp_path, post) -> None:
-    backend = ScriptedBackend()
+    backend = FakeBackend(judge=False)
     with serve(tmp_path, backend, telemetry={"otlp_endpoint": receiver.url}) as served:
         answer = post(served, headers={**CALLER, "x-request-id": "req-17"})
     assert answer.status_code == 200
@@ -55,7 +55,7 @@ def test_a_request_is_one_trace_with_its_callers(receiver, tmp_path, post) -> No
 
 
 def test_a_failed_edit_marks_its_spans(receiver, tmp_path, post) -> None:
-    backend = ScriptedBackend()
+    backend = FakeBackend(judge=False)
     backend.broken.add("tiny")
     receiver.spans.clear()
     with serve(tmp_path, backend, telemetry={"otlp_endpoint": receiver.url}) as served:
@@ -66,7 +66,7 @@ def test_a_failed_edit_marks_its_spans(receiver, tmp_path, post) -> None:
 
 
 def test_a_caller_who_does_not_sample_sends_nothing_to_the_receiver(receiver, tmp_path, post) -> None:
-    backend = ScriptedBackend()
+    backend = FakeBackend(judge=False)
     receiver.spans.clear()
     with serve(tmp_path, backend, telemetry={"otlp_endpoint": receiver.url}) as served:
         assert post(served, headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}).status_code == 200
@@ -78,13 +78,13 @@ def test_a_caller_who_does_not_sample_sends_nothing_to_the_receiver(receiver, tm
 
 def test_a_receiver_that_is_away_costs_no_edit(tmp_path, post, caplog) -> None:
     caplog.set_level("CRITICAL", logger="opentelemetry")
-    with serve(tmp_path, ScriptedBackend(), telemetry={"otlp_endpoint": "http://127.0.0.1:9"}) as served:
+    with serve(tmp_path, FakeBackend(judge=False), telemetry={"otlp_endpoint": "http://127.0.0.1:9"}) as served:
         assert [post(served).status_code for _ in range(3)] == [200] * 3
 
 
 def test_a_server_that_stops_sends_its_last_spans_first_and_has_one_sender(receiver, tmp_path, post) -> None:
     receiver.spans.clear()
-    with serve(tmp_path, ScriptedBackend(), telemetry={"otlp_endpoint": receiver.url}) as served:
+    with serve(tmp_path, FakeBackend(judge=False), telemetry={"otlp_endpoint": receiver.url}) as served:
         senders = [thread.name for thread in threading.enumerate() if thread.name.startswith("OtelBatch")]
         assert post(served).status_code == 200
     assert len(senders) == 1

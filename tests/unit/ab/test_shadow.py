@@ -4,10 +4,10 @@ import pytest
 
 from careedit.records import EditRequest
 from careedit_deployments.ab.shadow import Shadowing
-from careedit_deployments.edits.backend import EditCall, Made
+from careedit_deployments.edits.backend import EditCall
 from careedit_deployments.errors import DeadlineError
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from scripted_backend import ScriptedBackend, result_of, trace_of
+from fake_backend import FakeBackend, done
 
 JUDGED = {"scorer": {"backend": "transformers", "model": "judge"}}
 
@@ -28,14 +28,14 @@ def finished(draw_picture, add_edits):
             deadline=time.time() + 60,
             request_id="req_1",
         )
-        return call, (Made(image=0, picture=result_of(request.image, call), trace=trace_of(call, 0)),)
+        return call, (done(call, 0),)
 
     return make
 
 
 def test_a_copy_is_edited_from_the_same_noise_judged_and_stored(make_config, with_store, finished) -> None:
     recording = Recording()
-    backend = ScriptedBackend(("a", "b"), shadows=("mirror",), scores={"mirror": 0.8})
+    backend = FakeBackend("a", "b", shadows=("mirror",), scores={"mirror": 0.8})
 
     async def work(store):
         shadowing = Shadowing(make_config(**JUDGED), backend, store, Metrics(recording))
@@ -60,7 +60,7 @@ def test_a_copy_is_edited_from_the_same_noise_judged_and_stored(make_config, wit
 
 
 def test_without_a_judge_a_copy_is_stored_unscored(make_config, with_store, finished) -> None:
-    recording, backend = Recording(), ScriptedBackend(("a", "b"), shadows=("mirror",))
+    recording, backend = Recording(), FakeBackend("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(), backend, store, Metrics(recording))
@@ -73,7 +73,7 @@ def test_without_a_judge_a_copy_is_stored_unscored(make_config, with_store, fini
 
 
 def test_a_judge_that_is_away_costs_the_score_and_nothing_else(make_config, with_store, finished) -> None:
-    recording, backend = Recording(), ScriptedBackend(("a", "b"), shadows=("mirror",), scores=None)
+    recording, backend = Recording(), FakeBackend("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(**JUDGED), backend, store, Metrics(recording))
@@ -86,7 +86,7 @@ def test_a_judge_that_is_away_costs_the_score_and_nothing_else(make_config, with
 
 
 def test_a_shadow_that_fails_is_stored_as_failed_for_its_guard_to_see(make_config, with_store, finished) -> None:
-    recording, backend = Recording(), ScriptedBackend(("a", "b"), shadows=("mirror",), scores={"a": 1.0})
+    recording, backend = Recording(), FakeBackend("a", "b", shadows=("mirror",), scores={"a": 1.0})
     backend.broken.add("mirror")
 
     async def work(store):
@@ -102,7 +102,7 @@ def test_a_shadow_that_fails_is_stored_as_failed_for_its_guard_to_see(make_confi
 
 
 def test_copies_beyond_the_bound_are_dropped_and_counted_at_once(make_config, with_store, finished) -> None:
-    recording, backend = Recording(), ScriptedBackend(("a", "b"), shadows=("mirror",))
+    recording, backend = Recording(), FakeBackend("a", "b", shadows=("mirror",), judge=False)
     backend.gate.clear()
 
     async def work(store):
@@ -118,13 +118,13 @@ def test_copies_beyond_the_bound_are_dropped_and_counted_at_once(make_config, wi
 
 
 def test_a_shadow_that_is_too_late_is_stored_as_expired(make_config, with_store, finished) -> None:
-    class Late(ScriptedBackend):
+    class Late(FakeBackend):
         async def edit(self, call):
             raise DeadlineError("The deadline has passed.")
             yield
 
     async def work(store):
-        backend = Late(("a", "b"), shadows=("mirror",))
+        backend = Late("a", "b", shadows=("mirror",), judge=False)
         shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()))
         shadowing.ended(*_made(await finished(backend, store)))
         await shadowing.settled()
@@ -135,7 +135,7 @@ def test_a_shadow_that_is_too_late_is_stored_as_expired(make_config, with_store,
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "expired"])
 def test_an_edit_without_its_pictures_is_not_copied(make_config, with_store, finished, outcome: str) -> None:
-    backend = ScriptedBackend(("a", "b"), shadows=("mirror",))
+    backend = FakeBackend("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()))
@@ -148,7 +148,7 @@ def test_an_edit_without_its_pictures_is_not_copied(make_config, with_store, fin
 
 
 def test_a_shadow_that_was_cut_gets_no_copies(make_config, with_store, finished) -> None:
-    backend = ScriptedBackend(("a", "b"), shadows=("mirror",))
+    backend = FakeBackend("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()), cut=lambda: {"mirror"})
@@ -160,7 +160,7 @@ def test_a_shadow_that_was_cut_gets_no_copies(make_config, with_store, finished)
 
 
 def test_an_arm_whose_guard_looks_at_scores_is_judged_without_any_shadow(make_config, with_store, finished) -> None:
-    backend = ScriptedBackend(("a", "b"), scores={"b": 0.3})
+    backend = FakeBackend("a", "b", scores={"b": 0.3})
     arms = {name: arm for name, arm in make_config().arms.items() if not arm.shadow}
 
     async def work(store):
@@ -178,7 +178,7 @@ def test_an_arm_whose_guard_looks_at_scores_is_judged_without_any_shadow(make_co
 
 
 def test_when_the_server_stops_copies_are_given_up(make_config, with_store, finished) -> None:
-    backend = ScriptedBackend(("a", "b"), shadows=("mirror",))
+    backend = FakeBackend("a", "b", shadows=("mirror",), judge=False)
     backend.gate.clear()
 
     async def work(store):
@@ -191,13 +191,13 @@ def test_when_the_server_stops_copies_are_given_up(make_config, with_store, fini
 
 
 def test_a_mistake_in_the_background_is_logged(make_config, with_store, finished, caplog) -> None:
-    class Odd(ScriptedBackend):
+    class Odd(FakeBackend):
         async def route(self, *args, **fields):
             if self.calls:
                 raise ZeroDivisionError
             return await super().route(*args, **fields)
 
-    backend = Odd(("a", "b"), shadows=("mirror",))
+    backend = Odd("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()))
@@ -211,7 +211,7 @@ def test_a_mistake_in_the_background_is_logged(make_config, with_store, finished
 
 
 def test_a_shadow_without_replicas_is_no_crash(make_config, with_store, finished) -> None:
-    backend = ScriptedBackend(("a", "b"))
+    backend = FakeBackend("a", "b", judge=False)
 
     async def work(store):
         shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()))

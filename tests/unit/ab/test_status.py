@@ -6,7 +6,7 @@ import yaml
 
 from careedit.cli.main import main
 from careedit_deployments.ab.guard import ArmGuard
-from careedit_deployments.ab.status import arm_statuses, mean_with_interval, wilson
+from careedit_deployments.ab.status import arm_statuses, mean_with_interval, share_with_interval
 from careedit_deployments.state.base import AssignmentRecord, FeedbackRecord, new_id
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 
@@ -65,7 +65,7 @@ def test_a_window_leaves_out_what_is_older(filled, with_store) -> None:
     ("hits", "count", "low", "high"), [(0, 10, 0.0, 0.2775), (1, 10, 0.0179, 0.4042), (10, 10, 0.7225, 1.0)]
 )
 def test_the_interval_of_a_share_is_wilsons(hits: int, count: int, low: float, high: float) -> None:
-    found = wilson(hits, count)
+    found = share_with_interval(hits, count)
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 

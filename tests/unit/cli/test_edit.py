@@ -15,6 +15,8 @@ from careedit.cli import files
 from careedit.cli.main import main
 from careedit.errors import InputError
 from careedit.images import decode_image
+from careedit.record import help_of
+from careedit.records import EarlyFilter, EditRequest
 
 REMOVE = "remove the red circle"
 
@@ -135,7 +137,7 @@ def test_an_existing_answer_is_replaced(run, folder):
         (["--top-k", "0"], "top_k is 0; at least one expert must be allowed"),
         (["-n", "17"], "n is 17; between 1 and 16 images"),
         (["--guidance", "3"], "this base is not guidance-distilled and takes none"),
-        (["--refine-mask"], "refine_mask was asked for without a mask"),
+        (["--refine-mask"], "refine_mask needs a mask"),
         (
             ["--reference", "look.webp", "--reference", "photo.png"],
             "2 references were given; one reference is supported",
@@ -227,3 +229,11 @@ def test_the_help_and_a_wrong_picture_need_no_torch(tmp_path):
     answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "--install-completion" not in answer.stdout
+
+
+def test_the_help_of_an_option_is_the_description_of_the_field_that_it_sets(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main(["edit", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert help_of(EditRequest, "seed") in shown
+    assert help_of(EarlyFilter, "candidates") in shown

@@ -141,8 +141,8 @@ def test_an_adapter_is_added_replaced_and_removed_again(run, copy, adapter):
     [
         (["--name", "../evil"], "The name '../evil' cannot be used"),
         (["--name", "auto"], "The name 'auto' is taken by careedit itself"),
-        (["--competence", "Über!"], "the field 'competence' is 'Über!'"),
-        (["--handles", "Remove It"], "the field 'handles.0' is 'Remove It'"),
+        (["--competence", "Über!"], "does not accept 'Über!' for its field 'competence'"),
+        (["--handles", "Remove It"], "does not accept 'Remove It' for its field 'handles.0'"),
     ],
 )
 def test_a_wrong_field_of_a_manifest_is_said_and_the_set_stays_as_it_was(changes, sentence, run, copy, adapter):

@@ -30,7 +30,7 @@ def state() -> EditState:
     [
         ({"steps": 0}, InputError, "at least one denoising step"),
         ({"seed": -1}, InputError, "must not be negative"),
-        ({"noise_scale": 0.0}, InputError, "must lie above 0"),
+        ({"noise_scale": 0.0}, InputError, "must be above 0"),
         ({"noise_scale": 1.1}, InputError, "at most 1"),
         ({"weights": {}}, InputError, "sum to 1"),
         ({"weights": {"erase": 0.5}}, InputError, "sum to 1"),

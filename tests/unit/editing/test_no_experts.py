@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from careedit.errors import UnknownExpertError
-from careedit.experts.base import BASE, ExpertApplier, NoExperts
+from careedit.experts.base import ExpertApplier, NoExperts
+from careedit.records import BASE
 
 
 class Doubling(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 from careedit.cli.main import main
 from careedit.errors import CareEditError
 from careedit_eval.gate import freeze, judge_run, load_baseline
-from careedit_eval.gate.failures import told_apart
+from careedit_eval.gate.check import told_apart
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one
 from careedit_eval.records import Measurement, MetricSpec, Output
 from careedit_eval.report import analyse, write_analysis, write_report

@@ -111,6 +111,17 @@ def test_an_overloaded_service_is_asked_again_when_it_says(serve) -> None:
     assert len(posted) == 3 and waits[0] == 3.0 and 0.5 <= waits[1] <= 1.0
 
 
+def test_pauses_double_with_a_random_part_and_end_at_a_minute(serve) -> None:
+    url, _ = serve(*[(500, {}, {})] * 9)
+    waits: list[float] = []
+    with pytest.raises(EditFailed, match="in 9 attempts"):
+        HttpEditor(arm(url, attempts=9), sleep=waits.append).edit(work())
+    assert len(waits) == 8
+    assert all(
+        longest / 2 <= wait <= longest for wait, longest in zip(waits, (0.5, 1, 2, 4, 8, 16, 32, 60), strict=True)
+    )
+
+
 def test_a_service_that_stays_busy_is_given_up_in_a_sentence(serve) -> None:
     url, posted = serve((429, {"error": {"message": "full"}}, {}))
     with pytest.raises(EditFailed, match=r"did not edit in 3 attempts \(429: full\)"):

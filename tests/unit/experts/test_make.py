@@ -11,7 +11,7 @@ from torch import Tensor
 
 from careedit.errors import AdapterError, ManifestError
 from careedit.experts import DEFAULT_TARGETS, BaseShapes, load_adapter, make_manifest, save_adapter
-from careedit.experts.check import hash_file
+from careedit.files import file_digest
 
 
 def test_a_trained_lora_is_saved_and_read_again(tmp_path: Path, transformer: Any, shapes: BaseShapes) -> None:
@@ -21,7 +21,7 @@ def test_a_trained_lora_is_saved_and_read_again(tmp_path: Path, transformer: Any
     state = get_peft_model_state_dict(transformer, adapter_name="x")
     path = tmp_path / "deep" / "adapter.safetensors"
     digest = save_adapter(path, state, rank=8, alpha=16)
-    assert digest == hash_file(path)
+    assert digest == file_digest(path)
     read = load_adapter(path, shapes)
     assert (read.rank, read.alpha) == (8, 16.0)
     for name, module in read.modules.items():

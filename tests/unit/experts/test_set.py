@@ -19,7 +19,6 @@ from careedit.experts import (
     SharedApplier,
     add_expert,
     create_expert_set,
-    hash_folder,
     load_expert_set,
     make_manifest,
     remove_expert,
@@ -27,6 +26,7 @@ from careedit.experts import (
 )
 from careedit.experts import edit_set as edit_set_module
 from careedit.experts import set as set_module
+from careedit.files import folder_digest
 
 Write = Callable[..., Path]
 Add = Callable[..., ExpertSet]
@@ -312,7 +312,7 @@ def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path
 
 def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) -> None:
     add("erase")
-    digest = hash_folder(set_folder / "base")
+    digest = folder_digest(set_folder / "base")
     edit_yaml(set_folder, lambda content: content["base"].update(sha256=digest))
     assert verify_expert_set(set_folder) == ()
 
@@ -320,7 +320,7 @@ def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: data.update(colour="red"), "there is no field 'colour'"),
+        (lambda data: data.update(colour="red"), "has no field 'colour'"),
         (lambda data: data["base"].update(fingerprint="xyz"), "'base.fingerprint'"),
         (lambda data: data["defaults"].update(steps=0), "'defaults.steps'"),
         (lambda data: data["defaults"].update(noise_scale=0), "'defaults.noise_scale'"),
@@ -329,7 +329,7 @@ def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) 
         (lambda data: data["panel"].update(fit="crop"), "'panel.fit'"),
         (lambda data: data.update(experts=["a", "a"]), "lists an expert twice"),
         (lambda data: data.update(format_version=2), "'format_version'"),
-        (lambda data: data.pop("panel"), "the field 'panel' is missing"),
+        (lambda data: data.pop("panel"), "needs the field 'panel'"),
     ],
 )
 def test_a_flawed_set_file_is_refused_by_field(set_folder: Path, change: Any, words: str) -> None:

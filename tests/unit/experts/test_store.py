@@ -12,7 +12,7 @@ from fsspec.registry import _registry
 
 from careedit.errors import AdapterError, ExpertError, ManifestError
 from careedit.experts import Folder, add_expert, load_expert_set, make_manifest, verify_expert_set
-from careedit.experts.check import hash_file
+from careedit.files import file_digest
 
 
 class CountingMemory(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
@@ -77,7 +77,7 @@ def test_a_remote_set_is_the_local_one(address: str, local_set: Path, tmp_path: 
     assert remote.sha256 == local.sha256
     assert remote.shapes.fingerprint == local.shapes.fingerprint
     assert remote.load("erase").parameters == local.parameters("erase")
-    assert hash_file(remote.adapter_path("erase")) == remote.manifest("erase").sha256
+    assert file_digest(remote.adapter_path("erase")) == remote.manifest("erase").sha256
     assert verify_expert_set(address, cache=tmp_path / "cache") == ()
 
 

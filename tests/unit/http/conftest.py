@@ -8,17 +8,17 @@ import httpx2
 import pytest
 from PIL import Image
 
-from pretended import Pretended
+from fake_backend import FakeBackend
 from served import Served, serve
 
 
 @pytest.fixture(scope="session")
-def painter() -> Pretended:
-    return Pretended()
+def painter() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture(scope="session")
-def served(painter: Pretended, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(painter: FakeBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     limits = {"body_bytes": 200_000, "pixels": 100_000, "images": 4, "steps": 50, "evaluations": 120}
     quality = {"low": {"steps": 2}, "high": {"steps": 8}}
     with serve(tmp_path_factory.mktemp("served"), painter, limits=limits, quality=quality) as server:
@@ -26,7 +26,7 @@ def served(painter: Pretended, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def client(served: Served, painter: Pretended) -> Iterator[httpx2.Client]:
+def client(served: Served, painter: FakeBackend) -> Iterator[httpx2.Client]:
     """A client of a server whose backend is as it was."""
     painter.fails, painter.fails_after, painter.pause, painter.judge = None, 0, 0.0, True
     painter.calls.clear()

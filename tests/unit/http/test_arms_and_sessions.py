@@ -4,7 +4,7 @@ from collections import Counter
 import httpx2
 import pytest
 
-from pretended import Pretended, arm_info, picture_file
+from fake_backend import FakeBackend, arm_info, picture_file
 from served import serve
 
 SOURCE = picture_file()
@@ -14,7 +14,7 @@ FILES = {"image": ("a.png", SOURCE)}
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """A server with two arms of one set, and a shadow."""
-    painter = Pretended("a", "b", "copy")
+    painter = FakeBackend("a", "b", "copy")
     painter.arms = {**painter.arms, "copy": arm_info("copy", shadow=True)}
     arms = {
         "a": {"expert_set": "tiny"},
@@ -43,7 +43,7 @@ def test_users_are_split_by_weight_and_stay_where_they_are(split):
 def test_a_model_names_an_arm_or_a_set_but_no_shadow(split):
     server, _ = split
     assert edit(server.url, model="a").headers["x-careedit-arm"] == "a"
-    assert edit(server.url, model="pretended").headers["x-careedit-arm"] in {"a", "b"}
+    assert edit(server.url, model="fake").headers["x-careedit-arm"] in {"a", "b"}
     refused = edit(server.url, model="copy")
     assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
     assert [model["id"] for model in httpx2.get(server.url + "/v1/models").json()["data"]] == ["a", "b"]

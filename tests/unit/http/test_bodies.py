@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pretended import mask_file, picture_file
+from fake_backend import mask_file, picture_file
 
 SOURCE, MASK = picture_file(), mask_file()
 PLAIN = base64.b64encode(SOURCE).decode()

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from careedit_deployments.http.data_urls import bytes_of
-from pretended import picture_file
+from fake_backend import picture_file
 
 SOURCE = picture_file()
 

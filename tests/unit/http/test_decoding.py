@@ -24,7 +24,7 @@ from careedit_deployments.errors import OverloadedError
 from careedit_deployments.http import decoding
 from careedit_deployments.http.decoder import Reading
 from careedit_deployments.http.decoding import Decoding, PictureFile, Pool
-from pretended import Pretended
+from fake_backend import FakeBackend
 from served import Served, serve
 
 
@@ -171,7 +171,7 @@ def test_what_decoding_did_is_kept_with_a_kept_picture() -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tmp_path_factory.mktemp("large"), Pretended(), limits={"deadline_s": 60}) as server:
+    with serve(tmp_path_factory.mktemp("large"), FakeBackend(), limits={"deadline_s": 60}) as server:
         yield server
 
 
@@ -233,7 +233,7 @@ def test_memory_is_free_again_after_an_answer_an_error_and_a_stream(large: Serve
 
 
 def test_what_a_session_s_or_a_job_s_source_lost_is_known_when_it_is_edited(tmp_path: Path) -> None:
-    source, painter = encoded(see_through()), Pretended()
+    source, painter = encoded(see_through()), FakeBackend()
     said = ["image: transparent pixels were laid over white"]
     with serve(tmp_path, painter) as server:
         session = post(server, "/v1/sessions", files={"image": ("a.png", source)}).json()
@@ -261,7 +261,7 @@ def test_a_client_that_leaves_ends_decoding(large: Served, monkeypatch: pytest.M
 
 def test_decoding_has_the_deadline_of_its_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "decode_exchange", decoders.hang)
-    with serve(tmp_path, Pretended(), limits={"deadline_s": 0.5}) as server:
+    with serve(tmp_path, FakeBackend(), limits={"deadline_s": 0.5}) as server:
         late = edit(server, LARGE.data)
         assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
 

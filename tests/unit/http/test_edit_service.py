@@ -7,12 +7,13 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
+from careedit.selection.plan import evaluations
 from careedit_deployments.config import Limits, ServeConfig
-from careedit_deployments.edits.edit_service import EditService, check_cost, estimate, settings
-from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.edit_service import EditService, check_cost, settings
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from pretended import Pretended, arm_info
+from fake_backend import FakeBackend, arm_info
 
 PICTURE = Image.new("RGB", (16, 16), (10, 20, 30))
 CONFIGS = Path(__file__).parents[3] / "deployments/config"
@@ -42,14 +43,14 @@ class Watching:
 
 
 class Stage:
-    """An edit service over a pretended backend, and all that it tells."""
+    """An edit service over a fake backend, and all that it tells."""
 
     def __init__(self, **config):
-        self.painter, self.log, self.recording = Pretended(), Log(), Recording()
+        self.painter, self.log, self.recording = FakeBackend(), Log(), Recording()
         self.watching = Watching(self.log)
         self.config = ServeConfig(**{"arms": {"tiny": {"expert_set": "tiny"}}, **config})
         self.service = EditService(
-            self.config, self.painter, Metrics(self.recording), self.log, watchers=[self.watching]
+            self.config, self.painter, Metrics(self.recording), self.log, observers=[self.watching]
         )
 
     def edit(self, order=None, **request):
@@ -59,28 +60,6 @@ class Stage:
             return [event async for event in running.events()]
 
         return asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    ("strategy", "expected"),
-    [("restart", 2 * (20 + 6 * 5)), ("continue", 2 * (20 + 5 * 5)), ("halving", 2 * (20 + 5 * 5))],
-)
-def test_the_estimate_counts_every_preview(strategy, expected):
-    early_filter = EarlyFilter(strategy=strategy, candidates=6)
-    assert estimate(n=2, steps=20, early_filter=early_filter, rows=1) == expected
-    assert estimate(n=2, steps=20, early_filter=None, rows=3) == 120
-
-
-def test_the_estimate_is_never_less_than_the_plan_of_the_filter():
-    from careedit.selection import make_plan
-
-    for strategy in ("restart", "continue", "halving"):
-        for candidates, steps, preview in ((2, 4, 1), (6, 28, None), (16, 50, 10)):
-            wanted = EarlyFilter(strategy=strategy, candidates=candidates, preview_steps=preview)
-            plan = make_plan(wanted, steps)
-            told = estimate(n=1, steps=steps, early_filter=wanted, rows=1)
-            assert told >= plan.cost
-            assert told == plan.cost or strategy == "halving"
 
 
 @pytest.mark.parametrize(("n", "steps", "words"), [(3, 1, "n is 3"), (1, 11, "steps is 11"), (2, 10, "about 20 eval")])
@@ -104,7 +83,7 @@ def test_a_quality_means_what_the_configuration_says_and_what_is_asked_for_comes
 def test_a_higher_quality_of_a_shipped_configuration_takes_more_work(path):
     config = ServeConfig.from_yaml(path)
     found = [settings(config, name, None, None) for name in ("low", "high") if name in config.quality]
-    costs = [estimate(n=1, steps=steps, early_filter=early_filter, rows=1) for steps, early_filter in found]
+    costs = [evaluations(early_filter, n=1, steps=steps, rows=1) for steps, early_filter in found]
     assert len(costs) in (0, 2)
     assert costs == sorted(set(costs))
 

@@ -10,7 +10,7 @@ from careedit_deployments.config import Limits
 from careedit_deployments.errors import RateLimitError
 from careedit_deployments.http.auth import Caller, hash_key, make_key
 from careedit_deployments.http.limits import Limiter
-from pretended import Pretended, picture_file
+from fake_backend import FakeBackend, picture_file
 from served import serve
 
 FILES = {"image": ("a.png", picture_file())}
@@ -22,7 +22,7 @@ def guarded(tmp_path_factory):
     """A server that needs keys, and two of them; the second may do little."""
     free, free_record = make_key("free")
     tight, tight_record = make_key("tight", requests_per_minute=2, concurrent_requests=1)
-    painter = Pretended()
+    painter = FakeBackend()
     with serve(
         tmp_path_factory.mktemp("guarded"), painter, keys=(free_record, tight_record), auth={"required": True}
     ) as server:

@@ -5,7 +5,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from pretended import picture_file
+from fake_backend import picture_file
 
 SOURCE = picture_file()
 

@@ -17,14 +17,13 @@ from starlette.requests import ClientDisconnect
 from careedit.errors import InputError
 from careedit_deployments.client import Client
 from careedit_deployments.config import Limits
-from careedit_deployments.errors import OverloadedError
+from careedit_deployments.errors import ConcurrencyError, OverloadedError, SlowBodyError
 from careedit_deployments.http import jobs
 from careedit_deployments.http.auth import Caller, make_key
 from careedit_deployments.http.body import Body
-from careedit_deployments.http.errors import ConcurrencyError, SlowBodyError
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.sse import EventStream
-from pretended import Pretended, picture_file
+from fake_backend import FakeBackend, picture_file
 from served import serve
 from slots import BOUNDARY, follows, half_a_body, held, rest, status
 
@@ -37,7 +36,7 @@ LIMITS = {"requests_in_progress": 4, "event_streams": 2}
 def small(tmp_path_factory):
     """A server with few places, and two keys."""
     (one, first), (two, second) = make_key("one"), make_key("two")
-    painter = Pretended()
+    painter = FakeBackend()
     with serve(
         tmp_path_factory.mktemp("small"),
         painter,
@@ -53,7 +52,7 @@ def small(tmp_path_factory):
 def hasty(tmp_path_factory):
     """A server that waits for no body."""
     limits = {"body_grace_s": 0.3, "body_s": 1.5, "body_rate": 100_000}
-    with serve(tmp_path_factory.mktemp("hasty"), Pretended(), limits=limits) as server:
+    with serve(tmp_path_factory.mktemp("hasty"), FakeBackend(), limits=limits) as server:
         yield server
 
 
@@ -231,7 +230,7 @@ def test_a_body_may_be_slow_at_first_must_then_keep_its_pace_and_ends_in_time():
 
 
 def test_a_stream_of_a_job_ends_after_its_time_and_the_client_goes_on_without_losing_an_event(tmp_path, monkeypatch):
-    painter = Pretended()
+    painter = FakeBackend()
     painter.pause = 0.15
     with serve(tmp_path, painter, limits={"event_stream_s": 0.4}) as server, httpx2.Client(base_url=server.url) as http:
         job = http.post("/v1/jobs", files=FILES, data={"prompt": "x", "steps": "16"}).json()["id"]
@@ -283,7 +282,7 @@ def test_a_stream_whose_client_does_not_read_gives_its_place_back_after_its_time
 
 
 def test_a_server_that_stops_refuses_what_is_new_ends_its_streams_and_finishes_the_rest(tmp_path):
-    painter = Pretended()
+    painter = FakeBackend()
     painter.pause = 0.3
     with serve(tmp_path, painter) as server, httpx2.Client(base_url=server.url) as http:
         stopping = server.services.stopping

@@ -18,12 +18,12 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
-from careedit_deployments.http.errors import FieldError
+from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import encode, target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.state.blobs import FsspecBlobs
-from pretended import Pretended, arm_info, mask_file, picture_file
+from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 from served import serve
 
 SOURCE = picture_file()
@@ -78,7 +78,7 @@ def test_a_strict_server_refuses_such_a_size_with_one_that_fits_and_names_its_se
     fields = EditFields(prompt="x", size="96x96")
     with pytest.raises(FieldError, match=r"96x64") as refused:
         target_size(fields, (48, 32), config(compatibility="strict"))
-    assert refused.value.param == "size"
+    assert refused.value.field == "size"
     assert "http.compatibility" in str(refused.value)
     with pytest.raises(InputError, match="compatibility"):
         HttpConfig(compatibility="azure")
@@ -227,7 +227,7 @@ def test_no_other_path_leads_to_a_file(client, name):
 def test_an_address_expires_and_its_file_is_swept(tmp_path):
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 0.5}
     http = {"public_url": "https://edits.example.org/api/"}
-    with serve(tmp_path, Pretended(), state=state, http=http, auth={"required": False}) as server:
+    with serve(tmp_path, FakeBackend(), state=state, http=http, auth={"required": False}) as server:
         with httpx2.Client(base_url=server.url) as client:
             url = send(client, response_format="url").json()["data"][0]["url"]
             assert url.startswith("https://edits.example.org/api/v1/images/files/file_")
@@ -319,7 +319,7 @@ ORIGIN = "https://app.example.org"
 def shared(tmp_path_factory):
     """A server that needs keys and lets pages of one origin in."""
     with serve(
-        tmp_path_factory.mktemp("cors"), Pretended(), auth={"required": True}, http={"cors": [ORIGIN]}
+        tmp_path_factory.mktemp("cors"), FakeBackend(), auth={"required": True}, http={"cors": [ORIGIN]}
     ) as server:
         yield server.url
 

@@ -7,7 +7,7 @@ import pytest
 from careedit.errors import AdapterError
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http import edits
-from pretended import picture_file
+from fake_backend import picture_file
 
 FILES = {"image": ("a.png", picture_file())}
 

@@ -135,10 +135,10 @@ def _documents(path: Path) -> list[dict[str, Any]]:
         ("expert: front,", "expert: gpus,", "expert is placed in the group 'gpus', which there is not"),
         ("min_pods: 1", "min_pods: 3", "min_pods is 3 and max_pods 2"),
         ("deadline_s: 7200", "deadlines: 7200", "Nightly has no field 'deadlines'"),
-        ("memory: 3Gi", "memory: 3GB", "Pod takes no '3GB' for its field 'memory'"),
-        ("config: tiny.yaml", "config: huge.yaml", "huge.yaml cannot be read"),
+        ("memory: 3Gi", "memory: 3GB", "Pod does not accept '3GB' for its field 'memory'"),
+        ("config: tiny.yaml", "config: huge.yaml", "huge.yaml' cannot be read"),
         ("http: {host: 0.0.0.0}", "http: {hostname: 0.0.0.0}", "HttpConfig has no field 'hostname'"),
-        ("version: 1", "- 1", "is no YAML"),
+        ("version: 1", "- 1", "is not valid YAML"),
         ("kind: CronJob", "kind: RayCronJob\n  schedule: 0 1 * * *", None),
     ],
 )

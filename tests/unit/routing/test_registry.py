@@ -8,10 +8,8 @@ import sys
 import pytest
 
 from careedit.errors import CareEditError, ManifestError, UnknownExpertError
-from careedit.experts.base import BASE as BASE_OF_EXPERTS
 from careedit.experts.manifest import ExpertManifest
 from careedit.routing import (
-    BASE,
     FixedRouter,
     RoutingFeatures,
     RulesRouter,
@@ -46,11 +44,23 @@ def test_an_unknown_router_is_refused_with_the_known_ones(experts):
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("rules", {"temprature": 1}, "no option 'temprature'; its options are temperature"),
-        ("rules", {"temperature": 0}, "'temperature' of the router 'rules' cannot be used: Input should be greater"),
-        ("rules", {"temperature": "hot"}, "'temperature' of the router 'rules' cannot be used"),
-        ("fixed", {}, "'expert' of the router 'fixed' cannot be used: it is missing"),
-        ("fixed", {"expert": 3}, "'expert' of the router 'fixed' cannot be used"),
+        ("rules", {"temprature": 1}, "RulesOptions has no field 'temprature'; its fields are temperature"),
+        (
+            "rules",
+            {"temperature": 0},
+            "router 'rules' cannot be used: RulesOptions does not accept 0 for its field 'temperature': input should be greater",
+        ),
+        (
+            "rules",
+            {"temperature": "hot"},
+            "router 'rules' cannot be used: RulesOptions does not accept 'hot' for its field 'temperature'",
+        ),
+        ("fixed", {}, "router 'fixed' cannot be used: FixedOptions needs the field 'expert'"),
+        (
+            "fixed",
+            {"expert": 3},
+            "router 'fixed' cannot be used: FixedOptions does not accept 3 for its field 'expert'",
+        ),
     ],
 )
 def test_unusable_options_are_refused_in_a_sentence(experts, kind, options, said):
@@ -66,10 +76,6 @@ def test_options_that_name_an_unknown_expert_are_refused(experts):
 def test_a_name_is_registered_once():
     with pytest.raises(CareEditError, match="registered already"):
         register_router("rules")(lambda experts, options: RulesRouter(experts))
-
-
-def test_the_base_has_the_same_name_as_in_experts():
-    assert BASE == BASE_OF_EXPERTS
 
 
 def test_a_manifest_is_what_routing_asks_of_an_expert():

@@ -67,7 +67,7 @@ def test_reasoning_in_json_of_its_own_is_not_taken_for_the_marks():
 def test_a_thought_in_a_field_of_its_own_is_never_read(name):
     assert yes_by_json(reply(YES, **{name: DRAFT})) == 0.9
     for content in (None, "", "  "):
-        with pytest.raises(Unanswered, match="without a text, only a thought beside it"):
+        with pytest.raises(Unanswered, match="without a text, only a thought"):
             text_of(reply(content, **{name: YES}))
 
 

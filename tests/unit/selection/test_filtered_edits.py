@@ -11,7 +11,7 @@ from careedit import EditRequest
 from careedit.errors import InputError
 from careedit.images import image_sha256
 from careedit.records import EarlyFilter
-from careedit.selection import Judge
+from careedit.selection.judge import Judge
 
 STEPS = 8
 MIXTURE = {"style": 0.6, "erase": 0.4}

@@ -6,7 +6,8 @@ import pytest
 
 from careedit.errors import InputError
 from careedit.records import EarlyFilter
-from careedit.selection import STRATEGIES, make_plan
+from careedit.selection.plan import evaluations, make_plan
+from careedit.selection.strategies import STRATEGIES
 
 
 def plan(strategy: str, candidates: int, preview_steps: int | None, steps: int = 50, **more):
@@ -40,14 +41,21 @@ def test_continue_keeps_the_winners_first_steps(candidates, preview_steps, nfe):
 )
 def test_halving_drops_the_worst_half_at_looks_within_the_first_steps(candidates, preview_steps, looks, nfe):
     made = plan("halving", candidates, preview_steps)
-    assert [(look.after, look.keep) for look in made.looks] == looks
+    assert [(look.after, look.keep) for look in made.checkpoints] == looks
     assert made.cost == nfe
+
+
+@pytest.mark.parametrize(("strategy", "cost"), [("restart", 20 + 6 * 5), ("continue", 15 + 6 * 5), ("halving", 35)])
+def test_an_edit_costs_its_plan_for_every_image_and_expert(strategy, cost):
+    wanted = EarlyFilter(strategy=strategy, candidates=6)
+    assert evaluations(wanted, n=2, steps=20, rows=3) == 2 * 3 * cost
+    assert evaluations(None, n=2, steps=20, rows=3) == 2 * 3 * 20
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_one_candidate_is_one_edit_and_nobody_looks(strategy):
     made = plan(strategy, 1, 4)
-    assert (made.cost, made.looks, made.candidates) == (50, (), 1)
+    assert (made.cost, made.checkpoints, made.candidates) == (50, (), 1)
 
 
 def test_none_takes_the_first_of_however_many():
@@ -62,7 +70,7 @@ def test_by_default_the_last_look_is_after_a_quarter_of_the_steps(steps, last):
 @pytest.mark.parametrize("strategy", ["restart", "continue"])
 def test_with_an_early_exit_a_single_look_gets_one_half_way_where_all_stay(strategy):
     made = plan(strategy, 6, 5, early_exit=0.9)
-    assert [(look.after, look.keep) for look in made.looks] == [(3, 6), (5, 1)]
+    assert [(look.after, look.keep) for look in made.checkpoints] == [(3, 6), (5, 1)]
     assert made.cost == plan(strategy, 6, 5).cost
 
 
@@ -79,7 +87,10 @@ def test_a_preview_as_long_as_the_edit_is_refused(strategy, preview_steps, steps
         ({"candidates": 0}, "candidates is 0; between 1 and 16 noises can be tried"),
         ({"candidates": 17}, "candidates is 17"),
         ({"preview_steps": 0}, "preview_steps is 0; it must lie between 1 and 199"),
-        ({"strategy": "bubble"}, "takes no 'bubble' for its field 'strategy'.*'restart', 'continue' or 'halving'"),
+        (
+            {"strategy": "bubble"},
+            "does not accept 'bubble' for its field 'strategy'.*'restart', 'continue' or 'halving'",
+        ),
         ({"early_exit": 0}, "for its field 'early_exit'"),
         ({"early_exit": float("nan")}, "for its field 'early_exit'"),
         ({"timeout": 0}, "for its field 'timeout'"),

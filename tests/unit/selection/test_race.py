@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from careedit.records import EarlyFilter
-from careedit.selection import JudgeFailed, make_plan, race
+from careedit.selection.plan import JudgeFailed, make_plan, race
 
 
 def run(strategy, table, *, preview_steps=4, **more):

@@ -122,10 +122,13 @@ def test_the_fleet_sends_an_edit_to_its_experts_own_replicas_or_to_the_pool(conf
     assert fleet.deployment_for("main", decide(base=1.0)) == "shared-main"
     assert fleet.deployment_for("main", decide(erase=0.5, style=0.5)) == "shared-main"
     pool = settings.shared
-    assert fleet.arms["main"].room["shared-main"] == (
+    assert fleet.arms["main"].max_in_flight["shared-main"] == (
         pool.scaling.max_replicas * pool.max_ongoing_requests + pool.max_queued_requests
     )
-    assert set(fleet.arms["main"].room) == {*(f"expert-main-{name}" for name in fleet.arms["main"].own), "shared-main"}
+    assert set(fleet.arms["main"].max_in_flight) == {
+        *(f"expert-main-{name}" for name in fleet.arms["main"].own),
+        "shared-main",
+    }
     with pytest.raises(InputError, match="no expert 'magic'"):
         fleet.deployment_for("main", decide(magic=1.0))
     alone = plan_fleet(

@@ -16,7 +16,7 @@ from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
 from careedit_deployments.cluster.ray_backend import RayBackend
-from careedit_deployments.edits.backend import ArmInfo, EditCall, Partial, Progress
+from careedit_deployments.edits.backend import ArmInfo, EditCall, Preview, Progress
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -29,7 +29,7 @@ from careedit_deployments.telemetry.metrics import Metrics, Recording
 PICTURE = Image.new("RGB", (8, 8))
 EVENTS = [
     Progress(image=0, done=1, total=2),
-    Partial(image=0, index=0, picture=PICTURE),
+    Preview(image=0, index=0, picture=PICTURE),
     Progress(image=0, done=2, total=2),
 ]
 
@@ -88,7 +88,7 @@ def fleet():
         expert_set="s",
         version="1",
         sha256="0" * 64,
-        experts={"erase": {"competence": "erase"}},
+        experts={"erase": {"name": "erase", "competence": "erase"}},
         steps=2,
         guidance=None,
         top_k=1,
@@ -96,8 +96,8 @@ def fleet():
         takes_guidance=False,
         shadow=False,
     )
-    room = {"expert-main-erase": 2, "shared-main": 2}
-    arm = ArmFleet(info=info, needs_pixels=False, own=("erase",), shared=True, room=room)
+    max_in_flight = {"expert-main-erase": 2, "shared-main": 2}
+    arm = ArmFleet(info=info, needs_pixels=False, own=("erase",), shared=True, max_in_flight=max_in_flight)
     return Fleet(arms={"main": arm}, scorer=True)
 
 

@@ -9,16 +9,16 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
+from careedit.editor import SHARED
 from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.records import EarlyFilter
-from careedit_deployments.edits.backend import Made, Partial, Progress
+from careedit_deployments.edits.backend import ImageDone, Preview, Progress
 from careedit_deployments.errors import DeadlineError, ServingError
-from careedit_deployments.replica.run import SHARED
 
 
 def made(events):
-    return [event for event in events if isinstance(event, Made)]
+    return [event for event in events if isinstance(event, ImageDone)]
 
 
 def difference(first, second):
@@ -75,11 +75,11 @@ def test_an_unknown_expert_in_a_decision_is_refused(runner, call, events):
 @pytest.mark.parametrize(("partials", "steps", "count"), [(0, 4, 0), (1, 4, 1), (3, 4, 3), (3, 2, 1), (3, 1, 0)])
 def test_partial_pictures_come_evenly_before_the_result(partials, steps, count, runner, call, events):
     (told,) = events(runner(), call(seed=2, partials=partials, steps=steps, n=2))
-    shown = [event for event in told if isinstance(event, Partial)]
+    shown = [event for event in told if isinstance(event, Preview)]
     assert len({(event.image, event.index) for event in shown}) == len(shown) >= 2 * count
     assert all(event.picture.size == (96, 64) for event in shown)
     kinds = [type(event) for event in told]
-    assert count == 0 or kinds.index(Partial) < kinds.index(Made)
+    assert count == 0 or kinds.index(Preview) < kinds.index(ImageDone)
 
 
 def test_progress_counts_to_the_end_for_every_image(runner, call, events):
@@ -91,7 +91,7 @@ def test_progress_counts_to_the_end_for_every_image(runner, call, events):
 
 def test_no_progress_is_told_to_who_does_not_want_it(runner, call, events):
     (told,) = events(runner(), call(seed=2, steps=5, n=2, partials=1, progress=False))
-    assert [type(event) for event in told] == [Partial, Partial, Made, Made]
+    assert [type(event) for event in told] == [Preview, Preview, ImageDone, ImageDone]
 
 
 def test_the_early_filter_runs_through_the_scheduler_and_its_trace_replays(runner, call, events, editor, scripted):
@@ -154,7 +154,7 @@ def test_a_short_edit_does_not_wait_for_a_long_one(runner, call):
         async def one(name, wanted):
             async with aclosing(running.stream(wanted)) as stream:
                 async for event in stream:
-                    if isinstance(event, Made):
+                    if isinstance(event, ImageDone):
                         order.append(name)
 
         await asyncio.gather(one("long", call(seed=1, steps=24, n=2)), one("short", call(seed=2, steps=2)))

@@ -9,7 +9,7 @@ import torch
 
 from careedit.errors import CancelledError
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.replica.seat import Seat
+from careedit_deployments.replica.client import EngineClient
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def prepared(scheduler, job):
 
 @pytest.fixture
 def paused(scheduler):
-    """A context in which the engine's thread stands still, so that tickets gather."""
+    """A context in which the engine's thread stands still, so that requests gather."""
 
     class Pause:
         def __enter__(self):
@@ -48,18 +48,18 @@ def paused(scheduler):
     return Pause()
 
 
-def wait(*tickets):
-    return [ticket.future.result(20) for ticket in tickets]
+def wait(*requests):
+    return [request.future.result(20) for request in requests]
 
 
 def test_edits_of_one_shape_share_batches_and_leave_when_they_are_done(scheduler, prepared, paused, batches):
     short, long = prepared(1, steps=1), prepared(2, steps=3)
     with paused:
-        tickets = [scheduler.advance([short]), scheduler.advance([long])]
-    wait(*tickets)
+        requests = [scheduler.advance([short]), scheduler.advance([long])]
+    wait(*requests)
     assert batches == [[1, 2], [2], [2]]
     assert (short.done, long.done) == (True, True)
-    assert [ticket.shared for ticket in tickets] == [True, True]
+    assert [request.shared for request in requests] == [True, True]
 
 
 def test_an_edit_that_joins_is_stepped_with_the_next_batch(scheduler, prepared, batches):
@@ -106,17 +106,17 @@ def test_an_edit_that_waits_to_join_while_a_batch_is_picked_is_not_forgotten(sch
 
 def test_a_step_alone_is_not_called_shared(scheduler, prepared):
     states = [prepared(seed, steps=2) for seed in (1, 2)]
-    ticket = scheduler.advance(states)
-    wait(ticket)
-    assert not ticket.shared
+    request = scheduler.advance(states)
+    wait(request)
+    assert not request.shared
 
 
 def test_rows_are_capped_and_the_turns_go_round(scheduler, prepared, paused, batches):
     many = [[prepared(10 * i + j, steps=2) for j in range(3)] for i in range(3)]
     one = prepared(99, steps=1)
     with paused:
-        tickets = [scheduler.advance(states) for states in [*many, [one]]]
-    wait(*tickets)
+        requests = [scheduler.advance(states) for states in [*many, [one]]]
+    wait(*requests)
     assert max(len(batch) for batch in batches) == scheduler.batch
     # The single edit, last in the queue, fits beside the first three rows and waits for nobody.
     assert batches[0] == [0, 1, 2, 99]
@@ -126,18 +126,18 @@ def test_rows_are_capped_and_the_turns_go_round(scheduler, prepared, paused, bat
 def test_other_shapes_take_turns_in_batches_of_their_own(scheduler, prepared, paused, batches):
     plain, wide = prepared(1, steps=2), prepared(2, steps=2, reference=True)
     with paused:
-        tickets = [scheduler.advance([plain]), scheduler.advance([wide])]
-    wait(*tickets)
+        requests = [scheduler.advance([plain]), scheduler.advance([wide])]
+    wait(*requests)
     assert batches == [[1], [2], [1], [2]]
-    assert not any(ticket.shared for ticket in tickets)
+    assert not any(request.shared for request in requests)
 
 
 def test_more_rows_than_a_batch_holds_are_split_and_said_to_be(scheduler, prepared, batches):
     states = [prepared(seed, steps=1) for seed in range(scheduler.batch + 1)]
-    ticket = scheduler.advance(states)
-    wait(ticket)
+    request = scheduler.advance(states)
+    wait(request)
     assert [len(batch) for batch in batches] == [scheduler.batch, 1]
-    assert ticket.shared
+    assert request.shared
 
 
 def test_the_same_state_comes_out_as_from_the_engine_alone(scheduler, prepared, editor, job):
@@ -151,21 +151,21 @@ def test_the_same_state_comes_out_as_from_the_engine_alone(scheduler, prepared, 
 
 def test_a_cancelled_edit_is_not_stepped_again(scheduler, prepared, batches):
     state = prepared(1, steps=50)
-    ticket = scheduler.advance([state], on_steps=lambda _: state.cancel())
+    request = scheduler.advance([state], on_steps=lambda _: state.cancel())
     with pytest.raises(CancelledError):
-        wait(ticket)
+        wait(request)
     assert (state.index, batches) == (1, [[1]])
     assert scheduler.counters.steps_after_cancel == 0
 
 
 def test_a_seat_that_is_left_wakes_who_waits_and_steps_no_more(scheduler, job):
-    seat = Seat(scheduler)
-    state = seat.prepare(job(1, steps=50))
+    client = EngineClient(scheduler)
+    state = client.prepare(job(1, steps=50))
     with pytest.raises(CancelledError):
-        seat.advance([state], on_steps=lambda _: seat.cancel())
+        client.advance([state], on_steps=lambda _: client.cancel())
     assert state.index == 1
     with pytest.raises(CancelledError):
-        seat.prepare(job(2))
+        client.prepare(job(2))
     assert scheduler.call(lambda: state.index).result(10) == 1
 
 
@@ -180,10 +180,10 @@ def test_one_edits_failure_is_not_its_neighbours(scheduler, prepared, paused, ed
 
     monkeypatch.setattr(editor.engine, "step", failing)
     with paused:
-        tickets = [scheduler.advance([bad]), scheduler.advance([good])]
-    wait(tickets[1])
+        requests = [scheduler.advance([bad]), scheduler.advance([good])]
+    wait(requests[1])
     with pytest.raises(RuntimeError, match="out of memory"):
-        wait(tickets[0])
+        wait(requests[0])
     assert good.done and bad.index == 0
     assert scheduler.counters.failures >= 1
 
@@ -199,8 +199,8 @@ def test_a_batch_that_only_fails_together_is_made_one_by_one(scheduler, prepared
 
     monkeypatch.setattr(editor.engine, "step", failing)
     with paused:
-        tickets = [scheduler.advance([state]) for state in states]
-    wait(*tickets)
+        requests = [scheduler.advance([state]) for state in states]
+    wait(*requests)
     assert all(state.done for state in states)
 
 
@@ -230,9 +230,9 @@ def test_the_health_check_fails_while_the_engine_is_stuck(scheduler, paused):
 def test_a_closed_scheduler_ends_its_work_and_refuses_more(scheduler, prepared, paused):
     state = prepared(1, steps=3)
     with paused:
-        ticket = scheduler.advance([state])
+        request = scheduler.advance([state])
         threading.Thread(target=scheduler.close).start()
-    wait(ticket)
+    wait(request)
     scheduler.close(timeout=10)
     with pytest.raises(UnavailableError, match="closed"):
         scheduler.call(lambda: None)

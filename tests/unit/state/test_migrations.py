@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
-from careedit_deployments.state.database import Database
+from careedit_deployments.state.database import Database, _set_up_sqlite
 from careedit_deployments.state.migrations import config_for, migrate
 from careedit_deployments.state.models import metadata
 
@@ -57,3 +59,31 @@ def test_the_way_back_leaves_nothing(tmp_path: Path) -> None:
         return tables
 
     assert asyncio.run(main()) == ["alembic_version"]
+
+
+class LockedCursor:
+    """A cursor whose first statements fail."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures, self.done = list(failures), []
+
+    def cursor(self) -> LockedCursor:
+        return self
+
+    def execute(self, statement: str) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.done.append(statement)
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+def test_a_new_connection_waits_for_a_lock_and_for_nothing_else() -> None:
+    locked = sqlite3.OperationalError("database is locked")
+    cursor = LockedCursor(locked, locked)
+    _set_up_sqlite(cursor, None)
+    assert (cursor.done[0], cursor.done[-1], len(cursor.done)) == ("PRAGMA journal_mode=WAL", "closed", 5)
+
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        _set_up_sqlite(LockedCursor(sqlite3.OperationalError("disk I/O error")), None)

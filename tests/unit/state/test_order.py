@@ -10,7 +10,7 @@ from PIL import Image
 
 from careedit.images import image_sha256
 from careedit.records import EarlyFilter, EditRequest
-from careedit_deployments.edits.service import EditOrder
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.stored import (
     Output,
     StoredOrder,

@@ -10,14 +10,14 @@ from PIL import Image
 
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from pretended import Pretended
+from fake_backend import FakeBackend
 
 PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 
@@ -25,7 +25,7 @@ PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 def make_sessions(store: SqlStore, folder: Path, recording: Recording | None = None) -> Sessions:
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
     metrics = Metrics(recording or Recording())
-    edits = EditService(config, Pretended(), metrics, store.edits)
+    edits = EditService(config, FakeBackend(), metrics, store.edits)
     return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), metrics, ttl_s=1e9)
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from careedit.errors import ExpertError, InputError
 from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
+from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.edits.stored import Output, keep_order, scope_of
 from careedit_deployments.errors import (
     DeadlineError,
@@ -35,7 +35,7 @@ from careedit_deployments.state.base import JobRecord, new_id
 from careedit_deployments.state.blobs import FsspecBlobs
 from careedit_deployments.state.store import SqlStore
 from careedit_deployments.telemetry.metrics import Metrics, Recording
-from pretended import Pretended
+from fake_backend import FakeBackend
 from remembered import NOON, Clock, a_session, an_edit
 
 LEASE_S = 10.0
@@ -45,7 +45,7 @@ class Bench:
     """A store, pictures, a painter, and workers on them."""
 
     def __init__(self, store: SqlStore, folder: Path) -> None:
-        self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), Pretended()
+        self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), FakeBackend()
         config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
         self.recording = Recording()
         self.metrics = Metrics(self.recording)

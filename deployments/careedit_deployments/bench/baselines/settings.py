@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from careedit.records import Record
+from careedit.record import Record
 
 NAMES = ("litserve", "fastapi")
 """The baselines."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import torch
 from starlette.datastructures import FormData, UploadFile
 
 from careedit.editor import Editor, load_editor
+from careedit.files import png_base64
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
 from careedit_deployments.bench.baselines.settings import BaselineSettings
@@ -45,9 +44,5 @@ def request_of(form: FormData) -> EditRequest:
 
 def answer_of(result: EditResult) -> dict[str, Any]:
     """The pictures as PNG, and how they were made."""
-    data = []
-    for picture in result.images:
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        data.append({"b64_json": base64.b64encode(file.getvalue()).decode("ascii")})
+    data = [{"b64_json": png_base64(picture)} for picture in result.images]
     return {"data": data, "careedit": {"traces": [trace.model_dump(mode="json") for trace in result.traces]}}

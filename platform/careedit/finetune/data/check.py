@@ -19,7 +19,7 @@ from PIL import Image
 from careedit.editing import EditorBase
 from careedit.editing.prompts import in_context_prompt
 from careedit.errors import InputError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 from careedit.finetune.data.columns import Columns
 from careedit.finetune.data.rows import BadRowError, Row, RowRules, read_row
 from careedit.finetune.data.tables import Table

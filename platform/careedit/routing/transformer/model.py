@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from careedit.errors import ManifestError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
+from careedit.record import BaseRecord, error_sentence
 from careedit.routing.features import CONDITIONS, RouterTokens
 
 CONFIG_FILE, WEIGHTS_FILE = "router.json", "router.safetensors"
@@ -26,10 +27,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _TYPES = ("decision", "source", "reference", "text", "condition")
 
 
-class RouterConfig(BaseModel):
+class RouterConfig(BaseRecord):
     """Shape, labels and calibration of a learned router; the content of `router.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format_version: Literal[1] = 1
     """Version of this file's format."""
@@ -72,11 +71,7 @@ class RouterConfig(BaseModel):
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ManifestError(f"The router's {path.name} is not JSON; restore it.") from error
         except ValidationError as error:
-            flaw = error.errors(include_url=False)[0]
-            field = ".".join(map(str, flaw["loc"])) or "its content"
-            raise ManifestError(
-                f"The router's {path.name} cannot be used: {field}: {str(flaw['msg']).rstrip('.')}."
-            ) from error
+            raise ManifestError(error_sentence(error, f"The router's {path.name}")) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save
 
 from careedit.encoders import load_encoder
 from careedit.errors import AdapterError, ManifestError
-from careedit.experts.yamlfile import write_atomic
-from careedit.records import RoutingDecision
-from careedit.routing.base import BASE, RoutableExpert
+from careedit.files import write_atomic
+from careedit.records import BASE, RoutingDecision
+from careedit.routing.base import RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
 from careedit.routing.topk import softmax_top_k
 from careedit.routing.transformer.model import CONFIG_FILE, WEIGHTS_FILE, RouterConfig, RouterModel, collate

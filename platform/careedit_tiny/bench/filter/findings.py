@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from careedit.routing.transformer import calibration_error
-from careedit.selection import Plan
+from careedit.selection.plan import Plan
+from careedit.stats import SEED, area_under_roc, bootstrap_mean
 from careedit_tiny.bench.filter.measure import JUDGE
 from careedit_tiny.bench.filter.plan import REFERENCE, FilterPlan, look_key
 from careedit_tiny.bench.filter.rows import row_of, single_row
 from careedit_tiny.bench.filter.table import ORACLE, SceneTable
-from careedit_tiny.bench.quality.intervals import SEED, area_under_roc, mean_interval
 
 
 def judge_section(tables: Sequence[SceneTable], plan: FilterPlan, chooser: str = JUDGE) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def gain_section(tables: Sequence[SceneTable], plan: FilterPlan, chooser: str = 
         settings.append(_named(picked))
     points, gap = 100 * (got - single.right), float((best - single.right).mean())
     return {
-        "lift_over_single": {"points": float(points.mean()), "ci": list(mean_interval(points)), "settings": settings},
+        "lift_over_single": {"points": float(points.mean()), "ci": list(bootstrap_mean(points)), "settings": settings},
         "gap_recovered": float((got - single.right).mean()) / gap if gap > 0 else None,
     }
 
@@ -90,7 +90,7 @@ def share_section(tables: Sequence[SceneTable], plan: FilterPlan, chooser: str =
             "yardstick_nfe": yardstick.cost,
             "yardstick_compliance": yardstick.compliance,
             "points": float(points.mean()),
-            "ci": list(mean_interval(points)),
+            "ci": list(bootstrap_mean(points)),
         },
     }
 

@@ -17,11 +17,11 @@ from careedit.editing.mixing import mixture_rows
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import InputError
-from careedit.experts import BASE
+from careedit.records import BASE
 from careedit.scoring import Scorer, VqaScorer
 from careedit.scoring.clip import ClipScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency
-from careedit.selection import Slot
+from careedit.selection.run import Slot
 from careedit_tiny.bench.filter.plan import FilterPlan, look_key
 from careedit_tiny.bench.filter.table import ORACLE, SceneTable, TableCache
 from careedit_tiny.oracle.compare import Thresholds

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from careedit.errors import InputError
 from careedit.records import MAX_CANDIDATES, EarlyFilter
-from careedit.selection import Plan, make_plan
+from careedit.selection.plan import Plan, make_plan
 from careedit_tiny.world.samples import Sample, draw_samples
 
 LIMIT = 50_000
@@ -74,7 +74,7 @@ class FilterPlan:
                         {"strategy": strategy, "candidates": count, "preview_steps": last}
                     )
                     plan = make_plan(wanted, self.steps)
-                    made.setdefault((plan.restarts, count, plan.looks), plan)
+                    made.setdefault((plan.restarts, count, plan.checkpoints), plan)
         return tuple(made.values())
 
     @cached_property
@@ -82,7 +82,7 @@ class FilterPlan:
         """Schedule (in steps) to the steps after which somebody looks; the finished edit is the last of its own."""
         looks: dict[int, set[int]] = {self.steps: {self.steps}}
         for plan in self.settings:
-            looks.setdefault(plan.schedule, set()).update(look.after for look in plan.looks)
+            looks.setdefault(plan.schedule, set()).update(look.after for look in plan.checkpoints)
         looks[self.steps].add(self.quarter)
         return {schedule: tuple(sorted(after)) for schedule, after in looks.items()}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from careedit.selection import Plan
+from careedit.selection.plan import Plan
+from careedit.stats import Floats, bootstrap_mean
 from careedit_tiny.bench.filter.measure import CLIP, CLIP_CAPTION, JUDGE, NEAREST
 from careedit_tiny.bench.filter.plan import FilterPlan
 from careedit_tiny.bench.filter.table import ORACLE, SceneTable
-from careedit_tiny.bench.quality.intervals import Floats, mean_interval
 
 SINGLE, RANDOM = "none", "random"
 """The first noise, no filter; a uniformly random choice."""
@@ -62,7 +62,7 @@ class FilterRow:
             "chooser": self.chooser,
             "nfe": self.cost,
             "compliance": self.compliance,
-            "ci": list(mean_interval(self.right)),
+            "ci": list(bootstrap_mean(self.right)),
             "judged": float(self.judged.mean()),
             "seconds": float(self.seconds.mean()),
             "judge_seconds": float(self.judge_seconds.mean()),

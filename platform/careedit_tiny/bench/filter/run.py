@@ -10,10 +10,10 @@ import torch
 
 from careedit.bench.report import Goal, environment
 from careedit.bench.timing import use_threads
+from careedit.stats import LEVEL, RESAMPLES
 from careedit_tiny.bench.filter.findings import gain_section, judge_section, share_section
 from careedit_tiny.bench.filter.measure import CLIP, CLIP_CAPTION, JUDGE, FilterBench
 from careedit_tiny.bench.filter.rows import rows_of
-from careedit_tiny.bench.quality.intervals import LEVEL, RESAMPLES
 
 VERSION = 1
 """Of the document."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from careedit.bench.lines import LineCache
-from careedit.selection import JudgeFailed, Plan, Race, race
+from careedit.selection.plan import JudgeFailed, Plan, Race, race
 from careedit_tiny.bench.filter.plan import look_key
 
 VERSION = 1
@@ -42,7 +42,7 @@ class SceneTable:
     """Chooser to wall-clock seconds per picture."""
 
     def race(self, plan: Plan, chooser: str) -> Race:
-        """What the strategy would choose, by `careedit.selection.race`, the real filter's own rule."""
+        """What the strategy would choose, by `careedit.selection.plan.race`, the real filter's own rule."""
 
         def scores_at(steps: int, alive: tuple[int, ...]) -> list[float | None]:
             key = look_key(plan.steps, plan.steps) if chooser == ORACLE else look_key(plan.schedule, steps)

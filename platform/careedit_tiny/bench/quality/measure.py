@@ -10,9 +10,8 @@ from PIL import Image
 
 from careedit.editor import MAX_BATCH
 from careedit.errors import ExpertError
-from careedit.experts import BASE
 from careedit.images import image_sha256
-from careedit.records import EditRequest, EditResult
+from careedit.records import BASE, EditRequest, EditResult
 from careedit_tiny.bench.quality.outcomes import Outcome, OutcomeCache, judge_outcome, outcome_key
 from careedit_tiny.bench.quality.plan import Plan
 from careedit_tiny.bench.quality.subject import UNIFIED, UNIFIED_ARM, Subject

@@ -15,6 +15,7 @@ from PIL import Image
 
 from careedit.bench.lines import LineCache, content_key
 from careedit.errors import InputError
+from careedit.files import png_base64
 from careedit_tiny.oracle.compare import TO_YCC, Case, Thresholds, build_case, preservation
 from careedit_tiny.oracle.rivals import Pixels
 from careedit_tiny.oracle.verdict import DEFAULT, judge
@@ -82,7 +83,7 @@ def judge_outcome(
         kept_drifted=None if case.held is None else _drifted(error @ TO_YCC, replace(case, kept=case.held)),
         nfe=nfe,
         seconds=seconds,
-        picture=_png(image) if keep else None,
+        picture=png_base64(image) if keep else None,
     )
 
 
@@ -118,9 +119,3 @@ def _drifted(error: Pixels, case: Case) -> bool:
     """The oracle's limits on what `case` keeps; an autoencoder's blur, which a bare mean counts, is forgiven there."""
     mean, tint, block = preservation(error, case, DEFAULT)
     return mean > DEFAULT.outside or tint > DEFAULT.drift or block > DEFAULT.block
-
-
-def _png(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
+from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit.routing import entropy
 from careedit.routing.transformer import calibration_bins, calibration_error
-from careedit_tiny.bench.quality.intervals import (
-    Floats,
-    area_under_roc,
-    mean_interval,
-    permuted_information,
-    recall_at,
-)
+from careedit.stats import SEED, Floats, area_under_roc, bootstrap_mean
 from careedit_tiny.bench.quality.rows import Row, gap_recovered
 from careedit_tiny.world.samples import Sample
 
@@ -27,6 +24,8 @@ INFEASIBLE_BELOW = 0.5
 threshold that the router itself was calibrated to."""
 FALSE_ALARMS = 0.02
 """The share of false alarms that `recall_at_false_alarms` allows."""
+PERMUTATIONS = 2_000
+"""Permutations of a null distribution."""
 
 Decide = Callable[[Sample], RoutingDecision]
 """A router as the benchmark asks it."""
@@ -130,7 +129,7 @@ def _accuracy(name: str, right: Any) -> dict[str, Any]:
         return {f"accuracy_{name}": None, f"accuracy_{name}_ci": None, f"accuracy_{name}_count": 0}
     return {
         f"accuracy_{name}": float(right.mean()),
-        f"accuracy_{name}_ci": list(mean_interval(right)),
+        f"accuracy_{name}_ci": list(bootstrap_mean(right)),
         f"accuracy_{name}_count": int(right.size),
     }
 
@@ -149,3 +148,60 @@ def _feasibility(decided: Decisions, infeasible: Decisions | None) -> dict[str, 
         "infeasible_count": len(infeasible.feasible),
         "infeasible_threshold": infeasible.threshold,
     }
+
+
+def mutual_information(first: Sequence[str], second: Sequence[str]) -> float:
+    """I(first; second) in nats of two sequences of labels, from their joint counts; 0 = independent."""
+    if not first:
+        return 0.0
+    a, b = _codes(first), _codes(second)
+    return _information(a, b)
+
+
+@dataclass(frozen=True, slots=True)
+class Permuted:
+    """A figure beside what chance makes of it."""
+
+    value: float
+    """The figure."""
+    null_mean: float
+    """Its mean over permutations: the bias of the estimate under independence."""
+    null_high: float
+    """Its 95th percentile over permutations."""
+    p: float
+    """Share of permutations (and the figure itself) that reach it."""
+
+
+def permuted_information(
+    first: Sequence[str], second: Sequence[str], *, permutations: int = PERMUTATIONS, seed: int = SEED
+) -> Permuted:
+    """Mutual information of two sequences of labels, and the same with one of them shuffled."""
+    value = mutual_information(first, second)
+    if not first:
+        return Permuted(value, 0.0, 0.0, 1.0)
+    a, b = _codes(first), _codes(second)
+    rng = np.random.default_rng(seed)
+    null = np.array([_information(rng.permutation(a), b) for _ in range(permutations)])
+    reached = int((null >= value - 1e-12).sum())
+    return Permuted(value, float(null.mean()), float(np.quantile(null, 0.95)), (reached + 1) / (permutations + 1))
+
+
+def recall_at(negatives: ArrayLike, positives: ArrayLike, false_alarms: float) -> float:
+    """The largest share of positives above a threshold that at most this share of negatives reaches."""
+    low, high = np.asarray(negatives, np.float64), np.asarray(positives, np.float64)
+    if low.size == 0 or high.size == 0:
+        raise InputError("A recall needs scores of both classes.")
+    allowed = int(np.floor(false_alarms * low.size))
+    threshold = np.sort(low)[::-1][allowed] if allowed < low.size else -np.inf
+    return float((high > threshold).mean())
+
+
+def _codes(labels: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    width = int(b.max()) + 1
+    joint: NDArray[Any] = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width) / a.size
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    return max(0.0, float(special.rel_entr(joint, apart).sum()))

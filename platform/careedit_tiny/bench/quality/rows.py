@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from careedit.errors import InputError
-from careedit_tiny.bench.quality.intervals import Floats, Interval, mean_interval
+from careedit.stats import Floats, Interval, bootstrap_mean
 from careedit_tiny.bench.quality.outcomes import Outcome
 from careedit_tiny.world.samples import Sample
 
@@ -46,7 +46,7 @@ class Row:
     @property
     def ci(self) -> Interval:
         """Of `compliance`."""
-        return mean_interval(self.compliant)
+        return bootstrap_mean(self.compliant)
 
     def document(self, kinds: Sequence[str]) -> dict[str, Any]:
         """As JSON; `kinds` are the scenes', in their order."""
@@ -66,7 +66,7 @@ class Row:
 
 def share(values: Floats) -> dict[str, Any]:
     """A share of scenes with its interval and how many scenes there were."""
-    return {"compliance": float(values.mean()), "ci": list(mean_interval(values)), "count": int(values.size)}
+    return {"compliance": float(values.mean()), "ci": list(bootstrap_mean(values)), "count": int(values.size)}
 
 
 def row_of(outcomes: Sequence[Outcome], *, routing_seconds: float = 0.0) -> Row:
@@ -106,7 +106,7 @@ def gap_recovered(row: Row, single: Row, oracle: Row) -> float | None:
 
     A share of a gap that may as well be none can be any number.
     """
-    low, _ = mean_interval(oracle.compliant - single.compliant)
+    low, _ = bootstrap_mean(oracle.compliant - single.compliant)
     if low <= 0:
         return None
     return (row.compliance - single.compliance) / (oracle.compliance - single.compliance)

@@ -14,9 +14,9 @@ from careedit.bench.report import environment
 from careedit.bench.timing import use_threads
 from careedit.records import RoutingDecision
 from careedit.routing import features_of
+from careedit.stats import LEVEL, RESAMPLES, bootstrap_mean
 from careedit_tiny.bench.quality.codec import codec_outcomes
 from careedit_tiny.bench.quality.goals import verdicts
-from careedit_tiny.bench.quality.intervals import LEVEL, RESAMPLES, mean_interval
 from careedit_tiny.bench.quality.measure import Arm, Bench, Task, arms_of, identity_outcomes
 from careedit_tiny.bench.quality.outcomes import Outcome
 from careedit_tiny.bench.quality.routed import Decisions, decide_all, router_report
@@ -231,4 +231,4 @@ def _difference(row: Row | None, other: Row | None) -> dict[str, Any] | None:
     if row is None or other is None:
         return None
     points = 100 * (row.compliant - other.compliant)
-    return {"points": float(points.mean()), "ci": list(mean_interval(points))}
+    return {"points": float(points.mean()), "ci": list(bootstrap_mean(points))}

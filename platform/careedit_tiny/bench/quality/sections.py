@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from careedit_tiny.bench.quality.intervals import mean_interval, ratio_interval
+from careedit.stats import bootstrap_mean, bootstrap_ratio
 from careedit_tiny.bench.quality.measure import Arm, Bench, Task
 from careedit_tiny.bench.quality.outcomes import Outcome
 from careedit_tiny.bench.quality.rows import row_of, share
@@ -36,7 +36,7 @@ def reference_section(
     rows = {}
     for name, row in outcomes.items():
         followed = np.array([float(row[i].followed) for i in at])
-        rows[name] = {"right_attribute": float(followed.mean()), "ci": list(mean_interval(followed))}
+        rows[name] = {"right_attribute": float(followed.mean()), "ci": list(bootstrap_mean(followed))}
     return {"count": len(at), "by": main, **rows[main], "rows": rows}
 
 
@@ -50,7 +50,7 @@ def identity_section(samples: Sequence[Sample], outcomes: Mapping[str, Sequence[
         drifted = np.array([float(bool(row[i].kept_drifted)) for i in at])
         rows[name] = {
             "drifted": float(drifted.mean()),
-            "ci": list(mean_interval(drifted)),
+            "ci": list(bootstrap_mean(drifted)),
             "mean_error": float(np.mean([row[i].kept_drift or 0.0 for i in at])),
         }
     return {"count": len(at), "by": main, **rows[main], "rows": rows}
@@ -117,10 +117,10 @@ def _chains(bench: Bench, chains: Sequence[Chain], choose: Callable[[Sample, Ima
     # Pooled over pixels: a chain that changed the background leaves a few only, which would count as much as a picture.
     area = np.array([float(mask.sum()) for mask in kept])
     first, last = errors[0], errors[-1]
-    ratio = ratio_interval(last, first)
+    ratio = bootstrap_ratio(last, first)
     return {
         "all_turns_right": float(right.mean()),
-        "ci": list(mean_interval(right.astype(float))),
+        "ci": list(bootstrap_mean(right.astype(float))),
         "drift_ratio": float(last.sum() / first.sum()) if first.sum() > 0 else None,
         "drift_ratio_ci": None if ratio is None else list(ratio),
         "compliance_by_turn": by_turn,

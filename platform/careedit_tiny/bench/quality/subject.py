@@ -12,7 +12,6 @@ import torch
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import (
-    BASE,
     UNIFIED_FOLDER,
     ExpertManifest,
     ExpertSet,
@@ -20,6 +19,7 @@ from careedit.experts import (
     has_baseline,
     load_expert_set,
 )
+from careedit.records import BASE
 from careedit.routing import Router, build_router
 from careedit_tiny.bench.quality.routed import INFEASIBLE_BELOW
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from careedit.editing.prompts import in_context_prompt
 from careedit.errors import CareEditError
-from careedit.experts.yamlfile import write_atomic
+from careedit.files import write_atomic
 from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices

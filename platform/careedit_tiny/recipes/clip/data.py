@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from careedit.files import atomic_path
 from careedit_tiny.models.clip import CONFIG, tokenizer
 from careedit_tiny.recipes.base.items import UNKNOWN
 from careedit_tiny.recipes.clip.captions import group_scene, named_objects, vocabulary
@@ -56,10 +56,8 @@ def pictures(scenes: Sequence[Scene], path: Path | None = None) -> np.ndarray:
     drawn = np.stack([np.asarray(draw_scene(scene, SIDE)) for scene in shown])
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, drawn)
-        os.replace(temporary, path)
     return drawn
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from careedit.files import atomic_path
 from careedit_tiny.models.judge import SIDE
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
 from careedit_tiny.oracle.verdict import Verdict, judge
@@ -100,14 +100,11 @@ class JudgePool:
         return Image.fromarray(self.pictures[index].numpy())
 
     def save(self, path: Path, key: str) -> None:
-        """Write as one file, through a temporary name; `key` says what it is of."""
+        """Write as one file, atomically; `key` identifies its content."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        words = {name: json.dumps(getattr(self, name)) for name in _WORDS}
-        save_file(
-            {name: getattr(self, name).contiguous() for name in _TENSORS}, temporary, metadata={**words, "key": key}
-        )
-        os.replace(temporary, path)
+        metadata = {**{name: json.dumps(getattr(self, name)) for name in _WORDS}, "key": key}
+        with atomic_path(path) as temporary:
+            save_file({name: getattr(self, name).contiguous() for name in _TENSORS}, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path, key: str) -> JudgePool | None:

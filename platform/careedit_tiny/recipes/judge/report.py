@@ -20,7 +20,7 @@ from careedit.routing.transformer import calibration_error
 from careedit.scoring import Score, ScoreRequest, VqaScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency
 from careedit.scoring.vlm import TransformersAsker, load_judge
-from careedit_tiny.bench.quality.intervals import area_under_roc
+from careedit.stats import area_under_roc
 from careedit_tiny.models.judge import save_judge
 from careedit_tiny.recipes.judge.data import UNKNOWN, JudgePool, drawn_pool
 from careedit_tiny.recipes.judge.edits import FIRST as FIRST_EDITED

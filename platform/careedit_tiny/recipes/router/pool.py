@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from careedit.encoders import OpenClipEncoder
+from careedit.files import atomic_path, write_atomic
 from careedit.images import mask_share
 from careedit.routing.transformer import RouterBatch, pad_texts
 from careedit_tiny.recipes.router.words import in_other_words
@@ -186,9 +186,7 @@ def kept_pool(path: Path, key: str, make: Callable[[], RouterPool]) -> RouterPoo
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ("experts", "texts", "operations", "groups", "held_out")
     words_path.unlink(missing_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({name: getattr(pool, name).contiguous() for name in _TENSORS}, temporary)
-    os.replace(temporary, path)
-    temporary.write_text(json.dumps({"key": key, **{name: getattr(pool, name) for name in names}}), "utf-8")
-    os.replace(temporary, words_path)
+    with atomic_path(path) as temporary:
+        save_file({name: getattr(pool, name).contiguous() for name in _TENSORS}, temporary)
+    write_atomic(words_path, json.dumps({"key": key, **{name: getattr(pool, name) for name in names}}))
     return pool

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from careedit.scoring import AtomicScorer, VqaScorer
+from careedit.scoring.openai_answers import text_of
+from careedit.scoring.openai_http import Unanswered
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import load_metric
-from careedit_eval.metrics.endpoint_writer import written
 from careedit_eval.metrics.judged import PairwiseWin, VqaMetric
 from careedit_eval.metrics.vie import CONSISTENCY, VieScore, combine, read_marks
 from scripted import Scripted
@@ -186,13 +187,13 @@ def test_an_endpoint_that_gives_up_is_the_rows_error(items):
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
-        (b"<html>", "no chat completion"),
-        (b'{"choices": []}', "no chat completion"),
+        (b"<html>", "not a chat completion"),
+        (b'{"choices": []}', "not a chat completion"),
         (b'{"choices": [{"message": {"content": null, "refusal": "no"}}]}', "refused"),
         (b'{"choices": [{"message": {"content": "x"}, "finish_reason": "length"}]}', "cut off"),
         (b'{"choices": [{"message": {"content": null}}]}', "without a text"),
     ],
 )
 def test_a_completion_without_a_usable_text_is_a_sentence(reply, says):
-    with pytest.raises(MetricError, match=says):
-        written(reply)
+    with pytest.raises(Unanswered, match=says):
+        text_of(reply)

@@ -9,7 +9,7 @@ from scipy import stats
 from careedit.errors import InputError
 from careedit_eval.bench.statistics import COVERAGE, LOSSES, share_covered, share_passed
 from careedit_eval.stats import Clusters, Interval, cluster_means, difference_interval, mean_interval
-from careedit_eval.stats.proportions import flips_interval, rate_interval
+from careedit_eval.stats.intervals import flips_interval
 
 
 def test_a_rates_interval_is_wilsons() -> None:
@@ -110,7 +110,6 @@ def test_cluster_means_keep_the_order_of_appearance() -> None:
 
 
 def test_a_rate_of_all_or_none_has_a_width() -> None:
-    assert rate_interval(20, 20, 1.959964) == pytest.approx((20 / (20 + 1.959964**2), 1.0))
     assert mean_interval([1.0] * 20, passes=True) == pytest.approx((20 / (20 + 1.959964**2), 1.0))
 
 

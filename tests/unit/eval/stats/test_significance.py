@@ -16,7 +16,7 @@ from careedit_eval.stats import (
     non_inferiority,
     sign_flip_p,
 )
-from careedit_eval.stats.proportions import flips_interval
+from careedit_eval.stats.intervals import flips_interval
 
 
 def test_p_is_the_exact_share_of_signs_whose_sum_is_as_large() -> None:

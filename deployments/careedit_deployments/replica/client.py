@@ -1,4 +1,4 @@
-"""One edit's seat at a shared engine: what `careedit.selection` and an edit's own loop need of one, through a scheduler."""
+"""One edit's share of a busy engine: a `Stepper` that waits for its turn at the replica's scheduler."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from careedit.editing import EditJob, EditState
+from careedit.editing import EditJob, EditState, OnSteps
 from careedit.errors import CancelledError
 from careedit_deployments.errors import ServingError
-from careedit_deployments.replica.scheduler import OnSteps, StepScheduler, work_of
+from careedit_deployments.replica.scheduler import StepScheduler, work_of
 
 T = TypeVar("T")
 
 
-class Seat:
-    """Has the methods of an `Engine`; each waits for its turn, so it is used from a thread of the edit's own.
+class EngineClient:
+    """A `careedit.editing.Stepper`; each call waits for its turn, so it is used from a thread of the edit's own.
 
-    After `cancel`, from any thread, whoever waits is woken, no state is stepped any more, and every method raises
-    `CancelledError`.
+    `cancel` may be called from any thread: a call that waits then ends, no state is stepped any more, and every method
+    raises `CancelledError`.
     """
 
-    def __init__(self, scheduler: StepScheduler, announced: int | None = None) -> None:
-        """`announced` is the key of the work in `scheduler.load` that steps are taken off."""
+    def __init__(self, scheduler: StepScheduler, announced: int | None = None, *, waited: float = 0.0) -> None:
+        """`announced` is the key in `scheduler.load` of the work that steps are taken off; `waited` counts from there."""
         self.scheduler = scheduler
-        self.waited = 0.0
-        """Seconds in which other edits had the engine."""
+        self.waited = waited
+        """Seconds in which other edits had the engine, those before its first call included."""
         self.shared = False
-        """Whether a step was made beside another edit's, so that it may round differently alone."""
+        """Whether a step shared its batch with another edit's, so that it may round differently alone."""
         self._announced = announced
         self._lock = Lock()
         self._cancelled = False
@@ -42,7 +42,7 @@ class Seat:
         self._future: Future[Any] | None = None
 
     def cancel(self) -> None:
-        """Stop: the step that is being made is the last one."""
+        """Stop after the step that is running."""
         with self._lock:
             self._cancelled = True
             states, future = list(self._states), self._future
@@ -60,34 +60,34 @@ class Seat:
                 state.cancel()
         return state
 
-    def step(self, states: Sequence[EditState]) -> None:
-        """As `Engine.step`: one step of each of `states`, which stand at the same one."""
-        live = [state.index for state in states if state.live]
-        if live:
-            self.advance(states, min(live) + 1)
+    @property
+    def threads(self) -> int:
+        """Torch's CPU threads where the steps run."""
+        return self.scheduler.threads
 
-    def advance(self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps = lambda _: None) -> None:
-        """Step `states` until each has done `to` steps, by default all of its own."""
+    def advance(self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps | None = None) -> None:
+        """Step `states` until each has done `to` steps, by default all of its own. `on_steps` runs in the engine's thread."""
 
         def stepped(count: int) -> None:
             if self._announced is not None:
                 self.scheduler.load.spend(self._announced, count * work_of(states[0]))
-            on_steps(count)
+            if on_steps is not None:
+                on_steps(count)
 
         started = time.perf_counter()
-        ticket = self.scheduler.advance(states, to, stepped)
+        request = self.scheduler.advance(states, to, stepped)
         try:
-            self._await(ticket.future)
+            self._await(request.future)
         finally:
-            self.shared |= ticket.shared
-            self.waited += max(0.0, time.perf_counter() - started - ticket.stepping)
+            self.shared |= request.shared
+            self.waited += max(0.0, time.perf_counter() - started - request.stepping)
 
     def preview_many(self, states: Sequence[EditState]) -> list[Image.Image]:
         """As `Engine.preview_many`."""
         return self._call(lambda: self.scheduler.engine.preview_many(states))
 
     def finish_many(self, states: Sequence[EditState]) -> list[Image.Image]:
-        """As `Engine.finish_many`; raises `ServingError` for an edit that is not a number, where that one makes noise."""
+        """As `Engine.finish_many`; raises `ServingError` if the latents are not finite."""
 
         def finish() -> list[Image.Image]:
             if not all(bool(torch.isfinite(state.latents).all()) for state in states):
@@ -100,7 +100,7 @@ class Seat:
 
     @contextmanager
     def lease(self, names: Iterable[str]) -> Iterator[None]:
-        """As `applier.lease`: the named experts are loaded, and stay so until the context ends."""
+        """As `Engine.lease`."""
         wanted = list(names)
         with ExitStack() as held:
             self._call(lambda: held.enter_context(self.scheduler.engine.applier.lease(wanted)))

@@ -1,4 +1,4 @@
-"""Asking the judge, with a deadline: whatever goes wrong with it costs the filter, never the edit."""
+"""Asking the judge, with a time limit: if it fails, the filter is lost, never the edit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from threading import Thread
 
 from careedit.scoring import Score, Scorer, ScoreRequest
-from careedit.selection.race import JudgeFailed
+from careedit.selection.plan import JudgeFailed
 
 MAX_REASON = 200
-"""Characters of a failure that are told."""
+"""Maximum of characters of a failure that go into the trace."""
 
 
 class Judge:
-    """A scorer that is asked in a thread of its own, so that a caller can stop waiting for it."""
+    """A scorer that is asked in a separate thread, so that a caller can stop waiting for it."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -27,8 +27,8 @@ class Judge:
     def score(self, requests: Sequence[ScoreRequest], *, timeout: float) -> list[Score]:
         """One score per request, at least one of them without an error.
 
-        Raises `JudgeFailed` where the scorer raises, gives no score, or takes longer than `timeout` seconds. A scorer
-        need not bear two callers at once, so one that is still busy with a question that was given up is not asked.
+        Raises `JudgeFailed` if the scorer raises, gives no score, or takes longer than `timeout` seconds. A scorer need not
+        be thread-safe, so one that is still busy with an abandoned question is not asked.
         """
         if self._late is not None and self._late.is_alive():
             raise JudgeFailed("the judge is still busy with an earlier edit")
@@ -39,7 +39,7 @@ class Judge:
         def ask() -> None:
             try:
                 answer.append(list(self.scorer.score(requests)))
-            except BaseException as error:  # noqa: BLE001 - a thread has nobody else to tell
+            except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
                 failure.append(error)
 
         # A daemon: a judge that hangs must not keep the program from ending.
@@ -55,7 +55,7 @@ class Judge:
         if len(scores) != len(requests):
             raise JudgeFailed(f"the judge gave {len(scores)} scores for {len(requests)} previews")
         if all(score.overall is None for score in scores):
-            raise JudgeFailed(f"the judge gave no score ({_short(scores[0].error or 'no reason told')})")
+            raise JudgeFailed(f"the judge gave no score ({_short(scores[0].error or 'no reason given')})")
         return scores
 
 

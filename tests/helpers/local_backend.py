@@ -1,4 +1,4 @@
-"""`LocalBackend`: everything in one process, without Ray. For tests, and for looking at the HTTP layer by itself."""
+"""`LocalBackend`: real edits in one process, without Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, Scorer, ScoreRequest
-from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.cluster.fleet import describe_arm
+from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent
 from careedit_deployments.errors import OverloadedError, ScorerUnavailableError, UnavailableError
 from careedit_deployments.replica.run import EditRunner
@@ -30,7 +31,7 @@ class LocalBackend:
         self._most = config.expert.max_ongoing_requests + config.expert.max_queued_requests
         self._in_hand = dict.fromkeys(config.arms, 0)
         self._editors = dict(editors)
-        self._arms = {name: describe_arm(name, arm, editors[name]) for name, arm in config.arms.items()}
+        self._arms = {name: describe_arm(name, arm, editors[name].expert_set) for name, arm in config.arms.items()}
         self.runners: Mapping[str, EditRunner] = {
             name: EditRunner(
                 editors[name],
@@ -97,31 +98,3 @@ class LocalBackend:
         """End every thread once the edits in hand are done; blocks."""
         for runner in self.runners.values():
             runner.close()
-
-
-def describe_arm(name: str, arm: Arm, editor: Editor) -> ArmInfo:
-    """An arm as the HTTP layer tells of it."""
-    spec = editor.expert_set.spec
-    return ArmInfo(
-        name=name,
-        expert_set=editor.expert_set.name,
-        version=editor.expert_set.version,
-        sha256=editor.expert_set.sha256,
-        experts={
-            expert.name: {
-                "competence": expert.competence,
-                "handles": list(expert.handles),
-                "description": expert.description,
-                "deployment": "shared" if expert.name in arm.long_tail else "own",
-                "state": "ready",
-            }
-            for expert in editor.expert_set.manifests.values()
-        },
-        steps=spec.defaults.steps,
-        guidance=spec.defaults.guidance,
-        top_k=spec.defaults.top_k,
-        panel=spec.panel.size,
-        takes_guidance=editor.engine.base.takes_guidance,
-        references=editor.expert_set.references,
-        shadow=arm.shadow,
-    )

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from careedit.scoring import ScoreRequest
-from careedit.selection import Judge, JudgeFailed
+from careedit.selection.judge import Judge
+from careedit.selection.plan import JudgeFailed
 
 BLANK = Image.new("RGB", (8, 8))
 REQUESTS = [ScoreRequest(source=BLANK, edited=BLANK, instruction="remove it") for _ in range(3)]
