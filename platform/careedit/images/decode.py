@@ -16,11 +16,9 @@ from PIL import AvifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPIma
 
 from careedit.errors import ImageError, MaskError
 from careedit.images import jpeg, png
-from careedit.images.colour import is_transparent, split_alpha, to_rgb, upright
+from careedit.images.colour import MARKS, is_transparent, mark, split_alpha, to_rgb, upright
 from careedit.images.headers import read_header, sniff
-from careedit.images.limits import DEFAULT_LIMITS, Limits
-from careedit.images.marks import MARKS, mark
-from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
+from careedit.images.reading import DEFAULT_LIMITS, DamagedHeaderError, Header, Limits, RefusedHeaderError
 
 _THRESHOLD = 128
 _DAMAGE = (
@@ -44,7 +42,7 @@ def decode_image(source: Any, *, limits: Limits = DEFAULT_LIMITS) -> Image.Image
 
     `source` is a path (`str` or `os.PathLike`), the bytes of a PNG, JPEG, WebP, HEIC or AVIF file, or a PIL image of any
     mode; a decoded RGB picture comes back as it is. `limits` is checked on the header, before pixels are decoded. What
-    its user should hear of stays known: see `careedit.images.marks`. Raises `ImageError`.
+    its user should hear of stays known: see `careedit.images.colour`. Raises `ImageError`.
     """
     name = _name(source, "image")
     if type(source) is Image.Image and source.mode == "RGB" and set(source.info) <= MARKS:
