@@ -24,19 +24,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fit:
-    """How one picture lies on its panel. Sizes are (width, height) in pixels."""
+    """How one picture is placed on its panel. Sizes are (width, height) in pixels."""
 
     source: Size
-    """Size of the picture."""
+    """Size of the picture, before fitting."""
     panel: Size
-    """Size of the panel."""
+    """Size of the panel that it is fitted to."""
     box: tuple[int, int, int, int]
     """Left, top, right, bottom of the picture on the panel; the rest of the panel is bars."""
 
     def to_panel(self, image: Image.Image) -> Image.Image:
         """`image` (source size) on the panel: scaled with Lanczos, edge pixels repeated into the bars.
 
-        A mask (mode "L") goes through `to_panel_mask`. A picture of the panel's size comes back bit for bit.
+        `to_panel_mask` handles a mask (mode "L"). A picture of the panel's size comes back bit for bit.
         """
         if image.mode == "L":
             return self.to_panel_mask(image)
@@ -47,7 +47,7 @@ class Fit:
     def to_panel_mask(self, mask: Image.Image) -> Image.Image:
         """`mask` ("L", source size) on the panel; a panel pixel is marked if any marked source pixel touches it.
 
-        So the thinnest line survives shrinking. Bars repeat the mask's edge, as they repeat the picture's.
+        So even a thin line survives shrinking. Bars repeat the mask's edge, as they repeat the picture's.
         """
         _check(mask, self.source, "mask")
         if self.source == self.panel:
@@ -57,7 +57,7 @@ class Fit:
         return Image.fromarray(self._with_bars(values))
 
     def from_panel(self, image: Image.Image) -> Image.Image:
-        """A panel back at the source's size: bars cut off, scaled with Lanczos (a mask, mode "L": nearest)."""
+        """A panel back at the source's size: without bars, scaled with Lanczos (a mask, mode "L": nearest)."""
         _check(image, self.panel, "panel")
         content = image if self._content == self.panel else image.crop(self.box)
         kernel = Image.Resampling.NEAREST if image.mode == "L" else Image.Resampling.LANCZOS
@@ -80,7 +80,7 @@ def fit_panel(size: Size, panel: int, rule: Rule, multiple: int) -> Fit:
     "letterbox": scaled to fit into a `panel` x `panel` square and centred. "resize": the picture fills a panel of its
     own aspect ratio and an area of about `panel` squared, each side rounded to `multiple` (at least one `multiple`); a
     size that this rounding can produce is its own panel.
-    Raises `InputError` for a size without pixels, or a `panel` that is no multiple of `multiple`.
+    Raises `InputError` for a size without pixels, or a `panel` that is not a multiple of `multiple`.
     """
     width, height = size
     if width < 1 or height < 1:
@@ -91,7 +91,7 @@ def fit_panel(size: Size, panel: int, rule: Rule, multiple: int) -> Fit:
         return _letterbox(width, height, panel)
     if rule == "resize":
         return _resize(width, height, panel, multiple)
-    raise InputError(f"There is no panel rule {rule!r}; use 'letterbox' or 'resize'.")
+    raise InputError(f"The panel rule {rule!r} does not exist; use 'letterbox' or 'resize'.")
 
 
 def _letterbox(width: int, height: int, panel: int) -> Fit:
@@ -139,7 +139,7 @@ def compose_canvas(panels: Sequence[Image.Image]) -> Image.Image:
     """`[source | target]` or `[reference | source | target]`: panels of one size, left to right, as one RGB picture."""
     if len({panel.size for panel in panels}) != 1:
         sizes = ", ".join(f"{panel.width}x{panel.height}" for panel in panels)
-        raise InputError(f"The panels of a canvas must have one size, not {sizes or 'none at all'}.")
+        raise InputError(f"The panels of a canvas must have one size, not {sizes or 'no panels'}.")
     width, height = panels[0].size
     canvas = Image.new("RGB", (width * len(panels), height))
     for index, panel in enumerate(panels):

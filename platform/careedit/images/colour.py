@@ -14,13 +14,13 @@ from PIL import Image, ImageCms
 from careedit.errors import ImageError
 from careedit.images.headers import orientation
 
-FLATTENED = "transparent pixels were laid over white"
-"""Ends the note of a picture that had some."""
+FLATTENED = "transparent pixels were filled with white"
+"""The end of the note about a picture that had transparent pixels."""
 
 _FLATTENED = "careedit.flattened"
 _STORED = "careedit.stored_size"
 MARKS = frozenset({_FLATTENED, _STORED})
-"""Keys of `Image.info` that decoding sets; a decoded picture has no others."""
+"""The keys of `Image.info` that decoding sets; a decoded picture has no other keys."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,9 +36,9 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def to_rgb(image: Image.Image, name: str, stored: tuple[int, int]) -> Image.Image:
-    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, alpha laid over white, metadata dropped.
+    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, white behind transparency, no metadata.
 
-    `stored` is its size in its file. What was turned or laid over white is marked.
+    `stored` is its size in its file. A turn and a filled transparency are marked.
     """
     colours, alpha = split_alpha(image, name)
     rgb = _apply_profile(colours, image.info.get("icc_profile"))
@@ -133,10 +133,10 @@ def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
 
 
 def mark(image: Image.Image, source: Image.Image, stored: tuple[int, int], *, flattened: bool = False) -> Image.Image:
-    """`image`, marked in place, with the marks that `source` has already.
+    """`image`, marked in place, with the marks that `source` already has.
 
-    `stored` is the size in the file; `flattened`, whether transparency was laid over white. Marks are text, so that a PNG
-    file can keep them.
+    `stored` is the size in the file; `flattened` is whether transparency was filled with white. Marks are text, so that
+    a PNG file can keep them.
     """
     image.info = dict(marks_of(source))
     if stored != image.size:
@@ -160,7 +160,7 @@ def decoding_notes(pictures: Sequence[Image.Image]) -> tuple[str, ...]:
 
 
 def turn_note(image: Image.Image) -> str:
-    """A part of a sentence about an unexpected size: that the file's orientation exchanged the sides, or nothing."""
+    """A part of a sentence about an unexpected size: that the file's orientation exchanged the sides, or ""."""
     stored = image.info.get(_STORED)
     if stored is None:
         return ""
@@ -168,7 +168,7 @@ def turn_note(image: Image.Image) -> str:
 
 
 def other_size(mask: Image.Image, image: Image.Image, owner: str = "the image") -> str:
-    """The sentence for a mask that has not the size of its picture, which is called `owner`."""
+    """The sentence about a mask whose size differs from its picture's; `owner` is what the sentence calls the picture."""
     drawn = ", drawn on the upright picture" if turn_note(mask) or turn_note(image) else ""
     return (
         f"The mask is {_size(mask.size)}{turn_note(mask)} but {owner} is {_size(image.size)}{turn_note(image)}; "

@@ -1,6 +1,6 @@
 """Masks: feathering, compositing and growing, and fitting a coarse mask to its object. A mask is "L": 255 = edit, 0 = keep.
 
-`refine_mask` has the role of CARE-Edit's Mask Repaint (arXiv 2603.08589, section 3), which as printed can only grow
+`refine_mask` has the role of CARE-Edit's Mask Repaint (arXiv 2603.08589, section 3), which as published can only grow
 (M + sigmoid(.), and a sigmoid is never negative). It needs no training: `segment` separates the colours in the mask from
 those around it. Where nothing can be separated, the mask comes back as it was.
 """
@@ -29,7 +29,7 @@ Mask = NDArray[np.bool_]
 
 
 def default_feather(size: tuple[int, int]) -> float:
-    """Feather radius in pixels for a picture of `size`: 1/256 of its shorter side, none under 256 pixels."""
+    """Feather radius in pixels for a picture of `size`: 1/256 of its shorter side, 0 under 256 pixels."""
     return float(min(size) // 256)
 
 
@@ -37,7 +37,7 @@ def feather(mask: Image.Image, radius: float) -> Image.Image:
     """`mask` with its edge softened inwards over `radius` pixels: an "L" picture of weights, 255 = all edited.
 
     Unmarked pixels keep weight 0 exactly and marked ones get at least 1. The ramp is at most half of each region's own
-    depth, so that a thin line still reaches full weight. The picture's border is no edge.
+    depth, so that a thin line still reaches full weight. The picture's border does not count as an edge.
     """
     marked = np.asarray(mask.convert("L")) >= 128
     if radius < 0:

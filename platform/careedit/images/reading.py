@@ -9,16 +9,16 @@ from careedit.errors import ImageError
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest picture that is decoded; everything is checked on the header, before a pixel is."""
+    """The largest picture that is decoded. Everything is checked on the header, before any pixel is decoded."""
 
     max_bytes: int = 32 * 1024 * 1024
-    """Bytes of the file."""
+    """Maximum size of the file, in bytes; the default is 32 MiB."""
     max_pixels: int = 50_000_000
-    """Width times height."""
+    """Maximum number of pixels, width times height."""
     max_side: int = 16_384
-    """Pixels of the longer side."""
+    """Maximum length of the longer side, in pixels."""
     max_aspect: float = 16.0
-    """Longer side over shorter side."""
+    """Maximum ratio of the longer side to the shorter side."""
 
     def check_bytes(self, count: int, name: str) -> None:
         """Raise `ImageError` unless a file of `count` bytes may be read; `name` is the subject of the sentence."""
@@ -50,7 +50,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-"""The limits where a caller states none."""
+"""The limits of a caller that gives no other ones."""
 
 
 class DamagedHeaderError(Exception):
@@ -58,7 +58,7 @@ class DamagedHeaderError(Exception):
 
 
 class RefusedHeaderError(Exception):
-    """The file is not decoded, for the reason that is said: a predicate without its subject; never leaves `careedit.images`."""
+    """The file is not decoded, for the reason given as a predicate without its subject; never leaves `careedit.images`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,6 @@ class Header:
     size: tuple[int, int]
     """Width and height in pixels, before EXIF rotation."""
     frames: int = 1
-    """Pictures that are shown one after the other; 1 for a still one."""
+    """Number of pictures that are shown one after another; 1 for a still picture."""
     turned: bool = False
-    """Whether the decoder itself turns the picture by a quarter, as the boxes of a HEIC file may ask."""
+    """Whether the decoder itself turns the picture by 90 degrees, as the boxes of a HEIC file may request."""

@@ -64,7 +64,7 @@ class FixedRouter:
         self._weights = {name: weight / total for name, weight in weights.items()}
 
     def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
-        """The fixed choice."""
+        """The fixed choice, whatever the features are."""
         if len(self._weights) > 1:
             what = f"a mixture of {listed([f'{name} {weight:.2f}' for name, weight in self._weights.items()])}"
         else:

@@ -13,7 +13,7 @@ from careedit.routing.base import FixedRouter, RoutableExpert, Router
 from careedit.routing.rules import RulesRouter
 
 RouterFactory = Callable[[Sequence[RoutableExpert], Mapping[str, Any]], Router]
-"""Makes a router for the experts of a set from the options in the set's file."""
+"""Makes a router for the experts of a set, from the options in the set's file."""
 
 _FACTORIES: dict[str, RouterFactory] = {}
 
@@ -42,7 +42,7 @@ def build_router(kind: str, *, experts: Sequence[RoutableExpert], options: Mappi
     that the set lacks.
     """
     if kind not in _FACTORIES:
-        raise ManifestError(f"There is no router {kind!r}; the known ones are {', '.join(router_kinds())}.")
+        raise ManifestError(f"The router {kind!r} does not exist; the known ones are {', '.join(router_kinds())}.")
     return _FACTORIES[kind](experts, options or {})
 
 

@@ -1,4 +1,4 @@
-"""Atomic judging (JURE, arXiv 2504.07424): many small questions per edit, which together say what is right and wrong with it.
+"""Atomic judging (JURE, arXiv 2504.07424): many small questions per edit, which show what is right and wrong with it.
 
 JURE has a language model split an instruction into questions about objects, attributes, relations and unwanted change.
 Here the clauses of `careedit.language` do it, so that the same instruction always gives the same questions. A clause of
@@ -27,11 +27,11 @@ class Atom:
     """One question about the pictures before ("first") and after ("second") an edit."""
 
     aspect: str
-    """What its answer speaks for: "followed" or "preserved"."""
+    """The aspect that the answer is about: "followed" or "preserved"."""
     text: str
     """The question, without the request to answer by yes or no."""
     wanted: bool = True
-    """The answer that speaks for the edit: True = yes."""
+    """The answer that counts in favour of the edit: True = yes."""
 
 
 _SHOWS = Atom(FOLLOWED, "Does the second picture show {y}?")
@@ -86,7 +86,7 @@ _EDIT = 'The first picture was to be edited into the second as follows: "{instru
 
 
 def atoms_of(instruction: str) -> tuple[Atom, ...]:
-    """What `instruction` asks for, clause by clause, and then what no edit may do on the way."""
+    """Questions about what `instruction` asks for, clause by clause, and then about unwanted changes."""
     atoms: list[Atom] = []
     clauses = clauses_of(instruction)
     for clause in clauses:
@@ -100,7 +100,7 @@ def atoms_of(instruction: str) -> tuple[Atom, ...]:
 
 
 def _unwanted(instruction: str, clauses: tuple[Clause, ...]) -> tuple[Atom, ...]:
-    """Changes that nobody asked for; a kind of edit that brings one with it is not asked about it."""
+    """Questions about unwanted changes, without those that are part of the kind of edit."""
     asked = ["Was anything else added?", "Was anything else taken away?"]
     kinds = {clause.kind for clause in clauses}
     if "" in kinds:
@@ -126,10 +126,10 @@ def _words(clause: Clause) -> dict[str, str]:
 
 
 class AtomicScorer:
-    """Scores by the answers to `atoms_of` an instruction; a `Scorer` whose `asked` says which of them went wrong.
+    """Scores by the answers to `atoms_of` an instruction; a `Scorer` whose `asked` shows which questions failed.
 
-    All aspects weigh their questions equally. An instruction with a reference is not taken apart, as its words speak
-    of a picture that is not part of the edit; it is asked about as a whole, and about unwanted change all the same.
+    The questions of an aspect have equal weight. An instruction with a reference is not split, because its words
+    describe a picture that is not part of the edit: one question covers it, followed by those about unwanted change.
     """
 
     def __init__(self, asker: Asker) -> None:
@@ -150,7 +150,7 @@ class AtomicScorer:
 
 
 def atomic_questions(request: ScoreRequest) -> tuple[tuple[Atom, Question], ...]:
-    """Every question about one edit, with what its answer means."""
+    """Every question about one edit, each with its aspect and wanted answer."""
     pair = (request.source, request.edited)
     whole = {aspect: question for aspect, question in questions_for(request)}
     atoms = atoms_of(request.instruction)

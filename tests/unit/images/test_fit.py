@@ -154,5 +154,5 @@ def test_what_does_not_fit_is_refused() -> None:
         fit_panel((0, 4), 64, "resize", 16)
     with pytest.raises(InputError, match="must be a positive multiple of 16"):
         fit_panel((4, 4), 100, "letterbox", 16)
-    with pytest.raises(InputError, match="There is no panel rule 'stretch'"):
+    with pytest.raises(InputError, match="The panel rule 'stretch' does not exist"):
         fit_panel((4, 4), 64, "stretch", 16)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def test_options_reach_the_router(experts):
 
 
 def test_an_unknown_router_is_refused_with_the_known_ones(experts):
-    with pytest.raises(ManifestError, match=r"no router 'rulez'; the known ones are .*fixed.*rules"):
+    with pytest.raises(ManifestError, match=r"router 'rulez' does not exist; the known ones are .*fixed.*rules"):
         build_router("rulez", experts=experts)
 
 

@@ -77,7 +77,7 @@ def test_a_reference_picture_goes_to_the_reference_expert(router, text):
     assert "a reference picture: the reference expert." in decision.reason
 
 
-def test_the_word_reference_without_a_picture_is_no_reference(router):
+def test_the_word_reference_without_a_picture_adds_no_reference(router):
     assert "reference" not in router.route(asked("make it look like the reference"), top_k=5).weights
 
 
@@ -142,7 +142,7 @@ def test_a_mask_alone_goes_to_any_expert_for_masks(make_expert):
     decision = router.route(asked("ein Hund", masked=True), top_k=2)
 
     assert decision.weights == {"a": 0.5, "b": 0.5}
-    assert decision.reason == "a mask: the a expert, with b beside it for a mask."
+    assert decision.reason == "a mask: the a expert, with b for a mask."
 
 
 def test_a_mask_gives_nothing_to_an_expert_that_no_word_speaks_for(make_expert):
@@ -163,7 +163,7 @@ def test_a_mixture_holds_only_experts_that_something_speaks_for(router):
 
     assert set(decision.weights) == {"erase", "compose"}
     assert decision.weights["erase"] > decision.weights["compose"]
-    assert decision.reason == "'erase': the erase expert, with compose beside it for 'add'."
+    assert decision.reason == "'erase': the erase expert, with compose for 'add'."
     assert set(router.route(asked("add a hat, then erase the dog"), top_k=1).weights) == {"erase"}
     assert set(router.route(asked("get rid of the dog"), top_k=5).weights) == {"erase"}
 

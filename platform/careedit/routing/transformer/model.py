@@ -19,7 +19,7 @@ from careedit.record import BaseRecord, error_sentence
 from careedit.routing.features import CONDITIONS, RouterTokens
 
 CONFIG_FILE, WEIGHTS_FILE = "router.json", "router.safetensors"
-"""The two files of a learned router, side by side in one folder."""
+"""The two files of a learned router, in one folder."""
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,29 +33,29 @@ class RouterConfig(BaseRecord):
     format_version: Literal[1] = 1
     """Version of this file's format."""
     experts: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The experts it tells apart, in the order of its logits."""
+    """Names of the experts that it chooses from, in the order of its logits."""
     encoder_width: Annotated[int, Field(ge=1)]
-    """Width of the encoder's tokens."""
+    """Width of the tokens that the encoder gives."""
     visual_tokens: Annotated[int, Field(ge=1)]
-    """Visual tokens per picture."""
+    """Number of visual tokens of a picture."""
     text_tokens: Annotated[int, Field(ge=2)] = 77
-    """Text tokens it has positions for; later ones are dropped."""
+    """Number of text tokens that have a position; later ones are dropped."""
     width: Annotated[int, Field(ge=8)] = 128
-    """Its own width."""
+    """Width of the states inside the transformer."""
     layers: Annotated[int, Field(ge=1)] = 2
-    """Transformer layers."""
+    """Number of layers of the transformer."""
     heads: Annotated[int, Field(ge=1)] = 8
-    """Attention heads per layer."""
+    """Number of attention heads in each layer."""
     temperature: Positive = 1.0
-    """Divides the expert logits (fitted on validation edits)."""
+    """Divides the expert logits; fitted on validation edits."""
     feasible_temperature: Positive = 1.0
-    """Divides the feasibility logit (fitted likewise)."""
+    """Divides the feasibility logit; fitted on validation edits."""
     feasible_threshold: Share = 0.0
-    """An instruction less feasible than this is answered as one that does not apply to the picture."""
+    """Minimum feasibility: below it, the base edits alone because the instruction does not apply to the picture."""
     confidence_threshold: Share = 0.0
-    """Where the best expert is less probable than this, the base edits alone."""
+    """Minimum probability of the best expert: below it, the base edits alone."""
     least_share: Share = 0.05
-    """What an expert weighs at least in a mixture, as a share of the first: each costs an evaluation per step."""
+    """Minimum weight of an expert in a mixture, as a share of the first expert's: each one costs an evaluation per step."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, through a temporary name."""
@@ -79,25 +79,25 @@ class RouterBatch:
     """B edits; all tensors float32 on one device, masks bool."""
 
     source: Tensor
-    """[B, Nv, d]."""
+    """Visual tokens of the sources, [B, Nv, d]."""
     reference: Tensor
-    """[B, Nv, d], zero where there is none."""
+    """Visual tokens of the references, [B, Nv, d]; zero for an edit without one."""
     has_reference: Tensor
-    """[B]."""
+    """Which edits have a reference, [B]."""
     text: Tensor
-    """[B, Nt, d], zero behind each text's end."""
+    """Text tokens, [B, Nt, d], zero behind each text's end."""
     is_text: Tensor
-    """[B, Nt]."""
+    """Where the text is not padding, [B, Nt]."""
     conditions: Tensor
-    """[B, 3], as `careedit.routing.CONDITIONS`."""
+    """The conditions, [B, 3], in the order of `careedit.routing.CONDITIONS`."""
 
     def to(self, device: torch.device | str) -> RouterBatch:
-        """The same on another device."""
+        """The batch with its tensors on another device."""
         return RouterBatch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
 
 def pad_texts(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Texts [Nt_i, d] as ([B, max Nt, d], [B, max Nt]): padded with zeros, and where there is text."""
+    """Texts [Nt_i, d], padded with zeros to [B, max Nt, d], and the mask [B, max Nt] of what is not padding."""
     padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     lengths = torch.tensor([len(text) for text in texts], device=padded.device)
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
@@ -120,20 +120,20 @@ def collate(tokens: Sequence[RouterTokens]) -> RouterBatch:
 
 @dataclass(frozen=True, eq=False)
 class RouterLogits:
-    """What the network says of B edits, before temperatures."""
+    """The output of the network for B edits, before temperatures."""
 
     experts: Tensor
-    """[B, experts]."""
+    """A logit per expert, [B, experts]."""
     feasible: Tensor
-    """[B], positive where the instruction applies to the picture."""
+    """A logit, [B], positive if the instruction applies to the picture."""
 
 
 class RouterModel(nn.Module):
     """Reads [decision; source; reference; text; conditions] and decides from the decision token's last state.
 
-    One projection serves visual and text tokens, because the encoder has put both into one space. Each text token also
-    carries its best cosine with a patch of the source and of the reference: whether what it names is there to be seen,
-    which is what feasibility hangs on and what two layers would otherwise have to find out by attention alone.
+    One projection serves visual and text tokens, because the encoder maps both into one space. Each text token also
+    carries its best cosine with a patch of the source and of the reference, which shows whether what it names is visible.
+    Feasibility depends on that, and two layers would otherwise have to find it by attention alone.
     """
 
     def __init__(self, config: RouterConfig) -> None:
@@ -161,7 +161,7 @@ class RouterModel(nn.Module):
         source, reference, words = (_unit(tokens) for tokens in (batch.source, batch.reference, text))
         seen = torch.stack([(words @ source.mT).amax(-1), (words @ reference.mT).amax(-1)], dim=-1)
         everything = torch.ones(count, dtype=torch.bool, device=source.device)
-        # (type, tokens, which of them count); a unit token times sqrt(width) has entries around 1.
+        # (type, tokens, which of them are present); a unit token times sqrt(width) has entries around 1.
         scale = self.config.encoder_width**0.5
         parts = [
             (0, torch.zeros(count, 1, self.config.width, device=source.device), everything[:, None]),

@@ -59,14 +59,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bin of a calibration plot."""
+    """One bin of a calibration plot: decisions of about the same probability."""
 
     confidence: float
-    """Mean stated probability."""
+    """Mean of the stated probabilities, 0 to 1."""
     accuracy: float
-    """Share that was right."""
+    """Share of the decisions that were right, 0 to 1."""
     count: int
-    """How many decisions fall into it."""
+    """How many decisions fall into this bin."""
 
 
 def calibration_bins(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> tuple[Bin, ...]:
