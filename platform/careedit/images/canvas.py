@@ -139,7 +139,7 @@ def compose_canvas(panels: Sequence[Image.Image]) -> Image.Image:
     """`[source | target]` or `[reference | source | target]`: panels of one size, left to right, as one RGB picture."""
     if len({panel.size for panel in panels}) != 1:
         sizes = ", ".join(f"{panel.width}x{panel.height}" for panel in panels)
-        raise InputError(f"The panels of a canvas must have one size, not {sizes or 'no panels'}.")
+        raise InputError(f"The panels of a canvas must have one size, not {sizes or 'none at all'}.")
     width, height = panels[0].size
     canvas = Image.new("RGB", (width * len(panels), height))
     for index, panel in enumerate(panels):
