@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from careedit.errors import ImageError
 from careedit.images.headers import orientation
 
-FLATTENED = "transparent pixels were filled with white"
+FLATTENED = "transparent pixels were composited over white"
 """The end of the note about a picture that had transparent pixels."""
 
 _FLATTENED = "careedit.flattened"
@@ -38,7 +38,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 def to_rgb(image: Image.Image, name: str, stored: tuple[int, int]) -> Image.Image:
     """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, white behind transparency, no metadata.
 
-    `stored` is its size in its file. A turn and a filled transparency are marked.
+    `stored` is its size in its file. A turn and a composited transparency are marked.
     """
     colours, alpha = split_alpha(image, name)
     rgb = _apply_profile(colours, image.info.get("icc_profile"))
@@ -135,7 +135,7 @@ def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
 def mark(image: Image.Image, source: Image.Image, stored: tuple[int, int], *, flattened: bool = False) -> Image.Image:
     """`image`, marked in place, with the marks that `source` already has.
 
-    `stored` is the size in the file; `flattened` is whether transparency was filled with white. Marks are text, so that
+    `stored` is the size in the file; `flattened` is whether transparency was composited over white. Marks are text, so that
     a PNG file can keep them.
     """
     image.info = dict(marks_of(source))
