@@ -268,7 +268,7 @@ def test_a_set_whose_entry_leads_out_of_it_is_refused(bad_set, refused):
 
 
 def test_a_set_that_is_not_there_or_damaged_is_refused(bad_set, refused):
-    assert "There is no expert set at 'nowhere'" in refused("edit", "photo.png", REMOVE, "--expert-set", "nowhere")
+    assert "'nowhere' is not an expert set" in refused("edit", "photo.png", REMOVE, "--expert-set", "nowhere")
     weights = bad_set / "base/vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "could not be loaded" in refused("edit", "photo.png", REMOVE, "--expert-set", "set")

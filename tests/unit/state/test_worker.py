@@ -306,7 +306,7 @@ def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
     [
         (InputError("The mask is empty."), "invalid_value"),
         (TooExpensiveError("Too much."), "too_expensive"),
-        (NotFoundError("There is no model 'x'."), "model_not_found"),
+        (NotFoundError("There is no model 'x'.", field="model"), "model_not_found"),
     ],
 )
 def test_a_job_fails_at_once_by_a_fault_of_its_own(

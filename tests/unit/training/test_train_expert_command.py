@@ -28,7 +28,7 @@ OWN = ("--base", "tiny", "--name", "logo", "--out", "out")
         (("--data", "rows", *OWN, "--rank", "0"), "rank 0 is outside"),
         (("--data", "rows", *OWN, "--held-out", "1"), "held-out share 1.0"),
         (("--data", "rows", "--base", "tiny", "--name", "Bad Name", "--out", "out"), "'Bad Name' cannot be used"),
-        (("--data", "rows", *OWN, "--handles", "A B"), "'handles.0' is 'A B'"),
+        (("--data", "rows", *OWN, "--handles", "A B"), "does not accept 'A B' for its field 'handles.0'"),
         (("--data", "rows", *OWN), "no file or folder 'rows'"),
     ],
 )
