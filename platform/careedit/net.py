@@ -1,7 +1,7 @@
-"""Addresses that others name: where a connection may go, and how a file is read from there.
+"""Addresses that other parties choose: where a connection may go, and how a file is read from there.
 
 A webhook's receiver, or the address of a picture in a service's answer, is chosen by another party. So a connection goes to
-public addresses only, and to private ones where a list has their host (server-side request forgery, CWE-918). Names are
+public addresses only, and to private ones if a list has their host (server-side request forgery, CWE-918). Names are
 looked up when a connection is made, and the connection goes to the address that was checked: a name that points elsewhere
 a moment later (DNS rebinding) gains nothing. Redirects are not followed.
 """
@@ -22,14 +22,14 @@ import httpcore2
 from careedit.errors import CareEditError, InputError
 
 MAX_URL = 2_000
-"""Longest address, in characters."""
+"""Maximum length of an address, in characters."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class RefusedHostError(InputError):
-    """A host that is not on the public internet, and on no list."""
+    """A host that is not on the public internet and not on a list."""
 
 
 class FetchError(CareEditError):
@@ -38,7 +38,7 @@ class FetchError(CareEditError):
     def __init__(self, message: str, *, again: bool) -> None:
         super().__init__(message)
         self.again = again
-        """Whether it may succeed when asked again."""
+        """Whether another attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Destinations:
     hosts: Collection[str]
     """Hosts that are allowed although they are not public, in lower case."""
     subject: str
-    """How a sentence calls the address: "The webhook"."""
+    """What a sentence calls the address: "The webhook"."""
     example: str
-    """A good address, for the sentence about a bad one."""
+    """A valid address, for the sentence about an invalid one."""
     advice: str
-    """How a refused host can be allowed."""
+    """How to allow a refused host, as the end of a sentence."""
 
     def check(self, url: str) -> None:
-        """Refuse an address that is wrong as it stands, without a name being looked up. Raises `InputError`."""
+        """Refuse an invalid address or host without looking up a name. Raises `InputError`."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -94,7 +94,7 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def names_of(host: str) -> tuple[str, ...]:
-    """A host's names: each name of the loopback interface stands for all three."""
+    """A host's names: each name of the loopback interface means all three."""
     return _LOOPBACK if host in _LOOPBACK else (host,)
 
 
@@ -128,11 +128,11 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        """Never."""
+        """Refused, because a Unix socket is not a public address."""
         raise self._allowed.refused(path)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         await asyncio.sleep(seconds)
 
 
@@ -141,8 +141,8 @@ def fetch(
 ) -> bytes:
     """The bytes at `url`, at most `max_bytes` of them, within `timeout_s` seconds from looking up the name to the last byte.
 
-    Raises `InputError` for an address that is not allowed, `FetchError` where nothing comes of it. May be called from any
-    thread, one with a running event loop included.
+    Raises `InputError` for an address that is not allowed, `FetchError` if the file cannot be read. May be called from any
+    thread, including one with a running event loop.
     """
     allowed.check(url)
     with ThreadPoolExecutor(1) as pool:
@@ -160,9 +160,9 @@ async def _fetch(
             pool.stream("GET", url, headers=list({**headers, "accept-encoding": "identity"}.items())) as answer,
         ):
             if answer.status != 200:
-                told = " (a redirect, which is not followed)" if 300 <= answer.status < 400 else ""
+                note = " (a redirect, which is not followed)" if 300 <= answer.status < 400 else ""
                 again = answer.status in (408, 409, 425, 429) or answer.status >= 500
-                raise FetchError(f"{name} was answered with {answer.status}{told}.", again=again)
+                raise FetchError(f"{name} was answered with {answer.status}{note}.", again=again)
             data = bytearray()
             async for part in answer.aiter_stream():
                 data += part

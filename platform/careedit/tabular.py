@@ -49,8 +49,8 @@ def words_of(value: Any, *, numbers: bool = True) -> str:
     """A cell as text without the space around it, "" where it is empty.
 
     A number is its shortest form, so that 3 and 3.0 are one id: pandas writes whole numbers as floats where a column has
-    empty cells. Raises `InputError` for what is no text: true or false, infinity, a list, bytes, half of a surrogate pair (JSON
-    can write one as "\\ud800", and no file can hold it), and a number unless `numbers`.
+    empty cells. Raises `InputError` for other values: true or false, infinity, a list, bytes, half of a surrogate pair (JSON
+    can write one as "\\ud800", and no file can store it), and a number unless `numbers`.
     """
     if is_missing(value):
         return ""

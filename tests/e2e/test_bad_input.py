@@ -327,7 +327,7 @@ ODD: dict[str, bytes] = {
 def test_an_odd_picture_is_edited_and_answered_as_rgb_and_upright(name, folder, untrained_set, capsys):
     Path(name).write_bytes(ODD[name])
     code = main(["edit", name, REMOVE, "--steps", "1", "-o", "out.png", "--expert-set", str(untrained_set)])
-    note = "note: image: transparent pixels were laid over white.\n" if "alpha" in name else ""
+    note = "note: image: transparent pixels were composited over white.\n" if "alpha" in name else ""
     assert (code, capsys.readouterr().err) == (0, note)
     with Image.open("out.png") as edited:
         assert edited.mode == "RGB" and not edited.getexif()

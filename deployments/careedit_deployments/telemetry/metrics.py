@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
-from careedit.images.marks import FLATTENED
+from careedit.images import FLATTENED
 from careedit.records import EditTrace, RoutingDecision
 from careedit.scoring import Score
 from careedit_deployments.telemetry import catalogue as the

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
+from careedit.encoders.loading import loading
 from careedit.errors import ExpertError
 
 Preprocess = Callable[[Image.Image], Tensor]
-"""An RGB picture -> normalised pixels [3, H, W]."""
+"""Turns an RGB picture into normalised pixels [3, H, W]."""
 
 BATCH = 64
-"""Pictures per forward pass."""
+"""Default number of pictures in one forward pass."""
 
 
 class VitEncoder:
     """Class-token features of a vision transformer.
 
-    `model` is what `AutoModel` gives for pictures. `preprocess` decides what the model sees of a picture, and so is
-    part of any metric's identity: protocols differ in how they resize and crop.
+    `model` is what `AutoModel` gives for pictures. `preprocess` decides what the model sees of a picture. It is part of a
+    metric's identity, because protocols resize and crop differently.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess, *, batch: int = BATCH) -> None:
@@ -61,25 +62,18 @@ def load_vit(
     """Loads a vision transformer by folder or hub id, e.g. "facebook/dino-vits16".
 
     Without `preprocess`, pictures are treated as the model's own image processor says, resized by Pillow. Raises
-    `ExpertError` where the model cannot be had or is none with a class token.
+    `ExpertError` if the model cannot be loaded or has no class token.
     """
     name = os.fspath(source)
-    # Loading draws a bar, and says that a pooler is missing, which nobody reads here.
     log: Any = transformers_logging
-    bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    bars = log.is_progress_bar_enabled()
     log.disable_progress_bar()
-    log.set_verbosity_error()
     try:
-        model = AutoModel.from_pretrained(name, dtype=dtype).to(device)
-        if preprocess is None:
-            preprocess = _as_configured(cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil"))
-    except Exception as error:  # files, hub, configuration: each raises its own kind
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ExpertError(
-            f"The vision model {name!r} cannot be loaded ({reason}); check its name, files and network."
-        ) from error
+        with loading(f"vision model {name!r}"):
+            model = AutoModel.from_pretrained(name, dtype=dtype).to(device)
+            if preprocess is None:
+                preprocess = _as_configured(cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil"))
     finally:
-        log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
     if not hasattr(getattr(getattr(model, "embeddings", None), "cls_token", None), "shape"):

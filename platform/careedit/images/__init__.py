@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from careedit.images.canvas import MAX_REFERENCES, canvas_mask, compose_canvas, crop_target
+from careedit.images.canvas import MAX_REFERENCES, Fit, canvas_mask, compose_canvas, crop_target, fit_panel
+from careedit.images.colour import FLATTENED, decoding_notes, marks_of, other_size, turn_note
 from careedit.images.decode import decode_image, decode_mask, image_sha256, inspect_picture
-from careedit.images.fit import Fit, fit_panel
-from careedit.images.limits import DEFAULT_LIMITS, Limits
-from careedit.images.marks import decoding_notes, marks_of, other_size, turn_note
-from careedit.images.masks import composite, default_feather, feather, grow, mask_share
-from careedit.images.refine import boundary_error, refine_mask
+from careedit.images.masks import (
+    boundary_error,
+    composite,
+    default_feather,
+    feather,
+    grow,
+    mask_share,
+    refine_mask,
+)
+from careedit.images.reading import DEFAULT_LIMITS, Limits
 from careedit.images.save import save_image
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "FLATTENED",
     "MAX_REFERENCES",
     "Fit",
     "Limits",

@@ -1,15 +1,26 @@
-"""From any Pillow mode to what the editor sees: 8-bit sRGB without alpha, upright, without metadata."""
+"""From any Pillow mode to what the editor sees: 8-bit sRGB without alpha, upright, without metadata.
+
+What this changes and a user should know is marked in `Image.info`, until an edit reports it.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from careedit.errors import ImageError
 from careedit.images.headers import orientation
-from careedit.images.marks import mark
+
+FLATTENED = "transparent pixels were composited over white"
+"""The end of the note about a picture that had transparent pixels."""
+
+_FLATTENED = "careedit.flattened"
+_STORED = "careedit.stored_size"
+MARKS = frozenset({_FLATTENED, _STORED})
+"""The keys of `Image.info` that decoding sets; a decoded picture has no other keys."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,9 +36,9 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def to_rgb(image: Image.Image, name: str, stored: tuple[int, int]) -> Image.Image:
-    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, alpha laid over white, metadata dropped.
+    """`image`, of any mode, as upright 8-bit sRGB: ICC profile applied, white behind transparency, no metadata.
 
-    `stored` is its size in its file. What was turned or laid over white is marked.
+    `stored` is its size in its file. A turn and a composited transparency are marked.
     """
     colours, alpha = split_alpha(image, name)
     rgb = _apply_profile(colours, image.info.get("icc_profile"))
@@ -119,3 +130,51 @@ def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
     probe = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(27, 27, 3)
     seen = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform))
     return bool(np.abs(seen.astype(int) - probe).max() <= 2)
+
+
+def mark(image: Image.Image, source: Image.Image, stored: tuple[int, int], *, flattened: bool = False) -> Image.Image:
+    """`image`, marked in place, with the marks that `source` already has.
+
+    `stored` is the size in the file; `flattened` is whether transparency was composited over white. Marks are text, so that
+    a PNG file can keep them.
+    """
+    image.info = dict(marks_of(source))
+    if stored != image.size:
+        image.info[_STORED] = _size(stored)
+    if flattened:
+        image.info[_FLATTENED] = "yes"
+    return image
+
+
+def marks_of(image: Image.Image) -> dict[str | tuple[int, int], str]:
+    """The marks alone, for a copy of the same picture."""
+    return {key: value for key, value in image.info.items() if key in MARKS}
+
+
+def decoding_notes(pictures: Sequence[Image.Image]) -> tuple[str, ...]:
+    """What a source and its references lost when they were decoded, for `EditTrace.degradations`."""
+    names = ("image", *("reference" for _ in pictures[1:]))
+    return tuple(
+        f"{name}: {FLATTENED}" for name, picture in zip(names, pictures, strict=True) if picture.info.get(_FLATTENED)
+    )
+
+
+def turn_note(image: Image.Image) -> str:
+    """A part of a sentence about an unexpected size: that the file's orientation exchanged the sides, or ""."""
+    stored = image.info.get(_STORED)
+    if stored is None:
+        return ""
+    return f" (its file stores {stored} pixels, which its EXIF orientation turns upright)"
+
+
+def other_size(mask: Image.Image, image: Image.Image, owner: str = "the image") -> str:
+    """The sentence about a mask whose size differs from its picture's; `owner` is what the sentence calls the picture."""
+    drawn = ", drawn on the upright picture" if turn_note(mask) or turn_note(image) else ""
+    return (
+        f"The mask is {_size(mask.size)}{turn_note(mask)} but {owner} is {_size(image.size)}{turn_note(image)}; "
+        f"give a mask of {owner}'s size, {_size(image.size)}{drawn}."
+    )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

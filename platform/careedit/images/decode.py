@@ -1,4 +1,4 @@
-"""Pictures in and out: every input becomes 8-bit sRGB or a two-valued mask, or is refused by one sentence."""
+"""Decoding: every input becomes 8-bit sRGB or a two-valued mask, or is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from PIL import AvifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPIma
 
 from careedit.errors import ImageError, MaskError
 from careedit.images import jpeg, png
-from careedit.images.colour import is_transparent, split_alpha, to_rgb, upright
+from careedit.images.colour import MARKS, is_transparent, mark, split_alpha, to_rgb, upright
 from careedit.images.headers import read_header, sniff
-from careedit.images.limits import DEFAULT_LIMITS, Limits
-from careedit.images.marks import MARKS, mark
-from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
+from careedit.images.reading import DEFAULT_LIMITS, DamagedHeaderError, Header, Limits, RefusedHeaderError
 
 _THRESHOLD = 128
 _DAMAGE = (
@@ -40,11 +38,11 @@ Size = tuple[int, int]
 
 
 def decode_image(source: Any, *, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode a picture to "RGB": 8-bit sRGB, upright, alpha over white, without metadata.
+    """Decode a picture to "RGB": 8-bit sRGB, upright, white behind transparency, without metadata.
 
     `source` is a path (`str` or `os.PathLike`), the bytes of a PNG, JPEG, WebP, HEIC or AVIF file, or a PIL image of any
-    mode; a decoded RGB picture comes back as it is. `limits` is checked on the header, before pixels are decoded. What
-    its user should hear of stays known: see `careedit.images.marks`. Raises `ImageError`.
+    mode; a decoded RGB picture comes back unchanged. `limits` is checked on the header, before pixels are decoded. Changes
+    that a user should know are marked: see `careedit.images.colour`. Raises `ImageError`.
     """
     name = _name(source, "image")
     if type(source) is Image.Image and source.mode == "RGB" and set(source.info) <= MARKS:
@@ -59,7 +57,7 @@ def decode_mask(source: Any, *, white_is_edit: bool = True, limits: Limits = DEF
 
     A mask with a pixel that is not fully opaque follows OpenAI's rule: transparent (alpha under 128) = edit. Any other
     mask is read by brightness, white (128 and over) = edit, or, with `white_is_edit=False`, refused by `MaskError`.
-    Inputs and `ImageError` as in `decode_image`; its own output comes back as it is.
+    Inputs and `ImageError` as in `decode_image`; its own output comes back unchanged.
     """
     name = _name(source, "mask")
     image, stored = _open(source, name, limits)

@@ -1,7 +1,7 @@
 """The boxes of HEIC and AVIF files: which of the two it is, its size, its tiles, and whether it is a sequence.
 
-ISO/IEC 14496-12 (boxes, brands) and 23008-12 (items, properties). A decoder is not asked: libheif and libavif are the largest
-of all that read foreign bytes here, so a server runs them in a process of their own and needs the size before.
+ISO/IEC 14496-12 (boxes, brands) and 23008-12 (items, properties). No decoder is involved: libheif and libavif are the largest
+libraries that read foreign bytes here, so a server runs them in a separate process and needs the size before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
 
 MAX_BOXES = 20_000
-"""Boxes and links between them that are looked at; a phone's picture has some 300."""
+"""Maximum number of boxes and of links between them that are read; a phone's picture has about 300."""
 SPARE_PIXELS = 2**22
-"""Pixels that tiles may have beside four times the picture's own: the edge tiles of a grid reach over its border."""
+"""Pixels that tiles may have in addition to four times the picture's own: edge tiles of a grid cross its border."""
 
 _AVIF = (b"avif", b"avis", b"avio")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -54,7 +54,7 @@ def read_header(data: bytes) -> Header:
     except DamagedHeaderError:
         if meta is None:
             raise
-        # Phones append other data (a film, its index); whether the pixels are whole, the decoder finds out.
+        # Phones append other data (a film, its index). The decoder checks whether the pixels are complete.
     if meta is None:
         raise DamagedHeaderError("no picture")
     items = _items(data, meta, budget)
@@ -82,20 +82,20 @@ class _Budget:
 
 @dataclass
 class _Items:
-    """What a `meta` box says of its items."""
+    """The items of a `meta` box and their properties."""
 
     data: bytes
-    """The file."""
+    """The bytes of the whole file."""
     primary: int = 0
-    """The item that is shown."""
+    """Id of the item that is shown."""
     properties: list[tuple[bytes, int]] = field(default_factory=list)
-    """Name of each property in order, and where its content begins."""
+    """Name of each property in order, with the offset of its content in `data`."""
     links: dict[int, list[int]] = field(default_factory=dict)
-    """Properties of an item, counted from 1."""
+    """Per item id, the numbers of its properties, counted from 1."""
     parts: dict[int, list[int]] = field(default_factory=dict)
-    """Items that an item is made of."""
+    """Per item id, the items that it is composed of."""
     helpers: dict[int, list[int]] = field(default_factory=dict)
-    """Items (alpha, depth) that belong to an item."""
+    """Per item id, the auxiliary items (alpha, depth) that belong to it."""
 
     def find(self, item: int, kind: bytes) -> int | None:
         """Where the content of an item's property begins."""
@@ -170,7 +170,7 @@ def _read_properties(data: bytes, start: int, found: _Items, budget: _Budget) ->
 
 
 def _frames(data: bytes, moov: _Box) -> int:
-    """Samples of a sequence's first track, 2 where that is not said."""
+    """Samples of a sequence's first track, 2 if the file does not state them."""
     at = data.find(b"stsz", moov[1], moov[2])
     return int(struct.unpack_from(">I", data, at + 12)[0]) if at >= 0 else 2
 

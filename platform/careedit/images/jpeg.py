@@ -1,7 +1,7 @@
 """What a JPEG file holds between its markers, and whether all of its scan data is there.
 
-Pillow decodes a JPEG without a limit of scans, walks its segments in Python, gives up on a file whose end marker is missing,
-and paints what is missing before an end marker grey without a word. The walk here costs one pass of `re` over the file.
+Pillow decodes a JPEG without a limit of scans, walks its segments in Python, refuses a file whose end marker is missing,
+and silently paints data that is missing before an end marker grey. The walk here costs one pass of `re` over the file.
 Markers and segments: ITU-T T.81, annex B.
 """
 
@@ -17,22 +17,22 @@ from PIL import Image, ImageChops
 from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderError
 
 MAX_SCANS = 100
-"""Scans of any file."""
+"""Maximum number of scans in any file."""
 USUAL_SCANS = 24
-"""Scans that a picture of any size may have; encoders write about 10, and search programs up to 20."""
+"""Number of scans that a picture of any size may have; encoders write about 10, optimisers up to 20."""
 MAX_SCANNED = 2**27
-"""Scans times pixels of a file with more scans than that: each scan visits every coefficient, whatever it holds."""
+"""Maximum of scans times pixels for a file with more scans than that: each scan visits every coefficient."""
 MAX_SEGMENTS = 2000
-"""Segments and lone markers; a profile or a preview that is cut in pieces of 64 KiB has a few hundred at most."""
+"""Maximum number of segments and lone markers; a profile or preview in pieces of 64 KiB has a few hundred."""
 MAX_TABLES = 2 + 4 * 129
-"""Length of a segment of quantisation tables: four of 64 values in 16 bits. Pillow reads them in Python."""
+"""Maximum length of a segment of quantisation tables: four of 64 16-bit values. Pillow reads them in Python."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _DECODED = (0xC0, 0xC1, 0xC2, 0xC3)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _KNOWN = frozenset({*range(0xC0, 0xC8), *range(0xC9, 0xDE), *range(0xE0, 0xF0), 0xFE, 0x01})
-# Pillow reads no other metadata that careedit uses, and takes its time over some of it (Photoshop's blocks).
+# Pillow reads no other metadata that careedit uses, and is slow with some of it (Photoshop's blocks).
 _KEPT = (
     (0xE0, b""),
     (0xE1, b"Exif\0"),
@@ -40,7 +40,7 @@ _KEPT = (
     (0xE2, b"ICC_PROFILE\0"),
     (0xEE, b""),
 )
-# Bits that no encoder would have written next: the first is set, where the decoder fills up with zeros.
+# Bits that no encoder would write next: the first bit is set, whereas the decoder pads with zeros.
 _FILL = bytes((37 * i * i + 11 * i + 0xB5) % 255 for i in range(96))
 _GREY = (127, 128)
 
@@ -55,9 +55,9 @@ class _Walk:
     ended: bool
     """Whether an end marker follows them."""
     progressive: bool
-    """Whether each scan refines the whole picture, so that a cut shows nowhere in particular."""
+    """Whether each scan refines the whole picture, so that a missing end has no visible place."""
     whole: bool
-    """Whether the scans that were begun bring every coefficient of every component to its full precision."""
+    """Whether the scans so far bring every coefficient of every component to its full precision."""
     restarts: bool
     """Whether scan data is cut into intervals."""
     last_scan: tuple[int, int]
@@ -70,7 +70,7 @@ def read_header(data: bytes) -> Header:
 
 
 def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Image:
-    """The picture, decoded by `reader`; an absent end marker is put there. Raises `DamagedHeaderError` where pixels lack."""
+    """The picture, decoded by `reader`; an absent end marker is added. Raises `DamagedHeaderError` if pixels are missing."""
     walk = _walk(data)
     head = b"".join(data[start:end] for start, end in walk.parts)
 
@@ -96,7 +96,7 @@ def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Ima
 
 
 def _ends_grey(picture: Image.Image) -> bool:
-    """Whether the last pixel is the grey that the decoder paints where there is no data."""
+    """Whether the last pixel is the grey that the decoder paints where data is missing."""
     last = picture.getpixel((picture.width - 1, picture.height - 1))
     return all(value in _GREY for value in (last if isinstance(last, tuple) else (last,)))
 
@@ -126,7 +126,7 @@ def _walk(data: bytes) -> _Walk:
         if length < 2 or len(body) < length - 2:
             if not scans:
                 raise DamagedHeaderError("a segment is cut off")
-            break  # bytes behind the picture that look like a marker, or a picture that lacks some
+            break  # bytes behind the picture that look like a marker, or missing bytes
         position += length
         if 0xE0 <= marker <= 0xEF or marker == 0xFE:
             name = next((name for at, name in _KEPT if at == marker and body.startswith(name)), None)
@@ -167,14 +167,14 @@ def _walk(data: bytes) -> _Walk:
 def _check_scans(scans: int, size: tuple[int, int]) -> None:
     pixels = size[0] * size[1]
     if scans > MAX_SCANS or (scans > USUAL_SCANS and scans * pixels > MAX_SCANNED):
-        most = max(USUAL_SCANS, min(MAX_SCANS, MAX_SCANNED // max(1, pixels)))
+        allowed = max(USUAL_SCANS, min(MAX_SCANS, MAX_SCANNED // max(1, pixels)))
         raise RefusedHeaderError(
-            f"is a JPEG of more than {most} scans; at its size it may have {most}, so save it again as an ordinary JPEG"
+            f"is a JPEG of more than {allowed} scans; at its size it may have {allowed}, so save it again as an ordinary JPEG"
         )
 
 
 def _note_scan(body: bytes, missing: dict[int, list[int]], progressive: bool) -> None:
-    """Note in `missing`, per component and coefficient, how many low bits are still to come."""
+    """Note in `missing`, per component and coefficient, how many low bits are still missing."""
     components = [body[1 + 2 * i] for i in range(body[0])]
     first, last, precision = body[1 + 2 * body[0] : 4 + 2 * body[0]]
     if not progressive:

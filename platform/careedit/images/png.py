@@ -1,6 +1,6 @@
 """The chunks of a PNG file: their count and checksums, and the file without what careedit does not use.
 
-Pillow checks no checksum of image data, refuses a file for a damaged comment, and unpacks texts that nobody reads.
+Pillow checks no checksum of image data, refuses a file for a damaged comment, and unpacks texts that careedit does not use.
 Chunks: PNG specification, third edition, section 5.
 """
 
@@ -13,7 +13,7 @@ from careedit.images.reading import DamagedHeaderError, Header, RefusedHeaderErr
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 12_000
-"""Chunks of a file: 32 MiB in chunks of 4 KiB, with room for metadata."""
+"""Maximum number of chunks in a file: 32 MiB in chunks of 4 KiB, with room for metadata."""
 
 _USED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf"})
 _XMP = b"XML:com.adobe.xmp\0"
@@ -88,10 +88,10 @@ def _chunks(data: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def _check_pixels(data: bytes, pixels: list[memoryview]) -> None:
-    """Unpack the image data once, for the checksum at its end, which Pillow never reaches."""
-    most = _unpacked(data) + _SPARE
+    """Unpack the image data once, for the checksum at its end, which Pillow never reads."""
+    limit = _unpacked(data) + _SPARE
     stream, seen = zlib.decompressobj(), 0
-    # Small portions in, because zlib copies what it leaves of each.
+    # Small portions, because zlib copies the unused rest of each.
     portions = (part[i : i + _PORTION] for part in pixels for i in range(0, len(part), _PORTION))
     for portion in (*portions, b""):
         rest = bytes(portion)
@@ -99,7 +99,7 @@ def _check_pixels(data: bytes, pixels: list[memoryview]) -> None:
             got = len(stream.decompress(rest, _PIECE))
             rest = stream.unconsumed_tail
             seen += got
-            if seen > most:
+            if seen > limit:
                 raise DamagedHeaderError("more image data than pixels")
             if not rest and got < _PIECE:
                 break

@@ -33,7 +33,7 @@ class Region:
     """The neighbourhood of a coarse mask, at working size."""
 
     pixels: NDArray[np.uint8]
-    """sRGB, [H, W, 3]."""
+    """The pixels in sRGB, [H, W, 3]."""
     coarse: NDArray[np.bool_]
     """The coarse mask, [H, W]."""
     distance: NDArray[Any]
@@ -78,14 +78,14 @@ def _lab(pixels: NDArray[np.uint8]) -> Array:
 def _surroundings(region: Region) -> NDArray[np.bool_]:
     """Pixels that are taken to be background at first: far enough out for an object that the mask cuts off.
 
-    Where the mask nearly fills the picture, nothing is that far and whatever is unmarked must do.
+    Where the mask nearly fills the picture, no pixel is that far and every unmarked pixel is used.
     """
     far = region.distance > region.reach / 2
     return far if far.sum() >= _MIN_SURROUNDINGS * region.coarse.sum() else ~region.coarse
 
 
 def _flattened(colours: Array, region: Region) -> Array:
-    """`colours` less a smooth background (a quadratic fitted to the surroundings), so that a gradient becomes plain."""
+    """`colours` less a smooth background (a quadratic fitted to the surroundings), so that a gradient becomes one colour."""
     height, width = region.coarse.shape
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)

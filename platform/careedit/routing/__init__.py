@@ -1,9 +1,8 @@
 """Routing: which experts an edit uses, and why."""
 
-from careedit.routing.base import RoutableExpert, Router, build_router, register_router, router_kinds
+from careedit.routing.base import FixedRouter, RoutableExpert, Router
+from careedit.routing.build import TransformerOptions, build_router, register_router, router_kinds
 from careedit.routing.features import CONDITIONS, Encoder, RouterTokens, RoutingFeatures, features_of
-from careedit.routing.fixed import FixedRouter
-from careedit.routing.learned import TransformerOptions
 from careedit.routing.rules import RulesRouter
 from careedit.routing.topk import TopK, entropy, softmax, softmax_top_k
 

@@ -1,13 +1,12 @@
-"""What a router is, what it needs to know of experts, and the registry that builds one by name."""
+"""What a router is, what it needs to know of experts, and the simplest router: the caller has chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from careedit.errors import CareEditError, InputError, ManifestError
-from careedit.record import Record
-from careedit.records import RoutingDecision
+from careedit.language import listed
+from careedit.records import BASE, RoutingDecision, check_weights, unknown_expert
 from careedit.routing.features import RoutingFeatures
 
 
@@ -16,17 +15,17 @@ class RoutableExpert(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique within the expert set."""
+        """Name of the expert, unique within the expert set."""
         ...
 
     @property
     def competence(self) -> str:
-        """What it is for, in a word: erase, compose, style, identity, reference, or one of your own."""
+        """What the expert does, in a word: erase, compose, style, identity, reference, or one of your own."""
         ...
 
     @property
     def handles(self) -> Sequence[str]:
-        """Edit kinds and conditions that it is for, e.g. "remove", "mask"."""
+        """Edit kinds and conditions that the expert is for, e.g. "remove", "mask"."""
         ...
 
 
@@ -36,54 +35,39 @@ class Router(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind it was registered as; `RoutingDecision.router`."""
+        """The router's kind, as in `RoutingDecision.router`."""
         ...
 
     def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
-        """The experts for one edit, at most `top_k` of them and the weights summing to 1, and why."""
+        """The experts for one edit, at most `top_k` of them, with weights that sum to 1 and the reason."""
         ...
 
 
-RouterFactory = Callable[[Sequence[RoutableExpert], Mapping[str, Any]], Router]
-"""Makes a router for the experts of a set from the options in the set's file."""
+class FixedRouter:
+    """Always answers with one expert, or with one mixture, whatever the edit.
 
-_FACTORIES: dict[str, RouterFactory] = {}
-
-
-def register_router(kind: str) -> Callable[[RouterFactory], RouterFactory]:
-    """Decorates the factory that `build_router` calls for `kind`."""
-
-    def register(factory: RouterFactory) -> RouterFactory:
-        if kind in _FACTORIES:
-            raise CareEditError(f"A router {kind!r} is registered already; give yours another name.")
-        _FACTORIES[kind] = factory
-        return factory
-
-    return register
-
-
-def router_kinds() -> tuple[str, ...]:
-    """The kinds that `build_router` knows, sorted."""
-    return tuple(sorted(_FACTORIES))
-
-
-def build_router(kind: str, *, experts: Sequence[RoutableExpert], options: Mapping[str, Any] | None = None) -> Router:
-    """The router of an expert set: `kind` and `options` from its file, `experts` in its order.
-
-    Raises `ManifestError` for an unknown kind or unusable options, `UnknownExpertError` if the options name an expert
-    that the set lacks.
+    `choice` is a name (`BASE`: no expert) or a weight per name, positive and summing to 1. `top_k` does not shorten a
+    mixture that was asked for. The decision has no probabilities, and `feasible` is 1, because the instruction is not read.
+    Raises `UnknownExpertError` for an expert that `experts` lacks and `InputError` for unusable weights.
     """
-    if kind not in _FACTORIES:
-        raise ManifestError(f"There is no router {kind!r}; the known ones are {', '.join(router_kinds())}.")
-    return _FACTORIES[kind](experts, options or {})
 
+    name = "fixed"
 
-OptionsT = TypeVar("OptionsT", bound=Record)
+    def __init__(self, choice: str | Mapping[str, float], experts: Sequence[RoutableExpert]) -> None:
+        weights = {choice: 1.0} if isinstance(choice, str) else dict(choice)
+        known = [expert.name for expert in experts]
+        for name in weights:
+            if name not in known and name != BASE:
+                raise unknown_expert(name, known)
+        check_weights(weights)
+        total = sum(weights.values())
+        self._weights = {name: weight / total for name, weight in weights.items()}
 
-
-def read_options(kind: str, record: type[OptionsT], options: Mapping[str, Any]) -> OptionsT:
-    """`options` as `record`. Raises `ManifestError` for options that the record does not accept."""
-    try:
-        return record(**options)
-    except InputError as error:
-        raise ManifestError(f"The options of the router {kind!r} cannot be used: {error}") from None
+    def route(self, features: RoutingFeatures, *, top_k: int) -> RoutingDecision:
+        """The fixed choice, whatever the features are."""
+        if len(self._weights) > 1:
+            what = f"a mixture of {listed([f'{name} {weight:.2f}' for name, weight in self._weights.items()])}"
+        else:
+            (only,) = self._weights
+            what = "the base alone" if only == BASE else f"the {only} expert"
+        return RoutingDecision(weights=self._weights, router=self.name, reason=f"Fixed beforehand: {what}.")

@@ -1,4 +1,4 @@
-"""What a router sees of an edit: words and conditions at once, token tensors only when they are asked for."""
+"""What a router sees of an edit: words and conditions at once, token tensors on request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.images import mask_share
+from careedit.language import words_of
 from careedit.records import EditRequest
-from careedit.routing.words import words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as shares of the picture's sides, 0 to 1; right and bottom lie outside."""
+"""Left, top, right, bottom as shares of the picture's sides, 0 to 1; right and bottom are exclusive."""
 
 CONDITIONS = ("mask_present", "mask_area", "reference_present")
 """The condition tokens, in order."""
@@ -36,7 +36,7 @@ class Encoder(Protocol):
         ...
 
     def text_tokens(self, text: str) -> Tensor:
-        """Tokens of a text, [Nt, d]; Nt follows the text's length, padding left out."""
+        """Tokens of a text, [Nt, d], without padding; Nt depends on the text's length."""
         ...
 
 
@@ -59,21 +59,21 @@ class RoutingFeatures:
     """One edit as a router sees it."""
 
     instruction: str
-    """What to change, as the user wrote it."""
+    """The instruction, as the user wrote it."""
     source: Image.Image | None = None
-    """The source, RGB, at its own size; only a learned router needs it."""
+    """The source, RGB, at its own size; only the learned router needs it."""
     references: tuple[Image.Image, ...] = ()
     """The references, RGB, at their own sizes."""
     mask_area: float = 0.0
-    """Share of the picture that the mask frees, 0 to 1; 0 without a mask."""
+    """Share of the picture that the mask marks for editing, 0 to 1; 0 without a mask."""
     mask_bbox: Box | None = None
-    """The box around what the mask frees; None without a mask."""
+    """The box around the area that the mask marks; None without a mask."""
     turn: int = 0
     """Index of this turn in a multi-turn edit, 0 for the first."""
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The instruction's words, normalised (`careedit.routing.words`)."""
+        """The instruction's words, normalised (`careedit.language.normalise`)."""
         return words_of(self.instruction)
 
     @property
@@ -112,10 +112,10 @@ class RoutingFeatures:
 
 
 def features_of(request: EditRequest, *, turn: int = 0) -> RoutingFeatures:
-    """The features of a request; `turn` counts the edits that were made of its picture before."""
+    """The features of a request; `turn` is the number of earlier edits of its picture."""
     area, box = 0.0, None
     if request.mask is not None:
-        # At the threshold of `mask_share`, so that area and box speak of the same pixels.
+        # The threshold of `mask_share`, so that area and box describe the same pixels.
         bounds = request.mask.point(lambda value: 255 if value >= 128 else 0).getbbox()
         if bounds is not None:
             width, height = request.mask.size

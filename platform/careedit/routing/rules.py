@@ -1,49 +1,43 @@
-"""The rules router: conditions and keywords. It reads English, says why, and is the baseline to beat."""
+"""The rules router: conditions and keywords. It reads English, gives reasons, and is the baseline of the learned router."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
 
-from pydantic import Field
-
-from careedit.record import Record
+from careedit.language import COMPETENCES, Evidence, kinds_of, normalise
 from careedit.records import BASE, RoutingDecision
-from careedit.routing.base import RoutableExpert, read_options, register_router
-from careedit.routing.evidence import Evidence, kinds_of
+from careedit.routing.base import RoutableExpert
 from careedit.routing.features import RoutingFeatures
-from careedit.routing.lexicon import KINDS
 from careedit.routing.topk import entropy, softmax, softmax_top_k
-from careedit.routing.words import normalise
 
 REFERENCE_WEIGHT = 5.0
-"""By how much a reference picture outweighs all words: only a reference expert has learned to look at one."""
+"""Added to the strongest kind's score for a reference picture: only a reference expert has learned to use one."""
 MASK_WEIGHT = 0.5
-"""A mask says where, hardly what: it tips the scale between experts."""
+"""Added for a mask to experts that handle masks. Small, because a mask shows where to edit and hardly what."""
 MASK_ALONE_WEIGHT = 1.0
-"""With a mask and no known word, filling the marked region is the likeliest wish."""
+"""Score of "replace" for a mask without a known word: filling the masked region is the likeliest wish."""
 KEYWORD_WEIGHT = 2.5
-"""A word that an expert's manifest names of its own."""
-LEAST_SHARE = 0.05
-"""What an expert weighs at least in a mixture, as a share of the first: each costs an evaluation per step."""
+"""Added for a keyword, which is a word that only this expert's manifest names."""
+MIN_SHARE = 0.05
+"""Minimum weight of an expert in a mixture, as a share of the first expert's: each one costs an evaluation per step."""
 WHOLE_PICTURE = 0.98
-"""A mask over this share of the picture marks nothing in particular."""
+"""A mask over this share of the picture or more counts as no mask."""
 
 _MASK = {"mask", "masked"}
 
 
 class RulesRouter:
-    """Scores each expert by what the words and the conditions say for the edit kinds that it serves.
+    """Scores each expert by how strongly words and conditions speak for the edit kinds that it serves.
 
     An expert serves the kinds that its manifest's `handles` names; a kind that no expert of the set names goes to those
-    whose `competence` it needs by default (`KINDS`). What else stands in `handles`, or as a competence of one's own, is
-    a keyword for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
-    probabilities are a softmax over the experts and the base. Only experts that something speaks for are chosen; where
-    nothing is found, or the kind asked for has no expert, the base is used alone. Of equals, the earlier in the set
-    wins. The same features give the same decision, always.
+    whose `competence` it needs by default (`COMPETENCES`). Any other word in `handles`, or another competence, is a keyword
+    for that expert. An expert's score is that of its best kind, plus keywords and a mask it `handles`;
+    probabilities are a softmax over the experts and the base. Only experts with a positive score are chosen. If
+    nothing is found, or the kind has no expert, the base is used alone. Of equals, the earlier one in the set wins. The
+    same features always give the same decision.
 
-    `feasible` is always 1: words alone cannot tell what is in the picture.
+    `feasible` is always 1, because words alone cannot show what is in the picture.
     """
 
     name = "rules"
@@ -54,8 +48,8 @@ class RulesRouter:
         self._serves: dict[str, frozenset[str]] = {}
         self._keywords: dict[str, re.Pattern[str] | None] = {}
         for expert in experts:
-            default = (k for k, needed in KINDS.items() if k not in named and needed == expert.competence)
-            self._serves[expert.name] = frozenset((*default, *(k for k in expert.handles if k in KINDS)))
+            default = (k for k, needed in COMPETENCES.items() if k not in named and needed == expert.competence)
+            self._serves[expert.name] = frozenset((*default, *(k for k in expert.handles if k in COMPETENCES)))
             self._keywords[expert.name] = _keywords(expert)
         self._for_masks = frozenset(expert.name for expert in experts if _MASK & set(expert.handles))
 
@@ -64,9 +58,9 @@ class RulesRouter:
         kinds = self._kinds(features)
         text = normalise(features.instruction)
         scores = {name: self._score(name, kinds, text) for name in self._serves}
-        silent = not any(evidence.score for evidence in scores.values())
+        nothing_found = not any(evidence.score for evidence in scores.values())
         for name in self._for_masks if _marks(features) else ():
-            if scores[name].score or silent:
+            if scores[name].score or nothing_found:
                 scores[name] = scores[name].plus_condition(MASK_WEIGHT, "a mask")
         unserved = [kind for kind in kinds if not any(kind in serves for serves in self._serves.values())]
         scores[BASE] = max((kinds[kind] for kind in unserved), key=lambda e: e.score, default=Evidence())
@@ -79,7 +73,7 @@ class RulesRouter:
             weights = {BASE: 1.0}
         else:
             top = softmax_top_k([scores[name].score for name in fitting], top_k, temperature=self._temperature)
-            kept = top.weights[top.weights >= LEAST_SHARE * top.weights[0]]
+            kept = top.weights[top.weights >= MIN_SHARE * top.weights[0]]
             weights = {fitting[i]: float(w) for i, w in zip(top.chosen, kept / kept.sum(), strict=False)}
         return RoutingDecision(
             weights=weights,
@@ -90,8 +84,8 @@ class RulesRouter:
         )
 
     def _kinds(self, features: RoutingFeatures) -> dict[str, Evidence]:
-        """What words and conditions say for each kind; only what a set can heed, since a style expert can stand in for
-        an identity expert, and any expert where none looks at references."""
+        """The evidence for each kind that the set can serve. Without an identity expert, a style expert serves in its
+        place; without a reference expert, the other kinds decide."""
         served = frozenset[str]().union(*self._serves.values())
         kinds = kinds_of(features.instruction)
         if not kinds and _marks(features) and "replace" in served:
@@ -119,8 +113,8 @@ def _marks(features: RoutingFeatures) -> bool:
 
 
 def _keywords(expert: RoutableExpert) -> re.Pattern[str] | None:
-    """The manifest's own words, whole and with a plural "s"."""
-    known = {*KINDS, *KINDS.values(), *_MASK}
+    """A pattern of the keywords in the manifest, as whole words with or without a plural "s"."""
+    known = {*COMPETENCES, *COMPETENCES.values(), *_MASK}
     words = [normalise(word.replace("_", " ")) for word in (expert.competence, *expert.handles) if word not in known]
     words = [re.escape(word) for word in dict.fromkeys(words) if word]
     return re.compile(rf"\b(?:{'|'.join(words)})s?\b") if words else None
@@ -130,20 +124,8 @@ def _reason(chosen: tuple[str, ...], scores: Mapping[str, Evidence]) -> str:
     first, *others = chosen
     words = scores[first].words()
     if first != BASE:
-        beside = "".join(f", with {name} beside it for {scores[name].words()}" for name in others)
-        return f"{words}: the {first} expert{beside}."
+        more = "".join(f", with {name} for {scores[name].words()}" for name in others)
+        return f"{words}: the {first} expert{more}."
     if words:
         return f"{words}: no expert of this set is for that, so the base alone."
     return "No rule knows a word of this instruction, and no condition speaks for an expert: the base alone."
-
-
-class RulesOptions(Record):
-    """Options of the rules router in an expert set's file."""
-
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Divides the scores before the softmax: above 1 makes probabilities and mixtures more even."""
-
-
-@register_router("rules")
-def _build(experts: Sequence[RoutableExpert], options: Mapping[str, Any]) -> RulesRouter:
-    return RulesRouter(experts, temperature=read_options("rules", RulesOptions, options).temperature)

@@ -2,7 +2,7 @@
 
 The other order, as in ICEdit's released router (River-Zhang/ICEdit, icedit/peft/tuners/lora/layer.py: top-k, then
 softmax over the k kept logits), makes the weight of a single expert 1 whatever its logit, so a top-1 router gets no
-gradient and cannot learn. Here the probabilities come first; they are what a loss, a calibration and a report see.
+gradient and cannot learn. Here the probabilities come first; loss, calibration and reports use them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from careedit.errors import InputError
 
@@ -26,9 +27,9 @@ class TopK:
     probabilities: FloatArray
     """Softmax over all experts, [n], summing to 1."""
     chosen: tuple[int, ...]
-    """Indices of the k most probable, best first, of equals the earlier; fewer where others have probability 0."""
+    """Indices of the k most probable, best first, of equals the earlier; fewer if the others have probability 0."""
     weights: FloatArray
-    """The chosen ones' probabilities, renormalised to sum to 1, [len(chosen)]: the mixing weights."""
+    """The mixing weights, [len(chosen)]: the probabilities of the chosen, renormalised to sum to 1."""
 
     @property
     def entropy(self) -> float:
@@ -43,10 +44,9 @@ def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> FloatArray:
         raise InputError("The router's logits must be a list of one or more finite numbers.")
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"The temperature is {temperature}; it must be a positive number.")
-    # The maximum goes first: a difference of two huge logits may overflow to -inf, which is a weight of 0.
+    # A difference of two huge logits may overflow to -inf, which is a weight of 0.
     with np.errstate(over="ignore"):
-        exponentials = np.exp((values - values.max()) / temperature)
-    return np.asarray(exponentials / exponentials.sum())
+        return np.asarray(special.softmax((values - values.max()) / temperature))
 
 
 def entropy(probabilities: Sequence[float] | FloatArray) -> float:

@@ -1,4 +1,4 @@
-"""Which of these edits is better? Judges that answer with probabilities, or with an error, never with a made-up number."""
+"""Judges of edits: their scores are probabilities or an error, never a made-up number."""
 
 from careedit.scoring.atomic import AtomicScorer
 from careedit.scoring.base import (

@@ -1,4 +1,4 @@
-"""What every judge is: a `Scorer` that scores edits, standing on an `Asker` that answers yes/no questions about pictures."""
+"""What every judge is: a `Scorer` of edits, based on an `Asker` that answers yes/no questions about pictures."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class JudgeIdentity(Record):
-    """Who judged: two scores may be compared only if this is equal."""
+    """The judge and its version: two scores may be compared only if this is equal."""
 
     backend: str
-    """"transformers" or "openai"."""
+    """Kind of the judge: "transformers", "openai" or "open_clip"."""
     model: str
-    """Hub id, path's name or the endpoint's model name."""
+    """The model: its hub id, the name of its folder, or the endpoint's name for it."""
     revision: str
-    """Commit or hash of the weights; what the endpoint calls its model version, or "unknown"."""
+    """Commit or hash of the weights, or the endpoint's model version, or "unknown"."""
     prompts: str
-    """Version of the questions, e.g. "vqa-1"; one that changes a word changes its version."""
+    """Version of the questions, e.g. "vqa-1"; it changes with every change of their words."""
 
 
 class Question(Record):
     """One yes/no question about some pictures."""
 
     lead: str = ""
-    """What is said before the pictures, so that a model that reads from left to right looks at them with it in mind."""
+    """Text before the pictures; a model that reads from left to right sees the pictures in its light."""
     images: tuple[Image.Image, ...]
-    """RGB pictures, in the order in which the text speaks of them."""
+    """RGB pictures, in the order in which the text mentions them."""
     text: str
-    """The question; it can be answered by yes or no."""
+    """The question itself, which can be answered by yes or no."""
 
     @property
     def words(self) -> str:
-        """All that is said."""
+        """The lead and the question as one text."""
         return f"{self.lead} {self.text}".lstrip()
 
 
 class Answer(Record):
-    """P("yes") against "no", or why there is none; never both."""
+    """P("yes") against "no", or the reason why it is missing; exactly one of the two."""
 
     yes: Probability | None = None
     """Probability of yes, given that the answer is yes or no."""
@@ -61,22 +61,22 @@ class Answer(Record):
 
 
 class Asker(Protocol):
-    """Answers yes/no questions about pictures: the one thing a backend has to do."""
+    """Answers yes/no questions about pictures: the only task of a backend."""
 
     backend: str
-    """As in `JudgeIdentity`."""
+    """The backend's name, as in `JudgeIdentity.backend`."""
     model: str
-    """As in `JudgeIdentity`."""
+    """The model's name, as in `JudgeIdentity.model`."""
     revision: str
-    """As in `JudgeIdentity`."""
+    """The model's version, as in `JudgeIdentity.revision`."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question, in their order. Deterministic. A question that fails has an error for an answer."""
+        """One answer per question, in their order. Deterministic. The answer of a question that fails is an error."""
         ...
 
 
 def identity_of(asker: Asker, prompts: str) -> JudgeIdentity:
-    """Who judges with these questions; an asker may settle its revision with its first answer."""
+    """The identity of an asker with these questions; an asker may learn its revision from its first answer."""
     return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=prompts)
 
 
@@ -84,13 +84,13 @@ class ScoreRequest(Record):
     """One edit to be judged."""
 
     source: Picture
-    """The picture before."""
+    """The picture before the edit."""
     edited: Picture
-    """The picture after; of the source's size."""
+    """The picture after the edit, of the source's size."""
     instruction: str = Field(min_length=1, max_length=MAX_INSTRUCTION_CHARACTERS)
-    """What was to change."""
+    """The instruction, which says what to change."""
     references: tuple[Picture, ...] = ()
-    """What the edit was to take something from; at most one."""
+    """The reference of the edit, if it had one; at most one is supported."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ScoreRequest:
@@ -111,32 +111,32 @@ class AskedQuestion(Record):
     """One of the questions behind a score."""
 
     aspect: str
-    """"followed", "preserved" or "clean"."""
+    """The aspect that it belongs to: "followed", "preserved" or "clean"."""
     question: str
-    """Its text."""
+    """The text of the question, lead included."""
     answer: Answer
-    """What the judge said."""
+    """The answer that the judge gave."""
     wanted: bool = True
-    """The answer that speaks for the edit: True = yes."""
+    """The answer that counts in favour of the edit: True = yes."""
 
 
 class Score(Record):
-    """What a judge thinks of an edit; probabilities, or an error in place of all of them."""
+    """A judge's opinion of an edit: four probabilities, or an error in place of all of them."""
 
     followed: Probability | None = None
-    """P(the instruction was carried out)."""
+    """P(the instruction was carried out), 0 to 1."""
     preserved: Probability | None = None
-    """P(nothing else was changed)."""
+    """P(everything else is unchanged), 0 to 1."""
     clean: Probability | None = None
-    """P(the picture has no artefacts)."""
+    """P(the picture has no artefacts), 0 to 1."""
     overall: Probability | None = None
     """`followed * preserved * clean`: the edit is right only if all three hold."""
     judge: JudgeIdentity
-    """Who judged."""
+    """The identity of the judge."""
     asked: tuple[AskedQuestion, ...] = ()
-    """The questions that the numbers come from: the score's explanation."""
+    """The questions that the numbers come from; they explain the score."""
     error: str | None = None
-    """Why there is no score, as a sentence."""
+    """Why the score is missing, as a sentence."""
 
     @model_validator(mode="after")
     def _check_whole(self) -> Score:
@@ -147,11 +147,11 @@ class Score(Record):
 
 
 class Scorer(Protocol):
-    """Judges edits."""
+    """A judge that scores edits."""
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges."""
+        """The identity of this judge."""
         ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:

@@ -1,7 +1,8 @@
-"""CLIP similarity as a judge: the verifier that the literature compares against, not one to trust.
+"""CLIP similarity as a judge: a baseline of the literature, not a judge to trust.
 
-A picture of the right objects is near its description, whatever else was changed, so a high similarity says little of an
-edit (arXiv 2504.20690, table 5: choosing by CLIP was worse than not choosing). It ranks; its numbers are no probabilities.
+A picture of the right objects is near its description, whatever else was changed. So a high similarity shows little about
+an edit (arXiv 2504.20690, table 5: choosing by CLIP was worse than not choosing). It ranks edits; its scores are not
+probabilities.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from careedit.encoders import OpenClipEncoder
 from careedit.scoring.base import JudgeIdentity, Score, ScoreRequest
 
 PROMPTS = "clip-1"
-"""Version of how a score comes about."""
+"""Version of the way in which a score is computed."""
 
 TextOf = Callable[[ScoreRequest], str]
 
@@ -20,8 +21,8 @@ TextOf = Callable[[ScoreRequest], str]
 class ClipScorer:
     """Scores an edit by its picture's cosine with a text, from -1..1 to 0..1; a `careedit.scoring.Scorer`.
 
-    `text_of` gives the text, by default the instruction; a description of the wanted picture is the fairer one. What CLIP
-    cannot tell, that the rest was preserved and that the picture is clean, counts as certain.
+    `text_of` gives the text, by default the instruction; a description of the wanted picture is the fairer one. CLIP
+    cannot judge whether the rest was preserved and the picture is clean; both count as certain.
     """
 
     def __init__(

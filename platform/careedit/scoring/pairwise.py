@@ -1,4 +1,7 @@
-"""Which of two edits is better? Asked in both orders, as judges favour a place; where the orders disagree, it is a tie."""
+"""Which of two edits is better? Each pair is judged in both orders, because judges favour a position.
+
+If the orders disagree, the pair is a tie.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Que
 from careedit.scoring.vqa import lead_of
 
 PROMPTS = "pairwise-2"
-"""Version of the question below."""
+"""Version of the question below and of its lead."""
 
 BETTER = (
     "The last three pictures are the one before and two results. Is the last one better than the one before it? "
@@ -29,15 +32,15 @@ class Pair(Record):
     """Two edits of one picture by one instruction."""
 
     source: Picture
-    """The picture before."""
+    """The picture before the edits."""
     first: Picture
-    """One edit; of the source's size."""
+    """One edit, of the source's size."""
     second: Picture
-    """The other edit; of the source's size."""
+    """The other edit, of the source's size."""
     instruction: str = Field(min_length=1, max_length=MAX_INSTRUCTION_CHARACTERS)
-    """What was to change."""
+    """The instruction, which says what to change."""
     references: tuple[Picture, ...] = Field(default=(), max_length=1)
-    """What the edit was to take something from; at most one."""
+    """The reference of both edits, if they had one; at most one is supported."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Pair:
@@ -51,18 +54,18 @@ class Pair(Record):
 
 
 class Preference(Record):
-    """Which edit of a pair a judge prefers, or why that is not known."""
+    """Which edit of a pair a judge prefers, or why that is unknown."""
 
     first: Probability | None = None
     """P(the first edit is the better one), the mean over both orders."""
     winner: Side | None = None
-    """Who wins in both orders; "tie" where the orders disagree or neither has a winner."""
+    """The edit that wins in both orders; "tie" if the orders disagree or neither has a winner."""
     orders: tuple[Answer, Answer]
     """P(the edit that is shown last is better): with the second edit last, and with the first edit last."""
     judge: JudgeIdentity
-    """Who judged."""
+    """The identity of the judge."""
     error: str | None = None
-    """Why there is no preference, as a sentence."""
+    """Why the preference is missing, as a sentence."""
 
     @model_validator(mode="after")
     def _check_whole(self) -> Preference:
@@ -84,9 +87,9 @@ def compare(asker: Asker, pairs: Sequence[Pair]) -> list[Preference]:
 
 
 def order_consistency(preferences: Sequence[Preference]) -> float:
-    """The share of preferences, those with an error left out, for which both orders name the same winner.
+    """The share of preferences without an error for which both orders name the same winner.
 
-    Raises `InputError` where none is left: a share of nothing is no number.
+    Raises `InputError` if every preference has an error.
     """
     named = [_by_order(*preference.orders) for preference in preferences if preference.error is None]
     if not named:

@@ -1,7 +1,7 @@
-"""What a judge is sent, as part of its identity: scores made with other options, or elsewhere, are other scores.
+"""What is sent to a judge, as part of its identity: scores of other options or other endpoints are not comparable.
 
-The identity comes from what the backend itself builds for one fixed question. An option that changes what is sent cannot
-be forgotten, as nobody lists the options.
+The identity comes from what the backend itself builds for one fixed question. No list of options is needed, so none
+can be forgotten.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LEAD, TEXT = "An edit was asked for.", "Was it done?"
 
 
 def settings_of(judge: object) -> Mapping[str, str]:
-    """What decides a judge's answers beside model, revision and wording; one of a user's own may state nothing."""
+    """What decides a judge's answers in addition to model, revision and wording; a user's own judge may have no settings."""
     settings: Mapping[str, str] = getattr(judge, "settings", {})
     return settings
 
 
 @cache
 def probe_picture(width: int = 1280, height: int = 960) -> Image.Image:
-    """The picture of the fixed question, RGB: large, so that it shows whether pictures are made smaller."""
+    """The picture of the fixed question, RGB: large, so that it shows whether pictures are scaled down."""
     grey = Image.linear_gradient("L").resize((width, height))
     return Image.merge("RGB", (grey, grey.rotate(180), grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
 

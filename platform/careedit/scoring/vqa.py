@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
 PROMPTS = "vqa-3"
-"""Version of the questions below."""
+"""Version of the questions below and of their leads."""
 
 LEAD = 'An edit was asked for: "{instruction}".'
-"""Comes before the pictures: the instruction is what to look at them for."""
+"""Text before the pictures, so that a model reads the instruction first."""
 LEAD_REFERENCE = 'An edit was asked for, with the first picture as its reference: "{instruction}".'
 FOLLOWED = "The last two pictures are before and after. Was this done? Answer yes or no."
 PRESERVED = "The last two pictures are before and after. Apart from that, is everything as it was? Answer yes or no."
@@ -18,16 +18,16 @@ CLEAN = (
     "The last two pictures are before and after. Apart from what was asked for, is the last one sharp and free of "
     "artefacts? Answer yes or no."
 )
-"""It minds the instruction, since a blur that was asked for is no artefact."""
+"""The question about artefacts mentions the instruction, because a blur may be asked for."""
 
 
 def lead_of(instruction: str, references: Sequence[object]) -> str:
-    """What is said before the pictures; a reference is the first of them."""
+    """The text before the pictures; a reference is the first of them."""
     return (LEAD_REFERENCE if references else LEAD).format(instruction=instruction)
 
 
 def questions_for(request: ScoreRequest) -> tuple[tuple[str, Question], ...]:
-    """(aspect, question) for the three aspects; they begin alike, so an engine that caches prefixes reads pictures once."""
+    """(aspect, question) for the three aspects; they begin alike, so an engine with a prefix cache reads the pictures once."""
     images = (*request.references, request.source, request.edited)
     lead = lead_of(request.instruction, request.references)
     texts = (("followed", FOLLOWED), ("preserved", PRESERVED), ("clean", CLEAN))
@@ -52,7 +52,7 @@ class VqaScorer:
 
 
 Posed = tuple[str, bool, Question]
-"""A question with the aspect that it speaks for and the answer that is wanted."""
+"""A question with its aspect and the answer that is wanted."""
 
 
 def score_all(asker: Asker, prompts: str, posed: Sequence[Sequence[Posed]]) -> list[Score]:
@@ -74,7 +74,7 @@ def score_all(asker: Asker, prompts: str, posed: Sequence[Sequence[Posed]]) -> l
 def score_of(asked: Sequence[AskedQuestion], judge: JudgeIdentity) -> Score:
     """One score from answered questions: per aspect the mean of P(the wanted answer), overall the aspects' product.
 
-    The first answer that could not be read makes the score an error.
+    The first answer with an error makes the score an error.
     """
     for entry in asked:
         if entry.answer.error is not None:
@@ -86,7 +86,7 @@ def score_of(asked: Sequence[AskedQuestion], judge: JudgeIdentity) -> Score:
             for entry in asked
             if entry.aspect == aspect and (yes := entry.answer.yes) is not None
         ]
-        # No question about an aspect: nothing speaks against it.
+        # An aspect without a question counts as right.
         aspects[aspect] = sum(shares) / len(shares) if shares else 1.0
     return Score(
         followed=aspects["followed"],

@@ -53,7 +53,7 @@ def test_a_replica_decodes_in_a_process_of_its_own_and_the_trace_says_what_was_l
     )
     assert answer.status_code == 200, answer.text
     (trace,) = answer.json()["careedit"]["traces"]
-    assert trace["degradations"] == ["image: transparent pixels were laid over white"]
+    assert trace["degradations"] == ["image: transparent pixels were composited over white"]
     decoders = [one for one in psutil.process_iter(["cmdline"]) if "anyio.to_process" in (one.info["cmdline"] or ())]
     assert decoders and all(one.memory_info().rss < 400 * 2**20 for one in decoders)
 

@@ -38,7 +38,7 @@ class Part(nn.Module):
 
 
 def archive(weights: dict[str, torch.Tensor], path: Path) -> Path:
-    """Weights as OpenAI laid them out: a scripted module of the same names, and three numbers among them."""
+    """Weights as OpenAI arranged them: a scripted module of the same names, and three numbers among them."""
     root = Part()
     numbers = {
         "input_resolution": torch.tensor(32),

@@ -107,8 +107,8 @@ def test_a_residual_tower_gives_its_grid():
 @pytest.mark.parametrize(
     ("source", "options", "said"),
     [
-        ("./nowhere", {}, "no encoder in './nowhere'"),
-        ("local-dir:/nowhere", {}, "no encoder in '/nowhere'"),
+        ("./nowhere", {}, "folder './nowhere' has no encoder"),
+        ("local-dir:/nowhere", {}, "folder '/nowhere' has no encoder"),
         ("ViT-B-32", {}, "needs the name of its weights"),
         ("ViT-B-32", {"pretrained": "no-such-tag"}, "cannot be loaded"),
         ("no-such-architecture", {"pretrained": "openai"}, "cannot be loaded"),

@@ -234,7 +234,7 @@ def test_memory_is_free_again_after_an_answer_an_error_and_a_stream(large: Serve
 
 def test_what_a_session_s_or_a_job_s_source_lost_is_known_when_it_is_edited(tmp_path: Path) -> None:
     source, painter = encoded(see_through()), FakeBackend()
-    said = ["image: transparent pixels were laid over white"]
+    said = ["image: transparent pixels were composited over white"]
     with serve(tmp_path, painter) as server:
         session = post(server, "/v1/sessions", files={"image": ("a.png", source)}).json()
         assert session["degradations"] == said

@@ -63,13 +63,13 @@ def test_one_bit_becomes_black_and_white() -> None:
     assert pixels(decode_image(encoded(bits))) == [[[0] * 3, [255] * 3]]
 
 
-def test_alpha_is_laid_over_white() -> None:
+def test_alpha_is_composited_over_white() -> None:
     rgba = Image.new("RGBA", (3, 1))
     rgba.putdata([(255, 0, 0, 255), (0, 0, 255, 0), (0, 0, 0, 128)])
     assert pixels(decode_image(encoded(rgba))) == [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]
 
 
-def test_grey_with_alpha_is_laid_over_white() -> None:
+def test_grey_with_alpha_is_composited_over_white() -> None:
     grey = Image.new("LA", (2, 1))
     grey.putdata([(50, 255), (0, 0)])
     assert pixels(decode_image(encoded(grey))) == [[[50] * 3, [255] * 3]]

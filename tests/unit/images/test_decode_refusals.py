@@ -136,7 +136,7 @@ def test_another_picture_format_is_named(kind: str, words: str) -> None:
         (b"", "is empty (0 bytes)"),
     ],
 )
-def test_a_file_that_is_no_picture_is_refused_whatever_its_name(data: bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_whatever_its_name(data: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(data)
     text = sentence(path)

@@ -57,7 +57,7 @@ def test_a_phone_s_picture_is_turned_once_whatever_says_so(kind: str, value: int
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_alpha_is_laid_over_white_and_makes_a_mask(kind: str) -> None:
+def test_alpha_is_composited_over_white_and_makes_a_mask(kind: str) -> None:
     rgba = Image.new("RGBA", (64, 32), (0, 0, 0, 255))
     rgba.paste((0, 0, 0, 0), (32, 0, 64, 32))
     data = encoded(rgba, kind)

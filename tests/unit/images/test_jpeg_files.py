@@ -76,7 +76,7 @@ def test_a_file_that_is_cut_in_its_scan_data_is_refused_or_has_every_pixel(name:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "middle grey"])
-def test_an_end_marker_behind_half_of_the_scan_data_deceives_nobody(name: str) -> None:
+def test_an_end_marker_behind_half_of_the_scan_data_is_not_accepted(name: str) -> None:
     data = FILES[name]
     half = (data.index(b"\xff\xda") + len(data)) // 2
     assert "is damaged or cut off" in refusal(data[:half] + END)
@@ -136,7 +136,7 @@ def test_more_tables_than_there_can_be_in_a_segment_are_refused() -> None:
     assert cpu_of(lambda: refusal(data)) < 0.1
 
 
-def test_metadata_that_nobody_uses_is_not_looked_at() -> None:
+def test_unused_metadata_is_not_read() -> None:
     blocks = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 5000
     segment = b"\xff\xed" + (len(blocks) + 2).to_bytes(2, "big") + blocks
     data = FILES["baseline"][:2] + segment * 100 + FILES["baseline"][2:]

@@ -1,4 +1,4 @@
-"""What decoding did to a picture is said where it matters: a turn by EXIF, transparency that was laid over white."""
+"""What decoding did to a picture is said where it matters: a turn by EXIF, transparency that was composited over white."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def see_through(mode: str = "RGBA") -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "pil"])
-def test_transparency_that_is_laid_over_white_is_noted(kind: str) -> None:
+def test_transparency_that_is_composited_over_white_is_noted(kind: str) -> None:
     picture = decode_image(see_through() if kind == "pil" else encoded(see_through(), kind))
     plain = Image.new("RGB", (8, 8))
-    said = "transparent pixels were laid over white"
+    said = "transparent pixels were composited over white"
     assert decoding_notes([picture]) == (f"image: {said}",)
     assert decoding_notes([plain, picture]) == (f"reference: {said}",)
     request = pickle.loads(pickle.dumps(EditRequest(image=picture, instruction="x")))  # as Ray carries it
@@ -90,7 +90,7 @@ def test_a_palette_s_transparent_entry_is_noted() -> None:
     assert decoding_notes([decode_image(encoded(image, transparency=1))])
 
 
-def test_alpha_that_is_opaque_everywhere_is_no_loss() -> None:
+def test_alpha_that_is_opaque_everywhere_loses_nothing() -> None:
     picture = decode_image(encoded(Image.new("RGBA", (8, 8), (1, 2, 3, 255))))
     assert decoding_notes([picture]) == () and picture.info == {}
 

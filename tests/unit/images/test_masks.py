@@ -65,7 +65,7 @@ def test_a_thin_line_is_not_dimmed_by_a_large_region_elsewhere() -> None:
     assert np.asarray(feather(mask, 8))[50:52].max() == 255
 
 
-def test_the_picture_s_border_is_no_edge() -> None:
+def test_the_pictures_border_does_not_count_as_an_edge() -> None:
     assert np.asarray(feather(square(20, (0, 0, 10, 20)), 3))[0, 0] == 255
     assert feather(Image.new("L", (5, 5), 255), 3).getextrema() == (255, 255)
     assert feather(Image.new("L", (5, 5), 0), 3).getextrema() == (0, 0)

@@ -1,4 +1,4 @@
-"""PNG files: checksums, the count of chunks, and chunks that nobody uses."""
+"""PNG files: checksums, the count of chunks, and chunks that are not used."""
 
 from __future__ import annotations
 

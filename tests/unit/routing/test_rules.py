@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -11,8 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from careedit.routing import Router, RoutingFeatures, RulesRouter
-from careedit.routing.evidence import kinds_of
-from careedit.routing.lexicon import KINDS, RULES
 
 BOX = (0.1, 0.1, 0.4, 0.4)
 PICTURE = Image.new("RGB", (8, 8))
@@ -77,7 +74,7 @@ def test_a_reference_picture_goes_to_the_reference_expert(router, text):
     assert "a reference picture: the reference expert." in decision.reason
 
 
-def test_the_word_reference_without_a_picture_is_no_reference(router):
+def test_the_word_reference_without_a_picture_adds_no_reference(router):
     assert "reference" not in router.route(asked("make it look like the reference"), top_k=5).weights
 
 
@@ -142,7 +139,7 @@ def test_a_mask_alone_goes_to_any_expert_for_masks(make_expert):
     decision = router.route(asked("ein Hund", masked=True), top_k=2)
 
     assert decision.weights == {"a": 0.5, "b": 0.5}
-    assert decision.reason == "a mask: the a expert, with b beside it for a mask."
+    assert decision.reason == "a mask: the a expert, with b for a mask."
 
 
 def test_a_mask_gives_nothing_to_an_expert_that_no_word_speaks_for(make_expert):
@@ -163,7 +160,7 @@ def test_a_mixture_holds_only_experts_that_something_speaks_for(router):
 
     assert set(decision.weights) == {"erase", "compose"}
     assert decision.weights["erase"] > decision.weights["compose"]
-    assert decision.reason == "'erase': the erase expert, with compose beside it for 'add'."
+    assert decision.reason == "'erase': the erase expert, with compose for 'add'."
     assert set(router.route(asked("add a hat, then erase the dog"), top_k=1).weights) == {"erase"}
     assert set(router.route(asked("get rid of the dog"), top_k=5).weights) == {"erase"}
 
@@ -199,28 +196,3 @@ def test_order_decides_only_between_equals(make_expert):
 
     assert RulesRouter([first, second]).route(asked("erase it"), top_k=1).weights == {"erase-a": 1.0}
     assert RulesRouter([second, first]).route(asked("erase it"), top_k=1).weights == {"erase-b": 1.0}
-
-
-@pytest.mark.parametrize(
-    "clause", ["but keep the rest", "leaving everything else untouched", "don't change the others"]
-)
-def test_keeping_the_rest_asks_for_no_special_care(clause):
-    assert "identity" not in kinds_of(f"make it a pencil sketch {clause}")
-
-
-def test_what_is_protected_is_not_edited():
-    assert set(kinds_of("keep the background, do not remove the dog")) == set()
-
-
-def test_every_kind_has_a_rule_or_is_derived():
-    assert {rule.kind for rule in RULES} | {"identity"} == set(KINDS)
-
-
-@pytest.mark.parametrize(
-    "unit", ["make the dog ", "everything but ", "keep ", "take a b ", "not change , ", "the a stay ", "x"]
-)
-def test_no_instruction_makes_the_patterns_slow(unit):
-    start = time.perf_counter()
-    kinds_of((unit * 2000)[:2000])
-
-    assert time.perf_counter() - start < 2

@@ -1,7 +1,7 @@
 """How often the rules router is right on the tiny world's validation scenes: seen phrasings and held-out ones.
 
-How the figures came about is told in docs/routing.md. The bounds are a little below what
-was measured (seen 1.00, held out 0.94), so that a rule that breaks another shows.
+docs/routing.md explains the figures. The bounds are a little below the measured values (seen 1.00, held out 0.94), so
+that a rule that breaks another one is found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The learned router: its network, its losses, its calibration, and how it answers."""
+"""The learned router: its network and its answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from careedit.errors import AdapterError, InputError, ManifestError
+from careedit.errors import AdapterError, ManifestError
 from careedit.routing import Router, RoutingFeatures, build_router
 from careedit.routing.transformer import (
     CONFIG_FILE,
@@ -16,11 +16,7 @@ from careedit.routing.transformer import (
     RouterConfig,
     RouterModel,
     TransformerRouter,
-    calibration_error,
     collate,
-    fit_temperature,
-    largest_threshold,
-    load_balance,
     save_router,
     top_k_weights,
 )
@@ -108,56 +104,6 @@ def test_the_router_has_a_gradient_for_every_k(encoder, picture, k):
     norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
     assert norms["experts.weight"] > 1e-6
     assert norms["project.weight"] > 1e-8
-
-
-def test_weights_renormalised_over_one_expert_would_have_none():
-    logits = torch.randn(4, 3, requires_grad=True)
-    kept = top_k_weights(logits, 1)
-    (kept / kept.sum(dim=-1, keepdim=True)).sum(dim=0)[0].backward()
-    assert float(logits.grad.abs().max()) < 1e-6
-
-
-def test_training_weights_are_the_probabilities_of_the_best_k():
-    logits = torch.tensor([[2.0, 1.0, 0.0]])
-    p = logits.softmax(-1)[0]
-    assert top_k_weights(logits, 2)[0].tolist() == pytest.approx([float(p[0]), float(p[1]), 0.0])
-    assert top_k_weights(logits, 9)[0].tolist() == pytest.approx(p.tolist())
-
-
-def test_load_balance_is_zero_when_all_are_used_alike_and_largest_when_one_is():
-    even = torch.eye(3) * 50
-    assert float(load_balance(even)) == pytest.approx(0, abs=1e-9)
-    one = torch.tensor([[50.0, 0, 0]]).expand(3, 3)
-    assert float(load_balance(one)) == pytest.approx((2 / 3) ** 2 + 2 / 9, abs=1e-6)
-
-
-def test_a_fitted_temperature_recovers_the_true_one():
-    generator = torch.Generator().manual_seed(0)
-    true = torch.randn(6000, 4, generator=generator)
-    labels = torch.multinomial(true.softmax(-1), 1, generator=generator)[:, 0]
-    assert fit_temperature(true * 3, labels) == pytest.approx(3, rel=0.1)
-    binary = torch.bernoulli(true[:, 0].sigmoid(), generator=generator)
-    assert fit_temperature(true[:, 0] * 2, binary) == pytest.approx(2, rel=0.15)
-
-
-def test_calibration_error_is_known_for_known_gaps():
-    confidence = torch.tensor([0.95] * 10 + [0.55] * 10)
-    correct = torch.tensor([1.0] * 10 + [1.0] * 5 + [0.0] * 5)
-    assert calibration_error(confidence, correct) == pytest.approx(0.05, abs=1e-6)
-
-
-def test_the_threshold_keeps_the_promised_share_of_false_alarms():
-    feasible = torch.linspace(0, 1, 101)
-    threshold = largest_threshold(feasible, false_alarms=0.02)
-    assert float((feasible < threshold).double().mean()) <= 0.02
-    assert threshold > 0.015
-
-
-def test_nothing_to_calibrate_on_is_a_sentence():
-    with pytest.raises(InputError, match="validation"):
-        fit_temperature(torch.zeros(0, 3), torch.zeros(0))
-    with pytest.raises(InputError, match="validation"):
-        largest_threshold(torch.zeros(0), false_alarms=0.1)
 
 
 def test_an_instruction_that_does_not_apply_gets_the_base_and_the_reason(encoder, picture):

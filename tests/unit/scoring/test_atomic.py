@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from careedit.scoring.atomic import AtomicScorer
-from careedit.scoring.atoms import Atom, atoms_of
+from careedit.scoring.atomic import Atom, AtomicScorer, atoms_of
 from careedit.scoring.base import Question, ScoreRequest
 from scripted import Scripted
 
@@ -80,7 +79,7 @@ def test_an_instruction_is_broken_into_questions(instruction: str, questions: di
     assert wanted(instruction) == questions
 
 
-def test_clauses_are_told_apart_and_it_is_what_was_spoken_of() -> None:
+def test_clauses_are_separated_and_it_means_the_last_thing() -> None:
     assert wanted("Take the ball and put it on the shelf, then paint the wall light blue.") == {
         "Does the second picture show the ball on the shelf?": True,
         "Did the wall become light blue in the second picture?": True,

@@ -147,7 +147,7 @@ def test_a_tokenizer_without_one_token_for_an_answer_is_a_sentence(asker, missin
         answer_tokens(Spelling(), "odd")
 
 
-def test_an_unknown_token_is_no_answer():
+def test_an_unknown_token_is_not_an_answer():
     tokenizer = SimpleNamespace(unk_token_id=0, encode=lambda text, add_special_tokens: [0])
     with pytest.raises(InputError, match="no single token"):
         answer_tokens(tokenizer, "odd")

@@ -45,7 +45,7 @@ def test_transparency_that_the_source_lost_is_in_the_trace(runner, call, events)
     source.putpixel((2, 2), (0, 0, 0, 0))
     lossy = wanted.request.model_copy(update={"image": decode_image(source)})
     (told,) = events(runner(), wanted.model_copy(update={"request": lossy}))
-    assert made(told)[0].trace.degradations == ("image: transparent pixels were laid over white",)
+    assert made(told)[0].trace.degradations == ("image: transparent pixels were composited over white",)
 
 
 def test_edits_at_once_share_batches_say_so_and_stay_themselves(runner, call, events, editor):

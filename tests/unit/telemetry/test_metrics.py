@@ -151,7 +151,7 @@ def test_the_stages_of_an_image_are_those_of_its_trace(metrics: Metrics, recordi
 
 
 def test_what_a_clients_picture_lost_is_no_degradation_of_the_platform(metrics: Metrics, recording: Recording) -> None:
-    metrics.image_made("a", make_trace(degradations=("image: transparent pixels were laid over white",)))
+    metrics.image_made("a", make_trace(degradations=("image: transparent pixels were composited over white",)))
     assert "careedit_degradations" not in recording.values
 
 

@@ -23,8 +23,7 @@ from careedit.files import write_atomic
 from careedit.finetune.data.columns import Columns
 from careedit.finetune.data.rows import BadRowError, Row, RowRules, read_row
 from careedit.finetune.data.tables import Table
-from careedit.images import decoding_notes, fit_panel
-from careedit.images.marks import FLATTENED
+from careedit.images import FLATTENED, decoding_notes, fit_panel
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The learned router: calibrated probabilities, and a base that edits alone where it is not sure."""
+"""The learned router: calibrated probabilities, and the base alone where no expert is likely."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from careedit.records import BASE, RoutingDecision
 from careedit.routing.base import RoutableExpert
 from careedit.routing.features import Encoder, RoutingFeatures
 from careedit.routing.topk import softmax_top_k
-from careedit.routing.transformer.batch import collate
-from careedit.routing.transformer.config import CONFIG_FILE, WEIGHTS_FILE, RouterConfig
-from careedit.routing.transformer.model import RouterModel
+from careedit.routing.transformer.model import CONFIG_FILE, WEIGHTS_FILE, RouterConfig, RouterModel, collate
 
 
 class TransformerRouter:
     """Routes by a trained `RouterModel` over an encoder's tokens.
 
-    Only experts that both the model was taught and the set has can be chosen; the others' logits are left out before
-    the softmax. Raises `ManifestError` if there is none, or if the encoder's tokens are not the ones it was trained on.
+    Only experts that both the model and the set know can be chosen; the others' logits are removed before the softmax.
+    Raises `ManifestError` without such an expert, or if the encoder's tokens are not those that it was trained on.
     """
 
     name = "transformer"
@@ -49,7 +47,7 @@ class TransformerRouter:
 
     @property
     def config(self) -> RouterConfig:
-        """Shape, labels and calibration."""
+        """The router's shape, labels and calibration."""
         return self.model.config
 
     @torch.inference_mode()
@@ -71,20 +69,16 @@ class TransformerRouter:
         best = float(top.probabilities[top.chosen[0]])
         named = " and ".join(f"{name} {top.probabilities[self._names.index(name)]:.2f}" for name in weights)
         if feasible < config.feasible_threshold:
-            weights, reason = (
-                {BASE: 1.0},
-                (
-                    f"The instruction does not seem to apply to this picture (feasible {feasible:.2f}, at least "
-                    f"{config.feasible_threshold:.2f} is asked for): the base alone."
-                ),
+            weights = {BASE: 1.0}
+            reason = (
+                f"The instruction does not seem to apply to this picture (feasible {feasible:.2f}, at least "
+                f"{config.feasible_threshold:.2f} is asked for): the base alone."
             )
         elif best < config.confidence_threshold:
-            weights, reason = (
-                {BASE: 1.0},
-                (
-                    f"Low confidence: the likeliest expert is {named}, at least {config.confidence_threshold:.2f} is asked "
-                    "for: the base alone."
-                ),
+            weights = {BASE: 1.0}
+            reason = (
+                f"Low confidence: the likeliest expert is {named}, at least {config.confidence_threshold:.2f} is asked "
+                "for: the base alone."
             )
         else:
             reason = f"Learned from edits of this kind: {named} (probabilities over {len(self._names)} experts)."
@@ -128,7 +122,7 @@ def load_router(
     encoder: str,
     pretrained: str | None = None,
 ) -> TransformerRouter:
-    """A router from its files and its encoder's name or folder; on a GPU where there is one."""
+    """A router from its files and its encoder's name or folder; on a GPU if the machine has one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(config, weights).to(device)
     return TransformerRouter(model, load_encoder(encoder, pretrained=pretrained, device=device), experts)

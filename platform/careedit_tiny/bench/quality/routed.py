@@ -13,7 +13,7 @@ from scipy import special
 
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
-from careedit.routing.topk import entropy
+from careedit.routing import entropy
 from careedit.routing.transformer import calibration_bins, calibration_error
 from careedit.stats import SEED, Floats, area_under_roc, bootstrap_mean
 from careedit_tiny.bench.quality.rows import Row, gap_recovered

@@ -18,7 +18,7 @@ from torch import Tensor
 from careedit.encoders import OpenClipEncoder
 from careedit.files import atomic_path, write_atomic
 from careedit.images import mask_share
-from careedit.routing.transformer.batch import RouterBatch, pad_texts
+from careedit.routing.transformer import RouterBatch, pad_texts
 from careedit_tiny.recipes.router.words import in_other_words
 from careedit_tiny.world.operations import EXPERT_OF, KINDS
 from careedit_tiny.world.samples import Sample, Split, draw_sample

@@ -19,8 +19,7 @@ from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import CareEditError, InputError
 from careedit.experts import ExpertSet, RouterSpec, install_router, load_expert_set, router_options, transformer_spec
 from careedit.finetune.loop import TrainConfig, TrainReport
-from careedit.routing.transformer import RouterConfig, RouterModel
-from careedit.routing.transformer.router import load_model
+from careedit.routing.transformer import RouterConfig, RouterModel, load_model
 from careedit_tiny.recipes.family import COMPETENCES, LICENCE
 from careedit_tiny.recipes.router.examples import Example, example_pool
 from careedit_tiny.recipes.router.pool import GROUPS, RouterPool

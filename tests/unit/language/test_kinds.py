@@ -1,12 +1,16 @@
-"""One spelling for what people type in several ways."""
+"""Instructions as normalised words, and the edit kinds that the words speak for."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from careedit.routing.words import PAUSE, normalise, words_of
+from careedit.language import COMPETENCES, kinds_of, normalise, words_of
+from careedit.language.grammar import RULES
+from careedit.language.kinds import PAUSE
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,28 @@ def test_normalising_twice_changes_nothing_more(text):
 
     assert normalise(once) == once
     assert not once.startswith(PAUSE) and "  " not in once
+
+
+@pytest.mark.parametrize(
+    "clause", ["but keep the rest", "leaving everything else untouched", "don't change the others"]
+)
+def test_keeping_the_rest_is_not_a_matter_of_identity(clause):
+    assert "identity" not in kinds_of(f"make it a pencil sketch {clause}")
+
+
+def test_protected_things_speak_for_no_kind():
+    assert kinds_of("keep the background, do not remove the dog") == {}
+
+
+def test_every_kind_has_a_rule_or_is_derived():
+    assert {rule.kind for rule in RULES} | {"identity"} == set(COMPETENCES)
+
+
+@pytest.mark.parametrize(
+    "unit", ["make the dog ", "everything but ", "keep ", "take a b ", "not change , ", "the a stay ", "x"]
+)
+def test_no_instruction_makes_the_patterns_slow(unit):
+    start = time.perf_counter()
+    kinds_of((unit * 2000)[:2000])
+
+    assert time.perf_counter() - start < 2

@@ -1,57 +1,72 @@
-"""Probabilities that mean what they say: temperatures, calibration error, and the threshold of feasibility."""
+"""What training a learned router needs: losses, calibration, and the threshold of feasibility."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
 from careedit.errors import InputError
 
-_RANGE = (0.05, 20.0)
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""The range in which a temperature is fitted. A model that is always right would want 0."""
+
+
+def top_k_weights(logits: Tensor, k: int) -> Tensor:
+    """The mixing weights of B edits as a loss sees them, [B, experts]: p of the best k, 0 elsewhere, not renormalised.
+
+    The softmax comes before top-k and the kept probabilities stay as they are (Switch Transformer, Fedus et al. 2021,
+    equation 2: y = p_i(x) E_i(x)). Renormalised over one expert they would be the constant 1, whose gradient is zero
+    (`careedit.routing.topk`); so the router learns for every k, 1 included.
+    """
+    probabilities = logits.softmax(dim=-1)
+    best = probabilities.topk(min(k, logits.shape[-1]), dim=-1).indices
+    return torch.zeros_like(probabilities).scatter(-1, best, probabilities.gather(-1, best))
+
+
+def load_balance(logits: Tensor) -> Tensor:
+    """sum_e (mean_i p_ie - 1/E)^2 over B edits: L_load of CARE-Edit (arXiv 2603.08589, training losses)."""
+    return (logits.softmax(dim=-1).mean(dim=0) - 1 / logits.shape[-1]).square().sum()
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes logits [N, n] (labels: classes) or [N] (labels: 0 and 1) most likely.
 
-    Temperature scaling (Guo et al. 2017, section 4.2), by a golden-section search over its logarithm: the likelihood
-    has one maximum. A model that is always right would want 0; the answer stays between 0.05 and 20.
+    Temperature scaling (Guo et al. 2017, section 4.2). The search runs over the logarithm, where the likelihood has one
+    maximum. Raises `InputError` without logits.
     """
     if not len(logits):
         raise InputError("A temperature cannot be fitted to nothing; give validation edits.")
     values = logits.detach().double()
 
-    def nll(log_t: float) -> float:
-        scaled = values / torch.tensor(log_t).double().exp()
+    def loss(log_temperature: float) -> float:
+        scaled = values / math.exp(log_temperature)
         if values.ndim == 1:
             return float(F.binary_cross_entropy_with_logits(scaled, labels.double()))
         return float(F.cross_entropy(scaled, labels.long()))
 
-    low, high = (float(torch.tensor(edge).log()) for edge in _RANGE)
-    golden = (5**0.5 - 1) / 2
-    for _ in range(60):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if nll(left) <= nll(right):
-            high = right
-        else:
-            low = left
-    return float(torch.tensor((low + high) / 2).exp())
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-9, "maxiter": 200})
+    # Where the model is always right, the loss is 0 at every low temperature.
+    return MIN_TEMPERATURE if loss(low) <= found.fun else math.exp(found.x)
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bin of a calibration plot."""
+    """One bin of a calibration plot: decisions of about the same probability."""
 
     confidence: float
-    """Mean stated probability."""
+    """Mean of the stated probabilities, 0 to 1."""
     accuracy: float
-    """Share that was right."""
+    """Share of the decisions that were right, 0 to 1."""
     count: int
-    """How many decisions fall into it."""
+    """How many decisions fall into this bin."""
 
 
 def calibration_bins(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> tuple[Bin, ...]:
