@@ -22,8 +22,8 @@ from careedit_tiny.recipes.clip.train import DEFAULT as CLIP
 from careedit_tiny.recipes.clip.train import make_clip
 from careedit_tiny.recipes.experts import RECIPES, UNIFIED
 from careedit_tiny.recipes.family import finished, load_vae, make_base, make_lora
+from careedit_tiny.recipes.router.run import DEFAULT as ROUTER
 from careedit_tiny.recipes.router.run import train_router
-from careedit_tiny.recipes.router.train import DEFAULT as ROUTER
 from careedit_tiny.recipes.vae import DECODER, make_decoder, make_vae
 from careedit_tiny.recipes.vae import DEFAULT as VAE
 

@@ -15,10 +15,11 @@ from rich.progress import track
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import CareEditError
+from careedit.finetune.router.fit import OUTCOME_GROUP
+from careedit.finetune.router.pool import RouterPool
 from careedit.tabular import lines_of
 from careedit_tiny.oracle.verdict import Verdict
-from careedit_tiny.recipes.router.pool import RouterPool, pool_of
-from careedit_tiny.recipes.router.train import OUTCOME_GROUP
+from careedit_tiny.recipes.router.pool import pool_of
 from careedit_tiny.report.showcase import edit_samples
 from careedit_tiny.world.operations import EXPERT_OF, KINDS
 from careedit_tiny.world.samples import Sample, draw_sample
