@@ -27,7 +27,7 @@ class Card:
     data: str
     """What the model was trained on."""
     quality: Mapping[str, str]
-    """Measured figures by name."""
+    """Measured figures, by what they measure."""
     limits: Sequence[str]
     """What the model cannot do, one sentence each."""
     history: Sequence[str] = ()

@@ -63,9 +63,9 @@ class TrainReport:
     """The record of a finished run, from which model cards are made."""
 
     name: str
-    """Name of the run."""
+    """Name of the run, as in `train`."""
     config: TrainConfig
-    """Settings of the run."""
+    """Settings with which the run was made."""
     seconds: float
     """Wall-clock seconds of training, summed over all resumed parts."""
     parameters: int

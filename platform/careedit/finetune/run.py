@@ -142,7 +142,7 @@ class OwnResult:
     trained: Trained
     """The adapter, the report and the losses."""
     document: dict[str, Any]
-    """The content of report.json."""
+    """The content of the file report.json."""
 
 
 def run(

@@ -99,13 +99,14 @@ def stopping_at(last: int) -> Callable[[int, int], torch.Generator]:
 
 def test_an_interrupted_router_goes_on_to_the_same_weights(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(router_run, "DEFAULT", replace(router_run.DEFAULT, checkpoint_seconds=0.0))
-    whole, _ = train_router(tmp_path / "whole", encoder, steps=52, per_group=1, measured=1)
+    monkeypatch.setattr(training_loop, "CURVE_EVERY", 5)
+    whole, _ = train_router(tmp_path / "whole", encoder, steps=12, per_group=1, measured=1)
     with pytest.MonkeyPatch.context() as patch:
-        # The point of the curve at step 50 is a checkpoint; the loop asks for a generator per step.
-        patch.setattr(training_loop, "step_generator", stopping_at(51))
+        # The loop asks for a generator at each step; the last checkpoint is at step 5.
+        patch.setattr(training_loop, "step_generator", stopping_at(8))
         with pytest.raises(KeyboardInterrupt):
-            train_router(tmp_path / "cut", encoder, steps=52, per_group=1, measured=1)
-    resumed, _ = train_router(tmp_path / "cut", encoder, steps=52, per_group=1, measured=1)
+            train_router(tmp_path / "cut", encoder, steps=12, per_group=1, measured=1)
+    resumed, _ = train_router(tmp_path / "cut", encoder, steps=12, per_group=1, measured=1)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 

@@ -53,9 +53,9 @@ class Row:
     """A row with its images decoded."""
 
     source: Image.Image
-    """The source image, RGB."""
+    """The source image, in mode RGB."""
     target: Image.Image
-    """The target image, RGB. It has the source's aspect ratio, but may have another size."""
+    """The target image, in mode RGB. It has the source's aspect ratio, but may have another size."""
     mask: Image.Image | None
     """The mask, mode "L", 255 where to edit, with the source's aspect ratio. None: no mask."""
     reference: Image.Image | None

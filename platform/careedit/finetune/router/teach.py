@@ -39,7 +39,7 @@ class Rehearsal:
     """Edits for a router's old experts, which it repeats while it learns a new one."""
 
     shown: RouterPool
-    """Edits to train on."""
+    """Edits that the router trains on."""
     measured: RouterPool
     """Other edits, on which the router is measured before and after."""
     groups: tuple[str, ...]
@@ -182,7 +182,7 @@ def _accuracy(model: RouterModel, encoder: OpenClipEncoder, pool: RouterPool, kn
 
 
 def _distilled(old: RouterModel, encoder: OpenClipEncoder, pool: RouterPool) -> torch.Tensor:
-    """Targets of a pool. Those of old experts are the mean of the labels and the old router's calibrated probabilities."""
+    """Targets of a pool. For old experts they are the mean of the labels and the old router's calibrated probabilities."""
     said = (predict(old, encoder, pool).experts / old.config.temperature).softmax(dim=-1)
     said = torch.cat([said, torch.zeros(len(pool), len(pool.experts) - said.shape[1])], dim=1)
     is_old = pool.targets[:, : len(old.config.experts)].sum(dim=-1, keepdim=True) > 0.5
