@@ -128,7 +128,7 @@ def train(
         cosine_schedule(part, config.warmup, config.steps, min_lr_rate=config.final_share) for part in optimizers
     ]
     average: Any = EMAModel(parameters, decay=config.ema, foreach=True) if config.ema else None
-    stateful = [*optimizers, *schedules, *([average] if config.ema else [])]
+    stateful: list[Any] = [*optimizers, *schedules, *([average] if config.ema else [])]
     first, spent, curve, kept = 0, 0.0, list[tuple[int, float]](), None
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
