@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from careedit.errors import InputError
 from careedit.plugins import ExpertRecipe
 from careedit.samples import SampleEdit
+
+if TYPE_CHECKING:
+    from careedit.finetune.router.teach import RouterRecipe
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the packaged weights."""
@@ -54,6 +58,14 @@ def expert_recipes() -> dict[str, ExpertRecipe]:
     from careedit_tiny.recipes.experts import RECIPES
 
     return {name: partial(_train, name) for name in RECIPES}
+
+
+def router_recipe() -> RouterRecipe:
+    """How the tiny router is trained, and what a router of the tiny experts rehearses."""
+    from careedit.finetune.router.teach import RouterRecipe
+    from careedit_tiny.recipes.router.run import rehearsal, train_command
+
+    return RouterRecipe(train_command, rehearsal)
 
 
 def _train(name: str, out: Path | None, steps: int | None, learning_rate: float | None) -> Path:

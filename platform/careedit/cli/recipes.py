@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from careedit.finetune.loop import TrainConfig
 
 RUNS = Path("runs/tiny")
+"""Folder of runs if the caller names none."""
 Out = Annotated[
-    Path, typer.Option("--out", help="Folder of checkpoints, pools and results; a rerun goes on from them.")
+    Path, typer.Option("--out", help="Folder of checkpoints, training data and results; a rerun continues there.")
 ]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps; default: the recipe's.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Number of optimizer steps; default: the recipe's.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of CPU threads; default: torch's.")]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        "--dtype", help="Of matrix products: float32 or bfloat16; default: the faster one here, or the checkpoint's."
+        "--dtype",
+        help="Number format of matrix products: float32 or bfloat16; default: the checkpoint's, or the faster one here.",
     ),
 ]
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch use so many threads."""
+    """Limit torch to this number of CPU threads; None changes nothing."""
     import torch
 
     if threads is not None:
@@ -39,7 +41,7 @@ def set_threads(threads: int | None) -> None:
 
 @contextmanager
 def started(threads: int | None, dtype: str | None) -> Iterator[None]:
-    """Runs a recipe on so many threads in the number format `dtype`, by default the faster one, and says which."""
+    """Run a recipe on `threads` CPU threads in the number format `dtype` (default: the faster one), and report the format."""
     from careedit.finetune.precision import choose, using
 
     set_threads(threads)
@@ -49,6 +51,6 @@ def started(threads: int | None, dtype: str | None) -> Iterator[None]:
 
 
 def settings(config: TrainConfig, steps: int | None, learning_rate: float | None = None) -> TrainConfig:
-    """The recipe's settings, with another number of steps and another peak of the learning rate where they are given."""
+    """The recipe's settings, with the number of steps and the peak learning rate replaced if they are given."""
     given = {"steps": steps, "learning_rate": learning_rate}
     return replace(config, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

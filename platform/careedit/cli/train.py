@@ -1,7 +1,8 @@
-"""Train experts on your own rows, and whatever else installed packages can train."""
+"""Train experts and routers on your own data, and the models of installed packages."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,45 +12,50 @@ import typer
 
 from careedit import plugins
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
-from careedit.cli.recipes import Steps, Threads, set_threads, started
+from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, started
 from careedit.errors import InputError
 
 NAMED = 20
-"""Bad rows that are named one by one; problems.csv lists them all."""
+"""Number of bad rows that are named one by one; problems.csv lists all of them."""
 
 DataOption = Annotated[
     str | None,
-    typer.Option(
-        "--data", help="Your rows: a folder with metadata.jsonl or metadata.csv, or parquet; a file or folder."
-    ),
+    typer.Option("--data", help="Your rows: metadata.jsonl, metadata.csv or parquet, as a file or its folder."),
 ]
 BaseOption = Annotated[
-    str | None, typer.Option("--base", help="An expert set's name or folder, a base's folder, or a hub id.")
+    str | None, typer.Option("--base", help="The base: an expert set's name or folder, a model's folder, or a hub id.")
 ]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the new expert: a-z, 0-9, _ and -.")]
 ColumnsOption = Annotated[
-    str | None, typer.Option("--columns", help="source=A,instruction=B,target=C,...: needed for unknown names only.")
+    str | None,
+    typer.Option(
+        "--columns", help="source=A,instruction=B,target=C,...: only for column names that are not recognised."
+    ),
 ]
 OnBadOption = Annotated[
-    str | None, typer.Option("--on-bad", help="Bad rows: refuse (default; nothing is trained), or skip and count them.")
+    str | None, typer.Option("--on-bad", help="Bad rows: refuse (default; nothing is trained) or skip.")
 ]
 AlignOption = Annotated[
     str | None,
-    typer.Option("--align", help="Targets of another shape than their source: refuse (default), stretch or crop."),
+    typer.Option("--align", help="Targets whose shape differs from their source's: refuse (default), stretch or crop."),
 ]
 MasksOption = Annotated[bool | None, typer.Option("--masks/--no-masks", help="Use the mask column; default: yes.")]
 HeldOutOption = Annotated[
-    float | None, typer.Option("--held-out", help="Share of rows for the validation loss; default 0.05.")
+    float | None, typer.Option("--held-out", help="Share of rows kept for the validation loss; default 0.05.")
 ]
 RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, 1 to 1024; default 16.")]
-BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per step; default 8.")]
+BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per optimizer step; default 8.")]
 RateOption = Annotated[
     float | None,
     typer.Option(
-        "--learning-rate", min=1e-9, help="Peak; default: the recipe's; for own rows 2e-3 (small base) or 1e-4 (large)."
+        "--learning-rate",
+        min=1e-9,
+        help="Peak learning rate; default: the recipe's, and for own rows 2e-3 (small base) or 1e-4 (large base).",
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of start, order and noise; default 0.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Random seed of weights, order and noise; default 0.")
+]
 PanelOption = Annotated[
     int | None, typer.Option("--panel-size", min=16, help="Panel side for a base without a set; default 512.")
 ]
@@ -61,17 +67,19 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="float32 or bfloat16, of matrix products and, with --data, of the frozen base; default: the faster one here.",
+        help="Number format of matrix products and of the frozen base: float32 or bfloat16; default: the faster one here.",
     ),
 ]
 GradientsOption = Annotated[
-    bool | None, typer.Option("--checkpoint-gradients", help="Less memory for more time: recompute activations.")
+    bool | None,
+    typer.Option("--checkpoint-gradients", help="Use less memory and more time: compute activations again."),
 ]
 SecondsOption = Annotated[
     float | None, typer.Option("--checkpoint-seconds", min=0, help="Seconds between checkpoints; default 60.")
 ]
 CompetenceOption = Annotated[
-    str | None, typer.Option("--competence", help="For the manifest: what it is for, in a word; default: its name.")
+    str | None,
+    typer.Option("--competence", help="For the manifest: what the expert is for, in one word; default: its name."),
 ]
 DescriptionOption = Annotated[str | None, typer.Option("--description", help="For the manifest: one sentence.")]
 HandlesOption = Annotated[
@@ -85,7 +93,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def train() -> None:
-    """Train experts on your own rows; and the packaged models, with the packages that have their recipes."""
+    """Train experts and routers on your own data, and the models of installed packages."""
 
 
 @app.command()
@@ -94,14 +102,15 @@ def expert(
         str | None,
         typer.Argument(
             metavar="[RECIPE]",
-            help="Of the tiny family: erase, compose, style, identity or reference; or unified, their baseline.",
+            help="A recipe of an installed package, without --data; the tiny family has erase, compose, style, identity, "
+            "reference, and unified, their baseline.",
         ),
     ] = None,
     data: DataOption = None,
     base: BaseOption = None,
     name: NameOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; a rerun goes on from it. Needed with --data.")
+        Path | None, typer.Option("--out", help="Folder of the results; a rerun continues there. Required with --data.")
     ] = None,
     steps: Steps = None,
     threads: Threads = None,
@@ -126,49 +135,113 @@ def expert(
     licence: LicenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One LoRA expert on a frozen base: a RECIPE of the tiny family, or, with --data, on your own rows.
+    """Train one LoRA expert on a frozen base: on your own rows (--data), or by a packaged RECIPE.
 
-    Rows are source, instruction and target, optionally mask and reference. The expert is written to --out as
-    `careedit experts add` takes it.
+    Rows have source, instruction and target, and optionally mask and reference. The expert is written to --out, in the
+    form that `careedit experts add` reads.
     """
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "threads", "as_json"):
         given.pop(key, None)
     if (recipe is None) == (data is None):
         what = "Neither a RECIPE nor --data is" if recipe is None else f"Both the recipe {recipe!r} and --data are"
-        raise InputError(f"{what} given; name a recipe of the tiny family, or give your own rows with --data.")
+        raise InputError(f"{what} given; name a recipe, or give your own rows with --data.")
     if data is not None:
         set_threads(threads)
         train_own(given, as_json=as_json)
         return
     for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
         option = "panel-size" if key == "panel" else key.replace("_", "-")
-        raise InputError(f"--{option} is for own rows (--data); a recipe has its settings.")
+        raise InputError(f"--{option} is for own rows (--data); a recipe has its own settings.")
     train_recipe = _recipe(str(recipe))
     with started(threads, dtype):
         path = train_recipe(out, steps, learning_rate)
     note(f"The expert is in {path}.")
 
 
+@app.command()
+def router(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    expert_set: Annotated[
+        Path | None,
+        typer.Option("--expert-set", help="Teach the router of this local set new experts from --examples."),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            "--examples", help="JSON lines with instruction, image, expert, and optionally mask and reference."
+        ),
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be used.")] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Without --expert-set: folder or open_clip name; default: the CLIP in --out."),
+    ] = None,
+    outcomes_of: Annotated[
+        str | None,
+        typer.Option("--outcomes", help="Without --expert-set: set whose measured edits teach a second stage."),
+    ] = None,
+    count: Annotated[int, typer.Option("--n", min=1, help="Number of training edits measured for --outcomes.")] = 240,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach the router of an expert set new experts (--expert-set, --examples), or train one by a packaged recipe."""
+    if (expert_set is None) != (examples is None):
+        raise InputError("--expert-set and --examples belong together; give both or neither.")
+    recipes = [plugins.load(plugins.ROUTERS, name, error=InputError)() for name in plugins.names(plugins.ROUTERS)]
+    with started(threads, dtype):
+        if expert_set is not None and examples is not None:
+            _teach(expert_set, examples, out, steps, recipes, skip_bad=skip_bad, as_json=as_json)
+            return
+        if not recipes:
+            raise InputError("No installed package trains a router from nothing; give --expert-set and --examples.")
+        quality = recipes[0].train(out, encoder, steps, outcomes_of, count)
+    note(f"The router is in {out / 'router'}: {quality}.")
+    if as_json:
+        emit_json(quality)
+
+
+def _teach(
+    expert_set: Path, examples: Path, out: Path, steps: int | None, recipes: list[Any], *, skip_bad: bool, as_json: bool
+) -> None:
+    from careedit.finetune.router.examples import read_examples
+    from careedit.finetune.router.teach import teach
+
+    found, bad = read_examples(examples, skip_bad=skip_bad)
+    for line in bad:
+        note(f"Line {line.line} of {examples.name} is left out: {line.reason}")
+    taught = teach(expert_set, found, out, steps=steps, rehearsals=[recipe.rehearsal for recipe in recipes])
+    note(
+        f"The router of {expert_set} knows {', '.join(taught.new)} now: right in {taught.new_after:.1%} of held-back "
+        f"examples; for the old experts in {taught.old_after:.1%}, before in {taught.old_before:.1%}."
+    )
+    if as_json:
+        emit_json({**dataclasses.asdict(taught), "skipped": len(bad)})
+
+
 def _recipe(name: str) -> plugins.ExpertRecipe:
-    """The recipe of an installed package; raises `InputError` if there is none of that name."""
+    """The recipe of an installed package. Raises `InputError` if no package has one of that name."""
     found: dict[str, plugins.ExpertRecipe] = {}
     for provider in plugins.names(plugins.RECIPES):
         found |= plugins.load(plugins.RECIPES, provider, error=InputError)()
     if name not in found:
-        raise InputError(f"There is no recipe for the expert {name!r}; the recipes are {', '.join(found)}.")
+        raise InputError(
+            f"No installed package has a recipe for the expert {name!r}; the recipes are {', '.join(found)}."
+        )
     return found[name]
 
 
 def train_own(options: dict[str, Any], *, as_json: bool) -> None:
-    """Train as `options` say: those of the command that were given, by the name that `OwnRun` has for them."""
+    """Train on own rows. `options` are the command's options that were given, named as the fields of `OwnRun`."""
     from careedit.cli.editors import quieten
     from careedit.finetune.data import parse_columns
     from careedit.finetune.run import OwnRun, run
 
     for needed in ("name", "base", "out"):
         if needed not in options:
-            raise InputError(f"--{needed} is missing; with --data, say --base, --name and --out.")
+            raise InputError(f"--{needed} is missing; with --data, give --base, --name and --out.")
     for option, known in (("on_bad", ("refuse", "skip")), ("align", ("refuse", "stretch", "crop"))):
         if options.get(option, known[0]) not in known:
             raise InputError(f"--{option.replace('_', '-')} is {options[option]!r}; use {', '.join(known)}.")
@@ -178,7 +251,7 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     quieten()
     with _checking() as checking:
         wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-        result = run(wanted, checking=checking, told=_tell, note=note)
+        result = run(wanted, checking=checking, report_problems=_show_problems, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return
@@ -192,7 +265,7 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     note(f"Next: careedit experts add {wanted.out} --expert-set SET, where SET is a folder (careedit experts copy).")
 
 
-def _tell(problems: Any) -> None:
+def _show_problems(problems: Any) -> None:
     for problem in problems[:NAMED]:
         note(f"bad {problem}")
     if len(problems) > NAMED:
@@ -201,7 +274,7 @@ def _tell(problems: Any) -> None:
 
 @contextmanager
 def _checking() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A bar that starts when the number of rows is known and vanishes when the last is checked."""
+    """A progress bar that appears when the number of rows is known and goes away after the last one."""
     shown: list[Any] = []
 
     def start(rows: int) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Model cards: what a model is, how it was made and how good it is, as Markdown beside its weights."""
+"""Model cards: what a model is, how it was made and how good it is, as Markdown next to its weights."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from careedit.finetune.curve import draw_curve
 from careedit.finetune.loop import TrainReport
 
 CURVE = "loss.png"
-"""File name of the loss curve beside a card."""
+"""File name of the loss curve next to a card."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The parts of a card that the training run does not know."""
+    """The parts of a card that do not come from the training run."""
 
     title: str
-    """Name of the model."""
+    """Name of the model, the card's heading."""
     summary: str
-    """What it is and what it is for."""
+    """What the model is and what it is for."""
     recipe: str
-    """The command that made it."""
+    """The command that trained the model."""
     data: str
-    """What it was trained on."""
+    """What the model was trained on."""
     quality: Mapping[str, str]
-    """Measured figures: what -> value, each with the command that measured it."""
+    """Measured figures, by what they measure."""
     limits: Sequence[str]
-    """What it cannot do."""
+    """What the model cannot do, one sentence each."""
     history: Sequence[str] = ()
-    """Where these very weights differ from what the recipe makes now."""
+    """How these weights differ from what the recipe makes now, one line each. Default: not at all."""
     compute: str | None = None
-    """What it cost; None: minutes on shared CPU cores."""
+    """What the training cost. Default: its minutes on shared CPU cores."""
     curve: str | None = None
-    """File name of the loss curve beside the card."""
+    """File name of the loss curve next to the card. Default: no curve is shown."""
 
 
 def write_card(folder: Path, card: Card, report: TrainReport, *, licence: str) -> None:
-    """Write `folder/README.md`, and beside it the loss curve that it shows."""
+    """Write `folder/README.md`, and next to it the loss curve that it shows."""
     draw_curve(report, folder / CURVE)
     text = render(replace(card, curve=CURVE), report, licence=licence)
     write_atomic(folder / "README.md", text.encode("utf-8"))
 
 
 def render(card: Card, report: TrainReport, *, licence: str) -> str:
-    """The card as Markdown, with the front matter that model hubs read."""
+    """The card as Markdown, with front matter for model hubs."""
     config = report.config
     stride = max(1, len(report.curve) // 10)
     points = [*report.curve[:-1:stride], report.curve[-1]]
@@ -87,7 +87,7 @@ def render(card: Card, report: TrainReport, *, licence: str) -> str:
 
 
 def _products(report: TrainReport) -> str:
-    """The number format of a run; older reports do not state theirs, which was always the same."""
+    """The number format of a run. Reports from before it was recorded are all of one format."""
     return "bfloat16 autocast" if report.number_format is None else f"products in {report.number_format}"
 
 

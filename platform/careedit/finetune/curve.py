@@ -1,4 +1,4 @@
-"""The loss curve of a finished run as a picture."""
+"""The loss curve of a finished run as an image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from careedit.files import atomic_path
 from careedit.finetune.loop import TrainReport
 
 CURVE_SUFFIX = ".png"
-"""A report NAME.json has its curve beside it as NAME.png."""
+"""Suffix of the curve next to a report: NAME.json has NAME.png."""
 
 
 def draw_curve(report: TrainReport, path: Path) -> None:
-    """Write the loss over the steps as a PNG, each point the mean since the point before.
+    """Write the loss over the steps as a PNG. Each point is the mean since the point before.
 
-    Raises `CareEditError` where matplotlib is missing or the file cannot be written.
+    Raises `CareEditError` if matplotlib is missing or the file cannot be written.
     """
     figure_class = _figure()
     figure = figure_class(figsize=(6.4, 3.2), dpi=100, layout="constrained")
@@ -29,14 +29,14 @@ def draw_curve(report: TrainReport, path: Path) -> None:
     axes.grid(alpha=0.3)
     try:
         with atomic_path(path) as temporary:
-            # Without a date and a version in it, the same curve is the same file.
+            # Without date and version in its metadata, the same curve gives the same file.
             figure.savefig(temporary, format="png", metadata={"Software": None})
     except OSError as error:
         raise CareEditError(f"The loss curve {path} cannot be written ({error}); free some space and rerun.") from error
 
 
 def save_report(report: TrainReport, path: Path) -> Path:
-    """Write a report, and its loss curve beside it; returns the curve's path."""
+    """Write a report, and next to it its loss curve. Returns the curve's path."""
     try:
         report.save(path)
     except OSError as error:
@@ -47,7 +47,7 @@ def save_report(report: TrainReport, path: Path) -> Path:
 
 
 def check_curve() -> None:
-    """Raises `CareEditError` where matplotlib is missing: better before hours of training than after them."""
+    """Raises `CareEditError` if matplotlib is missing. Call it before a training of hours."""
     _figure()
 
 

@@ -1,4 +1,4 @@
-"""Recipe of an expert on a user's own rows: the rows' canvases as latents, a LoRA on the frozen base, a validation loss."""
+"""How an expert is trained on own rows: canvases as latents, a LoRA on the frozen base, a validation loss."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ from careedit.finetune.loop import TrainConfig, TrainReport, step_generator, tra
 from careedit.finetune.pool import Item, build_pool, load_pool
 
 STEPS = 1000
-"""Optimizer steps, where nothing else is said."""
+"""Default number of optimizer steps."""
 BATCH = 8
-"""Rows per step, where nothing else is said."""
+"""Default number of rows per step."""
 RANK = 16
-"""Rank of the LoRA, where nothing else is said."""
+"""Default rank of the LoRA."""
 SMALL_BASE = 100_000_000
-"""Parameters of a transformer below which the higher learning rate is the default."""
+"""Number of transformer parameters below which the higher learning rate is the default."""
 _VALIDATION_ROWS = 64
-"""Held-out rows that the validation loss looks at, at most."""
+"""Maximum number of held-out rows in the validation loss."""
 _VALIDATION_DRAWS = 8
-"""Noise draws per held-out row."""
+"""Number of noise draws per held-out row."""
 _SHARD_PIXELS = 2**23
-"""Pixels of canvases per file of latents."""
+"""Number of canvas pixels per file of latents."""
 
 Pools = Mapping[str, Mapping[str, Tensor]]
-"""Latents per bucket: canvases of one size each."""
+"""Latents by bucket. All canvases of a bucket have one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a run."""
+    """The result of a run."""
 
     adapter: Mapping[str, Tensor]
-    """peft's state dict."""
+    """The LoRA as peft's state dict."""
     report: TrainReport
-    """How it was made."""
+    """The record of the training."""
     validation: tuple[float, float] | None
-    """Loss on the held-out rows with the base alone, and with the expert; None where nothing is held out."""
+    """Loss on the held-out rows with the base alone, then with the expert. None if no row is held out."""
 
 
 def checkpoint_name(name: str) -> str:
-    """Name of the run of expert `name`: its checkpoint is that with `.ckpt`."""
+    """Name of the run of expert `name`; its checkpoint adds `.ckpt`."""
     return f"expert-{name}"
 
 
 def default_learning_rate(base: EditorBase) -> float:
-    """2e-3 for a base of the tiny sort, 1e-4 for one of production size."""
+    """2e-3 for a base of fewer than `SMALL_BASE` parameters, 1e-4 for a larger one."""
     return 2e-3 if sum(p.numel() for p in base.transformer.parameters()) < SMALL_BASE else 1e-4
 
 
 def own_config(base: EditorBase, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
-    """The schedule of a run on own rows: short warm-up, cosine, no decay, averaged weights."""
+    """Settings of a run on own rows: short warm-up, cosine schedule, no weight decay, averaged weights."""
     return TrainConfig(
         steps=steps,
         learning_rate=learning_rate or default_learning_rate(base),
@@ -78,7 +78,7 @@ def own_config(base: EditorBase, *, steps: int = STEPS, learning_rate: float | N
 
 
 def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
-    """Put a new LoRA on the transformer, which is frozen from then on; returns the LoRA's parameters."""
+    """Freeze the transformer and put a new LoRA on it. Returns the LoRA's parameters."""
     transformer.requires_grad_(False)
     lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
     cast(Any, transformer).add_adapter(lora, adapter_name=name)
@@ -86,7 +86,7 @@ def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[
 
 
 def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
-    """peft's state dict of a LoRA, float32 on the CPU."""
+    """peft's state dict of a LoRA, in float32 on the CPU."""
     state = get_peft_model_state_dict(transformer, adapter_name=name)
     return {key: value.detach().float().cpu().clone() for key, value in state.items()}
 
@@ -94,7 +94,7 @@ def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tens
 def encode_rows(
     table: Table, columns: Columns, rules: RowRules, plan: Plan, base: EditorBase, folder: Path
 ) -> tuple[Pools, Pools]:
-    """The planned rows as latents, in `folder`: those trained on, and those held out. Shards that exist stay."""
+    """The planned rows as latents, kept in `folder`: those to train on, and those held out. Existing files are reused."""
     found: list[dict[str, Mapping[str, Tensor]]] = []
     for held_out in (False, True):
         pools: dict[str, Mapping[str, Tensor]] = {}
@@ -112,9 +112,9 @@ def train_own(
     name: str, base: EditorBase, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
     rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, flow: Callable[..., Tensor] = flow_loss,
 ) -> Trained:  # fmt: skip
-    """Train a LoRA on `pools`, resuming from `folder`; the base is frozen and left as it was.
+    """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed.
 
-    `flow` is `flow_loss`, with what the expert set's edits start from.
+    `flow` is `flow_loss` with the start of the expert set's edits.
     """
     names = tuple(pools)
     shares = torch.tensor([float(len(pool["t5"])) for pool in pools.values()])
@@ -135,7 +135,7 @@ def train_own(
 def validation_loss(
     base: EditorBase, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
 ) -> float | None:
-    """Mean loss on held-out rows, with the same noise at every call; None where there are none."""
+    """Mean loss on held-out rows, with the same noise at every call. None if `pools` is empty."""
     total, count = 0.0, 0
     with torch.no_grad():
         for bucket, pool in pools.items():
@@ -155,7 +155,7 @@ def validation_loss(
 def _lora(
     base: EditorBase, name: str, rank: int, seed: int, checkpoint_gradients: bool
 ) -> Iterator[list[nn.Parameter]]:
-    """The trained parameters of a new LoRA on the base, in float32; it is taken off at the end."""
+    """The trained parameters of a new LoRA on the base, in float32. The LoRA is removed at the end."""
     transformer = cast(Any, base.transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

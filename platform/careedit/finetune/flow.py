@@ -1,9 +1,9 @@
 """The flow-matching loss of the in-context fill model, on items of a pool.
 
 x_s = (1 - s) x_1 + s x_0 with the model's velocity target x_0 - x_1 (rectified flow, arXiv 2209.03003, as FLUX's scheduler
-integrates it). x_0 is noise e, as FLUX knows it, or c e + x', the canvas x' whose target panel shows the source: a bridge
-from source to target (latent bridge matching, arXiv 2503.07535), on which what the edit keeps is there from the beginning.
-s = sigmoid(u), u ~ `SIGMA[start]`: shifted towards s = 1, where it is decided what the edit changes.
+integrates it). x_0 is noise e, as in FLUX, or c e + x', where x' is the canvas whose target panel shows the source: a bridge
+from source to target (latent bridge matching, arXiv 2503.07535), which contains from the start what the edit keeps.
+s = sigmoid(u), u ~ `SIGMA[start]`: shifted towards s = 1, where the edit decides what it changes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,20 @@ from careedit.editing.latents import pack, pack_mask, position_ids, token_covera
 from careedit.finetune.precision import products
 
 SIGMA: Mapping[Start, tuple[float, float]] = {"noise": (0.5, 1.3), "source": (2.0, 1.5)}
-"""Mean and spread of u for each start."""
+"""Mean and standard deviation of u for each start."""
 GIVEN_WEIGHT = 0.05
-"""Loss weight of tokens that are given: they only have to stay; all the work is in the free ones."""
-
-
+"""Loss weight of given tokens. They only have to stay the same."""
 EDIT_WEIGHT = 4.0
-"""Loss weight of free tokens in which target and source differ: most of a canvas is copied, and copying is learned early."""
+"""Loss weight of free tokens in which target and source differ. Most of a canvas is copied, which is learned early."""
 EDIT_THRESHOLD = 0.3
-"""Root mean square difference of a token's latents, of unit spread, from which it counts as edited."""
-
+"""Root mean square difference of a token's latents (of unit variance) from which it counts as edited."""
 
 AuxiliaryLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A weighted loss term of text tokens [B, L, d], the pool's "labels" [B, A, T] and edited tokens [B, T, 1]; a scalar."""
+"""(text tokens [B, L, d], the pool's "labels" [B, A, T], edited tokens [B, T, 1]) -> a weighted loss term, a scalar."""
 
 
 def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Token embeddings [B, L, d] and pooled embedding [B, d_p], as the stock pipeline makes them."""
+    """Token embeddings [B, L, d] and pooled embedding [B, d_p], as diffusers' pipeline makes them."""
     tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
     return tokens, base.text_encoder(clip_ids, output_hidden_states=False).pooler_output
 
@@ -56,8 +53,9 @@ def flow_loss(
 ) -> Tensor:
     """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
 
-    `panels` per canvas are stated where panels are not square. A base that takes guidance learns at scale 1, as ICEdit's
-    training does. `auxiliary` terms are added; they need a pool with "labels". Noise comes from the generator, on the CPU: it is the same on every device.
+    `panels` is the number of panels per canvas; it is needed if panels are not square. A base that takes guidance learns at
+    scale 1, as ICEdit's training does. `auxiliary` terms are added; they need a pool with "labels". Noise comes from the
+    generator, on the CPU, and is the same on every device.
     """
     device = base.device
     batch = {key: values[chosen].to(device) for key, values in pool.items()}
@@ -72,11 +70,11 @@ def flow_loss(
         first = first + source_canvas(clean, panels)
     noisy = torch.lerp(clean, first, sigma[:, None, None, None])
     # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
-    # Checkpointed blocks are computed again in the backward pass, outside this choice, and must then be the same.
+    # Checkpointed blocks are computed a second time in the backward pass, outside this context, with equal results.
     plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
     attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
     with products(device, base.dtype), attention, warnings.catch_warnings():
-        # The query and key norms keep float32 weights under autocast; torch says once that this is not its fused path.
+        # The query and key norms keep float32 weights under autocast; torch warns once that this is not its fused path.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())
         velocity = base.transformer(
@@ -99,16 +97,16 @@ def flow_loss(
 
 
 def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
-    """1 where the target panel, the last of the canvas, differs from the panel before it, else 0: [B, T, 1].
+    """1 for tokens in which the target panel, the last one, differs from the panel before it, else 0: [B, T, 1].
 
-    `clean` are the canvas's latents [B, C, h, w]; its panels are square where their number is not given.
+    `clean` are the canvas's latents [B, C, h, w]. Panels are square if their number is not given.
     """
     difference = clean - source_canvas(clean, panels)
     return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
 
 
 def source_canvas(clean: Tensor, panels: int | None = None) -> Tensor:
-    """Latents [B, C, h, w] of canvases as `clean`, with the panel before the last one, the source, in place of the last."""
+    """Latents [B, C, h, w] of the canvases `clean`, in which the last panel shows the source, the panel before it."""
     panel = clean.shape[-2] if panels is None else clean.shape[-1] // panels
     canvas = clean.clone()
     canvas[..., -panel:] = clean[..., -2 * panel : -panel]

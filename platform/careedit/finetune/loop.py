@@ -1,7 +1,7 @@
-"""The one training loop of every recipe: resumable to the same losses, stopped by a sentence when a loss is not a number.
+"""The training loop of every recipe. A run that was stopped continues to the same losses.
 
-A recipe gives `loss(step, generator)`; the generator is seeded by (seed, step), so a step's data and noise depend on
-nothing but its number, and a run killed at any moment goes on as if it had never stopped.
+A recipe gives `loss(step, generator)`. The generator's seed depends on (seed, step) alone, so the data and noise of a step
+depend on nothing but its number. A loss that is not a number ends the run with an error.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate as cosine_schedule
 
 from careedit.errors import CareEditError
 from careedit.files import atomic_path, write_atomic
-from careedit.finetune.optimizers import Optimizers
-from careedit.finetune.precision import OLD, NumberFormat, settle, using
+from careedit.finetune.optimizers import optimizers_for
+from careedit.finetune.precision import NumberFormat, settle, using
 
 Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
-"""(step, generator) -> named scalars; the entry "loss" is minimised, the others are recorded."""
+"""(step, generator) -> named scalars. The entry "loss" is minimised; other entries are for the recipe's own use."""
+CURVE_EVERY = 50
+"""Steps between two points of the loss curve. Checkpoints are made at these steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,49 +37,43 @@ class TrainConfig:
     """How long and how fast a recipe learns."""
 
     steps: int
-    """Optimizer steps in all."""
+    """Total number of optimizer steps."""
     learning_rate: float
-    """Peak learning rate."""
+    """Peak learning rate, reached after the warm-up."""
     warmup: int = 100
-    """Steps of linear warm-up."""
+    """Steps over which the learning rate rises linearly to its peak. Default: 100."""
     final_share: float = 0.05
-    """Learning rate at the end, as a share of the peak (cosine in between)."""
+    """Learning rate at the end, as a share of the peak; it falls along a cosine. Default: 0.05."""
     weight_decay: float = 0.01
-    """Decoupled weight decay."""
+    """Decoupled weight decay (AdamW). Default: 0.01."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's momenta."""
+    """AdamW's decay rates of the gradient's mean and of its square. Default: 0.9 and 0.98."""
     clip: float = 1.0
-    """Largest gradient norm."""
+    """Gradient norm above which gradients are scaled down. Default: 1."""
     seed: int = 0
-    """Seed of data and noise."""
+    """Seed of data and noise. Default: 0."""
     ema: float = 0.0
-    """Decay of the weights' moving average, which is what a recipe ships; 0 = none."""
+    """Decay of the weights' moving average, which becomes the result. Default: 0, no average."""
     checkpoint_seconds: float = 60.0
-    """Wall-clock seconds between checkpoints."""
-
-    def learning_rate_at(self, step: int) -> float:
-        """Warm-up, then cosine."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return self.learning_rate * (self.final_share + (1 - self.final_share) * cosine)
+    """Wall-clock seconds between two checkpoints, at least. Default: 60."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a finished run says of itself; model cards are made of it."""
+    """The record of a finished run, from which model cards are made."""
 
     name: str
+    """Name of the run, as in `train`."""
     config: TrainConfig
+    """Settings with which the run was made."""
     seconds: float
-    """Wall-clock seconds of training, all resumed parts together."""
+    """Wall-clock seconds of training, summed over all resumed parts."""
     parameters: int
-    """Trained parameters."""
+    """Number of trained parameters, single values counted."""
     curve: tuple[tuple[int, float], ...]
     """(step, mean loss since the entry before)."""
     number_format: NumberFormat | None = None
-    """Format of its matrix products, and how fast both formats were; None: bfloat16, before this was recorded."""
+    """Format of the matrix products, with the measured speed of both formats. None in a report from before it was recorded."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -82,7 +81,7 @@ class TrainReport:
 
     @classmethod
     def load(cls, path: Path) -> TrainReport:
-        """Read what `save` wrote."""
+        """Read a report that `save` wrote."""
         data = json.loads(path.read_text("utf-8"))
         config = {**data["config"], "betas": tuple(data["config"]["betas"])}
         curve = tuple(tuple(point) for point in data["curve"])
@@ -91,34 +90,15 @@ class TrainReport:
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The generator of one step; `stream` tells independent uses apart."""
+    """The generator of one step. Uses with different `stream` are independent."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + stream) * 2_654_435_761 + step) % 2**63)
 
 
 def kept_format(checkpoint: Path) -> NumberFormat | None:
-    """The number format that a checkpoint was made in; None where there is no checkpoint."""
+    """The number format of a checkpoint; None if the file does not exist."""
     if not checkpoint.exists():
         return None
-    state = torch.load(checkpoint, weights_only=True, mmap=True)
-    return NumberFormat.from_document(state.get("number_format")) or OLD
-
-
-class Averages:
-    """An exponential moving average of trainable parameters."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.shadow = [p.detach().clone() for p in parameters]
-
-    def update(self, step: int) -> None:
-        """Move towards the current weights; early steps count less (Adam-style warm-up of the decay)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
-
-    def copy_to_parameters(self) -> None:
-        """Make the average the weights."""
-        for parameter, average in zip(self.parameters, self.shadow, strict=True):
-            parameter.data.copy_(average)
+    return NumberFormat.from_document(torch.load(checkpoint, weights_only=True, mmap=True).get("number_format"))
 
 
 def train(
@@ -130,35 +110,44 @@ def train(
     *,
     matrices: Sequence[nn.Parameter] = (),
 ) -> TrainReport:
-    """Train in place, with checkpoints in `folder/NAME.ckpt`; on return the parameters hold the average (if `ema`).
+    """Train in place, with checkpoints in `folder/NAME.ckpt`. At the end the parameters are their moving average (if `ema`).
 
-    Those of `parameters` that are also in `matrices` are moved by Muon, all others by AdamW.
-    Matrix products are in the number format that is active, or else the faster one on the parameters' device; a run that
-    is resumed keeps that of its checkpoint unless another one was requested.
-    Raises `CareEditError` when the loss is not a number (the last good checkpoint stays) or the disk is full.
+    Muon updates those of `parameters` that are also in `matrices`, AdamW all others.
+    Matrix products use the active number format, or else the faster one on the parameters' device. A resumed run keeps
+    the format of its checkpoint unless another one was requested.
+    Raises `CareEditError` if the loss is not a number (the last good checkpoint stays) or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.ckpt"
-    optimizer = Optimizers(parameters, matrices, betas=config.betas, weight_decay=config.weight_decay)
-    averages = Averages(parameters, config.ema)
+    optimizers = optimizers_for(
+        parameters, matrices, learning_rate=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    schedules = [
+        cosine_schedule(part, config.warmup, config.steps, min_lr_rate=config.final_share) for part in optimizers
+    ]
+    average: Any = EMAModel(parameters, decay=config.ema, foreach=True) if config.ema else None
+    stateful: list[Any] = [*optimizers, *schedules, *([average] if config.ema else [])]
     first, spent, curve, kept = 0, 0.0, list[tuple[int, float]](), None
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        if state["config"] != asdict(config):
-            raise CareEditError(f"{checkpoint} was made with other settings; delete it or train into another folder.")
+        if state["config"] != asdict(config) or "states" not in state:
+            raise CareEditError(
+                f"{checkpoint} was made with other settings or by an older version of careedit; delete it or train into "
+                "another folder."
+            )
         first, spent, curve = state["step"], state["seconds"], [tuple(point) for point in state["curve"]]
-        optimizer.load_state_dict(state["optimizer"])
         for parameter, value in zip(parameters, state["parameters"], strict=True):
             parameter.data.copy_(value)
-        averages.shadow = state["averages"]
-        kept = NumberFormat.from_document(state.get("number_format")) or OLD
+        for part, value in zip(stateful, state["states"], strict=True):
+            part.load_state_dict(value)
+        kept = NumberFormat.from_document(state["number_format"])
     console = Console(stderr=True)
     if kept is not None and first >= config.steps:
-        number_format, told = kept, ""
+        number_format, message = kept, ""
     else:
-        number_format, told = settle(name, str(parameters[0].device), kept)
-    if told:
-        console.print(told, highlight=False, soft_wrap=True)
+        number_format, message = settle(name, str(parameters[0].device), kept)
+    if message:
+        console.print(message, highlight=False, soft_wrap=True)
 
     def save(step: int, seconds: float) -> None:
         state = {
@@ -166,9 +155,8 @@ def train(
             "seconds": seconds,
             "curve": curve,
             "config": asdict(config),
-            "optimizer": optimizer.state_dict(),
             "parameters": [p.detach() for p in parameters],
-            "averages": averages.shadow,
+            "states": [part.state_dict() for part in stateful],
             "number_format": asdict(number_format),
         }
         try:
@@ -192,7 +180,8 @@ def train(
         task = progress.add_task(name, total=config.steps, completed=first, loss="-")
         for step in range(first, config.steps):
             value = loss(step, step_generator(config.seed, step))["loss"]
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
             if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
@@ -202,10 +191,13 @@ def train(
                 raise CareEditError(
                     f"{name}: the loss at step {step} is not a number; {good}. Lower the learning rate and start again."
                 )
-            optimizer.step(config.learning_rate_at(step))
-            averages.update(step)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            if average is not None:
+                average.step(parameters)
             recent.append(value.item())
-            if len(recent) == 50 or step + 1 == config.steps:
+            if len(recent) == CURVE_EVERY or step + 1 == config.steps:
                 curve.append((step + 1, sum(recent) / len(recent)))
                 recent.clear()
             now = time.monotonic()
@@ -215,6 +207,6 @@ def train(
             progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{value.item():.4f}")
     seconds = spent + time.monotonic() - started
     save(config.steps, seconds)
-    if config.ema:
-        averages.copy_to_parameters()
+    if average is not None:
+        average.copy_to(parameters)
     return TrainReport(name, config, seconds, sum(p.numel() for p in parameters), tuple(curve), number_format)

@@ -1,7 +1,7 @@
-"""Training items as latents on disk: drawn and encoded once, shown many times.
+"""Training items as latents on disk: encoded once, used many times.
 
-Encoding a canvas costs about as much as a training step on it, so each pool is written as safetensors shards; a shard
-that exists is not made again, and several processes may make different shards.
+Encoding a canvas costs about as much as a training step on it, so each pool is written as safetensors shards. Existing
+shards are reused, and several processes may make different shards.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from careedit.files import atomic_path
 from careedit.finetune.precision import products
 
 SHARD = 512
-"""Items per file."""
+"""Default number of items per file."""
 CLIP_LENGTH = 40
-"""CLIP tokens kept: its attention is causal, so padding behind the end token changes nothing."""
+"""Default number of CLIP tokens. CLIP's attention is causal, so padding after the end token changes nothing."""
 CHUNK_PIXELS = 2**19
-"""Pixels of canvas that the VAE encodes at once."""
+"""Number of canvas pixels that the VAE encodes at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,11 +45,11 @@ class Item:
     prompt: str
     """The in-context prompt, as the text encoders receive it."""
     labels: NDArray[np.uint8] | None = None
-    """Labels [A, T] of the canvas's tokens for an auxiliary loss; None (default) without one. All items of a pool have them, or none."""
+    """Labels [A, T] of the canvas's tokens for an auxiliary loss. Default: none. Either all items of a pool have them, or no item."""
 
 
 Items = Callable[[int], Item]
-"""A function from an index to a training item; equal indices give equal items."""
+"""A function from an index to a training item. Equal indices give equal items."""
 
 
 def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
 
 
 def _encode(items: Items, first: int, count: int, base: EditorBase, clip_length: int) -> dict[str, Tensor]:
-    drawn = [items(first + i) for i in range(count)]
-    pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in drawn])).permute(0, 3, 1, 2) / 127.5 - 1
-    masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in drawn]))[:, None] > 127
-    prompts = [item.prompt for item in drawn]
+    chosen = [items(first + i) for i in range(count)]
+    pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in chosen])).permute(0, 3, 1, 2) / 127.5 - 1
+    masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in chosen]))[:, None] > 127
+    prompts = [item.prompt for item in chosen]
     lengths: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     chunk = max(1, CHUNK_PIXELS // masks[0].numel())
     chunks = list(zip(torch.split(pixels, chunk), torch.split(masks, chunk), strict=True))
@@ -77,14 +77,14 @@ def _encode(items: Items, first: int, count: int, base: EditorBase, clip_length:
         "t5": _ids(base.tokenizer_2(prompts, max_length=base.max_sequence_length, **lengths)),
         "clip": _ids(base.tokenizer(prompts, max_length=clip_length, **lengths)),
     }
-    labels = [item.labels for item in drawn if item.labels is not None]
+    labels = [item.labels for item in chosen if item.labels is not None]
     if labels:
         tensors["labels"] = torch.from_numpy(np.stack(labels))
     return tensors
 
 
 def _ids(encoded: Any) -> Tensor:
-    """Token ids as int16 where they fit, which a production tokenizer's do not."""
+    """Token ids as int16 if they fit, otherwise as int32."""
     ids: Tensor = encoded.input_ids
     return ids.to(torch.int16 if int(ids.max()) < 2**15 else torch.int32)
 
@@ -99,7 +99,7 @@ def build_pool(
     shard_size: int | None = None,
     clip_length: int = CLIP_LENGTH,
 ) -> None:
-    """Write the missing shards of a pool of `size` items; raises `CareEditError` where the disk is full."""
+    """Write the missing shards of a pool of `size` items. Raises `CareEditError` if the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = shard_size or SHARD
     for shard in track(range(-(-size // per_shard)), description=f"pool {name}", console=Console(stderr=True)):
@@ -117,8 +117,8 @@ def build_pool(
 
 
 def load_pool(name: str, folder: Path) -> Mapping[str, Tensor]:
-    """All items of a pool: "clean", "given" [N, C, h, w], "mask" [N, 1, H, W], "t5", "clip" token ids [N, L], and of
-    items that have labels, "labels" [N, A, T]."""
+    """All items of a pool: "clean" and "given" [N, C, h, w], "mask" [N, 1, H, W], token ids "t5" and "clip" [N, L], and
+    "labels" [N, A, T] if the items have labels."""
     shards = [load_file(path) for path in sorted(folder.glob(f"{name}-*.safetensors"))]
     if not shards:
         raise FileNotFoundError(f"The pool {name} in {folder} has no shards; build it first.")

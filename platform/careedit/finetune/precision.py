@@ -1,8 +1,8 @@
-"""The number format of a recipe's matrix products, chosen by a short measurement on the device.
+"""The number format of matrix products in training, chosen by a short measurement on the device.
 
-Mixed precision pays only where the device has units for it. A CPU without bfloat16 instructions emulates them, some 80
-times slower than float32 (docs/notebook.md, "bfloat16 on a CPU without units for it"). So both formats are timed once at the start, and bfloat16 is used only
-where it is clearly faster. This is the one place in which training turns autocast on.
+Mixed precision is faster only on a device that has units for it. A CPU without bfloat16 instructions emulates them, about
+80 times slower than float32 (docs/notebook.md, "bfloat16 on a CPU without units for it"). So both formats are timed once
+at the start, and bfloat16 is used only if it is clearly faster. Only this module turns autocast on in training.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ FormatName = Literal["float32", "bfloat16"]
 Reason = Literal["measured", "requested", "checkpoint"]
 
 GAIN = 1.2
-"""How many times as fast bfloat16 must be to be chosen: it is less exact."""
+"""Minimum speed of bfloat16, as a multiple of float32's, to be chosen: it is less exact."""
 _WIDTHS = {"cpu": (256, 1024), "cuda": (3072, 12288)}
-"""(in, out) features of the timed product: a feed-forward layer of the tiny base, and one of FLUX.1."""
+"""(in, out) features of the timed product: a feed-forward layer of a small base on a CPU, and one of FLUX.1 on a GPU."""
 _ROWS = (64, 2048)
-"""Fewest and most rows: 64 take 0.2 s where bfloat16 is emulated, 2048 fill a device that is fast."""
+"""Minimum and maximum rows. 64 rows take 0.2 s where bfloat16 is emulated; 2048 rows fill a fast device."""
 _ENOUGH = 0.02
-"""Seconds from which a timing counts; below it, the rows are doubled."""
+"""Minimum seconds of a timing that counts. After a shorter one the rows are doubled."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberFormat:
-    """In which format a recipe multiplies matrices, and why."""
+    """In which format a run multiplies matrices, and why."""
 
     name: FormatName
-    """"float32", or "bfloat16" (autocast; weights and their averages stay float32)."""
+    """"float32", or "bfloat16" (autocast: weights and their averages stay in float32)."""
     reason: Reason
-    """"measured": the faster one here. "requested": by --dtype. "checkpoint": the resumed run's."""
+    """"measured": the faster one here. "requested": by --dtype. "checkpoint": the format of the resumed run."""
     device: str
-    """Type of the device, e.g. "cpu"."""
+    """Type of the device, for example "cpu"."""
     gflops: Mapping[str, float] | None = None
-    """Measured speed of each format in 10^9 floating-point operations per second; None where nothing was measured."""
+    """Measured speed of each format in 10^9 floating-point operations per second. None if nothing was measured."""
 
     def __str__(self) -> str:
         why = {"measured": "the faster one", "requested": "as requested", "checkpoint": "the checkpoint's"}[self.reason]
@@ -54,12 +54,9 @@ class NumberFormat:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any] | None) -> NumberFormat | None:
-        """The record that `dataclasses.asdict` wrote; None where an older run wrote none."""
+        """The record that `dataclasses.asdict` made; None for None."""
         return None if document is None else cls(**document)
 
-
-OLD = NumberFormat("bfloat16", "checkpoint", "cpu")
-"""What a checkpoint without a format was made in."""
 
 _ACTIVE: ContextVar[NumberFormat | None] = ContextVar("number_format", default=None)
 
@@ -68,8 +65,8 @@ _ACTIVE: ContextVar[NumberFormat | None] = ContextVar("number_format", default=N
 def measure(device: str, threads: int) -> Mapping[str, float]:
     """Speed of a matrix product, forward and backward, in float32 and under bfloat16 autocast, in GFLOP/s.
 
-    Takes well under a second. `device` is "cpu", "cuda" or "cuda:N", `threads` torch's own; the result is kept for the
-    life of the process.
+    Takes well under a second. `device` is "cpu", "cuda" or "cuda:N", `threads` is torch's number of threads. The result is
+    cached for the process.
     """
     with torch.inference_mode(False), torch.enable_grad():
         return {name: _speed(name, torch.device(device)) for name in get_args(FormatName)}
@@ -79,12 +76,12 @@ def _speed(name: FormatName, device: torch.device) -> float:
     inner, outer = _WIDTHS.get(device.type, _WIDTHS["cpu"])
     weight = torch.full(
         (outer, inner), 0.01, device=device, requires_grad=True
-    )  # draws nothing: seeds stay as they are
-    rows, most = _ROWS
+    )  # no random numbers, so seeds keep their meaning
+    rows, maximum = _ROWS
     while True:
         inputs = torch.full((rows, inner), 0.1, device=device, requires_grad=True)
         seconds = min(_seconds(name, weight, inputs) for _ in range(2))  # the first one also sets the kernels up
-        if seconds > _ENOUGH or rows == most:
+        if seconds > _ENOUGH or rows == maximum:
             return 6 * rows * inner * outer / seconds / 1e9  # one product forward, two backward
         rows *= 2
 
@@ -105,12 +102,12 @@ def _wait(device: torch.device) -> None:
 
 
 def choose(device: str = "cpu", requested: str | None = None, kept: NumberFormat | None = None) -> NumberFormat:
-    """The format to train in on `device`: `requested`, else `kept` of a checkpoint, else the faster one.
+    """The format to train in on `device`: `requested`, otherwise `kept` (a checkpoint's), otherwise the faster one.
 
     Raises `InputError` for an unknown format.
     """
     if requested is not None and requested not in get_args(FormatName):
-        raise InputError(f"The number format {requested!r} is unknown here; use {' or '.join(get_args(FormatName))}.")
+        raise InputError(f"The number format {requested!r} is unknown; use {' or '.join(get_args(FormatName))}.")
     speeds = measure(device, torch.get_num_threads())
     fastest: FormatName = "bfloat16" if speeds["bfloat16"] > GAIN * speeds["float32"] else "float32"
     name = cast(FormatName, requested or fastest)
@@ -126,7 +123,7 @@ def _keeping(kept: NumberFormat | None, chosen: NumberFormat) -> NumberFormat:
 
 @contextmanager
 def using(chosen: NumberFormat) -> Iterator[NumberFormat]:
-    """Makes `chosen` the format of every `products` inside the context."""
+    """Make `chosen` the format of every `products` inside the context."""
     token = _ACTIVE.set(chosen)
     try:
         yield chosen
@@ -135,14 +132,14 @@ def using(chosen: NumberFormat) -> Iterator[NumberFormat]:
 
 
 def active() -> NumberFormat | None:
-    """The format that a command or the loop has chosen; None outside both."""
+    """The format that a command or the loop has chosen. None outside both."""
     return _ACTIVE.get()
 
 
 def products(device: torch.device | str, weights: torch.dtype = torch.float32) -> AbstractContextManager[Any]:
-    """The context in which a recipe runs its models: autocast, or nothing where the format is float32.
+    """The context in which training runs its models: autocast, or nothing for float32.
 
-    Frozen weights that are kept in half precision need autocast in any case: their inputs are float32.
+    Frozen weights in half precision always need autocast, because their inputs are float32.
     """
     kind = torch.device(device).type
     name = "bfloat16" if weights != torch.float32 else (_ACTIVE.get() or choose(str(device))).name
@@ -150,23 +147,21 @@ def products(device: torch.device | str, weights: torch.dtype = torch.float32) -
 
 
 def settle(name: str, device: str, kept: NumberFormat | None) -> tuple[NumberFormat, str]:
-    """The format of one run of the loop, and what to say about it.
+    """The format of one run of the loop, and a message about it for the user.
 
-    `kept` is that of its checkpoint, None for a new run. A resumed run keeps it, unless a format was requested. `name` is
-    the run's. The text is empty where the command has said it already.
+    `kept` is the format of the run's checkpoint, None for a new run. A resumed run keeps it unless a format was requested.
+    `name` is the run's name. The message is empty if the command has printed it already.
     """
     before = active()
     wanted = before or choose(device)
     chosen = _keeping(kept, wanted)
     if chosen.name != wanted.name:
-        told = (
-            f"{name} goes on in {chosen.name}, the number format of its checkpoint; --dtype {wanted.name} changes that."
-        )
+        message = f"{name} continues in {chosen.name}, the number format of its checkpoint; --dtype {wanted.name} changes that."
     elif kept is not None and kept.name != chosen.name:
-        told = f"{name} goes on in {chosen.name}, as requested; its checkpoint was made in {kept.name}."
+        message = f"{name} continues in {chosen.name}, as requested; its checkpoint was made in {kept.name}."
     else:
-        told = "" if before else f"Number format: {chosen}."
-    return chosen, told
+        message = "" if before else f"Number format: {chosen}."
+    return chosen, message
 
 
 def _autocast(name: FormatName, kind: str) -> AbstractContextManager[Any]:

@@ -1,9 +1,9 @@
-"""From a user's rows to an expert in a folder: adapter, manifest, model card, report, loss curve.
+"""From own rows to an expert in a folder: adapter, manifest, model card, report, loss curve.
 
-OUT/adapter.safetensors, expert.yaml    what `careedit experts add OUT` takes
-OUT/README.md, report.json, loss.png    the model card and what it is made of
-OUT/problems.csv                        rows that were left out, where there are any
-OUT/work/                               checkpoint and latents; a rerun goes on from them
+OUT/adapter.safetensors, expert.yaml    what `careedit experts add OUT` reads
+OUT/README.md, report.json, loss.png    the model card and its data
+OUT/problems.csv                        bad rows, if there are any
+OUT/work/                               checkpoint and latents, from which a rerun continues
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from careedit.finetune.precision import NumberFormat, choose, using
 from careedit.record import error_sentence
 
 PANEL = 512
-"""Panel side for a base that comes without an expert set."""
+"""Default panel side, in pixels, for a base without an expert set."""
 LARGEST_RANK = 1024
-"""A LoRA above it costs about as much as the layers that it changes."""
+"""Maximum rank. A LoRA of a higher rank costs about as much as the layers that it changes."""
 ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
 
@@ -60,104 +60,103 @@ class Subject:
     """The base that an expert is trained for."""
 
     path: str
-    """What `load_base` takes."""
+    """The base, as `load_base` reads it."""
     name: str
-    """For a person."""
+    """Name of the base for cards and manifests."""
     max_sequence_length: int
-    """T5 tokens per prompt."""
+    """Maximum T5 tokens per prompt."""
     revision: str | None = None
-    """Of a hub id."""
+    """Revision of a hub id. Default: the newest one."""
     panel: PanelSpec | None = None
-    """The expert set's; None for a base without a set."""
+    """Panel size and fitting of the expert set. None for a base without a set."""
     start: Start = "noise"
-    """What the expert set's edits start from."""
+    """What the expert set's edits start from. Default: noise."""
     noise_scale: float = 1.0
-    """Spread of the noise of that start."""
+    """Standard deviation of the noise at that start. Default: 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRun:
-    """What the user asks for."""
+    """The options of one run."""
 
     name: str
-    """Name of the expert."""
+    """Name of the new expert."""
     data: Path
-    """Folder or file of the rows."""
+    """Folder or file with the rows."""
     base: str
-    """An expert set's name or folder, a base folder, or a hub id."""
+    """The base: an expert set's name or folder, a model's folder, or a hub id."""
     out: Path
-    """Folder of the result."""
+    """Folder to which the result is written."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Column per role, where the names are not known ones."""
+    """Column name by role. Needed only for names that are not recognised."""
     align: Align = "refuse"
-    """A target of another shape than its source."""
+    """What to do with a target whose shape differs from its source's. Default: refuse the row."""
     masks: bool = True
-    """Whether masks are used."""
+    """Whether the mask column is used. Default: yes."""
     on_bad: Literal["refuse", "skip"] = "refuse"
-    """What becomes of bad rows."""
+    """Whether bad rows end the run before training (default) or are skipped."""
     held_out: float = 0.05
-    """Share of rows for the validation loss."""
+    """Share of rows kept for the validation loss. Default: 0.05."""
     rank: int = RANK
-    """Rank of the LoRA."""
+    """Rank of the LoRA, 1 to 1024. Default: 16."""
     steps: int = STEPS
-    """Optimizer steps."""
+    """Number of optimizer steps. Default: 1000."""
     batch: int = BATCH
-    """Rows per step."""
+    """Number of rows per step. Default: 8."""
     learning_rate: float | None = None
-    """Peak; None: by the size of the base."""
+    """Peak learning rate. Default: 2e-3 for a small base, 1e-4 for a large one."""
     seed: int = 0
-    """Seed of start, order and noise."""
+    """Seed of first weights, order and noise. Default: 0."""
     checkpoint_seconds: float = 60.0
-    """Wall-clock seconds between checkpoints."""
+    """Wall-clock seconds between two checkpoints, at least. Default: 60."""
     checkpoint_gradients: bool = False
-    """Recompute activations instead of keeping them: less memory, more time."""
+    """Whether activations are computed a second time instead of kept: less memory, more time. Default: no."""
     panel: int | None = None
-    """Panel side, for a base without an expert set."""
+    """Panel side in pixels, for a base without an expert set. Default: 512."""
     max_sequence_length: int | None = None
-    """T5 tokens per prompt, for a base without an expert set."""
+    """Maximum T5 tokens per prompt, for a base without an expert set. Default: 512."""
     device: str | None = None
-    """Where to train; None: cuda if there is one."""
+    """Device to train on. Default: cuda if available, otherwise cpu."""
     dtype: str | None = None
     """Number format of matrix products and of the frozen base: float32, bfloat16, or float16 (products in bfloat16).
 
-    None: products in the faster one, or in that of the checkpoint; the base in bfloat16 only on cuda."""
+    Default: products in the checkpoint's format or else the faster one; the base in bfloat16 only on cuda."""
     competence: str | None = None
-    """The manifest's; None: the name."""
+    """For the manifest: what the expert is for, in one word. Default: its name."""
     description: str | None = None
-    """The manifest's."""
+    """For the manifest: one sentence. Default: the number of rows."""
     handles: tuple[str, ...] = ()
-    """The manifest's."""
+    """For the manifest: edit kinds and keywords. Default: none."""
     licence: str = "unknown"
-    """The manifest's."""
+    """For the manifest: licence of the weights. Default: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnResult:
-    """What a run leaves."""
+    """The result of a run."""
 
     manifest: ExpertManifest
-    """The expert's."""
+    """Manifest of the new expert."""
     plan: Plan
-    """What became of the rows."""
+    """What was done with each row."""
     trained: Trained
-    """Losses."""
+    """The adapter, the report and the losses."""
     document: dict[str, Any]
-    """Content of report.json."""
+    """The content of the file report.json."""
 
 
 def run(
     wanted: OwnRun,
     *,
     checking: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
-    told: Callable[[tuple[Problem, ...]], None] = lambda _: None,
+    report_problems: Callable[[tuple[Problem, ...]], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> OwnResult:
-    """Check, encode, train, write; a run that was killed goes on.
+    """Check, encode, train, write. A run that was stopped continues.
 
-    `checking(rows)` gives what is called per row checked; `told` is given the bad rows before they are refused or skipped,
-    `note` the number format first of all.
-    Raises `InputError` or `ExpertError` for what is wrong with the input, before anything is trained, and
-    `CareEditError` where the training itself fails.
+    `checking(rows)` returns a function that is called after each checked row. `report_problems` receives the bad rows before
+    they are refused or skipped, `note` a message about the number format.
+    Raises `InputError` or `ExpertError` for wrong input before the training, and `CareEditError` if the training fails.
     """
     _check_manifest(wanted)
     check_curve()
@@ -169,7 +168,7 @@ def run(
     dtype = _base_format(wanted, device, number_format)
     note(f"Number format: {number_format}; the frozen base is kept in {str(dtype).removeprefix('torch.')}.")
     with using(number_format):
-        return _run(wanted, table, columns, subject, _load(subject, device, dtype), checking, told)
+        return _run(wanted, table, columns, subject, _load(subject, device, dtype), checking, report_problems)
 
 
 def _run(
@@ -179,11 +178,13 @@ def _run(
     subject: Subject,
     base: EditorBase,
     checking: Callable[[int], Callable[[], None]],
-    told: Callable[[tuple[Problem, ...]], None],
+    report_problems: Callable[[tuple[Problem, ...]], None],
 ) -> OwnResult:
     panel = subject.panel or PanelSpec(size=wanted.panel or PANEL, multiple=base.multiple)
     if panel.size % base.multiple:
-        raise InputError(f"The panel side {panel.size} is no multiple of the base's {base.multiple}; choose another.")
+        raise InputError(
+            f"The panel side {panel.size} is not a multiple of the base's {base.multiple}; choose another one."
+        )
     rules = RowRules(panel, wanted.align, wanted.masks)
     config = own_config(
         base,
@@ -208,7 +209,7 @@ def _run(
     if plan is None:
         plan = check_rows(table, columns, rules, base, held_out=wanted.held_out, done=checking(len(table)))
     list_problems(plan.problems, wanted.out / PROBLEMS_FILE)
-    told(plan.problems)
+    report_problems(plan.problems)
     if not plan.planned or (plan.problems and wanted.on_bad == "refuse"):
         raise refusal(plan.problems, plan.rows, wanted.out / PROBLEMS_FILE)
     work.mkdir(parents=True, exist_ok=True)
@@ -223,12 +224,14 @@ def _run(
 
 
 def find_subject(wanted: OwnRun) -> Subject:
-    """The base that `wanted.base` names: an expert set's, a folder or a hub id; raises `InputError`, `ExpertError`."""
+    """The base that `wanted.base` names. Raises `InputError` or `ExpertError`."""
     ref = wanted.base
     if not (is_url(ref) or (Path(ref) / SET_FILE).is_file() or packaged_set(ref) is not None):
         return Subject(ref, ref, wanted.max_sequence_length or 512)
     if wanted.panel or wanted.max_sequence_length:
-        raise InputError(f"{ref!r} is an expert set: its panel and sequence length hold; leave these options out.")
+        raise InputError(
+            f"{ref!r} is an expert set, which has its own panel size and sequence length; leave these options out."
+        )
     loaded = load_expert_set(ref)
     spec = loaded.spec
     name = f"the base of {loaded.name} {loaded.version}"
@@ -253,9 +256,9 @@ def _device(wanted: OwnRun) -> str:
 
 
 def _number_format(wanted: OwnRun, device: str) -> NumberFormat:
-    """What `--dtype` says, else what the checkpoint of this run was made in, else the faster one."""
+    """The format of `--dtype`, otherwise that of this run's checkpoint, otherwise the faster one."""
     if wanted.dtype not in (None, "float32", "bfloat16", "float16"):
-        raise InputError(f"The number format {wanted.dtype!r} is unknown here; use float32, bfloat16 or float16.")
+        raise InputError(f"The number format {wanted.dtype!r} is unknown; use float32, bfloat16 or float16.")
     if wanted.dtype is not None:
         return choose(device, "float32" if wanted.dtype == "float32" else "bfloat16")
     return choose(device, kept=kept_format(wanted.out / WORK / f"{checkpoint_name(wanted.name)}.ckpt"))
@@ -281,9 +284,9 @@ def _load(subject: Subject, device: str, dtype: torch.dtype) -> EditorBase:
 
 
 def _check_manifest(wanted: OwnRun) -> None:
-    """Raises for what the manifest would refuse after hours of training."""
+    """Raises, before the training, for values that the manifest would refuse after it."""
     if not 1 <= wanted.rank <= LARGEST_RANK:
-        raise InputError(f"The rank {wanted.rank} is outside 1 to {LARGEST_RANK}; choose another.")
+        raise InputError(f"The rank {wanted.rank} is outside 1 to {LARGEST_RANK}; choose another one.")
     if not 0 <= wanted.held_out < 1:
         raise InputError(f"The held-out share {wanted.held_out} is not between 0 and 1; 0.05 is usual.")
     try:
@@ -306,7 +309,7 @@ def _check_manifest(wanted: OwnRun) -> None:
 
 
 def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
-    """The plan of the run that `work` holds; raises `InputError` if that run had other settings."""
+    """The plan of an earlier run in `work`, if any. Raises `InputError` if that run had other settings."""
     path = work / "run.json"
     if not path.exists():
         return None
@@ -316,11 +319,11 @@ def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} cannot be read; delete the folder {work} and start again.") from None
     now = json.loads(json.dumps(settings))
-    # The number format may be changed on the way (--dtype); the loop says so.
+    # The number format may change between two parts of a run (--dtype); the loop reports it.
     changed = sorted(key for key in {*held, *now} - {"dtype"} if held.get(key) != now.get(key))
     if changed:
         raise InputError(
-            f"The folder {work} holds a run with other settings ({', '.join(changed)}); choose another --out, or delete "
+            f"The folder {work} has a run with other settings ({', '.join(changed)}); choose another --out, or delete "
             "that folder to start again."
         )
     return plan

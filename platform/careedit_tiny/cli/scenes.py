@@ -1,4 +1,4 @@
-"""Draw samples of the tiny world, judge edited ones, and measure the judge.
+"""Draw samples of the drawn world, judge edited ones, and measure the oracle.
 
 `draw` and `judge` work on a folder of samples (`careedit_tiny.world.store`); `calibrate` and `ablate-masks` make the tables
 of `docs/tiny-world.md`.
@@ -29,27 +29,27 @@ from careedit_tiny.world.store import (
 app = typer.Typer(no_args_is_help=True)
 
 SHOWN = 20
-"""Failures that `judge` explains one by one."""
+"""Number of failures that `judge` explains one by one."""
 
-SizeOption = Annotated[int, typer.Option("--size", help="Side of the pictures in pixels, 32 to 1024.")]
+SizeOption = Annotated[int, typer.Option("--size", help="Side of the images in pixels, 32 to 1024.")]
 
 
 @app.callback()
 def scenes() -> None:
-    """Draw samples of the tiny world, judge edited ones, and measure the judge."""
+    """Draw scenes with edits whose right result is known, judge edited ones, and measure the oracle."""
 
 
 @app.command("draw")
 def draw_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to; made if it does not exist.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to; created if missing.")],
     kind: Annotated[
         str, typer.Option("--kind", help="Kinds of edits, comma separated; also all, infeasible and chain.")
     ] = "all",
-    n: Annotated[int, typer.Option("--n", help="Draws in all, the kinds in turn; a chain is one draw.")] = 12,
-    seed: Annotated[int, typer.Option("--seed", help="Which samples; two seeds share none.")] = 0,
+    n: Annotated[int, typer.Option("--n", help="Total number of draws, the kinds in turn; a chain is one draw.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", help="Which samples are drawn; two seeds share no sample.")] = 0,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     size: SizeOption = 64,
-    force: Annotated[bool, typer.Option("--force", help="Replace the samples that the folder holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the samples in the folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw edits with their truth: ID-source.png, ID-target.png, and samples.jsonl."""
@@ -71,10 +71,10 @@ def draw_command(
 @app.command("judge")
 def judge_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Samples, as `careedit scenes draw` writes them.")],
-    edited: Annotated[Path, typer.Argument(metavar="EDITED_DIR", help="Edited pictures: ID.png, or ID-target.png.")],
+    edited: Annotated[Path, typer.Argument(metavar="EDITED_DIR", help="Edited images: ID.png, or ID-target.png.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Judge edited pictures against their truth: instruction followed, the rest preserved."""
+    """Judge edited images against their truth: is the instruction followed, and the rest preserved?"""
     stored = read_samples(folder)
     judged = []
     with progress("Judging", len(stored)) as bar:
@@ -101,11 +101,11 @@ def judge_command(
 
 @app.command("calibrate")
 def calibrate_command(
-    n: Annotated[int, typer.Option("--n", help="Pictures of each sort.")] = 300,
+    n: Annotated[int, typer.Option("--n", help="Number of images of each kind.")] = 300,
     size: SizeOption = 64,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the judge on truths, harmless flaws and known faults."""
+    """Measure the oracle on truths, harmless flaws and known faults."""
     _check_count(n)
     with progress("Judging", n * len(PICTURES)) as bar:
         rows = calibrate(n, size=size, done=bar.advance)
@@ -129,7 +129,7 @@ def calibrate_command(
 
 @app.command("ablate-masks")
 def ablate_masks_command(
-    n: Annotated[int, typer.Option("--n", help=f"Scenes, each with {len(BOXES)} boxes.")] = 200,
+    n: Annotated[int, typer.Option("--n", help=f"Number of scenes, each with {len(BOXES)} boxes.")] = 200,
     size: SizeOption = 64,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,26 +1,114 @@
-"""Train the tiny family: VAE, base, experts; resumable."""
+"""Train the models of the tiny family; each run can be resumed."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from careedit.cli.output import emit_table, note, progress
+from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, settings, started
 from careedit.errors import InputError
-from careedit_tiny.cli import train_dino, train_judge, train_router
 
 app = typer.Typer(no_args_is_help=True)
-app.add_typer(train_router.app)
-app.add_typer(train_judge.app)
-app.add_typer(train_dino.app)
+
+
+@app.command()
+def clip(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    count: Annotated[
+        int, typer.Option("--n", min=10, help="Number of test scenes that retrieval is measured on.")
+    ] = 500,
+) -> None:
+    """Train the tiny CLIP: the encoder of the learned router."""
+    from careedit_tiny.recipes.clip import train as recipe
+
+    with started(threads, dtype):
+        _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
+    note(
+        f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
+        f"{figures.text_to_image_1:.1%} back, among {figures.count}; {figures.hard:.1%} against one word changed."
+    )
+
+
+@app.command()
+def judge(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Number of drawn training samples; default: the recipe's.")
+    ] = None,
+    expert_set: Annotated[
+        str | None,
+        typer.Option("--expert-set", help="Expert set whose own edits and previews the judge learns from, too."),
+    ] = None,
+    edits: Annotated[
+        int | None, typer.Option("--edits", min=1, help="Training samples that the set edits; default: the recipe's.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--n", min=1, help="Number of test samples that the judge is measured on.")
+    ] = 240,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the tiny judge, which answers whether an edit is right; --expert-set adds that set's own edits."""
+    from careedit.editor import load_editor
+    from careedit.finetune.curve import check_curve
+    from careedit_tiny.recipes.judge import train as recipe
+    from careedit_tiny.recipes.judge.report import make_judge
+
+    check_curve()
+    config = settings(recipe.DEFAULT, steps)
+    with started(threads, dtype):
+        editor = None if expert_set is None else load_editor(expert_set, device="cpu")
+        _, figures = make_judge(
+            out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
+        )
+    named = {"drawn": "drawn edits", "edits": "the set's own edits"}
+    for name, figure in figures.items():
+        area = "not measured" if figure.auc is None else f"{figure.auc:.3f}"
+        note(
+            f"The judge is in {out / 'judge'}: on {named[name]} its AUC is {area} and its calibration error "
+            f"{figure.ece:.3f}, over {figure.count}."
+        )
+    if as_json:
+        emit_json({name: dataclasses.asdict(figure) for name, figure in figures.items()})
+
+
+@app.command()
+def dino(
+    out: Out = RUNS,
+    steps: Steps = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
+    count: Annotated[
+        int, typer.Option("--n", min=10, help="Number of test scenes whose nearest neighbours are measured.")
+    ] = 1_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the tiny DINO: image features for metrics, learned without labels."""
+    from careedit.finetune.curve import check_curve
+    from careedit_tiny.recipes.dino.report import PROPERTIES, make_dino
+    from careedit_tiny.recipes.dino.train import DEFAULT
+
+    check_curve()
+    with started(threads, dtype):
+        _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
+    found = ", ".join(f"{name} {figures.features[name]:.1%} ({figures.pixels[name]:.1%})" for name in PROPERTIES)
+    note(f"The DINO is in {out / 'dino'}; right by nearest neighbours (in brackets, by raw pixels): {found}.")
+    if as_json:
+        emit_json(figures)
 
 
 @app.command()
 def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
-    """The VAE, from drawn scenes."""
+    """Train the VAE on drawn scenes."""
     from careedit_tiny.recipes.vae import DEFAULT, make_vae
 
     with started(threads, dtype):
@@ -35,10 +123,10 @@ def decoder(
     threads: Threads = None,
     dtype: Dtype = None,
     start: Annotated[
-        Path | None, typer.Option("--start", help="A base whose VAE to take; default: the VAE in --out.")
+        Path | None, typer.Option("--start", help="A base whose VAE to use; default: the VAE in --out.")
     ] = None,
 ) -> None:
-    """The VAE's decoder, further; latents stay as they are, so a base trained on them still fits."""
+    """Train only the VAE's decoder further; latents do not change, so a base trained on them still fits."""
     from careedit_tiny.recipes.family import load_tiny_base, load_vae
     from careedit_tiny.recipes.vae import DECODER, make_decoder
 
@@ -50,7 +138,7 @@ def decoder(
 
 @app.command()
 def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
-    """The base's T5: it learns what the words of instructions mean before it sees a picture."""
+    """Train the base's T5 on the meaning of the words in instructions, before it sees an image."""
     from careedit_tiny.recipes.base.words import DEFAULT, make_words
 
     with started(threads, dtype):
@@ -65,23 +153,23 @@ def base(
     threads: Threads = None,
     dtype: Dtype = None,
     start: Annotated[
-        Path | None, typer.Option("--start", help="A base of the same run to go on from, VAE included.")
+        Path | None, typer.Option("--start", help="A base of the same run to continue from, VAE included.")
     ] = None,
     heads: Annotated[
         int | None,
-        typer.Option("--heads", min=1, help="Widen or narrow --start to so many heads of 64 channels before."),
+        typer.Option("--heads", min=1, help="First widen or narrow --start to this number of heads of 64 channels."),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Its peak; default: the recipe's.")
+        float | None, typer.Option("--learning-rate", help="Peak learning rate; default: the recipe's.")
     ] = None,
 ) -> None:
-    """The base: text encoders and transformer."""
+    """Train the base model: text encoders and transformer."""
     from careedit_tiny.recipes.base.train import DEFAULT
     from careedit_tiny.recipes.base.widen import with_heads
     from careedit_tiny.recipes.family import load_tiny_base, make_base
 
     if heads is not None and start is None:
-        raise InputError("--heads changes a base that is there; name it with --start.")
+        raise InputError("--heads changes an existing base; name it with --start.")
     with started(threads, dtype):
         begin = None if start is None else load_tiny_base(start)
         make_base(
@@ -94,12 +182,14 @@ def base(
 
 @app.command(name="all")
 def all_parts(
-    hours: Annotated[float, typer.Option("--budget-hours", min=0.01, help="Hours of training; pools come on top.")],
+    hours: Annotated[
+        float, typer.Option("--budget-hours", min=0.01, help="Hours of training; drawing the data is not included.")
+    ],
     out: Out = RUNS,
     threads: Threads = None,
     dtype: Dtype = None,
 ) -> None:
-    """Every part of the tiny family from nothing, with as many steps as the budget has room for."""
+    """Train every model of the tiny family from nothing, with as many steps as the budget allows."""
     from careedit.finetune.curve import check_curve
     from careedit_tiny.recipes.whole import train_all
 
@@ -111,10 +201,10 @@ def all_parts(
 
 @app.command()
 def assemble(
-    destination: Annotated[Path, typer.Argument(help="Folder of the expert set; replaced as a whole.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the expert set; an existing one is replaced.")],
     out: Out = RUNS,
 ) -> None:
-    """Put the trained parts together as an expert set."""
+    """Make an expert set of the trained models."""
     from careedit_tiny.recipes.family import assemble as put_together
     from careedit_tiny.recipes.router.run import put_into_set
 
@@ -128,10 +218,10 @@ def assemble(
 def cards(
     destination: Annotated[Path, typer.Argument(help="Folder of the expert set.")],
     out: Out = RUNS,
-    count: Annotated[int, typer.Option("--n", min=1, help="Test edits per expert.")] = 120,
+    count: Annotated[int, typer.Option("--n", min=1, help="Number of test edits per expert.")] = 120,
     threads: Threads = None,
 ) -> None:
-    """Measure an assembled set on test scenes and write its model cards."""
+    """Measure an assembled expert set on test scenes and write its model cards."""
     from careedit.editor import load_editor
     from careedit_tiny.recipes.cards import sides_of, write_cards
 

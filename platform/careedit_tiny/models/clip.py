@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
     # Narrow, so that the tokenizer's 49,408 rows take 6 MB in float16, nearly all of them zero.
     "text_cfg": {"context_length": 48, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
-"""open_clip's `model_cfg`."""
+"""Configuration of the model, open_clip's `model_cfg`."""
 
 PREPROCESS: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
@@ -28,11 +28,11 @@ PREPROCESS: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "squash",
 }
-"""open_clip's `preprocess_cfg`."""
+"""Configuration of the preprocessing, open_clip's `preprocess_cfg`."""
 
 
 def build_clip(*, vocab_size: int | None = None) -> open_clip.CLIP:
-    """The untrained model; `vocab_size` other than the tokenizer's while only a part of the table is trained."""
+    """The untrained model. `vocab_size` differs from the tokenizer's while only a part of the table is trained."""
     text = CONFIG["text_cfg"] | ({} if vocab_size is None else {"vocab_size": vocab_size})
     model = open_clip.CLIP(CONFIG["embed_dim"], open_clip.CLIPVisionCfg(**CONFIG["vision_cfg"]), text)
     open_clip.model.set_model_preprocess_cfg(model, {"size": CONFIG["vision_cfg"]["image_size"], **PREPROCESS})
@@ -52,7 +52,7 @@ def untrained_encoder(seed: int = 0) -> OpenClipEncoder:
 
 
 def save_clip(model: torch.nn.Module, folder: Path) -> None:
-    """Writes the model as open_clip's hub layout has it, in float16; `load_encoder(folder)` reads it."""
+    """Write the model in float16, in open_clip's hub layout, for `load_encoder(folder)`."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     write_atomic(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))

@@ -29,7 +29,7 @@ MEAN, DEVIATION = 0.5, 0.25
 
 
 def build_dino(seed: int | None = None) -> ViTModel:
-    """The untrained backbone, without a pooler: its feature is the class token. `seed` fixes its weights."""
+    """The untrained backbone without a pooler: its feature is the class token. `seed` determines its weights."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -49,9 +49,9 @@ def to_pixels(drawn: np.ndarray) -> Tensor:
 
 
 def save_dino(model: ViTModel, folder: Path) -> None:
-    """Writes the model in float16 and its preprocessing as transformers has them; `load_vit(folder)` reads it.
+    """Write the model in float16 with its preprocessing, in transformers' layout, for `load_vit(folder)`.
 
-    The folder is replaced as a whole. `model` itself stays as it is.
+    The folder is replaced as a whole. `model` is not changed.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

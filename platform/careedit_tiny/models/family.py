@@ -1,7 +1,7 @@
-"""The tiny family's architecture: the production classes with small configurations.
+"""The architecture of the tiny base: the production classes with small configurations.
 
-`build_pipeline` makes a real `diffusers.FluxFillPipeline` with untrained weights, small enough for a unit test
-(about 6M parameters); the training recipes start from it and the shipped base is this architecture, trained.
+`build_pipeline` makes a `diffusers.FluxFillPipeline` with untrained weights, small enough for a unit test (about 6M
+parameters). The training recipes start from it, and the packaged base is this architecture, trained.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PANEL = 64
 """Side of one square panel, in pixels."""
 
 MAX_SEQUENCE_LENGTH = 24
-"""T5 tokens per prompt; the in-context frame is one token, an instruction of the tiny world 4 to 20."""
+"""T5 tokens per prompt. The in-context frame is one token, an instruction of the drawn world 4 to 20."""
 
 _CHARACTERS = ".,!?'-:;\"()"
 

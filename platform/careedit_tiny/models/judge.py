@@ -29,7 +29,7 @@ from careedit.tabular import lines_of
 SIDE, PATCH, MERGE = 64, 8, 2
 """Pixels along a picture's and a patch's side, and patches along a token's: 16 tokens per picture."""
 CONTEXT = 256
-"""Most tokens of a question, pictures included."""
+"""Maximum tokens of a question, including images."""
 ANSWERS = ("yes", "no")
 
 VISION: dict[str, Any] = {
@@ -120,7 +120,7 @@ def build_judge(
 
 
 def save_judge(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, folder: Path) -> None:
-    """Write model (in float16) and processor as transformers lays them out; `careedit.scoring.load_asker` reads them."""
+    """Write the model (in float16) and its processor in transformers' layout, for `careedit.scoring`."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_loading(), TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         cast(Any, copy.deepcopy(model)).half().save_pretrained(temporary)

@@ -1,4 +1,4 @@
-"""How the oracle judges pictures whose faults are known: the measurement behind its thresholds."""
+"""How the oracle judges images with known faults: the measurement behind its thresholds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from careedit_tiny.world.samples import Sample, Split, draw_sample
 Expectation = Literal["pass", "reject", "either"]
 
 PICTURES: tuple[str, ...] = (*FLAWS, *UNDECIDED, *FAULTS)
-"""What `calibrate` makes, in this order."""
+"""Kinds of images that `calibrate` makes, in their order."""
 
 
 def expectation(picture: str) -> Expectation:
-    """What the oracle should say of such a picture."""
+    """What the oracle should say about an image of this kind."""
     if picture in FLAWS:
         return "pass"
     return "reject" if picture in FAULTS else "either"
@@ -31,34 +31,34 @@ def expectation(picture: str) -> Expectation:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRow:
-    """Verdicts on one sort of picture."""
+    """Verdicts on one kind of image."""
 
     picture: str
-    """What was judged, e.g. "JPEG quality 85"."""
+    """Kind of image, for example "JPEG quality 85"."""
     expected: Expectation
-    """What the oracle should say."""
+    """What the oracle should say about it."""
     n: int
-    """How many were judged."""
+    """Number of images of this kind."""
     passed: float
-    """Share judged compliant."""
+    """Share that the oracle judges compliant."""
     right: float | None
-    """Share judged as expected; None where either is fine."""
+    """Share judged as expected. None if both verdicts are acceptable."""
     followed: float
-    """Share judged followed."""
+    """Share in which the instruction counts as followed."""
     preserved: float
-    """Share judged preserved."""
+    """Share in which the rest counts as preserved."""
     followed_error: tuple[float, float, float]
     """Quantiles 5 %, 50 %, 95 % of `Verdict.followed_error`."""
     lean: tuple[float, float, float]
-    """The same of `Verdict.lean`."""
+    """The same quantiles of `Verdict.lean`."""
     worst_block: tuple[float, float, float]
-    """The same of `Verdict.worst_block`."""
+    """The same quantiles of `Verdict.worst_block`."""
 
 
 def pictures(
     picture: str, count: int, *, split: Split = "validation", size: int = 64
 ) -> Iterator[tuple[Sample, Image.Image]]:
-    """`count` samples of all operations in turn (infeasible ones included), each with such a picture."""
+    """`count` samples of all operations in turn, including infeasible ones, each with an image of this kind."""
     operations = (*OPERATIONS, "infeasible")
     made, index, misses = 0, 0, 0
     while made < count:
@@ -78,7 +78,7 @@ def pictures(
 def calibrate(
     count: int, *, size: int = 64, thresholds: Thresholds = DEFAULT, done: Callable[[], object] = lambda: None
 ) -> list[CalibrationRow]:
-    """One row per entry of `PICTURES`, of `count` pictures each; `done` is called after every picture."""
+    """One row per entry of `PICTURES`, from `count` images each. `done` is called after every image."""
     rows = []
     for picture in PICTURES:
         verdicts = []

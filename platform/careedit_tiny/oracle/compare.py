@@ -1,7 +1,7 @@
-"""What the oracle measures: errors against a truth, freed of what a small autoencoder does to any picture.
+"""What the oracle measures: errors against the truth, without those that a small autoencoder adds to any image.
 
-Errors are taken in YCbCr, softened (colour more than brightness) and, cell by cell, freed of what a small blur or a
-small displacement of the truth explains, by least squares over the truth's own derivatives.
+Errors are computed in YCbCr and softened (colour more than brightness). In each cell, the part that a small blur or a small
+displacement of the truth explains is removed, by least squares over the truth's own derivatives.
 """
 
 from __future__ import annotations
@@ -20,74 +20,74 @@ from careedit_tiny.world.draw import draw_scene, silhouette
 from careedit_tiny.world.scene import Scene
 
 TO_YCC: Pixels = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32)
-"""RGB to brightness and two colour differences (JPEG's), as a matrix on the right."""
+"""RGB to brightness and two colour differences, as in JPEG; a matrix on the right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where the oracle draws its lines; lengths are in pixels of a picture of 64 x 64 and scale with the side."""
+    """The oracle's limits. Lengths are in pixels of an image of 64 x 64 and scale with its side."""
 
     softness: float = 0.7
-    """Standard deviation of the Gaussian that the brightness of truth and picture is compared through, in pixels."""
+    """Standard deviation of the Gaussian that softens brightness before the comparison, in pixels."""
     colour_softness: float = 2.0
-    """The same for colour (Cb, Cr), which every codec and every eye resolves less finely."""
+    """The same for colour (Cb, Cr), which codecs and eyes resolve less finely."""
     blur: float = 0.7
-    """Standard deviation of the blur that is forgiven, in pixels."""
+    """Standard deviation of the blur that is accepted, in pixels."""
     visible: float = 0.005
-    """A rival whose squared differences from the truth sum to less (softened, full scale 1) cannot be told from it."""
+    """Minimum sum of squared differences between a rival and the truth (softened, full scale 1) to distinguish them."""
     noise: float = 0.02
-    """Error that nobody sees, root mean square after softening, of a full scale of 1."""
+    """Invisible error: root mean square after softening, of a full scale of 1."""
     edge: float = 0.2
-    """How far an edge may run beside its place, in pixels, in addition to `shift` and `blur`."""
+    """Maximum displacement of an edge, in pixels, in addition to `shift` and `blur`."""
     halo: float = 2.0
     """How far around the changed region an edit still counts as the edit, in pixels."""
     shift: float = 1.0
-    """How far an edited object may sit from its place, in pixels."""
+    """Maximum displacement of an edited object, in pixels."""
     changed: float = 10 / 255
     """A pixel is in the changed region if a channel differs by more than this between source and truth."""
     error: float = 0.36
-    """Largest relative error over the changed region: 0 = the truth, 1 = as far from it as the source is."""
+    """Maximum relative error over the changed region: 0 is the truth, 1 as far from it as the source."""
     part: float = 0.45
-    """Largest relative error within one cell of the scene."""
+    """Maximum relative error within one cell of the scene."""
     lean: float = 0.4
-    """How far the picture may lean from the truth (0) towards the source or a rival drawing (1)."""
+    """Maximum lean of the image from the truth (0) towards the source or a rival (1)."""
     faint_lean: float = 0.8
-    """The same where the rival differs in a pattern that the edit is not about."""
+    """The same for a rival that differs only in a pattern which the edit does not concern."""
     outside: float = 0.04
-    """Largest mean absolute error outside the edit, of a full scale of 1."""
+    """Maximum mean absolute error outside the edit, of a full scale of 1."""
     drift: float = 0.025
-    """Largest mean signed error of a colour channel outside the edit: a tint."""
+    """Maximum mean signed error of a colour channel outside the edit: a tint."""
     block: float = 0.16
-    """Largest mean signed error (Euclidean, YCbCr) in any window outside the edit: a lost or changed object."""
+    """Maximum mean signed error (Euclidean, YCbCr) in any window outside the edit: a lost or changed object."""
     window: float = 4.0
-    """Side of that window, in pixels."""
+    """Side of the windows of `block`, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What of a sample does not depend on the judged picture; pictures are in YCbCr, but for `target`."""
+    """The part of a sample that does not depend on the judged image. Images are in YCbCr, except `target`."""
 
     target: Pixels
     change: Pixels
-    """Source minus truth, softened."""
+    """The source minus the truth, softened."""
     blurred: Pixels
-    """What blurring the truth changes."""
+    """How a blur changes the truth."""
     bases: tuple[Pixels, Pixels, Pixels]
-    """What moving the truth up by a pixel, moving it left by a pixel and blurring it changes, softened."""
+    """How a move up by a pixel, a move left by a pixel and a blur change the truth, softened."""
     region: NDArray[np.bool_]
-    """The changed region."""
+    """Pixels in which source and truth differ."""
     near: NDArray[np.bool_]
     """The changed region and its halo."""
     kept: NDArray[np.bool_]
-    """What must be preserved."""
+    """Pixels that the edit must preserve."""
     held: NDArray[np.bool_] | None
-    """The object that a look leaves alone."""
+    """The object that a look does not change, if any."""
     styled: bool
-    """Whether the edit is a look, of which blur may be the very point."""
+    """Whether the edit is a look; blur may then be the purpose."""
 
 
 def build_case(source: Scene, target: Scene, side: int, thresholds: Thresholds) -> Case:
-    """The case of an edit at `side` x `side` pixels; small ones are remembered, since several pictures share them."""
+    """The case of an edit at `side` x `side` pixels. Small cases are cached, because several images share them."""
     return (_remembered if side <= 128 else _build_case)(source, target, side, thresholds)
 
 
@@ -173,15 +173,15 @@ def edit_errors(soft: Pixels, case: Case, thresholds: Thresholds) -> tuple[float
 
 
 def towards(soft: Pixels, rival: Rival, case: Case, thresholds: Thresholds) -> float:
-    """How far the picture leans to a rival, in what neither blur nor a displacement of the truth looks like."""
+    """How far the image leans to a rival, apart from what a blur or a displacement of the truth explains."""
     window = (rival.rows, rival.columns)
     difference = soften(rival.difference @ TO_YCC, thresholds, soft.shape[0])
     bases = [base[window] for base in case.bases]
-    if rival.beside is not None:
-        bases.append(soften(rival.beside @ TO_YCC, thresholds, soft.shape[0]))
+    if rival.shade is not None:
+        bases.append(soften(rival.shade @ TO_YCC, thresholds, soft.shape[0]))
     own = difference - _explained(difference, bases)
-    least = thresholds.visible * (soft.shape[0] / 64) ** 2
-    return _lean(soft[window], own) if float(np.square(own).sum()) >= least else 0.0
+    minimum = thresholds.visible * (soft.shape[0] / 64) ** 2
+    return _lean(soft[window], own) if float(np.square(own).sum()) >= minimum else 0.0
 
 
 def _explained(error: Pixels, bases: Sequence[Pixels], limits: Sequence[float] | None = None) -> Any:

@@ -53,7 +53,7 @@ def _moved(image: Image.Image, rng: Random) -> Image.Image:
 
 
 def _off(distance: float) -> Picture:
-    """The edit with an object that is new in its place beside it, by pixels of a picture of 64 x 64."""
+    """The edit with a new object at some distance from its place, in pixels of an image of 64 x 64."""
 
     def move(sample: Sample, rng: Random, side: int) -> Image.Image | None:
         there = [(thing.shape, thing.cell) for thing in sample.source.things]
@@ -231,14 +231,14 @@ FAULTS: Mapping[str, Picture] = {
     "another object recoloured": _recoloured,
     "tint of 8 %": _tinted,
 }
-"""What must fail."""
+"""Images that the oracle must reject, by name."""
 
 
 def make_picture(name: str, sample: Sample, rng: Random, side: int = 64) -> Image.Image | None:
-    """One of `FLAWS`, `UNDECIDED` or `FAULTS` of a sample, or None where the sample has none to offer.
+    """One of `FLAWS`, `UNDECIDED` or `FAULTS` of a sample, or None if the sample does not offer it.
 
     A fault must show, in at least 12 pixels of 64 x 64: a black logo is black in a black and white photo, so editing it
-    is no fault.
+    is not a fault.
     """
     if name not in FAULTS:
         return {**FLAWS, **UNDECIDED}[name](sample, rng, side)

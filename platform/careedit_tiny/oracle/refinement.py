@@ -28,7 +28,7 @@ class AblationRow:
     backdrop: str
     """One of `BACKDROPS`, or "all"."""
     n: int
-    """Masks measured."""
+    """Number of masks that were measured."""
     before: float
     """The box as it is."""
     after: float

@@ -1,7 +1,7 @@
 """Rivals of a truth: the drawings one slip away from it, e.g. the right object in the wrong colour.
 
-Only what an edit changes has rivals: what it leaves alone is held to its own pixels. A rival is drawn no further than
-the cell that it differs in, since an oracle compares thousands of them.
+Only what an edit changes has rivals; everything else is compared pixel by pixel. A rival is drawn only in the cell in
+which it differs, because the oracle compares thousands of them.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Rival:
     """A drawing that is not the truth."""
 
     name: str
-    """What is different, e.g. "colour red"."""
+    """What is different, for example "colour red"."""
     rows: slice
     columns: slice
-    """Where it differs."""
+    """Rows and columns in which it differs from the truth."""
     difference: Pixels
-    """Rival minus truth, there."""
-    beside: Pixels | None = None
-    """A difference that may be there as well without telling for the rival: a texture is its pattern, not its shade."""
+    """Rival minus truth, in that window."""
+    shade: Pixels | None = None
+    """A difference that does not count for the rival: a texture is its pattern, not its shade. Default: none."""
     faint: bool = False
-    """Whether it is fine detail that the edit is not about: the pattern of a moved object may fade, not be another."""
+    """Whether it is fine detail that the edit does not concern: a moved object's pattern may fade. Default: no."""
 
 
 def rivals(source: Scene, target: Scene, side: int) -> Iterator[Rival]:

@@ -32,13 +32,13 @@ class Quality:
     """Shares of test edits, 0 to 1, that the oracle accepts."""
 
     count: int
-    """Edits judged."""
+    """Number of edits that were judged."""
     compliant: float
-    """Followed and preserved."""
+    """Share of edits that are followed and preserved."""
     followed: float
-    """The instruction was carried out."""
+    """Share in which the instruction was carried out."""
     preserved: float
-    """The rest was left alone."""
+    """Share in which the rest is unchanged."""
 
     def __str__(self) -> str:
         return (
@@ -76,7 +76,7 @@ def write_cards(
     *,
     done: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Mapping[str, Quality]]:
-    """Measure the set in `folder` (`sides_of` its editor) on test edits of every expert; write the cards beside the weights.
+    """Measure the set in `folder` (`sides_of` its editor) on test edits of every expert; write the cards next to the weights.
 
     `runs` holds the training reports. Returns what was measured, by expert and side.
     """
@@ -110,7 +110,7 @@ def write_cards(
     notes = runs / HISTORY
     pipeline = editor.engine.base
     parts = (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-    # Experts that are loaded beside the base are no part of it.
+    # Experts that are loaded on the base are not part of it.
     size = sum(p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name)
     base = Card(
         title="careedit tiny base",

@@ -25,7 +25,7 @@ from careedit_tiny.recipes.base.train import NOISE_SCALE, START
 
 BATCH = 16
 RANK = 16
-"""Rank of an expert."""
+"""Rank of an expert's LoRA."""
 EXPERT_STEPS: Mapping[str, int] = {"erase": 700, "compose": 3200, "style": 1100, "identity": 1200, "reference": 1500}
 """Steps per expert: the harder its edits, the more."""
 UNIFIED = "unified"
@@ -41,7 +41,7 @@ class LoraRecipe:
     shares: Mapping[str, int]
     """Pools that it learns from, and their shares of the steps."""
     config: TrainConfig
-    """Length and learning rate."""
+    """Settings of its training run."""
 
 
 def _config(steps: int, learning_rate: float) -> TrainConfig:

@@ -50,9 +50,9 @@ class Competence:
     """What an expert is for, as its manifest says it."""
 
     description: str
-    """One sentence."""
+    """What the expert does, in one sentence."""
     handles: tuple[str, ...]
-    """Edit kinds and conditions."""
+    """Kinds of edits and conditions that it handles."""
 
 
 COMPETENCES: Mapping[str, Competence] = {
@@ -69,9 +69,9 @@ COMPETENCES: Mapping[str, Competence] = {
 BASELINE = Competence(
     "One LoRA for every kind of edit, of all experts' parameters: what routing has to beat.", ("any",)
 )
-"""The unified LoRA; it lies in the set's `UNIFIED_FOLDER` and is no expert of it."""
+"""The unified LoRA, in the set's `UNIFIED_FOLDER`. It is not an expert of the set."""
 COMPANIONS = ("clip", "judge", "dino")
-"""Models that measure edits; those that have been trained lie beside the set's own, each in its folder."""
+"""Models that measure edits. Those that are trained are copied into the set, each in its own folder."""
 
 
 def save_base(base: EditorBase, folder: Path) -> None:
@@ -86,11 +86,11 @@ def save_base(base: EditorBase, folder: Path) -> None:
         cast(Any, FluxFillPipeline)(**components, transformer=transformer.half()).save_pretrained(folder)
     finally:
         transformer.float()
-    _forget_origin(folder)
+    _remove_origin(folder)
 
 
-def _forget_origin(folder: Path) -> None:
-    """Take out where each part was loaded from: a path of the machine that trained it says nothing to anybody else."""
+def _remove_origin(folder: Path) -> None:
+    """Remove from the configurations the local path that each part was loaded from."""
     for path in folder.glob("*/*config.json"):
         config = json.loads(path.read_text("utf-8"))
         if config.pop("_name_or_path", None) is not None:
@@ -107,7 +107,7 @@ def load_vae(folder: Path) -> AutoencoderKL:
     """The VAE that `careedit train decoder` or, before that, `careedit train vae` left in `folder`."""
     path = next((path for name in ("decoder", "vae") if (path := folder / name).is_dir()), None)
     if path is None:
-        raise CareEditError(f"There is no trained VAE in {folder}; run 'careedit train vae' first.")
+        raise CareEditError(f"{folder} has no trained VAE; run 'careedit train vae' first.")
     vae: AutoencoderKL = cast(Any, AutoencoderKL).from_pretrained(path)
     vae.eval().requires_grad_(False)
     return vae
@@ -116,7 +116,7 @@ def load_vae(folder: Path) -> AutoencoderKL:
 def load_trained_base(folder: Path) -> EditorBase:
     """The base that `careedit train base` left in `folder`."""
     if not (folder / "base").is_dir():
-        raise CareEditError(f"There is no trained base in {folder}; run 'careedit train base' first.")
+        raise CareEditError(f"{folder} has no trained base; run 'careedit train base' first.")
     return load_tiny_base(folder / "base")
 
 
@@ -176,7 +176,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
     shutil.copytree(folder / "base", fresh / "base")
     if (folder / "decoder").is_dir():
         cast(Any, with_decoder(load_trained_base(folder), folder).vae).save_pretrained(fresh / "base" / "vae")
-        _forget_origin(fresh / "base")
+        _remove_origin(fresh / "base")
     shapes = shapes_of_base(str(fresh / "base"))
     create_expert_set(
         fresh,
@@ -202,9 +202,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
     for name in (*names, *baselines):
         adapter = folder / "experts" / f"{name}.safetensors"
         if not adapter.exists():
-            raise CareEditError(
-                f"There is no trained expert {name} in {folder}; run 'careedit train expert {name}' first."
-            )
+            raise CareEditError(f"{folder} has no trained expert {name}; run 'careedit train expert {name}' first.")
         report = json.loads((folder / f"expert-{name}.json").read_text("utf-8"))
         competence = BASELINE if name == UNIFIED else COMPETENCES[name]
         manifest = make_manifest(

@@ -1,4 +1,4 @@
-"""Recipe of the editor's VAE: reconstruct drawn scenes, laid out as the canvases that the editor will show it."""
+"""Recipe of the editor's VAE: reconstruct drawn scenes, arranged as the canvases of the editor."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from careedit_tiny.world.scene import LOOKS, random_scene
 
 DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
 DECODER = DEFAULT
-"""The decoder's own recipe."""
+"""Settings of the decoder's own training."""
 BATCH = 4
 """Canvases of two panels per step."""
 KL_WEIGHT = 1e-6
 """Only keeps the latents near a unit normal; the flow's prior does the rest."""
 LATENT_NOISE = 0.3
-"""Largest standard deviation of the noise on latents, of unit spread, that the decoder learns to look through: an edit's
-latents are never quite those of a picture."""
+"""Largest standard deviation of the noise on latents, of unit spread, that the decoder learns to ignore: an edit's
+latents are never exactly those of an image."""
 TEST_SEED = 100_000_000
 """First seed of the panels that quality is measured on."""
 POOL = 8000
@@ -39,7 +39,7 @@ POOL = 8000
 def draw_panel(seed: int) -> np.ndarray:
     """One training panel: a scene, under a global look three times in eight."""
     rng = Random(f"vae:{seed}")
-    scene = random_scene(rng, least=0, most=5)
+    scene = random_scene(rng, minimum=0, maximum=5)
     if rng.random() < 0.375:
         keep = rng.randrange(len(scene.things)) if scene.things and rng.random() < 0.3 else None
         scene = replace(scene, look=rng.choice(LOOKS), keep=keep)

@@ -22,13 +22,13 @@ from careedit_tiny.recipes.clip.train import DEFAULT as CLIP
 from careedit_tiny.recipes.clip.train import make_clip
 from careedit_tiny.recipes.experts import RECIPES, UNIFIED
 from careedit_tiny.recipes.family import finished, load_vae, make_base, make_lora
+from careedit_tiny.recipes.router.run import DEFAULT as ROUTER
 from careedit_tiny.recipes.router.run import train_router
-from careedit_tiny.recipes.router.train import DEFAULT as ROUTER
 from careedit_tiny.recipes.vae import DECODER, make_decoder, make_vae
 from careedit_tiny.recipes.vae import DEFAULT as VAE
 
 PLAN = "plan.json"
-"""The file that remembers a budget's steps, so that a rerun goes on with the same ones."""
+"""Name of the file with a budget's steps, so that a rerun uses the same ones."""
 PROBE_STEPS = 8
 """Steps that are timed to find out how long one takes."""
 
@@ -47,7 +47,7 @@ class Stage:
     config: TrainConfig
     """Settings; the steps are those of a family at full quality, or what the budget allows if that is less."""
     run: Run
-    """Trains it."""
+    """Trains the stage in a folder."""
 
 
 def _lora(name: str, out: Path, config: TrainConfig) -> TrainReport:
@@ -115,7 +115,7 @@ def seconds_per_step(stage: Stage, out: Path) -> float:
 
 
 def train_all(out: Path, hours: float, *, note: Callable[[str], None] = lambda _: None) -> None:
-    """Train every part that `out` lacks; killed and called again, it goes on where it was.
+    """Train every part that `out` lacks. A run that was stopped continues where it was.
 
     A stage's steps are those of its recipe, or as many as its share of the budget has room for.
     """

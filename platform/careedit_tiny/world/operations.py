@@ -158,7 +158,7 @@ RELATIONS: Mapping[str, tuple[int, int]] = {
 }
 
 
-def beside(rng: Random, scene: Scene) -> Change | None:
+def next_to(rng: Random, scene: Scene) -> Change | None:
     """The mover goes to the next cell on that side of the anchor, which must be free."""
     if len(scene.things) < 2:
         return None
@@ -324,7 +324,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "action.turn": turn,
     "action.mood": mood,
     "counting.set": count,
-    "relation.beside": beside,
+    "relation.beside": next_to,
     "relation.move": move,
     "attribute.colour": recolour,
     "attribute.size": resize,

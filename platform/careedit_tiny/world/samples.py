@@ -1,7 +1,7 @@
 """Samples: one drawn edit each, with its words, its exact truth and what a judge needs to know.
 
-A sample is a function of (kind, split, index) alone. Splits lie in disjoint ranges of seeds, so no scene of a test was
-ever trained on; in training only the seen phrasings are used, elsewhere half of the phrasings are held-out ones.
+A sample is a function of (kind, split, index) alone. Splits have disjoint ranges of seeds, so no test scene was
+trained on. Training uses only seen phrasings; in other splits half of the phrasings are held-out ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPLITS: Mapping[str, range] = {
     "validation": range(100_000_000, 101_000_000),
     "test": range(101_000_000, 102_000_000),
 }
-"""Seeds of each split."""
+"""Range of seeds of each split."""
 
 INFEASIBLE = ("remove.thing", "replace.thing", "attribute.colour", "action.turn", "relation.move")
 """Operations whose instruction can name an object that is not there."""
@@ -39,25 +39,25 @@ class Sample:
     kind: str
     """One of `KINDS`, or "infeasible"."""
     operation: str
-    """Key into `OPERATIONS`."""
+    """Name of the operation, a key of `OPERATIONS`."""
     expert: str
     """The competence that the edit needs; "base" for an infeasible one."""
     instruction: str
-    """The words."""
+    """The text of the instruction."""
     held_out_phrasing: bool
     """Whether the phrasing is never used in training."""
     source: Scene
-    """The scene before."""
+    """The scene before the edit."""
     target: Scene
-    """The scene after; the source itself where the instruction is infeasible."""
+    """The scene after the edit. Equal to the source if the instruction is infeasible."""
     box: tuple[float, float, float, float] | None = None
     """The mask: a coarse box (left, top, right, bottom) as shares of the side."""
     reference: Scene | None = None
-    """The reference picture."""
+    """The scene of the reference image. Default: none."""
     phrasing: str = field(default="", compare=False)
     """The instruction with its slots open, "make {x} {c}"; known of a drawn sample, not of one read back."""
     slots: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
-    """What fills them."""
+    """The words that fill the slots."""
 
     @property
     def feasible(self) -> bool:
@@ -204,7 +204,7 @@ def draw_chain(index: int, split: Split = "test", *, turns: int = 3) -> tuple[Sa
     seed = SPLITS[split][index]
     rng = Random(f"chain:{seed}")
     chain: list[Sample] = []
-    scene = random_scene(rng, least=2, most=4)
+    scene = random_scene(rng, minimum=2, maximum=4)
     while len(chain) < turns:
         try:
             turn = _build(rng.choice(CHAINABLE), seed, split, rng, scene)

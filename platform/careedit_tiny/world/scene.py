@@ -23,7 +23,7 @@ COLOURS: Mapping[str, RGB] = {
     "white": (250, 250, 250),
     "black": (15, 15, 15),
 }
-"""Colours of objects."""
+"""Names and RGB values of objects' colours."""
 
 BACKGROUNDS: Mapping[str, RGB] = {
     "gray": (150, 150, 150),
@@ -43,14 +43,14 @@ TURNING = ("triangle", "arrow", "heart")
 SIZES: Mapping[str, float] = {"small": 0.17, "medium": 0.23, "large": 0.29}
 """Diameter of an object, as a share of the picture's side; the largest still fits its cell."""
 TEXTURES = ("plain", "striped", "dotted")
-"""Textures of objects."""
+"""Names of the textures of objects."""
 BACKDROPS = ("plain", "striped", "dotted", "checkered")
-"""Textures of backgrounds."""
+"""Names of the textures of backgrounds."""
 DIRECTIONS = ("up", "right", "down", "left")
 MOODS = ("happy", "sad")
-"""Poses of a face."""
+"""Names of a face's poses."""
 LOOKS = ("monochrome", "sepia", "negative", "night", "mosaic", "blur", "poster", "sketch")
-"""Global looks (`careedit_tiny.world.looks`)."""
+"""Names of the global looks (`careedit_tiny.world.looks`)."""
 POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 """Names of the cells, in reading order."""
 
@@ -62,7 +62,7 @@ class Thing:
     shape: str
     colour: str
     cell: int
-    """Index into `POSITIONS`."""
+    """Its place, an index into `POSITIONS`."""
     size: str = "medium"
     texture: str = "plain"
     pose: str = "up"
@@ -143,10 +143,10 @@ def random_thing(rng: Random, cell: int, *, shape: str | None = None, colour: st
     )
 
 
-def random_scene(rng: Random, *, least: int = 1, most: int = 4) -> Scene:
-    """A scene of `least` to `most` objects, no two of one shape and colour."""
+def random_scene(rng: Random, *, minimum: int = 1, maximum: int = 4) -> Scene:
+    """A scene of `minimum` to `maximum` objects, no two of one shape and colour."""
     things: list[Thing] = []
-    for cell in rng.sample(range(9), rng.randint(least, most)):
+    for cell in rng.sample(range(9), rng.randint(minimum, maximum)):
         thing = random_thing(rng, cell)
         while any(thing.name == other.name for other in things):
             thing = random_thing(rng, cell)

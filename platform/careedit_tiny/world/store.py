@@ -29,7 +29,7 @@ LISTING = "samples.jsonl"
 ROLES = ("source", "target", "mask", "reference")
 """What a file of a sample can be: `ID-ROLE.png`."""
 DRAWABLE = (*KINDS, "infeasible", "chain")
-"""Kinds that `draw_many` knows, beside the names of `OPERATIONS`."""
+"""Kinds that `draw_many` accepts, in addition to the names of `OPERATIONS`."""
 SEED_STRIDE = 10_000
 """Samples per seed and kind: two seeds never draw the same sample."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,7 +44,7 @@ class StoredSample:
     size: int
     """Side of its pictures, in pixels."""
     files: Mapping[str, str]
-    """File name per role."""
+    """File name of each role."""
 
     @property
     def group(self) -> str:
@@ -54,20 +54,20 @@ class StoredSample:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of one sample in a folder of edited pictures."""
+    """The result for one sample in a folder of edited images."""
 
     stored: StoredSample
-    """The sample."""
+    """The sample with its files."""
     file: str | None
     """Name of the edited picture; None if it is missing."""
     verdict: Verdict | None
     """The oracle's verdict; None where there was no picture to judge."""
     problem: str | None
-    """Why not, as a sentence."""
+    """Why the verdict is missing, as a sentence. None if it exists."""
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """Kinds from a comma list; "all" stands for every kind, "infeasible" and "chain".
+    """Kinds from a comma list; "all" means every kind, "infeasible" and "chain".
 
     Raises `InputError` for an unknown one.
     """
@@ -76,11 +76,11 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     for kind in kinds:
         if kind not in DRAWABLE and kind not in OPERATIONS:
             raise InputError(
-                f"{kind!r} is no kind of edit; choose from all, {', '.join(DRAWABLE)}, or one operation such as "
+                f"{kind!r} is not a kind of edit; choose from all, {', '.join(DRAWABLE)}, or one operation such as "
                 f"{next(iter(OPERATIONS))}."
             )
     if not kinds:
-        raise InputError(f"No kind of edit was named; choose from all, {', '.join(DRAWABLE)}.")
+        raise InputError(f"No kind of edit is named; choose from all, {', '.join(DRAWABLE)}.")
     return tuple(kinds)
 
 
@@ -90,7 +90,7 @@ def draw_many(kinds: tuple[str, ...], count: int, *, seed: int = 0, split: Split
     Raises `InputError` for a count, seed or split that is out of range.
     """
     if split not in SPLITS:
-        raise InputError(f"{split!r} is no split; choose from {', '.join(SPLITS)}.")
+        raise InputError(f"{split!r} is not a split; choose from {', '.join(SPLITS)}.")
     if count <= 0:
         raise InputError(f"n is {count}; draw at least one sample.")
     seeds, per_kind = len(SPLITS[split]) // SEED_STRIDE, -(-count // len(kinds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import CareEditError
 from careedit.experts import install_router, load_expert_set, transformer_spec, verify_expert_set
 from careedit.finetune import loop as training_loop
+from careedit.finetune.router import fit as router_fit
+from careedit.finetune.router import teach as router_teach
+from careedit.finetune.router.examples import read_examples
 from careedit.routing import TransformerOptions
 from careedit_tiny.models.clip import save_clip, tokenizer, untrained_encoder
 from careedit_tiny.recipes.clip import train as clip_recipe
 from careedit_tiny.recipes.router import outcomes as outcomes_recipe
 from careedit_tiny.recipes.router import run as router_run
-from careedit_tiny.recipes.router import teach as router_teach
-from careedit_tiny.recipes.router import train as router_recipe
 from careedit_tiny.recipes.router.run import put_into_set, train_router
 from careedit_tiny.report.showcase import request_for
 from careedit_tiny.world.samples import draw_sample
@@ -38,7 +40,7 @@ def routed(encoder, untrained_set, tmp_path_factory) -> Path:
     """The untrained set with a learned router of a few steps."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(router_recipe, "BATCH", 2)
+        patch.setattr(router_fit, "BATCH", 2)
         train_router(runs, encoder, steps=4, per_group=2, measured=2)
     root = tmp_path_factory.mktemp("routed") / "set"
     shutil.copytree(untrained_set, root)
@@ -49,20 +51,7 @@ def routed(encoder, untrained_set, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(router_recipe, "BATCH", 2)
-
-
-def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
-    """The next training is interrupted after so many optimizer steps."""
-    original = training_loop.TrainConfig.learning_rate_at
-    left = iter(range(count))
-
-    def rate(self: training_loop.TrainConfig, step: int) -> float:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return original(self, step)
-
-    patch.setattr(training_loop.TrainConfig, "learning_rate_at", rate)
+    monkeypatch.setattr(router_fit, "BATCH", 2)
 
 
 def test_the_clip_recipe_makes_a_whole_model_and_repeats(tmp_path, monkeypatch):
@@ -96,14 +85,28 @@ def test_a_router_learns_and_writes_its_files_and_card(encoder, tmp_path):
     assert quality.count == 24
 
 
+def stopping_at(last: int) -> Callable[[int, int], torch.Generator]:
+    """The loop's own generators, and an interrupt at step `last`."""
+    original = training_loop.step_generator
+
+    def generator(seed: int, step: int) -> torch.Generator:
+        if step == last:
+            raise KeyboardInterrupt
+        return original(seed, step)
+
+    return generator
+
+
 def test_an_interrupted_router_goes_on_to_the_same_weights(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(router_run, "DEFAULT", replace(router_run.DEFAULT, checkpoint_seconds=0.0))
-    whole, _ = train_router(tmp_path / "whole", encoder, steps=52, per_group=1, measured=1)
+    monkeypatch.setattr(training_loop, "CURVE_EVERY", 5)
+    whole, _ = train_router(tmp_path / "whole", encoder, steps=12, per_group=1, measured=1)
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(51, patch)
+        # The loop asks for a generator at each step; the last checkpoint is at step 5.
+        patch.setattr(training_loop, "step_generator", stopping_at(8))
         with pytest.raises(KeyboardInterrupt):
-            train_router(tmp_path / "cut", encoder, steps=52, per_group=1, measured=1)
-    resumed, _ = train_router(tmp_path / "cut", encoder, steps=52, per_group=1, measured=1)
+            train_router(tmp_path / "cut", encoder, steps=12, per_group=1, measured=1)
+    resumed, _ = train_router(tmp_path / "cut", encoder, steps=12, per_group=1, measured=1)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
@@ -204,7 +207,7 @@ def write_examples(folder: Path, count: int) -> Path:
 
 def test_a_new_expert_is_taught_and_the_old_ones_are_measured(routed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(router_teach, "LARGEST_DROP", 1.0)
-    monkeypatch.setattr(router_teach.teach, "__kwdefaults__", {"steps": None, "rehearsal": 2})
+    monkeypatch.setattr(router_run, "REHEARSAL", 2)
     root = with_a_new_expert(routed, tmp_path / "set")
     before = load_expert_set(root).sha256
     examples = write_examples(tmp_path / "examples", 10)
@@ -224,7 +227,7 @@ def test_a_new_expert_is_taught_and_the_old_ones_are_measured(routed, tmp_path, 
 
 def test_a_lesson_that_makes_it_forget_is_refused_and_the_old_router_kept(routed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(router_teach, "LARGEST_DROP", -1.1)  # no accuracy rises by that much
-    monkeypatch.setattr(router_teach.teach, "__kwdefaults__", {"steps": None, "rehearsal": 2})
+    monkeypatch.setattr(router_run, "REHEARSAL", 2)
     root = with_a_new_expert(routed, tmp_path / "set")
     before = load_expert_set(root).sha256
     examples = write_examples(tmp_path / "examples", 10)
@@ -243,12 +246,10 @@ def test_a_lesson_that_makes_it_forget_is_refused_and_the_old_router_kept(routed
         ("nonsense", "line 1: It is not JSON"),
         ('{"instruction": "x", "image": "0.png"}', "The field 'expert' is missing"),
         ('{"instruction": "x", "image": "gone.png", "expert": "logo"}', r"gone\.png"),
-        ('{"instruction": "x", "image": "0.png", "expert": "logo", "masc": "m.png"}', "no field 'masc'"),
+        ('{"instruction": "x", "image": "0.png", "expert": "logo", "masc": "m.png"}', "field 'masc' is unknown"),
     ],
 )
 def test_examples_that_cannot_be_used_are_named_or_left_out(tmp_path, line, said):
-    from careedit_tiny.recipes.router.examples import read_examples
-
     path = write_examples(tmp_path, 2)
     path.write_text(line + "\n" + path.read_text("utf-8"), "utf-8")
     with pytest.raises(CareEditError, match=said):
@@ -266,16 +267,12 @@ def test_examples_that_cannot_be_used_are_named_or_left_out(tmp_path, line, said
     ],
 )
 def test_a_lesson_without_a_point_is_a_sentence(routed, tmp_path, change, said):
-    from careedit_tiny.recipes.router.examples import read_examples
-
     found, _ = read_examples(write_examples(tmp_path / "examples", 2))
     with pytest.raises(CareEditError, match=said):
         router_teach.teach(routed, [replace(example, **change) for example in found], tmp_path / "runs")
 
 
 def test_a_set_without_a_learned_router_cannot_be_taught(untrained_set, tmp_path):
-    from careedit_tiny.recipes.router.examples import read_examples
-
     found, _ = read_examples(write_examples(tmp_path / "examples", 2))
     with pytest.raises(CareEditError, match="'rules' router, which is not trained"):
         router_teach.teach(untrained_set, found, tmp_path / "runs")

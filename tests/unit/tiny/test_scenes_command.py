@@ -54,9 +54,9 @@ def test_edits_that_are_not_there_fail_and_the_command_does_not(tmp_path, capsys
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["draw", "--kind", "paint", "--out", "x"], "'paint' is no kind of edit"),
+        (["draw", "--kind", "paint", "--out", "x"], "'paint' is not a kind of edit"),
         (["draw", "--n", "0", "--out", "x"], "n is 0"),
-        (["draw", "--split", "holiday", "--out", "x"], "is no split"),
+        (["draw", "--split", "holiday", "--out", "x"], "is not a split"),
         (["draw", "--size", "7", "--out", "x"], "The size is 7"),
         (["draw", "--seed", "-1", "--out", "x"], "The seed is -1"),
         (["judge", "nowhere", "nowhere"], "does not exist"),

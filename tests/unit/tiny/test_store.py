@@ -94,7 +94,7 @@ def test_kinds_are_parsed():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("paint", "'paint' is no kind of edit; choose from all, add"), (" ,", "No kind")]
+    ("text", "words"), [("paint", "'paint' is not a kind of edit; choose from all, add"), (" ,", "No kind")]
 )
 def test_an_unknown_kind_is_refused_with_the_known_ones(text, words):
     with pytest.raises(InputError, match=words):
@@ -109,7 +109,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(text, words):
         ((("add",), SEED_STRIDE + 1), {}, "at most 10,000"),
         ((("add",), 1), {"seed": -1}, "seeds of 0 to 99"),
         ((("add",), 1), {"seed": 100}, "seeds of 0 to 99"),
-        ((("add",), 1), {"split": "holiday"}, "'holiday' is no split"),
+        ((("add",), 1), {"split": "holiday"}, "'holiday' is not a split"),
         ((("masked", "masked.add"), 2), {}, "name only one of them"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from careedit.finetune.stored import load_record
 from careedit.scoring import Question, VqaScorer
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
@@ -114,7 +115,7 @@ def test_a_pool_is_made_once_and_read_back(tmp_path, monkeypatch):
     again = drawn_pool(tmp_path, "validation", 3)
     assert torch.equal(first.pictures, again.pictures) and torch.equal(first.labels, again.labels)
     assert (first.instructions, first.sorts) == (again.instructions, again.sorts)
-    assert JudgePool.load(next(tmp_path.iterdir()), "of something else") is None
+    assert load_record(JudgePool, next(tmp_path.iterdir()), "of something else") is None
 
 
 def test_pools_add_up(pool):
@@ -159,6 +160,7 @@ def test_a_batch_compares_in_both_orders(pool, asker, monkeypatch):
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("careedit_tiny.recipes.judge.train.PAIRS", 2)
+    monkeypatch.setattr("careedit_tiny.recipes.judge.train.EYES_BATCH", 2)
     config = replace(DEFAULT, steps=2, warmup=1)
     asker, report = train_judge(tmp_path, config, samples=3, corpus=CORPUS)
     again, _ = train_judge(tmp_path, config, samples=3, corpus=CORPUS)  # from the checkpoint: no step is left

@@ -97,6 +97,15 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         train("line", parameters, loss, replace(CONFIG, seed=1), tmp_path)
 
 
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    parameters, loss = line_fit()
+    train("line", parameters, loss, CONFIG, tmp_path)
+    state = torch.load(tmp_path / "line.ckpt", weights_only=True)
+    torch.save({"optimizer": state.pop("states"), **state}, tmp_path / "line.ckpt")
+    with pytest.raises(CareEditError, match="an older version of careedit"):
+        train("line", parameters, loss, CONFIG, tmp_path)
+
+
 def test_a_full_disk_stops_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -115,6 +124,17 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
     assert TrainReport.load(tmp_path / "line.json") == report
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 0.01), (4, 0.05), (120, 0.0025)])
-def test_the_learning_rate_warms_up_and_decays(step: int, rate: float) -> None:
-    assert CONFIG.learning_rate_at(step) == pytest.approx(rate)
+def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_a_twentieth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def recorded(optimizer: torch.optim.SGD) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
+    parameters, loss = line_fit()
+    train("line", parameters, loss, CONFIG, tmp_path)
+    assert [rates[step] for step in (0, 4, 119)] == pytest.approx([0.01, 0.05, 0.0025])
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4:] == sorted(rates[4:], reverse=True)

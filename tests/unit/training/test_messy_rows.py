@@ -13,7 +13,7 @@ import pytest
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
 from careedit.finetune.data import BadRowError, RowRules, find_columns, open_table, read_row
-from careedit_tiny.recipes.router.examples import read_examples
+from careedit.finetune.router.examples import read_examples
 
 RULES = RowRules(PanelSpec(size=64, multiple=8))
 ROW = {"source": "a.png", "target": "b.png", "instruction": "do it"}

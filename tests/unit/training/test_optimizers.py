@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from careedit.finetune.optimizers import Optimizers, hidden_matrices
+from careedit.finetune.loop import TrainConfig, train
+from careedit.finetune.optimizers import hidden_matrices
 from careedit_tiny.models.family import build_transformer
 
 
@@ -31,30 +33,27 @@ def test_frozen_weights_are_no_hidden_matrices() -> None:
     assert hidden_matrices(nn.Linear(4, 4).requires_grad_(False)) == []
 
 
-def steps(layer: nn.Linear, optimizer: Optimizers, count: int) -> None:
-    for _ in range(count):
-        optimizer.zero_grad()
-        layer(torch.eye(4)).square().sum().backward()
-        optimizer.step(0.01)
+def test_a_killed_run_with_both_optimizers_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    config = TrainConfig(steps=100, learning_rate=0.01, warmup=5, ema=0.9, checkpoint_seconds=0.0)
 
+    def run(folder: Path, killed_at: int | None = None) -> nn.Linear:
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 4)
 
-def test_both_optimizers_move_their_weights_and_resume_alike() -> None:
+        def loss(step: int, _: torch.Generator) -> dict[str, torch.Tensor]:
+            if step == killed_at:
+                raise KeyboardInterrupt
+            return {"loss": layer(torch.eye(4)).square().sum()}
+
+        train("layer", list(layer.parameters()), loss, config, folder, matrices=[layer.weight])
+        return layer
+
     torch.manual_seed(0)
-    layer = nn.Linear(4, 4)
-    parameters = list(layer.parameters())
-    optimizer = Optimizers(parameters, [layer.weight], betas=(0.9, 0.98), weight_decay=0.0)
-    before = [parameter.detach().clone() for parameter in parameters]
-    steps(layer, optimizer, 3)
-    assert not any(torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
-
-    halfway = [parameter.detach().clone() for parameter in parameters]
-    state = copy.deepcopy(optimizer.state_dict())
-    twin = nn.Linear(4, 4)
-    for parameter, value in zip(twin.parameters(), halfway, strict=True):
-        parameter.data.copy_(value)
-    resumed = Optimizers(list(twin.parameters()), [twin.weight], betas=(0.9, 0.98), weight_decay=0.0)
-    resumed.load_state_dict(state)
-    steps(twin, resumed, 2)
-    steps(layer, optimizer, 2)
-    assert torch.equal(twin.weight, layer.weight)
-    assert torch.equal(twin.bias, layer.bias)
+    before = nn.Linear(4, 4)
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", killed_at=60)
+    resumed = run(tmp_path / "killed")
+    for name, value in whole.state_dict().items():
+        assert not torch.equal(value, before.state_dict()[name])
+        assert torch.equal(value, resumed.state_dict()[name])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from careedit.cli.main import main
 from careedit.errors import CareEditError, InputError
-from careedit.finetune import loop, precision
+from careedit.finetune import precision
 from careedit.finetune.card import Card, render
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.precision import active, choose, products, using
@@ -49,7 +49,7 @@ def test_a_requested_format_wins_over_the_measurement(speeds: Callable[[Mapping[
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(InputError, match="'float8' is unknown here; use float32 or bfloat16"):
+    with pytest.raises(InputError, match="'float8' is unknown; use float32 or bfloat16"):
         choose(requested="float8")
 
 
@@ -115,9 +115,9 @@ def test_a_run_says_its_format_first_and_reports_it(
         (
             None,
             "float32",
-            "line goes on in float32, the number format of its checkpoint; --dtype bfloat16 changes that.",
+            "line continues in float32, the number format of its checkpoint; --dtype bfloat16 changes that.",
         ),
-        ("bfloat16", "bfloat16", "line goes on in bfloat16, as requested; its checkpoint was made in float32."),
+        ("bfloat16", "bfloat16", "line continues in bfloat16, as requested; its checkpoint was made in float32."),
     ],
 )
 def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
@@ -139,22 +139,6 @@ def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
     assert capsys.readouterr().err.splitlines()[0] == words
 
 
-def test_a_checkpoint_from_before_formats_were_recorded_goes_on_in_bfloat16(
-    speeds: Callable[[Mapping[str, float]], None], tmp_path: Path
-) -> None:
-    speeds(SLOW)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path, killed_at=60)
-    path = tmp_path / "line.ckpt"
-    state = torch.load(path, weights_only=True)
-    del state["number_format"]
-    torch.save(state, path)
-    kept = loop.kept_format(path)
-    assert kept is not None and kept.name == "bfloat16"
-    report = fit(tmp_path).number_format
-    assert report is not None and (report.name, report.reason) == ("bfloat16", "checkpoint")
-
-
 @pytest.mark.parametrize(
     ("arguments", "recipe"),
     [
@@ -165,8 +149,8 @@ def test_a_checkpoint_from_before_formats_were_recorded_goes_on_in_bfloat16(
         (("expert", "erase"), "family.make_lora"),
         (("expert", "unified"), "family.make_lora"),
         (("clip",), "clip.train.make_clip"),
-        (("router", "--encoder", "x"), "router.run.train_router"),
-        (("router", "--expert-set", "x", "--examples", "x"), "router.examples.read_examples"),
+        (("router", "--encoder", "x"), "router.run.train_command"),
+        (("router", "--expert-set", "x", "--examples", "x"), "careedit.finetune.router.examples.read_examples"),
         (("judge",), "judge.report.make_judge"),
         (("dino",), "dino.report.make_dino"),
         (("all", "--budget-hours", "1"), "whole.train_all"),
@@ -188,8 +172,7 @@ def test_every_recipe_says_its_format_in_the_first_line(
         raise CareEditError("It runs.")
 
     speeds(SLOW)
-    monkeypatch.setattr("careedit.encoders.load_encoder", lambda *_: None)
-    monkeypatch.setattr(f"careedit_tiny.recipes.{recipe}", stop)
+    monkeypatch.setattr(recipe if recipe.startswith("careedit.") else f"careedit_tiny.recipes.{recipe}", stop)
     assert main(["train", *arguments, *dtype, "--out", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
     assert first.startswith(f"Number format: {name} (") and first.endswith("bfloat16 0.49 GFLOP/s).")

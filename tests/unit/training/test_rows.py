@@ -105,7 +105,7 @@ def test_columns_that_cannot_be_read_are_refused(text: str) -> None:
 def test_unknown_columns_are_named_and_the_known_ones_too() -> None:
     with pytest.raises(InputError, match=r"'before', 'after'.*--columns.*EDITING_INSTRUCTION"):
         find_columns(("before", "after"))
-    with pytest.raises(InputError, match="no column 'nowhere' for the mask"):
+    with pytest.raises(InputError, match="column 'nowhere' for the mask does not exist"):
         find_columns(("source", "instruction", "target"), {"mask": "nowhere"})
 
 
@@ -233,14 +233,14 @@ def test_a_target_of_another_shape_is_stretched_or_the_source_cropped_where_aske
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: None, "holds no metadata.jsonl"),
-        (lambda folder: (folder / "metadata.jsonl").write_text("\n"), "holds no rows"),
+        (lambda folder: None, "has no metadata.jsonl"),
+        (lambda folder: (folder / "metadata.jsonl").write_text("\n"), "has no rows"),
         (lambda folder: (folder / "metadata.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda folder: (folder / "metadata.csv").write_text("a,a\n1,2\n"), "names a column twice"),
         (lambda folder: (folder / "rows.parquet").write_bytes(b"PAR1 not really"), "cannot be read as parquet"),
         (
             lambda folder: [(folder / f"metadata.{kind}").write_text("{}\n") for kind in ("csv", "jsonl")],
-            "holds both",
+            "has both",
         ),
     ],
 )

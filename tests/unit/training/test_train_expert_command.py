@@ -18,7 +18,7 @@ OWN = ("--base", "tiny", "--name", "logo", "--out", "out")
         (("erase", "--data", "rows"), "Both the recipe 'erase' and --data"),
         (("erase", "--rank", "8"), "--rank is for own rows"),
         (("erase", "--panel-size", "64"), "--panel-size is for own rows"),
-        (("nothing",), "no recipe for the expert 'nothing'"),
+        (("nothing",), "has a recipe for the expert 'nothing'"),
         (("--data", "rows", "--base", "tiny", "--out", "out"), "--name is missing"),
         (("--data", "rows", "--name", "logo", "--out", "out"), "--base is missing"),
         (("--data", "rows", "--name", "logo", "--base", "tiny"), "--out is missing"),
@@ -29,7 +29,7 @@ OWN = ("--base", "tiny", "--name", "logo", "--out", "out")
         (("--data", "rows", *OWN, "--held-out", "1"), "held-out share 1.0"),
         (("--data", "rows", "--base", "tiny", "--name", "Bad Name", "--out", "out"), "'Bad Name' cannot be used"),
         (("--data", "rows", *OWN, "--handles", "A B"), "does not accept 'A B' for its field 'handles.0'"),
-        (("--data", "rows", *OWN), "no file or folder 'rows'"),
+        (("--data", "rows", *OWN), "file or folder 'rows' does not exist"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_code_2(

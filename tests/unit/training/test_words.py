@@ -84,7 +84,7 @@ def test_training_makes_t5_know_the_words_better_and_is_kept(
     small: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "word_pool", lambda *_: small)
-    report = make_words(tmp_path, replace(recipe.DEFAULT, steps=60, warmup=5))
+    report = make_words(tmp_path, replace(recipe.DEFAULT, steps=30, warmup=5))
     encoder, probe = load_words(tmp_path)
     torch.manual_seed(0)
     fresh: T5EncoderModel = build_pipeline(corpus()).text_encoder_2
@@ -93,7 +93,7 @@ def test_training_makes_t5_know_the_words_better_and_is_kept(
     unknown = word_loss(fresh, probe, small, generator).item()
     assert known < 0.7 * unknown
     assert not any(parameter.requires_grad for parameter in probe.parameters())
-    assert report.curve[-1][0] == 60
+    assert report.curve[-1][0] == 30
 
 
 def test_a_folder_without_words_says_what_to_do(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A user's own training rows: source, instruction, target, and optionally mask and reference."""
+"""Own training rows: source, instruction, target, and optionally mask and reference."""
 
 from careedit.finetune.data.check import Plan, Planned, Problem, check_rows, refusal, write_problems
 from careedit.finetune.data.columns import LAYOUTS, Columns, find_columns, parse_columns

@@ -1,6 +1,6 @@
-"""All rows looked at before the first is trained on: what is bad is named and counted, the rest is planned.
+"""Checks of all rows before training: bad rows are named and counted, good rows are planned.
 
-Bad rows are refused or skipped, never dropped in silence; which rows are held out is fixed by a hash of their source.
+Bad rows are refused or skipped, never dropped silently. A hash of the source decides which rows are held out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from careedit.images import FLATTENED, decoding_notes, fit_panel
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One bad row."""
+    """A row that cannot be trained on."""
 
     row: int
-    """Its number, from 1."""
+    """Number of the row, counted from 1."""
     where: str
-    """Its place: "metadata.jsonl, line 7"."""
+    """Place of the row, for example "metadata.jsonl, line 7"."""
     file: str
-    """The file that is to blame; empty where there is none."""
+    """The file that is wrong; empty if the problem is not in a file."""
     kind: str
-    """In two words; what the summary counts."""
+    """Kind of problem in two words, which the summary counts."""
     reason: str
-    """What is wrong."""
+    """What is wrong, as part of a sentence."""
 
     def __str__(self) -> str:
         return f"row {self.row} ({self.where}{', ' + self.file if self.file else ''}): {self.reason}"
@@ -47,40 +47,40 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One good row."""
+    """A row that is trained on or held out."""
 
     index: int
-    """Its position in the table, from 0."""
+    """Position of the row in the table, counted from 0."""
     panels: int
-    """Panels of its canvas: 2, or 3 with a reference."""
+    """Number of panels of its canvas: 2, or 3 with a reference."""
     width: int
-    """Of a panel, in pixels."""
+    """Width of a panel, in pixels."""
     height: int
-    """Of a panel, in pixels."""
+    """Height of a panel, in pixels."""
     held_out: bool
-    """Whether it is kept from training, for the validation loss."""
+    """Whether the row is kept for the validation loss."""
 
     @property
     def bucket(self) -> str:
-        """Rows of one bucket have canvases of one size."""
+        """Name of the row's bucket. All canvases of a bucket have one size."""
         return f"{'held-out' if self.held_out else 'rows'}-{self.panels}x{self.width}x{self.height}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the rows of a table are good for."""
+    """What is done with each row of a table."""
 
     rows: int
-    """Rows in the table."""
+    """Number of rows in the table."""
     planned: tuple[Planned, ...]
-    """The good ones."""
+    """The rows to train on or hold out."""
     problems: tuple[Problem, ...]
-    """The bad ones."""
+    """The rows that cannot be trained on."""
     notes: Mapping[str, int]
-    """How many good rows have an oddity: what -> count."""
+    """Number of good rows with each peculiarity, by name."""
 
     def buckets(self, *, held_out: bool) -> dict[str, list[int]]:
-        """Indices per bucket, of the rows held out or of the others."""
+        """Row indices by bucket: of the held-out rows, or of the others."""
         found: dict[str, list[int]] = {}
         for row in self.planned:
             if row.held_out == held_out:
@@ -88,7 +88,7 @@ class Plan:
         return found
 
     def summary(self) -> list[tuple[str, int]]:
-        """(what, how many) for the table at the end."""
+        """(name, count) rows of the summary table."""
         held_out = sum(row.held_out for row in self.planned)
         counts = Counter(problem.kind for problem in self.problems)
         return [
@@ -100,7 +100,7 @@ class Plan:
         ]
 
     def document(self) -> dict[str, Any]:
-        """The plan as JSON."""
+        """The plan as JSON data."""
         return {
             "rows": self.rows,
             "planned": [asdict(row) for row in self.planned],
@@ -110,7 +110,7 @@ class Plan:
 
     @classmethod
     def from_document(cls, data: Mapping[str, Any]) -> Plan:
-        """What `document` gave."""
+        """Read a plan that `document` made."""
         return cls(
             data["rows"],
             tuple(Planned(**row) for row in data["planned"]),
@@ -128,7 +128,7 @@ def check_rows(
     held_out: float = 0.05,
     done: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Read every row. `held_out` is the share kept from training; rows on the same source picture stay together."""
+    """Read every row. `held_out` is the share kept for validation; rows with the same source image stay together."""
     good: list[tuple[int, str, int, tuple[int, int]]] = []
     problems: list[Problem] = []
     notes: Counter[str] = Counter()
@@ -138,7 +138,7 @@ def check_rows(
             spec = rules.panel
             fit = fit_panel(row.source.size, spec.size, spec.fit, spec.multiple)
             good.append((index, row.digest, 2 + (row.reference is not None), fit.panel))
-            notes.update(_oddities(row, base))
+            notes.update(_peculiarities(row, base))
         except BadRowError as error:
             problems.append(Problem(index + 1, table.where(index), error.file, error.kind, error.reason))
         done()
@@ -148,15 +148,15 @@ def check_rows(
 
 
 def refusal(problems: tuple[Problem, ...], total: int, listing: Path) -> InputError:
-    """The error for bad rows that are not to be skipped."""
+    """The error for bad rows that must not be skipped."""
     return InputError(
-        f"{len(problems)} of {total} rows cannot be trained on, all listed in {listing}; mend them, or leave them out "
+        f"{len(problems)} of {total} rows cannot be trained on, all listed in {listing}; correct them, or leave them out "
         f"with --on-bad skip. The first is {problems[0]}."
     )
 
 
 def write_problems(problems: tuple[Problem, ...], path: Path) -> None:
-    """All bad rows as CSV: row, where, file, kind, reason. Without any, an older list is taken away."""
+    """Write all bad rows as CSV: row, where, file, kind, reason. Without bad rows, an older file is deleted."""
     if not problems:
         path.unlink(missing_ok=True)
         return
@@ -174,7 +174,7 @@ def save_json(document: Any, path: Path) -> None:
 
 
 def _held_out(digests: set[str], share: float) -> set[str]:
-    """The sources whose hash is small; at least one of several, never all."""
+    """The sources with the smallest hashes: at least one if there are several, never all."""
     if share <= 0 or len(digests) < 2:
         return set()
     ranked = sorted(digests)
@@ -182,8 +182,8 @@ def _held_out(digests: set[str], share: float) -> set[str]:
     return chosen - {ranked[-1]} or {ranked[0]}
 
 
-def _oddities(row: Row, base: EditorBase) -> list[str]:
-    """What is odd about a good row, each in a few words."""
+def _peculiarities(row: Row, base: EditorBase) -> list[str]:
+    """What a user should know about a good row, each in a few words."""
     found = []
     prompt = in_context_prompt(row.instruction, references=int(row.reference is not None))
     ids = base.tokenizer_2(prompt, truncation=False, verbose=False)["input_ids"]

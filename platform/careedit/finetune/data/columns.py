@@ -1,4 +1,4 @@
-"""Which column of a user's rows holds what: our own names, those of public datasets, or names that the user states."""
+"""Which column of a table holds what: our own names, those of public datasets, or names that the user gives."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import asdict, dataclass, replace
 from careedit.errors import InputError
 
 ROLES = ("source", "instruction", "target", "mask", "reference")
-"""What a row holds; the last two are optional."""
+"""What a row has. Mask and reference are optional."""
 FILE_NAME = "_file_name"
-"""Ending of the columns that name files in Hugging Face's `imagefolder`: `target_file_name` is the column `target`."""
+"""Ending of column names in Hugging Face's `imagefolder`: `target_file_name` is the column `target`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The column of each role."""
+    """The name of each role's column."""
 
     source: str
-    """The picture before the edit."""
+    """Column of the image before the edit."""
     instruction: str
-    """What to change, in words."""
+    """Column of the text that says what to change."""
     target: str
-    """The picture after it."""
+    """Column of the image after the edit."""
     mask: str | None = None
-    """Where to edit: white, or transparent."""
+    """Column of the mask, which is white or transparent where to edit. Default: no mask."""
     reference: str | None = None
-    """A picture that the edit takes something from."""
+    """Column of an image that the edit takes something from. Default: no reference."""
 
     def given(self) -> dict[str, str]:
-        """Column per role, roles without one left out."""
+        """Column by role, without roles that have no column."""
         return {role: name for role, name in asdict(self).items() if name is not None}
 
 
@@ -39,7 +39,7 @@ LAYOUTS: Mapping[str, Columns] = {
     "MagicBrush": Columns("source_img", "instruction", "target_img", "mask_img"),
     "InstructPix2Pix": Columns("input_image", "edit_prompt", "edited_image"),
 }
-"""Column names that are recognised; HumanEdit's and MagicBrush's are those of their dataset cards."""
+"""Column names that are recognised. HumanEdit's and MagicBrush's are from their dataset cards."""
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -56,15 +56,15 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def find_columns(names: Sequence[str], stated: Mapping[str, str] | None = None) -> Columns:
-    """The columns among `names` that hold the roles; what is `stated` comes first.
+    """The columns among `names` that hold the roles. Columns in `stated` have priority.
 
-    Raises `InputError` where source, instruction or target has no column, or a stated column is not there.
+    Raises `InputError` if source, instruction or target has no column, or a stated column does not exist.
     """
     stated = stated or {}
     plain = {name.removesuffix(FILE_NAME) if name != FILE_NAME else name: name for name in names}
     for role, name in stated.items():
         if name not in names:
-            raise InputError(f"There is no column {name!r} for the {role}; the columns are {_listed(names)}.")
+            raise InputError(f"The column {name!r} for the {role} does not exist; the columns are {_listed(names)}.")
     for layout in LAYOUTS.values():
         wanted = replace(layout, **stated).given()
         found = {role: name if role in stated else plain.get(name) for role, name in wanted.items()}
@@ -72,7 +72,7 @@ def find_columns(names: Sequence[str], stated: Mapping[str, str] | None = None) 
             return Columns(**{role: name for role, name in found.items() if name})
     known = "; ".join(f"{name}: {', '.join(layout.given().values())}" for name, layout in LAYOUTS.items())
     raise InputError(
-        f"The columns {_listed(names)} do not tell source, instruction and target; name them, e.g. "
+        f"The columns {_listed(names)} do not show which are source, instruction and target; name them, for example "
         f"--columns source=before,instruction=text,target=after, or use known names ({known})."
     )
 

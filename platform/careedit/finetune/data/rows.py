@@ -1,4 +1,4 @@
-"""One training row: read, decoded, checked, and laid on its canvas."""
+"""One training row: read, decoded, checked, and put on its canvas."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, deco
 from careedit.tabular import find_file, is_missing
 
 Align = Literal["refuse", "stretch", "crop"]
-"""What to do with a target of another shape than its source."""
+"""What to do with a target whose shape differs from its source's."""
 MAX_INSTRUCTION = 2000
-"""Characters, as in an edit request."""
+"""Maximum characters of an instruction, as in an edit request."""
 _GREYS = 0.1
-"""Share of pixels of a mask without transparency that may be neither dark nor bright; a picture has more."""
+"""Maximum share of grey pixels in a mask without transparency. A photo has more."""
 
 
 class BadRowError(InputError):
@@ -41,33 +41,33 @@ class RowRules:
     """How rows become canvases."""
 
     panel: PanelSpec
-    """Panel size and fitting, as the expert set's."""
+    """Panel size and fitting, as in the expert set."""
     align: Align = "refuse"
-    """A target of another shape than its source: refused, stretched onto it, or the source cropped to it."""
+    """If the target's shape differs from the source's: refuse the row (default), stretch the target, or crop the source."""
     masks: bool = True
-    """Whether masks are used."""
+    """Whether the mask column is used. Default: yes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row with its pictures decoded."""
+    """A row with its images decoded."""
 
     source: Image.Image
-    """RGB."""
+    """The source image, in mode RGB."""
     target: Image.Image
-    """RGB, of the source's shape, though it may be of another size."""
+    """The target image, in mode RGB. It has the source's aspect ratio, but may have another size."""
     mask: Image.Image | None
-    """"L", 255 = edit; of the source's shape."""
+    """The mask, mode "L", 255 where to edit, with the source's aspect ratio. None: no mask."""
     reference: Image.Image | None
-    """RGB."""
+    """The reference image, RGB. None: no reference."""
     instruction: str
-    """What to change."""
+    """The text that says what to change."""
     digest: str
-    """Hash of the source's file: rows on one picture share it."""
+    """Hash of the source's file. Rows with the same source share it."""
 
 
 def read_row(table: Table, index: int, columns: Columns, rules: RowRules) -> Row:
-    """Row `index` of a table; raises `BadRowError`, which says what is wrong with which file."""
+    """Row `index` of a table. Raises `BadRowError`, which says what is wrong with which file."""
     try:
         cells = table.cells(index)
         values = {role: cells.get(name) for role, name in columns.given().items()}
@@ -75,7 +75,7 @@ def read_row(table: Table, index: int, columns: Columns, rules: RowRules) -> Row
         raise BadRowError("unreadable row", "", str(error)) from None
     instruction = values["instruction"]
     if not isinstance(instruction, str) or not instruction.strip():
-        raise BadRowError("empty instruction", "", f"the column {columns.instruction!r} holds no words")
+        raise BadRowError("empty instruction", "", f"the column {columns.instruction!r} is empty")
     if len(instruction) > MAX_INSTRUCTION:
         raise BadRowError(
             "long instruction", "", f"the instruction has {len(instruction):,} characters; the limit is 2,000"
@@ -99,7 +99,7 @@ def read_row(table: Table, index: int, columns: Columns, rules: RowRules) -> Row
 
 
 def row_item(row: Row, rules: RowRules) -> Item:
-    """The training canvas of a row: [source | target] or [reference | source | target]; no scene is known."""
+    """The training canvas of a row: [source | target] or [reference | source | target]."""
     spec = rules.panel
     fit = fit_panel(row.source.size, spec.size, spec.fit, spec.multiple)
     panels = [fit.to_panel(row.source), _fit_of(row.target, fit).to_panel(row.target)]
@@ -113,7 +113,7 @@ def row_item(row: Row, rules: RowRules) -> Item:
 
 
 def _fit_of(image: Image.Image, fit: Fit) -> Fit:
-    """The same place on the panel, from the size of `image`."""
+    """The same position on the panel, for an image of another size."""
     return Fit(image.size, fit.panel, fit.box)
 
 
@@ -123,10 +123,10 @@ def _name(value: Any) -> str:
 
 
 def _picture(table: Table, values: Mapping[str, Any], role: str) -> tuple[bytes | Path, str]:
-    """The bytes or the path of a picture, and its name for a person."""
+    """The bytes or the path of an image, and its name for messages."""
     value = values.get(role)
     if is_missing(value):
-        raise BadRowError("no picture", "", f"there is no {role} picture in the row")
+        raise BadRowError("no picture", "", f"the row has no {role} picture")
     data = value.get("bytes") if isinstance(value, Mapping) else value
     name = _name(value)
     if isinstance(data, bytes):
@@ -151,11 +151,11 @@ def _mask(data: bytes | Path, name: str) -> Image.Image:
     try:
         try:
             mask = decode_mask(data, white_is_edit=False)
-        except MaskError:  # nothing is transparent, so white is what is marked, if it is a mask at all
+        except MaskError:  # without transparency, white marks the edit, if this is a mask at all
             mask = decode_mask(data)
             values = np.asarray(decode_image(data).convert("L"))
             if ((values > 32) & (values < 224)).mean() > _GREYS:
-                reason = "the mask is a picture without transparency; give a black-and-white one, or say --no-masks"
+                reason = "the mask is a picture without transparency; give a black-and-white one, or use --no-masks"
                 raise BadRowError("bad mask", name, reason) from None
     except BadRowError:
         raise
@@ -169,13 +169,13 @@ def _mask(data: bytes | Path, name: str) -> Image.Image:
 def _aligned(
     source: Image.Image, target: Image.Image, mask: Image.Image | None, align: Align, name: str
 ) -> tuple[Image.Image, Image.Image, Image.Image | None]:
-    """Source, target and mask so that they lie on each other; raises `BadRowError`."""
+    """Source, target and mask with one aspect ratio. Raises `BadRowError`."""
     if not _same_shape(source.size, target.size) and align == "refuse":
         raise BadRowError(
             "sizes differ",
             name,
-            f"the source is {_size(source)} and the target {_size(target)}, another shape; give pictures that lie on "
-            "each other, or say --align stretch or --align crop",
+            f"the source is {_size(source)} and the target {_size(target)}, another shape; give pictures of one "
+            "shape, or use --align stretch or --align crop",
         )
     if align == "crop" and not _same_shape(source.size, target.size):
         if mask is not None and mask.size == source.size:
@@ -187,7 +187,7 @@ def _aligned(
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether both have one aspect ratio, but for a pixel of rounding along one side of the smaller one."""
+    """Whether both have one aspect ratio, up to a pixel of rounding along one side of the smaller one."""
     (width, height), (larger_width, larger_height) = sorted((one, other), key=lambda size: size[0] * size[1])
     return (
         abs(larger_height * width / larger_width - height) <= 1

@@ -1,6 +1,6 @@
 """Tables of training rows on disk: a folder with metadata.jsonl or metadata.csv, or parquet shards.
 
-Nothing but the table itself is held in memory: pictures are read when their row is.
+Only the table itself is in memory: images are read with their row.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from careedit.errors import CareEditError, InputError
 from careedit.tabular import lines_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-"""Files that make a folder a table, as in Hugging Face's `imagefolder`."""
+"""Names of the table file in a folder, as in Hugging Face's `imagefolder`."""
 
 
 class BrokenRowError(InputError):
-    """A row whose cells cannot be read at all."""
+    """A row whose cells cannot be read."""
 
 
 class Table(Protocol):
-    """Rows with named cells; a picture is a path (relative to `root`), bytes, or {"bytes": ..., "path": ...}."""
+    """Rows with named cells. An image is a path (relative to `root`), bytes, or {"bytes": ..., "path": ...}."""
 
     root: Path
-    """Folder that relative paths start from."""
+    """Folder to which paths in cells are relative."""
     columns: tuple[str, ...]
-    """Names of the columns."""
+    """Names of the columns, in their order."""
 
     def __len__(self) -> int:
         """Number of rows."""
 
     def where(self, index: int) -> str:
-        """The place of row `index` (from 0) for a person: "metadata.jsonl, line 7"."""
+        """The place of row `index` (from 0) for messages: "metadata.jsonl, line 7"."""
 
     def cells(self, index: int) -> Mapping[str, Any]:
-        """The cells of row `index`; raises `BrokenRowError`."""
+        """The cells of row `index`. Raises `BrokenRowError`."""
 
     def identity(self) -> str:
         """A hash that changes when the table does."""
@@ -49,22 +49,24 @@ class Table(Protocol):
 def open_table(data: Path) -> Table:
     """The table at `data`: a folder, its metadata file, or a parquet file. Raises `InputError`."""
     if not data.exists():
-        raise InputError(f"There is no file or folder {str(data)!r}; check the path of the rows.")
+        raise InputError(f"The file or folder {str(data)!r} does not exist; check the path of the rows.")
     if data.is_file():
         if data.suffix in (".jsonl", ".csv"):
             return TextTable(data)
         if data.suffix == ".parquet":
             return ParquetTable([data], data.parent)
-        raise InputError(f"{data.name!r} is no .jsonl, .csv or .parquet file; give one of them, or a folder.")
+        raise InputError(f"{data.name!r} is not a .jsonl, .csv or .parquet file; give one of them, or a folder.")
     found = [data / name for name in METADATA if (data / name).is_file()]
     if len(found) > 1:
-        raise InputError(f"The folder {str(data)!r} holds both {METADATA[0]} and {METADATA[1]}; name the one you mean.")
+        raise InputError(
+            f"The folder {str(data)!r} has both {METADATA[0]} and {METADATA[1]}; name one of the two files."
+        )
     if found:
         return TextTable(found[0])
     shards = sorted(path for path in data.rglob("*.parquet") if path.is_file())
     if not shards:
         raise InputError(
-            f"The folder {str(data)!r} holds no {METADATA[0]}, {METADATA[1]} or .parquet file; give the folder of one."
+            f"The folder {str(data)!r} has no {METADATA[0]}, {METADATA[1]} or .parquet file; give a folder that has one."
         )
     return ParquetTable(shards, data)
 
@@ -75,7 +77,7 @@ class TextTable:
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, path.parent
         try:
-            # Not in text mode, where a lone CR ends a line too.
+            # Not in text mode, in which a lone CR ends a line, too.
             text = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{str(path)!r} cannot be read as UTF-8 text ({error}); check the file.") from None
@@ -87,10 +89,10 @@ class TextTable:
         self.columns: tuple[str, ...] = ()
         (self._read_csv if path.suffix == ".csv" else self._read_json)(lines)
         if not self._rows:
-            raise InputError(f"{str(path)!r} holds no rows; write one line per edit.")
+            raise InputError(f"{str(path)!r} has no rows; write one line per edit.")
         if len(self.broken) == len(self._rows):
             raise InputError(
-                f"None of the {len(self)} rows of {str(path)!r} can be read ({self.broken[0]}); mend the file."
+                f"None of the {len(self)} rows of {str(path)!r} can be read ({self.broken[0]}); correct the file."
             )
 
     def _read_json(self, lines: Sequence[str]) -> None:
@@ -105,7 +107,7 @@ class TextTable:
         self.columns = tuple(dict.fromkeys(names))
 
     def _read_csv(self, lines: Sequence[str]) -> None:
-        # Strict: a quote that is never closed would take all lines after it into its field.
+        # Strict: otherwise a quote that is never closed would take all later lines into its field.
         reader = csv.reader((f"{line}\n" for line in lines), strict=True)
         number = 1  # line at which a row begins; a quoted field may hold several
         try:
@@ -132,18 +134,18 @@ class TextTable:
 
     @property
     def broken(self) -> list[str]:
-        """Rows that cannot be read, each as its place and what is wrong."""
+        """Rows that cannot be read: the place of each, and what is wrong."""
         return [f"{self.where(i)}: {row}" for i, (_, row) in enumerate(self._rows) if isinstance(row, str)]
 
     def cells(self, index: int) -> Mapping[str, Any]:
-        """The cells; a file is named in them."""
+        """The cells; images are file names."""
         row = self._rows[index][1]
         if isinstance(row, str):
             raise BrokenRowError(row)
         return row
 
     def identity(self) -> str:
-        """Over the metadata, and over size and time of every file that a cell names."""
+        """A hash of the metadata, and of size and time of every file that a cell names."""
         digest = self._digest.copy()
         for _, row in self._rows:
             for value in {} if isinstance(row, str) else row.values():
@@ -167,7 +169,9 @@ class ParquetTable:
                 file = parquet.ParquetFile(path)
             except Exception as error:  # noqa: BLE001 - pyarrow's errors have no common root
                 reason = " ".join(str(error).split())[:200]
-                raise InputError(f"{str(path)!r} cannot be read as parquet ({reason}); get it again.") from None
+                raise InputError(
+                    f"{str(path)!r} cannot be read as parquet ({reason}); download or write it again."
+                ) from None
             names = tuple(file.schema_arrow.names)
             if number and names != self.columns:
                 raise InputError(f"{path.name!r} has other columns than {shards[0].name!r}; give one table's shards.")
@@ -179,7 +183,7 @@ class ParquetTable:
         self._ends = list(accumulate(counts))
         self._loaded: tuple[int, Any] | None = None
         if not len(self):
-            raise InputError(f"{str(root)!r} holds no rows; give a table that does.")
+            raise InputError(f"{str(root)!r} has no rows; give a table with rows.")
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -197,7 +201,7 @@ class ParquetTable:
         return f"{self._shards[shard].name}, row {index + 1 - (self._ends[before - 1] if before else 0)}"
 
     def cells(self, index: int) -> Mapping[str, Any]:
-        """The cells; a column that no one asks for is not decoded."""
+        """The cells. A column is decoded when it is read."""
         group, row = self._place(index)
         if self._loaded is None or self._loaded[0] != group:
             shard, part = self._groups[group]
@@ -210,12 +214,12 @@ class ParquetTable:
         return _Lazy(self._loaded[1], row, self.columns)
 
     def identity(self) -> str:
-        """Over name, size and time of the shards."""
+        """A hash of name, size and time of the shards."""
         return hashlib.sha256(b"".join(_stamp(path) for path in self._shards)).hexdigest()
 
 
 class _Lazy(Mapping[str, Any]):
-    """One row of an Arrow table; a cell becomes a Python object when it is asked for."""
+    """One row of an Arrow table. A cell becomes a Python object when it is read."""
 
     def __init__(self, table: Any, row: int, columns: Sequence[str]) -> None:
         self._table, self._row, self._columns = table, row, columns

@@ -1,7 +1,7 @@
-"""Two attention heads that are told what to look at: the same place of the source, and the words that name an object.
+"""Losses that teach two attention heads what to attend to: the same place of the source, and the words that name an object.
 
 The velocity's error alone leaves both unlearned (docs/notebook.md): a head that compares what a token shows with what a
-word says gains nothing before it compares rightly, and one that looks at the right place and its neighbours copies a
+word says gains nothing before it compares correctly, and one that looks at the right place and its neighbours copies a
 blur. TokenCompose (arXiv 2312.03626) supervises attention maps of a diffusion model for the same reason.
 """
 

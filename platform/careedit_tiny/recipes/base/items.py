@@ -7,6 +7,7 @@ what a fill-type base is for. Both are functions of an index alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -87,7 +88,7 @@ def caption(scene: Scene, rng: Random) -> str:
 def fill_item(index: int) -> Item:
     """Fill task `index`: a caption to draw (40 %), a region to complete from its surroundings (40 %), a copy (20 %)."""
     rng = Random(f"fill:{index}")
-    scene = random_scene(rng, least=0, most=3)
+    scene = random_scene(rng, minimum=0, maximum=3)
     if scene.things and rng.random() < 0.25:
         scene = replace(scene, look=rng.choice(LOOKS))
     picture, blank = draw_scene(scene, PANEL), Image.new("RGB", (PANEL, PANEL), GREY)
@@ -112,13 +113,14 @@ def fill_item(index: int) -> Item:
     )
 
 
-def corpus() -> list[str]:
-    """The texts that the tokenizers are made of: every seen phrasing with every slot's words."""
+@cache
+def corpus() -> tuple[str, ...]:
+    """The texts from which the tokenizers are made: every seen phrasing, with the words of every slot."""
     texts = [*COPY_WORDS]
     rng = Random("corpus")
-    texts += [caption(random_scene(rng, least=1), rng) for _ in range(300)]
+    texts += [caption(random_scene(rng, minimum=1), rng) for _ in range(300)]
     texts += [f"it shows {name} with" for name in LOOK_NAMES.values()]
     for expert, operations in EXPERT_KINDS.items():
         first = 1_000_000 * list(EXPERT_KINDS).index(expert)
         texts += [draw_sample(operation, first + i).instruction for operation in operations for i in range(250)]
-    return texts
+    return tuple(texts)

@@ -24,9 +24,9 @@ from careedit_tiny.world.scene import (
 GRID = 8
 """Tokens along a panel's side."""
 UNKNOWN = 255
-"""The label of tokens of which nothing is to be said, e.g. of a blank panel."""
+"""The label of tokens about which nothing is known, for example in a blank panel."""
 NONE = "-"
-"""The value of an object's attribute where there is no object, and of the look of a picture without one."""
+"""The value of an object's attributes in tokens without an object, and of the look of an image without a look."""
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "shape": (NONE, *SHAPES),
@@ -53,11 +53,11 @@ def panel_labels(scene: Scene | None) -> NDArray[np.uint8]:
     for i, name in enumerate(ATTRIBUTES):
         if name in ("background", "backdrop", "look"):
             labels[i] = ATTRIBUTES[name].index(getattr(scene, name) or NONE)
-    most = np.full((GRID, GRID), _COVERED, np.uint8)
+    highest = np.full((GRID, GRID), _COVERED, np.uint8)
     for index, thing in enumerate(scene.things):
         coverage = np.asarray(silhouette(thing, GRID))
-        here = coverage >= most
-        most = np.maximum(most, coverage)
+        here = coverage >= highest
+        highest = np.maximum(highest, coverage)
         for i, name in enumerate(("shape", "colour", "size", "texture", "pose")):
             labels[i][here] = ATTRIBUTES[name].index(getattr(thing, name))
         if index == scene.keep:

@@ -43,18 +43,18 @@ POOLS: Mapping[str, int] = {
     "identity": 9216,
     "reference": 10240,
 }
-"""Items per pool; the experts are trained on the same pools. A third of them was learned by heart (docs/notebook.md)."""
+"""Items per pool. The experts are trained on the same pools. With a third of the items the base memorised them."""
 MIXTURE: Mapping[str, float] = {
     "fill": 0.08, "erase": 0.08, "compose": 0.52, "style": 0.08, "identity": 0.1, "reference": 0.14
 }  # fmt: skip
 """Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
 
 START: Start = "source"
-"""What the family's edits start from, in training and in use: a base this small copies badly what it has to find elsewhere."""
+"""What the family's edits start from, in training and in use. A base this small copies badly from another panel."""
 NOISE_SCALE = 0.25
-"""Spread of the noise upon that, in training."""
+"""Standard deviation of the noise at that start, in training."""
 PROBE_STEPS = 300
-"""Steps of new probes on a base that comes without them."""
+"""Steps of training for new probes on a base without probes."""
 
 
 def initialise(transformer: FluxTransformer2DModel) -> None:

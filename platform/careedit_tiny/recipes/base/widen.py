@@ -1,8 +1,8 @@
 """A wider transformer that begins as a narrower, trained one: Net2Net (arXiv 1511.05641) for FLUX's blocks.
 
-The first channels of the stream, heads and hidden units are the old ones. What is new writes nothing at first and is read
-with small weights, so it learns from the first step on. Layer norms see the same channels among more: their gain is taken
-back where they are read. Their mean is not, which leaves a difference as large as the stream's mean is beside its spread.
+The first channels of the stream, heads and hidden units are the old ones. New ones write nothing at first and are read
+with small weights, so they learn from the first step. Layer norms see the same channels among more; their gain is undone
+where they are read. Their mean is not undone, so a difference remains: the stream's mean relative to its deviation.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _grown(name: str, state: Mapping[str, Tensor], new: Tensor) -> Tensor:
         return _modulation(old, new, parts, width)
     if old.ndim == 1:
         return _put(torch.zeros_like(new), old)
-    gain = math.sqrt(new.shape[1] / old.shape[1])  # of a layer norm's output when zeros stand beside its input
+    gain = math.sqrt(new.shape[1] / old.shape[1])  # of a layer norm's output when zeros are added to its input
     if layer == "proj_out":
         return _put(torch.zeros_like(new), old / gain)
     if layer.endswith("proj_out"):  # of a single block: its attention's channels and its hidden ones, side by side
@@ -82,7 +82,7 @@ def _grown(name: str, state: Mapping[str, Tensor], new: Tensor) -> Tensor:
 
 
 def _modulation(old: Tensor, new: Tensor, parts: tuple[str, ...], width: int) -> Tensor:
-    """Rows of an adaptive norm: new channels are neither shifted nor scaled, and have the gates of old ones."""
+    """Rows of an adaptive norm: new channels are neither shifted nor scaled, and take the gates of existing ones."""
     grown, wide = torch.zeros_like(new), len(new) // len(parts)
     for i, part in enumerate(parts):
         rows = old[i * width : (i + 1) * width]

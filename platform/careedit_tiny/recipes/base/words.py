@@ -37,9 +37,9 @@ from careedit_tiny.world.samples import Sample, draw_sample
 from careedit_tiny.world.scene import BACKDROPS, BACKGROUNDS, COLOURS, DIRECTIONS, MOODS, POSITIONS, SHAPES, SIZES
 
 SENTENCES = 512
-"""Instructions per operation in the pool."""
+"""Number of instructions per operation in the pool."""
 BATCH = 64
-"""Instructions per step."""
+"""Number of instructions per step."""
 DEFAULT = TrainConfig(steps=1200, learning_rate=2e-3, betas=(0.9, 0.98))
 PROBE_FILE = "probe.safetensors"
 WORD_WEIGHT = 0.1

@@ -26,7 +26,7 @@ OPENINGS = ("", "", "it shows ", "there is ", "a picture of ", "a scene with ", 
 PLACES = ("at the {}", "in the {}", "on the {}")
 GROUNDS = ("on {a}", "in front of {a}", "with {a}", "and the background is {plain}")
 JOINERS = (" and ", ", ", " with ")
-RELATIONS = "to the left right of above below over under beside next"
+RELATIONS = ("to", "the", "left", "right", "of", "above", "below", "over", "under", "beside", "next")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Mention:
     shape: str
     colour: str
     cell: int | None = None
-    """Index into `POSITIONS`; None where the place is not said."""
+    """Index into `POSITIONS`. None if the caption does not name the place."""
     count: int = 1
     details: tuple[str, ...] = ()
-    """Size or texture words."""
+    """Words for its size or texture."""
 
     def words(self, place: str) -> str:
         """ "a large red circle at the top left", "three red circles"."""
@@ -75,7 +75,7 @@ class Caption:
 
 def group_scene(rng: Random) -> Scene:
     """A scene in which, sometimes, one object occurs two to four times."""
-    scene = random_scene(rng, least=1, most=3)
+    scene = random_scene(rng, minimum=1, maximum=3)
     if rng.random() < 0.3:
         first = scene.things[0]
         cells = rng.sample(scene.free_cells(), rng.randint(1, 3))
@@ -154,7 +154,7 @@ def vocabulary() -> list[str]:
     slots = (COLOURS, SHAPES, SIZES, TEXTURES, BACKDROPS, BACKGROUNDS, POSITIONS, DIRECTIONS, MOODS, NUMBERS, LOOKS)
     texts = [word for names in slots for word in names]
     texts += [group_name(shape, 2) for shape in SHAPES]
-    texts += [*LOOK_NAMES.values(), *OPENINGS, *PLACES, *GROUNDS, *JOINERS, RELATIONS, "a an the nothing background"]
+    texts += [*LOOK_NAMES.values(), *OPENINGS, *PLACES, *GROUNDS, *JOINERS, *RELATIONS, "a an the nothing background"]
     texts += [phrase for operation in PHRASES for phrase in phrasings(operation, "seen")]
     words = {word.strip("?!.") for text in texts for word in text.replace(",", " , ").lower().split()}
     return sorted(word for word in words if word and "{" not in word)

@@ -43,7 +43,7 @@ def scene_at(index: int) -> tuple[Scene, str | None]:
 
 def scenes_of(split: Split, count: int) -> list[Scene]:
     """Scenes to measure retrieval on, functions of the split and their index alone."""
-    return [random_scene(Random(f"clip:{SPLITS[split][i]}"), least=1, most=4) for i in range(count)]
+    return [random_scene(Random(f"clip:{SPLITS[split][i]}"), minimum=1, maximum=4) for i in range(count)]
 
 
 def pictures(scenes: Sequence[Scene], path: Path | None = None) -> np.ndarray:

@@ -43,7 +43,7 @@ from careedit_tiny.world.samples import Split
 
 DEFAULT = TrainConfig(steps=2000, learning_rate=2e-3, warmup=150, weight_decay=0.02, betas=(0.9, 0.98), ema=0.997)
 BATCH = 64
-"""Scenes per step."""
+"""Number of scenes per step."""
 POOL = 12_000
 """Scenes drawn once and shown with changing words."""
 NEGATIVES = 1

@@ -19,7 +19,7 @@ LOOK_SHARE = 0.3
 def dino_scene(index: int, split: Split) -> Scene:
     """Scene `index` of a split; a function of the two alone."""
     rng = Random(f"dino:{SPLITS[split][index]}")
-    scene = random_scene(rng, least=1, most=4)
+    scene = random_scene(rng, minimum=1, maximum=4)
     return replace(scene, look=rng.choice(LOOKS)) if rng.random() < LOOK_SHARE else scene
 
 

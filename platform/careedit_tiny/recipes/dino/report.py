@@ -1,4 +1,4 @@
-"""How good the tiny DINO is: nearest neighbours of test scenes among training scenes, beside those of raw pixels."""
+"""How good the tiny DINO is: nearest neighbours of test scenes among training scenes, compared with raw pixels."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class DinoQuality:
     """Accuracy of nearest neighbours, 0 to 1, per property of a scene."""
 
     count: int
-    """Test scenes."""
+    """Number of test scenes measured."""
     features: Mapping[str, float]
-    """By the model's features."""
+    """Accuracy by the model's features."""
     pixels: Mapping[str, float]
-    """By raw pixels, the baseline."""
+    """Accuracy by raw pixels, the baseline."""
     spread: float
     """How far the features of different scenes lie apart: 0 = collapsed, 1 = in all directions alike."""
 

@@ -25,7 +25,7 @@ from careedit_tiny.recipes.dino.crops import crops
 
 DEFAULT = TrainConfig(steps=700, learning_rate=1.5e-3, warmup=70, weight_decay=0.04, betas=(0.9, 0.98), clip=1.0)
 BATCH = 32
-"""Scenes per step."""
+"""Number of scenes per step."""
 GLOBAL_SCALE, LOCAL_SCALE = (0.5, 1.0), (0.12, 0.5)
 """Shares of the picture's area that large and small crops show."""
 LOCAL_SIDE, LOCALS = 32, 4

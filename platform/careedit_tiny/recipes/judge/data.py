@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from careedit.files import atomic_path
+from careedit.finetune.stored import join_records, load_record, save_record
 from careedit_tiny.models.judge import SIDE
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
 from careedit_tiny.oracle.verdict import Verdict, judge
@@ -29,16 +26,15 @@ from careedit_tiny.world.operations import KINDS
 from careedit_tiny.world.samples import Sample, Split, draw_sample
 
 SHARD = 256
-"""Samples per file."""
+"""Number of samples per file."""
 FIRST = 30_000_000
-"""Index of the first training sample; other recipes take other ones."""
+"""Index of the first training sample. Other recipes start elsewhere."""
 UNKNOWN = -1
-"""A label that nobody knows."""
+"""The value of an unknown label."""
 UNDONE = 0.3
 """Share of samples that are also shown with nothing done, an editor's commonest fault."""
 DIFFERENT = 0.03
 """Mean difference, of a full scale of 1, from which a token's patch counts as changed."""
-_TENSORS = ("pictures", "scenes", "rows", "labels", "wanted", "maps")
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,13 @@ class Shown:
     sort: str
     """How it was made, e.g. "wrong colour" or "preview 3"."""
     image: Image.Image
-    """RGB, 64 x 64."""
+    """The image, RGB, 64 x 64 pixels."""
     verdict: Verdict
     """The oracle's, on the picture or on what became of it."""
     clean: bool | None
-    """Whether it has no artefacts; None: nobody knows."""
+    """Whether it has no artefacts. None if unknown."""
     outcome: Image.Image | None = None
-    """What became of a preview: the picture that the verdict is of."""
+    """For a preview: the finished image, which the verdict is about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,50 +70,24 @@ class JudgePool:
     maps: Tensor
     """Where the source differs from the truth, and where the edit does, token by token, bool [N, 2, 16]."""
     instructions: tuple[str, ...]
-    """What was to change."""
+    """The instruction of every edit."""
     operations: tuple[str, ...]
     """Operations of the tiny world."""
     kinds: tuple[str, ...]
     """Kinds of the tiny world."""
     sorts: tuple[str, ...]
-    """`Shown.sort` of every edit."""
+    """How every edit was made, as `Shown.sort`."""
 
     def __len__(self) -> int:
         return len(self.instructions)
 
     def plus(self, other: JudgePool) -> JudgePool:
-        """Both pools' edits."""
-        moved = torch.where(other.rows >= 0, other.rows + len(self.pictures), other.rows)
-        tensors: dict[str, Any] = {
-            name: torch.cat([getattr(self, name), moved if name == "rows" else getattr(other, name)])
-            for name in _TENSORS
-        }
-        words: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _WORDS}
-        return JudgePool(**tensors, **words)
+        """The edits of both pools."""
+        return join_records(self, other, indices={"rows": "pictures"})
 
     def image(self, index: int) -> Image.Image:
         """One of `pictures`."""
         return Image.fromarray(self.pictures[index].numpy())
-
-    def save(self, path: Path, key: str) -> None:
-        """Write as one file, atomically; `key` identifies its content."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {**{name: json.dumps(getattr(self, name)) for name in _WORDS}, "key": key}
-        with atomic_path(path) as temporary:
-            save_file({name: getattr(self, name).contiguous() for name in _TENSORS}, temporary, metadata=metadata)
-
-    @classmethod
-    def load(cls, path: Path, key: str) -> JudgePool | None:
-        """Read what `save` wrote; None where there is no such file, or one of something else."""
-        if not path.exists():
-            return None
-        with safe_open(path, framework="pt") as file:
-            words = file.metadata()
-            if words.get("key") != key:
-                return None
-            fields: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
-            fields |= {name: tuple(json.loads(words[name])) for name in _WORDS}
-            return cls(**fields)
 
 
 _WORDS = ("instructions", "operations", "kinds", "sorts")
@@ -187,7 +157,7 @@ def drawn_views(sample: Sample, rng: Random) -> Iterator[Shown]:
             break
     if rng.random() < 0.5:
         artefact = rng.choice([*ARTEFACTS])
-        # A look that is a blur is no artefact, and nothing in the question tells the one from the other.
+        # A look that blurs is not an artefact, and the question does not show which of both it is.
         base = sample.target_image(SIDE) if rng.random() < 0.7 else sample.source_image(SIDE)
         image = ARTEFACTS["noise" if artefact == "blur" and sample.target.look else artefact](base, rng)
         yield Shown(artefact, image, judge(sample, image), False)
@@ -211,10 +181,10 @@ def sharded(folder: Path, name: str, samples: int, key: str, make: Callable[[int
     for start in track(range(0, samples, SHARD), description=name, console=Console(stderr=True)):
         count = min(SHARD, samples - start)
         path = folder / f"{name}-{start:06d}.safetensors"
-        pool = JudgePool.load(path, f"{key} {count}")
+        pool = load_record(JudgePool, path, f"{key} {count}")
         if pool is None:
             pool = make(start, count)
-            pool.save(path, f"{key} {count}")
+            save_record(pool, path, f"{key} {count}")
         pools.append(pool)
     whole = pools[0]
     for pool in pools[1:]:

@@ -19,7 +19,7 @@ from careedit_tiny.models.judge import MERGE, PATCH, SIDE
 
 GRID = SIDE // PATCH // MERGE
 TOKENS = GRID * GRID
-"""Tokens of a picture."""
+"""Number of tokens per image."""
 _TEXT = "\x00"
 
 

@@ -30,7 +30,7 @@ from careedit_tiny.world.operations import KINDS
 
 ASPECTS = ("followed", "preserved", "clean")
 CHUNK = 32
-"""Edits scored at once."""
+"""Number of edits scored at once."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class JudgeQuality:
     """Agreement with the oracle; shares and areas under the curve, 0 to 1."""
 
     count: int
-    """Edits judged."""
+    """Number of edits with a score."""
     accuracy: Mapping[str, float]
     """Per aspect, at P = 0.5; "overall" for followed and preserved together."""
     auc: float | None
@@ -52,7 +52,7 @@ class JudgeQuality:
     order_consistency: float | None
     """Share of comparisons whose two orders name the same winner; None where none were made."""
     errors: int
-    """Edits without a score."""
+    """Number of edits without a score."""
 
 
 def measure(
@@ -165,7 +165,7 @@ def make_judge(
 
 
 def card_of(figures: Mapping[str, JudgeQuality], samples: int, edits: int, asker: TransformersAsker) -> Card:
-    """The card; what an editor's own edits are worth to it is told apart from drawn ones."""
+    """The judge's card, with separate figures for drawn edits and an editor's own."""
     named = {"drawn": "drawn edits", "edits": "the editor's own edits and previews"}
     quality: dict[str, str] = {}
     for name, figure in figures.items():

@@ -26,6 +26,7 @@ from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
 from careedit.scoring.vqa import CLEAN, FOLLOWED, PRESERVED, lead_of
 from careedit_tiny.models.judge import build_judge
+from careedit_tiny.recipes.base.items import corpus as base_corpus
 from careedit_tiny.recipes.clip.data import OTHER, UNLABELLED
 from careedit_tiny.recipes.judge.data import FIRST, UNKNOWN, JudgePool, drawn_pool
 from careedit_tiny.recipes.judge.prompts import GRID, TOKENS, Packed, Patches, Prompts, pack
@@ -40,7 +41,7 @@ EYES_BATCH = 64
 SAMPLES = 12_288
 """Drawn samples in the pool, each with three to four pictures."""
 EDITS = 2560
-"""Samples that an editor edits; with a thousand and a third of the drawn ones the judge learned them by heart."""
+"""Samples that an editor edits. With a thousand, and a third of the drawn ones, the judge memorised them."""
 PAIRS = 16
 """Samples per step; of each, two edits are shown."""
 COMPARED = 0.5
@@ -122,7 +123,7 @@ def _better(pool: JudgePool, one: int, other: int) -> int:
 
 
 def read(model: Any, packed: Packed, pixels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The pictures' features [U, 16, d], and the states of all tokens [B, L, d], at `READ_AT` and at last."""
+    """The pictures' features [U, 16, d], and the states of all tokens [B, L, d] at `READ_AT` and after the last layer."""
     features = see(model, pixels, grid)
     table = torch.cat([model.get_input_embeddings().weight, features.float()])
     words = len(table) - len(features)
@@ -157,7 +158,7 @@ def train_judge(
     """
     drawn = drawn_pool(folder / "judge-pool", "train", samples, first=FIRST)
     pools = [drawn] if edited is None else [drawn, edited]
-    model, processor = build_judge(_corpus() if corpus is None else corpus, seed=config.seed)
+    model, processor = build_judge(base_corpus() if corpus is None else corpus, seed=config.seed)
     network: Any = model
     asker = TransformersAsker(model, processor, name="judge", revision="training")
     with torch.random.fork_rng(devices=[]):
@@ -295,9 +296,3 @@ def _by_source(pool: JudgePool) -> list[list[int]]:
     for i, source in enumerate(pool.rows[:, 0].tolist()):
         found.setdefault(source, []).append(i)
     return [edits for edits in found.values() if len(edits) > 1]
-
-
-def _corpus() -> list[str]:
-    from careedit_tiny.recipes.base.items import corpus
-
-    return corpus()

@@ -15,10 +15,11 @@ from rich.progress import track
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import CareEditError
+from careedit.finetune.router.fit import OUTCOME_GROUP
+from careedit.finetune.router.pool import RouterPool
 from careedit.tabular import lines_of
 from careedit_tiny.oracle.verdict import Verdict
-from careedit_tiny.recipes.router.pool import RouterPool, pool_of
-from careedit_tiny.recipes.router.train import OUTCOME_GROUP
+from careedit_tiny.recipes.router.pool import pool_of
 from careedit_tiny.report.showcase import edit_samples
 from careedit_tiny.world.operations import EXPERT_OF, KINDS
 from careedit_tiny.world.samples import Sample, draw_sample
@@ -26,7 +27,7 @@ from careedit_tiny.world.samples import Sample, draw_sample
 FIRST = 20_000_000
 """Index of the first training sample that outcomes are measured on."""
 SEED = 11
-"""Seed of the noise."""
+"""Seed of the edits' noise."""
 TEMPERATURE, PRIOR = 0.25, 0.25
 """Softness of the targets, and by how much the expert of the kind is preferred among equals."""
 _CHUNK = 8
@@ -34,26 +35,26 @@ _CHUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What every expert made of one training sample."""
+    """How well every expert edited one training sample."""
 
     kind: str
-    """Its kind."""
+    """Kind of the sample's edit."""
     index: int
-    """Its index in the train split."""
+    """Index of the sample in the train split."""
     scores: Mapping[str, float]
     """Per expert: 1 = compliant, 0.3 = followed but something else changed, 0 = not followed."""
 
 
 def score(verdict: Verdict) -> float:
-    """An edit's worth to the router: compliance counts, and following is better than nothing."""
+    """The score of an edit for the router: 1 if compliant, 0.3 if only followed, else 0."""
     return 1.0 if verdict.compliant else 0.3 if verdict.followed else 0.0
 
 
 def measure_outcomes(editor: Editor, count: int, path: Path, *, steps: int | None = None) -> list[Outcome]:
     """`count` training samples, the kinds in turn, each edited by every expert of the set and judged.
 
-    Each sample's line is appended to `path` as soon as it is known. Lines of another expert set or noise are left where
-    they are and not used. Raises `CareEditError` for a line that cannot be read, other than a torn last one.
+    Each sample's line is appended to `path` as soon as it is known. Lines of another expert set or
+    noise stay in the file and are not used. Raises `CareEditError` for a line that cannot be read, except an incomplete last one.
     """
     identity = {"version": 1, "set": editor.expert_set.sha256, "seed": SEED}
     known = {(line["kind"], line["index"]): line for line in _lines(path) if line.items() >= identity.items()}
@@ -102,7 +103,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     text = path.read_text("utf-8")
-    if text and not text.endswith("\n"):  # a run was killed while it wrote: cut the torn line off
+    if text and not text.endswith("\n"):  # a run was killed while it wrote: remove the incomplete line
         text = text[: text.rfind("\n") + 1]
         path.write_text(text, "utf-8")
     rows = []

@@ -1,68 +1,76 @@
-"""`careedit train router`: the learned router of the tiny family, from an encoder and, if wanted, measured outcomes."""
+"""The learned router of the tiny family: labels of kind first, then, if wanted, measured outcomes, then calibration."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+import torch
 
 from careedit.editor import load_editor
-from careedit.encoders import OpenClipEncoder
+from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, install_router, transformer_spec
 from careedit.finetune.curve import save_report
-from careedit.routing.transformer import RouterModel
+from careedit.finetune.loop import TrainConfig
+from careedit.finetune.router.fit import OUTCOME_GROUP, calibrated, fit, with_steps
+from careedit.finetune.router.quality import RouterQuality, evaluate, save
+from careedit.finetune.router.teach import Rehearsal
+from careedit.routing.transformer import RouterConfig, RouterModel
 from careedit_tiny.recipes.family import COMPETENCES, LICENCE
 from careedit_tiny.recipes.router.outcomes import measure_outcomes, outcome_pool
-from careedit_tiny.recipes.router.pool import GROUPS, RouterPool, kept_pool, pool_of, tiny_samples
-from careedit_tiny.recipes.router.report import RouterQuality, evaluate, save
-from careedit_tiny.recipes.router.train import (
-    DEFAULT,
-    OUTCOME_GROUP,
-    OUTCOMES,
-    PER_GROUP,
-    calibrated,
-    fit,
-    new_model,
-    with_steps,
-)
-from careedit_tiny.world.samples import Split
+from careedit_tiny.recipes.router.pool import GROUPS, drawn_pool, fingerprint
+from careedit_tiny.recipes.router.words import in_other_words
 
+DEFAULT = TrainConfig(steps=1500, learning_rate=1e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.98), ema=0.995)
+OUTCOMES = TrainConfig(steps=300, learning_rate=2e-4, warmup=30, weight_decay=0.02, betas=(0.9, 0.98), ema=0.99)
+"""Settings of the second stage, on measured outcomes."""
+PER_GROUP = 600
+"""Training edits per group of `GROUPS`."""
 MEASURED_PER_GROUP = 80
-"""Validation and test edits per group."""
-FIRST = 30_000_000
-"""Index of the first training sample: other recipes' pools lie elsewhere."""
+"""Validation edits, and test edits, per group of `GROUPS`."""
+REHEARSAL = 200
+"""Edits per group that a router rehearses when it learns a new expert."""
 
 
-def fingerprint(encoder: OpenClipEncoder) -> str:
-    """Tells encoders apart by what they make of a probe, rounded so that threads and batches do not matter."""
-    probe = Image.linear_gradient("L").convert("RGB")
-    tokens = (encoder.visual_tokens(probe).mean(dim=0), encoder.text_tokens("the red circle at the top")[-1])
-    text = " ".join(f"{value:.2f}" for token in tokens for value in token.tolist()).replace("-0.00", "0.00")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def tiny_pool(
-    name: str, encoder: OpenClipEncoder, folder: Path, per_group: int, *, experts: Sequence[str] = tuple(COMPETENCES)
-) -> RouterPool:
-    """The pool "train", "validation" or "test" of the tiny world, kept in `folder/router-pools`."""
-    split: Split = "train" if name == "train" else "validation" if name == "validation" else "test"
-    first = FIRST if split == "train" else 0
-    return kept_pool(
-        folder / "router-pools" / f"{name}.safetensors",
-        f"{fingerprint(encoder)} {split} {per_group} {' '.join(experts)}",
-        lambda: pool_of(tiny_samples(split, per_group, first=first), encoder, experts),
+def new_model(encoder: OpenClipEncoder, experts: Sequence[str], *, seed: int = 0) -> RouterModel:
+    """An untrained router for these experts, of 2 layers and 8 heads."""
+    config = RouterConfig(
+        experts=tuple(experts),
+        encoder_width=encoder.width,
+        visual_tokens=encoder.visual_count,
+        text_tokens=int(encoder.model.context_length),
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RouterModel(config)
+
+
+def train_command(
+    out: Path, encoder: str | None, steps: int | None, outcomes_of: str | None, outcomes: int
+) -> RouterQuality:
+    """Train as `RouterRecipe.train`: with the CLIP in `out` unless another encoder is named."""
+    if encoder is None and not (out / "clip").is_dir():
+        raise InputError(f"{out / 'clip'} has no encoder; run 'careedit train clip' first, or name one with --encoder.")
+    loaded = load_encoder(encoder or out / "clip")
+    return train_router(out, loaded, steps=steps, outcomes_of=outcomes_of, outcomes=outcomes)[1]
+
+
+def rehearsal(known: Sequence[str], encoder: OpenClipEncoder, folder: Path) -> Rehearsal | None:
+    """Drawn edits for a router whose experts are all of the tiny family; None for any other router."""
+    if not set(known) <= set(COMPETENCES):
+        return None
+    shown = drawn_pool("train", encoder, folder, REHEARSAL, experts=known)
+    measured = drawn_pool("validation", encoder, folder, max(5, REHEARSAL // 5), experts=known)
+    return Rehearsal(shown, measured, GROUPS, in_other_words)
 
 
 def put_into_set(runs: Path, root: Path) -> ExpertSet:
     """Copies the trained encoder and router in `runs` into the local set `root` and makes the router the set's."""
     for name in ("clip", "router"):
         if not (runs / name).is_dir():
-            raise InputError(f"There is no trained {name} in {runs}; run 'careedit train {name}' first.")
+            raise InputError(f"{runs} has no trained {name}; run 'careedit train {name}' first.")
         shutil.rmtree(root / name, ignore_errors=True)
         shutil.copytree(runs / name, root / name)
     return install_router(root, transformer_spec(root))
@@ -84,11 +92,20 @@ def train_router(
     `outcomes_of` is an expert set whose edits of `outcomes` training samples teach a second stage; None leaves it out.
     Stopped at any moment, a rerun with the same arguments goes on and ends with the same weights.
     """
-    pool = tiny_pool("train", encoder, folder, per_group)
+    pool = drawn_pool("train", encoder, folder, per_group)
     model = new_model(encoder, tuple(COMPETENCES))
     # A checkpoint is of one encoder, so its name says which.
     read = fingerprint(encoder)
-    report = fit(f"router-{read}", model, encoder, pool, with_steps(DEFAULT, steps), folder)
+    report = fit(
+        f"router-{read}",
+        model,
+        encoder,
+        pool,
+        with_steps(DEFAULT, steps),
+        folder,
+        groups=GROUPS,
+        rephrase=in_other_words,
+    )
     extra = {}
     if outcomes_of is not None:
         editor = load_editor(outcomes_of)
@@ -103,14 +120,15 @@ def train_router(
             with_steps(OUTCOMES, outcome_steps),
             folder,
             groups=groups,
+            rephrase=in_other_words,
         )
         changed = float((learned.targets.amax(dim=-1) < 1).double().mean())
         extra["Second stage"] = (
             f"{second.config.steps} steps on {len(learned)} measured training edits; for {changed:.0%} of them another "
             "expert than the kind's did better"
         )
-    calibrated(model, encoder, tiny_pool("validation", encoder, folder, measured))
-    quality = evaluate(model, encoder, tiny_pool("test", encoder, folder, measured))
+    calibrated(model, encoder, drawn_pool("validation", encoder, folder, measured))
+    quality = evaluate(model, encoder, drawn_pool("test", encoder, folder, measured))
     save_report(report, folder / "router.json")
     save(
         model,

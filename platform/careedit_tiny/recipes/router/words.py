@@ -10,8 +10,7 @@ import re
 from functools import cache, lru_cache
 from random import Random
 
-import open_clip
-
+from careedit.finetune.router.fit import english_words, noisy
 from careedit_tiny.recipes.clip.captions import vocabulary
 from careedit_tiny.world.operations import EXPERT_OF, RELATIONS
 from careedit_tiny.world.phrases import LOOK_NAMES, NUMBERS, PHRASES, phrasings
@@ -97,12 +96,9 @@ def _siblings(operation: str) -> tuple[str, ...]:
 
 @cache
 def unheard_words() -> tuple[str, ...]:
-    """English words that no phrasing of the tiny world has, seen or held out."""
+    """English words that no phrasing of the drawn world has, seen or held out."""
     held_out = {word for operation in PHRASES for phrase in phrasings(operation, "held_out") for word in phrase.split()}
-    known = {*vocabulary(), *(word.lower() for word in held_out)}
-    words = (token.removesuffix("</w>") for token in open_clip.SimpleTokenizer().encoder if token.endswith("</w>"))
-    fitting = [word for word in words if re.fullmatch("[a-z]{3,9}", word) and word not in known]
-    return tuple(Random("unheard").sample(fitting, 4000))
+    return english_words(frozenset((*vocabulary(), *(word.lower() for word in held_out))))
 
 
 def in_other_words(instruction: str, operation: str | None, rng: Random) -> str:
@@ -110,8 +106,7 @@ def in_other_words(instruction: str, operation: str | None, rng: Random) -> str:
     more carefully."""
     slots = None if operation is None else slots_of(instruction, operation)
     if operation is None or slots is None:
-        words = [rng.choice(unheard_words()) if rng.random() < 0.06 else word for word in instruction.split()]
-        return " ".join(words)
+        return noisy(instruction, None, rng, unheard_words())
     phrase = _phrase(operation, tuple(name for name, _ in slots), rng)
     values = dict(slots)
     if phrase is None:

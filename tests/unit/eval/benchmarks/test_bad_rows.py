@@ -311,7 +311,7 @@ def test_a_line_separator_inside_an_instruction_does_not_cut_its_row(mark, name,
         ("source,instruction\ra.png,do it\r", "end with CR alone"),
         ('source,instruction\na.png,x\nb.png,"never closed\nc.png,y\n', "line 3: unexpected end of data"),
         ('source,instruction\na.png,"never closed\nb.png,"x"\n', "line 2: ',' expected"),
-        ("source,instruction\n", "holds no rows"),
+        ("source,instruction\n", "has no rows"),
     ],
 )  # fmt: skip
 def test_lines_with_another_number_of_fields_are_named_with_their_numbers(text, says, own):

@@ -1,17 +1,20 @@
-"""Recipe of the learned router: labels of kind first, then measured outcomes, then calibration.
+"""How a router is trained: a loss over labelled edits, then calibration on edits that it was not trained on.
 
-The loss is the cross-entropy of the expert probabilities, plus that of feasibility, plus CARE-Edit's load balance; on
-measured outcomes also the reward that the best expert's probability forgoes (Switch-style: the softmax before top-k, so
+The loss is the cross-entropy of the expert probabilities, plus that of feasibility, plus CARE-Edit's load balance. On
+measured outcomes it adds the reward that the best expert's probability misses (as in Switch: the softmax before top-k, so
 that choosing one expert has a gradient).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 
+import open_clip
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +22,8 @@ from torch.nn import functional as F
 from careedit.encoders import OpenClipEncoder
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.precision import products
+from careedit.finetune.router.pool import RouterPool
 from careedit.routing.transformer import (
-    RouterConfig,
     RouterLogits,
     RouterModel,
     fit_temperature,
@@ -28,38 +31,39 @@ from careedit.routing.transformer import (
     load_balance,
     top_k_weights,
 )
-from careedit_tiny.recipes.router.pool import GROUPS, RouterPool
 
-DEFAULT = TrainConfig(steps=1500, learning_rate=1e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.98), ema=0.995)
-OUTCOMES = TrainConfig(steps=300, learning_rate=2e-4, warmup=30, weight_decay=0.02, betas=(0.9, 0.98), ema=0.99)
-"""The second stage, on measured outcomes."""
 BATCH = 64
-"""Edits per step."""
-PER_GROUP = 600
-"""Training edits per group of `GROUPS`."""
+"""Number of edits per optimizer step."""
 FEASIBLE_WEIGHT, BALANCE_WEIGHT, REWARD_WEIGHT = 0.5, 0.01, 0.2
 FALSE_ALARMS = 0.018
-"""Share of feasible validation edits that may be taken for infeasible; the goal is 2 % on others."""
+"""Share of feasible validation edits that may be taken for infeasible. The goal is 2 % on other edits."""
 CONFIDENCE = 0.35
-"""Where no expert is likelier than this, the base edits alone."""
+"""Where no expert is more probable than this, the base model edits alone."""
 OUTCOME_GROUP = "outcome"
+"""Group of the edits whose targets come from measured outcomes."""
+NOISE_SHARE = 0.06
+"""Share of an instruction's words that `noisy` replaces."""
+
+Rephrase = Callable[[str, str | None, Random], str]
+"""(instruction, its operation or None, random numbers) -> the instruction in other words."""
 
 
-def new_model(encoder: OpenClipEncoder, experts: Sequence[str], *, seed: int = 0) -> RouterModel:
-    """An untrained router for these experts, of 2 layers and 8 heads."""
-    config = RouterConfig(
-        experts=tuple(experts),
-        encoder_width=encoder.width,
-        visual_tokens=encoder.visual_count,
-        text_tokens=int(encoder.model.context_length),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RouterModel(config)
+@cache
+def english_words(known: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """4,000 words of three to nine letters from CLIP's vocabulary that are not in `known`; the same at every call."""
+    words = (token.removesuffix("</w>") for token in open_clip.SimpleTokenizer().encoder if token.endswith("</w>"))
+    fitting = [word for word in words if re.fullmatch("[a-z]{3,9}", word) and word not in known]
+    return tuple(Random("unheard").sample(fitting, 4000))
+
+
+def noisy(instruction: str, _: str | None, rng: Random, words: Sequence[str] | None = None) -> str:
+    """The instruction with a few words replaced by random ones of `words` (default: `english_words`)."""
+    others = english_words() if words is None else words
+    return " ".join(rng.choice(others) if rng.random() < NOISE_SHARE else word for word in instruction.split())
 
 
 def forward(model: RouterModel, pool: RouterPool, chosen: Sequence[int], texts: Sequence[Tensor]) -> RouterLogits:
-    """The logits of the chosen edits in their order; those without a reference do not pay for its tokens."""
+    """The logits of the chosen edits in their order. Edits without a reference are computed without its tokens."""
     rows = pool.reference_index[torch.as_tensor(chosen, dtype=torch.long)]
     experts = torch.zeros(len(chosen), len(model.config.experts))
     feasible = torch.zeros(len(chosen))
@@ -82,8 +86,8 @@ def router_loss(logits: RouterLogits, targets: Tensor, feasible: Tensor, *, rewa
     )
     if rewarded is not None and rewarded.any():
         best = targets.amax(dim=-1)
-        forgone = best - (top_k_weights(logits.experts, 1) * targets).sum(dim=-1)
-        loss = loss + REWARD_WEIGHT * forgone[rewarded].mean()
+        missed = best - (top_k_weights(logits.experts, 1) * targets).sum(dim=-1)
+        loss = loss + REWARD_WEIGHT * missed[rewarded].mean()
     return loss
 
 
@@ -95,16 +99,18 @@ def fit(
     config: TrainConfig,
     folder: Path,
     *,
-    groups: Sequence[str] = GROUPS,
+    groups: Sequence[str],
+    rephrase: Rephrase = noisy,
 ) -> TrainReport:
-    """Train `model` in place on a pool, its instructions said in other words at every step."""
+    """Train `model` in place on a pool. Each edit of a batch is of one of `groups`; `rephrase` changes its instruction."""
     outcome = torch.tensor([group == OUTCOME_GROUP for group in pool.groups])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         rng = Random(int(torch.randint(2**62, (1,), generator=generator)))
         chosen = pool.draw(BATCH, groups, rng)
         # Cloned: text encodings are made in inference mode, whose tensors autograd refuses.
-        texts = [text.cpu().clone() for text in encoder.text_batch(pool.said_otherwise(chosen, rng))]
+        said = [rephrase(pool.texts[i], pool.operations[i], rng) for i in chosen]
+        texts = [text.cpu().clone() for text in encoder.text_batch(said)]
         with products("cpu"):
             logits = forward(model, pool, chosen, texts)
         index = torch.tensor(chosen)
@@ -118,7 +124,7 @@ def fit(
 
 @torch.inference_mode()
 def predict(model: RouterModel, encoder: OpenClipEncoder, pool: RouterPool) -> RouterLogits:
-    """The logits of a whole pool, its instructions as they stand."""
+    """The logits of a whole pool, with its instructions unchanged."""
     parts = []
     for chunk in torch.split(torch.arange(len(pool)), 128):
         chosen = chunk.tolist()

@@ -1,4 +1,4 @@
-"""Examples of edits for a router, read from JSON lines: instruction, image, expert, and mask and reference where given."""
+"""Examples of edits for a router, read from JSON lines: instruction, image, expert, and optionally mask and reference."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import CareEditError, InputError
+from careedit.finetune.router.pool import RouterPool, labelled_pool
 from careedit.images import decode_image, decode_mask
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures, features_of
 from careedit.tabular import find_file, is_missing, lines_of
-from careedit_tiny.recipes.router.pool import RouterPool, labelled_pool
 
 FIELDS = ("instruction", "image", "expert", "mask", "reference", "feasible")
-"""Fields of a line; the first three must be there. `feasible: false` marks an instruction that does not apply."""
+"""Fields of a line. The first three are required; `feasible: false` marks an instruction that does not apply."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,11 @@ class Example:
     """One edit and the expert that it is for."""
 
     features: RoutingFeatures
+    """What the router sees of the edit."""
     expert: str
+    """Name of the right expert."""
     feasible: bool = True
+    """Whether the instruction applies to the image; default: yes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,9 @@ class BadLine:
     """A line that cannot be used."""
 
     line: int
-    """Its number, from 1."""
+    """Number of the line, counted from 1."""
     reason: str
-    """Why, as a sentence."""
+    """One sentence that says why."""
 
 
 def read_examples(path: Path, *, skip_bad: bool = False) -> tuple[list[Example], list[BadLine]]:
@@ -62,10 +65,10 @@ def read_examples(path: Path, *, skip_bad: bool = False) -> tuple[list[Example],
         first = bad[0]
         raise InputError(
             f"{len(bad)} of {len(bad) + len(found)} examples in {path.name} cannot be used; the first is line "
-            f"{first.line}: {first.reason} Mend them, or leave them out with --skip-bad."
+            f"{first.line}: {first.reason} Correct them, or leave them out with --skip-bad."
         )
     if not found:
-        raise InputError(f"There is no usable example in {path}; a line holds instruction, image and expert.")
+        raise InputError(f"{path} has no usable example; a line has instruction, image and expert.")
     return found, bad
 
 
@@ -75,13 +78,13 @@ def _example(line: str, folder: Path) -> Example:
     except ValueError as error:
         raise InputError("It is not JSON.") from error
     if not isinstance(fields, dict):
-        raise InputError("It holds no fields.")
+        raise InputError("It is not an object with fields.")
     for name in FIELDS[:3]:
         if not isinstance(fields.get(name), str) or not fields[name].strip():
             raise InputError(f"The field {name!r} is missing or empty.")
     for name in fields:
         if name not in FIELDS:
-            raise InputError(f"There is no field {name!r}; the fields are {', '.join(FIELDS)}.")
+            raise InputError(f"The field {name!r} is unknown; the fields are {', '.join(FIELDS)}.")
     mask, reference = (
         None if is_missing(fields.get(name)) else find_file(folder, fields[name], name)
         for name in ("mask", "reference")
@@ -97,7 +100,7 @@ def _example(line: str, folder: Path) -> Example:
 
 
 def example_pool(examples: Sequence[Example], encoder: OpenClipEncoder, experts: Sequence[str]) -> RouterPool:
-    """The examples encoded, in groups by expert; those of an expert that is not in `experts` are left out."""
+    """The examples, encoded and grouped by expert. Examples of an expert that is not in `experts` are left out."""
     kept = [example for example in examples if example.expert in experts]
     seen = [example.features for example in kept]
     return labelled_pool(

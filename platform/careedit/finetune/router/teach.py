@@ -1,15 +1,15 @@
-"""`careedit train router --expert-set`: an existing router learns a new expert and keeps what it knew.
+"""`careedit train router --expert-set`: an existing router learns a new expert and keeps what it knows.
 
-Against forgetting, every batch rehearses the old experts: edits of the tiny world where the old experts are its own,
-and the given examples of them otherwise, with targets half from the labels and half from what the old router says
-(Learning without Forgetting, Li and Hoiem 2017). If it knows the old experts less well afterwards, nothing changes.
+Against forgetting, every batch rehearses the old experts: with edits that a plug-in has for them, or else with the given
+examples of them. Their targets are half the labels and half what the old router says (Learning without Forgetting, Li
+and Hoiem 2017). If the router knows the old experts less well afterwards, the expert set is not changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,40 +19,66 @@ from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import CareEditError, InputError
 from careedit.experts import ExpertSet, RouterSpec, install_router, load_expert_set, router_options, transformer_spec
 from careedit.finetune.loop import TrainConfig, TrainReport
+from careedit.finetune.router.examples import Example, example_pool
+from careedit.finetune.router.fit import Rephrase, calibrated, fit, noisy, predict, with_steps
+from careedit.finetune.router.pool import RouterPool
+from careedit.finetune.router.quality import RouterQuality, by_group, evaluate, save
 from careedit.routing.transformer import RouterConfig, RouterModel, load_model
-from careedit_tiny.recipes.family import COMPETENCES, LICENCE
-from careedit_tiny.recipes.router.examples import Example, example_pool
-from careedit_tiny.recipes.router.pool import GROUPS, RouterPool
-from careedit_tiny.recipes.router.report import RouterQuality, by_group, evaluate, save
-from careedit_tiny.recipes.router.run import tiny_pool
-from careedit_tiny.recipes.router.train import calibrated, fit, predict, with_steps
 
 DEFAULT = TrainConfig(steps=400, learning_rate=3e-4, warmup=40, weight_decay=0.02, betas=(0.9, 0.98), ema=0.99)
 LARGEST_DROP = 0.02
-"""By how much the accuracy on the old experts may fall."""
-REHEARSAL = 200
-"""Rehearsed edits of the tiny world per group."""
+"""Largest loss of accuracy on the old experts that is accepted."""
+LICENCE = "Apache-2.0"
+"""Licence in the new router's card."""
 _HELD_BACK = 5  # one example in so many is measured on, not trained on
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """Edits for a router's old experts, which it repeats while it learns a new one."""
+
+    shown: RouterPool
+    """Edits that the router trains on."""
+    measured: RouterPool
+    """Other edits, on which the router is measured before and after."""
+    groups: tuple[str, ...]
+    """Groups of `shown` from which batches are drawn; a group named twice is drawn twice as often."""
+    rephrase: Rephrase
+    """Says an instruction in other words."""
+
+
+FindRehearsal = Callable[[Sequence[str], OpenClipEncoder, Path], Rehearsal | None]
+"""(old experts, encoder, folder to keep data in) -> what to rehearse, or None if the experts are not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRecipe:
+    """What a plug-in adds to `careedit train router`."""
+
+    train: Callable[[Path, str | None, int | None, str | None, int], RouterQuality]
+    """Trains a router from nothing: (results folder, encoder, steps, expert set whose outcomes are measured, measured edits)."""
+    rehearsal: FindRehearsal
+    """Finds what the router of a set rehearses when it learns a new expert."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What a lesson changed."""
+    """What the training changed."""
 
     new: tuple[str, ...]
-    """The experts that were taught."""
+    """The experts that the router learned."""
     old_before: float
-    """Accuracy on edits for the old experts, before."""
+    """Accuracy on edits for the old experts before the training, 0 to 1."""
     old_after: float
-    """The same, after."""
+    """The same accuracy after the training."""
     new_after: float
-    """Accuracy on held-back examples of the new experts, after."""
+    """Accuracy on held-back examples of the new experts after the training, 0 to 1."""
     expert_set_sha256: str
-    """Hash of the set with its new router."""
+    """Hash of the expert set with its new router."""
 
 
 def widened(model: RouterModel, experts: Sequence[str]) -> RouterModel:
-    """The router with logits for more experts: the old ones keep their weights, a new one starts as their mean."""
+    """The router with logits for more experts. The old ones keep their weights; a new one starts as their mean."""
     config = model.config.model_copy(update={"experts": (*model.config.experts, *experts)})
     with torch.random.fork_rng(devices=[]):
         wider = RouterModel(RouterConfig.model_validate(config.model_dump()))
@@ -70,12 +96,13 @@ def teach(
     folder: Path,
     *,
     steps: int | None = None,
-    rehearsal: int = REHEARSAL,
+    rehearsals: Sequence[FindRehearsal] = (),
 ) -> Taught:
-    """Teach the router of the local set `expert_set` from examples; `folder` keeps checkpoints and pools.
+    """Teach the router of the local set `expert_set` new experts from examples; `folder` keeps checkpoints and pools.
 
-    Raises `InputError` if the set has no learned router or examples are missing, `CareEditError` if the old experts'
-    accuracy falls by more than `LARGEST_DROP`; in both cases the set stays as it was.
+    The first of `rehearsals` that knows the old experts provides what is rehearsed. Raises `InputError` if the set has no
+    learned router or examples are missing, and `CareEditError` if the old experts' accuracy falls by more than
+    `LARGEST_DROP`. In both cases the set is not changed.
     """
     current = load_expert_set(expert_set)
     root, old, encoder = _opened(current)
@@ -88,33 +115,33 @@ def teach(
         raise InputError("Every expert that the examples name is known to the router already; nothing to teach.")
     model = widened(old, new)
     experts = model.config.experts
-    rehearsed, held = _rehearsal(known, experts, encoder, folder, rehearsal)
+    rehearsal = next((found for find in rehearsals if (found := find(known, encoder, folder)) is not None), None)
     given = example_pool(examples, encoder, experts)
-    kept_back = [i for i in range(len(given)) if i % _HELD_BACK == _HELD_BACK - 1]
-    shown = given.subset([i for i in range(len(given)) if i % _HELD_BACK != _HELD_BACK - 1])
-    test = given.subset(kept_back)
-    is_old = [group in known for group in test.groups]
-    old_test = test.subset([i for i, flag in enumerate(is_old) if flag])
-    new_test = test.subset([i for i, flag in enumerate(is_old) if not flag])
+    shown = given.where(lambda i: i % _HELD_BACK != _HELD_BACK - 1)
+    test = given.where(lambda i: i % _HELD_BACK == _HELD_BACK - 1)
+    old_test = test.where(lambda i: test.groups[i] in known)
+    new_test = test.where(lambda i: test.groups[i] not in known)
     if not len(new_test):
         raise InputError(f"There are too few examples of {', '.join(new)}; give ten or more of each new expert.")
     for name in known:
-        if rehearsed is None and name not in shown.groups and name in current.names:
+        if rehearsal is None and name not in shown.groups and name in current.names:
             raise InputError(f"Without examples of the expert {name!r} the router would forget it; add ten or more.")
+    held = None if rehearsal is None else rehearsal.measured.over(experts)
     measured = old_test if held is None else held.plus(old_test)
     if not len(measured):
         raise InputError(
             "There are too few examples of the old experts to tell whether they are forgotten; give ten each."
         )
     before = _accuracy(old, encoder, measured, known)
-    pool = shown if rehearsed is None else rehearsed.plus(shown)
+    pool = shown if rehearsal is None else rehearsal.shown.over(experts).plus(shown)
     pool = replace(pool, targets=_distilled(old, encoder, pool))
-    groups = [group for group in GROUPS if group in pool.groups] or [name for name in known if name in pool.groups]
+    groups = [name for name in (known if rehearsal is None else rehearsal.groups) if name in pool.groups]
     lesson = [*groups, *(name for name in new for _ in range(max(1, len(groups) // 4)))]
-    # Named by its content, so that no lesson goes on from another one's checkpoint.
+    # Named by its content, so that no run continues from the checkpoint of another one.
     content = f"{current.sha256} {steps} {pool.texts} {float(pool.source.float().sum()):.1f}"
     name = f"router-lesson-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    report = fit(name, model, encoder, pool, with_steps(DEFAULT, steps), folder, groups=lesson)
+    rephrase = noisy if rehearsal is None else rehearsal.rephrase
+    report = fit(name, model, encoder, pool, with_steps(DEFAULT, steps), folder, groups=lesson, rephrase=rephrase)
     (folder / f"{name}.ckpt").unlink(missing_ok=True)
     after = _accuracy(model, encoder, measured, known)
     if after < before - LARGEST_DROP:
@@ -128,7 +155,7 @@ def teach(
     accuracy = sum(by_group(model, encoder, new_test).values()) / len(set(new_test.groups))
     spec = _written(model, report, quality, root, current, {"New": ", ".join(new), "New experts": f"{accuracy:.1%}"})
     made = install_router(root, spec)
-    _forget_old_files(root, current.spec.router)
+    _delete_old_files(root, current.spec.router)
     return Taught(new, before, after, accuracy, made.sha256)
 
 
@@ -146,32 +173,15 @@ def _opened(current: ExpertSet) -> tuple[Path, RouterModel, OpenClipEncoder]:
     return root, load_model(options["config"], options["weights"]).eval().requires_grad_(False), encoder
 
 
-def _rehearsal(
-    known: Sequence[str], experts: Sequence[str], encoder: OpenClipEncoder, folder: Path, per_group: int
-) -> tuple[RouterPool | None, RouterPool | None]:
-    """(to rehearse, to measure on) from the tiny world; None where the old experts are not all its own."""
-    if not set(known) <= set(COMPETENCES):
-        return None, None
-    train = tiny_pool("train", encoder, folder, per_group, experts=known)
-    held = tiny_pool("validation", encoder, folder, max(5, per_group // 5), experts=known)
-    return _over(train, experts), _over(held, experts)
-
-
-def _over(pool: RouterPool, experts: Sequence[str]) -> RouterPool:
-    """The pool with columns for more experts, to which none of it belongs."""
-    more = torch.zeros(len(pool), len(experts) - len(pool.experts))
-    return replace(pool, experts=tuple(experts), targets=torch.cat([pool.targets, more], dim=1))
-
-
 def _accuracy(model: RouterModel, encoder: OpenClipEncoder, pool: RouterPool, known: Sequence[str]) -> float:
-    """How often the likeliest expert is the right one, on feasible edits; all of the pool are for `known` experts."""
+    """Share of feasible edits for which the most probable expert is right; all edits of the pool are for `known` experts."""
     possible = pool.feasible > 0.5
     right = predict(model, encoder, pool).experts.argmax(dim=-1) == pool.targets[:, : len(known)].argmax(dim=-1)
     return float(right[possible].double().mean())
 
 
 def _distilled(old: RouterModel, encoder: OpenClipEncoder, pool: RouterPool) -> torch.Tensor:
-    """Targets of a pool, for its old experts half from the old router's calibrated probabilities."""
+    """Targets of a pool. For old experts they are the mean of the labels and the old router's calibrated probabilities."""
     said = (predict(old, encoder, pool).experts / old.config.temperature).softmax(dim=-1)
     said = torch.cat([said, torch.zeros(len(pool), len(pool.experts) - said.shape[1])], dim=1)
     is_old = pool.targets[:, : len(old.config.experts)].sum(dim=-1, keepdim=True) > 0.5
@@ -186,7 +196,7 @@ def _written(
     current: ExpertSet,
     extra: dict[str, str],
 ) -> RouterSpec:
-    """Writes the new router beside the old one, under a name of its own, and returns how the set's file states it."""
+    """Write the new router next to the old one, under a name of its own; returns its entry in the set's file."""
     number = 1 + max((int(p.name.rpartition("-")[2]) for p in root.glob("router-*") if p.name[7:].isdigit()), default=1)
     name = f"router-{number}"
     save(
@@ -199,8 +209,8 @@ def _written(
     return spec.model_copy(update={"options": {**stated, **spec.options}})
 
 
-def _forget_old_files(root: Path, router: RouterSpec) -> None:
-    """Takes the replaced router off the disk, if it lies in a folder of its own inside the set."""
+def _delete_old_files(root: Path, router: RouterSpec) -> None:
+    """Delete the replaced router, if it is in a folder of its own inside the set."""
     stated = router.options.get("config")
     if isinstance(stated, dict) and isinstance(stated.get("file"), str):
         folder = (root / str(stated["file"])).parent

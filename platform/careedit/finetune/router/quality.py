@@ -1,4 +1,4 @@
-"""How good a router is on edits that it was not trained on, and its model card."""
+"""How good a router is on edits that it was not trained on, and the folder and card that a trained router becomes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from careedit.encoders import OpenClipEncoder
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.loop import TrainReport
+from careedit.finetune.router.fit import predict
+from careedit.finetune.router.pool import RouterPool
 from careedit.routing.transformer import RouterModel, calibration_error, save_router
-from careedit_tiny.recipes.router.pool import RouterPool
-from careedit_tiny.recipes.router.train import predict
 
 
 @dataclass(frozen=True, slots=True)
 class RouterQuality:
-    """Shares, 0 to 1."""
+    """Quality of a router on a pool. All figures but the count are between 0 and 1."""
 
     count: int
-    """Feasible edits."""
+    """Number of feasible edits in the pool."""
     accuracy_seen: float
-    """The expert of the edit's kind is the likeliest; phrasings as in training."""
+    """Share of edits for which the right expert is the most probable one, for phrasings as in training."""
     accuracy_held_out: float
-    """The same for phrasings that training never used."""
+    """The same share for phrasings that training never used."""
     calibration: float
-    """Expected calibration error of the likeliest expert's probability."""
+    """Expected calibration error of the most probable expert's probability."""
     infeasible_recall: float
-    """Infeasible instructions recognised."""
+    """Share of infeasible instructions that are recognised."""
     false_alarms: float
-    """Feasible ones taken for infeasible."""
+    """Share of feasible instructions that are taken for infeasible."""
 
     def __str__(self) -> str:
         return (
@@ -45,7 +45,7 @@ def _share(hits: torch.Tensor) -> float:
 
 
 def evaluate(model: RouterModel, encoder: OpenClipEncoder, pool: RouterPool) -> RouterQuality:
-    """The router's quality on a pool, by its stated temperatures and threshold."""
+    """The router's quality on a pool, with its own temperatures and threshold."""
     logits, config = predict(model, encoder, pool), model.config
     possible = pool.feasible > 0.5
     confidence, chosen = (logits.experts.double() / config.temperature).softmax(dim=-1).max(dim=-1)
@@ -80,7 +80,7 @@ def save(
     data: str,
     extra: dict[str, str] | None = None,
 ) -> None:
-    """Writes the router's files and its card to `folder`."""
+    """Write the router's files and its card to `folder`. `extra` are more figures for the card."""
     save_router(model, folder)
     config = model.config
     card = Card(
