@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
-from careedit_deployments.state.base import ArmEvent, new_id
+from careedit_deployments.state.records import ArmEvent, new_id
 from scripted_backend import ScriptedBackend
 from served import Served, serve
 

@@ -21,7 +21,9 @@ from careedit_deployments.edits.service import EditOrder, Edits, RunningEdit
 from careedit_deployments.edits.stored import png_of
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.jobs.sweep import delete_session
-from careedit_deployments.state.base import BlobStore, SessionRecord, Store, TurnRecord, new_id
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"

@@ -17,7 +17,8 @@ from careedit.images import image_sha256, marks_of
 from careedit.records import EditRequest, Record
 from careedit_deployments.edits.service import EditOrder
 from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
-from careedit_deployments.state.base import BlobStore, JobImage
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobImage
 
 SENT = "2-"
 """How a hash of what was sent begins; others are of jobs from before it."""

@@ -15,7 +15,8 @@ from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.jobs.background import background_hook
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 

@@ -23,7 +23,7 @@ from careedit_deployments.http.body import Body, check_length
 from careedit_deployments.http.errors import Problem, problem_of, respond
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import FILES
-from careedit_deployments.state.base import new_id
+from careedit_deployments.state.records import new_id
 from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing

@@ -15,7 +15,8 @@ from careedit_deployments.edits.service import Edits
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from careedit_deployments.http.schema import Body, ImageRef, Text
-from careedit_deployments.state.base import SessionRecord, TurnRecord
+from careedit_deployments.state.records import SessionRecord, TurnRecord
 
 
 class SessionFields(Body):

@@ -18,7 +18,9 @@ from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
-from careedit_deployments.state.base import BlobStore, JobRecord, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobRecord
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 WEBHOOKS_AT_ONCE = 8

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from careedit.errors import CareEditError
-from careedit_deployments.state.base import BlobStore, Store, id_time
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import id_time
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

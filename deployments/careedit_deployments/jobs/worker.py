@@ -35,7 +35,9 @@ from careedit_deployments.errors import (
 from careedit_deployments.http.errors import problem_of
 from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord
+from careedit_deployments.state.store import Store
 
 logger = logging.getLogger(__name__)
 
