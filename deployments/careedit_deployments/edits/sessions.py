@@ -17,10 +17,10 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, Made
+from careedit_deployments.edits.deletion import delete_session
 from careedit_deployments.edits.service import EditOrder, Edits, RunningEdit
 from careedit_deployments.edits.stored import png_of
 from careedit_deployments.errors import ConflictError, NotFoundError
-from careedit_deployments.jobs.sweep import delete_session
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
 from careedit_deployments.state.store import Store

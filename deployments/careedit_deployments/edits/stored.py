@@ -11,12 +11,12 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from careedit.images import image_sha256, marks_of
 from careedit.records import EditRequest, Record
+from careedit_deployments.edits.output import OutputFormat, Quality
 from careedit_deployments.edits.service import EditOrder
-from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import JobImage
 
@@ -89,7 +89,7 @@ def picture_of(data: bytes) -> Image.Image:
     return copy
 
 
-def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
+def sent_sha256(fields: BaseModel, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
     """Hash of what a client sent, its files as they came: neither the configuration nor the body's form changes it.
 
     What is left out is as good as its default. The mark in front tells it from `resolved_sha256`.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.service import Edits
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
+from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics

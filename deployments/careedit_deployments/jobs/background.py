@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.service import Edits
 from careedit_deployments.jobs.counting import count_job, count_waiting
 from careedit_deployments.jobs.pool import Pool
+from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker

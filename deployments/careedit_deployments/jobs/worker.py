@@ -22,6 +22,7 @@ from anyio.to_thread import run_sync
 from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.edits.backend import EditEvent, Made, Partial
+from careedit_deployments.edits.output import encode
 from careedit_deployments.edits.service import EditOrder, Edits
 from careedit_deployments.edits.stored import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.errors import (
@@ -33,7 +34,6 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.http.errors import problem_of
-from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.pool import heard
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord

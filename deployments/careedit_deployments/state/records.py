@@ -1,7 +1,7 @@
 """What the store keeps, one frozen record each; `tables` derives the database tables from them.
 
-Times are seconds since 1970 in UTC. Pictures are keys of the blob store. A SQLAlchemy type in an annotation sets the type of
-the column; every other column has the type that `tables` gives to the Python type.
+Times are seconds since 1970 in UTC. Pictures are keys of the blob store. `Width` in an annotation is the width
+of a text column.
 """
 
 from __future__ import annotations
@@ -9,16 +9,25 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
-from sqlalchemy import String
 
 from careedit.records import Record
 from careedit_deployments.telemetry.catalogue import Outcome
 
-Id = Annotated[str, String(64)]
-Sha256 = Annotated[str, String(64)]
+
+@dataclass(frozen=True)
+class Width:
+    """The width of a text column; without it, the column takes a text of any length."""
+
+    characters: int
+    """Longest text, in characters. PostgreSQL refuses a longer one; SQLite does not look."""
+
+
+Id = Annotated[str, Width(64)]
+Sha256 = Annotated[str, Width(64)]
 
 ANONYMOUS = "anonymous"
 """Owner of what was made without an API key."""
@@ -113,7 +122,7 @@ class AssignmentRecord(Record):
 
     user_sha256: Sha256
     """Hex SHA-256 of salt and user key."""
-    salt: Annotated[str, String(256)]
+    salt: Annotated[str, Width(256)]
     """The salt: another one deals anew."""
     arm: Id
     """The arm."""
@@ -202,7 +211,7 @@ class JobRecord(Record):
     """Id of the job."""
     owner: Id = ANONYMOUS
     """Id of the API key that made it; nobody else sees it."""
-    idempotency_key: Annotated[str, String(255)] | None = None
+    idempotency_key: Annotated[str, Width(255)] | None = None
     """The client's; unique per owner while the job is kept."""
     body_sha256: Sha256
     """Hash of what was asked for, pictures included."""
@@ -226,7 +235,7 @@ class JobRecord(Record):
     """When it is deleted; None while it has not ended."""
     attempt: int = 0
     """Times that it was begun."""
-    worker: Annotated[str, String(128)] | None = None
+    worker: Annotated[str, Width(128)] | None = None
     """Who works on it, or did last."""
     lease_until: float = 0.0
     """Until when that worker is believed to live."""

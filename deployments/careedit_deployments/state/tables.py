@@ -37,6 +37,7 @@ from careedit_deployments.state.records import (
     SessionRecord,
     TurnRecord,
     WebhookRecord,
+    Width,
 )
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -64,12 +65,12 @@ def _table(name: str, record: type[Record], *more: SchemaItem, key: tuple[str, .
 
 
 def _column(name: str, hint: Any, *, primary_key: bool) -> Column[Any]:
-    """A column: the SQLAlchemy type in the annotation, else the one of the Python type, else JSON; NULL where None is allowed."""
+    """A column: text of the annotated width, else the type that fits the Python type, else JSON. NULL where None is allowed."""
     choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     nullable = type(None) in choices
     kind, *extras = get_args(choices[0]) if get_origin(choices[0]) is Annotated else (choices[0],)
-    given = next((extra for extra in extras if isinstance(extra, TypeEngine)), None)
-    column_type = given or _TYPES.get(kind) or _TYPES.get(get_origin(kind)) or JSON(none_as_null=nullable)
+    text = next((String(extra.characters) for extra in extras if isinstance(extra, Width)), None)
+    column_type = text or _TYPES.get(kind) or _TYPES.get(get_origin(kind)) or JSON(none_as_null=nullable)
     return Column(name, column_type, primary_key=primary_key, nullable=nullable, autoincrement=False)
 
 

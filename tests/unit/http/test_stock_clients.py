@@ -18,8 +18,9 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
+from careedit_deployments.edits.output import encode
 from careedit_deployments.http.errors import FieldError
-from careedit_deployments.http.output import encode, target_size
+from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.state.blobs import BlobStore
