@@ -1,8 +1,9 @@
-"""What runs beside the routes of an ingress replica: workers, webhooks, the sweeper."""
+"""What runs beside the routes of an ingress replica: workers, webhooks, the cleanup."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -10,19 +11,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
+from careedit.errors import CareEditError
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.service import Edits
-from careedit_deployments.jobs.counting import count_job, count_waiting
+from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.stopping import Stopping
-from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.records import JobRecord
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
+logger = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+"""Seconds between two looks at how many jobs wait."""
 WEBHOOKS_AT_ONCE = 8
 """Webhooks that one replica sends at a time."""
 
@@ -50,21 +56,21 @@ async def background(
     jobs = Pool(
         worker.claim,
         worker.work,
-        partial(store.jobs.listen, "queued"),
+        partial(store.jobs.subscribe, "queued"),
         places=config.jobs.workers,
         poll_s=poll_s,
     )
     store.jobs.watch(partial(count_job, metrics))
     state = config.state
-    sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
+    cleanup = Cleanup(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
     stopping = stopping or Stopping()
     stopping.watch(lambda: jobs.in_progress)
-    beside = (_work(jobs, stopping, grace_s), sweeper.run(), count_waiting(store.jobs, metrics))
+    beside = (_work(jobs, stopping, grace_s), cleanup.run(), count_waiting(store.jobs, metrics))
     tasks = [asyncio.create_task(work) for work in beside]
     sender, hooks = None, None
     if key is not None:
         sender = WebhookSender(store.webhooks, key, config.jobs, metrics)
-        listen = partial(store.jobs.listen, "webhook")
+        listen = partial(store.jobs.subscribe, "webhook")
         hooks = Pool(sender.claim, sender.send, listen, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
         tasks.append(asyncio.create_task(hooks.run()))
     try:
@@ -101,3 +107,26 @@ def background_hook(
 def worker_name() -> str:
     """A name that no other worker has, and that tells an operator which process it is."""
     return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def count_job(metrics: Metrics, job: JobRecord) -> None:
+    """Count what a `JobTable` tells its watchers."""
+    seconds = (job.finished or job.created) - job.created
+    if job.status == "queued":
+        metrics.job("queued")
+    elif job.status == "running":
+        metrics.job("begun" if job.attempt == 1 else "retaken")
+    elif job.status == "completed":
+        metrics.job_ended("finished", seconds)
+    else:
+        metrics.job_ended(job.status, seconds)
+
+
+async def count_waiting(jobs: JobTable, metrics: Metrics) -> None:
+    """Look how many jobs wait, until cancelled."""
+    while True:
+        try:
+            metrics.jobs_waiting(await jobs.waiting())
+        except CareEditError as error:  # the gauge stays as it was
+            logger.warning("Nobody knows how many jobs wait: %s", error)
+        await asyncio.sleep(LOOK_S)

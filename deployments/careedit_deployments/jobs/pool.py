@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 Claim = TypeVar("Claim")
 
 
-async def heard(event: asyncio.Event, timeout_s: float) -> None:
+async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
     """Wait for an event, but not longer than `timeout_s` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
@@ -77,7 +77,7 @@ class Pool(Generic[Claim]):
                 raise
             if claim is not None:
                 return claim
-            await heard(event, self._poll_s)
+            await wait_for(event, self._poll_s)
 
     async def _try(self) -> Claim | None:
         try:

@@ -14,16 +14,15 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 
 import httpcore2
 
 import careedit
 from careedit.errors import InputError
-from careedit.net import GuardedBackend, RefusedHostError
+from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.jobs.guard import webhook_destinations
 from careedit_deployments.state.queue import WebhookTable
 from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
@@ -150,3 +149,18 @@ class WebhookSender:
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
+
+
+def webhook_destinations(hosts: Collection[str]) -> Destinations:
+    """Public addresses, and `hosts`."""
+    return Destinations(
+        frozenset(host.lower() for host in hosts),
+        "The webhook",
+        "https://example.org/hooks",
+        "an operator can allow it in jobs.webhook_hosts",
+    )
+
+
+def check_webhook_url(url: str, hosts: Collection[str]) -> None:
+    """Refuse an address that no webhook may have, as far as it shows without looking a name up. Raises `InputError`."""
+    webhook_destinations(hosts).check(url)

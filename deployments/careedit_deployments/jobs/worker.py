@@ -34,14 +34,14 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.http.errors import problem_of
-from careedit_deployments.jobs.pool import heard
+from careedit_deployments.jobs.pool import wait_for
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord
 from careedit_deployments.state.store import Store
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 0.5
+CANCEL_CHECK_S = 0.5
 """Most seconds between two looks whether a job is to stop; its steps look too."""
 PROGRESS_S = 0.1
 """Least seconds between two progress events of a job; fast steps would fill the table."""
@@ -116,7 +116,7 @@ class JobWorker:
             logger.warning(
                 "The job %s was taken over by another worker; what was made of it here does not count.", job.id
             )
-            if not await self._store.jobs.known([job.id]):
+            if not await self._store.jobs.existing([job.id]):
                 await self._blobs.delete_scope(scope_of(job.id))  # it was deleted since, but we wrote once more
 
     async def _finish(self, job: JobRecord, end: JobEnd, error: Mapping[str, str] | None = None) -> JobRecord | None:
@@ -131,15 +131,15 @@ class JobWorker:
     async def _watch(self, job: JobRecord) -> Verdict:
         """Renews the lease until the job is to stop."""
         while True:
-            event = self._store.jobs.listen("cancel")
+            event = self._store.jobs.subscribe("cancel")
             try:
-                stop = await self._store.jobs.beat(job, lease_s=self._config.lease_s)
+                stop = await self._store.jobs.renew_lease(job, lease_s=self._config.lease_s)
             except UnavailableError as error:
                 logger.warning("The lease of the job %s was not renewed: %s", job.id, error)
                 stop = False
             if stop is not False:
                 return "lost" if stop is None else "cancel"
-            await heard(event, min(self._config.lease_s / 3, BEAT_S))
+            await wait_for(event, min(self._config.lease_s / 3, CANCEL_CHECK_S))
 
     async def _edit(self, job: JobRecord) -> None:
         """Edits, again where it failed by the platform's fault, until every image is made."""

@@ -125,7 +125,7 @@ class EditLog:
         async with self._database.write() as connection:
             await connection.execute(update(edits).where(edits.c.id == edit_id).values(scores=dict(scores)))
 
-    async def forget(self, request_id: str) -> int:
+    async def redact(self, request_id: str) -> int:
         """Take words, user, traces and pictures from the edits of a request, job or session; returns how many.
 
         What remains says nothing of the person: arm, experts, outcome, seconds, scores. Comments on them go too.
@@ -180,7 +180,7 @@ class ArmLog:
         async with self._database.read() as connection:
             return [record_of(ArmEvent, row) for row in await connection.execute(newest)]
 
-    async def cut(self) -> frozenset[str]:
+    async def disabled(self) -> frozenset[str]:
         """Arms whose latest event cut them out."""
         query = select(arm_events.c.arm, arm_events.c.kind).order_by(arm_events.c.created, arm_events.c.id)
         async with self._database.read() as connection:

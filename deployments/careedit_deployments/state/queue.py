@@ -29,7 +29,7 @@ from careedit_deployments.state.records import (
 )
 from careedit_deployments.state.tables import job_events, jobs, record_of, values_of, webhooks
 
-Topic = Literal["queued", "told", "cancel", "webhook"]
+Topic = Literal["queued", "event", "cancel", "webhook"]
 """Changes of jobs that one can listen to: one was queued, an event was written, an end was asked for, a webhook is due."""
 
 FULL_S = 10.0
@@ -41,34 +41,34 @@ class JobTable:
 
     def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
         self._database, self._clock, self._ttl_s = database, clock, ttl_s
-        self._bells: dict[Topic, asyncio.Event] = {}
+        self._subscribers: dict[Topic, asyncio.Event] = {}
         self._watchers: list[Callable[[JobRecord], None]] = []
 
-    def listen(self, to: Topic) -> asyncio.Event:
+    def subscribe(self, to: Topic) -> asyncio.Event:
         """Set at the next change of that kind that this process makes; take it before you look, then wait for it.
 
         Other processes' changes do not ring: wait with a time limit, and look again.
         """
-        return self._bells.setdefault(to, asyncio.Event())
+        return self._subscribers.setdefault(to, asyncio.Event())
 
     def watch(self, watcher: Callable[[JobRecord], None]) -> None:
         """Tell `watcher` of each job that this process queues, begins or ends, once that is committed: its `status` says
         which. It must neither block nor raise."""
         self._watchers.append(watcher)
 
-    def _ring(self, *topics: Topic, moved: JobRecord | None = None) -> None:
+    def _notify(self, *topics: Topic, moved: JobRecord | None = None) -> None:
         """After a commit: whoever looked before it looks again, and the watchers hear of the job that `moved`."""
         if moved is not None:
             for watcher in self._watchers:
                 watcher(moved)
         for topic in topics:
-            if topic in self._bells:
-                self._bells.pop(topic).set()
+            if topic in self._subscribers:
+                self._subscribers.pop(topic).set()
 
-    async def add(self, job: JobRecord, *, most: int | None = None) -> JobRecord:
+    async def add(self, job: JobRecord, *, max_queued: int | None = None) -> JobRecord:
         """Queue a job, or return the one that has this owner's idempotency key; `ConflictError` if its body differs.
 
-        Raises `OverloadedError` for a new one where `most` wait already; in PostgreSQL, some that come at once may pass.
+        Raises `OverloadedError` for a new one where `max_queued` wait already; in PostgreSQL, some that come at once may pass.
         """
         statement = self._database.insert(jobs).values(**values_of(job))
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
@@ -77,11 +77,11 @@ class JobTable:
             added = (await connection.execute(new)).one_or_none() is not None
             row = None if added else (await connection.execute(select(jobs).where(same))).one_or_none()
             if added:
-                if most is not None and await _queued(connection) > most:
-                    raise full(most)
-                job = await self._tell(connection, job, "queued", {})
+                if max_queued is not None and await _queued(connection) > max_queued:
+                    raise queue_full(max_queued)
+                job = await self._write_event(connection, job, "queued", {})
         if added:
-            self._ring("queued", moved=job)
+            self._notify("queued", moved=job)
             return job
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was deleted this moment; send the request again.")
@@ -163,12 +163,12 @@ class JobTable:
                     error = {"code": "worker_lost", "message": message}
                     ended = await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
                 else:
-                    job = await self._tell(connection, job, "started", {"attempt": job.attempt})
-            self._ring("told", "webhook", moved=ended or job)
+                    job = await self._write_event(connection, job, "started", {"attempt": job.attempt})
+            self._notify("event", "webhook", moved=ended or job)
             if ended is None:
                 return job
 
-    async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
+    async def renew_lease(self, job: JobRecord, *, lease_s: float) -> bool | None:
         """Renew the lease; whether the job is to stop, None: the claim is lost."""
         renew = update(jobs).where(_claim(job)).values(lease_until=self._clock() + lease_s)
         async with self._database.write() as connection:
@@ -178,7 +178,7 @@ class JobTable:
         return stop
 
     async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
-        """Write an event (its number is given here) and an image that was made; returns as `beat` does."""
+        """Write an event (its number is given here) and an image that was made; returns as `renew_lease` does."""
         count = update(jobs).where(_claim(job)).values(last_event=jobs.c.last_event + 1)
         async with self._database.write() as connection:
             row = (await connection.execute(count.returning(jobs))).one_or_none()
@@ -191,7 +191,7 @@ class JobTable:
                 await connection.execute(update(jobs).where(_is(job.id)).values(images=images))
             kept = event.model_copy(update={"number": now.last_event})
             await connection.execute(insert(job_events).values(**values_of(kept)))
-        self._ring("told")
+        self._notify("event")
         return now.cancel_requested
 
     async def finish(
@@ -200,7 +200,7 @@ class JobTable:
         """End a claimed job: status, last event and webhook in one transaction. None: the claim is lost."""
         async with self._database.write() as connection:
             ended = await self._end(connection, _claim(job), status, error=error)
-        self._ring("told", "webhook", moved=ended)
+        self._notify("event", "webhook", moved=ended)
         return ended
 
     async def release(self, job: JobRecord) -> bool:
@@ -212,8 +212,10 @@ class JobTable:
             ).one_or_none()
             if row is None:
                 return False
-            await self._tell(connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."})
-        self._ring("queued", "told")
+            await self._write_event(
+                connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."}
+            )
+        self._notify("queued", "event")
         return True
 
     async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
@@ -225,7 +227,7 @@ class JobTable:
                 ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
                 await connection.execute(ask)
             row = (await connection.execute(select(jobs).where(its))).one_or_none()
-        self._ring("cancel", "told", "webhook", moved=ended)
+        self._notify("cancel", "event", "webhook", moved=ended)
         if row is None:
             raise _gone(job_id)
         return record_of(JobRecord, row)
@@ -248,7 +250,7 @@ class JobTable:
         async with self._database.read() as connection:
             return list((await connection.execute(select(jobs.c.id).where(jobs.c.expires <= self._clock()))).scalars())
 
-    async def known(self, ids: Collection[str]) -> frozenset[str]:
+    async def existing(self, ids: Collection[str]) -> frozenset[str]:
         """Which of these ids are jobs."""
         async with self._database.read() as connection:
             return frozenset((await connection.execute(select(jobs.c.id).where(jobs.c.id.in_(list(ids))))).scalars())
@@ -269,7 +271,7 @@ class JobTable:
         if row is None:
             return None
         data = {"message": error["message"], "code": error["code"]} if error else {}
-        job = await self._tell(connection, record_of(JobRecord, row), status, data)
+        job = await self._write_event(connection, record_of(JobRecord, row), status, data)
         if job.webhook is not None:
             message = WebhookRecord(
                 id=new_id("msg"), job=job.id, url=job.webhook, payload=payload_of(job), next_at=now, created=now
@@ -277,7 +279,7 @@ class JobTable:
             await connection.execute(insert(webhooks).values(**values_of(message)))
         return job
 
-    async def _tell(
+    async def _write_event(
         self, connection: AsyncConnection, job: JobRecord, kind: EventKind, data: Mapping[str, Any]
     ) -> JobRecord:
         """Writes an event of a job that this transaction has locked; returns the job with it counted."""
@@ -295,9 +297,9 @@ def payload_of(job: JobRecord) -> str:
     return json.dumps({"type": f"job.{job.status}", "timestamp": ended, "data": data}, separators=(",", ":"))
 
 
-def full(most: int) -> OverloadedError:
-    """The error for a job that finds `most` others waiting."""
-    return OverloadedError(f"{most} jobs wait already and no more may; come back later.", retry_after=FULL_S)
+def queue_full(max_queued: int) -> OverloadedError:
+    """The error for a job that finds `max_queued` others waiting."""
+    return OverloadedError(f"{max_queued} jobs wait already and no more may; come back later.", retry_after=FULL_S)
 
 
 def other_body(job: JobRecord) -> ConflictError:

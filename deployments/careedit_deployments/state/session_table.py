@@ -93,7 +93,7 @@ class SessionTable:
             query = select(sessions.c.id).where(sessions.c.expires <= self._clock())
             return list((await connection.execute(query)).scalars())
 
-    async def known(self, ids: Collection[str]) -> frozenset[str]:
+    async def existing(self, ids: Collection[str]) -> frozenset[str]:
         """Which of these ids are sessions."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(sessions.c.id).where(sessions.c.id.in_(list(ids))))

@@ -12,7 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from careedit.editor import Editor, load_editor
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
-from careedit_deployments.bench.baselines.settings import BaselineSettings
+from careedit_deployments.bench.baselines import BaselineSettings
 
 ROUTE = "/v1/images/edits"
 """Where edits are asked for."""

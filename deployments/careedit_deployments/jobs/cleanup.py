@@ -28,7 +28,7 @@ BLOCK = 1000
 """Ids that are looked up in one query."""
 
 
-class Sweeper:
+class Cleanup:
     """Deletes by itself, every so often; several may run at once."""
 
     def __init__(
@@ -51,20 +51,20 @@ class Sweeper:
         """Sweep until cancelled."""
         while True:
             try:
-                await self.sweep()
+                await self.run_once()
             except CareEditError as error:
                 logger.warning("Nothing was swept: %s", error)
             except Exception:
                 logger.exception("Sweeping failed in a way that was not foreseen.")
             await asyncio.sleep(self._every_s)
 
-    async def sweep(self) -> int:
+    async def run_once(self) -> int:
         """One round; returns how many jobs, sessions, scopes of expired or orphaned pictures and edits of the log went."""
         jobs, sessions = await self._store.jobs.expired(), await self._store.sessions.expired()
         for job_id in jobs:
             await delete_job(self._store, self._blobs, job_id)
         for session_id in sessions:
-            if await delete_session(self._store, self._blobs, session_id):  # and no other sweeper was faster
+            if await delete_session(self._store, self._blobs, session_id):  # and no other cleanup was faster
                 self._metrics.session("expired")
         orphans = []
         if self._clock() - self._looked >= ORPHAN_S:  # a bucket is slow to list
@@ -93,6 +93,6 @@ class Sweeper:
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):
                 block = old[start : start + BLOCK]
-                known = await table.known(block)
+                known = await table.existing(block)
                 found += [scopes[name] for name in block if name not in known]
         return found
