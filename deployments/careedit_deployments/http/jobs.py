@@ -40,7 +40,7 @@ from careedit_deployments.http.services import Services, caller_of, limiter_of, 
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
 from careedit_deployments.jobs.pool import wait_for
 from careedit_deployments.jobs.webhooks import check_webhook_url
-from careedit_deployments.state.queue import other_body
+from careedit_deployments.state.queue import other_body, queue_full
 from careedit_deployments.state.records import JOB_ENDS, JobEvent, JobRecord, new_id
 
 POLL_S = 0.5

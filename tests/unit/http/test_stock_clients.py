@@ -225,7 +225,7 @@ def test_no_other_path_leads_to_a_file(client, name):
     error_of(client.get(f"/v1/images/files/file_{int(time.time() * 1000):012x}{'0' * 40}/{name}"), 404)
 
 
-def test_an_address_expires_and_its_file_is_swept(tmp_path):
+def test_an_address_expires_and_its_file_is_deleted(tmp_path):
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 0.5}
     http = {"public_url": "https://edits.example.org/api/"}
     with serve(tmp_path, Pretended(), state=state, http=http, auth={"required": False}) as server:
@@ -240,11 +240,11 @@ def test_an_address_expires_and_its_file_is_swept(tmp_path):
             assert "expired" in error_of(answer, 404)["message"]
         services = server.services
         cleanup = Cleanup(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
-        server.run(cleanup.sweep)  # the server's own may have been faster
+        server.run(cleanup.run_once)  # the server's own may have been faster
     assert list((tmp_path / "blobs/files").iterdir()) == []
 
 
-def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
+def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
     blobs = BlobStore(str(tmp_path))
     cleanup = Cleanup(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
