@@ -28,7 +28,7 @@ async def jobs_are_claimed_oldest_first_and_each_once(store: Store, clock: Clock
 async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: Store, clock: Clock) -> None:
     first = await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)
     await store.jobs.add(a_job(), max_queued=2)
-    with pytest.raises(OverloadedError, match="2 jobs wait already") as caught:
+    with pytest.raises(OverloadedError, match="2 jobs are waiting") as caught:
         await store.jobs.add(a_job(), max_queued=2)
     assert caught.value.retry_after == FULL_S
     assert await store.jobs.waiting() == 2, "nothing is left of the one that was refused"
