@@ -235,16 +235,16 @@ class Limits(Record):
     status 408."""
 
     @property
-    def most_pixels(self) -> int:
+    def max_request_pixels(self) -> int:
         """Pixels of a request's pictures together."""
         return 3 * self.pixels if self.request_pixels is None else self.request_pixels
 
     @model_validator(mode="after")
     def _check_memory(self) -> Limits:
-        if 8 * self.most_pixels > self.picture_memory:
+        if 8 * self.max_request_pixels > self.picture_memory:
             raise InputError(
-                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.most_pixels:,} pixels of four "
-                f"bytes and an API key half of the memory; give at least {8 * self.most_pixels:,}, or fewer pixels."
+                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.max_request_pixels:,} pixels of four "
+                f"bytes and an API key half of the memory; give at least {8 * self.max_request_pixels:,}, or fewer pixels."
             )
         return self
 

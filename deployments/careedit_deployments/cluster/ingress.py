@@ -12,7 +12,7 @@ from careedit_deployments.cluster.fleet import Fleet
 from careedit_deployments.cluster.ray_backend import RayBackend
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.app import create_app
-from careedit_deployments.http.assemble import assemble
+from careedit_deployments.http.services import assemble
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.logs import set_up_logging

@@ -1,13 +1,16 @@
-"""The file of a result: its format, size and quality."""
+"""How the results of an edit look: size, file format and quality, and the files themselves."""
 
 from __future__ import annotations
 
 import base64
 import io
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
+
+from careedit.record import Record
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 Quality = Literal["low", "medium", "high", "auto"]
@@ -15,12 +18,29 @@ Quality = Literal["low", "medium", "high", "auto"]
 _TOLERANCE = 1.0
 
 
-def encode(picture: Image.Image, size: tuple[int, int], kind: OutputFormat, compression: int | None) -> bytes:
-    """The file of a picture, without metadata, scaled to `size` where it has another one.
+class Output(Record):
+    """How the results of one edit look; stored with a job."""
 
-    Nothing is cropped or stretched: where the proportions differ, the picture is scaled to fit, stands in the middle, and its
-    outermost pixels are repeated up to the margins' ends.
+    size: tuple[int, int]
+    """Width and height of the results, in pixels."""
+    format: OutputFormat = "png"
+    """File format of the results; default png."""
+    compression: int | None = None
+    """Quality of a JPEG or WebP file, 0 to 100. None: 95 for JPEG, lossless for WebP."""
+    quality: Quality = "auto"
+    """The requested quality, which the response repeats; default auto."""
+    notes: Annotated[tuple[str, ...], Field(exclude_if=lambda notes: not notes)] = ()
+    """Sentences about fields without effect and about a filled size. Not stored if empty, so that older replicas can
+    read the record."""
+
+
+def encode(picture: Image.Image, output: Output) -> bytes:
+    """The file of a picture, without metadata, scaled to `output.size` if it has another size.
+
+    Nothing is cropped or stretched. If the proportions differ, the picture is scaled to fit and centered, and its outermost
+    pixels are repeated to fill the margins.
     """
+    size = output.size
     if picture.size != size and not same_shape(size, picture.size):
         picture = _fill(picture, size)
     elif picture.size != size:
@@ -29,18 +49,18 @@ def encode(picture: Image.Image, size: tuple[int, int], kind: OutputFormat, comp
         picture = picture.copy()
         picture.info = {}
     options: dict[str, Any] = {}
-    if kind == "jpeg":
-        options = {"quality": 95 if compression is None else compression, "subsampling": 0}
-    elif kind == "webp":
-        options = {"lossless": True} if compression is None else {"quality": compression}
+    if output.format == "jpeg":
+        options = {"quality": 95 if output.compression is None else output.compression, "subsampling": 0}
+    elif output.format == "webp":
+        options = {"lossless": True} if output.compression is None else {"quality": output.compression}
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, kind.upper(), **options)
+    picture.convert("RGB").save(buffer, output.format.upper(), **options)
     return buffer.getvalue()
 
 
-def encode_base64(picture: Image.Image, size: tuple[int, int], kind: OutputFormat, compression: int | None) -> str:
+def encode_base64(picture: Image.Image, output: Output) -> str:
     """`encode`, as text for JSON."""
-    return base64.b64encode(encode(picture, size, kind, compression)).decode("ascii")
+    return base64.b64encode(encode(picture, output)).decode("ascii")
 
 
 def same_shape(size: tuple[int, int], source: tuple[int, int]) -> bool:
@@ -50,13 +70,13 @@ def same_shape(size: tuple[int, int], source: tuple[int, int]) -> bool:
 
 
 def inside(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of the source's proportions that `size` has room for."""
+    """The largest size with the proportions of the source that fits into `size`."""
     scale = min(size[0] / source[0], size[1] / source[1])
     return max(1, min(size[0], round(source[0] * scale))), max(1, min(size[1], round(source[1] * scale)))
 
 
 def _fill(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in the middle of `size`, as large as it fits, and its edge repeated around it."""
+    """The picture centered in `size`, as large as fits, with its edge repeated around it."""
     width, height = inside(picture.size, size)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     fitted = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))

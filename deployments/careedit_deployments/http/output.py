@@ -1,27 +1,65 @@
-"""Results as a client gets them: sizes and token counts."""
+"""Results as a client gets them: size, token counts, the response, and files at an address of their own.
+
+An address for `response_format: url` needs no key until it expires. It holds 160 random bits, the time at which it was made
+and the hash of the file. A changed address therefore finds no file, every replica can serve it, and no secret is shared.
+"""
 
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from collections.abc import Mapping, Sequence
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
 
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edits.output import OutputFormat, inside, same_shape
-from careedit_deployments.errors import FieldError
-from careedit_deployments.http.schema import EditFields, InputDetails, OutputDetails, Usage
+from careedit_deployments.edits.output import Output, OutputFormat, encode, encode_base64, inside, same_shape
+from careedit_deployments.errors import FieldError, NotFoundError
+from careedit_deployments.http.openapi import FILES, error_answers
+from careedit_deployments.http.schema import (
+    EditFields,
+    EditReport,
+    ImageData,
+    ImagesResponse,
+    InputDetails,
+    OutputDetails,
+    Usage,
+)
+from careedit_deployments.http.services import services_of
+from careedit_deployments.state.records import id_time
 
 TOKEN_SIDE = 16
-"""Pixels of an image token's side: what one token of a FLUX-class transformer covers."""
+"""Side of the square that one image token covers, in pixels, as in a FLUX-class transformer."""
 
-_MOST_SIDE: Mapping[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383}
+_MAX_SIDE: Mapping[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 _WORDS = re.compile(r"\w+|[^\w\s]")
+_KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+router = APIRouter(tags=["images"])
+
+
+def output_of(fields: EditFields, notes: Sequence[str], source: tuple[int, int], config: ServeConfig) -> Output:
+    """How the results of a request look; `source` is the size of its source. Raises `FieldError` for a wrong size."""
+    size = target_size(fields, source, config)
+    return Output(
+        size=size,
+        format=fields.output_format,
+        compression=fields.output_compression,
+        quality=fields.level,
+        notes=(*notes, *size_notes(size, source)),
+    )
 
 
 def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig) -> tuple[int, int]:
-    """The size (width, height) of the results: the source's, or the one that is asked for.
+    """The size (width, height) of the results: that of the source, or the requested one.
 
-    Other proportions than the source's are filled as `encode` says, or refused where `http.compatibility` is strict.
+    Other proportions than those of the source are filled as in `encode`, or refused if `http.compatibility` is strict.
     Raises `FieldError`.
     """
     if fields.size == "auto":
@@ -31,14 +69,15 @@ def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig
         size = (width, height)
         if width * height > config.limits.pixels:
             raise FieldError(
-                f"size is {fields.size} = {width * height:,} pixels; the limit is {config.limits.pixels:,}, so ask for less.",
+                f"size is {fields.size} = {width * height:,} pixels; the limit is {config.limits.pixels:,}, so give a smaller "
+                "size.",
                 "size",
             )
-    most = _MOST_SIDE.get(fields.output_format)
-    if most is not None and max(size) > most:
+    longest = _MAX_SIDE.get(fields.output_format)
+    if longest is not None and max(size) > longest:
         raise FieldError(
-            f"The result would be {size[0]}x{size[1]}; a side of a {fields.output_format} has at most {most:,} pixels. Ask for a "
-            "smaller size, or for png.",
+            f"The result would be {size[0]}x{size[1]}; a side of a {fields.output_format} has at most {longest:,} pixels. Give a "
+            "smaller size, or png as output_format.",
             "size",
         )
     if config.http.compatibility == "strict" and not same_shape(size, source):
@@ -52,27 +91,86 @@ def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig
 
 
 def size_notes(size: tuple[int, int], source: tuple[int, int]) -> tuple[str, ...]:
-    """How a size of other proportions than the source's was filled, if it is one."""
+    """A sentence that says how a size with other proportions than the source was filled; empty for equal proportions."""
     if same_shape(size, source):
         return ()
     width, height = inside(source, size)
-    told = (
-        f"size is {size[0]}x{size[1]} and the image {source[0]}x{source[1]}: the edit is {width}x{height} in the middle"
+    sentence = (
+        f"size is {size[0]}x{size[1]} and the image {source[0]}x{source[1]}: the edit is {width}x{height} in the middle, and "
+        "its edge is repeated around it."
     )
-    return (f"{told}, and its edge is repeated around it.",)
+    return (sentence,)
 
 
 def usage_of(traces: Sequence[EditTrace], prompt: str, references: int) -> Usage:
-    """Tokens of the pictures and words that went in and of the panels that came out."""
+    """Input and output in tokens, as OpenAI's API counts them."""
     width, height = traces[0].panel
     panel = -(-width // TOKEN_SIDE) * -(-height // TOKEN_SIDE)
     details = InputDetails(image_tokens=panel * (1 + references), text_tokens=len(_WORDS.findall(prompt)))
-    entered = details.image_tokens + details.text_tokens
-    left = panel * len(traces)
+    input_tokens = details.image_tokens + details.text_tokens
+    output_tokens = panel * len(traces)
     return Usage(
-        input_tokens=entered,
+        input_tokens=input_tokens,
         input_tokens_details=details,
-        output_tokens=left,
-        output_tokens_details=OutputDetails(image_tokens=left),
-        total_tokens=entered + left,
+        output_tokens=output_tokens,
+        output_tokens_details=OutputDetails(image_tokens=output_tokens),
+        total_tokens=input_tokens + output_tokens,
     )
+
+
+def images_response(
+    data: list[ImageData],
+    report: EditReport,
+    output: Output,
+    *,
+    prompt: str,
+    references: int,
+    user: str | None,
+    created: float | None = None,
+) -> ImagesResponse:
+    """The response to an edit, a turn or a finished job. `created` is a Unix time; None: now."""
+    return ImagesResponse(
+        created=int(time.time() if created is None else created),
+        data=data,
+        output_format=output.format,
+        quality=output.quality,
+        size="{}x{}".format(*output.size),
+        safety_identifier=user,
+        usage=usage_of(report.traces, prompt, references),
+        careedit=report,
+    )
+
+
+async def image_data(request: Request, picture: Image.Image, output: Output, response_format: str) -> ImageData:
+    """A result in the requested form: base64, or an address at which it is stored."""
+    if response_format == "b64_json":
+        return ImageData(b64_json=await run_sync(encode_base64, picture, output))
+    scope = f"files/file_{int(time.time() * 1000):012x}{secrets.token_hex(20)}"
+    key = await services_of(request).blobs.put(scope, await run_sync(encode, picture, output), suffix=output.format)
+    base = services_of(request).config.http.public_url or str(request.base_url)
+    return ImageData(url=f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}")
+
+
+@router.get(
+    FILES + "{file_id}/{name}",
+    operation_id="retrieveImageFile",
+    response_class=Response,
+    responses={
+        200: {"description": "The image file.", "content": {kind: {} for kind in _KINDS.values()}},
+        **error_answers(404, 500, 503),
+    },
+)
+async def get_file(file_id: str, name: str, request: Request) -> Response:
+    """Return a result of a request with `response_format: url`, until its address expires."""
+    services = services_of(request)
+    left = id_time(file_id) + services.config.state.file_ttl_s - time.time()
+    kind = _KINDS.get(name.rpartition(".")[2])
+    gone = "This address has no image, or it has expired; make the edit again."
+    if left <= 0 or kind is None:
+        raise NotFoundError(gone)
+    try:
+        data = await services.blobs.get(f"files/{file_id}/{name}")
+    except NotFoundError:
+        raise NotFoundError(gone) from None
+    headers = {"cache-control": f"private, max-age={int(left)}, immutable", "x-content-type-options": "nosniff"}
+    return Response(data, media_type=kind, headers=headers)

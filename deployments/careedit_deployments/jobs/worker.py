@@ -23,8 +23,8 @@ from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.output import encode
-from careedit_deployments.edits.stored import Output, StoredOrder, load_order, remaining, scope_of
+from careedit_deployments.edits.output import Output, encode
+from careedit_deployments.edits.stored import StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.errors import (
     AuthError,
     ConflictError,
@@ -185,7 +185,7 @@ class JobWorker:
     ) -> JobImage | None:
         index = first + event.image
         if isinstance(event, ImageDone | Preview):
-            data = await run_sync(encode, event.picture, output.size, output.format, output.compression)
+            data = await run_sync(encode, event.picture, output)
             picture = await self._blobs.put(scope_of(job.id), data, suffix=output.format)
         if isinstance(event, Preview):
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from careedit_deployments.http.data_urls import bytes_of
+from careedit_deployments.http.pictures import bytes_of
 from fake_backend import picture_file
 
 SOURCE = picture_file()

@@ -18,7 +18,7 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
-from careedit_deployments.edits.output import encode
+from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
@@ -53,7 +53,7 @@ def test_a_size_of_any_proportions_is_answered_exactly_with_the_whole_edit_in_th
     asked = tuple(int(side) for side in size.split("x"))
     fields = EditFields(prompt="x", size=size)
     assert target_size(fields, picture.size, config()) == asked
-    made = opened_file(encode(picture, asked, "png", None))
+    made = opened_file(encode(picture, Output(size=asked)))
     assert made.size == asked
     scale = min(asked[0] / 64, asked[1] / 48)
     inner = tuple(max(1, round(side * scale)) for side in picture.size)

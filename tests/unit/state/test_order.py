@@ -11,8 +11,8 @@ from PIL import Image
 from careedit.images import image_sha256
 from careedit.records import EarlyFilter, EditRequest
 from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.output import Output
 from careedit_deployments.edits.stored import (
-    Output,
     StoredOrder,
     keep_order,
     load_order,

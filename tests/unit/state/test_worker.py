@@ -17,7 +17,8 @@ from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.stored import Output, keep_order, scope_of
+from careedit_deployments.edits.output import Output
+from careedit_deployments.edits.stored import keep_order, scope_of
 from careedit_deployments.errors import (
     DeadlineError,
     NotFoundError,
