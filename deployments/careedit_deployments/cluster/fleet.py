@@ -33,7 +33,7 @@ def expert_name(arm: str, expert: str | None) -> str:
 
 
 class ArmFleet(Record):
-    """An arm's deployments."""
+    """The deployments of one arm."""
 
     info: ArmInfo
     """The arm, as the HTTP layer knows it."""

@@ -132,11 +132,13 @@ def test_json_with_a_field_twice_is_refused(client, painter, path, twice):
 
 @pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/jobs", "/v1/sessions", "/v1/scores", "/v1/feedback"])
 @pytest.mark.parametrize(
-    "values", [b'{"a": [%s1]}' % (b"1," * 20_000), b"[" * 20_000, b'{"a":[%s{}]}' % (b"{}," * 20_000)]
+    "values",
+    [b'{"a": [%s1]}' % (b"1," * 20_000), b"[" * 20_000, b'{"a":[%s{}]}' % (b"{}," * 20_000)],
+    ids=["numbers", "lists", "objects"],
 )
 def test_json_of_very_many_values_is_refused_before_it_is_parsed(client, path, values):
     error = error_of(post(client, values, JSON, path), 413)
-    assert "10,000 values; send pictures as base64" in error["message"]
+    assert "10,000 values; send images as base64" in error["message"]
 
 
 def test_a_form_may_hold_any_bytes(client):
@@ -165,7 +167,7 @@ def test_a_field_that_is_almost_json_is_refused(client, text):
 )
 def test_a_form_that_its_parser_cannot_read_says_what_may_be_wrong(client, painter, body):
     message = error_of(post(client, body))["message"]
-    assert "CR LF" in message and "header is too long" in message
+    assert "CR LF" in message and "header of a part is too long" in message
     assert painter.calls == []
 
 

@@ -206,7 +206,10 @@ def test_scores_of_more_pixels_than_a_request_may_have_are_refused_by_their_head
     assert time.process_time() - started < 2
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "too_expensive"
-    assert "48 pictures have 805,306,368 pixels together; the limit is 50,331,648" in refused.json()["error"]["message"]
+    assert (
+        "48 images of the request have 805,306,368 pixels together; the limit is 50,331,648"
+        in refused.json()["error"]["message"]
+    )
 
 
 def test_the_largest_scores_that_are_taken_add_less_than_500_mib(large: Served) -> None:

@@ -132,7 +132,7 @@ def test_fetches_without_a_key_take_half_of_the_places():
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(limiter.fetch())
-        with pytest.raises(OverloadedError, match=r"sends as many pictures as it can"):
+        with pytest.raises(OverloadedError, match=r"sends as many images at once as it can"):
             stack.enter_context(limiter.fetch())
         assert limiter.in_progress == 4
         stack.enter_context(limiter.place())
@@ -245,7 +245,7 @@ def test_a_stream_of_a_job_ends_after_its_time_and_the_client_goes_on_without_lo
             assert sum(event.name == "job.progress" for event in events) == 16
             assert [event.number for event in client.follow(job, after=len(events) - 1)] == [len(events)]
             assert list(client.follow(job, after=len(events))) == []
-            with pytest.raises(InputError, match="no job 'job_none'"):
+            with pytest.raises(InputError, match="The job 'job_none' does not exist"):
                 list(client.follow("job_none"))
 
 

@@ -137,8 +137,8 @@ def test_what_cannot_be_obeyed_is_refused_by_name(client, painter, field, value)
         ("seed", str(2**63), "random seed"),
         ("steps", "0", "expert set"),
         ("steps", "-1", "expert set"),
-        ("n", "0", "one picture"),
-        ("n", "-1", "one picture"),
+        ("n", "0", "one image"),
+        ("n", "-1", "one image"),
         ("top_k", "0", "default"),
         ("guidance", "-1", "default"),
         ("output_compression", "-1", "default"),
@@ -263,7 +263,7 @@ def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
 )
 def test_an_address_is_refused_where_there_is_none_to_give(client, path, fields):
     error = error_of(send(client, path=path, **fields))
-    assert (error["param"], "a job's" in error["message"]) == ("response_format", True)
+    assert (error["param"], "Streams and jobs" in error["message"]) == ("response_format", True)
 
 
 def test_a_turn_has_no_address_that_outlives_its_session_and_says_what_changed_nothing(client, opened):

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from careedit_deployments.cluster.shutdown import within
+from careedit_deployments.cluster.lifecycle import within
 
 STOPPING = """
 import signal, sys, threading
