@@ -110,7 +110,7 @@ def test_settings_of_an_expert_that_is_not_there_are_refused(place, untrained_se
 
 
 def test_a_set_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ExpertError, match="no expert set"):
+    with pytest.raises(ExpertError, match="not an expert set"):
         build_app({"arms": {"main": {"expert_set": str(tmp_path)}}})
 
 
