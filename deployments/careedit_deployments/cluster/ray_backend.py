@@ -196,7 +196,7 @@ class RayBackend:
             except (RayError, RayServeException, TimeoutError) as error:
                 return {"controller": f"Ray Serve's controller does not answer ({type(error).__name__})."}
             missing = {
-                name: f"There is no running replica of {what}."
+                name: f"No replica of {what} is running."
                 for name, what in self.fleet.needed.items()
                 if not running.get(name, False)
             }

@@ -26,7 +26,7 @@ def http_problem(error: HTTPException, *, method: str, path: str) -> Problem:
         hint = next((text for end, text in _ELSEWHERE.items() if path.rstrip("/").endswith(end)), None)
         if hint is not None:
             return Problem(status=404, message=hint, code="unknown_url")
-        return Problem(status=404, message=f"There is no route {method} {path}; see /docs.", code="unknown_url")
+        return Problem(status=404, message=f"The route {method} {path} does not exist; see /docs.", code="unknown_url")
     if error.status_code == 405:
         return Problem(
             status=405, message=f"The route {path} does not take {method}; see /docs.", code="method_not_allowed"
@@ -61,7 +61,7 @@ def validation_problem(violations: Sequence[Mapping[str, Any]]) -> Problem:
         message = f"The field {param!r} is missing; give it." if param else "The body is missing; give it."
         code = "missing_required_parameter"
     elif violation["type"] == "extra_forbidden":
-        message, code = f"There is no field {param!r} here; leave it out.", "unknown_parameter"
+        message, code = f"The field {param!r} is unknown here; leave it out.", "unknown_parameter"
     elif violation["type"] == "json_invalid":
         message, param, code = (
             f"The body is not valid JSON ({(violation.get('ctx') or {}).get('error', reason)}); correct it.",

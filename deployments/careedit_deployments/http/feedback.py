@@ -44,7 +44,7 @@ class FeedbackAnswer(Answer):
     id: str
     """Id of the stored feedback."""
     object: Literal["feedback"] = "feedback"
-    """Always "feedback"."""
+    """Type of the answer; always "feedback"."""
     created_at: int
     """Time at which it was stored, in Unix seconds."""
 

@@ -78,7 +78,7 @@ class JobAnswer(Answer):
     id: str
     """Id of the job, for the routes below `/v1/jobs`."""
     object: str = "job"
-    """Always "job"."""
+    """Type of the answer; always "job"."""
     status: JobStatus
     """State of the job: queued, running, completed, failed or cancelled."""
     created_at: int
@@ -96,7 +96,7 @@ class JobAnswer(Answer):
     images: int
     """Number of images that are finished."""
     n: int
-    """Number of requested images."""
+    """Number of images that the request asked for."""
     webhook: str | None = None
     """Address that gets a signed POST when the job ends; null if none was given."""
     error: JobError | None = None
@@ -109,15 +109,15 @@ class JobList(Answer):
     """A page of the caller's jobs."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     data: list[JobAnswer]
-    """The jobs, newest first."""
+    """The jobs of the page, newest first."""
     first_id: str | None
     """Id of the first job of the page; null if the page is empty."""
     last_id: str | None
     """Id of the last job of the page; pass it as `after` to get the next page."""
     has_more: bool
-    """Whether another page follows."""
+    """Whether older jobs follow on another page."""
 
 
 class JobDeleted(Answer):
@@ -126,9 +126,9 @@ class JobDeleted(Answer):
     id: str
     """Id of the deleted job."""
     object: str = "job.deleted"
-    """Always "job.deleted"."""
+    """Type of the answer; always "job.deleted"."""
     deleted: bool = True
-    """Always true."""
+    """Always true, as in OpenAI's API."""
 
 
 @router.post(

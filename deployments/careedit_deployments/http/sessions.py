@@ -63,7 +63,7 @@ class SessionAnswer(Answer):
     id: str
     """Id of the session, for the routes below `/v1/sessions`."""
     object: str = "session"
-    """Always "session"."""
+    """Type of the answer; always "session"."""
     created_at: int
     """Time at which the session was created, in Unix seconds."""
     expires_at: int
@@ -84,7 +84,7 @@ class TurnAnswer(Answer):
     id: str
     """Id of the turn, for the field `turn` of a later turn."""
     object: str = "session.turn"
-    """Always "session.turn"."""
+    """Type of the answer; always "session.turn"."""
     number: int
     """Number of the turn; 1 for the first."""
     parent: str | None = None
@@ -105,7 +105,7 @@ class History(Answer):
     """Every turn of a session."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     head: str | None
     """Id of the turn whose result the next turn edits; null: the source."""
     data: list[TurnAnswer]
@@ -116,9 +116,9 @@ class SessionList(Answer):
     """A page of the caller's sessions."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     data: list[SessionAnswer]
-    """The sessions, newest first."""
+    """The sessions of the page, newest first."""
     has_more: bool
     """Whether another page follows; pass the id of the last session as `after` to get it."""
 
@@ -129,9 +129,9 @@ class SessionDeleted(Answer):
     id: str
     """Id of the deleted session."""
     object: str = "session.deleted"
-    """Always "session.deleted"."""
+    """Type of the answer; always "session.deleted"."""
     deleted: bool = True
-    """Always true."""
+    """Always true, as in OpenAI's API."""
 
 
 _ERRORS = error_answers(400, 401, 404, 413, 415, 429, 500, 503)

@@ -68,7 +68,7 @@ class EventStream(Generic[T]):
             async with aclosing(self._events) as events:  # type: ignore[type-var]  # iterators here are generators
                 async for event in events:
                     await self._queue.put(event)
-        except Exception as error:  # noqa: BLE001 - raised to whoever reads
+        except Exception as error:  # noqa: BLE001 - `next` raises it
             self._error = error
         await self._queue.put(_END)
 

@@ -29,11 +29,11 @@ class Model(Answer):
     id: str
     """Name of the arm, for the request field `model`."""
     object: str = "model"
-    """Always "model"."""
+    """Type of the answer; always "model"."""
     created: int = 0
     """Always 0: expert sets are identified by their hash, not by their age."""
     owned_by: str = "careedit"
-    """Always "careedit"."""
+    """Owner in the sense of OpenAI's API; always "careedit"."""
     expert_set: str
     """Name of the arm's expert set."""
     version: str
@@ -54,7 +54,7 @@ class ModelList(Answer):
     """Every model that a request may name."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     data: list[Model]
     """The models, in the order of the configuration."""
 
@@ -82,7 +82,7 @@ class ExpertList(Answer):
     """Every expert that a request may name."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     data: list[ExpertInfo]
     """The experts, arm by arm."""
 
@@ -110,7 +110,7 @@ class ArmList(Answer):
     """Every arm, shadow arms included, and the latest edits."""
 
     object: str = "list"
-    """Always "list"."""
+    """Type of the answer; always "list"."""
     data: list[ArmStatus]
     """The arms, in the order of the configuration."""
     latest: list[LatestEdit]
@@ -121,7 +121,7 @@ class Health(Answer):
     """Whether the server works."""
 
     status: str
-    """"ok" or "unavailable"."""
+    """Whether edits can be made: "ok" or "unavailable"."""
     reasons: dict[str, str] = Field(default={})
     """For each part that prevents edits, the reason; empty if edits can be made."""
 
@@ -143,7 +143,7 @@ async def get_model(model: str, request: Request) -> Model:
     """Return one arm."""
     arm = services_of(request).backend.arms.get(model)
     if arm is None or arm.shadow:
-        raise NotFoundError(f"There is no model {model[:64]!r}; GET /v1/models lists them.", field="model")
+        raise NotFoundError(f"The model {model[:64]!r} does not exist; GET /v1/models lists them.", field="model")
     return _model(arm)
 
 

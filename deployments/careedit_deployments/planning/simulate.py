@@ -165,8 +165,8 @@ class Pool:
                 waiting_requests=len(self.waiting),
                 running_requests=sum(replica.slots for replica in live),
                 target_seconds=settings.target_step_seconds,
-                least=max(1, settings.min_replicas),
-                most=settings.max_replicas,
+                minimum=max(1, settings.min_replicas),
+                maximum=settings.max_replicas,
             )
             now = len(live) + self._starting
             way, delay = ("up", settings.upscale_delay_s) if wanted > now else ("down", settings.downscale_delay_s)

@@ -150,7 +150,7 @@ def test_a_form_may_hold_any_bytes(client):
 def test_a_field_of_any_name_that_is_not_known_is_named(client, name):
     error = error_of(post(client, PROMPT + IMAGE + part(name, "x") + END))
     assert (error["param"], error["code"]) == (name[:64], "unknown_parameter")
-    assert f"There is no field {name[:64]!r} here" in error["message"]
+    assert f"The field {name[:64]!r} is unknown here" in error["message"]
     error = error_of(client.post("/v1/images/edits", json=body_of(PLAIN, mask={name: 1, "image_url": PLAIN})))
     assert error["param"] == f"mask.{name[:64]}"
 
