@@ -1,10 +1,10 @@
-"""`build_app`: from a configuration to a Serve application. It reads the expert sets' manifests, no weights, and starts nothing.
+"""`build_app` turns a configuration into a Serve application. It reads the manifests of expert sets, no weights, and starts nothing.
 
 In a Serve YAML: `import_path: careedit_deployments.app:build_app`, and the configuration as `args`, or `args: {config: FILE}`.
 
-A deployment's version is the hash of what its replicas can't change while they live. `serve.run` of another configuration
-therefore leaves replicas alone whose version is the same, and only gives them their new `user_config`: another set, other
-experts. (`serve deploy` of a YAML replaces every replica where `args` change; it can change `user_config` in place.)
+The version of a deployment is the hash of everything that running replicas cannot change. `serve.run` of another
+configuration therefore keeps replicas with the same version and only gives them the new `user_config`: another set, other
+experts. (`serve deploy` of a YAML replaces every replica if `args` change; it can change `user_config` in place.)
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from careedit_deployments.replica.scaling import StepSecondsPolicy
 from careedit_deployments.scorer.pool import ScorerPool
 
 SPARE = 1024
-"""Requests that Serve sends to an ingress replica beyond those that it may have in progress: it refuses them at once."""
+"""Requests that Serve sends to an ingress replica beyond its maximum in progress; the replica refuses them at once."""
 
 
 def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     """The application of a configuration.
 
-    Raises `InputError` for a configuration that is not one or names an expert that its set lacks, `ExpertError` and its
-    kin for a set that cannot be read.
+    Raises `InputError` for an invalid configuration or an expert that its set does not have, `ExpertError` and its
+    subclasses for a set that cannot be read.
     """
     settings = read_config(config)
     sets = {name: load_expert_set(set_reference(arm.expert_set)) for name, arm in settings.arms.items()}
     fleet = plan_fleet(settings, sets)
-    told = settings.telemetry.model_dump(mode="json")
+    telemetry = settings.telemetry.model_dump(mode="json")
     pool: Application | None = None
     if settings.scorer.backend != "none":
         size = settings.scorer.deployment
-        pool = _bind(ScorerPool, SCORER, size, settings.scorer.model_dump(mode="json"), told, _threads(size))
+        pool = _bind(ScorerPool, SCORER, size, settings.scorer.model_dump(mode="json"), telemetry, _threads(size))
     parts = [pool] if pool is not None else []
     for name, arm in settings.arms.items():
         parts += _arm(settings, name, arm, sets[name], fleet.arms[name], pool)
     served = fleet.model_dump(mode="json")
-    # The ingress finds deployments by name, so that another fleet needs no new ingress; naming them here keeps them alive.
+    # The ingress finds deployments by name, so that another fleet needs no new ingress; as its arguments they are deployed.
     whole = settings.model_dump(mode="json")
-    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype"}  # of an arm: the fleet tells them
+    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype"}  # fields of an arm that come with the fleet
     lasting = {
         **whole,
         "arms": {name: {k: v for k, v in arm.items() if k not in replaceable} for name, arm in whole["arms"].items()},
@@ -67,8 +67,8 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
         user_config=served,
         version=lasting,
         parts={"fleet": served, "parts": parts},
-        # The app itself counts what is in progress, and refuses in its own words; Serve must not refuse before it, or a
-        # crowd of half-sent bodies would keep health checks and other callers out.
+        # The app itself counts requests in progress and refuses more. Serve must not refuse before it, or many
+        # half-sent bodies would keep health checks and other callers out.
         request_limits={
             "max_ongoing_requests": settings.ingress.max_ongoing_requests + SPARE,
             "max_queued_requests": max(SPARE, settings.ingress.max_queued_requests),
@@ -77,7 +77,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
 
 
 def read_config(config: ServeConfig | Mapping[str, Any]) -> ServeConfig:
-    """A configuration from itself, from its fields, or from `{"config": FILE}`. Raises `InputError`."""
+    """The configuration, given as such, as its fields, or as `{"config": FILE}`. Raises `InputError`."""
     if isinstance(config, ServeConfig):
         return config
     if set(config) == {"config"}:
@@ -86,10 +86,10 @@ def read_config(config: ServeConfig | Mapping[str, Any]) -> ServeConfig:
 
 
 def set_reference(expert_set: str) -> str:
-    """An expert set's name or address as every process of the cluster understands it: a local folder absolute.
+    """The name or address of an expert set for every process of the cluster; a local folder becomes absolute.
 
-    A registry's name ("models:/tiny@champion") is looked up here, once: all replicas have one set, and a new champion comes
-    with the next deployment.
+    A name of the registry ("models:/tiny@champion") is resolved here, once. All replicas then have the same set, and a new
+    champion is served after the next deployment.
     """
     from careedit.experts.set import locate
 
@@ -98,7 +98,7 @@ def set_reference(expert_set: str) -> str:
 
 
 def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
-    """Which experts have deployments of their own. Raises `InputError` for settings of an expert that is not there."""
+    """The deployments of a configuration. Raises `InputError` for settings of an expert that does not exist."""
     arms: dict[str, ArmFleet] = {}
     for name, arm in config.arms.items():
         loaded = sets[name]
@@ -151,7 +151,8 @@ def _arm(
             threads=_threads(deployment),
             device=arm.device,
             dtype=arm.dtype,
-            workers=2 * deployment.max_ongoing_requests,  # one that waits for a judge whose caller left holds a worker
+            workers=2
+            * deployment.max_ongoing_requests,  # an edit whose caller left holds a worker while it waits for the judge
             check_seconds=deployment.health_check_timeout_s / 2,
         )
         parts.append(
@@ -171,7 +172,7 @@ def _arm(
 
 
 def _editing(config: ServeConfig, arm: Arm, own: Sequence[str]) -> dict[str | None, DeploymentConfig]:
-    """An arm's editing deployments: by expert, None for the shared pool."""
+    """The editing deployments of an arm, by expert; None is the shared pool."""
     pools: dict[str | None, DeploymentConfig] = {one: arm.experts.get(one, config.expert) for one in own}
     if config.shared is not None:
         pools[None] = config.shared
@@ -197,10 +198,10 @@ def _bind(
     parts: Mapping[str, Any] | None = None,
     request_limits: Mapping[str, int] | None = None,
 ) -> Application:
-    """A deployment of `config`'s size, scaled by its work or else by its requests.
+    """A deployment of the size in `config`. `by_work`: scaled by queued denoising, else by requests.
 
-    `version` stands for what a living replica can't change, by default `args`; `parts` are further arguments, outside it;
-    `request_limits` replace `config`'s own.
+    `version` is everything that a running replica cannot change, by default `args`. `parts` are further arguments, which do
+    not count for the version. `request_limits` replace those of `config`.
     """
     pinned = json.dumps([careedit.__version__, kind.__name__, version or args], sort_keys=True)
     deployment: Any = serve.deployment(kind)
@@ -219,7 +220,7 @@ def _bind(
         max_constructor_retry_count=3,
         **_size(config.scaling, by_work),
     )
-    # Ray's public way gives every deployment a new version each time, so that `serve.run` would replace every replica.
+    # Through Ray's public API every deployment gets a new version each time, so `serve.run` would replace every replica.
     deployment = deployment.options(version=hashlib.sha256(pinned.encode()).hexdigest()[:16], _internal=True)
     bound: Application = deployment.bind(*args, **(parts or {}))
     return bound

@@ -1,4 +1,4 @@
-"""A client of the HTTP API that takes and gives the library's own records: what the demo and the benchmark speak with."""
+"""A client of the HTTP API with the library's own records; the demo and the benchmarks use it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from careedit.records import EditRequest, EditResult, EditTrace
 from careedit_deployments.errors import OverloadedError, ServingError
 from careedit_deployments.state.records import JOB_ENDS
 
-TRIES = 30
-"""Times in a row that a stream of events may not be had before it is given up."""
+MAX_FAILURES = 30
+"""Number of failures in a row after which `follow` gives up."""
 SILENCE_S = 40.0
-"""Seconds of silence after which a stream counts as broken; the server says something every 10."""
+"""Seconds without data after which a stream counts as broken; the server sends a comment every 10 seconds."""
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """What happened to a job."""
+    """One event of a job."""
 
     number: int
-    """1 for its first event."""
+    """Number of the event; 1 for the first of its job."""
     name: str
-    """E.g. "job.completed"; docs/http-api.md lists them."""
+    """Name of the event, for example "job.completed"; docs/http-api.md lists them."""
     data: Mapping[str, Any]
-    """The rest."""
+    """The fields of the event, as JSON values."""
 
 
 class Client:
-    """Edits over HTTP; safe to share between threads. As a context, it closes its connections at the end."""
+    """Edits over HTTP. Threads may share a client. As a context, it closes its connections at the end."""
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 300.0) -> None:
-        """`url` is the server's address without a path; `timeout` is in seconds."""
+        """`url` is the address of the server without a path; `timeout` is in seconds."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout)
 
@@ -56,10 +56,10 @@ class Client:
         self._http.close()
 
     def edit(self, request: EditRequest, *, model: str | None = None) -> EditResult:
-        """One request's images and traces.
+        """Edit, and return the images and traces.
 
-        Raises `InputError` where the server refuses the request, `OverloadedError` where it is to come later,
-        `ServingError` where the edit fails.
+        Raises `InputError` if the server refuses the request, `OverloadedError` if the request must be sent later,
+        `ServingError` if the edit fails.
         """
         document = self._post(_fields(request, model), _files(request))
         images = tuple(decode_image(base64.b64decode(one["b64_json"])) for one in document["data"])
@@ -67,15 +67,18 @@ class Client:
         return EditResult(images=images, traces=traces)
 
     def follow(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
-        """The events of a job behind number `after`, each once, until the job has ended.
+        """The events of a job after number `after`, each once, until the job has ended.
 
-        Comes again, behind the last event, where a stream ends before the job does: the server ends each after a while, and
-        a connection may break off. Raises `InputError` for a job that is not there, `ServingError` where the server gives no
-        answer `TRIES` times in a row.
+        Reconnects after the last event if a stream ends before the job does: the server ends each stream after a while, and
+        a connection may break. Raises `InputError` for a job that does not exist, `ServingError` after `MAX_FAILURES`
+        failures in a row.
         """
         failures = 0
         while True:
-            pause, error = 1.0, ServingError(f"The events of the job {job_id} break off; see whether the server runs.")
+            pause, error = (
+                1.0,
+                ServingError(f"The stream of events of the job {job_id} breaks off; check whether the server runs."),
+            )
             try:
                 with self._http.stream(
                     "GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": str(after)}, timeout=SILENCE_S
@@ -94,11 +97,11 @@ class Client:
                             after, failures = event.number, 0
                             if event.name.removeprefix("job.") in JOB_ENDS:
                                 return
-                        failures = -1  # it had its time
+                        failures = -1  # the server ended the stream after its time
             except httpx2.HTTPError:
                 pass
             failures += 1
-            if failures >= TRIES:
+            if failures >= MAX_FAILURES:
                 raise error
             time.sleep(pause)
 
@@ -106,7 +109,9 @@ class Client:
         try:
             answer = self._http.post("/v1/images/edits", data=dict(fields), files=files)
         except httpx2.HTTPError as error:
-            raise ServingError(f"The server gives no answer ({type(error).__name__}); see whether it runs.") from error
+            raise ServingError(
+                f"The server does not answer ({type(error).__name__}); check whether it runs."
+            ) from error
         if answer.is_success:
             document: dict[str, Any] = answer.json()
             return document
@@ -143,14 +148,14 @@ def _files(request: EditRequest) -> list[Any]:
 
 
 def _events(lines: Iterable[str]) -> Iterator[JobEvent]:
-    """Server-sent events of a stream's lines; one that breaks off in the middle is left out, as the standard asks."""
+    """The server-sent events of a stream; an incomplete event at its end is dropped, as the standard requires."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
         if line:
             fields[name] = value
         else:
-            if {"id", "data"} <= fields.keys():  # else it says why the stream ends
+            if {"id", "data"} <= fields.keys():  # else it is a comment about the end of the stream
                 yield JobEvent(int(fields["id"]), fields["event"], json.loads(fields["data"]))
             fields = {}
 

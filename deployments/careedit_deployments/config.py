@@ -185,7 +185,7 @@ class HttpConfig(Record):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return self.host in {"localhost", "::1"} or self.host.startswith("127.")
 
 
@@ -207,9 +207,10 @@ class Limits(Record):
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
     """Maximum number of images per request (`n`); default 16."""
     evaluations: PositiveInt = 2000
-    """Transformer evaluations of a request: images x (steps + previews) x experts, estimated before it is queued."""
+    """Maximum number of transformer evaluations of a request: images x (steps + previews) x experts, estimated before it
+    is queued; default 2,000."""
     deadline_s: PositiveFloat = 300.0
-    """Seconds until an edit must have ended in a picture or an error."""
+    """Time in which an edit must end, in seconds; default 300. Then it gets status 504. Raise it for long edits."""
     requests_per_minute: PositiveInt | None = None
     """Maximum number of requests per API key and minute. Default: no limit. A key can have its own limit."""
     concurrent_requests: PositiveInt | None = None
@@ -235,16 +236,16 @@ class Limits(Record):
     status 408."""
 
     @property
-    def most_pixels(self) -> int:
-        """Pixels of a request's pictures together."""
+    def max_request_pixels(self) -> int:
+        """Maximum number of pixels of all images of a request together."""
         return 3 * self.pixels if self.request_pixels is None else self.request_pixels
 
     @model_validator(mode="after")
     def _check_memory(self) -> Limits:
-        if 8 * self.most_pixels > self.picture_memory:
+        if 8 * self.max_request_pixels > self.picture_memory:
             raise InputError(
-                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.most_pixels:,} pixels of four "
-                f"bytes and an API key half of the memory; give at least {8 * self.most_pixels:,}, or fewer pixels."
+                f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.max_request_pixels:,} pixels of four "
+                f"bytes and an API key half of the memory; give at least {8 * self.max_request_pixels:,}, or fewer pixels."
             )
         return self
 
@@ -361,10 +362,10 @@ class ServeConfig(Record):
     def _check_arms(self) -> ServeConfig:
         live = {name: arm for name, arm in self.arms.items() if not arm.shadow}
         if not live or sum(arm.weight for arm in live.values()) <= 0:
-            raise InputError("No arm takes traffic; give at least one arm that is no shadow a positive weight.")
+            raise InputError("No arm takes traffic; give at least one arm that is not a shadow a positive weight.")
         for name, arm in self.arms.items():
             if arm.long_tail and self.shared is None:
-                raise InputError(f"The arm {name!r} has a long tail but there is no shared pool; give `shared`.")
+                raise InputError(f"The arm {name!r} has a long tail but no shared pool is configured; give `shared`.")
             both = sorted(set(arm.experts) & set(arm.long_tail))
             if both:
                 raise InputError(f"The arm {name!r} lists {both[0]!r} as an expert and in its long tail; choose one.")
@@ -374,7 +375,9 @@ class ServeConfig(Record):
     def _check_judge(self) -> ServeConfig:
         filtered = [name for name, quality in self.quality.items() if quality.early_filter is not None]
         if filtered and self.scorer.backend == "none":
-            raise InputError(f"The quality {filtered[0]!r} has an early filter but there is no scorer; give `scorer`.")
+            raise InputError(
+                f"The quality {filtered[0]!r} has an early filter but no scorer is configured; give `scorer`."
+            )
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Errors of serving, each a sentence; `careedit_deployments.problems` maps them, and careedit's own, to HTTP answers."""
+"""Errors that only a server has; `careedit_deployments.problems` maps them and careedit's own to HTTP responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from careedit.errors import CareEditError, InputError
 
 
 class ServingError(CareEditError):
-    """Root of the errors that only a server has."""
+    """Base class of the errors that only a server has."""
 
 
 class OverloadedError(ServingError):
@@ -19,11 +19,11 @@ class OverloadedError(ServingError):
 
 
 class UnavailableError(ServingError):
-    """No replica could do it within the deadline, or none is there (HTTP 503)."""
+    """No replica is available, or none could do it within the deadline (HTTP 503)."""
 
 
 class ScorerUnavailableError(UnavailableError):
-    """There is no scorer pool, or it does not answer (HTTP 503)."""
+    """No scorer pool is configured, or it does not answer (HTTP 503)."""
 
 
 class DeadlineError(ServingError):
@@ -31,15 +31,15 @@ class DeadlineError(ServingError):
 
 
 class TooExpensiveError(ServingError):
-    """The request asks for more than a limit allows (HTTP 400); the message holds the estimate."""
+    """The request asks for more than a limit allows (HTTP 400); the message has the estimate."""
 
 
 class NotFoundError(ServingError):
-    """A job, session, edit or model of this id does not exist, or not for this caller (HTTP 404)."""
+    """A job, session, edit or model does not exist or belongs to another caller (HTTP 404)."""
 
 
 class ConflictError(ServingError):
-    """What is asked for contradicts what is there, e.g. an idempotency key with another body (HTTP 409)."""
+    """The request conflicts with the current state, e.g. an idempotency key with another body (HTTP 409)."""
 
 
 class AuthError(ServingError):
@@ -47,11 +47,11 @@ class AuthError(ServingError):
 
 
 class RateLimitError(OverloadedError):
-    """This API key has asked too often (HTTP 429)."""
+    """The API key has sent too many requests (HTTP 429)."""
 
 
 class ConcurrencyError(RateLimitError):
-    """This API key has too much in progress at once (HTTP 429)."""
+    """The API key has too many requests in progress at once (HTTP 429)."""
 
 
 class FieldError(InputError):

@@ -1,7 +1,7 @@
-"""An error as OpenAI's API answers it: `{"error": {message, type, param, code}}`, and its HTTP status.
+"""Maps errors to HTTP statuses and to the shape of OpenAI's API: `{"error": {message, type, param, code}}`.
 
-A message that reaches a client is either written for people (careedit's own errors) or says nothing about the server's
-inside: for a bug, or a damaged model file with its path, the answer is "The server failed", and the log holds the rest.
+A client gets the messages of careedit's own errors, which are written for users. Any other error, for example a bug or a
+damaged file with its path, becomes "Internal error"; the log has the details.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ class Problem(Record):
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
-        """OpenAI's shape."""
+        """The body of the response, in OpenAI's shape."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:
-        """Retry-After, and whether OpenAI's client should try again by itself."""
+        """Headers of the response: when to try again, and whether OpenAI's clients should do so by themselves."""
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
         if self.status == 408:
             headers["Connection"] = "close"  # the server does not read the rest of the body
-        if self.status in (408, 409, 501, 504):  # OpenAI's clients would repeat these, and get the same answer
+        if self.status in (408, 409, 501, 504):  # OpenAI's clients would retry these and fail again
             headers["x-should-retry"] = "false"
         if self.code == "unsupported_content_encoding":
             headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
@@ -116,7 +116,7 @@ _API_NAMES: Mapping[str, str] = {
 
 
 def problem_of(error: BaseException) -> Problem:
-    """What a client is told about an error; about an unforeseen one, only that it happened."""
+    """The HTTP response for an error. An unexpected error is logged, and its message is not sent."""
     if isinstance(error, FieldError):
         return Problem(status=400, message=str(error), param=error.field, code=error.code, refusal="input")
     for kind, status, family, code, refusal in _RULES:
@@ -131,10 +131,8 @@ def problem_of(error: BaseException) -> Problem:
                 refusal=refusal,
                 retry_after=error.retry_after if isinstance(error, OverloadedError) else _pause(status),
             )
-    logger.error("An error that was not foreseen.", exc_info=error)
-    message = (
-        "The server failed at this request; try again, and if that fails too, tell its request id to the operator."
-    )
+    logger.error("Unexpected error.", exc_info=error)
+    message = "Internal error. Try again; if it persists, report the request id to the operator."
     return Problem(status=500, message=message, type="server_error", code="internal_error")
 
 
@@ -143,5 +141,5 @@ def _pause(status: int) -> float | None:
 
 
 def respond(problem: Problem) -> JSONResponse:
-    """The HTTP answer of a problem."""
+    """The HTTP response of a problem."""
     return JSONResponse(problem.body, problem.status, headers=problem.headers)

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
-from careedit_deployments.state.base import ArmEvent, new_id
+from careedit_deployments.state.records import ArmEvent, new_id
 from fake_backend import FakeBackend
 from served import Served, serve
 
@@ -92,7 +92,7 @@ def test_an_edit_is_made_by_clicking_and_explained(page, backend) -> None:
     assert ImageChops.difference(call.request.image, wanted).getbbox() is None
     assert "erase: The instruction asks for what 'erase' is for." in page.inner_text("#reason")
     assert "90 %" in page.inner_text("#bars")
-    assert "1 picture in" in page.inner_text("#said")
+    assert "1 image in" in page.inner_text("#said")
     page.click("#trace-box summary")
     assert call.id in page.inner_text("#trace")
 
@@ -140,7 +140,7 @@ def test_several_pictures_are_made_with_the_options_given(page, backend) -> None
     page.select_option("#expert", "style")
     page.select_option("#model", "other")
     page.click("#edit")
-    page.locator("#said", has_text="2 pictures in").wait_for()
+    page.locator("#said", has_text="2 images in").wait_for()
     assert len(results(page)) == 2
     call = backend.calls[0]
     assert (call.arm, call.request.n, call.request.steps, call.request.seed) == ("other", 2, 7, 11)
@@ -178,7 +178,7 @@ def test_an_uploaded_picture_is_edited_and_a_file_that_is_none_is_refused(
     assert results(page)[0].size == (96, 80)
     (tmp_path / "text.png").write_text("no picture", "utf-8")
     page.set_input_files("#file", tmp_path / "text.png")
-    page.locator("#said.bad", has_text="no picture").wait_for()
+    page.locator("#said.bad", has_text="cannot read this file").wait_for()
 
 
 def test_an_error_is_shown_as_the_servers_sentence(page, backend) -> None:
@@ -218,7 +218,7 @@ def test_the_status_shows_arms_experts_edits_and_cuts(page, served) -> None:
     assert page.inner_text("#ready") == "Ready to edit"
     rows = {row.split("\t")[0]: row for row in page.inner_text("#arms").splitlines()}
     assert "100 %" in rows["tiny"] and "live" in rows["tiny"]
-    assert "cut out: It failed." in rows["other"]
+    assert "disabled: It failed." in rows["other"]
     assert "shadow" in rows["mirror"]
     assert "erase" in page.inner_text("#experts")
     assert "made" in page.inner_text("#latest")

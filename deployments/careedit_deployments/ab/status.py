@@ -14,7 +14,8 @@ from careedit.stats import normal_quantile, wilson
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.base import EditRecord, FeedbackRecord, Store
+from careedit_deployments.state.records import EditRecord, FeedbackRecord
+from careedit_deployments.state.store import Store
 
 LATEST = 300
 """Edits of each arm that scores are read from, and pieces of feedback that are looked at."""
@@ -74,7 +75,7 @@ class ArmStatus(Record):
 
 async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0) -> list[ArmStatus]:
     """Every configured arm, in the configuration's order, judged by what began after `since` (Unix time)."""
-    cut = await store.arms.cut()
+    cut = await store.arms.disabled()
     users = await store.arms.assigned(config.ab_salt)
     counts = [count for count in await store.edits.counts(since=since) if count.outcome in COUNTED]
     feedback = await store.feedback.latest(since=since, limit=LATEST)

@@ -88,7 +88,7 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
 
 
 def check_sets(config: ServeConfig) -> None:
-    """Raise `ExpertError` for the first flaw of any arm's set, weights included: before anything that runs is changed."""
+    """Raise `ExpertError` for the first violation of any arm's set, weights included: before anything that runs is changed."""
     from careedit.experts import verify_expert_set
 
     for name, arm in config.arms.items():
@@ -100,7 +100,7 @@ def check_sets(config: ServeConfig) -> None:
 
 def start(config: ServeConfig, address: str | None) -> str:
     """Deploy, wait until everything runs, and return the server's address. Raises `ExpertError` where a part fails."""
-    from careedit_deployments.cluster.environment import SERVING
+    from careedit_deployments.cluster.lifecycle import SERVING
 
     for name, value in SERVING.items():  # before Ray is imported
         os.environ.setdefault(name, value)
@@ -138,7 +138,7 @@ def wait_for_signal(url: str | None = None) -> None:
 
     Where the server at `url` gives no answer for long, its cluster is lost and the process ends with exit code 1.
     """
-    from careedit_deployments.cluster.shutdown import SILENT_S, Watch
+    from careedit_deployments.cluster.lifecycle import SILENT_S, Watch
 
     watch = None if url is None else Watch(url)
     asked = threading.Event()
@@ -162,7 +162,7 @@ def stop(config: ServeConfig) -> None:
     that takes longer than it may."""
     import ray
 
-    from careedit_deployments.cluster.shutdown import DELETE_S, take_down, within
+    from careedit_deployments.cluster.lifecycle import DELETE_S, take_down, within
 
     note("Stopping: edits in progress are finished first (interrupt again to stop at once) ...")
     most = 2 * config.ingress.graceful_shutdown_s + 2 * DELETE_S

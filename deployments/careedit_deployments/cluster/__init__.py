@@ -1,1 +1,1 @@
-"""Ray Serve's side: the deployments, their handles, and how an application starts and ends."""
+"""What uses Ray Serve: the ingress and router deployments, their handles, and the lifecycle of an application."""

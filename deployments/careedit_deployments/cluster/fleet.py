@@ -33,7 +33,7 @@ def expert_name(arm: str, expert: str | None) -> str:
 
 
 class ArmFleet(Record):
-    """An arm's deployments."""
+    """The deployments of one arm."""
 
     info: ArmInfo
     """The arm, as the HTTP layer knows it."""
@@ -80,7 +80,7 @@ class Fleet(Record):
     """Every deployment that an ingress calls; plain data, so that a running ingress can switch to another fleet."""
 
     arms: Mapping[str, ArmFleet]
-    """The arms, by name."""
+    """The deployments of each arm, by its name."""
     scorer: bool = False
     """Whether the application has a scorer pool."""
 
@@ -107,7 +107,7 @@ class Fleet(Record):
     def arm(self, name: str) -> ArmFleet:
         """The arm called `name`; raises `InputError` if it does not exist."""
         if name not in self.arms:
-            raise InputError(f"There is no arm {name!r}; the arms are {', '.join(self.arms)}.", field="model")
+            raise InputError(f"The arm {name!r} does not exist; the arms are {', '.join(self.arms)}.", field="model")
         return self.arms[name]
 
     @property

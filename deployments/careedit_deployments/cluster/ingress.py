@@ -1,4 +1,4 @@
-"""The ingress deployment: the FastAPI application over a `RayBackend`, the store, and the workers of jobs. No torch."""
+"""The ingress deployment: the FastAPI application with a `RayBackend`, the store, and the job workers. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from careedit_deployments.cluster.fleet import Fleet
 from careedit_deployments.cluster.ray_backend import RayBackend
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.app import create_app
-from careedit_deployments.http.assemble import assemble
+from careedit_deployments.http.services import assemble
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.logs import set_up_logging
@@ -22,12 +22,12 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 @serve.ingress()
 class Ingress:
-    """A replica that speaks HTTP."""
+    """A replica of the ingress, which serves HTTP."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, config: Mapping[str, Any], *, fleet: Mapping[str, Any], parts: object
     ) -> None:
-        """`fleet` is the one to begin with; `parts` are the other deployments, which exist because they are named here."""
+        """`fleet` is the first fleet. `parts` are the other deployments; Serve deploys them because they are arguments."""
         self._config = ServeConfig(**config)
         set_up_logging(self._config.telemetry)
         self._metrics = Metrics(ray_factory, cost_per_gpu_hour=self._config.telemetry.cost_per_gpu_hour)
@@ -41,7 +41,7 @@ class Ingress:
         self._store = await open_store(self._config.state)
 
     def __serve_build_asgi_app__(self) -> Any:
-        """Ray asks for the application once the replica stands."""
+        """Called by Ray once the replica is constructed; returns the application."""
         config, store = self._config, self._store
 
         @asynccontextmanager
@@ -63,10 +63,10 @@ class Ingress:
         return app
 
     async def begin_stopping(self) -> int:
-        """Take no new requests and no new jobs from now on; returns how many are still in progress. May be called again."""
+        """Accept no new requests and jobs from now on. Returns how many are still in progress; may be called again."""
         self._stopping.begin()
         return self._stopping.left
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Serve another fleet: experts were added, replaced or retired."""
+        """Serve another fleet, after experts were added, replaced or removed."""
         self._backend.change(Fleet(**user_config))

@@ -1,10 +1,9 @@
-"""What Serve's HTTP proxies add: the API's own errors where Serve has none or only a line of text, and an end for clients
-that do not read.
+"""A middleware for Serve's HTTP proxies: errors in the API's shape, and an end for clients that do not read.
 
-A request whose ingress replica died Serve ends without a word, and the client sees an empty 500 or a stream that breaks off.
-While an application starts or stops, Serve answers 404, which a client takes for "the job is gone". Both may be sent again:
-an edit that nobody got has changed nothing. `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names `middlewares`;
-every process of the cluster must have it in its environment (`careedit_deployments.cluster.environment`).
+If the ingress replica of a request dies, Serve sends an empty 500 or a stream that breaks off. While an application starts or
+stops, Serve answers 404, which a client reads as "the job does not exist". This middleware sends a 503 instead. Retrying is
+safe: an edit whose response was lost has no side effects. `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names `middlewares`;
+every process of the cluster needs it in its environment (`SERVING` in `careedit_deployments.cluster.lifecycle`).
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.sse import sse_error
 from careedit_deployments.problems import problem_of, respond
 
-LOST = "The process that worked on this request was lost; send the request again."
-BUSY = "The server cannot take this request now; send the request again."
-AWAY = "No application answers at this path now, as while the server starts or stops; send the request again, or check the path."
+LOST = "The process that handled this request was lost; send the request again."
+BUSY = "The server cannot accept this request now; send the request again."
+AWAY = "No application answers at this path now, for example because the server starts or stops; send the request again, or check the path."
 _SERVES = {404: (AWAY, (b"/-/routes",)), 503: (BUSY, (b"due to backpressure", b"it failed to deploy"))}
-"""Statuses that Serve answers by itself, what is said instead, and how Serve's words are known."""
+"""Statuses that Serve sends by itself, the message to send instead, and texts that identify Serve's own response."""
 STALLED_S = 60.0
-"""Seconds for which a client may read nothing of its answer before it counts as gone."""
+"""Seconds without reading after which a client counts as gone."""
 
 
 def middlewares() -> list[Middleware]:
-    """What Serve asks for in each of its proxies."""
-    return [Middleware(ClearEnds)]
+    """The middlewares of each of Serve's proxies; Serve calls it by its name."""
+    return [Middleware(ResponseEndMiddleware)]
 
 
-class ClearEnds:
-    """Answers 503 where the app ends without an answer or Serve answers in its place, and ends a stream of events that breaks
-    off with an error event."""
+class ResponseEndMiddleware:
+    """Sends 503 if the app ends without a response or Serve responds in its place, and ends an interrupted stream of events
+    with an error event."""
 
     def __init__(self, app: ASGIApp, *, stalled_s: float = STALLED_S) -> None:
         self.app = app
@@ -46,17 +45,17 @@ class ClearEnds:
             await self.app(scope, receive, send)
             return
         started = ended = left = streams = False
-        held: Message | None = None  # the head of an answer that may be Serve's, until its words say so
+        held: Message | None = None  # the head of a response that may be Serve's own, until its body is known
         instead: str | None = None
         stalled = asyncio.Event()
 
-        async def heard() -> Message:
+        async def receive_or_leave() -> Message:
             nonlocal left
             message = await _unless(stalled, receive)
             left |= message["type"] == "http.disconnect"
             return message
 
-        async def told(message: Message) -> None:
+        async def send_unless_serves(message: Message) -> None:
             nonlocal started, ended, streams, held, instead
             if message["type"] == "http.response.start" and _may_be_serves(message):
                 held = message
@@ -65,11 +64,11 @@ class ClearEnds:
                 head, held = held, None
                 instead = _instead(head["status"], message.get("body", b""))
                 if instead is None:
-                    await told_on(head)
+                    await pass_on(head)
             if instead is None:
-                await told_on(message)
+                await pass_on(message)
 
-        async def told_on(message: Message) -> None:
+        async def pass_on(message: Message) -> None:
             nonlocal started, ended, streams
             if message["type"] == "http.response.start":
                 started, streams = True, _kind(message).startswith(b"text/event-stream")
@@ -81,9 +80,9 @@ class ClearEnds:
                 async with asyncio.timeout(self._stalled_s):
                     await send(message)
             except TimeoutError:
-                stalled.set()  # what is still to come waits for nobody
+                stalled.set()  # drop the rest of the response
 
-        await self.app(scope, heard, told)
+        await self.app(scope, receive_or_leave, send_unless_serves)
         if left or ended or stalled.is_set():
             return
         lost = UnavailableError(instead or LOST)
@@ -98,9 +97,9 @@ def _may_be_serves(start: Message) -> bool:
 
 
 def _instead(status: int, words: bytes) -> str | None:
-    """What to say in the place of Serve's own words; None for those of an application."""
-    told, said = _SERVES[status]
-    return told if any(one in words for one in said) else None
+    """The message to send instead of Serve's own body; None for the body of an application."""
+    message, texts = _SERVES[status]
+    return message if any(text in words for text in texts) else None
 
 
 def _kind(start: Message) -> bytes:
@@ -108,7 +107,7 @@ def _kind(start: Message) -> bytes:
 
 
 async def _unless(gone: asyncio.Event, receive: Receive) -> Message:
-    """The next message, or the client's leave as soon as it is `gone`."""
+    """The next message, or a disconnect as soon as `gone` is set."""
     receiving, going = asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())
     try:
         await asyncio.wait({receiving, going}, return_when=asyncio.FIRST_COMPLETED)

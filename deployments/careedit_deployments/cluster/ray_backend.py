@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 
@@ -33,7 +33,6 @@ from careedit.errors import CareEditError
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
-from careedit_deployments.cluster.drain_rate import Turnover
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
 from careedit_deployments.errors import (
@@ -64,6 +63,11 @@ PAUSE, LONGEST_PAUSE = 0.05, 2.0
 STATUS_SECONDS = 2.0
 """Seconds for which an answer of `ready` is reused."""
 
+SMOOTHING = 0.2
+"""Weight of the latest interval in the moving average of `DrainRate`."""
+MIN_DRAIN_S, MAX_DRAIN_S = 1.0, 60.0
+"""Bounds of an estimate of `DrainRate`, in seconds; before any edit has ended, the estimate is the minimum."""
+
 GetHandle = Callable[[str], Any]
 """Returns the handle of the deployment with this name."""
 
@@ -79,12 +83,12 @@ class RayBackend:
         self._get_handle, self._app_name = get_handle, app_name
         self._handles: dict[str, Any] = {}
         self._metrics = metrics or Metrics(no_metrics)
-        self._turnover: dict[str, Turnover] = {}
+        self._drain_rates: dict[str, DrainRate] = {}
         self._ready: tuple[float, dict[str, str]] = (0.0, {})
 
     @property
     def arms(self) -> Mapping[str, ArmInfo]:
-        """What is served."""
+        """The arms of the fleet, by name."""
         return {name: arm.info for name, arm in self.fleet.arms.items()}
 
     def change(self, fleet: Fleet) -> None:
@@ -115,17 +119,17 @@ class RayBackend:
     async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
         """See `Backend.edit`; events that arrived before a replica died are not sent again."""
         name = self.fleet.deployment_for(call.arm, call.decision)
-        turnover = self._turnover.setdefault(name, Turnover())
+        rate = self._drain_rates.setdefault(name, DrainRate())
         # Serve's own limit lets more in when many arrive at once: requests that a replica rejects wait without being counted.
-        if turnover.in_hand >= self.fleet.arm(call.arm).max_in_flight[name]:
-            raise _full(turnover)
+        if rate.in_flight >= self.fleet.arm(call.arm).max_in_flight[name]:
+            raise _full(rate)
         try:
-            with turnover.work():
+            with rate.edit():
                 async with aclosing(self._edit(call, self._handle(name).options(stream=True))) as events:
                     async for event in events:
                         yield event
         except BackPressureError:
-            raise _full(turnover) from None
+            raise _full(rate) from None
 
     async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
         seen = _SeenEvents()
@@ -192,7 +196,7 @@ class RayBackend:
             except (RayError, RayServeException, TimeoutError) as error:
                 return {"controller": f"Ray Serve's controller does not answer ({type(error).__name__})."}
             missing = {
-                name: f"There is no running replica of {what}."
+                name: f"No replica of {what} is running."
                 for name, what in self.fleet.needed.items()
                 if not running.get(name, False)
             }
@@ -203,6 +207,37 @@ class RayBackend:
         if name not in self._handles:
             self._handles[name] = self._get_handle(name)
         return self._handles[name]
+
+
+class DrainRate:
+    """The edits in flight of a deployment and how fast they end, for `Retry-After`; used from one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.in_flight = 0
+        """Number of edits that began and have not ended."""
+        self._last = 0.0
+        self._interval: float | None = None
+
+    @contextmanager
+    def edit(self) -> Iterator[None]:
+        """Count one more edit in flight until the block ends. An edit that raises does not change the rate."""
+        if not self.in_flight:
+            self._last = self._clock()  # idle time is not an interval
+        self.in_flight += 1
+        try:
+            yield
+            now = self._clock()
+            taken, self._last = now - self._last, now
+            before = taken if self._interval is None else self._interval
+            self._interval = before + SMOOTHING * (taken - before)
+        finally:
+            self.in_flight -= 1
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds until all edits in flight have ended, so that a new attempt is accepted."""
+        return min(MAX_DRAIN_S, max(MIN_DRAIN_S, self.in_flight * (self._interval or 0.0)))
 
 
 class _SeenEvents:
@@ -233,8 +268,8 @@ async def _attempts(deadline: float) -> AsyncIterator[int]:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _full(turnover: Turnover) -> OverloadedError:
-    return OverloadedError("The expert's queue is full; try again in a moment.", turnover.seconds)
+def _full(rate: DrainRate) -> OverloadedError:
+    return OverloadedError("The expert's queue is full; try again in a moment.", rate.seconds)
 
 
 def _raise_serving_error(error: BaseException, who: str) -> NoReturn:

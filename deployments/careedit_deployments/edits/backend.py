@@ -19,7 +19,7 @@ class EditOrder(Record):
     """An edit as an HTTP request, a job or a session's turn asks for it."""
 
     request: EditRequest
-    """The edit."""
+    """The edit itself: images, instruction and options."""
     model: str | None = None
     """Name of an arm or of its expert set; None: the traffic weights decide."""
     user: str | None = None
@@ -49,7 +49,7 @@ class EditCall(EditOrder):
     id: str
     """Id of the edit, for feedback and logs."""
     arm: str
-    """The arm that edits."""
+    """Name of the arm that edits."""
     decision: RoutingDecision
     """The experts that edit, and why."""
     deadline: float
@@ -60,6 +60,7 @@ class Progress(Record):
     """Steps of an image were made."""
 
     kind: Literal["progress"] = "progress"
+    """Type of the event; always "progress"."""
     image: int
     """Index of the image, 0 to n - 1."""
     done: int
@@ -72,8 +73,9 @@ class Preview(Record):
     """A preview of an unfinished image."""
 
     kind: Literal["partial"] = "partial"
+    """Type of the event; always "partial"."""
     image: int
-    """Index of the image."""
+    """Index of the image, 0 to n - 1."""
     index: int
     """Index of the preview, 0 for the first."""
     picture: Image.Image
@@ -84,12 +86,13 @@ class ImageDone(Record):
     """A finished image."""
 
     kind: Literal["made"] = "made"
+    """Type of the event; always "made"."""
     image: int
-    """Index of the image."""
+    """Index of the image, 0 to n - 1."""
     picture: Image.Image
     """The result, of the source's size."""
     trace: EditTrace
-    """How it was made."""
+    """How the image was made, with everything that a replay needs."""
 
 
 EditEvent = Progress | Preview | ImageDone
@@ -159,7 +162,7 @@ class Backend(Protocol):
         ...
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Ask the scorer pool. Raises `ScorerUnavailableError` if there is no pool or it does not answer."""
+        """Ask the scorer pool. Raises `ScorerUnavailableError` if no pool is configured or it does not answer."""
         ...
 
     async def ready(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""`EditService`: the one way to an edit. It settles arm, seed, routing and cost before anything waits, then edits."""
+"""`EditService`: every edit goes through it. It decides arm, seed, routing and cost before anything is queued, then edits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from careedit_deployments.config import Limits, ServeConfig, Telemetry
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
-from careedit_deployments.state.base import ANONYMOUS, ArmLog, AssignmentRecord, EditLog, EditRecord, new_id
+from careedit_deployments.state.logs import ArmLog, EditLog
+from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
 from careedit_deployments.telemetry.tracing import Tracing
@@ -62,7 +63,7 @@ def rows_of(decision: RoutingDecision, *, masked: bool) -> int:
 def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
     """Raise `TooExpensiveError`, with the estimate, if an edit asks for more than the limits allow."""
     if n > limits.images:
-        raise TooExpensiveError(f"n is {n}; at most {limits.images} images can be asked for at once.", field="n")
+        raise TooExpensiveError(f"n is {n}; a request has at most {limits.images} images.", field="n")
     if steps > limits.steps:
         raise TooExpensiveError(f"steps is {steps}; the limit is {limits.steps}.", field="steps")
     cost = evaluations(early_filter, n=n, steps=steps, rows=rows)
@@ -190,8 +191,11 @@ class Running:
     """An accepted edit: assigned to an arm, routed, within the limits."""
 
     service: EditService
+    """The service that accepted the edit."""
     call: EditCall
+    """What the backend gets: the order with its arm, decision and deadline."""
     info: ArmInfo
+    """The arm, with the hash of its expert set."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property
@@ -225,7 +229,7 @@ class Running:
                             self.service.metrics.image_made(self.arm, event.trace)
                         yield event
             if len(self._made) != self.call.request.n:
-                raise UnavailableError("The edit ended without all of its pictures; try again.")
+                raise UnavailableError("The edit ended before all of its images were made; try again.")
         except Exception as error:
             ended, problem = _outcome(error), error
             raise

@@ -17,41 +17,43 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
+from careedit_deployments.edits.deletion import delete_session
 from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.stored import png_of
 from careedit_deployments.errors import ConflictError, NotFoundError
-from careedit_deployments.jobs.sweep import delete_session
-from careedit_deployments.state.base import BlobStore, SessionRecord, Store, TurnRecord, new_id
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"
-"""Names the picture that a session began with, where a turn is asked for."""
+"""Names the source of a session in place of a turn."""
 
 
 def scope_of(session_id: str) -> str:
-    """Where a session's pictures are."""
+    """The scope of a session's images in the blob store."""
     return f"sessions/{session_id}"
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a turn starts from."""
+    """The image that a turn edits."""
 
     session: SessionRecord
-    """The session."""
+    """The session of the turn."""
     parent: TurnRecord | None
-    """The turn whose result is edited; None: the source is."""
+    """The turn whose result is edited; None: the source of the session."""
     data: bytes
-    """That picture, a PNG."""
+    """The file of that image, a PNG."""
 
     @property
     def depth(self) -> int:
-        """Edits that were made of the source before."""
+        """Number of edits from the source to this image."""
         return 0 if self.parent is None else self.parent.depth
 
 
 class Sessions:
-    """Everything that can be done with sessions. `owner` is the caller's id: nobody sees another one's."""
+    """Creates, edits, undoes and deletes sessions. `owner` is the caller's id; a caller reaches only its own sessions."""
 
     def __init__(self, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, *, ttl_s: float) -> None:
         self._edits, self._store, self._blobs, self._metrics, self._ttl_s = edits, store, blobs, metrics, ttl_s
@@ -59,7 +61,7 @@ class Sessions:
     async def create(
         self, picture: Image.Image, *, owner: str, user: str | None = None, model: str | None = None
     ) -> SessionRecord:
-        """Begin with a picture."""
+        """Create a session from an image."""
         identity, now = new_id("session"), time.time()
         source = await self._blobs.put(scope_of(identity), await run_sync(png_of, picture), suffix="png")
         session = SessionRecord(
@@ -74,28 +76,28 @@ class Sessions:
         return session
 
     async def get(self, session_id: str, owner: str) -> SessionRecord:
-        """One session. Raises `NotFoundError`."""
+        """A session by its id. Raises `NotFoundError`."""
         return await self._store.sessions.get(session_id, owner=owner)
 
     async def history(self, session_id: str, owner: str) -> list[TurnRecord]:
-        """Every turn, undone ones included, in the order in which they were made. Raises `NotFoundError`."""
+        """Every turn, undone ones included, in their order. Raises `NotFoundError`."""
         await self.get(session_id, owner)
         return await self._store.sessions.turns(session_id)
 
     async def base(self, session_id: str, owner: str, turn: str | None = None) -> Base:
-        """What a turn would edit: the head, the turn that is named, or the `SOURCE`. Raises `NotFoundError`."""
+        """The image that a turn edits: that of the head, of the named turn, or the `SOURCE`. Raises `NotFoundError`."""
         session = await self.get(session_id, owner)
         wanted = session.head if turn is None else None if turn == SOURCE else turn
         parent = None if wanted is None else await self._store.sessions.turn(session_id, wanted)
         return Base(session, parent, await self._blobs.get(session.source if parent is None else parent.picture))
 
     async def start(self, base: Base, order: EditOrder) -> Turn:
-        """Accept a turn: `order` holds the picture of `base`. Errors as in `EditService.start`.
+        """Accept a turn; the source of `order` is the image of `base`. Raises the errors of `EditService.start`.
 
-        `order.request_id` is put behind the session's id, so that what the log of edits holds can be forgotten with it.
+        The session's id precedes `order.request_id`, so that the log of edits can be redacted with the session.
         """
         if order.request.n != 1:
-            raise InputError(f"n is {order.request.n}; a turn of a session has one result, so leave n out.", field="n")
+            raise InputError(f"n is {order.request.n}; a turn of a session has one image, so leave n out.", field="n")
         turn_id = new_id("turn")
         mine = {
             "turn": base.depth,
@@ -107,17 +109,17 @@ class Sessions:
         return Turn(self, running, base, turn_id, order.request.instruction)
 
     async def undo(self, session_id: str, owner: str) -> SessionRecord:
-        """Go back to what the head edited. Raises `ConflictError` at the source, or when somebody else was faster."""
+        """Go back to what the head edited. Raises `ConflictError` at the source, or if another request was faster."""
         session = await self.get(session_id, owner)
         if session.head is None:
-            raise ConflictError("The session is at its source; there is nothing to undo.")
+            raise ConflictError("The session is at its source, so nothing can be undone.")
         turn = await self._store.sessions.turn(session_id, session.head)
         if not await self._store.sessions.move_head(session_id, seen=session.head, to=turn.parent):
-            raise ConflictError("Another turn or undo came in between; look at the session and undo again.")
+            raise ConflictError("Another turn or undo was faster; read the session and undo again.")
         return session.model_copy(update={"head": turn.parent})
 
     async def delete(self, session_id: str, owner: str) -> None:
-        """Delete a session with every byte. Raises `NotFoundError`."""
+        """Delete a session with all of its images. Raises `NotFoundError`."""
         await self.get(session_id, owner)
         if await delete_session(self._store, self._blobs, session_id):
             self._metrics.session("deleted")
@@ -125,7 +127,7 @@ class Sessions:
         await self._store.audit.add(owner, "session.deleted", session_id)
 
     async def keep(self, turn: Turn, made: ImageDone) -> TurnRecord:
-        """Write a finished turn down. Raises `NotFoundError` if the session was deleted meanwhile."""
+        """Store a finished turn. Raises `NotFoundError` if the session has been deleted since."""
         session_id = turn.base.session.id
         scope = scope_of(session_id)
         picture = await self._blobs.put(scope, await run_sync(lambda: png_of(made.picture, made=True)), suffix="png")
@@ -152,27 +154,27 @@ class Sessions:
         return kept
 
     async def forget(self, session_id: str) -> None:
-        """Delete what a turn wrote into a session that is gone by now."""
-        if not await self._store.sessions.known([session_id]):
+        """Delete what a turn stored for a session that has been deleted since."""
+        if not await self._store.sessions.existing([session_id]):
             await delete_session(self._store, self._blobs, session_id)
 
 
 @dataclass
 class Turn:
-    """A turn that was accepted; a `Running` whose result becomes the session's head before it is told."""
+    """An accepted turn, like `Running`. Its result is stored and becomes the head before the event is yielded."""
 
     sessions: Sessions
-    """Where it is written down."""
+    """The sessions that store the turn."""
     running: Running
-    """The edit."""
+    """The edit behind the turn."""
     base: Base
-    """What it edits."""
+    """The image that the turn edits."""
     turn_id: str
-    """Id that the turn will have."""
+    """Id of the turn, also before it is stored."""
     instruction: str
-    """What was asked for."""
+    """The instruction of the turn."""
     record: TurnRecord | None = field(default=None, init=False)
-    """The turn, once it is made."""
+    """The stored turn; None until it is made."""
 
     @property
     def id(self) -> str:
@@ -181,16 +183,16 @@ class Turn:
 
     @property
     def arm(self) -> str:
-        """Who edits."""
+        """Name of the arm that edits."""
         return self.running.arm
 
     @property
     def decision(self) -> RoutingDecision:
-        """Which experts, and why."""
+        """The experts that edit, and why."""
         return self.running.decision
 
     async def events(self) -> AsyncIterator[EditEvent]:
-        """As `Running.events`."""
+        """Edit, as `Running.events` does, and store the result."""
         try:
             async with aclosing(self.running.events()) as events:  # type: ignore[type-var]  # its end stops the edit
                 async for event in events:
@@ -198,5 +200,5 @@ class Turn:
                         self.record = await self.sessions.keep(self, event)
                     yield event
         finally:
-            # The edit wrote itself into the log at its end, perhaps after the session was deleted.
+            # The log has an entry since the end of the edit, perhaps later than the deletion of the session.
             await self.sessions.forget(self.base.session.id)

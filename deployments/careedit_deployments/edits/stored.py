@@ -1,51 +1,37 @@
-"""An order that waits: as JSON in the database, its pictures in the job's scope."""
+"""The order of a job: JSON in the database, pictures in the job's scope of the blob store."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from anyio.to_thread import run_sync
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field
+from pydantic import BaseModel
 
 from careedit.files import json_digest, png_bytes
 from careedit.images import image_sha256, marks_of
 from careedit.record import Record
 from careedit.records import EditRequest
 from careedit_deployments.edits.backend import EditOrder
-from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
-from careedit_deployments.state.base import BlobStore, JobImage
+from careedit_deployments.edits.output import Output
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobImage
 
 SENT = "2-"
-"""How a hash of what was sent begins; others are of jobs from before it."""
+"""Prefix of a hash of the sent body. Hashes without it belong to older jobs; see `resolved_sha256`."""
 
 _PICTURES = {"image", "mask", "references"}
 
 
-class Output(Record):
-    """How the results are to look."""
-
-    size: tuple[int, int]
-    """Width and height."""
-    format: OutputFormat = "png"
-    """File format."""
-    compression: int | None = None
-    """As in the request."""
-    quality: Quality = "auto"
-    """As in the request."""
-    notes: Annotated[tuple[str, ...], Field(exclude_if=lambda notes: not notes)] = ()
-    """What was taken and changes nothing; absent where there is nothing to say, so that older replicas read it."""
-
-
 class StoredOrder(Record):
-    """What `JobRecord.order` holds."""
+    """The order of a job as JSON; the content of `JobRecord.order`."""
 
     request: Mapping[str, Any]
-    """`EditRequest` without its pictures."""
+    """The fields of the `EditRequest`, without its pictures."""
     image: str
     """Blob key of the source, a PNG."""
     mask: str | None = None
@@ -53,24 +39,24 @@ class StoredOrder(Record):
     references: tuple[str, ...] = ()
     """Blob keys of the references, PNGs."""
     model: str | None = None
-    """As in `EditOrder`."""
+    """Name of an arm or of its expert set. None: the traffic weights decide."""
     user: str | None = None
-    """As in `EditOrder`."""
+    """The client's name for the end user. None: the order belongs to no user."""
     partials: int = 0
-    """As in `EditOrder`."""
+    """Number of previews per image, 0 to 3; default 0."""
     output: Output
-    """How the results are to look."""
+    """Size, format and quality of the results."""
 
 
 def scope_of(job_id: str) -> str:
-    """Where a job's pictures are."""
+    """The scope of a job's pictures in the blob store."""
     return f"jobs/{job_id}"
 
 
 def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
-    """The picture without loss, compressed little: speed counts more than bytes here.
+    """The picture as a PNG, with little compression: speed matters more than bytes here.
 
-    A picture from outside keeps the marks of its decoding; one that was `made` here has none.
+    A client's picture keeps the marks of its decoding; a picture that was `made` here has none.
     """
     notes = PngInfo()
     marks = {} if made else marks_of(picture)
@@ -80,20 +66,22 @@ def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
 
 
 def picture_of(data: bytes) -> Image.Image:
-    """What `png_of` wrote. It was checked before it was kept, so no limits are put on it again."""
+    """The picture of a PNG that `png_of` wrote. It was checked before it was stored, so no limits apply here."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         copy = picture.copy()
     copy.info = dict(marks_of(copy))
     return copy
 
 
-def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
-    """Hash of what a client sent, its files as they came: neither the configuration nor the body's form changes it.
+def sent_sha256(fields: BaseModel, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
+    """Hash of what a client sent, with its files undecoded: independent of the configuration and of form or JSON.
 
-    What is left out is as good as its default. The mark in front tells it from `resolved_sha256`.
+    A missing field equals its default. The prefix `SENT` distinguishes it from `resolved_sha256`.
     """
     sent = {
-        "fields": fields.model_dump(mode="json", exclude_defaults=True, exclude={"images", "mask", "stream"}),
+        "fields": fields.model_dump(
+            mode="json", exclude_defaults=True, exclude={"images", "mask", "stream", "webhook"}
+        ),
         "pictures": [hashlib.sha256(picture).hexdigest() for picture in pictures],
         "mask": None if mask is None else hashlib.sha256(mask).hexdigest(),
         "webhook": webhook,
@@ -104,7 +92,7 @@ def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | Non
 
 
 def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> str:
-    """Hash of an order as jobs had it before `sent_sha256`: of what the request meant under the configuration of that time."""
+    """Hash of an order as older jobs have it: of what the request meant under the configuration of that time."""
     request = order.request
     asked = {
         "request": request.model_dump(mode="json", exclude=_PICTURES),
@@ -117,7 +105,7 @@ def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> st
 
 
 async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: str) -> StoredOrder:
-    """Write an order's pictures and return the rest."""
+    """Store the pictures of an order; return the order that refers to them."""
 
     async def keep(picture: Image.Image) -> str:
         return await blobs.put(scope, await run_sync(png_of, picture), suffix="png")
@@ -136,7 +124,7 @@ async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: 
 
 
 async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, request_id: str) -> EditOrder:
-    """The order as it was. Raises `NotFoundError` where a picture is gone."""
+    """The order with its pictures. Raises `NotFoundError` if a picture is gone."""
 
     async def load(key: str) -> Image.Image:
         return await run_sync(picture_of, await blobs.get(key))
@@ -158,10 +146,10 @@ async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, reque
 
 
 def remaining(request: EditRequest, made: Collection[JobImage]) -> tuple[EditRequest | None, int]:
-    """What is left of a request when some of its images were made, and the index of the first image that is left.
+    """The part of a request that is not made yet (None: nothing is left), and the index of its first image.
 
     Image i starts from the noise of `seed + i`, so the rest is a request of its own. With an early filter an image's
-    noises depend on `n`, and all are made again. None: nothing is left.
+    noises depend on `n`, so all images are made again.
     """
     first = len(made)
     if {image.image for image in made} == set(range(request.n)):

@@ -1,1 +1,1 @@
-"""The HTTP layer: OpenAI's image editing route, and careedit's own beside it. It imports no torch."""
+"""The HTTP layer: OpenAI's route for image edits, and careedit's own routes. It does not import torch."""

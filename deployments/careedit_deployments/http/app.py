@@ -16,42 +16,34 @@ import careedit
 from careedit.errors import CareEditError
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http import (
-    arms,
-    docs,
     edits,
     feedback,
-    files,
-    health,
+    job_events,
     jobs,
-    models,
+    output,
     pages,
-    routes,
     scores,
     sessions,
+    status,
 )
+from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
 from careedit_deployments.http.auth import Authenticator, keys_required
 from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
-from careedit_deployments.http.gate import Gate
 from careedit_deployments.http.limits import Limiter, picture_limits
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
-from careedit_deployments.http.services import Hook, Services
-from careedit_deployments.http.transport import Transport
+from careedit_deployments.http.services import Services
 
-__all__ = ["Hook", "Services", "create_app"]
-
-ROUTERS = tuple(
-    part.router for part in (edits, files, jobs, sessions, models, routes, scores, feedback, arms, health, docs, pages)
-)
+ROUTERS = tuple(part.router for part in (edits, output, jobs, job_events, sessions, status, scores, feedback, pages))
 
 EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")
-"""Headers that a page of another origin may read."""
+"""Response headers that pages of other origins may read."""
 
 
 def create_app(services: Services) -> FastAPI:
-    """The application. Nothing is started before its lifespan begins, which enters `services.hooks`."""
+    """The application. Nothing starts before its lifespan, which enters `services.hooks`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +59,7 @@ def create_app(services: Services) -> FastAPI:
         summary="Instruction-based image editing with routed LoRA experts.",
         root_path=config.http.root_path,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's loads its scripts from elsewhere; ours is in `docs`
+        docs_url=None,  # FastAPI's page loads scripts from other servers; ours is in `pages`
         redoc_url=None,
     )
     app.state.services = services
@@ -77,9 +69,9 @@ def create_app(services: Services) -> FastAPI:
     app.state.sessions = Sessions(
         services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
     )
-    app.add_middleware(Transport)
+    app.add_middleware(HeadAndEncodingMiddleware)
     app.add_middleware(
-        Gate,
+        AdmissionMiddleware,
         authenticator=Authenticator(services.store.keys, required=keys_required(config)),
         limiter=app.state.limiter,
         limits=config.limits,
@@ -87,7 +79,7 @@ def create_app(services: Services) -> FastAPI:
         tracing=services.tracing,
         stopping=services.stopping,
     )
-    if config.http.cors:  # outermost: refusals by the gate carry its headers, and a preflight needs no key
+    if config.http.cors:  # outermost: refusals also get its headers, and a preflight needs no key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.http.cors,
@@ -105,7 +97,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def _close_form(request: Request) -> AsyncIterator[None]:
-    """Close the files of a form at the end of its request; routes read their bodies themselves, so FastAPI does not."""
+    """Close the files of a form at the end of its request; FastAPI does not, because the routes read their bodies themselves."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Who calls: API keys, sent as `Authorization: Bearer KEY`, kept only as hashes."""
+"""API keys: sent as `Authorization: Bearer KEY`, stored only as hashes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import time
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import AuthError
-from careedit_deployments.state.base import ANONYMOUS, KeyRecord, Keys, new_id
+from careedit_deployments.state.logs import Keys
+from careedit_deployments.state.records import ANONYMOUS, KeyRecord, new_id
 
 PREFIX = "ce-"
-"""How our keys start, so that a leaked one is recognised."""
+"""Prefix of every key, so that scanners recognize a leaked one."""
 
 
 class Caller(Record):
-    """Who makes a request."""
+    """The caller of a request."""
 
     id: str = ANONYMOUS
-    """Id of the API key: the owner of what the request makes."""
+    """Id of the API key, which owns what the request creates. Default: the anonymous caller."""
     requests_per_minute: int | None = None
-    """The key's own limit; None: the configuration's."""
+    """Maximum number of requests per minute for this key. None: `limits.requests_per_minute`."""
     concurrent_requests: int | None = None
-    """The key's own limit; None: the configuration's."""
+    """Maximum number of edits at once for this key. None: `limits.concurrent_requests`."""
 
 
 def make_key(
     name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
 ) -> tuple[str, KeyRecord]:
-    """A fresh key, to be shown once, and what is kept of it."""
+    """A new key, which is shown only once, and its record."""
     key = PREFIX + secrets.token_urlsafe(32)
     record = KeyRecord(
         id=new_id("key"),
@@ -44,27 +45,27 @@ def make_key(
 
 
 def hash_key(key: str) -> str:
-    """Hex SHA-256. A key holds 256 random bits, so a slow hash and a salt would add nothing."""
+    """SHA-256 of a key in hex. A key has 256 random bits, so a slow hash and a salt would add nothing."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def keys_required(config: ServeConfig) -> bool:
-    """Whether a key is needed: as configured, or else wherever other machines can reach the server."""
+    """Whether callers need a key: as configured, by default if other machines can reach the server."""
     return not config.http.is_loopback if config.auth.required is None else config.auth.required
 
 
 class Authenticator:
-    """Finds out who calls."""
+    """Finds the caller of a request by its API key."""
 
     def __init__(self, keys: Keys, *, required: bool) -> None:
         self._keys = keys
         self.required = required
-        """Whether nobody may call without a good key."""
+        """Whether a request without a valid key is refused."""
 
     async def caller(self, authorization: str | None) -> Caller:
-        """The caller by the header's value. Raises `AuthError`.
+        """The caller, by the value of the `Authorization` header. Raises `AuthError`.
 
-        Where no key is required, one that nobody knows counts as none: OpenAI's clients always send something.
+        If no key is required, an unknown key is ignored: OpenAI's clients always send one.
         """
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip()
@@ -76,7 +77,7 @@ class Authenticator:
         record = await self._keys.find(digest)
         if record is None or not hmac.compare_digest(record.sha256, digest) or record.revoked is not None:
             if self.required:
-                raise AuthError("The API key is unknown or was revoked; ask the operator for a good one.")
+                raise AuthError("The API key is unknown or was revoked; ask the operator for a valid one.")
             return Caller()
         return Caller(
             id=record.id,

@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: what a person thinks of edits, for A/B comparison."""
+"""`POST /v1/feedback`: a user rates an edit or compares two, for the A/B test."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of
-from careedit_deployments.state.base import FeedbackRecord, new_id
+from careedit_deployments.state.records import FeedbackRecord, new_id
 from careedit_deployments.telemetry.metrics import Verdict
 
 TIE = "tie"
+"""The `winner` of a comparison without a better edit."""
 
 router = APIRouter(tags=["feedback"])
 
 
 class FeedbackBody(Body):
-    """Either `edit` and `rating`, or `edits` and `winner`."""
+    """A rating (`edit` and `rating`), or a comparison (`edits` and `winner`)."""
 
     edit: Text | None = None
-    """Id of the edit that is rated."""
+    """Id of the rated edit."""
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
-    """1 (useless) to 5 (perfect)."""
+    """Rating of the edit, from 1 (useless) to 5 (perfect)."""
     edits: Annotated[list[Text], Field(min_length=2, max_length=2)] | None = None
-    """Ids of the two edits that are compared."""
+    """Ids of the two compared edits."""
     winner: Text | None = None
-    """The better one's id, or "tie"."""
+    """Id of the better edit, or "tie"."""
     comment: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
-    """In the person's words."""
+    """A comment of the user, up to 2,000 characters. Default: none."""
 
 
 class FeedbackAnswer(Answer):
-    """Feedback that was kept."""
+    """The stored feedback."""
 
     id: str
-    """Id of the feedback."""
+    """Id of the stored feedback."""
     object: Literal["feedback"] = "feedback"
-    """Always "feedback"."""
+    """Type of the answer; always "feedback"."""
     created_at: int
-    """Unix time."""
+    """Time at which it was stored, in Unix seconds."""
 
 
 @router.post(
@@ -75,7 +76,7 @@ async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
 
 
 def _verdicts(feedback: FeedbackRecord, arms: Mapping[str, str]) -> list[tuple[str, Verdict]]:
-    """What is said of arms; comparing two edits of one arm says nothing of arms."""
+    """The verdict about each arm. A comparison of two edits of the same arm gives none."""
     if feedback.rating is not None:
         rated: Verdict = "good" if feedback.rating > 3 else "bad" if feedback.rating < 3 else "neutral"
         return [(arms[feedback.edits[0]], rated)]
@@ -87,15 +88,15 @@ def _verdicts(feedback: FeedbackRecord, arms: Mapping[str, str]) -> list[tuple[s
 
 
 def _edits(body: FeedbackBody) -> tuple[str, ...]:
-    """The edits that it is about. Raises `FieldError` where the fields do not go together."""
+    """The edits that the feedback is about. Raises `FieldError` if the fields do not go together."""
     if body.edits is None:
         if body.edit is None or body.rating is None or body.winner is not None:
             raise FieldError("Give `edit` and `rating`, or `edits` and `winner`.", "edit")
         return (body.edit,)
     if body.edit is not None or body.rating is not None or body.winner is None:
-        raise FieldError("A comparison has `edits` and `winner` and no rating; give those two.", "winner")
+        raise FieldError("A comparison takes `edits` and `winner` only; leave `edit` and `rating` out.", "winner")
     if body.edits[0] == body.edits[1]:
-        raise FieldError("The two edits are the same one; compare two.", "edits")
+        raise FieldError("Both ids are of the same edit; give two different edits.", "edits")
     if body.winner not in (*body.edits, TIE):
         raise FieldError("winner is neither of the two edits; give one of their ids, or 'tie'.", "winner")
     return tuple(body.edits)

@@ -1,7 +1,7 @@
-"""What one caller may ask for: requests per minute, requests and edits at once, pixels of a picture.
+"""Limits of one caller: requests per minute, requests and edits at once, pixels of an image.
 
-Rate and concurrency are counted in each ingress replica by itself; behind several of them a limit is that many times as
-wide at most. Callers without a key share one count.
+Each ingress replica counts for itself, so with several replicas a caller can get up to that many times the limit. Callers
+without a key share one count.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from careedit_deployments.config import Limits
 from careedit_deployments.errors import ConcurrencyError, OverloadedError, RateLimitError
 from careedit_deployments.http.auth import Caller
 
-MANY = 10_000
-"""Buckets above which full ones, which say nothing, are forgotten."""
+MAX_BUCKETS = 10_000
+"""Number of buckets above which full ones are dropped; a new bucket is full as well."""
 
-FEW = 4
-"""Requests that a caller may have in progress as long as any place is free."""
+GUARANTEED_PLACES = 4
+"""Number of requests that a caller may have in progress as long as any place is free."""
 
 
 @dataclass
 class _Bucket:
-    """Tokens of one caller: one per request, refilled at the allowed rate, at most a minute's worth."""
+    """A token bucket: a request takes one token, and it is refilled at the allowed rate, up to one minute of it."""
 
     tokens: float
     seen: float
 
 
 class Limiter:
-    """Counts what callers have in progress and how often they ask."""
+    """Counts how many requests callers have in progress, and how often they send one."""
 
     def __init__(self, limits: Limits, *, places: int = 256, clock: Callable[[], float] = time.monotonic) -> None:
-        """`places` are the requests of all callers that may be in progress at once."""
+        """`places` is the maximum number of requests of all callers in progress at once."""
         self._limits, self._places, self._clock = limits, places, clock
         self._buckets: dict[str, _Bucket] = {}
         self._edits: dict[str, int] = {}
         self._requests: dict[str, int] = {}
         self._streams: dict[str, int] = {}
         self.in_progress = 0
-        """Requests of all callers that are in progress."""
+        """Number of requests of all callers in progress."""
         self._fetches = 0
 
     def take(self, caller: Caller) -> None:
-        """Count a request. Raises `RateLimitError`, which says when the next one is allowed."""
+        """Count a request. Raises `RateLimitError` with the time after which the next one is allowed."""
         allowed = caller.requests_per_minute or self._limits.requests_per_minute
         if allowed is None:
             return
         now = self._clock()
-        if len(self._buckets) > MANY:
+        if len(self._buckets) > MAX_BUCKETS:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.seen < 60}
         bucket = self._buckets.setdefault(caller.id, _Bucket(float(allowed), now))
         bucket.tokens = min(float(allowed), bucket.tokens + (now - bucket.seen) * allowed / 60)
@@ -65,10 +65,10 @@ class Limiter:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Count a request of any caller while it lasts. Raises `OverloadedError` where every place is taken."""
+        """Hold a place for a request of any caller. Raises `OverloadedError` if every place is taken."""
         if self.in_progress >= self._places:
             raise OverloadedError(
-                f"The server has {self._places} requests in progress and takes no more; come back in a moment."
+                f"The server has {self._places} requests in progress, its maximum; try again in a moment."
             )
         self.in_progress += 1
         try:
@@ -78,9 +78,9 @@ class Limiter:
 
     @contextmanager
     def fetch(self) -> Iterator[None]:
-        """Count a request that needs no key while it lasts; half of the places are for them. Raises `OverloadedError`."""
+        """Hold a place for a request without a key; at most half of the places are for them. Raises `OverloadedError`."""
         if self._fetches >= self._places // 2:
-            raise OverloadedError("The server sends as many pictures as it can at once; come back in a moment.")
+            raise OverloadedError("The server sends as many images at once as it can; try again in a moment.")
         self._fetches += 1
         try:
             with self.place():
@@ -90,26 +90,26 @@ class Limiter:
 
     @contextmanager
     def request(self, caller: Caller) -> Iterator[None]:
-        """Count a caller's request, which has its `place`, while it lasts. Raises `ConcurrencyError`.
+        """Count a request of a caller while it has its `place`. Raises `ConcurrencyError`.
 
-        A quarter of the places is for callers who hold few. Of the others, one may hold twice as many as stay free, so
-        that they are shared by however many ask (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
-        Networking 6(2), 1998, with alpha = 2): one alone gets half of all places.
+        A quarter of the places is reserved for callers that hold few. Of the others, a caller may hold twice as many as
+        stay free, so any number of callers share them, and one alone gets half of all places. (Dynamic thresholds:
+        Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998, with alpha = 2.)
         """
         free = max(0, self._places - self.in_progress)
-        share = max(min(FEW, free + 1), 2 * (free - self._places // 4))
+        share = max(min(GUARANTEED_PLACES, free + 1), 2 * (free - self._places // 4))
         with _counted(self._requests, caller, min(self._limits.requests_in_progress, share), "request"):
             yield
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
-        """Count a caller's stream of job events while it lasts. Raises `ConcurrencyError`."""
+        """Count an open stream of job events. Raises `ConcurrencyError` if the caller has as many as allowed."""
         with _counted(self._streams, caller, self._limits.event_streams, "event stream"):
             yield
 
     @contextmanager
     def hold(self, caller: Caller) -> Iterator[None]:
-        """Count an edit while it lasts. Raises `ConcurrencyError` where the caller has as many as are allowed."""
+        """Count an edit in flight. Raises `ConcurrencyError` if the caller has as many as allowed."""
         with _counted(self._edits, caller, caller.concurrent_requests or self._limits.concurrent_requests, "edit"):
             yield
 
@@ -131,7 +131,7 @@ def _counted(counts: dict[str, int], caller: Caller, allowed: int | None, what: 
 
 
 def picture_limits(limits: Limits) -> images.Limits:
-    """The limits of a picture as the decoder checks them, on its header and before its pixels."""
+    """The limits of one image, which the decoder checks on the header, before it decodes pixels."""
     usual = images.DEFAULT_LIMITS
     return images.Limits(
         max_bytes=limits.body_bytes,

@@ -1,7 +1,8 @@
-"""What FastAPI can't read off the edit route by itself, because that route reads its body in two forms: the schema of both."""
+"""What FastAPI cannot derive from the routes: request bodies that are a form or JSON, the shape of errors, the API key."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -9,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from careedit_deployments.http.schema import Answer, EditBody, EditFields
 
 FILES = "/v1/images/files/"
-"""Where results have addresses of their own, and no key is needed."""
+"""Prefix of the addresses of results, which need no key."""
 
 _REFS = "#/components/schemas/{model}"
 _BINARY = {"type": "string", "format": "binary"}
@@ -26,27 +27,51 @@ EDIT_BODIES: dict[str, Any] = {
         "application/json": {"schema": {"$ref": _REFS.format(model="EditBody")}},
     },
 }
-"""Request body of the edit route."""
+"""OpenAPI's request body of the edit route."""
+
+
+def edit_bodies(
+    fields: type[EditFields], body: type[EditBody], *, without: Collection[str] = (), source: bool = True
+) -> dict[str, Any]:
+    """OpenAPI's request body of a route that takes an edit with more fields, or without some of them.
+
+    `fields` is its form and `body` its JSON. `source`: whether an image must be sent.
+    """
+
+    def schema(model: type[EditFields], files: dict[str, Any]) -> dict[str, Any]:
+        whole = model.model_json_schema(ref_template=_REFS)
+        whole.pop("$defs", None)  # the edit route's schemas are components already
+        left_out = {*without, *(() if source else ("images",))}
+        kept = {name: field for name, field in whole["properties"].items() if name not in left_out}
+        return {**whole, "properties": {**kept, **files}}
+
+    files = {"mask": _BINARY, "image[]": {"type": "array", "items": _BINARY, "maxItems": 16}}
+    form = schema(fields, {**files, "image": _BINARY} if source else files)
+    content = {
+        "multipart/form-data": {"schema": form, "encoding": {"early_filter": {"contentType": "application/json"}}},
+        "application/json": {"schema": schema(body, {})},
+    }
+    return {"required": True, "content": content}
 
 
 def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for errors, which all have one shape."""
+    """OpenAPI's `responses` for errors, which all have the same shape."""
     content = {"application/json": {"schema": {"$ref": _REFS.format(model="ErrorResponse")}}}
     statuses = (*statuses, 408) if 413 in statuses else statuses  # every body has a deadline
     return {status: {"description": _MEANING[status], "content": content} for status in sorted(statuses)}
 
 
 _MEANING = {
-    400: "A field is wrong, missing or not supported, a picture cannot be read, or the edit costs more than is allowed.",
+    400: "A field is wrong, missing or not supported, an image cannot be read, or the edit costs more than is allowed.",
     401: "The API key is missing or wrong.",
-    404: "There is nothing of this name or id, or not for this caller.",
+    404: "The named object does not exist, or belongs to another caller.",
     408: "The body arrived too slowly.",
-    409: "It contradicts what is there.",
+    409: "The request conflicts with the current state.",
     413: "The body is larger than the limit.",
     415: "The body is compressed.",
-    429: "Too many requests; Retry-After says when to come back.",
-    500: "The server failed.",
-    503: "Nothing here can do it now.",
+    429: "Too many requests; Retry-After says when to try again.",
+    500: "An internal error.",
+    503: "The server cannot do this now; try again.",
     504: "The deadline has passed.",
 }
 
@@ -55,7 +80,7 @@ STREAM: dict[str, Any] = {
         "schema": {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
     }
 }
-"""Content of a stream: the schema is that of one event, whose `data` is JSON."""
+"""Content of a stream: the schema of one event, whose `data` is JSON."""
 
 EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -64,50 +89,55 @@ EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     **error_answers(400, 401, 404, 413, 415, 429, 500, 503, 504),
 }
-"""Answers of the edit route."""
+"""OpenAPI's responses of the edit route."""
 
 
 class ErrorDetail(Answer):
-    """What went wrong."""
+    """An error, as OpenAI's API describes it."""
 
     message: str
     """A sentence that says what is wrong and what to do."""
     type: str
-    """OpenAI's class of error."""
+    """OpenAI's class of the error, for example "invalid_request_error"."""
     param: str | None
-    """The field that is to blame."""
+    """Name of the wrong field; null if no single field is wrong."""
     code: str | None
-    """For programs."""
+    """Code of the error for programs, for example "invalid_image"; null if it has none."""
 
 
 class ErrorResponse(Answer):
-    """Every error, in OpenAI's shape."""
+    """The body of every error response, in OpenAI's shape."""
 
     error: ErrorDetail
-    """What went wrong."""
+    """The error: message, type, param and code."""
 
 
 def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, Any]:
-    """Put what FastAPI does not know into an OpenAPI document: the schemas that the routes name, and the API key."""
-    _, found = models_json_schema(
+    """Add to an OpenAPI document what FastAPI does not know: the schemas that routes refer to, and the API key."""
+    _, generated = models_json_schema(
         [(model, "validation") for model in (EditBody, EditFields, ErrorResponse)], ref_template=_REFS
     )
-    schemas = dict(found["$defs"])
+    schemas = dict(generated["$defs"])
     fields = schemas.pop("EditFields")
     pictures = {
         "image": {**_BINARY, "description": "The source."},
-        "image[]": {"type": "array", "items": _BINARY, "maxItems": 16, "description": "The source, then references."},
-        "mask": {**_BINARY, "description": "PNG of the source's size; where alpha is 0, the source may change."},
-        "mask[]": {**_BINARY, "description": "The mask, by the name that some clients give it; one of the two."},
+        "image[]": {
+            "type": "array",
+            "items": _BINARY,
+            "maxItems": 16,
+            "description": "The source, followed by references.",
+        },
+        "mask": {**_BINARY, "description": "PNG in the size of the source; where alpha is 0, the source may change."},
+        "mask[]": {**_BINARY, "description": "The mask, under the name that some clients use; send one of the two."},
     }
     schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
     document.setdefault("components", {})["securitySchemes"] = {
-        "ApiKey": {"type": "http", "scheme": "bearer", "description": "Made by `careedit keys add`."}
+        "ApiKey": {"type": "http", "scheme": "bearer", "description": "A key from `careedit keys add`."}
     }
     components = document["components"].setdefault("schemas", {})
     for name, schema in schemas.items():
         components.setdefault(name, schema)
-    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's shape of an error, which no route answers
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of an error, which no route returns
         components.pop(unused, None)
     for path, operations in document.get("paths", {}).items():
         for operation in operations.values():

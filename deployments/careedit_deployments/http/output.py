@@ -1,33 +1,65 @@
-"""Results as a client gets them: files, sizes, token counts."""
+"""Results as a client gets them: size, token counts, the response, and files at an address of their own.
+
+An address for `response_format: url` needs no key until it expires. It holds 160 random bits, the time at which it was made
+and the hash of the file. A changed address therefore finds no file, every replica can serve it, and no secret is shared.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
 import re
+import secrets
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
 
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import FieldError
-from careedit_deployments.http.schema import EditFields, InputDetails, OutputDetails, OutputFormat, Usage
+from careedit_deployments.edits.output import Output, OutputFormat, encode, encode_base64, inside, same_shape
+from careedit_deployments.errors import FieldError, NotFoundError
+from careedit_deployments.http.openapi import FILES, error_answers
+from careedit_deployments.http.schema import (
+    EditFields,
+    EditReport,
+    ImageData,
+    ImagesResponse,
+    InputDetails,
+    OutputDetails,
+    Usage,
+)
+from careedit_deployments.http.services import services_of
+from careedit_deployments.state.records import id_time
 
 TOKEN_SIDE = 16
-"""Pixels of an image token's side: what one token of a FLUX-class transformer covers."""
+"""Side of the square that one image token covers, in pixels, as in a FLUX-class transformer."""
 
-_TOLERANCE = 1.0
-_MOST_SIDE: Mapping[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383}
+_MAX_SIDE: Mapping[OutputFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 _WORDS = re.compile(r"\w+|[^\w\s]")
+_KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+router = APIRouter(tags=["images"])
+
+
+def output_of(fields: EditFields, notes: Sequence[str], source: tuple[int, int], config: ServeConfig) -> Output:
+    """How the results of a request look; `source` is the size of its source. Raises `FieldError` for a wrong size."""
+    size = target_size(fields, source, config)
+    return Output(
+        size=size,
+        format=fields.output_format,
+        compression=fields.output_compression,
+        quality=fields.level,
+        notes=(*notes, *size_notes(size, source)),
+    )
 
 
 def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig) -> tuple[int, int]:
-    """The size (width, height) of the results: the source's, or the one that is asked for.
+    """The size (width, height) of the results: that of the source, or the requested one.
 
-    Other proportions than the source's are filled as `encode` says, or refused where `http.compatibility` is strict.
+    Other proportions than those of the source are filled as in `encode`, or refused if `http.compatibility` is strict.
     Raises `FieldError`.
     """
     if fields.size == "auto":
@@ -37,17 +69,18 @@ def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig
         size = (width, height)
         if width * height > config.limits.pixels:
             raise FieldError(
-                f"size is {fields.size} = {width * height:,} pixels; the limit is {config.limits.pixels:,}, so ask for less.",
+                f"size is {fields.size} = {width * height:,} pixels; the limit is {config.limits.pixels:,}, so give a smaller "
+                "size.",
                 "size",
             )
-    most = _MOST_SIDE.get(fields.output_format)
-    if most is not None and max(size) > most:
+    longest = _MAX_SIDE.get(fields.output_format)
+    if longest is not None and max(size) > longest:
         raise FieldError(
-            f"The result would be {size[0]}x{size[1]}; a side of a {fields.output_format} has at most {most:,} pixels. Ask for a "
-            "smaller size, or for png.",
+            f"The result would be {size[0]}x{size[1]}; a side of a {fields.output_format} has at most {longest:,} pixels. Give a "
+            "smaller size, or png as output_format.",
             "size",
         )
-    if config.http.compatibility == "strict" and not _same_shape(size, source):
+    if config.http.compatibility == "strict" and not same_shape(size, source):
         exact = max(1, round(size[0] * source[1] / source[0]))
         raise FieldError(
             f"size is {fields.size} but the image is {source[0]}x{source[1]}, and this server keeps its proportions "
@@ -58,76 +91,86 @@ def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig
 
 
 def size_notes(size: tuple[int, int], source: tuple[int, int]) -> tuple[str, ...]:
-    """How a size of other proportions than the source's was filled, if it is one."""
-    if _same_shape(size, source):
+    """A sentence that says how a size with other proportions than the source was filled; empty for equal proportions."""
+    if same_shape(size, source):
         return ()
-    width, height = _inside(source, size)
-    told = (
-        f"size is {size[0]}x{size[1]} and the image {source[0]}x{source[1]}: the edit is {width}x{height} in the middle"
+    width, height = inside(source, size)
+    sentence = (
+        f"size is {size[0]}x{size[1]} and the image {source[0]}x{source[1]}: the edit is {width}x{height} in the middle, and "
+        "its edge is repeated around it."
     )
-    return (f"{told}, and its edge is repeated around it.",)
-
-
-def _same_shape(size: tuple[int, int], source: tuple[int, int]) -> bool:
-    """Whether the proportions are the same, within a pixel of rounding on either side."""
-    exact = (size[1] * source[0] / source[1], size[0] * source[1] / source[0])
-    return abs(exact[0] - size[0]) <= _TOLERANCE or abs(exact[1] - size[1]) <= _TOLERANCE
-
-
-def _inside(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of the source's proportions that `size` has room for."""
-    scale = min(size[0] / source[0], size[1] / source[1])
-    return max(1, min(size[0], round(source[0] * scale))), max(1, min(size[1], round(source[1] * scale)))
-
-
-def _fill(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in the middle of `size`, as large as it fits, and its edge repeated around it."""
-    width, height = _inside(picture.size, size)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    fitted = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
-    margins = ((top, size[1] - height - top), (left, size[0] - width - left), (0, 0))
-    return Image.fromarray(np.pad(fitted, margins, mode="edge"))
-
-
-def encode(picture: Image.Image, size: tuple[int, int], kind: OutputFormat, compression: int | None) -> bytes:
-    """The file of a picture, without metadata, scaled to `size` where it has another one.
-
-    Nothing is cropped or stretched: where the proportions differ, the picture is scaled to fit, stands in the middle, and its
-    outermost pixels are repeated up to the margins' ends.
-    """
-    if picture.size != size and not _same_shape(size, picture.size):
-        picture = _fill(picture, size)
-    elif picture.size != size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    if picture.info:
-        picture = picture.copy()
-        picture.info = {}
-    options: dict[str, Any] = {}
-    if kind == "jpeg":
-        options = {"quality": 95 if compression is None else compression, "subsampling": 0}
-    elif kind == "webp":
-        options = {"lossless": True} if compression is None else {"quality": compression}
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, kind.upper(), **options)
-    return buffer.getvalue()
-
-
-def encode_base64(picture: Image.Image, size: tuple[int, int], kind: OutputFormat, compression: int | None) -> str:
-    """`encode`, as text for JSON."""
-    return base64.b64encode(encode(picture, size, kind, compression)).decode("ascii")
+    return (sentence,)
 
 
 def usage_of(traces: Sequence[EditTrace], prompt: str, references: int) -> Usage:
-    """Tokens of the pictures and words that went in and of the panels that came out."""
+    """Input and output in tokens, as OpenAI's API counts them."""
     width, height = traces[0].panel
     panel = -(-width // TOKEN_SIDE) * -(-height // TOKEN_SIDE)
     details = InputDetails(image_tokens=panel * (1 + references), text_tokens=len(_WORDS.findall(prompt)))
-    entered = details.image_tokens + details.text_tokens
-    left = panel * len(traces)
+    input_tokens = details.image_tokens + details.text_tokens
+    output_tokens = panel * len(traces)
     return Usage(
-        input_tokens=entered,
+        input_tokens=input_tokens,
         input_tokens_details=details,
-        output_tokens=left,
-        output_tokens_details=OutputDetails(image_tokens=left),
-        total_tokens=entered + left,
+        output_tokens=output_tokens,
+        output_tokens_details=OutputDetails(image_tokens=output_tokens),
+        total_tokens=input_tokens + output_tokens,
     )
+
+
+def images_response(
+    data: list[ImageData],
+    report: EditReport,
+    output: Output,
+    *,
+    prompt: str,
+    references: int,
+    user: str | None,
+    created: float | None = None,
+) -> ImagesResponse:
+    """The response to an edit, a turn or a finished job. `created` is a Unix time; None: now."""
+    return ImagesResponse(
+        created=int(time.time() if created is None else created),
+        data=data,
+        output_format=output.format,
+        quality=output.quality,
+        size="{}x{}".format(*output.size),
+        safety_identifier=user,
+        usage=usage_of(report.traces, prompt, references),
+        careedit=report,
+    )
+
+
+async def image_data(request: Request, picture: Image.Image, output: Output, response_format: str) -> ImageData:
+    """A result in the requested form: base64, or an address at which it is stored."""
+    if response_format == "b64_json":
+        return ImageData(b64_json=await run_sync(encode_base64, picture, output))
+    scope = f"files/file_{int(time.time() * 1000):012x}{secrets.token_hex(20)}"
+    key = await services_of(request).blobs.put(scope, await run_sync(encode, picture, output), suffix=output.format)
+    base = services_of(request).config.http.public_url or str(request.base_url)
+    return ImageData(url=f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}")
+
+
+@router.get(
+    FILES + "{file_id}/{name}",
+    operation_id="retrieveImageFile",
+    response_class=Response,
+    responses={
+        200: {"description": "The image file.", "content": {kind: {} for kind in _KINDS.values()}},
+        **error_answers(404, 500, 503),
+    },
+)
+async def get_file(file_id: str, name: str, request: Request) -> Response:
+    """Return a result of a request with `response_format: url`, until its address expires."""
+    services = services_of(request)
+    left = id_time(file_id) + services.config.state.file_ttl_s - time.time()
+    kind = _KINDS.get(name.rpartition(".")[2])
+    gone = "This address has no image, or it has expired; make the edit again."
+    if left <= 0 or kind is None:
+        raise NotFoundError(gone)
+    try:
+        data = await services.blobs.get(f"files/{file_id}/{name}")
+    except NotFoundError:
+        raise NotFoundError(gone) from None
+    headers = {"cache-control": f"private, max-age={int(left)}, immutable", "x-content-type-options": "nosniff"}
+    return Response(data, media_type=kind, headers=headers)

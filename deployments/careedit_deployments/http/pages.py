@@ -1,19 +1,22 @@
-"""Pages for people: `/` to try edits, `/status` to see how the arms do.
+"""Pages for people: `/` to try edits, `/status` to see the arms, `/docs` to read and try the API with Swagger UI.
 
-They are as public as the API is: each holds no data of its own and asks the same routes that any client asks, with the key
-that the visitor types in. Nothing is loaded from elsewhere, and a Content-Security-Policy keeps it so.
+They contain no data: each calls the same routes as any client, with the key that the visitor enters. Nothing is loaded from
+other servers, and a Content-Security-Policy enforces that; Swagger UI comes from a package and is served from here.
 """
 
 from __future__ import annotations
 
 import functools
 import secrets
+from importlib.resources import files
+from pathlib import Path
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import FileResponse, HTMLResponse
 
 import careedit
 from careedit.errors import InputError
@@ -22,33 +25,54 @@ from careedit.samples import draw_samples
 from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.services import services_of
 
-PATHS = frozenset({"/", "/status"})
-"""Where the pages are; no key is needed to see them."""
+SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
+"""The files of Swagger UI below `/docs`."""
+
+PATHS = frozenset({"/", "/status", "/docs", *(f"/docs/{name}" for name in SWAGGER_FILES)})
+"""Paths of the pages; they need no key, because they contain no data."""
 
 SAMPLE_KINDS = ("remove", "add", "attribute", "replace", "style", "background", "reference", "relation")
-"""Kinds of edit that a drawn sample is offered for."""
+"""Kinds of edit for which the page offers an example."""
+
+_SWAGGER = Path(str(files("fastapi_offline") / "static"))
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
 async def try_page(request: Request) -> HTMLResponse:
-    """Edit pictures by hand: a drawn sample or one's own, with a mask, previews, the routing explained, turn by turn."""
+    """A page to edit an example or an own image, with a mask, previews, the routing decision, and turns."""
     config = services_of(request).config
     panel = max((arm.panel for arm in services_of(request).backend.arms.values()), default=64)
     samples = await run_sync(_samples, min(512, max(64, panel)))
-    filtered = config.scorer.backend != "none"
-    return render(request, "try", samples=samples, steps=config.limits.steps, has_judge=filtered)
+    has_judge = config.scorer.backend != "none"
+    return render(request, "try", samples=samples, steps=config.limits.steps, has_judge=has_judge)
 
 
 @router.get("/status")
 async def status_page(request: Request) -> HTMLResponse:
-    """How the arms do, and what was edited lately."""
+    """A page with the state of the arms and the latest edits."""
     return render(request, "status")
 
 
-def render(request: Request, name: str, *, looks: str | None = None, **context: object) -> HTMLResponse:
-    """A page of the folder `templates`; `looks` replaces the policy for styles and pictures, by default those in the page."""
+@router.get("/docs")
+async def docs_page(request: Request) -> HTMLResponse:
+    """Swagger UI: every route with its fields and answers, and a form to try it."""
+    # React sets styles on elements, and Swagger UI's icons are data.
+    return render(request, "docs", sources="style-src 'self' 'unsafe-inline'; img-src data:")
+
+
+@router.get("/docs/{name}")
+async def swagger_file(name: str) -> FileResponse:
+    """A file of Swagger UI."""
+    if name not in SWAGGER_FILES:
+        raise HTTPException(404)
+    headers = {"cache-control": "max-age=86400", "x-content-type-options": "nosniff"}
+    return FileResponse(_SWAGGER / name, headers=headers)
+
+
+def render(request: Request, name: str, *, sources: str | None = None, **context: object) -> HTMLResponse:
+    """A page of the folder `templates`. `sources` replaces the policy for styles and images, which allows those in the page."""
     nonce = secrets.token_urlsafe(16)
     text = (
         _templates()
@@ -62,9 +86,9 @@ def render(request: Request, name: str, *, looks: str | None = None, **context: 
             needs_key=keys_required(services_of(request).config),
         )
     )
-    looks = looks or f"style-src 'nonce-{nonce}'; img-src data: blob:"
+    sources = sources or f"style-src 'nonce-{nonce}'; img-src data: blob:"
     policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; {looks}; "
+        f"default-src 'none'; script-src 'nonce-{nonce}'; {sources}; "
         "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {
@@ -84,7 +108,7 @@ def _templates() -> Environment:
 
 @functools.cache
 def _samples(side: int) -> list[dict[str, str | None]]:
-    """Edits of the drawn world's test split, which nothing was trained on: words and pictures, as data URLs."""
+    """Example edits that no model was trained on: instructions, and images as data URLs."""
     try:
         samples = draw_samples(len(SAMPLE_KINDS), side=side, kinds=SAMPLE_KINDS, first=3)
     except InputError:  # no package with example edits is installed

@@ -1,7 +1,7 @@
-"""Reading a body: whole or not at all, and as UTF-8 or not at all.
+"""Reading a body completely and as UTF-8.
 
-Starlette's parser takes a form that ends anywhere, and reads text that is not UTF-8 as Latin-1. Here a form must end with its
-closing boundary, so that an upload that is cut off never becomes an edit without its mask.
+Starlette's parser accepts a form that ends anywhere, and reads text that is not UTF-8 as Latin-1. Here a form must end with
+its closing boundary, so that an interrupted upload never becomes an edit without its mask.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit_deployments.errors import FieldError
 
 PICTURE = re.compile(r"(?P<kind>image|mask)(\[\d{0,2}\])?")
-"""Fields of a form that hold pictures, by OpenAI's names and by those that other clients give."""
+"""Names of form fields with images: OpenAI's names and those of other clients."""
 
-MOST_FILES = 17
-"""Files of a form: OpenAI's 16 pictures and a mask."""
+MAX_FILES = 17
+"""Maximum number of files in a form: OpenAI's 16 images and a mask."""
 
-MOST_FIELDS = 100
-"""Text fields of a form."""
+MAX_FIELDS = 100
+"""Maximum number of text fields in a form."""
 
 TEXT_BYTES = 64 * 2**10
-"""Bytes of a text field; a picture's field is as long as the body may be."""
+"""Maximum size of a text field, in bytes. An image in a text field is limited only by the body."""
 
 _ASCII_BASED = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
-"""Charsets that a client may state: text in one of them that is valid UTF-8 is taken as UTF-8."""
+"""Charsets that a client may declare: text in one of them is accepted if it is valid UTF-8."""
 
 _FORM = "careedit.form"
 
 
 async def read_form(request: Request) -> FormData:
-    """The form, complete; `close_form` closes its files. Raises `FieldError`."""
+    """The complete form; `close_form` closes its files. Raises `FieldError`."""
     known: FormData | None = request.scope.get(_FORM)
     if known is not None:
         return known
     options = _options(request)
     boundary = options.get(b"boundary")
     if not boundary:
-        raise _unreadable("its content type states no boundary")
+        raise _unreadable("its content type has no boundary")
     async with aclosing(request.stream()) as stream:
         parser = _Parser(request.headers, stream, boundary)
         try:
             form = await parser.parse()
         except MultiPartException as error:
             if error.message.startswith("Too many files"):
-                raise FieldError(f"A form takes {MOST_FILES} files at most; send fewer.", "body") from None
+                raise FieldError(f"A form has at most {MAX_FILES} files; send fewer.", "body") from None
             if error.message.startswith("Too many fields"):
-                raise FieldError(f"A form takes {MOST_FIELDS} text fields at most; send fewer.", "body") from None
+                raise FieldError(f"A form has at most {MAX_FIELDS} text fields; send fewer.", "body") from None
             damaged = error.message.startswith("Invalid multipart")
             reason = (
-                "its parts are not divided by the stated boundary and line ends of CR LF, or a part's header is too long"
+                "its parts are not separated by the declared boundary and CR LF, or the header of a part is too long"
                 if damaged
                 else error.message.rstrip(".")
             )
@@ -71,16 +71,16 @@ async def read_form(request: Request) -> FormData:
 
 
 async def close_form(request: Request) -> None:
-    """Close the files of the form that was read, if one was."""
+    """Close the files of the form, if a form was read."""
     form: FormData | None = request.scope.get(_FORM)
     if form is not None:
         await form.close()
 
 
 async def read_json(request: Request) -> bytes:
-    """The body of a JSON request without a byte order mark; whether it is JSON is for the model to find out.
+    """The body of a JSON request without a byte order mark; the model checks whether it is JSON.
 
-    Raises `FieldError` where an object has a field twice: parsers take the last one, so a mask could be lost.
+    Raises `FieldError` if an object has a field twice: parsers take the last one, so a mask could be lost.
     """
     check_charset(_options(request).get(b"charset", b"").decode("latin-1"), "content-type")
     data = (await request.body()).removeprefix(codecs.BOM_UTF8)
@@ -90,19 +90,19 @@ async def read_json(request: Request) -> bytes:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)[:64]
         raise FieldError(f"The field {name!r} is given twice; give it once.", name)
-    return found
+    return fields
 
 
 def check_charset(name: str, param: str) -> None:
-    """Refuse text that is stated to be something else than UTF-8 can be taken for. Raises `FieldError`."""
+    """Refuse a declared charset that UTF-8 cannot be read as. Raises `FieldError`."""
     try:
         known = not name.strip() or codecs.lookup(name.strip()).name in _ASCII_BASED
-    except (LookupError, ValueError):  # a name with a NUL is the latter
+    except (LookupError, ValueError):  # a name with a NUL raises the latter
         known = False
     if not known:
         raise FieldError(
@@ -116,50 +116,50 @@ def _options(request: Request) -> dict[bytes, bytes]:
 
 def _unreadable(reason: str) -> FieldError:
     return FieldError(
-        f"The form cannot be read: {reason[:1].lower()}{reason[1:]}. Send multipart/form-data as RFC 7578 has it.",
+        f"The form cannot be read: {reason[:1].lower()}{reason[1:]}. Send multipart/form-data according to RFC 7578.",
         "body",
         "invalid_form",
     )
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser that notices the end, names a field that is too long, and reads text as UTF-8 only."""
+    """Starlette's parser, which here requires the end, names a field that is too long, and reads text only as UTF-8."""
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], boundary: bytes) -> None:
         check_charset(
             parse_options_header(headers["content-type"])[1].get(b"charset", b"").decode("latin-1"), "content-type"
         )
-        super().__init__(headers, self._watched(stream), max_files=MOST_FILES, max_fields=MOST_FIELDS)
+        super().__init__(headers, self._watched(stream), max_files=MAX_FILES, max_fields=MAX_FIELDS)
         self._closing = b"\r\n--" + boundary + b"--"
         self.ended = False
-        """Whether the closing boundary came."""
+        """Whether the parser has read the closing boundary."""
 
     async def _watched(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The stream, whose end raises `FieldError` unless the form ended with it; the parser closes its files at an error."""
+        """The stream; its end raises `FieldError` unless the form has ended. The parser closes its files at an error."""
         tail = b"\r\n"  # a form without parts begins with its closing boundary
         async for chunk in stream:
             had_ended = self.ended
-            yield chunk  # parsed when this goes on
+            yield chunk  # parsed when the generator resumes
             rest = chunk
             if not had_ended:
                 window = tail + chunk
                 tail = window[-len(self._closing) :]
                 rest = window.partition(self._closing)[2] if self.ended else b""
             if rest.strip():
-                raise _unreadable("more follows its closing boundary")
+                raise _unreadable("there is more after its closing boundary")
         if not self.ended:
             raise FieldError(
-                "The form is cut off: its closing boundary is missing, so a part may be, too. Send the whole body; nothing "
-                "was done.",
+                "The form is incomplete: its closing boundary is missing, so a part may be missing too. Send the whole body; "
+                "nothing was edited.",
                 "body",
                 "incomplete_body",
             )
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Count a text field's bytes before Starlette does, which would not name the field."""
+        """Limit the size of text fields before Starlette does, whose error does not name the field."""
         part = self._current_part
         if part.file is None and PICTURE.fullmatch(part.field_name):
-            part.data.extend(data[start:end])  # a picture as a data URL; the gate counts the body's bytes
+            part.data.extend(data[start:end])  # an image as a data URL, limited by the size of the body
             return
         if part.file is None and len(part.data) + end - start > TEXT_BYTES:
             own = (
@@ -169,14 +169,14 @@ class _Parser(MultiPartParser):
             )
             raise FieldError(
                 f"The field {part.field_name[:64]!r} is longer than {TEXT_BYTES:,} bytes, the limit of a text field{own}. "
-                "Shorten it; pictures go in as files, in the fields image, image[] and mask.",
+                "Shorten it; send images as files, in the fields image, image[] and mask.",
                 part.field_name[:64],
                 "string_too_long",
             )
         super().on_part_data(data, start, end)
 
     def on_headers_finished(self) -> None:
-        """Refuse text in another charset or encoding than this server reads."""
+        """Refuse a charset or transfer encoding that this server does not read."""
         super().on_headers_finished()
         part = self._current_part
         headers = dict(part.item_headers)
@@ -184,7 +184,7 @@ class _Parser(MultiPartParser):
         if coding not in (b"7bit", b"8bit", b"binary"):
             raise FieldError(
                 f"The part {part.field_name[:64]!r} has the content-transfer-encoding {coding[:40].decode('latin-1')!r}; send "
-                "it as it is.",
+                "it as binary.",
                 part.field_name[:64],
                 "unsupported_value",
             )
@@ -193,7 +193,7 @@ class _Parser(MultiPartParser):
             check_charset(kind[1].get(b"charset", b"").decode("latin-1"), part.field_name[:64])
 
     def on_part_end(self) -> None:
-        """Read a text field as UTF-8; a picture's bytes without a file's name are a file all the same."""
+        """Read a text field as UTF-8; the bytes of an image without a file name also count as a file."""
         part = self._current_part
         if part.file is not None:
             super().on_part_end()
@@ -209,5 +209,5 @@ class _Parser(MultiPartParser):
             self.items.append((part.field_name, UploadFile(io.BytesIO(data), size=len(data))))
 
     def on_end(self) -> None:
-        """The closing boundary came."""
+        """The parser has read the closing boundary."""
         self.ended = True

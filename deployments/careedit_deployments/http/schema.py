@@ -1,4 +1,4 @@
-"""The bodies of the edit route: which fields there are, what they may hold, and which of OpenAI's are refused by name."""
+"""The fields of an edit and of its response, their limits, and the fields of other APIs that are refused by name."""
 
 from __future__ import annotations
 
@@ -17,33 +17,31 @@ from careedit.records import (
     EditTrace,
 )
 from careedit.scoring import Score
+from careedit_deployments.edits.output import OutputFormat, Quality
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line of text."""
 
 UNSUPPORTED: Mapping[str, str] = {
-    "style": "say the style in the prompt",
-    "markup": "draw nothing on the picture; mark the region with a mask",
-    "complexity": "there is no planning to be set; use quality or steps",
-    "frame_count": "an edit is a still picture",
-    "frame_duration_ms": "an edit is a still picture",
-    "svg": "an edit is a picture of pixels",
-    "negative_prompt": "say in the prompt what is to change",
-    "strength": "say in the prompt how much is to change, or give a mask",
-    "image": "a JSON body names its pictures under images",
-    "image_url": "a form has its pictures as files under image, a JSON body under images",
+    "style": "name the style in the prompt",
+    "markup": "send a mask for the region",
+    "complexity": "use quality or steps",
+    "frame_count": "the result of an edit is a still image",
+    "frame_duration_ms": "the result of an edit is a still image",
+    "svg": "the result of an edit is a pixel image",
+    "negative_prompt": "say in the prompt what to change",
+    "strength": "say in the prompt how much to change, or send a mask",
+    "image": "a JSON body has its images in the field images",
+    "image_url": "a form has its images as files in the field image, a JSON body in the field images",
 }
-"""Fields of OpenAI's and of its neighbours' that this server does not have, and what to do instead."""
-
-OutputFormat = Literal["png", "jpeg", "webp"]
-Quality = Literal["low", "medium", "high", "auto"]
+"""Fields of OpenAI's and similar APIs that this server does not support, and what to do instead."""
 
 ALIASES: Mapping[str, Quality] = {"standard": "auto", "hd": "high"}
-"""DALL-E's words for quality, which clients still send."""
+"""Values of `quality` for DALL-E, which clients still send."""
 
 
 class Answer(BaseRecord):
-    """Base of every answer. Unknown fields are ignored, so that a client also reads the answers of a newer server."""
+    """Base of every response. Unknown fields are ignored, so that a client can also read the responses of a newer server."""
 
     model_config = ConfigDict(strict=False, extra="ignore")
 
@@ -124,19 +122,26 @@ class EditFields(Body):
 
     @property
     def level(self) -> Quality:
-        """`quality` in the configuration's words."""
-        return ALIASES.get(self.quality, self.quality)  # type: ignore[arg-type]  # every other word is one of them
+        """`quality` as in the configuration, without aliases."""
+        return ALIASES.get(self.quality, self.quality)  # type: ignore[arg-type]  # every other value is one of them
+
+    @property
+    def end_user(self) -> str | None:
+        """The client's name for the end user, from whichever field has it."""
+        return self.safety_identifier or self.user
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken and changes nothing here, a sentence each."""
+        """A sentence for each field that was accepted without effect."""
         notes = []
         if self.quality in ALIASES:
-            notes.append(f"quality {self.quality} is {self.level} here.")
+            notes.append(f"quality {self.quality} means {self.level} here.")
         if self.input_fidelity is not None:
-            notes.append("input_fidelity changes nothing here: what an edit does not change is the source's own.")
+            notes.append(
+                "input_fidelity has no effect here: pixels that the edit does not change are those of the source."
+            )
         if self.moderation is not None:
-            notes.append("moderation changes nothing here: this server moderates nothing.")
+            notes.append("moderation has no effect here: this server does not moderate.")
         return tuple(notes)
 
 

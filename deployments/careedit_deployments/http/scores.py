@@ -1,4 +1,4 @@
-"""`POST /v1/scores`: ask the judge about a pair of pictures."""
+"""`POST /v1/scores`: the judge scores pairs of images."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ from careedit_deployments.errors import FieldError
 from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.pictures import check_together, decode_pictures, decoding_of, look_at
+from careedit_deployments.http.pictures import check_together, decode_pictures, decoding_of, inspect
 from careedit_deployments.http.schema import Body, ImageRef, ScoreAnswer
 from careedit_deployments.http.services import caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import unless_gone
 
 MAX_PAIRS = 16
+"""Maximum number of pairs in one request."""
 
 router = APIRouter(tags=["scores"], responses=error_answers(400, 401, 413, 415, 429, 500, 503))
 
 
 class Pair(Body):
-    """An edit to be judged."""
+    """An edit for the judge: the image before and after."""
 
     source: ImageRef
-    """The picture before."""
+    """The image before the edit."""
     edited: ImageRef
-    """The picture after; of the source's size."""
+    """The image after the edit, in the size of the source."""
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=MAX_INSTRUCTION_CHARACTERS)]
-    """What was to change."""
+    """The text that says what to change, 1 to 2,000 characters."""
     reference: ImageRef | None = None
-    """What the edit was to take something from."""
+    """The reference of the edit. Default: it had none."""
 
 
 class ScoreBody(Body):
-    """Edits to be judged."""
+    """`POST /v1/scores` as JSON."""
 
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=MAX_PAIRS)]
-    """One or several, up to 16."""
+    """The edits to score, 1 to 16."""
 
 
 @router.post("/v1/scores", operation_id="createScores")
 async def create_scores(body: ScoreBody, request: Request) -> ScoreAnswer:
-    """Judge edits: probabilities that the instruction was followed, the rest preserved, the picture clean.
+    """Score edits: how probable it is that the instruction was followed, the rest preserved, and the image is clean.
 
-    A pair that the judge could not read has an error in place of its numbers.
+    A pair that the judge could not score has an error in place of its scores.
     """
     with limiter_of(request).hold(caller_of(request)):
         limits = services_of(request).config.limits
@@ -65,14 +66,14 @@ async def create_scores(body: ScoreBody, request: Request) -> ScoreAnswer:
 def _files(pair: Pair, param: str, limits: Limits) -> list[PictureFile]:
     given = {"source": pair.source, "edited": pair.edited, "reference": pair.reference}
     return [
-        look_at(picture_bytes(image, f"{param}.{name}"), f"{param}.{name}", limits)
+        inspect(picture_bytes(image, f"{param}.{name}"), f"{param}.{name}", limits)
         for name, image in given.items()
         if image is not None
     ]
 
 
 async def _scores(request: Request, pairs: Sequence[Pair], files: Sequence[Sequence[PictureFile]]) -> list[Score]:
-    """The scores, pair by pair; small pairs go to the judge together, as many as have the pixels of one large picture."""
+    """The scores, pair by pair. Small pairs are scored together, up to the pixels of one image of the maximum size."""
     services, scores = services_of(request), list[Score]()
     first = 0
     while first < len(pairs):
@@ -83,16 +84,16 @@ async def _scores(request: Request, pairs: Sequence[Pair], files: Sequence[Seque
         group = [file for several in files[first:last] for file in several]
         async with decoding_of(request).memory.hold(caller_of(request).id, sum(file.memory for file in group)):
             pictures = iter(await decode_pictures(request, group))
-            asked = [_question(number, pairs[number], pictures) for number in range(first, last)]
+            questions = [_question(number, pairs[number], pictures) for number in range(first, last)]
             del pictures
-            scores += await services.backend.score(asked)
-            del asked
+            scores += await services.backend.score(questions)
+            del questions
         first = last
     return scores
 
 
 def _question(number: int, pair: Pair, pictures: Iterator[Image.Image]) -> ScoreRequest:
-    """Pair `number` with its decoded pictures, the next ones of `pictures`. Raises `FieldError`."""
+    """Pair `number` with its decoded images, which are the next ones of `pictures`. Raises `FieldError`."""
     try:
         return ScoreRequest(
             source=next(pictures),

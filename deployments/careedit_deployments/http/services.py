@@ -1,26 +1,31 @@
-"""`Services`: everything that the routes stand on, made by whoever starts the server."""
+"""`Services`: everything that the routes use. `assemble` makes them for one ingress process and starts nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 
-from careedit_deployments.cluster.stopping import Stopping
+from careedit_deployments.ab.guard import ArmGuard
+from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.jobs.background import background_hook
+from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
 
 Hook = Callable[[], AbstractAsyncContextManager[object]]
-"""Makes something that is entered when the server starts and left when it stops."""
+"""Makes a context that is entered when the server starts and left when it stops."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +33,77 @@ class Services:
     """What `create_app` is given."""
 
     config: ServeConfig
-    """The configuration."""
+    """The configuration of the application."""
     backend: Backend
-    """Routes, edits, scores."""
+    """Routes, edits and scores, over the cluster or in this process."""
     edits: EditService
-    """The one way to an edit."""
+    """Accepts orders and runs them; every edit goes through it."""
     store: Store
-    """What is remembered."""
+    """The database: keys, edits, jobs, sessions, feedback."""
     blobs: BlobStore
-    """Pictures that are remembered."""
+    """The image files that belong to rows of the database."""
     metrics: Metrics
-    """What is counted."""
+    """Counters and histograms of this process."""
     tracing: Tracing
-    """Where spans go."""
+    """Makes spans and sends them."""
     stopping: Stopping
-    """Whether this replica is about to end."""
+    """Says whether this replica is about to end."""
     hooks: tuple[Hook, ...] = ()
-    """What runs beside the routes (job workers, sweepers, the store's end), in the order in which it starts."""
+    """What runs next to the routes (job workers, cleanup, closing the store), in the order in which it starts."""
+
+
+def assemble(
+    config: ServeConfig,
+    backend: Backend,
+    store: Store,
+    blobs: BlobStore,
+    metrics: Metrics,
+    *,
+    tracing: Tracing | None = None,
+    hooks: tuple[Hook, ...] = (),
+) -> Services:
+    """Services with everything that runs next to the routes: the arms' guard, shadow copies, job workers, the cleanup.
+
+    `hooks` are entered before those and left after them: use them to close the stores. `tracing`, made here by default, is
+    shut down when everything that makes spans has ended.
+    """
+    tracing = tracing or Tracing(config.telemetry, "ingress")
+    stopping = Stopping()
+    guard = ArmGuard(config.arms, store, metrics)
+    shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
+    edits = EditService(
+        config,
+        backend,
+        metrics,
+        store.edits,
+        arms=store.arms,
+        tracing=tracing,
+        disabled_arms=guard.disabled_arms,
+        observers=(guard, shadowing),
+    )
+    background = background_hook(config, edits, store, blobs, metrics, stopping)
+    return Services(
+        config=config,
+        backend=backend,
+        edits=edits,
+        store=store,
+        blobs=blobs,
+        metrics=metrics,
+        tracing=tracing,
+        stopping=stopping,
+        hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, background),
+    )
+
+
+def _shut_down(tracing: Tracing) -> Hook:
+    """A hook that sends the remaining spans when it is left."""
+
+    @asynccontextmanager
+    async def ending() -> AsyncIterator[None]:
+        yield
+        await run_sync(tracing.shut_down)  # waits for the receiver
+
+    return ending
 
 
 def services_of(request: Request) -> Services:
@@ -55,7 +114,7 @@ def services_of(request: Request) -> Services:
 
 
 def limiter_of(request: Request) -> Limiter:
-    """The limits of the app that handles `request`."""
+    """The limiter of the app that handles `request`."""
     limiter = request.app.state.limiter
     assert isinstance(limiter, Limiter)
     return limiter
@@ -69,18 +128,18 @@ def sessions_of(request: Request) -> Sessions:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who makes `request`; nobody in particular on a route that needs no key."""
+    """The caller of `request`; the anonymous caller on a route that needs no key."""
     caller = request.scope.get("careedit.caller")
     return caller if isinstance(caller, Caller) else Caller()
 
 
 def request_id_of(request: Request) -> str:
-    """The id of `request`: the client's own, or a fresh one."""
+    """The id of `request`: the client's own, or a new one."""
     return str(request.scope.get("careedit.request_id", ""))
 
 
 def trace_headers_of(request: Request) -> dict[str, str]:
-    """What carries the trace of `request` on: the span of the request itself, or what the client sent."""
+    """The headers that continue the trace of `request`: those of its own span, or what the client sent."""
     carried = request.scope.get("careedit.trace_headers")
     if isinstance(carried, dict):
         return carried

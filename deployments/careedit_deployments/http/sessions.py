@@ -1,46 +1,138 @@
-"""`/v1/sessions`: multi-turn editing. A turn takes the body of an edit without its source, which the session has."""
+"""`/v1/sessions`: editing in turns. A turn takes the body of an edit without the source, which the session has."""
 
 from __future__ import annotations
 
 import base64
-import time
-from contextlib import aclosing
-from dataclasses import replace
 from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from careedit.images import decoding_notes, inspect_picture
-from careedit_deployments.edits.backend import ImageDone
-from careedit_deployments.edits.sessions import Turn
-from careedit_deployments.errors import FieldError, UnavailableError
-from careedit_deployments.http.amend import Amendment, bodies
-from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
-from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
-from careedit_deployments.http.pictures import decode_pictures, hold_memory, look_at
+from careedit.images import decoding_notes
+from careedit_deployments.errors import FieldError
+from careedit_deployments.http.accept import accept, finish
+from careedit_deployments.http.form import parse, picture_bytes, read_edit, sort_form
+from careedit_deployments.http.openapi import edit_bodies, error_answers
+from careedit_deployments.http.pictures import decode_pictures, hold_memory, inspect
 from careedit_deployments.http.reading import read_form, read_json
-from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.schema import Answer, Body, EditBody, EditFields, ImageRef, ImagesResponse, Text
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
-from careedit_deployments.http.session_answers import (
-    History,
-    SessionAnswer,
-    SessionBody,
-    SessionDeleted,
-    SessionFields,
-    SessionList,
-    TurnAnswer,
-    TurnFields,
-    session_answer,
-    turn_answer,
-)
 from careedit_deployments.http.sse import unless_gone
+from careedit_deployments.state.records import SessionRecord, TurnRecord
 
 router = APIRouter(tags=["sessions"])
+
+
+class SessionFields(Body):
+    """The fields of a session, without its image."""
+
+    model: Text | None = None
+    """Name of the arm or expert set of its turns. Default: the traffic weights decide."""
+    user: Text | None = None
+    """The client's name for the end user. Default: none."""
+
+
+class SessionBody(SessionFields):
+    """`POST /v1/sessions` as JSON."""
+
+    image: ImageRef
+    """The source of the session."""
+
+
+class TurnFields(EditFields):
+    """The fields of a turn in a form: those of an edit, and more."""
+
+    model_config = ConfigDict(title="EditFieldsWithTurnFields")
+
+    turn: Text | None = None
+    """Id of the turn whose result is edited, or "source". Default: the last turn."""
+
+
+class TurnBody(EditBody, TurnFields):
+    """`POST /v1/sessions/ID/turns` as JSON."""
+
+    model_config = ConfigDict(title="EditBodyWithTurnFields")
+
+
+class SessionAnswer(Answer):
+    """The state of a session."""
+
+    id: str
+    """Id of the session, for the routes below `/v1/sessions`."""
+    object: str = "session"
+    """Type of the answer; always "session"."""
+    created_at: int
+    """Time at which the session was created, in Unix seconds."""
+    expires_at: int
+    """Time at which the session is deleted, in Unix seconds; every turn extends it."""
+    head: str | None = None
+    """Id of the turn whose result the next turn edits; null: the source."""
+    turns: int
+    """Number of turns that were made, undone ones included."""
+    model: str | None = None
+    """Name of the arm or expert set of its turns, as given; null: the traffic weights decide."""
+    degradations: tuple[str, ...] = ()
+    """Only when the session is created: what the image lost when it was decoded."""
+
+
+class TurnAnswer(Answer):
+    """One turn of a session."""
+
+    id: str
+    """Id of the turn, for the field `turn` of a later turn."""
+    object: str = "session.turn"
+    """Type of the answer; always "session.turn"."""
+    number: int
+    """Number of the turn; 1 for the first."""
+    parent: str | None = None
+    """Id of the turn whose result this turn edited; null: the source."""
+    prompt: str
+    """The instruction of the turn."""
+    edit: str
+    """Id of the edit, to which feedback refers."""
+    arm: str
+    """Name of the arm that edited."""
+    created_at: int
+    """Time at which the turn was made, in Unix seconds."""
+    b64_json: str | None = None
+    """The result as a PNG in base64; null in lists."""
+
+
+class History(Answer):
+    """Every turn of a session."""
+
+    object: str = "list"
+    """Type of the answer; always "list"."""
+    head: str | None
+    """Id of the turn whose result the next turn edits; null: the source."""
+    data: list[TurnAnswer]
+    """The turns in the order in which they were made, undone ones included."""
+
+
+class SessionList(Answer):
+    """A page of the caller's sessions."""
+
+    object: str = "list"
+    """Type of the answer; always "list"."""
+    data: list[SessionAnswer]
+    """The sessions of the page, newest first."""
+    has_more: bool
+    """Whether another page follows; pass the id of the last session as `after` to get it."""
+
+
+class SessionDeleted(Answer):
+    """The answer to the deletion of a session."""
+
+    id: str
+    """Id of the deleted session."""
+    object: str = "session.deleted"
+    """Type of the answer; always "session.deleted"."""
+    deleted: bool = True
+    """Always true, as in OpenAI's API."""
+
 
 _ERRORS = error_answers(400, 401, 404, 413, 415, 429, 500, 503)
 _JSON = SessionBody.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -54,17 +146,6 @@ _FORM = {
         "user": {"type": "string"},
     },
 }
-
-
-async def start_turn(
-    request: Request, found: EditInput, session_id: str, turn: str | None = None
-) -> tuple[EditInput, Turn]:
-    """Accept an edit as a session's turn; returns it with its source put in. `found.pictures` are the references."""
-    sessions = sessions_of(request)
-    check_before_decoding(services_of(request), found)
-    base = await sessions.base(session_id, caller_of(request).id, turn)
-    complete = replace(found, pictures=(base.data, *found.pictures))
-    return complete, await sessions.start(base, await order_of(request, complete, kept_source=True))
 
 
 @router.post(
@@ -83,9 +164,9 @@ async def start_turn(
     },
 )
 async def create_session(request: Request) -> SessionAnswer:
-    """Begin with a picture."""
+    """Create a session from an image."""
     data, fields = await _read_session(request)
-    file = await run_sync(look_at, data, "image", services_of(request).config.limits)
+    file = await run_sync(inspect, data, "image", services_of(request).config.limits)
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner = caller_of(request).id
@@ -99,7 +180,7 @@ async def list_sessions(
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> SessionList:
-    """The caller's sessions, newest first, those older than the session `after`."""
+    """List the caller's sessions, newest first, from those older than the session `after`."""
     page = await services_of(request).store.sessions.page(caller_of(request).id, before=after, limit=limit + 1)
     return SessionList(data=[session_answer(session) for session in page[:limit]], has_more=len(page) > limit)
 
@@ -110,13 +191,13 @@ async def list_sessions(
     responses=_ERRORS,
 )
 async def get_session(session_id: str, request: Request) -> SessionAnswer:
-    """One session."""
+    """Return one session."""
     return session_answer(await sessions_of(request).get(session_id, caller_of(request).id))
 
 
 @router.delete("/v1/sessions/{session_id}", operation_id="deleteSession", responses=_ERRORS)
 async def delete_session(session_id: str, request: Request) -> SessionDeleted:
-    """Delete a session with every byte, at once."""
+    """Delete a session with all of its images, at once."""
     await sessions_of(request).delete(session_id, caller_of(request).id)
     return SessionDeleted(id=session_id)
 
@@ -127,25 +208,29 @@ async def delete_session(session_id: str, request: Request) -> SessionDeleted:
     response_model=ImagesResponse,
     responses={**_ERRORS, **error_answers(504)},
     openapi_extra={
-        "requestBody": bodies(TurnFields, without=("session", "stream", "partial_images", "n"), source=False)
+        "requestBody": edit_bodies(
+            TurnFields, TurnBody, without=("session", "stream", "partial_images", "n"), source=False
+        )
     },
 )
 async def create_turn(session_id: str, request: Request) -> Response:
-    """Edit the last result, or the one of `turn`. A turn with `stream` goes to /v1/images/edits, with `session`."""
-    amended = Amendment(take=("turn",), session=session_id)
+    """Edit the last result, or that of `turn`. For a stream, use /v1/images/edits with `session`."""
     with limiter_of(request).hold(caller_of(request)):
-        found = await read_edit(request, amended)
-        extra: TurnFields = parse(TurnFields, amended.taken)
-        if found.fields.stream:
-            raise FieldError("A turn is not streamed here; POST to /v1/images/edits with `session`.", "stream")
-        if found.fields.response_format == "url":  # its copy would outlive a session that is deleted with every byte
-            raise no_address("A session keeps its pictures")
-        return await unless_gone(request, lambda: _turn(request, found, session_id, extra.turn))
+        form = await read_edit(request, TurnFields, TurnBody, session=session_id)
+        assert isinstance(form.fields, TurnFields)
+        turn = form.fields.turn
+        if form.fields.stream:
+            raise FieldError("A turn is not streamed here; POST it to /v1/images/edits with `session`.", "stream")
+
+        async def make() -> Response:
+            return await finish(request, await accept(request, form, turn=turn))
+
+        return await unless_gone(request, make)
 
 
 @router.get("/v1/sessions/{session_id}/turns", operation_id="listTurns", responses=_ERRORS)
 async def list_turns(session_id: str, request: Request) -> History:
-    """Every turn."""
+    """List every turn of a session."""
     sessions, owner = sessions_of(request), caller_of(request).id
     session = await sessions.get(session_id, owner)
     return History(head=session.head, data=[turn_answer(turn) for turn in await sessions.history(session_id, owner)])
@@ -157,10 +242,10 @@ async def list_turns(session_id: str, request: Request) -> History:
     responses=_ERRORS,
 )
 async def get_turn(session_id: str, turn_id: str, request: Request) -> TurnAnswer:
-    """One turn, with its result."""
+    """Return one turn, with its result."""
     base = await sessions_of(request).base(session_id, caller_of(request).id, turn_id)
     if base.parent is None:
-        raise FieldError("The source is no turn; take an id from the history.", "turn_id")
+        raise FieldError("The source is not a turn; give the id of a turn from the list.", "turn_id")
     return turn_answer(base.parent).model_copy(update={"b64_json": base64.b64encode(base.data).decode("ascii")})
 
 
@@ -170,41 +255,8 @@ async def get_turn(session_id: str, turn_id: str, request: Request) -> TurnAnswe
     responses={**_ERRORS, **error_answers(409)},
 )
 async def undo_turn(session_id: str, request: Request) -> SessionAnswer:
-    """Go back to what the last turn edited; the turn stays in the history."""
+    """Undo the last turn: the next turn edits what it edited. The turn stays in the list."""
     return session_answer(await sessions_of(request).undo(session_id, caller_of(request).id))
-
-
-async def _turn(request: Request, found: EditInput, session_id: str, named: str | None) -> Response:
-    complete, turn = await start_turn(request, found, session_id, named)
-    fields = found.fields
-    _, source = inspect_picture(complete.pictures[0])
-    size = target_size(fields, source, services_of(request).config)
-    made: ImageDone | None = None
-    async with aclosing(turn.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops the edit
-        async for event in events:
-            made = event if isinstance(event, ImageDone) else made
-    if made is None:
-        raise UnavailableError("The edit ended without its picture; try again.")
-    data = await run_sync(encode_base64, made.picture, size, fields.output_format, fields.output_compression)
-    answer = ImagesResponse(
-        created=int(time.time()),
-        data=[ImageData(b64_json=data)],
-        output_format=fields.output_format,
-        quality=fields.level,
-        size="{}x{}".format(*size),
-        safety_identifier=fields.safety_identifier or fields.user,
-        usage=usage_of([made.trace], fields.prompt, len(found.pictures)),
-        careedit=EditReport(
-            id=turn.id,
-            arm=turn.arm,
-            session=session_id,
-            turn=turn.turn_id,
-            traces=[made.trace],
-            notes=(*found.notes, *size_notes(size, source)),
-        ),
-    )
-    headers = {"x-careedit-arm": turn.arm, "x-careedit-edit": turn.id}
-    return Response(await run_sync(answer.model_dump_json), media_type="application/json", headers=headers)
 
 
 async def _read_session(request: Request) -> tuple[bytes, SessionFields]:
@@ -216,12 +268,37 @@ async def _read_session(request: Request) -> tuple[bytes, SessionFields]:
         raise FieldError("Send multipart/form-data or application/json.", "content-type", "unsupported_media_type")
     parts = await sort_form(await read_form(request))
     if parts.masks:
-        raise FieldError("A session has no mask; give it with a turn.", "mask", "unknown_parameter")
+        raise FieldError("A session takes no mask; send it with a turn.", "mask", "unknown_parameter")
     if len(parts.pictures) != 1:
         raise FieldError(
-            f"{len(parts.pictures)} pictures were given; a session begins with one, in the field 'image'.",
+            f"{len(parts.pictures)} images were given; a session starts from one, in the field 'image'.",
             "image",
             "invalid_value" if parts.pictures else "missing_required_parameter",
         )
     fields: SessionFields = parse(SessionFields, parts.texts)
     return parts.pictures[0], fields
+
+
+def session_answer(session: SessionRecord) -> SessionAnswer:
+    """The answer about a session."""
+    return SessionAnswer(
+        id=session.id,
+        created_at=int(session.created),
+        expires_at=int(session.expires),
+        head=session.head,
+        turns=session.turns,
+        model=session.model,
+    )
+
+
+def turn_answer(turn: TurnRecord) -> TurnAnswer:
+    """The answer about a turn, without its image."""
+    return TurnAnswer(
+        id=turn.id,
+        number=turn.number,
+        parent=turn.parent,
+        prompt=turn.instruction,
+        edit=turn.edit_id,
+        arm=turn.arm,
+        created_at=int(turn.created),
+    )

@@ -1,7 +1,7 @@
-"""Streams: events that are pumped by a task of their own, so that a client that leaves stops the edit at once.
+"""Server-sent events. A task of its own reads the events of an edit, so that the edit stops as soon as the client leaves.
 
-The pump is the only task that touches the events' iterator: heartbeats need a wait with a time limit, which would cancel
-the iterator if it were waited for directly, and an iterator may hold locks and spans that belong to one task.
+Only that task uses the events' iterator. Heartbeats need a wait with a time limit, which would cancel the iterator if it were
+awaited directly, and the iterator may hold locks and spans that belong to one task.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from starlette.types import Receive, Scope, Send
 from careedit_deployments.problems import problem_of
 
 HEARTBEAT_S = 10.0
-"""Seconds of silence after which a comment is sent; proxies give up connections on which nothing moves."""
+"""Seconds without an event after which a comment is sent, because proxies close idle connections."""
 
 T = TypeVar("T")
 
 _END = object()
 
 
-class Pump(Generic[T]):
-    """Takes events from an iterator in a task of its own; `close` stops that task, and with it the iterator."""
+class EventStream(Generic[T]):
+    """Reads events from an iterator in a task of its own; `close` stops the task and closes the iterator."""
 
     def __init__(self, events: AsyncIterator[T]) -> None:
         self._events = events
@@ -37,11 +37,11 @@ class Pump(Generic[T]):
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to take events."""
-        self._task = asyncio.create_task(self._run(), name="careedit-pump")
+        """Start the task that reads events."""
+        self._task = asyncio.create_task(self._run(), name="careedit-events")
 
     async def next(self, timeout: float | None = None) -> T | None:
-        """The next event; None if there is none within `timeout` seconds (it comes with a later call).
+        """The next event; None if none arrives within `timeout` seconds (a later call returns it).
 
         Raises `StopAsyncIteration` at the end, or what the iterator raised.
         """
@@ -54,10 +54,10 @@ class Pump(Generic[T]):
             if self._error is not None:
                 raise self._error
             raise StopAsyncIteration
-        return item  # type: ignore[return-value]  # the queue holds T and the mark of the end
+        return item  # type: ignore[return-value]  # the queue holds T and `_END`
 
     async def close(self) -> None:
-        """Stop; returns when the iterator is closed."""
+        """Stop the task; returns when the iterator is closed."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -68,26 +68,26 @@ class Pump(Generic[T]):
             async with aclosing(self._events) as events:  # type: ignore[type-var]  # iterators here are generators
                 async for event in events:
                     await self._queue.put(event)
-        except Exception as error:  # noqa: BLE001 - raised to whoever reads
+        except Exception as error:  # noqa: BLE001 - `next` raises it
             self._error = error
         await self._queue.put(_END)
 
 
 def sse(name: str, data: Mapping[str, Any], *, number: int | None = None) -> bytes:
-    """One event as bytes; `data` is JSON already in all its values."""
+    """One event as bytes; `data` has only values that JSON has."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return format_sse_event(event=name, data_str=text, id=None if number is None else str(number))
 
 
 def sse_error(error: BaseException) -> bytes:
-    """An error in a stream that has begun: its status is gone, so the event carries OpenAI's shape."""
+    """An error in a stream that has started, in OpenAI's shape: the status has already been sent."""
     return sse("error", {"type": "error", **problem_of(error).body})
 
 
-class EventStream(Response):
-    """A stream of bytes that ends, and stops what makes it, as soon as its client leaves.
+class EventStreamResponse(Response):
+    """A response of chunks that ends, and closes their iterator, as soon as the client leaves.
 
-    Starlette's own notices that only when it next has something to send, where the server speaks ASGI 2.4.
+    Starlette's own `StreamingResponse` notices that only at the next chunk, if the server speaks ASGI 2.4.
     """
 
     media_type = "text/event-stream"
@@ -100,8 +100,8 @@ class EventStream(Response):
         resources: AsyncExitStack | None = None,
         limit_s: float | None = None,
     ) -> None:
-        """`resources` are given back when the stream has ended, however it ends; after `limit_s` seconds it is cut off, even
-        where its client does not read."""
+        """`resources` are released when the stream ends, for any reason. After `limit_s` seconds the stream is closed, even
+        if its client does not read."""
         self._chunks = chunks
         self._limit_s = limit_s
         self._resources = resources or AsyncExitStack()
@@ -113,7 +113,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the chunks end or the client is gone; either way the chunks' iterator is closed."""
+        """Send until the chunks end or the client leaves; the iterator of the chunks is closed in both cases."""
 
         async def stream() -> None:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -131,7 +131,7 @@ class EventStream(Response):
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
-    """Do `work` while the client waits for it; the body must have been read. Raises `ClientDisconnect`."""
+    """Do `work` while the client waits; the body must have been read. Raises `ClientDisconnect` if the client leaves."""
     return await _unless_gone(request.receive, work)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from careedit_deployments.cluster.environment import SERVING
+from careedit_deployments.cluster.lifecycle import SERVING
 from careedit_deployments.kubernetes.cluster import Cluster, Group, Pod
 
 Manifest = dict[str, Any]

@@ -1,8 +1,8 @@
-"""How many replicas an expert needs: by the seconds of denoising that wait, not by the number of requests.
+"""Number of replicas of an expert, by seconds of queued denoising instead of by requests.
 
-One edit of 50 steps and 16 images is worth hundreds of small ones; requests alone would not tell. Ray's controller runs
-`StepSecondsPolicy`; Ray itself adds bounds and the delays of `upscale_delay_s` and `downscale_delay_s`. The controller gets
-this module by value, so it imports nothing of careedit.
+One edit of 50 steps and 16 images can cost as much as hundreds of small ones. Ray's controller runs `StepSecondsPolicy`; Ray
+itself applies bounds and the delays `upscale_delay_s` and `downscale_delay_s`. The controller gets this module by value, so it
+imports nothing of careedit.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def replicas_needed(
     waiting_requests: float,
     running_requests: float,
     target_seconds: float,
-    least: int,
-    most: int,
+    minimum: int,
+    maximum: int,
 ) -> int:
-    """Replicas that leave each at most `target_seconds` of stepping to do, between `least` and `most`.
+    """Number of replicas, between `minimum` and `maximum`, that leaves each at most `target_seconds` of stepping.
 
-    `queued_seconds` and `seconds_per_edit` hold a number per replica that has told one. Requests that wait for any replica
-    count with the mean of `seconds_per_edit`; while nobody knows it, a request counts as a whole target, so that the first
-    load is not missed. Whatever runs keeps one replica.
+    `queued_seconds` and `seconds_per_edit` have one number per replica that has reported. A request that waits for a
+    replica counts with the mean of `seconds_per_edit`; while that is unknown, it counts as `target_seconds`, so that the
+    first load starts a replica. As long as anything runs or waits, the result is at least 1.
     """
     known = [seconds for seconds in seconds_per_edit if seconds > 0]
     each = sum(known) / len(known) if known else target_seconds
@@ -42,7 +42,7 @@ def replicas_needed(
     wanted = ceil(total / target_seconds - 1e-9)
     if running_requests > 0 or waiting_requests > 0:
         wanted = max(wanted, 1)
-    return max(least, min(wanted, most))
+    return max(minimum, min(wanted, maximum))
 
 
 class StepSecondsPolicy:
@@ -50,10 +50,10 @@ class StepSecondsPolicy:
 
     def __init__(self, target_seconds: float) -> None:
         self.target_seconds = target_seconds
-        """Seconds of stepping that one replica should have before it."""
+        """Target of queued stepping per replica, in seconds."""
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """The replicas that are wanted now, and the state that Ray keeps for the delays."""
+        """The number of replicas wanted now, and the state that Ray keeps for the delays."""
         metrics = ctx.raw_metrics or {}
         wanted = replicas_needed(
             queued_seconds=_latest(metrics.get(QUEUED_SECONDS, {})),
@@ -61,12 +61,12 @@ class StepSecondsPolicy:
             waiting_requests=float(ctx.total_queued_requests or 0),
             running_requests=float(ctx.total_running_requests),
             target_seconds=self.target_seconds,
-            least=ctx.capacity_adjusted_min_replicas,
-            most=ctx.capacity_adjusted_max_replicas,
+            minimum=ctx.capacity_adjusted_min_replicas,
+            maximum=ctx.capacity_adjusted_max_replicas,
         )
         return wanted, dict(ctx.policy_state)
 
 
 def _latest(series: Mapping[Any, Sequence[Any]]) -> list[float]:
-    """The last value of each replica: a mean over the window would still see work that is done."""
+    """The last value of each replica: a mean over the window would include finished work."""
     return [float(points[-1].value) for points in series.values() if points]

@@ -47,7 +47,7 @@ class StepRequest:
     shared: bool = False
     """Whether a batch held another edit too or the states did not fit one batch, so that rounding may differ."""
     stepping: float = 0.0
-    """Seconds in the batches of its steps, whoever shared them."""
+    """Seconds of the batches with its steps, shared ones included."""
 
     @property
     def due(self) -> list[EditState]:
@@ -60,7 +60,7 @@ class Counters:
     """What a scheduler has done since it started."""
 
     batches: int = 0
-    """Batches that were stepped."""
+    """Number of batches that were stepped."""
     steps: int = 0
     """Steps of single states in those batches."""
     rows: int = 0
@@ -68,7 +68,7 @@ class Counters:
     steps_after_cancel: int = 0
     """Steps of states that had been cancelled when their batch began; anything but 0 is a bug."""
     failures: int = 0
-    """Tickets and calls that ended in an error."""
+    """Number of step requests and calls that ended in an error."""
 
 
 @dataclass(eq=False)

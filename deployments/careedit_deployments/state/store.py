@@ -1,4 +1,4 @@
-"""`SqlStore`: the `Store` in any database that SQLAlchemy reaches asynchronously; tested with SQLite and PostgreSQL."""
+"""`Store`: everything the platform stores except pictures. Tested with SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,60 +9,59 @@ from sqlalchemy import text
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import (
+    ArmLog,
+    AuditLog,
     Clock,
-    SqlArmLog,
-    SqlAuditLog,
-    SqlEditLog,
-    SqlFeedbackLog,
-    SqlKeys,
+    EditLog,
+    FeedbackLog,
+    Keys,
 )
 from careedit_deployments.state.migrations import migrate
-from careedit_deployments.state.outbox import SqlWebhookTable
-from careedit_deployments.state.queue import SqlJobTable
-from careedit_deployments.state.session_table import SqlSessionTable
+from careedit_deployments.state.queue import JobTable, WebhookTable
+from careedit_deployments.state.session_table import SessionTable
 
 
-class SqlStore:
-    """`Store` in SQL; its tables must exist, so take `open_store`."""
+class Store:
+    """All tables of one database. Every method may raise `UnavailableError`. Use `open_store`, which migrates the tables."""
 
     def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = time.time) -> None:
         self._database = database
-        self.keys = SqlKeys(database, clock)
-        """API keys."""
-        self.edits = SqlEditLog(database)
-        """Edits."""
-        self.arms = SqlArmLog(database)
-        """Assignments and arm events."""
-        self.feedback = SqlFeedbackLog(database)
-        """Feedback."""
-        self.audit = SqlAuditLog(database, clock)
-        """Audit."""
-        self.jobs = SqlJobTable(database, clock, job_ttl_s)
-        """Jobs."""
-        self.webhooks = SqlWebhookTable(database, clock)
-        """Webhooks."""
-        self.sessions = SqlSessionTable(database, clock)
-        """Sessions."""
+        self.keys = Keys(database, clock)
+        """API keys, found by their hash."""
+        self.edits = EditLog(database)
+        """Edits, their outcomes and their scores."""
+        self.arms = ArmLog(database)
+        """Assignments of users, and events of arms."""
+        self.feedback = FeedbackLog(database)
+        """What people think of edits."""
+        self.audit = AuditLog(database, clock)
+        """Actions that an operator may have to explain."""
+        self.jobs = JobTable(database, clock, job_ttl_s)
+        """Background edits, and their queue."""
+        self.webhooks = WebhookTable(database, clock)
+        """Messages about ended jobs that are to be sent."""
+        self.sessions = SessionTable(database, clock)
+        """Series of edits, turn by turn."""
 
     async def ping(self) -> None:
-        """See `Store`."""
+        """Raise `UnavailableError` unless the database answers."""
         async with self._database.read() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def scrub(self) -> None:
-        """See `Store`."""
+        """Remove deleted rows from the disk, as far as the database supports it."""
         await self._database.truncate_log()
 
     async def close(self) -> None:
-        """See `Store`."""
+        """Close the connections."""
         await self._database.close()
 
 
-async def open_store(config: StateConfig, *, clock: Clock = time.time) -> SqlStore:
-    """Connect, bring the tables to this version, and hand the store out.
+async def open_store(config: StateConfig, *, clock: Clock = time.time) -> Store:
+    """Connect, migrate the tables to this version, and return the store.
 
-    Call it in the event loop that will use the store. Raises `InputError` for an address that is none,
-    `UnavailableError` for a database that does not answer or is newer than this code.
+    Call it in the event loop that will use the store. Raises `InputError` for an unusable address, `UnavailableError` for a
+    database that does not answer or is newer than this code.
     """
     database = Database(config.database)
     try:
@@ -70,4 +69,4 @@ async def open_store(config: StateConfig, *, clock: Clock = time.time) -> SqlSto
     except BaseException:
         await database.close()
         raise
-    return SqlStore(database, job_ttl_s=config.job_ttl_s, clock=clock)
+    return Store(database, job_ttl_s=config.job_ttl_s, clock=clock)

@@ -114,5 +114,5 @@ def test_everything_that_is_needed_runs(served):
 @pytest.mark.parametrize("name", ["magic", "erase"])
 def test_an_arm_that_is_not_there_is_refused(name, served, call):
     wanted = call(seed=1).model_copy(update={"arm": name})
-    with pytest.raises(InputError, match=f"There is no arm '{name}'; the arms are main"):
+    with pytest.raises(InputError, match=f"The arm '{name}' does not exist; the arms are main"):
         asyncio.run(anext(served.edit(wanted)))

@@ -13,8 +13,8 @@ def arms(**weights: float) -> dict[str, Arm]:
     return {name: Arm(expert_set="tiny", weight=weight) for name, weight in weights.items()}
 
 
-def assigned(split: dict[str, Arm], cut: frozenset[str] = frozenset(), salt: str = "salt") -> dict[str, str]:
-    return {user: assign(split, salt, user, cut) for user in USERS}
+def assigned(split: dict[str, Arm], disabled: frozenset[str] = frozenset(), salt: str = "salt") -> dict[str, str]:
+    return {user: assign(split, salt, user, disabled) for user in USERS}
 
 
 def test_weights_decide_how_many_users_an_arm_gets() -> None:
@@ -46,7 +46,7 @@ def test_a_third_arm_takes_users_from_both_and_moves_nobody_between_them() -> No
 
 def test_a_cut_moves_only_the_users_of_the_cut_arm_and_spreads_them_by_weight() -> None:
     split = arms(a=1, b=1, c=3)
-    before, after = assigned(split), assigned(split, cut=frozenset({"a"}))
+    before, after = assigned(split), assigned(split, disabled=frozenset({"a"}))
     assert all(after[user] == before[user] for user in USERS if before[user] != "a")
     heirs = Counter(after[user] for user in USERS if before[user] == "a")
     assert set(heirs) == {"b", "c"}
@@ -64,7 +64,7 @@ def test_weightless_and_shadow_arms_get_nobody() -> None:
 
 
 def test_a_cut_of_every_arm_is_ignored() -> None:
-    assert set(assigned(arms(a=1, b=1), cut=frozenset({"a", "b"})).values()) == {"a", "b"}
+    assert set(assigned(arms(a=1, b=1), disabled=frozenset({"a", "b"})).values()) == {"a", "b"}
 
 
 def test_no_arm_with_weight_is_a_sentence() -> None:
@@ -82,12 +82,12 @@ def test_a_model_is_an_arm_or_an_expert_set(model: str, expected: str) -> None:
 
 
 def test_an_arm_that_is_named_answers_even_if_it_was_cut() -> None:
-    assert choose_arm(SPLIT, SETS, "a", "salt", "user", cut={"a"}) == "a"
+    assert choose_arm(SPLIT, SETS, "a", "salt", "user", disabled={"a"}) == "a"
 
 
 def test_arms_of_one_set_share_its_users_and_respect_the_cut() -> None:
     assert {choose_arm(SPLIT, SETS, "tiny", "salt", user) for user in USERS[:50]} == {"a", "b"}
-    assert {choose_arm(SPLIT, SETS, "tiny", "salt", user, cut={"a"}) for user in USERS[:50]} == {"b"}
+    assert {choose_arm(SPLIT, SETS, "tiny", "salt", user, disabled={"a"}) for user in USERS[:50]} == {"b"}
 
 
 @pytest.mark.parametrize("model", ["gpt-image-1", "mirror", "next"])

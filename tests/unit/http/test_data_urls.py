@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from careedit_deployments.http.data_urls import bytes_of
+from careedit_deployments.http.pictures import bytes_of
 from fake_backend import picture_file
 
 SOURCE = picture_file()
@@ -77,4 +77,4 @@ def test_what_is_not_base64_is_refused(client, text):
     "address", ["s3://bucket/a.png", " HTTPS://example.org/a.png", "blob:null/4", "gs://b/a", "FTP:x"]
 )
 def test_an_address_is_not_taken_for_base64(client, address):
-    assert "fetches no pictures" in error_of(client.post("/v1/images/edits", json=body_of(address)))["message"]
+    assert "does not fetch images" in error_of(client.post("/v1/images/edits", json=body_of(address)))["message"]

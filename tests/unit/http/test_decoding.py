@@ -22,8 +22,7 @@ from careedit_deployments.config import Limits
 from careedit_deployments.edits.stored import picture_of, png_of
 from careedit_deployments.errors import OverloadedError
 from careedit_deployments.http import decoding
-from careedit_deployments.http.decoder import Reading
-from careedit_deployments.http.decoding import Decoding, PictureFile, Pool
+from careedit_deployments.http.decoding import Decoding, PictureFile, Reading, SharedAmount
 from fake_backend import FakeBackend
 from served import Served, serve
 
@@ -137,10 +136,10 @@ def test_a_caller_gets_half_and_waits_while_others_do_not(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoding, "PATIENCE_S", 0.05)
 
     async def work() -> None:
-        pool = Pool(4, 2, "is full")
+        pool = SharedAmount(4, 2, "is full")
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(pool.hold("a", 2))
-            with pytest.raises(OverloadedError, match=r"The server is full; come back soon\.") as caught:
+            with pytest.raises(OverloadedError, match=r"The server is full; try again in a few seconds\.") as caught:
                 await stack.enter_async_context(pool.hold("a", 1))
             assert caught.value.retry_after == 5
             await stack.enter_async_context(pool.hold("b", 2))
@@ -157,8 +156,8 @@ def test_a_caller_gets_half_and_waits_while_others_do_not(monkeypatch: pytest.Mo
 
 
 def test_limits_that_no_request_could_meet_are_refused() -> None:
-    assert Limits().most_pixels == 3 * 4096 * 4096
-    assert Limits(request_pixels=9).most_pixels == 9
+    assert Limits().max_request_pixels == 3 * 4096 * 4096
+    assert Limits(request_pixels=9).max_request_pixels == 9
     with pytest.raises(InputError, match=r"limits.picture_memory is 1,000 bytes.*give at least 2,400"):
         Limits(pixels=100, picture_memory=1000)
 
@@ -207,7 +206,10 @@ def test_scores_of_more_pixels_than_a_request_may_have_are_refused_by_their_head
     assert time.process_time() - started < 2
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "too_expensive"
-    assert "48 pictures have 805,306,368 pixels together; the limit is 50,331,648" in refused.json()["error"]["message"]
+    assert (
+        "48 images of the request have 805,306,368 pixels together; the limit is 50,331,648"
+        in refused.json()["error"]["message"]
+    )
 
 
 def test_the_largest_scores_that_are_taken_add_less_than_500_mib(large: Served) -> None:

@@ -20,9 +20,9 @@ from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService, check_cost
 from careedit_deployments.errors import FieldError, NotFoundError, OverloadedError, TooExpensiveError
-from careedit_deployments.http.job_answers import JobFields
+from careedit_deployments.http.jobs import JobFields
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody
-from careedit_deployments.http.session_answers import SessionBody, TurnFields
+from careedit_deployments.http.sessions import SessionBody, TurnFields
 from careedit_deployments.problems import problem_of
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file

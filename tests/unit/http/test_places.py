@@ -18,11 +18,11 @@ from careedit.errors import InputError
 from careedit_deployments.client import Client
 from careedit_deployments.config import Limits
 from careedit_deployments.errors import ConcurrencyError, OverloadedError, SlowBodyError
-from careedit_deployments.http import jobs
+from careedit_deployments.http import job_events
+from careedit_deployments.http.admission import LimitedBody
 from careedit_deployments.http.auth import Caller, make_key
-from careedit_deployments.http.body import Body
 from careedit_deployments.http.limits import Limiter
-from careedit_deployments.http.sse import EventStream
+from careedit_deployments.http.sse import EventStreamResponse
 from fake_backend import FakeBackend, picture_file
 from served import serve
 from slots import BOUNDARY, follows, half_a_body, held, rest, status
@@ -132,7 +132,7 @@ def test_fetches_without_a_key_take_half_of_the_places():
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(limiter.fetch())
-        with pytest.raises(OverloadedError, match=r"sends as many pictures as it can"):
+        with pytest.raises(OverloadedError, match=r"sends as many images at once as it can"):
             stack.enter_context(limiter.fetch())
         assert limiter.in_progress == 4
         stack.enter_context(limiter.place())
@@ -208,7 +208,7 @@ def test_a_body_may_be_slow_at_first_must_then_keep_its_pace_and_ends_in_time():
     async def after(*paces):
         """Whether a body that brings so much in each of some periods of 10 seconds is still taken."""
         now[0] = 0.0
-        body = Body(receive, Limits(body_grace_s=20, body_rate=1000, body_s=60), clock=lambda: now[0])
+        body = LimitedBody(receive, Limits(body_grace_s=20, body_rate=1000, body_s=60), clock=lambda: now[0])
         for pace[0] in paces:
             now[0] += 10
             try:
@@ -245,13 +245,13 @@ def test_a_stream_of_a_job_ends_after_its_time_and_the_client_goes_on_without_lo
             assert sum(event.name == "job.progress" for event in events) == 16
             assert [event.number for event in client.follow(job, after=len(events) - 1)] == [len(events)]
             assert list(client.follow(job, after=len(events))) == []
-            with pytest.raises(InputError, match="no job 'job_none'"):
+            with pytest.raises(InputError, match="The job 'job_none' does not exist"):
                 list(client.follow("job_none"))
 
 
 def test_a_stream_ends_after_some_megabytes_because_what_is_not_read_waits_in_memory(small, monkeypatch):
     server, _, one, _ = small
-    monkeypatch.setattr(jobs, "STREAM_BYTES", 10)
+    monkeypatch.setattr(job_events, "STREAM_BYTES", 10)
     with httpx2.Client(base_url=server.url, headers=bearer(one)) as http:
         job = http.post("/v1/jobs", files=FILES, data={"prompt": "x", "steps": "2"}).json()["id"]
         with Client(server.url, key=one) as client:
@@ -274,7 +274,7 @@ def test_a_stream_whose_client_does_not_read_gives_its_place_back_after_its_time
     async def follow():
         resources = AsyncExitStack()
         resources.callback(given_back.append, True)
-        await EventStream(chunks(), resources=resources, limit_s=0.05)({"type": "http"}, never, never)
+        await EventStreamResponse(chunks(), resources=resources, limit_s=0.05)({"type": "http"}, never, never)
 
     with pytest.raises(ClientDisconnect):
         asyncio.run(follow())

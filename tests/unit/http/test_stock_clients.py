@@ -18,11 +18,12 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
+from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.errors import FieldError
-from careedit_deployments.http.output import encode, target_size
+from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
-from careedit_deployments.jobs.sweep import Sweeper
-from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.jobs.cleanup import Cleanup
+from careedit_deployments.state.blobs import BlobStore
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 from served import serve
 
@@ -52,7 +53,7 @@ def test_a_size_of_any_proportions_is_answered_exactly_with_the_whole_edit_in_th
     asked = tuple(int(side) for side in size.split("x"))
     fields = EditFields(prompt="x", size=size)
     assert target_size(fields, picture.size, config()) == asked
-    made = opened_file(encode(picture, asked, "png", None))
+    made = opened_file(encode(picture, Output(size=asked)))
     assert made.size == asked
     scale = min(asked[0] / 64, asked[1] / 48)
     inner = tuple(max(1, round(side * scale)) for side in picture.size)
@@ -136,8 +137,8 @@ def test_what_cannot_be_obeyed_is_refused_by_name(client, painter, field, value)
         ("seed", str(2**63), "random seed"),
         ("steps", "0", "expert set"),
         ("steps", "-1", "expert set"),
-        ("n", "0", "one picture"),
-        ("n", "-1", "one picture"),
+        ("n", "0", "one image"),
+        ("n", "-1", "one image"),
         ("top_k", "0", "default"),
         ("guidance", "-1", "default"),
         ("output_compression", "-1", "default"),
@@ -224,7 +225,7 @@ def test_no_other_path_leads_to_a_file(client, name):
     error_of(client.get(f"/v1/images/files/file_{int(time.time() * 1000):012x}{'0' * 40}/{name}"), 404)
 
 
-def test_an_address_expires_and_its_file_is_swept(tmp_path):
+def test_an_address_expires_and_its_file_is_deleted(tmp_path):
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 0.5}
     http = {"public_url": "https://edits.example.org/api/"}
     with serve(tmp_path, FakeBackend(), state=state, http=http, auth={"required": False}) as server:
@@ -238,20 +239,20 @@ def test_an_address_expires_and_its_file_is_swept(tmp_path):
                 time.sleep(0.05)
             assert "expired" in error_of(answer, 404)["message"]
         services = server.services
-        sweeper = Sweeper(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
-        server.run(sweeper.sweep)  # the server's own may have been faster
+        cleanup = Cleanup(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
+        server.run(cleanup.run_once)  # the server's own may have been faster
     assert list((tmp_path / "blobs/files").iterdir()) == []
 
 
-def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
-    blobs = FsspecBlobs(str(tmp_path))
-    sweeper = Sweeper(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
+def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
+    blobs = BlobStore(str(tmp_path))
+    cleanup = Cleanup(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
 
     async def look():
         for scope in scopes:
             await blobs.put(scope, b"x", suffix="png")
-        return await sweeper.expired_files()
+        return await cleanup.expired_files()
 
     assert asyncio.run(look()) == scopes[:1]
 
@@ -262,7 +263,7 @@ def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
 )
 def test_an_address_is_refused_where_there_is_none_to_give(client, path, fields):
     error = error_of(send(client, path=path, **fields))
-    assert (error["param"], "a job's" in error["message"]) == ("response_format", True)
+    assert (error["param"], "Streams and jobs" in error["message"]) == ("response_format", True)
 
 
 def test_a_turn_has_no_address_that_outlives_its_session_and_says_what_changed_nothing(client, opened):

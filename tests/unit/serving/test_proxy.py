@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from careedit_deployments.cluster.environment import CALLBACK
-from careedit_deployments.cluster.proxy import ClearEnds, middlewares
+from careedit_deployments.cluster.lifecycle import SERVING
+from careedit_deployments.cluster.proxy import ResponseEndMiddleware, middlewares
 
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/images/edits", "headers": []}
@@ -38,7 +38,7 @@ def pass_through():
         async def send(message):
             sent.append(message)
 
-        asyncio.run(ClearEnds(app)(dict(SCOPE), receive, send))
+        asyncio.run(ResponseEndMiddleware(app)(dict(SCOPE), receive, send))
         return sent
 
     return run
@@ -73,8 +73,8 @@ def test_nobody_is_told_anything_who_has_left(pass_through):
 def test_serve_finds_the_middleware_by_its_name():
     from ray._common.utils import import_attr
 
-    assert import_attr(CALLBACK) is middlewares
-    assert [one.cls for one in middlewares()] == [ClearEnds]
+    assert import_attr(SERVING["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]) is middlewares
+    assert [one.cls for one in middlewares()] == [ResponseEndMiddleware]
 
 
 TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -121,5 +121,5 @@ def test_a_client_that_reads_nothing_counts_as_gone_and_its_answer_waits_for_nob
             await asyncio.Event().wait()
 
     sent = []
-    asyncio.run(asyncio.wait_for(ClearEnds(app, stalled_s=0.01)(dict(SCOPE), receive, send), 10))
+    asyncio.run(asyncio.wait_for(ResponseEndMiddleware(app, stalled_s=0.01)(dict(SCOPE), receive, send), 10))
     assert sent == ["http.response.start", "http.response.body"]

@@ -14,8 +14,8 @@ IDLE = {
     "waiting_requests": 0,
     "running_requests": 0,
     "target_seconds": 10.0,
-    "least": 0,
-    "most": 8,
+    "minimum": 0,
+    "maximum": 8,
 }
 
 
@@ -23,7 +23,7 @@ IDLE = {
     ("changes", "wanted"),
     [
         ({}, 0),
-        ({"least": 1}, 1),
+        ({"minimum": 1}, 1),
         ({"queued_seconds": [9.0]}, 1),
         ({"queued_seconds": [10.0]}, 1),
         ({"queued_seconds": [10.1]}, 2),

@@ -10,18 +10,18 @@ import threading
 
 import pytest
 
-from careedit_deployments.cluster.shutdown import within
+from careedit_deployments.cluster.lifecycle import within
 
 STOPPING = """
 import signal, sys, threading
-from careedit_deployments.cluster import shutdown
+from careedit_deployments.cluster import lifecycle
 from careedit_deployments.cli import serve
 from careedit_deployments.config import ServeConfig
 
 hung = sys.argv[1] == "hung"
-shutdown.take_down = lambda config: threading.Event().wait() if hung else print("taken down", flush=True)
-shutdown.DELETE_S = 0.1
-shutdown.SILENT_S = 0.2
+lifecycle.take_down = lambda config: threading.Event().wait() if hung else print("taken down", flush=True)
+lifecycle.DELETE_S = 0.1
+lifecycle.SILENT_S = 0.2
 sys.modules["ray"] = type(sys)("ray")
 sys.modules["ray"].shutdown = lambda: None
 config = ServeConfig(arms={"a": {"expert_set": "tiny"}}, ingress={"graceful_shutdown_s": float(sys.argv[2])})

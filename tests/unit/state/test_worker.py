@@ -17,7 +17,8 @@ from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.stored import Output, keep_order, scope_of
+from careedit_deployments.edits.output import Output
+from careedit_deployments.edits.stored import keep_order, scope_of
 from careedit_deployments.errors import (
     DeadlineError,
     NotFoundError,
@@ -27,13 +28,13 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.jobs.counting import count_job
+from careedit_deployments.jobs.background import count_job
+from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.pool import Pool
-from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.worker import JobWorker
-from careedit_deployments.state.base import JobRecord, new_id
-from careedit_deployments.state.blobs import FsspecBlobs
-from careedit_deployments.state.store import SqlStore
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend
 from remembered import NOON, Clock, a_session, an_edit
@@ -44,8 +45,8 @@ LEASE_S = 10.0
 class Bench:
     """A store, pictures, a painter, and workers on them."""
 
-    def __init__(self, store: SqlStore, folder: Path) -> None:
-        self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), FakeBackend()
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.blobs, self.painter = store, BlobStore(str(folder / "blobs")), FakeBackend()
         config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
         self.recording = Recording()
         self.metrics = Metrics(self.recording)
@@ -76,7 +77,7 @@ async def until(true: Callable[[], bool]) -> None:
 def test_a_worker_that_was_thought_dead_stops_and_changes_nothing(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         await bench.queue(steps=200)
         bench.painter.pause = 0.02
@@ -103,7 +104,7 @@ def test_a_worker_that_was_thought_dead_stops_and_changes_nothing(
 def test_images_that_were_made_before_a_worker_died_are_not_made_again(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(n=3, steps=50)
         worker = bench.worker("first")
@@ -127,7 +128,7 @@ def test_images_that_were_made_before_a_worker_died_are_not_made_again(
 
 
 def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job, worker = await bench.queue(), bench.worker("w")
         await worker.work(await worker.claim())
@@ -144,7 +145,7 @@ def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, 
 def test_a_job_is_counted_at_each_step_of_its_life(
     with_store: Any, clock: Clock, tmp_path: Path, fails: Exception | None, event: str
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = fails
         await bench.queue()
@@ -161,7 +162,7 @@ def test_a_job_is_counted_at_each_step_of_its_life(
 
 
 def test_jobs_that_no_worker_ends_are_counted_too(with_store: Any, clock: Clock, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         cancelled = await bench.queue()
         for _ in range(2):
@@ -185,12 +186,12 @@ async def _fails(job: JobRecord) -> bool:
 
 
 def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(steps=200)
         bench.painter.pause = 0.02
         worker = bench.worker("leaving")
-        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.subscribe("queued"), places=1, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await until(lambda: bench.painter.steps > 0)
         running.cancel()
@@ -205,7 +206,7 @@ def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: 
 
 
 def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(steps=200)
         bench.painter.pause = 0.02
@@ -215,7 +216,7 @@ def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_stor
             claiming.set()
             return await worker.claim()
 
-        pool = Pool(claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        pool = Pool(claim, worker.work, lambda: store.jobs.subscribe("queued"), places=1, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await claiming.wait()
         running.cancel()
@@ -228,7 +229,7 @@ def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_stor
 
 
 def test_an_early_filter_is_refused_with_its_reason_where_there_is_no_judge(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(early_filter=EarlyFilter())
         worker = bench.worker("w")
@@ -241,7 +242,7 @@ def test_an_early_filter_is_refused_with_its_reason_where_there_is_no_judge(with
 
 
 def test_a_picture_that_is_gone_fails_the_job(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue()
         await bench.blobs.delete_scope(scope_of(job.id))
@@ -273,7 +274,7 @@ CASES += [(place, TROUBLES[0], 8) for place in ("put", "get", "append", "finish"
 def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
     with_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, trouble: Exception, times: int
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(n=2)
         owners = {"start": bench.edits, "edit": bench.painter, "put": bench.blobs, "get": bench.blobs}
@@ -312,7 +313,7 @@ def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
 def test_a_job_fails_at_once_by_a_fault_of_its_own(
     with_store: Any, tmp_path: Path, fault: Exception, code: str
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = fault
         job, worker = await bench.queue(), bench.worker("w")
@@ -326,7 +327,7 @@ def test_a_job_fails_at_once_by_a_fault_of_its_own(
 def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_ever(
     with_store: Any, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = DeadlineError("Too late.")
         job, worker = await bench.queue(), bench.worker("w", attempts=3)
@@ -338,7 +339,7 @@ def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_e
 
 
 def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = UnavailableError("The router is away.")
         job, worker = await bench.queue(), bench.worker("w", patience_s=0.2)
@@ -353,11 +354,11 @@ def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(with_store: 
 
 
 def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = UnavailableError("The router could not be started.")
         jobs, worker = [await bench.queue() for _ in range(3)], bench.worker("leaving")
-        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=2, poll_s=0.01)
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.subscribe("queued"), places=2, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await until(lambda: len(bench.painter.calls) > 6)
         running.cancel()
@@ -373,7 +374,7 @@ def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: An
 def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         gone, stays = await bench.queue(), await bench.queue()
         await store.edits.add(an_edit(request_id=gone.id, instruction="a secret"))
@@ -382,10 +383,10 @@ def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
         await store.sessions.add(session)
         for scope in (f"sessions/{session.id}", f"jobs/job_{1:012x}{'0' * 20}", f"jobs/job_{int(1e15):012x}{'0' * 20}"):
             await bench.blobs.put(scope, b"picture", suffix="png")
-        sweeper = Sweeper(store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
-        assert await sweeper.sweep() == 1, "the orphan that is old; the young one may be about to get its row"
+        cleanup = Cleanup(store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
+        assert await cleanup.run_once() == 1, "the orphan that is old; the young one may be about to get its row"
         clock.now += 8 * 24 * 3600
-        assert await sweeper.sweep() == 2
+        assert await cleanup.run_once() == 2
         assert bench.recording.total("careedit_sessions", event="expired") == 1
         assert await bench.blobs.scopes("sessions") == []
         left = await bench.blobs.scopes("jobs")
@@ -393,7 +394,7 @@ def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
         assert scope_of(stays.id) in left, "it was never worked on, so it does not expire"
         assert [edit.instruction for edit in await store.edits.latest()] == [None]
         clock.now += 23 * 24 * 3600
-        assert await sweeper.sweep() == 1, "the edit in the log, whose time has come too"
+        assert await cleanup.run_once() == 1, "the edit in the log, whose time has come too"
         assert await store.edits.latest() == []
         assert (await store.audit.latest(limit=1))[0].detail == {"jobs": 0, "sessions": 0, "orphans": 0, "edits": 1}
 

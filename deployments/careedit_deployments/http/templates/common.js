@@ -12,7 +12,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Ask the API; an error has the sentence that the server sent. */
+/** Call the API; an error has the message that the server sent. */
 async function api(path, options = {}) {
   const headers = new Headers(options.headers);
   const key = $("key").value.trim();
@@ -25,9 +25,9 @@ async function api(path, options = {}) {
     throw new Error("The server does not answer.");
   }
   if (!answer.ok && !options.anyStatus) {
-    let told = null;
-    try { told = (await answer.json()).error; } catch { /* no JSON */ }
-    throw new Error(told?.message ?? `The server answered ${answer.status}.`);
+    let failure = null;
+    try { failure = (await answer.json()).error; } catch { /* not JSON */ }
+    throw new Error(failure?.message ?? `The server answered ${answer.status}.`);
   }
   return answer;
 }

@@ -3,7 +3,7 @@ const EVERY_MS = 5000;
 function row(cells) {
   return make("tr", {}, ...cells.map(([text, className]) => make("td", { className: className ?? "" }, String(text))));
 }
-const interval = (found) => found ? `${found.value.toFixed(2)} (${found.low.toFixed(2)} – ${found.high.toFixed(2)})` : "–";
+const interval = (mean) => mean ? `${mean.value.toFixed(2)} (${mean.low.toFixed(2)} – ${mean.high.toFixed(2)})` : "–";
 const ago = (seconds) => seconds < 90 ? `${Math.max(0, Math.round(seconds))} s ago` : seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
 
 async function show() {
@@ -18,14 +18,14 @@ async function show() {
     [arm.arm], [arm.expert_set], [arm.shadow ? "shadow" : percent(arm.share), "n"], [arm.users, "n"], [arm.edits, "n"],
     [arm.errors ? percent(arm.errors.value, 1) : "–", "n"], [interval(arm.judge), "n"],
     [`${arm.wins} of ${arm.wins + arm.losses + arm.ties}`, "n"], [arm.seconds == null ? "–" : arm.seconds.toFixed(2), "n"],
-    [arm.cut ? `cut out: ${arm.reason}` : "live", arm.cut ? "bad wide" : "good"],
+    [arm.cut ? `disabled: ${arm.reason}` : "live", arm.cut ? "bad wide" : "good"],
   ])));
   $("experts").replaceChildren(...experts.data.map((expert) => row([
     [expert.name], [expert.model], [expert.deployment ?? "–"], [expert.state ?? "–"], [expert.handles.join(", ") || expert.competence || "–", "wide"],
   ])));
   const now = Date.now() / 1000;
   $("latest").replaceChildren(...arms.latest.map((edit) => row([
-    [ago(now - edit.created)], [edit.shadow ? `${edit.arm} (copy)` : edit.arm], [named(edit.experts)],
+    [ago(now - edit.created)], [edit.shadow ? `${edit.arm} (shadow)` : edit.arm], [named(edit.experts)],
     [edit.outcome, ["failed", "expired"].includes(edit.outcome) ? "bad" : ""], [edit.seconds.toFixed(2), "n"], [edit.score == null ? "–" : edit.score.toFixed(2), "n"],
   ])));
   $("when").textContent = `as of ${new Date().toLocaleTimeString()}`;

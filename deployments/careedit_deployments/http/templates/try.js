@@ -2,7 +2,7 @@ const source = $("source"), mask = $("mask"), ink = mask.getContext("2d");
 let reference = null, running = null, turn = 0;
 const turns = [];
 
-/* The picture, and the mask over it. */
+/* The image, and the mask over it. */
 
 async function setSource(blob, depth = 0) {
   const picture = await createImageBitmap(blob);
@@ -44,7 +44,7 @@ async function take(file) {
     await setSource(file);
     press(null);
     say("");
-  } catch { say("This file is no picture that the browser can read.", true); }
+  } catch { say("The browser cannot read this file as an image.", true); }
 }
 
 $("file").addEventListener("change", () => take($("file").files[0]));
@@ -101,7 +101,7 @@ mask.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-/** The mask as the API takes it: alpha 0 where the picture may change. Null: nothing was painted. */
+/** The mask in the API's form: alpha 0 where the image may change. Null: nothing was painted. */
 async function maskBlob() {
   if (mask.hidden) return null;
   const painted = ink.getImageData(0, 0, mask.width, mask.height);
@@ -117,7 +117,7 @@ async function maskBlob() {
   return blobOf(canvas);
 }
 
-/* Asking. */
+/* Requests. */
 
 function say(text, bad = false) {
   $("said").textContent = text;
@@ -141,7 +141,7 @@ async function bodyOf(stream) {
   return form;
 }
 
-/** The events of an answer of server-sent events, one after the other. */
+/** The events of a response of server-sent events, one by one. */
 async function* eventsOf(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -185,7 +185,7 @@ async function edit() {
         view.finish(url, event.careedit);
       }
     }
-    say(`${made === 1 ? "1 picture" : `${made} pictures`} in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+    say(`${made === 1 ? "1 image" : `${made} images`} in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
     else say(error.message, true);
@@ -196,7 +196,7 @@ async function edit() {
   }
 }
 
-/** One image that is being made: its previews, then before and after. */
+/** One image in the making: its previews, then a comparison of before and after. */
 class View {
   constructor(before, words, depth) {
     Object.assign(this, { before, words, depth });
@@ -217,39 +217,39 @@ class View {
     if (!this.done) this.figure.remove();
   }
 
-  finish(url, told) {
+  finish(url, report) {
     this.done = true;
-    const trace = told.traces[0];
+    const trace = report.traces[0];
     this.picture.className = source.width < 300 ? "crisp" : "";
     this.picture.src = url;
     this.picture.alt = `The result of: ${this.words}`;
     const over = make("img", { src: this.before, alt: "", className: `over ${this.picture.className}` });
     over.style.clipPath = "inset(0 100% 0 0)";
     this.stage.append(over);
-    const slide = make("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": "Show the picture before" });
+    const slide = make("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": "Show the source" });
     slide.addEventListener("input", () => { over.style.clipPath = `inset(0 ${100 - slide.value}% 0 0)`; });
     const on = make("button", { type: "button", className: "go-on" }, "Go on from here");
     on.addEventListener("click", () => goOn(url, this.depth + 1));
     const marks = [["Good", 5], ["Bad", 1]].map(([text, rating]) => {
       const mark = make("button", { type: "button", className: "rate" }, text);
-      mark.addEventListener("click", () => rate(told.id, rating, marks));
+      mark.addEventListener("click", () => rate(report.id, rating, marks));
       return mark;
     });
-    const keep = make("a", { href: url, download: `${told.id}.png`, className: "button" }, "Download");
+    const keep = make("a", { href: url, download: `${report.id}.png`, className: "button" }, "Download");
     this.figure.append(make("div", { className: "row" }, make("span", { className: "soft" }, "before"), slide, on, keep, ...marks));
-    this.caption.textContent = `${this.words} – ${told.arm}, ${named(trace.routing.weights)}, seed ${trace.seed}, ${trace.steps} steps`;
+    this.caption.textContent = `${this.words} – ${report.arm}, ${named(trace.routing.weights)}, seed ${trace.seed}, ${trace.steps} steps`;
     explain(trace.routing, "edited");
-    showTrace(told, trace);
-    remember({ before: this.before, url, words: this.words, depth: this.depth, told, trace });
+    showTrace(report, trace);
+    remember({ before: this.before, url, words: this.words, depth: this.depth, report, trace });
   }
 }
 
-/** Tell what a person thinks of an edit: it counts for its arm. */
+/** Send a user's rating of an edit, which counts for its arm. */
 async function rate(edit, rating, marks) {
   for (const mark of marks) mark.disabled = true;
   try {
     await api("v1/feedback", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ edit, rating }) });
-    say("Thank you; that counts for the model that edited.");
+    say("Thank you. Your rating counts for the model that edited.");
   } catch (error) {
     say(error.message, true);
     for (const mark of marks) mark.disabled = false;
@@ -263,7 +263,7 @@ async function goOn(url, depth) {
   await setSource(await blobFrom(url), depth);
   $("prompt").select();
   $("prompt").focus();
-  say("The result is the picture now; say what to change next.");
+  say("The result is now the source; say what to change next.");
 }
 
 function remember(done) {
@@ -271,7 +271,7 @@ function remember(done) {
   const show = make("button", { type: "button" }, "Go on");
   show.addEventListener("click", () => goOn(done.url, done.depth + 1));
   const why = make("button", { type: "button" }, "Why");
-  why.addEventListener("click", () => { explain(done.trace.routing, "edited"); showTrace(done.told, done.trace); });
+  why.addEventListener("click", () => { explain(done.trace.routing, "edited"); showTrace(done.report, done.trace); });
   $("history").hidden = false;
   $("turns").append(make("li", {},
     make("img", { src: done.before, alt: "before", className: "crisp" }), make("span", { "aria-hidden": "true" }, "→"),
@@ -292,16 +292,16 @@ function explain(routing, verb) {
     fill.style.width = percent(share, 1).replace(" ", "");
     return [make("span", {}, name), make("div", { className: name in routing.weights ? "bar chosen" : "bar" }, fill), make("span", { className: "n" }, percent(share))];
   }));
-  $("doubt").textContent = `Router: ${routing.router}. The instruction applies to the picture with probability ${percent(routing.feasible)}; entropy ${routing.entropy.toFixed(2)} nats.`;
+  $("doubt").textContent = `Router: ${routing.router}. The instruction applies to the image with probability ${percent(routing.feasible)}; entropy ${routing.entropy.toFixed(2)} nats.`;
 }
 
-function showTrace(told, trace) {
+function showTrace(report, trace) {
   const rows = {
-    edit: told.id, model: told.arm, "expert set": `${trace.expert_set} (${trace.expert_set_sha256.slice(0, 12)})`, seed: trace.seed,
+    edit: report.id, model: report.arm, "expert set": `${trace.expert_set} (${trace.expert_set_sha256.slice(0, 12)})`, seed: trace.seed,
     steps: trace.steps, evaluations: trace.nfe, seconds: Object.entries(trace.seconds).map(([stage, s]) => `${stage} ${s.toFixed(3)}`).join(", "),
     computed: `${trace.device}, ${trace.dtype}, ${trace.application}`, "not as asked": (trace.degradations ?? []).join("; ") || "nothing",
   };
-  if (trace.filter) rows["early filter"] = `${trace.filter.strategy}: ${trace.filter.candidates.length} noises, number ${trace.filter.chosen + 1} was finished`;
+  if (trace.filter) rows["early filter"] = `${trace.filter.strategy}: ${trace.filter.candidates.length} candidates, number ${trace.filter.chosen + 1} was finished`;
   $("trace").replaceChildren(...Object.entries(rows).map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "wide" }, String(value)))));
   $("trace-box").hidden = false;
 }
@@ -314,9 +314,9 @@ $("explain").addEventListener("click", async () => {
   busy(true);
   $("stop").hidden = true;
   try {
-    const told = await (await api("v1/routes", { method: "POST", body: await bodyOf(false) })).json();
-    explain(told.routing, "would");
-    say(`${told.model} would edit, in ${told.evaluations} evaluations at most.`);
+    const report = await (await api("v1/routes", { method: "POST", body: await bodyOf(false) })).json();
+    explain(report.routing, "would");
+    say(`${report.model} would edit, in ${report.evaluations} evaluations at most.`);
   } catch (error) { say(error.message, true); } finally { busy(false); }
 });
 

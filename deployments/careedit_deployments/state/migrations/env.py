@@ -1,10 +1,10 @@
-"""What Alembic runs: the revisions, over the connection that the configuration carries."""
+"""Entry point for Alembic: runs the revisions over the connection in the configuration."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from careedit_deployments.state.models import metadata
+from careedit_deployments.state.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

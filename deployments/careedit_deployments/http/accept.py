@@ -1,0 +1,189 @@
+"""An edit on its way in and out: limits are checked first, then images are decoded, then the edit starts and is answered.
+
+Edits, turns of sessions and jobs all go this way: `check_before_decoding`, then `order_of`, then `EditService.start`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from careedit.records import EditRequest
+from careedit_deployments.config import Limits
+from careedit_deployments.edits.backend import EditOrder, ImageDone
+from careedit_deployments.edits.edit_service import Running, check_cost, settings
+from careedit_deployments.edits.output import Output
+from careedit_deployments.edits.sessions import Turn
+from careedit_deployments.errors import UnavailableError
+from careedit_deployments.http.decoding import PictureFile
+from careedit_deployments.http.form import EditInput
+from careedit_deployments.http.output import image_data, images_response, output_of
+from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, inspect
+from careedit_deployments.http.schema import EditReport
+from careedit_deployments.http.services import (
+    Services,
+    caller_of,
+    request_id_of,
+    services_of,
+    sessions_of,
+    trace_headers_of,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AcceptedEdit:
+    """An edit or turn that was started, and how its results look."""
+
+    form: EditInput
+    """What the client sent; its source is the first of `pictures`, also in a session."""
+    running: Running | Turn
+    """The edit, which begins when its events are iterated."""
+    output: Output
+    """Size, format, quality and notes of the results."""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The fields of `EditReport` that every response and event has."""
+        running, session = self.running, self.form.fields.session
+        return {
+            "id": running.id,
+            "arm": running.arm,
+            **({"session": session} if session else {}),
+            **({"turn": running.turn_id} if isinstance(running, Turn) else {}),
+            **({"notes": self.output.notes} if self.output.notes else {}),
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """careedit's headers of the response."""
+        return {"x-careedit-arm": self.running.arm, "x-careedit-edit": self.running.id}
+
+    @property
+    def references(self) -> int:
+        """Number of references that were sent."""
+        return len(self.form.pictures) - 1
+
+
+async def accept(
+    request: Request, form: EditInput, *, turn: str | None = None, notes: Sequence[str] = ()
+) -> AcceptedEdit:
+    """Start the edit that a client sent: in a session if `form` names one, there from the turn `turn` or from the last one.
+
+    `notes` are added to those of the response. Raises what `order_of`, `EditService.start` and `Sessions.start` raise.
+    """
+    services, session = services_of(request), form.fields.session
+    check_before_decoding(services, form)
+    if session is None:
+        order = await order_of(request, form)
+        output = output_of(form.fields, form.notes, order.request.image.size, services.config)
+        running: Running | Turn = await services.edits.start(order)
+    else:
+        sessions = sessions_of(request)
+        base = await sessions.base(session, caller_of(request).id, turn)
+        form = replace(form, pictures=(base.data, *form.pictures))
+        order = await order_of(request, form, stored_source=True)
+        output = output_of(form.fields, form.notes, order.request.image.size, services.config)
+        running = await sessions.start(base, order)
+    if notes:
+        output = output.model_copy(update={"notes": (*output.notes, *notes)})
+    return AcceptedEdit(form, running, output)
+
+
+async def finish(request: Request, accepted: AcceptedEdit) -> Response:
+    """Make every image and return the response as JSON. Raises `UnavailableError` if an image is missing at the end."""
+    done: dict[int, ImageDone] = {}
+    async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
+        async for event in events:
+            if isinstance(event, ImageDone):
+                done[event.image] = event
+    fields, output = accepted.form.fields, accepted.output
+    if len(done) != fields.n:
+        raise UnavailableError("The edit ended before all of its images were made; try again.")
+    images = [done[i] for i in range(fields.n)]
+    response = images_response(
+        [await image_data(request, image.picture, output, fields.response_format) for image in images],
+        EditReport(**accepted.report, traces=[image.trace for image in images]),
+        output,
+        prompt=fields.prompt,
+        references=accepted.references,
+        user=fields.end_user,
+    )
+    content = await run_sync(response.model_dump_json)
+    return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
+
+
+def check_before_decoding(services: Services, form: EditInput) -> None:
+    """Raise `TooExpensiveError` for a request whose fields alone ask for more than the limits allow."""
+    fields = form.fields
+    steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
+    previews = 0 if early_filter is None else early_filter.preview_steps or 1
+    defaults = [arm.steps for arm in services.backend.arms.values()]
+    # An arm whose default is too short for the filter is refused once the arm is known.
+    fewest = min((count for count in defaults if count > previews), default=min(defaults, default=1))
+    check_cost(
+        services.config.limits,
+        n=fields.n,
+        steps=steps or fewest,
+        early_filter=early_filter,
+        rows=1 if isinstance(fields.expert, str) else len(fields.expert),
+    )
+
+
+async def order_of(request: Request, form: EditInput, *, stored_source: bool = False) -> EditOrder:
+    """The order of a request, its images decoded; the deadline starts here. Raises `FieldError` and other `InputError`s.
+
+    `stored_source`: the first image is one that this server stored, so it keeps the marks of its first decoding.
+    """
+    started = time.monotonic()
+    services, fields = services_of(request), form.fields
+    steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
+    limits = services.config.limits
+    files = await run_sync(_inspect_all, form, limits, stored_source)
+    check_together(files, limits)
+    await hold_memory(request, files)
+    pictures = await decode_pictures(request, files)
+    mask = None if form.mask is None else pictures.pop()
+    edit = EditRequest(
+        image=pictures[0],
+        instruction=fields.prompt,
+        mask=mask,
+        references=tuple(pictures[1:]),
+        seed=fields.seed,
+        steps=steps,
+        guidance=fields.guidance,
+        n=fields.n,
+        expert=fields.expert,
+        top_k=fields.top_k,
+        refine_mask=fields.refine_mask,
+        early_filter=early_filter,
+    )
+    return EditOrder(
+        request=edit,
+        model=fields.model,
+        user=fields.end_user,
+        partials=fields.partial_images,
+        progress=fields.stream,
+        deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - started)),
+        request_id=request_id_of(request),
+        owner=caller_of(request).id,
+        trace_headers=trace_headers_of(request),
+    )
+
+
+def _inspect_all(form: EditInput, limits: Limits, stored_source: bool) -> list[PictureFile]:
+    """Every image by its header, the mask last."""
+    files = [
+        inspect(data, f"image[{i}]" if i else "image", limits, "kept" if stored_source and not i else "image")
+        for i, data in enumerate(form.pictures)
+    ]
+    if form.mask is not None:
+        # Only OpenAI's polarity: where alpha is 0, the source may change.
+        files.append(inspect(form.mask, "mask", limits, "mask"))
+    return files
