@@ -69,7 +69,7 @@ class Counters:
     rows: int = 0
     """Transformer evaluations in them."""
     steps_after_cancel: int = 0
-    """Steps of states that had been cancelled when their batch began; anything but 0 is a violation."""
+    """Steps of states that had been cancelled when their batch began; anything but 0 is a flaw."""
     failures: int = 0
     """Tickets and calls that ended in an error."""
 
