@@ -131,13 +131,13 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("expert: front,", "expert: gpus,", "expert is placed in the group 'gpus', which there is not"),
+        ("expert: front,", "expert: gpus,", "placement puts expert into the group 'gpus', which does not exist"),
         ("min_pods: 1", "min_pods: 3", "min_pods is 3 and max_pods 2"),
         ("deadline_s: 7200", "deadlines: 7200", "Nightly has no field 'deadlines'"),
         ("memory: 3Gi", "memory: 3GB", "Pod takes no '3GB' for its field 'memory'"),
         ("config: tiny.yaml", "config: huge.yaml", "huge.yaml cannot be read"),
         ("http: {host: 0.0.0.0}", "http: {hostname: 0.0.0.0}", "HttpConfig has no field 'hostname'"),
-        ("version: 1", "- 1", "is no YAML"),
+        ("version: 1", "- 1", "is not valid YAML"),
         ("kind: CronJob", "kind: RayCronJob\n  schedule: 0 1 * * *", None),
     ],
 )
@@ -169,5 +169,5 @@ def test_secrets_are_drawn_anew_each_time() -> None:
 
 
 def test_a_folder_without_overlays_is_answered_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give the repository's root"):
+    with pytest.raises(InputError, match="give the root of the repository"):
         render(tmp_path)

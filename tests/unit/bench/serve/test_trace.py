@@ -47,9 +47,9 @@ def test_a_slower_machine_gets_the_same_load() -> None:
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([], "holds no request"),
-        (["{"], "Line 2 of .* is no JSON object"),
-        (["[1]"], "Line 2 of .* is no JSON object"),
+        ([], "contains no request"),
+        (["{"], "Line 2 of .* is not a JSON object"),
+        (["[1]"], "Line 2 of .* is not a JSON object"),
         ([ROW, {**ROW, "size": "big"}], "Line 3 of .* write width and height as 1024x768"),
         ([{**ROW, "steps": 0}], "Line 2 of .* 'steps'"),
         ([{**ROW, "slo_ms": 0}], "Line 2 of .* 'slo_ms'"),
@@ -66,7 +66,7 @@ def test_a_flaw_is_told_with_its_line(lines: list[Any], sentence: str, tmp_path:
 
 @pytest.mark.parametrize("header", [{"careedit_trace": 2}, ROW, "arrival_s,size"])
 def test_a_file_without_this_versions_header_is_refused(header: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"first line|no JSON object"):
+    with pytest.raises(InputError, match=r"first line|not a JSON object"):
         read_trace(written(tmp_path, ROW, header=header))
 
 
