@@ -56,7 +56,7 @@ def test_a_slower_machine_gets_the_same_load() -> None:
         ([{**ROW, "arrival_s": -1}], "Line 2 of .* 'arrival_s'"),
         ([{**ROW, "prompt": "x"}], "Line 2 of .* no field 'prompt'"),
         ([{k: v for k, v in ROW.items() if k != "slo_ms"}], "Line 2 of .* 'slo_ms', which is missing"),
-        ([ROW, {**ROW, "arrival_s": 0.4}], "Line 3 of .* arrives before the line above"),
+        ([ROW, {**ROW, "arrival_s": 0.4}], "Line 3 of .* arrives before the previous line"),
     ],
 )
 def test_a_flaw_is_told_with_its_line(lines: list[Any], sentence: str, tmp_path: Path) -> None:
