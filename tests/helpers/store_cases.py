@@ -1,17 +1,213 @@
-"""What every database must do with sessions, webhooks and logs; SQLite runs them in tests/unit, PostgreSQL in integration."""
+"""What every database must do; SQLite runs these cases in tests/unit, PostgreSQL in tests/integration."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.records import ArmEvent, AssignmentRecord, FeedbackRecord, KeyRecord, new_id
+from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
+from careedit_deployments.state.queue import FULL_S
+from careedit_deployments.state.records import (
+    ArmEvent,
+    AssignmentRecord,
+    FeedbackRecord,
+    JobImage,
+    KeyRecord,
+    new_id,
+)
 from careedit_deployments.state.store import Store
-from remembered import NOON, Clock, a_job, a_session, a_turn, an_edit
+from state_records import NOON, Clock, a_job, a_session, a_turn, an_edit, progress
+
+TERMS = {"lease_s": 10.0, "attempts": 3}
+CASES: list[Callable[..., Awaitable[None]]] = []
+"""Every case below, for `pytest.mark.parametrize`."""
 
 
+def case(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Decorator that adds a case."""
+    CASES.append(function)
+    return function
+
+
+async def kinds(store: Store, job_id: str) -> list[str]:
+    return [event.kind for event in await store.jobs.events(job_id)]
+
+
+@case
+async def jobs_are_claimed_oldest_first_and_each_once(store: Store, clock: Clock) -> None:
+    jobs = [await store.jobs.add(a_job(created=NOON + i)) for i in (2, 0, 1)]
+    claimed = [await store.jobs.claim("w", **TERMS) for _ in range(4)]
+    assert [job and job.id for job in claimed] == [jobs[1].id, jobs[2].id, jobs[0].id, None]
+
+
+@case
+async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: Store, clock: Clock) -> None:
+    first = await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)
+    await store.jobs.add(a_job(), max_queued=2)
+    with pytest.raises(OverloadedError, match="2 jobs are waiting") as caught:
+        await store.jobs.add(a_job(), max_queued=2)
+    assert caught.value.retry_after == FULL_S
+    assert await store.jobs.waiting() == 2, "nothing is left of the one that was refused"
+    assert (await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)).id == first.id
+    await store.jobs.claim("w", **TERMS)
+    await store.jobs.add(a_job(), max_queued=2)
+
+
+@case
+async def workers_that_come_at_once_share_the_jobs_without_overlap(store: Store, clock: Clock) -> None:
+    added = {(await store.jobs.add(a_job())).id for _ in range(12)}
+
+    async def take(worker: str) -> list[str]:
+        taken = []
+        while (job := await store.jobs.claim(worker, **TERMS)) is not None:
+            taken.append(job.id)
+        return taken
+
+    shares = await asyncio.gather(*(take(f"w{i}") for i in range(4)))
+    taken = [job for share in shares for job in share]
+    assert len(taken) == 12
+    assert set(taken) == added
+
+
+@case
+async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(store: Store, clock: Clock) -> None:
+    await store.jobs.add(a_job())
+    first = await store.jobs.claim("first", **TERMS)
+    assert await store.jobs.append(first, progress(first)) is False
+    clock.now += 9
+    assert await store.jobs.renew_lease(first, lease_s=10) is False
+    clock.now += 9
+    assert await store.jobs.claim("second", **TERMS) is None, "the lease was renewed"
+    clock.now += 2
+    second = await store.jobs.claim("second", **TERMS)
+    assert (second.id, second.attempt, second.started) == (first.id, 2, NOON)
+    assert await store.jobs.append(first, progress(first)) is None
+    assert await store.jobs.renew_lease(first, lease_s=10) is None
+    assert await store.jobs.finish(first, "completed") is None
+    assert await store.jobs.release(first) is False
+    ended = await store.jobs.finish(second, "completed")
+    assert (ended.status, ended.worker) == ("completed", "second")
+    assert await store.jobs.finish(second, "failed", error={"code": "x", "message": "x"}) is None
+    assert await kinds(store, first.id) == ["queued", "started", "progress", "started", "completed"]
+
+
+@case
+async def a_job_whose_workers_all_died_fails_with_that_reason(store: Store, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(webhook="https://example.org"))
+    for attempt in (1, 2, 3):
+        assert (await store.jobs.claim("w", **TERMS)).attempt == attempt
+        clock.now += 11
+    assert await store.jobs.claim("w", **TERMS) is None
+    failed = await store.jobs.get(job.id)
+    assert (failed.status, failed.attempt, failed.error["code"]) == ("failed", 3, "worker_lost")
+    assert failed.expires > clock.now
+    assert (await kinds(store, job.id))[-1] == "failed"
+    assert len(await store.webhooks.of(job.id)) == 1
+
+
+@case
+async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(store: Store, clock: Clock) -> None:
+    job = await store.jobs.add(a_job())
+    assert await store.jobs.release(await store.jobs.claim("one", **TERMS)) is True
+    again = await store.jobs.claim("two", **TERMS)
+    assert (again.id, again.attempt, again.worker) == (job.id, 1, "two")
+    assert await kinds(store, job.id) == ["queued", "started", "requeued", "started"]
+
+
+@case
+async def events_are_numbered_from_one_and_read_from_any_number_on(store: Store, clock: Clock) -> None:
+    await store.jobs.add(a_job())
+    job = await store.jobs.claim("w", **TERMS)
+    image = {"edit_id": "e", "arm": "a", "picture": "p", "trace": {"seed": 1}}
+    for number in (1, 0, 1):
+        await store.jobs.append(job, progress(job), image=JobImage(image=number, **image))
+    events = await store.jobs.events(job.id, after=2)
+    assert [event.number for event in events] == [3, 4, 5]
+    kept = await store.jobs.get(job.id)
+    assert [made.image for made in kept.images] == [0, 1]
+    assert kept.last_event == 5
+
+
+@case
+async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(store: Store, clock: Clock) -> None:
+    queued = await store.jobs.add(a_job())
+    assert (await store.jobs.cancel(queued.id)).status == "cancelled"
+    await store.jobs.add(a_job())
+    running = await store.jobs.claim("w", **TERMS)
+    asked = await store.jobs.cancel(running.id)
+    assert (asked.status, asked.cancel_requested) == ("running", True)
+    assert await store.jobs.append(running, progress(running)) is True
+    assert await store.jobs.renew_lease(running, lease_s=10) is True
+    clock.now += 11  # and if that worker is dead, whoever comes next sees to it
+    assert await store.jobs.claim("other", **TERMS) is None
+    assert (await store.jobs.get(running.id)).status == "cancelled"
+
+
+@case
+async def an_idempotency_key_is_one_job_per_owner(store: Store, clock: Clock) -> None:
+    first = await store.jobs.add(a_job(idempotency_key="k"))
+    assert (await store.jobs.add(a_job(idempotency_key="k"))).id == first.id
+    other = await store.jobs.add(a_job(idempotency_key="k", owner="somebody"))
+    assert other.id != first.id
+    with pytest.raises(ConflictError, match="another body"):
+        await store.jobs.add(a_job(idempotency_key="k", body_sha256="b" * 64))
+    assert {(await store.jobs.add(a_job())).id for _ in range(2)}.isdisjoint({first.id})
+
+
+@case
+async def the_same_key_sent_at_once_makes_one_job(store: Store, clock: Clock) -> None:
+    added = await asyncio.gather(*(store.jobs.add(a_job(idempotency_key="k")) for _ in range(8)))
+    assert len({job.id for job in added}) == 1
+    assert len(await store.jobs.page("anonymous")) == 1
+
+
+@case
+async def only_the_owner_sees_a_job(store: Store, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(owner="mine"))
+    assert (await store.jobs.get(job.id, owner="mine")).id == job.id
+    assert await store.jobs.page("other") == []
+    for ask in (store.jobs.get, store.jobs.cancel):
+        with pytest.raises(NotFoundError):
+            await ask(job.id, owner="other")
+    assert (await store.jobs.get(job.id)).status == "queued"
+
+
+@case
+async def pages_go_from_new_to_old(store: Store, clock: Clock) -> None:
+    ids = [(await store.jobs.add(a_job(id=f"job_{i:032x}"))).id for i in range(5)]
+    first = await store.jobs.page("anonymous", limit=2)
+    second = await store.jobs.page("anonymous", limit=9, before=first[-1].id)
+    assert [job.id for job in (*first, *second)] == ids[::-1]
+    assert await store.jobs.ahead(a_job(created=NOON + 1)) == 5
+
+
+@case
+async def an_ended_job_expires_and_leaves_no_row(store: Store, clock: Clock) -> None:
+    job = await store.jobs.add(a_job(idempotency_key="k", webhook="https://example.org"))
+    await store.jobs.cancel(job.id)
+    assert await store.jobs.expired() == []
+    clock.now += 8 * 24 * 3600
+    assert await store.jobs.expired() == [job.id]
+    await store.jobs.delete(job.id)
+    assert await store.jobs.events(job.id) == []
+    assert await store.webhooks.of(job.id) == []
+    assert await store.jobs.existing([job.id]) == frozenset()
+    assert (await store.jobs.add(a_job(idempotency_key="k"))).id != job.id, "the key is free again"
+
+
+@case
+async def a_subscriber_is_woken_by_changes_of_this_process(store: Store, clock: Clock) -> None:
+    events = {topic: store.jobs.subscribe(topic) for topic in ("queued", "event", "cancel", "webhook")}
+    job = await store.jobs.add(a_job())
+    assert [topic for topic, event in events.items() if event.is_set()] == ["queued"]
+    await store.jobs.cancel(job.id)
+    assert all(event.is_set() for event in events.values())
+    assert not store.jobs.subscribe("queued").is_set()
+
+
+@case
 async def a_key_is_found_by_its_hash_until_it_is_revoked(store: Store, clock: Clock) -> None:
     key = KeyRecord(id=new_id("key"), sha256="c" * 64, name="a laptop", concurrent_requests=2, created=NOON)
     await store.keys.add(key)
@@ -23,6 +219,7 @@ async def a_key_is_found_by_its_hash_until_it_is_revoked(store: Store, clock: Cl
     assert [one.revoked for one in await store.keys.all()] == [NOON]
 
 
+@case
 async def an_edit_is_kept_whole_and_replaced_by_its_id(store: Store, clock: Clock) -> None:
     edit = an_edit(experts={"erase": 1.0}, traces=({"seed": 2**60, "filter": None},), user="søren\x00")
     await store.edits.add(an_edit(id=edit.id, outcome="failed"))
@@ -34,6 +231,7 @@ async def an_edit_is_kept_whole_and_replaced_by_its_id(store: Store, clock: Cloc
         await store.edits.get(edit.id, owner="somebody else")
 
 
+@case
 async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: Store, clock: Clock) -> None:
     for i, (arm, outcome, shadow_of) in enumerate(
         [("a", "made", None), ("a", "made", None), ("a", "failed", None), ("b", "made", "x"), ("a", "made", None)]
@@ -53,6 +251,7 @@ async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: St
     assert [one.id for one in await store.feedback.latest()] == ["f4"]
 
 
+@case
 async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, clock: Clock) -> None:
     told = {"instruction": "hide it", "user": "me", "traces": ({"prompt": "hide it"},), "pictures": ("p",)}
     mine = an_edit(request_id="session_1/req_1", scores={"overall": 0.9}, **told)
@@ -70,6 +269,7 @@ async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, 
     assert [(await store.edits.get(edit.id)).instruction for edit in others] == ["hide it", "hide it"]
 
 
+@case
 async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> None:
     for i, (arm, kind) in enumerate([("a", "cut"), ("b", "cut"), ("a", "restored"), ("c", "restored")]):
         await store.arms.add(ArmEvent(id=new_id("arm"), arm=arm, kind=kind, reason="It failed.", created=NOON + i))
@@ -77,6 +277,7 @@ async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> 
     assert [event.kind for event in await store.arms.events(arm="a")] == ["restored", "cut"]
 
 
+@case
 async def a_user_is_assigned_once_per_salt(store: Store, clock: Clock) -> None:
     for user, arm in (("u", "a"), ("v", "a"), ("u", "b")):
         await store.arms.assign(AssignmentRecord(user_sha256=user * 64, salt="s", arm=arm, created=NOON))
@@ -84,6 +285,7 @@ async def a_user_is_assigned_once_per_salt(store: Store, clock: Clock) -> None:
     assert await store.arms.assigned("t") == {}
 
 
+@case
 async def what_was_done_is_audited(store: Store, clock: Clock) -> None:
     await store.audit.add("key_1", "session.deleted", "session_1")
     clock.now += 1
@@ -91,6 +293,7 @@ async def what_was_done_is_audited(store: Store, clock: Clock) -> None:
     assert [(one.actor, one.detail) for one in await store.audit.latest()] == [("sweeper", {"jobs": 3}), ("key_1", {})]
 
 
+@case
 async def a_webhook_is_due_once_and_later_again(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(webhook="https://example.org/hook"))
     await store.jobs.cancel(job.id)
@@ -112,6 +315,7 @@ async def a_webhook_is_due_once_and_later_again(store: Store, clock: Clock) -> N
     assert [one.status for one in await store.webhooks.of(job.id)] == ["delivered"]
 
 
+@case
 async def turns_are_numbered_and_the_latest_is_the_head(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
@@ -123,6 +327,7 @@ async def turns_are_numbered_and_the_latest_is_the_head(store: Store, clock: Clo
     assert [turn.number for turn in history] == [1, 2, 3, 4]
 
 
+@case
 async def a_head_moves_only_from_where_it_was_seen(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
@@ -132,6 +337,7 @@ async def a_head_moves_only_from_where_it_was_seen(store: Store, clock: Clock) -
     assert await store.sessions.move_head(session.id, seen=None, to=turn.id) is True
 
 
+@case
 async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clock) -> None:
     session = a_session(owner="mine")
     await store.sessions.add(session)
@@ -148,7 +354,3 @@ async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clo
     assert await store.sessions.existing([session.id, "session_x"]) == {session.id}
     await store.sessions.delete(session.id)
     assert await store.sessions.expired() == []
-
-
-CASES = [case for case in list(globals().values()) if asyncio.iscoroutinefunction(case) and case.__module__ == __name__]
-"""Every case above."""

@@ -1,1 +1,1 @@
-"""A/B in traffic: who gets which expert set, the guard that cuts a failing one out, and shadow arms."""
+"""Arms in traffic: the guard that takes a failing one out, shadow arms, judging, status and export."""

@@ -1,7 +1,7 @@
-"""What the arms did, as JSON lines: all that an analysis needs, nothing that leads to a person or a picture.
+"""Export of an A/B test as JSON lines: everything that an analysis needs, and nothing that identifies a person or a picture.
 
-The first line is a `header` (format, arms with their weights, users per arm, cuts), then come `edit` lines, oldest first, then
-`feedback` lines. `careedit ab report` reads it. `VERSION` is the version of this format.
+The first line is a `header` (format, arms with their weights, users per arm, arm events). It is followed by `edit` lines,
+oldest first, and `feedback` lines. `careedit ab report` reads it. `VERSION` is the version of this format.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from careedit_deployments.state.records import ANONYMOUS, EditRecord
 from careedit_deployments.state.store import Store
 
 VERSION = 1
-MOST = 1_000_000
-"""Edits of an export, the newest."""
+MAX_EDITS = 1_000_000
+"""Maximum number of edits in an export; the newest are kept."""
 
 
 async def export_lines(
-    config: ServeConfig, store: Store, *, since: float = 0.0, limit: int = MOST
+    config: ServeConfig, store: Store, *, since: float = 0.0, limit: int = MAX_EDITS
 ) -> AsyncIterator[dict[str, Any]]:
-    """The lines. Shadows' copies are left out: nobody was served by them. Of more than `limit` edits the newest are kept."""
+    """The lines of the export. Copies by shadow arms are left out. Of more than `limit` edits, the newest are kept."""
     edits = [edit for edit in await store.edits.latest(since=since, limit=limit) if edit.shadow_of is None]
-    events = await store.arms.events(limit=MOST)
+    events = await store.arms.events(limit=MAX_EDITS)
     yield {
         "kind": "header",
         "version": VERSION,
@@ -41,17 +41,17 @@ async def export_lines(
     for edit in reversed(edits):
         yield _edit(config, edit)
     kept = {edit.id for edit in edits}
-    for one in reversed(await store.feedback.latest(since=since, limit=MOST)):
+    for one in reversed(await store.feedback.latest(since=since, limit=MAX_EDITS)):
         if kept.issuperset(one.edits):
             said = one.model_dump(mode="json", include={"edits", "winner", "rating", "created"})
             yield {"kind": "feedback", **said}
 
 
 def _edit(config: ServeConfig, edit: EditRecord) -> dict[str, Any]:
-    """`unit` is whom the arm was dealt to, hashed; `dealt` whether the deal gave them this arm.
+    """The line of an edit. `unit`: hash of the user who was assigned. The flag is whether the assignment gave this arm.
 
-    It did not where they named the model, or where an arm was cut out or weights changed since: chosen by something else
-    than chance, such an edit says nothing of the arms.
+    It is false if the user named the model, or if an arm was out of traffic or weights have changed since. Such an edit was
+    not assigned at random, so it says nothing about the arms.
     """
     user = edit.user or (None if edit.owner == ANONYMOUS else edit.owner)
     key = user or edit.id

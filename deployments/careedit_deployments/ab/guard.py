@@ -1,8 +1,8 @@
-"""The guard rail: an arm that fails too often, or that the judge thinks too little of, is cut out of traffic by itself.
+"""The guard: takes an arm out of traffic when it fails too often, or when the judge scores it too low.
 
-The evidence is the store's, so that every ingress replica sees every edit, and a replica that starts knows what was cut. Each
-replica looks soon after edits ended, and every few seconds anyway, to hear of cuts that another one made and of arms that a
-person restored. A restored arm starts anew: what came before no longer counts.
+The guard reads the store, so every ingress replica sees every edit, and a new replica knows which arms are out. Each replica
+checks soon after edits end, and every few seconds in any case, to see arms that another replica took out or that a person
+restored. After an arm is restored, only new edits count.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics
 
 FAILURES = frozenset({"failed", "expired"})
-"""Outcomes that speak against an arm; what its user gave up, asked wrongly or met a full queue with does not."""
+"""Outcomes that count against an arm. Cancelled and invalid requests and full queues do not."""
 
 COUNTED = FAILURES | {"made"}
-"""Outcomes that say anything of an arm."""
+"""Outcomes that say something about an arm."""
 
 logger = logging.getLogger(__name__)
 
 
 class Violation(Record):
-    """What is wrong with an arm."""
+    """A limit of the guard that an arm violates."""
 
     kind: Literal["errors", "score"]
-    """Which rail it broke."""
+    """Whether the share of errors or the judge score violates its limit."""
     reason: str
-    """A sentence."""
+    """What was measured and what is allowed, as a sentence."""
     numbers: Mapping[str, float]
-    """What was measured."""
+    """The measured numbers by name, such as "errors" and "edits"."""
 
 
 def violation_of(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
-    """What speaks against an arm whose latest edits are these; None: nothing, or too few edits to say so."""
+    """The violation of an arm with these latest edits. None: no violation, or too few edits to decide."""
     ended = [edit for edit in edits if edit.outcome in COUNTED]
     failed = sum(edit.outcome in FAILURES for edit in ended)
     if len(ended) >= guard.min_edits and failed > guard.max_error_share * len(ended):
         return Violation(
             kind="errors",
-            reason=f"{failed} of its latest {len(ended)} edits failed; {guard.max_error_share:.0%} may.",
+            reason=f"{failed} of its latest {len(ended)} edits failed; the limit is {guard.max_error_share:.0%}.",
             numbers={"errors": failed, "edits": len(ended)},
         )
     scores = [edit.scores["overall"] for edit in ended if edit.scores and "overall" in edit.scores]
@@ -62,13 +62,13 @@ def violation_of(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
         return None
     return Violation(
         kind="score",
-        reason=f"The judge gave its latest {len(scores)} judged edits {mean:.2f}; {guard.min_judge_score:g} is the least.",
+        reason=f"The judge gave its latest {len(scores)} judged edits {mean:.2f}; the minimum is {guard.min_judge_score:g}.",
         numbers={"score": mean, "edits": len(scores)},
     )
 
 
 class ArmGuard:
-    """Watches the arms of one ingress replica; an `EditObserver`, and a hook of the app through `running`."""
+    """Guards the arms on one ingress replica. It watches edits (`ended`), and `running` is a hook of the app."""
 
     def __init__(
         self,
@@ -79,24 +79,24 @@ class ArmGuard:
         pause_s: float = 2.0,
         refresh_s: float = 10.0,
     ) -> None:
-        """Looks at most every `pause_s` seconds while edits end, and at least every `refresh_s`."""
+        """Checks at most every `pause_s` seconds while edits end, and at least every `refresh_s` seconds."""
         self._arms, self._store, self._metrics = dict(arms), store, metrics
         self._pause_s, self._refresh_s = pause_s, refresh_s
         self._disabled: frozenset[str] = frozenset()
         self._ended = asyncio.Event()
 
     def disabled_arms(self) -> frozenset[str]:
-        """Arms that are out of traffic, as of the last look."""
+        """Arms that were out of traffic at the last check."""
         return self._disabled
 
     def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
-        """An edit ended: look soon."""
+        """An edit ended: check soon."""
         self._ended.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look once, so that traffic starts with what is known, then go on in the background."""
-        await self._look_safely()
+        """Check once before traffic starts, then continue in the background."""
+        await self._check_safely()
         task = asyncio.create_task(self._run(), name="careedit-arm-guard")
         try:
             yield
@@ -105,8 +105,8 @@ class ArmGuard:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def look(self) -> frozenset[str]:
-        """Judge every arm by its latest edits; returns the arms that are cut out now."""
+    async def check(self) -> frozenset[str]:
+        """Check every arm by its latest edits; returns the arms that are now out of traffic."""
         self._disabled = await self._store.arms.disabled() & self._arms.keys()
         for name, arm in self._arms.items():
             if name not in self._disabled and not self._is_last(name):
@@ -122,14 +122,14 @@ class ArmGuard:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), self._refresh_s)
             self._ended.clear()
-            await self._look_safely()
+            await self._check_safely()
             await asyncio.sleep(self._pause_s)
 
-    async def _look_safely(self) -> None:
+    async def _check_safely(self) -> None:
         try:
-            await self.look()
-        except CareEditError as error:  # without the store edits go on, by what was known last
-            logger.warning("The guard of the arms could not look: %s", error)
+            await self.check()
+        except CareEditError as error:  # without the store, edits continue with the last known state
+            logger.warning("The guard could not check the arms: %s", error)
 
     async def _latest(self, name: str, window: int) -> list[EditRecord]:
         events = await self._store.arms.events(arm=name, limit=1)
@@ -137,37 +137,37 @@ class ArmGuard:
         return await self._store.edits.latest(arm=name, since=since, limit=window, outcomes=COUNTED)
 
     async def _disable(self, name: str, violation: Violation) -> None:
-        if name in await self._store.arms.disabled():  # another replica was faster
+        if name in await self._store.arms.disabled():  # another replica has done it
             self._disabled |= {name}
             return
         self._disabled |= {name}
         await self._store.arms.add(_event(name, "cut", violation.reason, violation.numbers))
         await self._store.audit.add("arm guard", "arm.cut", name, reason=violation.reason)
         self._metrics.arm_cut(name, violation.kind)
-        logger.error("The arm %s was cut out of traffic: %s", name, violation.reason, extra={"arm": name})
+        logger.error("The arm %s was taken out of traffic: %s", name, violation.reason, extra={"arm": name})
 
     def _is_last(self, name: str) -> bool:
-        """Whether nobody else could take the traffic: a doubtful arm is better than none. A shadow takes none."""
+        """Whether this is the only arm left with traffic; it stays, because a bad arm is better than no arm."""
         live = {other for other, arm in self._arms.items() if not arm.shadow and arm.weight > 0} - self._disabled
         return live == {name}
 
 
 async def restore(store: Store, name: str, *, actor: str) -> ArmEvent:
-    """Put an arm back into traffic. Raises `ConflictError` where it was not cut out."""
+    """Put an arm back into traffic. Raises `ConflictError` if it is in traffic."""
     if name not in await store.arms.disabled():
-        raise ConflictError(f"The arm {name!r} is not cut out; there is nothing to restore.")
+        raise ConflictError(f"The arm {name!r} is not out of traffic; it need not be restored.")
     return await _write(store, _event(name, "restored", f"Restored by {actor}.", {}), actor)
 
 
 async def disable_by_hand(store: Store, arms: Mapping[str, Arm], name: str, *, actor: str, reason: str) -> ArmEvent:
-    """Take an arm out of traffic. Raises `NotFoundError` for one that is not configured, `ConflictError` for the last one."""
+    """Take an arm out of traffic. Raises `NotFoundError` if it is not configured, `ConflictError` if it is the last one."""
     if name not in arms:
-        raise NotFoundError(f"There is no arm {name!r}; the configuration has {', '.join(arms)}.")
-    cut = await store.arms.disabled()
-    if name in cut:
-        raise ConflictError(f"The arm {name!r} is cut out already.")
-    if {other for other, arm in arms.items() if not arm.shadow and arm.weight > 0} - cut == {name}:
-        raise ConflictError(f"The arm {name!r} is the last one that takes traffic; restore another one first.")
+        raise NotFoundError(f"The arm {name!r} does not exist; the configuration has {', '.join(arms)}.")
+    disabled = await store.arms.disabled()
+    if name in disabled:
+        raise ConflictError(f"The arm {name!r} is already out of traffic.")
+    if {other for other, arm in arms.items() if not arm.shadow and arm.weight > 0} - disabled == {name}:
+        raise ConflictError(f"The arm {name!r} is the last one that receives traffic; restore another one first.")
     return await _write(store, _event(name, "cut", reason, {}), actor)
 
 

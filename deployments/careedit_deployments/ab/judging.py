@@ -1,4 +1,4 @@
-"""Judging finished edits for the arms' sake: the scores are stored and counted, nobody waits for them."""
+"""Judging finished edits in the background. The scores are stored and counted; the guard and `careedit ab` use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.scorer import count_scores
 
 ASPECTS = ("overall", "followed", "preserved", "clean")
-"""Numbers of a score that are stored."""
+"""The numbers of a score that are stored."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ async def judge_edit(
     request: EditRequest,
     made: Sequence[ImageDone],
 ) -> Mapping[str, float] | None:
-    """Ask the scorer pool about an edit's images and store the means of their numbers; None: there is no judgement.
+    """Judge the images of an edit, and store and return the mean scores. None: the judge failed.
 
-    The edit must be stored already. A judge that is away or cannot tell costs the score, nothing else.
+    The edit must be stored already. A failure of the judge is logged and costs only the score.
     """
 
     def pairs() -> list[ScoreRequest]:
@@ -63,6 +63,6 @@ async def judge_edit(
 
 
 def mean_of(scores: Sequence[Score]) -> Mapping[str, float] | None:
-    """Means of the numbers that there are; None where every image's judgement failed."""
+    """Mean of each number over the images that have it. None if no image has an overall score."""
     numbers = {name: [value for score in scores if (value := getattr(score, name)) is not None] for name in ASPECTS}
     return {name: sum(found) / len(found) for name, found in numbers.items()} if numbers["overall"] else None

@@ -1,8 +1,7 @@
-"""Shadow arms: they edit copies of requests; what comes out is judged and stored beside the original, and shown to nobody.
+"""Shadow arms: they repeat edits of live traffic. The results are judged and stored, but never returned.
 
-A copy is begun only when the user's edit is finished, so it can't slow that edit down, and at most a few run at once: when
-they are busy, the next copy is dropped and counted. Arms whose guard looks at judge scores are judged here too, because that
-is the same work: something that follows an edit which nobody waits for.
+A copy starts only after the user's edit has finished, so it cannot delay that edit. At most a few copies run at the same
+time; the next one is dropped and counted. Edits of arms whose guard uses judge scores are judged here too.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Shadowing:
-    """Copies finished edits to shadow arms and has both judged; an `EditObserver`, and a hook through `running`."""
+    """Copies finished edits to shadow arms and has both judged. It watches edits (`ended`), and `running` is a hook of the app."""
 
     def __init__(
         self,
@@ -45,13 +44,13 @@ class Shadowing:
         disabled_arms: Callable[[], Collection[str]] = frozenset,
         at_once: int = 4,
     ) -> None:
-        """`cut` names the arms that are out: a shadow among them gets no copies. `at_once` edits are followed at a time."""
+        """Shadows among `disabled_arms` get no copies. At most `at_once` edits are copied or judged at the same time."""
         self._config, self._backend, self._store, self._metrics = config, backend, store, metrics
         self._disabled_arms, self._at_once = disabled_arms, at_once
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
-        """An edit ended and is stored: copy it to the shadow arms whose turn it is, or drop the copies; never waits."""
+        """An edit ended and is stored: start its copies for shadow arms, or drop them. Does not wait."""
         if outcome != "made":
             return
         disabled = self._disabled_arms()
@@ -68,7 +67,7 @@ class Shadowing:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """On leaving, copies that are still being made are given up."""
+        """Cancel the copies in progress at the end of the block."""
         try:
             yield
         finally:
@@ -89,11 +88,11 @@ class Shadowing:
                 await self._copy(call, arm)
             if self._config.scorer.backend != "none":
                 await self._judge(call.id, call.arm, call.request, made)
-        except Exception:  # a mistake here must not be lost with its task
-            logger.exception("What follows the edit %s went wrong.", call.id)
+        except Exception:  # an error in a task would be lost otherwise
+            logger.exception("Copying or judging the edit %s failed.", call.id)
 
     async def _copy(self, call: EditCall, arm: str) -> None:
-        """Edit with the shadow arm from the same noise; store how it ended."""
+        """Repeat the edit with the shadow arm, from the same seed, and store the outcome."""
         started, edit_id = time.perf_counter(), new_id("edit")
         created, decision, made = time.time(), None, []
         problem: CareEditError | None = None
@@ -119,7 +118,7 @@ class Shadowing:
             self._metrics.shadowed(arm, "dropped")
             return
         except (CareEditError, KeyError) as error:
-            problem = error if isinstance(error, CareEditError) else CareEditError(f"The arm {arm!r} is not up.")
+            problem = error if isinstance(error, CareEditError) else CareEditError(f"The arm {arm!r} is not running.")
             logger.warning("The shadow arm %s failed: %s", arm, problem, extra={"arm": arm})
         seconds = time.perf_counter() - started
         outcome: Literal["made", "expired", "failed"] = (
@@ -145,7 +144,7 @@ class Shadowing:
         self._metrics.shadowed(arm, "failed" if problem else "scored" if judged else "unscored")
 
     async def _route(self, arm: str, request: EditRequest, top_k: int) -> RoutingDecision:
-        """By the shadow's own router, even where the user named an expert: another set need not have it."""
+        """Route with the router of the shadow arm, even if the user named an expert: the other set may not have it."""
         features = await run_sync(lambda: features_of(request, turn=0))
         return await self._backend.route(arm, features, top_k=request.top_k or top_k)
 

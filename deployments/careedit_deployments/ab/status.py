@@ -1,4 +1,4 @@
-"""How the arms do: what `careedit ab status` and the status page show, read from the store."""
+"""The state of every arm, from the store, for `careedit ab status` and the status page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from careedit_deployments.state.records import EditRecord, FeedbackRecord
 from careedit_deployments.state.store import Store
 
 LATEST = 300
-"""Edits of each arm that scores are read from, and pieces of feedback that are looked at."""
+"""Number of latest edits per arm whose scores count, and of latest pieces of feedback that count."""
 
 
 class Interval(Record):
@@ -35,46 +35,46 @@ class Interval(Record):
 
 
 class ArmStatus(Record):
-    """One arm in traffic."""
+    """The state of one configured arm."""
 
     arm: str
-    """Its name."""
+    """Name of the arm in the configuration."""
     expert_set: str
-    """As configured."""
+    """Expert set of the arm, as configured."""
     weight: float
-    """As configured."""
+    """Weight of the arm in the traffic, as configured."""
     share: float
-    """Its share of the users now: 0 for a shadow and for an arm that is cut out."""
+    """Current share of the users, from 0 to 1; 0 for a shadow and for an arm that is out of traffic."""
     shadow: bool
-    """Whether it only gets copies."""
+    """Whether the arm only gets copies of edits."""
     cut: bool
-    """Whether it is cut out of traffic."""
+    """Whether the arm was taken out of traffic."""
     reason: str | None = None
-    """Why it is cut out, a sentence."""
+    """Why the arm is out of traffic, as a sentence."""
     since: float | None = None
-    """Since when, Unix time."""
+    """Time since which the arm is out of traffic, in Unix seconds."""
     users: int
-    """Users who are assigned to it."""
+    """Number of users who are assigned to the arm."""
     edits: int
-    """Edits that ended, as pictures or as errors; for a shadow, copies."""
+    """Number of edits that finished or failed; for a shadow, of copies."""
     errors: Interval | None = None
-    """Share of them that failed (Wilson's interval); None: there are none."""
+    """Share of failed edits, with Wilson's interval. None: no edits."""
     judge: Interval | None = None
-    """The judge's mean overall score of its latest edits; None: fewer than two were judged."""
+    """Mean overall score of the latest edits, by the judge. None: fewer than two were judged."""
     seconds: float | None = None
-    """Mean seconds of its edits."""
+    """Mean wall-clock seconds of the edits."""
     wins: int = 0
-    """Comparisons by people that it won."""
+    """Number of comparisons by people that the arm won."""
     losses: int = 0
-    """Comparisons that it lost."""
+    """Number of comparisons that the arm lost."""
     ties: int = 0
-    """Comparisons without a winner."""
+    """Number of comparisons without a winner."""
     rating: Interval | None = None
-    """People's mean rating, 1 to 5; None: fewer than two."""
+    """Mean rating by people, from 1 to 5. None: fewer than two ratings."""
 
 
 async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0) -> list[ArmStatus]:
-    """Every configured arm, in the configuration's order, judged by what began after `since` (Unix time)."""
+    """The state of every configured arm, in the order of the configuration, from edits after `since` (Unix seconds)."""
     cut = await store.arms.disabled()
     users = await store.arms.assigned(config.ab_salt)
     counts = [count for count in await store.edits.counts(since=since) if count.outcome in COUNTED]
@@ -125,7 +125,7 @@ def share_with_interval(hits: int, count: int) -> Interval:
 def _share(config: ServeConfig, name: str, cut: Collection[str]) -> float:
     weights = {other: arm.weight for other, arm in config.arms.items() if not arm.shadow}
     live = {other: weight for other, weight in weights.items() if other not in cut}
-    live = live if sum(live.values()) > 0 else weights  # as `assign` does where every arm is cut
+    live = live if sum(live.values()) > 0 else weights  # as `assign` does if every arm is out of traffic
     return live.get(name, 0.0) / sum(live.values())
 
 
@@ -134,7 +134,7 @@ def _scores(edits: Sequence[EditRecord]) -> list[float]:
 
 
 async def _arms_of(store: Store, feedback: Sequence[FeedbackRecord]) -> dict[str, str]:
-    """The arm of each edit that feedback speaks of and that is still kept."""
+    """The arm of each edit that feedback refers to and that is still stored."""
     arm_of = {}
     for edit_id in {edit_id for one in feedback for edit_id in one.edits}:
         with suppress(NotFoundError):
@@ -143,7 +143,7 @@ async def _arms_of(store: Store, feedback: Sequence[FeedbackRecord]) -> dict[str
 
 
 def _verdicts(name: str, feedback: Sequence[FeedbackRecord], arm_of: dict[str, str]) -> dict[str, Any]:
-    """What people said of an arm; comparing two edits of one arm says nothing of arms."""
+    """Results of an arm in feedback. A comparison of two edits by the same arm does not count."""
     found: Counter[str] = Counter()
     for one in feedback:
         arms = [arm_of.get(edit_id) for edit_id in one.edits]

@@ -1,1 +1,1 @@
-"""`careedit bench serve`: the served platform against the same editor in one process, behind LitServe and behind FastAPI."""
+"""`careedit bench serve` and `soak`: speed of the served platform, and whether it stays stable under load."""

@@ -1,4 +1,4 @@
-"""Measure the served platform against the same editor in one process, behind LitServe and behind plain FastAPI."""
+"""`careedit bench serve`: compares the served platform with an editor in one process, LitServe and plain FastAPI."""
 
 from __future__ import annotations
 
@@ -37,36 +37,45 @@ app = typer.Typer(add_completion=False)
 
 @app.command("serve")
 def serve(
-    config: Annotated[str, typer.Option("--config", help="What is served: a YAML file or a name.")] = "tiny",
+    config: Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")] = "tiny",
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Turns of every side; medians are told.  [default: 5]")
+        int | None, typer.Option("--rounds", min=1, help="Rounds per system; medians are reported.  [default: 5]")
     ] = None,
     edits: Annotated[
         int | None, typer.Option("--edits", min=1, help="Edits per round of throughput.  [default: 48]")
     ] = None,
-    clients: Annotated[int | None, typer.Option("--clients", min=1, help="Who send them.  [default: 16]")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per edit; default: the set's.")] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", min=1, help="Clients that send the edits.  [default: 16]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps per edit. Default: the set's default.")
+    ] = None,
     trace: Annotated[Path, typer.Option("--trace", metavar="FILE.jsonl", help="Requests to replay.")] = MIXED,
     trace_scale: Annotated[
-        float, typer.Option("--trace-scale", min=0.001, help="Factor on the trace's arrivals and allowed times.")
+        float,
+        typer.Option(
+            "--trace-scale", min=0.001, help="Factor for the arrival times and the allowed times of the trace."
+        ),
     ] = 1.0,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads of each baseline; default: torch's choice.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads of each baseline. Default: torch's default.")
     ] = None,
     switching: Annotated[
-        Literal["merged", "shared"], typer.Option("--switching", help="How the baselines change experts.")
+        Literal["merged", "shared"], typer.Option("--switching", help="How the baselines switch experts.")
     ] = "merged",
     without: Annotated[
-        list[str] | None, typer.Option("--without", help=f"Leave a baseline out: {' or '.join(NAMES)}.")
+        list[str] | None, typer.Option("--without", help=f"Skip a baseline: {' or '.join(NAMES)}.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few requests: whether it works, not how fast.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Send only a few requests, to check that it works.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON document to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Latency, throughput, short edits behind long ones, and a trace: ratios within one run, and which goals they meet.
+    """Measure latency, throughput, short edits behind long ones, and a trace; report ratios and goals.
 
-    The platform runs on a Ray cluster that is started for it, each baseline in a process of its own; all take turns. An
-    unmet goal is told, it is no failure: the exit code is 0.
+    The platform runs on a new Ray cluster, each baseline in a process of its own; all take turns. Missed goals are reported
+    but do not fail the command (exit code 0).
     """
     if out is not None:
         check_outputs([out], [])
@@ -91,7 +100,7 @@ def serve(
         client = stack.enter_context(Client(url))
         baselines: dict[str, Edit] = {}
         for name in (name for name in NAMES if name not in missing):
-            told = BaselineSettings(
+            wanted = BaselineSettings(
                 expert_set=reference,
                 port=free_port(),
                 application=switching,
@@ -100,7 +109,7 @@ def serve(
                 threads=threads,
             )
             with progress(f"Starting {name}"):
-                address = stack.enter_context(baseline(name, told, folder / f"{name}.log"))
+                address = stack.enter_context(baseline(name, wanted, folder / f"{name}.log"))
             baselines[name] = stack.enter_context(Client(address)).edit
         dtype = None if arm.dtype is None else getattr(torch, arm.dtype)
         editor = load_editor(reference, device=arm.device, dtype=dtype, application="merged")
@@ -120,10 +129,10 @@ def serve(
 
 
 def _left_out(without: list[str]) -> dict[str, str]:
-    """Baselines that are not measured, and why. Raises `InputError` for one that does not exist."""
+    """Baselines that are not measured, with the reason. Raises `InputError` for an unknown one."""
     for name in without:
         if name not in NAMES:
-            raise InputError(f"There is no baseline {name!r}; leave out {' or '.join(NAMES)}.")
+            raise InputError(f"The baseline {name!r} does not exist; use {' or '.join(NAMES)}.")
     missing = dict.fromkeys(without, "left out by --without")
     if "litserve" not in missing and find_spec("litserve") is None:
         missing["litserve"] = "the package litserve is not installed; install it with: pip install litserve"
@@ -131,7 +140,7 @@ def _left_out(without: list[str]) -> dict[str, str]:
 
 
 def show(report: Report) -> None:
-    """Write the figures as a table, and what else there is to know as notes."""
+    """Write the figures as a table, and details as notes."""
     document = report.document()
     rows: list[tuple[str, ...]] = []
     for name, figure in report.figures.items():
@@ -142,12 +151,12 @@ def show(report: Report) -> None:
             spread = " to ".join(f"{bound:.3g}" for bound in figure.spread)
             rows.append((name, f"{figure.value:.3f}", spread, goal, verdict))
     emit_table(("figure", "value", "spread", "goal", "verdict"), rows)
-    _tell(document["details"], document["environment"])
+    _show_details(document["details"], document["environment"])
     for name, reason in report.missing.items():
         note(f"{name}: {reason}.")
 
 
-def _tell(details: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _show_details(details: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     speeds = ", ".join(f"{name} {value:.2f}" for name, value in details["throughput"]["edits_per_second"].items())
     note(f"Edits per second: {speeds}.")
     shares = ", ".join(f"{name} {one['attainment']:.0%}" for name, one in details["trace"].items())

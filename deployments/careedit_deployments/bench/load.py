@@ -1,4 +1,4 @@
-"""The load generator: equal requests by one client, by many at once, behind others, or at recorded times."""
+"""The load generator: requests by one client, by many clients, under load, or at recorded times."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Edit = Callable[[EditRequest], EditResult]
 """Makes one edit: `Client.edit`, or an editor's."""
 
 Batch = Callable[[Sequence[EditRequest]], list[EditResult]]
-"""Makes many edits, as fast as it can; results in the order of the requests."""
+"""Makes many edits as fast as possible; results are in the order of the requests."""
 
 IN_FLIGHT = 100
-"""Requests of a trace that wait for answers at once, at most; the client holds no more connections."""
+"""Maximum number of trace requests in flight; the client has no more connections."""
 
 
 def seconds_of(edit: Edit, request: EditRequest) -> float:
-    """How long one edit takes, from call to result."""
+    """Seconds of one edit, from call to result."""
     started = time.perf_counter()
     edit(request)
     return time.perf_counter() - started
 
 
 def timed(batch: Batch, requests: Sequence[EditRequest]) -> tuple[float, list[EditResult]]:
-    """How long many edits take together, and their results."""
+    """Seconds of a batch of edits, and their results."""
     started = time.perf_counter()
     results = batch(requests)
     return time.perf_counter() - started, results
 
 
 def by_clients(edit: Edit, clients: int) -> Batch:
-    """Many edits by so many clients, each sending its next request when it has its answer."""
+    """A batch by `clients` clients. Each sends its next request when it has the answer to the previous one."""
 
     def send(requests: Sequence[EditRequest]) -> list[EditResult]:
         with ThreadPoolExecutor(clients) as pool:
@@ -47,7 +47,7 @@ def by_clients(edit: Edit, clients: int) -> Batch:
 
 
 def in_batches(editor: Editor) -> Batch:
-    """Many edits by an editor in this process, in its own batches, expert by expert, so that each is merged once."""
+    """A batch by an editor in this process, expert by expert, so that each expert is merged once."""
 
     def run(requests: Sequence[EditRequest]) -> list[EditResult]:
         made: dict[int, EditResult] = {}
@@ -61,9 +61,9 @@ def in_batches(editor: Editor) -> Batch:
 
 @contextmanager
 def behind(edit: Edit, request: EditRequest, clients: int) -> Iterator[None]:
-    """While so many clients send `request` over and over; begins once the first of them has been answered.
+    """Let `clients` clients send `request` repeatedly during the block, which starts after the first answer.
 
-    At the end what is on its way is waited for. Raises what sending raises.
+    At the end, requests in flight are awaited. Raises what sending raises.
     """
     enough, answered = threading.Event(), threading.Event()
 
@@ -88,10 +88,9 @@ def behind(edit: Edit, request: EditRequest, clients: int) -> Iterator[None]:
 
 
 def replay(edit: Edit, requests: Sequence[EditRequest], arrivals: Sequence[float]) -> list[float | None]:
-    """Send each request at its time, whatever became of those before, and say how long its answer took.
+    """Send each request at its time, and return the seconds until its answer; None for a failed or rejected edit.
 
-    `arrivals` are in seconds. An answer's time counts from the arrival that was due, so that a sender who falls behind
-    hides nothing. None stands for an edit that failed or was refused.
+    `arrivals` are in seconds. The time of an answer counts from the planned arrival, so a late sender hides nothing.
     """
     started = time.perf_counter()
 

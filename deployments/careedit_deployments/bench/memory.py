@@ -1,4 +1,4 @@
-"""The memory of a platform's processes while it works, and whether it grows."""
+"""Measures whether the memory of the platform's processes grows while they work."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ import psutil
 
 MIB = 2**20
 WARM = 0.25
-"""Share of a run that does not count: caches fill, allocators settle."""
+"""Share of a run that is warm-up and does not count."""
 ALLOWED_SHARE, ALLOWED_MIB = 0.03, 8.0
-"""Growth that is called flat, as a share of the beginning and at least in MiB: what allocators keep for themselves."""
+"""Growth that still counts as flat: this share of the beginning, but at least this many MiB. Allocators keep some memory."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A process's memory at one moment."""
+    """Memory of a process at one moment."""
 
     second: float
-    """Since the first look."""
+    """Seconds since the first measurement."""
     mib: float
-    """What it alone holds (USS)."""
+    """Memory that only this process uses (USS), in MiB."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What became of a process's memory once it was warm."""
+    """Growth of the memory of a process after the warm-up."""
 
     name: str
-    """What it is, as Ray calls it."""
+    """Name of the process, as Ray calls it."""
     pid: int
-    """Its number."""
+    """Process id on this machine."""
     begin_mib: float
-    """Median of the first third after warming up."""
+    """Median of the first third after the warm-up, in MiB."""
     end_mib: float
-    """Median of the last third."""
+    """Median of the last third, in MiB."""
     flat: bool
-    """Whether it grew by no more than an allocator may."""
+    """Whether the growth is within the allowed limit."""
 
     @property
     def grown_mib(self) -> float:
-        """From begin to end; negative where memory was given back."""
+        """Difference from begin to end in MiB; negative if memory was freed."""
         return self.end_mib - self.begin_mib
 
 
 def growth(name: str, pid: int, levels: Sequence[Level]) -> Growth | None:
-    """How a process's memory changed; None for one that was not there long enough to be judged: nine warm looks."""
+    """Growth of a process. None if it has fewer than nine measurements after the warm-up."""
     last = levels[-1].second if levels else 0.0
     warm = [level.mib for level in levels if level.second >= WARM * last]
     if len(warm) < 9:
@@ -59,7 +59,7 @@ def growth(name: str, pid: int, levels: Sequence[Level]) -> Growth | None:
 
 
 class MemoryWatch:
-    """Looks at this process's descendants: Ray's, where it started the cluster."""
+    """Measures the descendants of this process, which include Ray's processes if it started the cluster."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -67,18 +67,18 @@ class MemoryWatch:
         self._names: dict[int, str] = {}
 
     def look(self) -> None:
-        """Note what every descendant holds now."""
+        """Record the memory of every descendant."""
         second = time.monotonic() - self._started
         for process in psutil.Process().children(recursive=True):
             try:
                 mib = process.memory_full_info().uss / MIB
                 self._names[process.pid] = _name(process)
             except psutil.Error:
-                continue  # it ended in this moment, or is not ours to look at
+                continue  # it has just ended, or access is denied
             self._levels.setdefault(process.pid, []).append(Level(second, mib))
 
-    def told(self) -> list[Growth]:
-        """Every process that was there all the time from warming up to the end, the largest growth first."""
+    def growths(self) -> list[Growth]:
+        """Growth of each process that existed from the warm-up to the end, the largest first."""
         last = max((levels[-1].second for levels in self._levels.values()), default=0.0)
         found = [
             growth(self._names[pid], pid, levels)
@@ -89,7 +89,7 @@ class MemoryWatch:
 
 
 def _name(process: psutil.Process) -> str:
-    """`ServeReplica:careedit:ingress` for a worker of Ray's, which says what it does; else the program's name."""
+    """`ServeReplica:careedit:ingress` for a Ray worker, else the name of the program."""
     title = " ".join(process.cmdline()).strip()
     return (
         title.removeprefix("ray::").split(".", 1)[0].split(" ", 1)[0] if title.startswith("ray::") else process.name()

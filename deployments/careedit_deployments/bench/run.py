@@ -1,4 +1,4 @@
-"""One run of `careedit bench serve`: from its sides to its report."""
+"""One run of `careedit bench serve`, from the measured systems to the report."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import Workload
 
 ALONE = "alone"
-"""The side of short edits with nothing before them."""
+"""Name of the measurement of short edits without load."""
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Everything that edits."""
+    """The measured systems."""
 
     served: Edit
-    """The platform."""
+    """The served platform, through its client."""
     serial: Edit
-    """The platform's arm that takes one edit at a time."""
+    """The arm of the platform that works on one edit at a time."""
     editor: Editor
-    """The same set in this process, experts merged."""
+    """An editor with the same set in this process, with merged experts."""
     baselines: Mapping[str, Edit]
-    """Other servers, by name."""
+    """The baseline servers, by name."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Those that were left out, and why."""
+    """Reasons for missing baselines, by name."""
 
 
 def bench_serve(
@@ -47,10 +47,10 @@ def bench_serve(
     facts: Mapping[str, Any] | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Measure. `done` is called `runs_of` times; `facts` are told in the environment.
+    """Measure everything. `done` is called `runs_of` times; `facts` are added to the environment of the report.
 
-    On a CPU the latency is taken in process with `replica_threads`, as many as a replica has, so that it is the same edit;
-    the throughput with `threads` (None: torch's choice), because a loop that is alone may have the whole machine.
+    On a CPU, latency in this process is measured with `replica_threads`, as many as a replica has, so that both do the same
+    work. Throughput uses `threads` (None: torch's default), because a single process may use the whole machine.
     """
     plan = load.plan
     with use_threads(replica_threads):
@@ -87,6 +87,6 @@ def bench_serve(
 
 
 def runs_of(load: Workload, baselines: int) -> int:
-    """How many timed runs there will be with so many baselines."""
+    """Number of timed runs with this many baselines."""
     plan = load.plan
     return 2 * plan.pairs + plan.rounds * (2 + baselines) + 3 * plan.rounds + 1 + baselines

@@ -1,4 +1,7 @@
-"""The servers of a benchmark on this machine: the platform, with a second arm that edits serially, and the baselines."""
+"""The servers of a benchmark on this machine: the platform, with a second arm that edits serially, and the baselines.
+
+Each baseline runs in a process of its own, which is ended together with the processes that it started.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +24,22 @@ from careedit_deployments.config import Arm, AuthConfig, ServeConfig
 from careedit_deployments.errors import ServingError
 
 SERIAL_ARM = "bench-serial"
-"""The arm without a step scheduler; its weight is 0, a request names it as its model."""
+"""Name of the arm without step batching. Its weight is 0; a request selects it as its model."""
 
 PATIENCE_S = 300.0
-"""Seconds that a server may take to load its editor."""
+"""Seconds that a baseline may take to start."""
 
 
 def arm_of(config: ServeConfig) -> tuple[str, Arm]:
-    """The arm that is measured: the only one that takes traffic. Raises `InputError` where there are several."""
+    """The only arm of a configuration, which is measured. Raises `InputError` if it has several."""
     live = [(name, arm) for name, arm in config.arms.items() if not arm.shadow and arm.weight > 0]
     if len(live) != 1 or len(config.arms) != 1:
-        raise InputError(f"The configuration has {len(config.arms)} arms; measure one that has a single arm.")
+        raise InputError(f"The configuration has {len(config.arms)} arms; use one with a single arm.")
     return live[0]
 
 
 def with_serial_arm(config: ServeConfig, experts: tuple[str, ...], folder: Path) -> ServeConfig:
-    """`config` with a second arm whose replica of the first of `experts`, the set's, takes one edit at a time.
-
-    State is put into `folder`, and what would turn the benchmark's clients away (keys, rates, other addresses) is off.
-    """
+    """`in_folder`, with a second arm whose replica of the first of `experts` works on one edit at a time."""
     _, arm = arm_of(config)
     one, *others = experts
     deployment = arm.experts.get(one, config.expert)
@@ -47,14 +47,14 @@ def with_serial_arm(config: ServeConfig, experts: tuple[str, ...], folder: Path)
     serial = arm.model_copy(
         update={"weight": 0.0, "experts": {one: alone}, "long_tail": () if config.shared is None else tuple(others)}
     )
-    # The scheduler's side is the same expert with a deployment of its own.
+    # In the measured arm the same expert has a deployment of its own.
     tail = tuple(name for name in arm.long_tail if name != one)
     arms = {arm_of(config)[0]: arm.model_copy(update={"long_tail": tail}), SERIAL_ARM: serial}
     return in_folder(config.model_copy(update={"arms": arms}), folder)
 
 
 def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
-    """`config` on a free port of this machine with its state in `folder`, and open to the soak's clients."""
+    """`config` on a free port of this machine, with its state in `folder`, and without keys and rate limits."""
     state = {"database": f"sqlite+aiosqlite:///{folder / 'careedit.db'}", "blobs": str(folder / "blobs")}
     changed = config.model_copy(
         update={
@@ -68,7 +68,7 @@ def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
 
 @contextmanager
 def platform(config: ServeConfig) -> Iterator[str]:
-    """Its address, while it runs. Raises `ExpertError` for a set that is unfit or a part that does not come up."""
+    """Run the platform and yield its URL. Raises `ExpertError` for a defective set, or if a part does not start."""
     check_sets(config)
     url = start(config, None)
     try:
@@ -79,9 +79,9 @@ def platform(config: ServeConfig) -> Iterator[str]:
 
 @contextmanager
 def baseline(name: str, settings: BaselineSettings, log: Path, *, patience: float = PATIENCE_S) -> Iterator[str]:
-    """A baseline's address, while it runs; what it says goes to the file `log`.
+    """Run a baseline and yield its URL. Its output goes to the file `log`.
 
-    Raises `ServingError`, with its last words, where it does not come up within `patience` seconds.
+    Raises `ServingError` with the last line of its output if it does not start within `patience` seconds.
     """
     command = [sys.executable, "-m", "careedit_deployments.bench.baselines", name, settings.model_dump_json()]
     url = f"http://127.0.0.1:{settings.port}"
@@ -95,7 +95,7 @@ def baseline(name: str, settings: BaselineSettings, log: Path, *, patience: floa
 
 
 def free_port() -> int:
-    """A port of the loopback address on which nothing listens now."""
+    """A free port of the loopback address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -110,12 +110,12 @@ def _wait(process: subprocess.Popen[bytes], name: str, url: str, log: Path, unti
         time.sleep(0.1)
     words = log.read_text("utf-8", errors="replace").split("\n")
     last = next((line.strip() for line in reversed(words) if line.strip()), "nothing")
-    ended = "ended" if process.poll() is not None else "did not come up in time"
-    raise ServingError(f"The baseline {name} {ended}; its last words: {last.rstrip('.')}.")
+    ended = "ended" if process.poll() is not None else "did not start in time"
+    raise ServingError(f"The baseline {name} {ended}; the last line of its output: {last.rstrip('.')}.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and its workers: they are one process group, of which it is the leader."""
+    """End a baseline and its workers, which form one process group."""
     for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

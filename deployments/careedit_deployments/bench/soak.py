@@ -1,4 +1,4 @@
-"""Keep the served platform busy for minutes and see whether every edit is answered and memory stays flat."""
+"""`careedit bench soak`: keeps the served platform busy and checks that edits are answered and memory does not grow."""
 
 from __future__ import annotations
 
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 VERSION = 1
-"""Of the document that `--json` writes."""
+"""Version of the document that `--json` writes."""
 SCENES = 64
-"""Different requests; they are sent in turn."""
+"""Number of different requests, which are sent in turn."""
 LEAVES_EVERY, LEAVES_AFTER_S = 7, 0.05
-"""Every so many requests a client leaves after so many seconds, while its edit is being made."""
+"""In one of so many requests, the client disconnects after so many seconds, while its edit is in progress."""
 
 Outcome = Literal["made", "left", "refused", "failed"]
 
 
 @app.command()
 def soak(
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")] = 10.0,
-    config: Annotated[str, typer.Option("--config", help="What is served: a YAML file or a name.")] = "tiny",
-    clients: Annotated[int, typer.Option("--clients", min=1, max=100, help="Who send edits without a pause.")] = 8,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Minutes to run.")] = 10.0,
+    config: Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")] = "tiny",
+    clients: Annotated[
+        int, typer.Option("--clients", min=1, max=100, help="Number of clients that send edits without a pause.")
+    ] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Edit without a pause, with clients that leave; tell what became of it and of each process's memory.
+    """Edit without a pause, with some clients that disconnect, and report outcomes and the memory of each process.
 
-    Fails (exit code 1) where an edit failed or a process's memory grew. The first quarter only warms up.
+    Fails (exit code 1) if an edit failed or the memory of a process grew. The first quarter is warm-up.
     """
     with tempfile.TemporaryDirectory(prefix="careedit-soak-") as folder:
         settings = in_folder(ServeConfig.from_yaml(find_config(config)), Path(folder))
@@ -56,17 +58,17 @@ def soak(
     if as_json:
         emit_json(document)
     else:
-        _tell(document)
+        _show(document)
     grown = [one.name for one in _growths(document) if not one.flat]
     outcomes = document["outcomes"]
     assert isinstance(outcomes, Counter)
     if outcomes["failed"] or grown or not outcomes["made"]:
-        told = f"memory grew in {', '.join(grown)}" if grown else "no process grew"
-        raise CareEditError(f"The soak failed: {outcomes['made']} made, {outcomes['failed']} failed, {told}.")
+        memory = f"memory grew in {', '.join(grown)}" if grown else "no process grew"
+        raise CareEditError(f"The soak failed: {outcomes['made']} made, {outcomes['failed']} failed, {memory}.")
 
 
 def work(url: str, config: ServeConfig, *, seconds: float, clients: int) -> dict[str, object]:
-    """Keep `clients` sending to `url` for so long, and return the run's document."""
+    """Let `clients` send requests to `url` for `seconds`, and return the document of the run."""
     requests = _requests(config)
     outcomes: Counter[str] = Counter()
     counted = threading.Lock()
@@ -78,7 +80,7 @@ def work(url: str, config: ServeConfig, *, seconds: float, clients: int) -> dict
             outcome = one(url, requests[turn % len(requests)], leaves=turn % LEAVES_EVERY == 0)
             with counted:
                 outcomes[outcome] += 1
-            turn += clients + 1  # so that clients come to all of the requests
+            turn += clients + 1  # so that every client sends every request in time
 
     started = time.monotonic()
     with ThreadPoolExecutor(clients) as pool, progress(f"Editing at {url}", total=seconds) as bar:
@@ -99,12 +101,12 @@ def work(url: str, config: ServeConfig, *, seconds: float, clients: int) -> dict
         "clients": clients,
         "outcomes": outcomes,
         "edits_per_second": outcomes["made"] / taken,
-        "processes": watch.told(),
+        "processes": watch.growths(),
     }
 
 
 def one(url: str, request: EditRequest, *, leaves: bool) -> Outcome:
-    """Send one request, and say what became of it."""
+    """Send one request and return its outcome."""
     from careedit_deployments.client import Client
 
     if leaves:
@@ -133,7 +135,7 @@ def _requests(config: ServeConfig) -> list[EditRequest]:
 
     arm = next((arm for arm in config.arms.values() if not arm.shadow), None)
     if arm is None:
-        raise InputError("The configuration has no arm that takes traffic; give one.")
+        raise InputError("The configuration has no arm that receives traffic; add one.")
     panel = load_expert_set(arm.expert_set).spec.panel.size
     samples = draw_samples(SCENES, side=panel)
     return [sample.request.model_copy(update={"seed": i}) for i, sample in enumerate(samples)]
@@ -145,7 +147,7 @@ def _growths(document: dict[str, object]) -> list[Growth]:
     return found
 
 
-def _tell(document: dict[str, object]) -> None:
+def _show(document: dict[str, object]) -> None:
     emit_table(
         ("process", "pid", "MiB warm", "MiB at the end", "grown", "flat"),
         [

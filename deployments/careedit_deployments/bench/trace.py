@@ -1,6 +1,6 @@
-"""A recorded trace of requests: a file of JSON lines, what each asks for, when it came, and how soon it must be answered.
+"""A recorded trace of requests: JSON lines with request, arrival time and allowed time.
 
-The first line is `{"careedit_trace": 1}`, the format's version; every further line is a `TraceRow`, in the order of arrival.
+The first line is `{"careedit_trace": 1}`, the version of the format. Every other line is a `TraceRow`, in order of arrival.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from careedit.records import MAX_IMAGES, MAX_STEPS
 from careedit.tabular import lines_of
 
 VERSION = 1
-"""Of the format."""
+"""Version of the trace format."""
 
 MIXED = Path(__file__).parent / "traces" / "mixed.jsonl"
-"""The trace that comes along: mixed sizes at random times, for the tiny family on a small machine."""
+"""The packaged trace: mixed sizes at random times, for the tiny family on a small machine."""
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 class TraceRow(Record):
-    """One request."""
+    """One request of a trace."""
 
     arrival_s: NonNegativeFloat
-    """Seconds after the trace's beginning."""
+    """Arrival time, in seconds after the start of the trace."""
     size: str
-    """Width and height of the source, "1024x768"."""
+    """Width and height of the source in pixels, such as "1024x768"."""
     steps: int = Field(ge=1, le=MAX_STEPS)
     """Denoising steps of each image."""
     n: int = Field(default=1, ge=1, le=MAX_IMAGES)
-    """Images."""
+    """Number of images. Default: 1."""
     slo_ms: PositiveFloat
-    """Milliseconds within which all of its images must have arrived."""
+    """Milliseconds within which all images must have arrived."""
     expert: str | None = None
-    """Who edits; None: the experts in turn."""
+    """Name of the expert. None: the experts of the set in turn."""
 
     @field_validator("size")
     @classmethod
@@ -52,17 +52,17 @@ class TraceRow(Record):
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """`size` as numbers."""
+        """Width and height in pixels."""
         width, height = self.size.split("x")
         return int(width), int(height)
 
     def slowed(self, scale: float) -> TraceRow:
-        """The same on a machine that is `scale` times as slow: both times are multiplied."""
+        """The row for a machine that is `scale` times as slow: arrival and allowed time are multiplied."""
         return self.model_copy(update={"arrival_s": self.arrival_s * scale, "slo_ms": self.slo_ms * scale})
 
 
 def read_trace(path: Path) -> list[TraceRow]:
-    """The rows of a file. Raises `InputError`, with the line's number, for one that is no trace."""
+    """The rows of a file. Raises `InputError` with the number of the line if the file is not a trace."""
     try:
         lines = lines_of(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -80,10 +80,10 @@ def read_trace(path: Path) -> list[TraceRow]:
         except InputError as error:
             raise InputError(f"Line {number} of {path}: {error}") from None
         if rows and row.arrival_s < rows[-1].arrival_s:
-            raise InputError(f"Line {number} of {path} arrives before the line above it; sort the trace by arrival_s.")
+            raise InputError(f"Line {number} of {path} arrives before the previous line; sort the trace by arrival_s.")
         rows.append(row)
     if not rows:
-        raise InputError(f"The trace {path} holds no request; give at least one.")
+        raise InputError(f"The trace {path} contains no request; add at least one.")
     return rows
 
 
@@ -93,7 +93,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"Line {number} of {path} is no JSON object; correct it.")
+        raise InputError(f"Line {number} of {path} is not a JSON object; correct it.")
     return found
 
 

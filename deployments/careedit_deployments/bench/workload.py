@@ -1,4 +1,4 @@
-"""What is sent: how much of it, and which edits. Every side of a comparison gets the very same requests."""
+"""The requests of a benchmark. All measured systems get the same requests."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from careedit.samples import SampleEdit, draw_samples
 from careedit_deployments.bench.trace import TraceRow
 
 EXPERTS = 4
-"""Experts that are mixed."""
+"""Maximum number of experts in mixed requests."""
 
 
 class BenchPlan(Record):
-    """How much is measured."""
+    """The size of a benchmark."""
 
     rounds: PositiveInt = 5
-    """Times that every side has its turn; medians over them are told."""
+    """Number of rounds per system; medians over the rounds are reported. Default: 5."""
     pairs: PositiveInt = 20
-    """Edits whose latency is taken, served and in process in turn."""
+    """Number of edits whose latency is measured, served and in process in turn. Default: 20."""
     edits: PositiveInt = 48
-    """Edits of a round of throughput."""
+    """Number of edits per round of throughput. Default: 48."""
     clients: PositiveInt = 16
-    """Clients that send them."""
+    """Number of clients that send these edits. Default: 16."""
     shorts: PositiveInt = 10
-    """Short edits of a round behind long ones."""
+    """Number of short edits per round while long edits run. Default: 10."""
     longs: PositiveInt = 2
-    """Clients that keep sending long edits meanwhile."""
+    """Number of clients that send long edits at the same time. Default: 2."""
     longer: PositiveInt = 6
-    """Steps of a long edit over those of a short one."""
+    """Steps of a long edit, divided by the steps of a short one. Default: 6."""
     steps: PositiveInt
-    """Steps of an edit, and of a short one."""
+    """Denoising steps of an edit, and of a short edit."""
     trace_rows: NonNegativeInt | None = None
-    """Requests of the trace that are replayed; None: all."""
+    """Number of trace rows that are replayed. None: all."""
 
     @property
     def long_steps(self) -> int:
-        """Steps of a long edit."""
+        """Denoising steps of a long edit."""
         return min(MAX_STEPS, self.longer * self.steps)
 
 
 QUICK = {"rounds": 1, "pairs": 2, "edits": 4, "clients": 4, "shorts": 2, "longs": 1, "longer": 3, "trace_rows": 4}
-"""A plan that only shows that everything works; its figures say little."""
+"""A plan that only checks that everything works; its figures are not meaningful."""
 
 
 class Workload:
-    """Requests from scenes of the tiny world's test split, drawn at a panel's size; request i is always the same."""
+    """Requests from sample edits (`careedit.samples`) at the size of a panel. Request i is always the same."""
 
     def __init__(self, plan: BenchPlan, experts: Sequence[str], panel: int) -> None:
-        """`experts` are the set's; the first `EXPERTS` of them are mixed. `panel` is a side in pixels."""
+        """`experts`: those of the set; the first `EXPERTS` of them are used. `panel`: side of a panel in pixels."""
         self.plan = plan
         self.experts = tuple(experts[:EXPERTS])
         self._panel = panel
 
     def routed(self, first: int, count: int) -> list[EditRequest]:
-        """Edits of one kind, for which the router has to choose."""
+        """Edits of one kind, without a named expert, so that the router decides."""
         samples = draw_samples(count, side=self._panel, first=first, kinds=["remove"])
         return [self._of(sample, seed=first + i) for i, sample in enumerate(samples)]
 
     def mixed(self, first: int, count: int) -> list[EditRequest]:
-        """Edits of several kinds, the experts named in turn.
+        """Edits of several kinds, which name the experts in turn.
 
-        No edit has a mask or a reference: all canvases have one shape, so only the experts differ.
+        No edit has a mask or a reference, so all canvases have the same shape and only the experts differ.
         """
         samples = draw_samples(count, side=self._panel, first=first, plain=True)
         return [
@@ -73,14 +73,14 @@ class Workload:
         ]
 
     def alike(self, first: int, count: int, steps: int) -> list[EditRequest]:
-        """Edits by the first expert alone."""
+        """Edits by the first expert only."""
         return [
             request.model_copy(update={"expert": self.experts[0], "steps": steps})
             for request in self.mixed(first, count)
         ]
 
     def traced(self, rows: Sequence[TraceRow]) -> list[EditRequest]:
-        """What the rows of a trace ask for."""
+        """The requests for the rows of a trace."""
         made = []
         for i, (row, request) in enumerate(zip(rows, self.mixed(0, len(rows)), strict=True)):
             expert = self.experts[i % len(self.experts)] if row.expert is None else row.expert

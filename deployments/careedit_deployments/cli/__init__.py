@@ -1,1 +1,1 @@
-"""Commands of the serving side; `careedit` finds them through entry points."""
+"""Commands of the served platform; `careedit` finds them through entry points."""

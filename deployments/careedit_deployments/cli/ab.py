@@ -1,7 +1,6 @@
-"""See how the arms of an A/B test do; take one out of traffic or put it back; export what they did.
+"""Show the arms of an A/B test, take an arm out of traffic or put it back, and export the results.
 
-Everything is read from, and written to, the database that the configuration names; a running server hears of a change within
-seconds.
+The commands read and write the database that the configuration names. A running server applies a change within seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import typer
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
-from careedit_deployments.ab.export import MOST, export_lines
+from careedit_deployments.ab.export import MAX_EDITS, export_lines
 from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import find_config
@@ -35,26 +34,30 @@ app = typer.Typer(
 ConfigOption = Annotated[
     str,
     typer.Option(
-        "--config", envvar="CAREEDIT_SERVE_CONFIG", help="The server's configuration: a YAML file, or the name of one."
+        "--config",
+        envvar="CAREEDIT_SERVE_CONFIG",
+        help="Configuration of the server: a YAML file or a name such as tiny.",
     ),
 ]
-ArmArgument = Annotated[str, typer.Argument(metavar="ARM", help="The arm.")]
+ArmArgument = Annotated[str, typer.Argument(metavar="ARM", help="Name of the arm.")]
 
 T = TypeVar("T")
 
 
 @app.callback()
 def ab() -> None:
-    """See how the arms of an A/B test do; take one out of traffic or put it back; export what they did."""
+    """Show the arms of an A/B test, take an arm out of traffic or put it back, and export the results."""
 
 
 @app.command("status")
 def status_command(
     config: ConfigOption,
-    hours: Annotated[float | None, typer.Option(min=0, help="Only edits of the last hours.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="Only count edits of the last HOURS hours. Default: all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every arm: traffic, edits, errors, the judge's mean, people's verdicts, and whether it is cut out."""
+    """Show each arm: traffic, edits, errors, judge score, feedback, and whether it is out of traffic."""
     settings = ServeConfig.from_yaml(find_config(config))
     since = 0.0 if hours is None else time.time() - 3600 * hours
     statuses = with_store(settings, lambda store: arm_statuses(settings, store, since=since))
@@ -65,12 +68,12 @@ def status_command(
     emit_table(columns, [_row(status) for status in statuses])
     for status in statuses:
         if status.cut and status.since is not None:
-            note(f"{status.arm} is cut out since {_when(status.since)}: {status.reason}")
+            note(f"{status.arm} is out of traffic since {_when(status.since)}: {status.reason}")
 
 
 @app.command("restore")
 def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Put an arm that was cut out back into traffic; its guard starts anew."""
+    """Put an arm back into traffic. Its guard then counts new edits only."""
     settings = ServeConfig.from_yaml(find_config(config))
     _show(with_store(settings, lambda store: restore(store, arm, actor=operator_name())), as_json)
 
@@ -79,10 +82,12 @@ def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption 
 def cut_command(
     arm: ArmArgument,
     config: ConfigOption,
-    reason: Annotated[str, typer.Option(help="Why, for those who come after you.")] = "Cut out by hand.",
+    reason: Annotated[
+        str, typer.Option(help="Reason, shown in the status and in the audit log.")
+    ] = "Taken out of traffic by an operator.",
     as_json: JsonOption = False,
 ) -> None:
-    """Take an arm out of traffic until it is restored; the last one stays."""
+    """Take an arm out of traffic until it is restored. The last arm cannot be taken out."""
     settings = ServeConfig.from_yaml(find_config(config))
     cut = with_store(
         settings, lambda store: disable_by_hand(store, settings.arms, arm, actor=operator_name(), reason=reason)
@@ -93,11 +98,15 @@ def cut_command(
 @app.command("export")
 def export_command(
     config: ConfigOption,
-    to: Annotated[Path, typer.Option("--to", metavar="FILE.jsonl", help="The file; nothing in it names a person.")],
-    hours: Annotated[float | None, typer.Option(min=0, help="Only edits of the last hours.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Edits at most, the newest.")] = MOST,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FILE.jsonl", help="File to write. It contains no names and no pictures.")
+    ],
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="Only count edits of the last HOURS hours. Default: all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of edits; the newest are kept.")] = MAX_EDITS,
 ) -> None:
-    """Write what the arms did as JSON lines, for `careedit ab report FILE`."""
+    """Write the results of the arms as JSON lines, for `careedit ab report FILE`."""
     settings = ServeConfig.from_yaml(find_config(config))
     check_outputs([to], [])
     since = 0.0 if hours is None else time.time() - 3600 * hours
@@ -127,7 +136,7 @@ def _show(event: ArmEvent, as_json: bool) -> None:
     if as_json:
         emit_json({"version": 1, "event": event})
     else:
-        emit(f"{event.arm} was {'cut out of' if event.kind == 'cut' else 'put back into'} traffic.")
+        emit(f"{event.arm} was {'taken out of' if event.kind == 'cut' else 'put back into'} traffic.")
 
 
 def _row(status: ArmStatus) -> tuple[str, ...]:
@@ -142,7 +151,7 @@ def _row(status: ArmStatus) -> tuple[str, ...]:
         f"{status.wins} of {status.wins + status.losses + status.ties}",
         _interval(status.rating),
         "-" if status.seconds is None else f"{status.seconds:.2f}",
-        "cut out" if status.cut else "live",
+        "out" if status.cut else "live",
     )
 
 
@@ -155,7 +164,7 @@ def _when(seconds: float) -> str:
 
 
 def operator_name() -> str:
-    """Who runs the command, for the audit log."""
+    """Name of the user who runs the command, for the audit log."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

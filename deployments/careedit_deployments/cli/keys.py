@@ -1,6 +1,6 @@
-"""API keys of a server: make one (it is shown once), list them, revoke one. A running server heeds it from the next request.
+"""Make, list and revoke the API keys of a server.
 
-Everything is read from, and written to, the database that the configuration names.
+The commands read and write the database that the configuration names. A running server applies a change at once.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def keys() -> None:
 
 @app.command("add")
 def add_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for people.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's holder.")],
     config: ConfigOption,
     per_minute: Annotated[
-        int | None, typer.Option(min=1, help="Requests per minute; by default the configuration's.")
+        int | None, typer.Option(min=1, help="Maximum requests per minute. Default: the limit of the configuration.")
     ] = None,
-    at_once: Annotated[int | None, typer.Option(min=1, help="Edits in hand; by default the configuration's.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Maximum edits in flight. Default: the limit of the configuration.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and show it, this once; only its hash is kept."""
+    """Make a key and print it. It is shown only once; the server stores its hash."""
     key, record = make_key(name, requests_per_minute=per_minute, concurrent_requests=at_once)
 
     async def add(store: Store) -> None:
@@ -49,12 +51,12 @@ def add_command(
         emit_json({"version": 1, "key": key, "id": record.id})
         return
     emit(key)
-    note(f"This is the key of {name}, shown this once; revoke it with: careedit keys revoke {record.id}")
+    note(f"The key of {name} is shown only this time. Revoke it with: careedit keys revoke {record.id}")
 
 
 @app.command("list")
 def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Show every key, revoked ones too, without the keys themselves."""
+    """List all keys, including revoked ones. The keys themselves are not shown."""
     records = with_store(ServeConfig.from_yaml(find_config(config)), lambda store: store.keys.all())
     if as_json:
         emit_json({"version": 1, "keys": [record.model_dump(mode="json", exclude={"sha256"}) for record in records]})
@@ -64,14 +66,14 @@ def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 @app.command("revoke")
 def revoke_command(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `careedit keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `careedit keys list`.")],
     config: ConfigOption,
 ) -> None:
     """Refuse a key from now on."""
 
     async def revoke(store: Store) -> None:
         if not await store.keys.revoke(key_id):
-            raise NotFoundError(f"There is no good key {key_id!r}; `careedit keys list` shows them.")
+            raise NotFoundError(f"No valid key has the id {key_id!r}; `careedit keys list` shows the ids.")
         await store.audit.add(operator_name(), "key.revoked", key_id)
 
     with_store(ServeConfig.from_yaml(find_config(config)), revoke)
@@ -86,5 +88,5 @@ def _row(record: KeyRecord) -> tuple[str, ...]:
         record.name,
         *("-" if limit is None else str(limit) for limit in limits),
         made,
-        "good" if record.revoked is None else "revoked",
+        "valid" if record.revoked is None else "revoked",
     )

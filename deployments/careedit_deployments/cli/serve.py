@@ -1,4 +1,4 @@
-"""Start the served platform, or change one that runs."""
+"""`careedit serve`: starts the served platform, or updates a running one."""
 
 from __future__ import annotations
 
@@ -22,37 +22,41 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 FOLDERS = (Path(__file__).parent.parent / "configs", Path(__file__).parents[2] / "config")
-"""Where the named configurations lie: in a wheel, and in the repository."""
+"""Folders of the named configurations: in a wheel, and in the repository."""
 
 
 @app.command()
 def serve(
-    config: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a configuration that comes along.")
-    ] = "tiny",
+    config: Annotated[str, typer.Argument(help="Configuration: a YAML file or a packaged name such as tiny.")] = "tiny",
     host: Annotated[
-        str | None, typer.Option("--host", help="Listen here instead of the configuration's address.")
+        str | None, typer.Option("--host", help="Address to listen on. Default: http.host of the configuration.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Listen on this port; 0 picks a free one.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 picks a free one. Default: http.port."),
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
             "--address",
             envvar="RAY_ADDRESS",
-            help="Ray cluster to deploy to (auto, or host:port). Without it, one is started on this machine and ends with "
-            "this command.",
+            help="Ray cluster to deploy to (auto, or host:port). Default: a new cluster on this machine, which ends with this "
+            "command.",
         ),
     ] = None,
     blocking: Annotated[
-        bool, typer.Option("--blocking/--no-blocking", help="Stay until interrupted, or return once it runs.")
+        bool,
+        typer.Option(
+            "--blocking/--no-blocking", help="Wait until interrupted, or return as soon as the platform runs."
+        ),
     ] = True,
 ) -> None:
-    """Start the served platform, or change one that runs: with --address, only what differs is replaced."""
+    """Start the served platform, or update a running one (--address): only changed deployments are restarted."""
     settings = at_address(ServeConfig.from_yaml(find_config(config)), host, port)
     if address is None and not blocking:
-        raise InputError("A cluster that this command starts ends with it; give --address, or leave --no-blocking out.")
+        raise InputError(
+            "--no-blocking needs --address, because a cluster that this command starts ends with it; add --address."
+        )
     check_sets(settings)
     url = start(settings, address)
     emit(f"careedit serves {config} at {url} (API: {url}/docs)")
@@ -60,23 +64,23 @@ def serve(
         return
     note("Interrupt (Ctrl-C) to stop.")
     try:
-        wait_for_signal(None if address else url)  # a cluster elsewhere has its own supervision
+        wait_for_signal(None if address else url)  # another cluster is supervised elsewhere
     finally:
         stop(settings)
 
 
 def find_config(name: str) -> Path:
-    """The file of a configuration: a path, or a name such as "tiny". Raises `InputError`."""
+    """The file of a configuration, from a path or a name such as "tiny". Raises `InputError`."""
     if Path(name).is_file():
         return Path(name)
     named = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))}
     if name not in named:
-        raise InputError(f"There is no configuration {name!r}; give a YAML file or one of {', '.join(named)}.")
+        raise InputError(f"The configuration {name!r} does not exist; give a YAML file or one of {', '.join(named)}.")
     return named[name]
 
 
 def at_address(config: ServeConfig, host: str | None, port: int | None) -> ServeConfig:
-    """`config` with another address, port 0 settled, and its local files under absolute paths."""
+    """`config` with this address, a free port instead of 0, and absolute paths of local files."""
     http = config.http.model_copy(
         update={"host": config.http.host if host is None else host, "port": config.http.port if port is None else port}
     )
@@ -88,18 +92,18 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
 
 
 def check_sets(config: ServeConfig) -> None:
-    """Raise `ExpertError` for the first violation of any arm's set, weights included: before anything that runs is changed."""
+    """Raise `ExpertError` for the first defect of the expert set of any arm, weights included. Call it before a deployment."""
     from careedit.experts import verify_expert_set
 
     for name, arm in config.arms.items():
         with progress(f"Checking the expert set of {name}"):
             findings = verify_expert_set(arm.expert_set)
         if findings:
-            raise ExpertError(f"The expert set of {name!r} is unfit, nothing was changed: {findings[0].message}")
+            raise ExpertError(f"The expert set of {name!r} cannot be used; nothing was deployed: {findings[0].message}")
 
 
 def start(config: ServeConfig, address: str | None) -> str:
-    """Deploy, wait until everything runs, and return the server's address. Raises `ExpertError` where a part fails."""
+    """Deploy, wait until everything runs, and return the URL of the server. Raises `ExpertError` if a part fails."""
     from careedit_deployments.cluster.lifecycle import SERVING
 
     for name, value in SERVING.items():  # before Ray is imported
@@ -127,53 +131,55 @@ def start(config: ServeConfig, address: str | None) -> str:
                 route_prefix="/",
                 logging_config=dict(serve_logging(config.telemetry)),
             )
-        except RuntimeError as error:  # what Serve raises for a deployment that did not come up
+        except RuntimeError as error:  # Serve raises this if a deployment does not start
             raise ExpertError(f"The application did not start: {_last_line(error)}.") from error
     host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host
     return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
 
 
 def wait_for_signal(url: str | None = None) -> None:
-    """Return when the process is asked to end. From then on a second signal ends it at once.
+    """Wait for SIGINT or SIGTERM. A second signal ends the process at once.
 
-    Where the server at `url` gives no answer for long, its cluster is lost and the process ends with exit code 1.
+    If the server at `url` does not answer for long, its cluster is lost and the process ends with exit code 1.
     """
     from careedit_deployments.cluster.lifecycle import SILENT_S, Watch
 
     watch = None if url is None else Watch(url)
     asked = threading.Event()
 
-    def hear(number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
         if asked.is_set():
-            note("Stopped at once; jobs that were being made are made by the next server.")
-            os._exit(128 + number)  # Ray's processes end with this one, however it ends
+            note("Stopped at once; the next server continues the jobs in progress.")
+            os._exit(128 + number)  # Ray's processes end with this one in any case
         asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hear)
-    while not asked.wait(1.0):  # a wait without end would not be interrupted everywhere
+        signal.signal(number, on_signal)
+    while not asked.wait(1.0):  # an unlimited wait cannot be interrupted on every system
         if watch is not None and watch.silent_s > SILENT_S:
             note(f"The server has not answered for {SILENT_S:g} seconds; its cluster is lost, so this process ends.")
-            os._exit(1)  # an orderly end would wait for what is gone
+            os._exit(1)  # an orderly exit would wait for the lost cluster
 
 
 def stop(config: ServeConfig) -> None:
-    """End the application gracefully, and the cluster if this process started it. Ends the process with exit code 1 where
-    that takes longer than it may."""
+    """Stop the application gracefully, and the cluster if this process started it.
+
+    Ends the process with exit code 1 if that takes too long.
+    """
     import ray
 
     from careedit_deployments.cluster.lifecycle import DELETE_S, take_down, within
 
     note("Stopping: edits in progress are finished first (interrupt again to stop at once) ...")
-    most = 2 * config.ingress.graceful_shutdown_s + 2 * DELETE_S
+    limit = 2 * config.ingress.graceful_shutdown_s + 2 * DELETE_S
     # A cluster that this process started ends with it; asking Serve to end as well would race with that.
-    if not (within(lambda: take_down(config), most) and within(ray.shutdown, DELETE_S)):
-        note(f"The server did not stop within {most:g} seconds; what is left of it is ended with this process.")
-        os._exit(1)  # an orderly end would wait for Ray once more
+    if not (within(lambda: take_down(config), limit) and within(ray.shutdown, DELETE_S)):
+        note(f"The server did not stop within {limit:g} seconds; the rest ends with this process.")
+        os._exit(1)  # an orderly exit would wait for Ray again
 
 
 def _absolute(state: StateConfig) -> StateConfig:
-    """Local paths of the state as every process understands them: replicas run elsewhere."""
+    """State with absolute local paths, because replicas run in other folders."""
     database, prefix = state.database, "sqlite+aiosqlite:///"
     if database.startswith(prefix) and not database.startswith(f"{prefix}/") and ":memory:" not in database:
         path = Path(database.removeprefix(prefix)).resolve()

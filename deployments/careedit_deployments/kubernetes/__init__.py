@@ -1,1 +1,1 @@
-"""Manifests for Kubernetes, made from `deployments/config` and `k8s/overlays/*/cluster.yaml`: `careedit k8s render`."""
+"""Manifests for Kubernetes, generated from `deployments/config` and `k8s/overlays/*/cluster.yaml`: `careedit k8s render`."""

@@ -1,4 +1,4 @@
-"""`Cluster`: one strict file per overlay that says on what machines a `ServeConfig` runs; `rayservice` does the rest."""
+"""`Cluster`: the strict file of an overlay, which says on which machines a `ServeConfig` runs."""
 
 from __future__ import annotations
 
@@ -14,113 +14,113 @@ from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 
 Part = Literal["ingress", "router", "expert", "shared", "scorer"]
-"""Kinds of replicas that can be placed."""
+"""Kinds of replicas that a worker group can be chosen for."""
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-"""An amount as Kubernetes writes it: 500m, 2, 16Gi."""
+"""An amount in Kubernetes' notation: 500m, 2, 16Gi."""
 
 
 class Pod(Record):
-    """Size of a Ray pod. Requests equal limits: Ray counts on having what it was started with."""
+    """Size of a Ray pod. Requests equal limits, because Ray relies on the resources that it was started with."""
 
     cpus: PositiveInt
-    """CPUs."""
+    """Number of CPUs of the pod."""
     gpus: NonNegativeInt = 0
-    """Whole GPUs; their parts are shared out by Ray."""
+    """Number of whole GPUs. Ray divides them among replicas. Default: 0."""
     memory: Quantity
-    """Memory."""
+    """Memory of the pod, such as 16Gi."""
     disk: Quantity = "10Gi"
-    """Local disk for Ray's session, logs and spilled objects."""
+    """Local disk for Ray's session, logs and spilled objects. Default: 10Gi."""
     shared_memory: Quantity = "2Gi"
-    """Ray's object store; part of `memory`."""
+    """Size of Ray's object store, which is part of `memory`. Default: 2Gi."""
 
 
 class Group(Record):
-    """A worker group: pods of one size that the autoscaler adds and takes away."""
+    """A worker group: pods of one size, which the autoscaler adds and removes."""
 
     pod: Pod
-    """Size of one pod."""
+    """Size of each pod of the group."""
     min_pods: NonNegativeInt = 1
-    """Pods that are always there; 0 for what is seldom used."""
+    """Number of pods that always run. Use 0 for rarely used replicas. Default: 1."""
     max_pods: PositiveInt = 1
-    """Most pods."""
+    """Maximum number of pods. Default: 1."""
     idle_s: PositiveInt = 300
-    """Seconds without work after which a pod goes."""
+    """Seconds without work after which a pod is removed. Default: 300."""
     node_selector: Mapping[str, str] = Field(default_factory=dict)
-    """Labels of the nodes that it may run on."""
+    """Labels of the nodes that the pods may run on. Default: any node."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Group:
         if self.min_pods > self.max_pods:
-            raise InputError(f"min_pods is {self.min_pods} and max_pods {self.max_pods}; give a range that rises.")
+            raise InputError(f"min_pods is {self.min_pods} and max_pods {self.max_pods}; min_pods must not be larger.")
         return self
 
 
 class Nightly(Record):
-    """The benchmark of every night."""
+    """The nightly benchmark."""
 
     kind: Literal["RayCronJob", "CronJob"] = "RayCronJob"
-    """"RayCronJob": KubeRay 1.7 schedules. "CronJob": Kubernetes does, and makes a RayJob; for older operators."""
+    """Who schedules the runs. "RayCronJob": KubeRay 1.7 or later. "CronJob": Kubernetes, for older KubeRay operators."""
     schedule: str = "0 2 * * *"
-    """When, as cron writes it."""
+    """Time of the run, in cron's notation. Default: every day at 02:00."""
     time_zone: str = "Etc/UTC"
-    """Of `schedule`."""
+    """Time zone of `schedule`. Default: UTC."""
     deadline_s: PositiveInt = 6 * 3600
-    """Seconds after which a run is ended."""
+    """Seconds after which a run is stopped. Default: 6 hours."""
     keep_s: PositiveInt = 7 * 24 * 3600
-    """Seconds that a finished run stays visible."""
+    """Seconds for which Kubernetes keeps a finished run. Default: 7 days."""
     command: tuple[str, ...]
-    """What is run; its exit code is the job's."""
+    """Command of the run. Its exit code is that of the job."""
     head: Pod
-    """The pod that drives it."""
+    """Size of the pod that runs the command."""
     workers: Group | None = None
-    """Pods that edit and score; None: the service edits, over HTTP."""
+    """Pods that edit and score. None: the run sends its edits to the service."""
 
 
 class Upgrade(Record):
-    """How a change of pods (image, sizes) reaches a running service; a change of `ServeConfig` alone is made in place."""
+    """How a change of the pods (image, sizes) is rolled out. A change of `ServeConfig` alone is applied in place."""
 
     gateway_class: str = "istio"
-    """Gateway API class that shifts the traffic."""
+    """Gateway API class that shifts the traffic. Default: istio."""
     step_percent: Annotated[int, Field(ge=1, le=100)] = 10
-    """Traffic shifted at once."""
+    """Percentage of the traffic that is shifted in one step. Default: 10."""
     interval_s: PositiveInt = 60
-    """Seconds between shifts."""
+    """Seconds between two steps. Default: 60."""
     surge_percent: Annotated[int, Field(ge=1, le=100)] = 20
-    """Capacity of the new cluster that is started ahead of its traffic."""
+    """Percentage of the new cluster's capacity that starts before its traffic. Default: 20."""
 
 
 class Cluster(Record):
-    """Where one deployment runs."""
+    """Machines and stores of one deployment."""
 
     version: Literal[1] = 1
     """Format version of the file."""
     config: str
-    """Name of the file in `deployments/config`."""
+    """Name of the `ServeConfig` file in `deployments/config`."""
     settings: Mapping[str, Any] = Field(default_factory=dict)
-    """What differs from that file in this cluster; laid over it, key by key."""
+    """Settings of this cluster that replace those of `config`, key by key."""
     image: Annotated[str, Field(pattern=r"^[^:]+(:[0-9]+/[^:]+)?:[^:/]+$")]
-    """Image of the pods, with its tag; the overlay's `images:` say the same for what is not generated."""
+    """Image of the pods, with tag. `images:` of the overlay sets it for manifests that are not generated."""
     head: Pod
-    """The head: control only, no replicas."""
+    """Size of the head pod. It controls the cluster and runs no replicas."""
     groups: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,20}$")], Group]
-    """Worker groups by name."""
+    """Worker groups of the cluster, by name."""
     placement: Mapping[Part, str]
-    """The group that each kind of replica runs in."""
+    """Name of the worker group for each kind of replica."""
     redis: str = "redis:6379"
-    """Where Ray's control state is kept, so that the service outlives its head."""
+    """Address of the Redis that stores Ray's control state, so that the service survives the loss of its head."""
     environment: Mapping[str, str] = Field(default_factory=dict)
-    """Variables of the pods that reach the stores (those of the ingress, and the nightly run's); no secrets in here."""
+    """Environment variables of the pods that use the stores (ingress, nightly run). Do not put secrets here."""
     models: bool = False
-    """Whether the volume `model-cache` is mounted, read-only, at /models."""
+    """Whether the volume `model-cache` is mounted read-only at /models. Default: no."""
     region: str | None = None
-    """Region that every pod is pinned to; None: anywhere."""
+    """Region that all pods must run in. None: any region."""
     upgrade: Upgrade | None = None
-    """Shift traffic step by step; None: the new cluster takes over at once when it is ready."""
+    """Roll out changes step by step. None: the new cluster gets all traffic as soon as it is ready."""
     longest_edit_s: PositiveFloat = 300.0
-    """Seconds that a pod may take to finish what it holds before it is killed."""
+    """Seconds that a pod may take to finish its edits before it is killed. Default: 300."""
     nightly: Nightly | None = None
-    """The benchmark of every night; None: there is none."""
+    """The nightly benchmark. None: no benchmark."""
 
     @model_validator(mode="after")
     def _check_placement(self) -> Cluster:
@@ -128,7 +128,7 @@ class Cluster(Record):
             if group not in self.groups:
                 known = ", ".join(self.groups)
                 raise InputError(
-                    f"{part} is placed in the group {group!r}, which there is not; the groups are {known}."
+                    f"placement puts {part} into the group {group!r}, which does not exist; choose one of {known}."
                 )
         return self
 
@@ -138,10 +138,10 @@ class Cluster(Record):
         return cls(**read_yaml(path, "cluster file"))
 
     def serve_args(self, configs: Path) -> dict[str, Any]:
-        """The `ServeConfig` of this cluster as plain data: file, `settings` over it, each replica tied to its group.
+        """The `ServeConfig` of this cluster as plain data: the file, changed by `settings`, with each replica tied to its group.
 
-        A replica asks for a little of a resource that only the pods of its group have. Raises `InputError` where the
-        result breaks the schema.
+        A replica requests a small amount of a resource that only the pods of its group have. Raises `InputError` if the
+        result does not fit the schema.
         """
         args = merge(read_yaml(configs / self.config, "configuration"), self.settings)
         for part, group in self.placement.items():
@@ -156,7 +156,7 @@ class Cluster(Record):
 
 
 TIE = 0.001
-"""Part of a group's resource that a replica asks for: enough to be placed, too little to ever run out."""
+"""Amount of a group's resource that a replica requests: small, so that it never runs out."""
 
 
 def resource_of(group: str) -> str:
@@ -165,7 +165,7 @@ def resource_of(group: str) -> str:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: mappings key by key, anything else replaced; None in `above` stays None."""
+    """`below` updated by `above`: mappings are merged key by key, other values are replaced, also by None."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""Write the manifests of Kubernetes that are made from `deployments/config`, or say which are out of date."""
+"""Generate Kubernetes manifests from `deployments/config`, or check that they are up to date."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ KEYS = {
     "careedit-stores": ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "CAREEDIT_WEBHOOK_SECRET"),
     "careedit-redis": ("password",),
 }
-"""Keys per secret; managed stores give the same ones through `k8s/components/managed-stores`."""
+"""Keys of each secret. Managed stores provide the same keys through `k8s/components/managed-stores`."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def k8s() -> None:
-    """Write the manifests of Kubernetes that are made from `deployments/config`, or say which are out of date."""
+    """Generate Kubernetes manifests from `deployments/config`, or check that they are up to date."""
 
 
 @app.command("render")
 def render_command(
     root: Annotated[
-        Path, typer.Option("--root", metavar="FOLDER", help="Holds k8s/ and deployments/config/.")
+        Path, typer.Option("--root", metavar="FOLDER", help="Folder with k8s/ and deployments/config/.")
     ] = Path(),
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 1 if a file is out of date.")
+        bool, typer.Option("--check", help="Write nothing; fail (exit code 1) if a file is out of date.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write RayServices, nightly jobs, alert rules and dashboards. Files that are right already are left alone."""
+    """Write RayServices, nightly jobs, alert rules and dashboards. Only files that differ are written."""
     files = render(root)
     stale = [path for path, text in files.items() if not _holds(path, text)]
     for path in [] if check else stale:
@@ -48,14 +48,14 @@ def render_command(
     else:
         for path in stale:
             emit(str(path))
-        note(f"{len(stale)} of {len(files)} files {'are out of date' if check else 'were written anew'}.")
+        note(f"{len(stale)} of {len(files)} files {'are out of date' if check else 'were written'}.")
     if check and stale:
         raise typer.Exit(1)
 
 
 @app.command("secrets")
 def secrets_command() -> None:
-    """Print the secrets of an overlay with its own (dev) stores, drawn at random: pipe them into `kubectl apply -f -`."""
+    """Print random secrets for the stores inside the cluster (dev). Pipe them into `kubectl apply -f -`."""
     emit(dev_secrets().rstrip("\n"))
 
 
@@ -67,7 +67,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def dev_secrets(namespace: str = "careedit") -> str:
-    """Manifests of the namespace's secrets, as YAML. Not to be run again while the stores keep their disks."""
+    """Random secrets of the namespace as YAML; they are not stored. Do not apply new ones while the stores keep their disks."""
     documents = [
         {
             "apiVersion": "v1",

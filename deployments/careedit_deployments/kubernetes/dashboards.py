@@ -1,4 +1,4 @@
-"""Grafana dashboards, made from the metrics' own names; a test holds every metric to a panel and every panel to a metric."""
+"""Grafana dashboards, generated from the catalogue of metrics. A test checks that every metric has a panel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVE_SERIES = (
     "ray_serve_deployment_queued_queries",
     "ray_serve_health_check_failures_total",
 )
-"""Ray Serve's own series that are shown beside ours."""
+"""Series of Ray Serve itself that the dashboards show too."""
 
 _WIDTH, _HEIGHT = 8, 8
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -23,7 +23,7 @@ Panel = dict[str, Any]
 
 
 def edits() -> dict[str, Any]:
-    """What callers see: rates, outcomes, seconds, refusals, jobs."""
+    """What callers notice: rates, outcomes, seconds, rejected requests, jobs."""
     failed = f'sum(rate({catalogue.EDITS.prometheus}{{outcome=~"failed|expired"}}[$__rate_interval]))'
     share = (f"{failed} / sum(rate({catalogue.EDITS.prometheus}[$__rate_interval]))", "failed")
     return _dashboard(
@@ -37,7 +37,7 @@ def edits() -> dict[str, Any]:
             _of(catalogue.REFUSALS),
             _of(catalogue.IMAGES),
             _of(catalogue.JOBS),
-            # Every ingress replica tells the number in the whole store.
+            # Every ingress replica reports the number in the whole store.
             _panel(catalogue.JOBS_WAITING.help, "short", [(f"max({catalogue.JOBS_WAITING.prometheus})", "")]),
             _of(catalogue.JOB_SECONDS),
             _of(catalogue.WEBHOOKS),
@@ -47,7 +47,7 @@ def edits() -> dict[str, Any]:
 
 
 def quality() -> dict[str, Any]:
-    """What the pictures are worth: judge, feedback, routing, early filter, arms."""
+    """Quality of the results: judge, feedback, routing, early filter, arms."""
     score = catalogue.JUDGE_SCORE.prometheus
     total, count = (f"sum by (arm) (rate({score}_{part}[1h]))" for part in ("sum", "count"))
     return _dashboard(
@@ -70,7 +70,7 @@ def quality() -> dict[str, Any]:
 
 
 def replicas() -> dict[str, Any]:
-    """What the machines do: queues, batches, devices, cost, scaling."""
+    """Load of the machines: queues, batches, devices, cost, scaling."""
     return _dashboard(
         "careedit-replicas",
         "CareEdit: replicas and cost",
@@ -90,7 +90,7 @@ def replicas() -> dict[str, Any]:
 
 
 DASHBOARDS: Mapping[str, Callable[[], dict[str, Any]]] = {"edits": edits, "quality": quality, "replicas": replicas}
-"""Per file name: what makes it."""
+"""The function that builds each dashboard, by file name."""
 
 
 def queries(dashboard: Mapping[str, Any]) -> list[str]:
@@ -100,7 +100,7 @@ def queries(dashboard: Mapping[str, Any]) -> list[str]:
 
 
 def _of(info: MetricInfo, by: Sequence[str] | None = None) -> Panel:
-    """The usual panel of a metric: a counter's rate, a gauge's value, a histogram's median and 95th percentile."""
+    """Default panel of a metric: rate of a counter, value of a gauge, median and 95th percentile of a histogram."""
     by = info.labels if by is None else by
     group = f"sum by ({', '.join(by)}) " if by else "sum"
     legend = " ".join(f"{{{{{label}}}}}" for label in by)

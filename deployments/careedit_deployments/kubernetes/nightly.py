@@ -1,4 +1,4 @@
-"""The benchmark of every night: a RayCronJob, or for older operators a CronJob that makes a RayJob and waits for it."""
+"""The nightly benchmark: a RayCronJob, or for older operators a CronJob that makes a RayJob and waits for it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from careedit_deployments.kubernetes.rayservice import RAY_VERSION, worker_group
 
 NAME = "careedit-nightly"
 KUBECTL = "registry.k8s.io/kubectl:v1.34.2"
-"""Image with kubectl and nothing else: no shell."""
+"""Image that contains only kubectl, without a shell."""
 
 _SMALL = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
 
 
 def nightly_manifests(cluster: Cluster) -> list[Manifest]:
-    """What makes the nights' runs of this cluster; none where the file asks for none."""
+    """Manifests of the nightly benchmark of a cluster; empty if the cluster has no benchmark."""
     if cluster.nightly is None:
         return []
     if cluster.nightly.kind == "RayCronJob":
@@ -38,12 +38,12 @@ def nightly_manifests(cluster: Cluster) -> list[Manifest]:
 
 
 def ray_job_spec(cluster: Cluster, nightly: Nightly) -> Manifest:
-    """A RayJob: its own small cluster, one command, everything gone `keep_s` after the end."""
+    """A RayJob: a small cluster that runs one command. All of it is deleted `keep_s` seconds after the end."""
     alone = cluster.model_copy(update={"head": nightly.head})
     head = head_template(alone)
     head["metadata"] = {"labels": labels("nightly")}
     reach_stores(head["spec"]["containers"][0], cluster)
-    head["spec"]["automountServiceAccountToken"] = False  # no autoscaler in here
+    head["spec"]["automountServiceAccountToken"] = False  # this cluster has no autoscaler
     head["spec"]["serviceAccountName"] = "careedit-nightly"
     head["spec"]["priorityClassName"] = "careedit-batch"
     _with_results(head)
@@ -55,8 +55,8 @@ def ray_job_spec(cluster: Cluster, nightly: Nightly) -> Manifest:
         workers.append(group)
     return {
         "entrypoint": shlex.join(nightly.command),
-        "submissionMode": "K8sJobMode",  # its pod has the run's log and exit code
-        "backoffLimit": 0,  # a second try would judge another night's traffic; `careedit eval` itself resumes
+        "submissionMode": "K8sJobMode",  # the submitter pod has the log and exit code of the run
+        "backoffLimit": 0,  # a second try would judge other traffic; `careedit eval` itself resumes
         "activeDeadlineSeconds": nightly.deadline_s,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": nightly.keep_s,
@@ -72,7 +72,7 @@ def ray_job_spec(cluster: Cluster, nightly: Nightly) -> Manifest:
 
 def _ray_cron_job(cluster: Cluster, nightly: Nightly) -> Manifest:
     if nightly.deadline_s >= 24 * 3600:
-        # RayCronJob has no concurrencyPolicy: a deadline below the period is what keeps two runs apart.
+        # RayCronJob has no concurrencyPolicy: only a deadline below the period prevents overlapping runs.
         raise InputError(f"deadline_s of nightly is {nightly.deadline_s}; give less than a day, or two runs overlap.")
     return {
         "apiVersion": "ray.io/v1",
@@ -111,7 +111,7 @@ def _cron_job(cluster: Cluster, nightly: Nightly) -> Manifest:
         "priorityClassName": "careedit-batch",
         "restartPolicy": "Never",
         "securityContext": POD_SECURITY,
-        # One after the other; the last one's exit code is the run's.
+        # Runs in sequence; the exit code of the last one is that of the run.
         "initContainers": [
             _kubectl("remove-last", ["delete", job, "--ignore-not-found", "--wait"]),
             _kubectl("start", ["create", "--filename", "/job/rayjob.yaml"]),
@@ -177,7 +177,7 @@ def _submitter(cluster: Cluster) -> Manifest:
 
 
 def _with_results(template: dict[str, Any]) -> None:
-    """Mount the volume that tables and reports are kept on."""
+    """Mount the volume with tables and reports."""
     claim = {"name": "results", "persistentVolumeClaim": {"claimName": "careedit-results"}}
     template["spec"]["volumes"].append(claim)
     template["spec"]["containers"][0]["volumeMounts"].append({"name": "results", "mountPath": "/results"})

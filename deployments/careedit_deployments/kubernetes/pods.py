@@ -1,4 +1,4 @@
-"""Templates of the Ray pods, as plain data: unprivileged, read-only root, bounded, probed, pinned."""
+"""Templates of the Ray pods as plain data: unprivileged, read-only root, with limits, probes and node selectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from careedit_deployments.kubernetes.cluster import Cluster, Group, Pod
 Manifest = dict[str, Any]
 
 USER = 10001
-"""User and group that containers run as, made by the Dockerfile."""
+"""User and group id of the containers. The Dockerfile creates them."""
 
 SERVE_PORT, METRICS_PORT, DASHBOARD_PORT, GCS_PORT, AGENT_PORT = 8000, 8080, 8265, 6379, 52365
 
@@ -24,10 +24,10 @@ CONTAINER_SECURITY: Manifest = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 CONFIG = "careedit-config"
-"""ConfigMap with the `ServeConfig`, for commands in a pod (`careedit keys`, `careedit ab`); Serve itself gets it as `args`."""
+"""ConfigMap with the `ServeConfig`, for commands in a pod (`careedit keys`, `careedit ab`); Serve itself gets it through `args`."""
 
 WITH_TOKEN = {"checkov.io/skip1": "CKV_K8S_38=it talks to Kubernetes, and its Role allows little"}
-"""Annotation of the pods that have a token, for the policy check."""
+"""Annotation for the policy check of pods that have a Kubernetes token."""
 
 POD_SECURITY: Manifest = {
     "runAsNonRoot": True,
@@ -40,7 +40,7 @@ POD_SECURITY: Manifest = {
 
 
 def head_template(cluster: Cluster) -> Manifest:
-    """The head's pod: GCS, dashboard and autoscaler."""
+    """Template of the head pod: GCS, dashboard and autoscaler."""
     container = _container("ray-head", cluster, cluster.head)
     container["ports"] = _ports(gcs=GCS_PORT, dashboard=DASHBOARD_PORT, metrics=METRICS_PORT)
     healthy = {"httpGet": {"path": "/api/healthz", "port": AGENT_PORT}}
@@ -52,7 +52,7 @@ def head_template(cluster: Cluster) -> Manifest:
 
 
 def worker_template(cluster: Cluster, name: str, group: Group, *, serves: bool = True) -> Manifest:
-    """A pod of a worker group. With `serves` it takes traffic while Serve's proxy on it is well."""
+    """Template of the pods of a worker group. With `serves`, a pod gets traffic while its Serve proxy is healthy."""
     container = _container("ray-worker", cluster, group.pod)
     if name == cluster.placement.get("ingress"):
         reach_stores(container, cluster)
@@ -82,23 +82,23 @@ def worker_template(cluster: Cluster, name: str, group: Group, *, serves: bool =
 
 
 def region(cluster: Cluster) -> Manifest:
-    """The part of a pod's spec that pins it to the cluster's region; nothing where there is none."""
+    """The part of a pod spec that pins the pod to the region of the cluster; empty without a region."""
     return {"nodeSelector": {"topology.kubernetes.io/region": cluster.region}} if cluster.region else {}
 
 
 def reach_stores(container: Manifest, cluster: Cluster) -> None:
-    """Give a container the addresses and secrets of database, object store and MLflow; only who needs them has them."""
+    """Give a container the addresses and secrets of database, object store and MLflow. Other containers do not get them."""
     container["env"] += [{"name": key, "value": value} for key, value in sorted(cluster.environment.items())]
     container["envFrom"] = [{"secretRef": {"name": "careedit-stores"}}]
 
 
 def labels(component: str) -> dict[str, str]:
-    """Labels that policies, budgets and monitors select by; KubeRay adds its own."""
+    """Labels for the selectors of policies, budgets and monitors. KubeRay adds its own."""
     return {"app.kubernetes.io/part-of": "careedit", "app.kubernetes.io/component": component}
 
 
 def resources(pod: Pod) -> Manifest:
-    """Requests and limits; both the same, so that the pod is the last to be evicted."""
+    """Requests and limits. They are equal, so that the pod is evicted last."""
     amounts = {"cpu": str(pod.cpus), "memory": pod.memory, "ephemeral-storage": pod.disk}
     if pod.gpus:
         amounts["nvidia.com/gpu"] = str(pod.gpus)
@@ -107,7 +107,7 @@ def resources(pod: Pod) -> Manifest:
 
 def _container(name: str, cluster: Cluster, pod: Pod) -> Manifest:
     environment = {
-        "HOME": "/tmp",  # the only place beside the volumes that can be written to
+        "HOME": "/tmp",  # the only writable path, apart from volumes
         **SERVING,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -135,7 +135,7 @@ def _spec(cluster: Cluster, pod: Pod, container: Manifest, *, account: str, prio
         volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": "model-cache", "readOnly": True}})
     spec: Manifest = {
         "serviceAccountName": account,
-        # The autoscaler beside the head talks to Kubernetes; nobody else does.
+        # Only the autoscaler in the head pod talks to Kubernetes.
         "automountServiceAccountToken": account == "careedit-head",
         "priorityClassName": priority,
         "securityContext": POD_SECURITY,

@@ -21,7 +21,7 @@ from careedit_deployments.kubernetes.pods import (
 )
 
 NAME = "careedit"
-"""Name of the RayService; KubeRay calls its Service `careedit-serve-svc`."""
+"""Name of the RayService. KubeRay names its Service `careedit-serve-svc`."""
 
 IMPORT_PATH = "careedit_deployments.app:build_app"
 RAY_VERSION = "2.60.0"
@@ -33,7 +33,7 @@ def rayservice(cluster: Cluster, configs: Path) -> Manifest:
         "serveConfigV2": yaml.safe_dump(serve_config(cluster, configs), sort_keys=False),
         "upgradeStrategy": _upgrade(cluster),
         "excludeHeadPodFromServeSvc": True,
-        # The old cluster of an upgrade stays until its longest edit is done.
+        # During an upgrade the old cluster stays until its longest edit is done.
         "rayClusterDeletionDelaySeconds": int(cluster.longest_edit_s) + 60,
         "rayClusterConfig": {
             "rayVersion": RAY_VERSION,
@@ -49,7 +49,7 @@ def rayservice(cluster: Cluster, configs: Path) -> Manifest:
 
 
 def config_map(cluster: Cluster, configs: Path) -> Manifest:
-    """The same `ServeConfig` as a file, /etc/careedit/serving/serve.yaml in the ingress's pods."""
+    """The same `ServeConfig` as a file, /etc/careedit/serving/serve.yaml in the ingress pods."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -65,10 +65,10 @@ def serve_config(cluster: Cluster, configs: Path) -> dict[str, Any]:
     return {
         "proxy_location": "EveryNode",
         "http_options": {
-            "host": "0.0.0.0",  # the policy `serve` says who gets this far
+            "host": "0.0.0.0",  # the network policy `serve` restricts access
             "port": SERVE_PORT,
-            "request_timeout_s": config.limits.deadline_s + 30,  # an edit's own deadline speaks first
-            "keep_alive_timeout_s": 75,  # longer than a gateway's, so that none sends into a closed connection
+            "request_timeout_s": config.limits.deadline_s + 30,  # longer than an edit's own deadline
+            "keep_alive_timeout_s": 75,  # longer than a gateway's, which would otherwise send into a closed connection
         },
         "logging_config": {"encoding": "JSON", "log_level": config.telemetry.log_level, "enable_access_log": True},
         "applications": [{"name": config.name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}],
@@ -81,7 +81,7 @@ def cluster_spec(cluster: Cluster) -> Manifest:
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": autoscaler(),
         "headGroupSpec": {
-            # No CPUs: Serve's replicas stay off the head, and a full head can't starve the control plane.
+            # No CPUs: no replica runs on the head, so replicas cannot starve the control plane.
             "rayStartParams": {
                 "num-cpus": "0",
                 "dashboard-host": "0.0.0.0",
@@ -94,7 +94,7 @@ def cluster_spec(cluster: Cluster) -> Manifest:
 
 
 def worker_group(cluster: Cluster, name: str, group: Group, *, serves: bool = True) -> Manifest:
-    """One worker group. Its pods have a resource of the group's own, which replicas are placed by."""
+    """One worker group. Its pods have a resource of their own, which places replicas on them."""
     amounts = {"CPU": str(group.pod.cpus), resource_of(name): "1"}
     if group.pod.gpus:
         amounts["GPU"] = str(group.pod.gpus)
@@ -111,7 +111,7 @@ def worker_group(cluster: Cluster, name: str, group: Group, *, serves: bool = Tr
 
 
 def autoscaler() -> Manifest:
-    """Ray's autoscaler beside the head."""
+    """Ray's autoscaler, a container in the head pod."""
     amounts = {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"}
     return {
         "version": "v2",

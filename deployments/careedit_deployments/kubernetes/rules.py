@@ -1,4 +1,4 @@
-"""Prometheus alerts, written with the metrics' own names; `promtool` checks them and plays them through in the tests."""
+"""Prometheus alerts, generated with the names of the catalogue. The tests check and run them with `promtool`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 from careedit_deployments.telemetry import catalogue
 
 OBJECTIVE = 0.99
-"""Share of accepted edits that should end in pictures (or be given up by their caller)."""
+"""Share of accepted edits that should finish (or be cancelled by their caller)."""
 
 BURNS = (("fast", 14.4, "1h", "5m", "critical"), ("slow", 6.0, "6h", "30m", "warning"))
-"""Multiwindow, multi-burn-rate alerts: speed, times the budget, long and short window, severity.
+"""Multiwindow, multi-burn-rate alerts: name, multiple of the error budget, long and short window, severity.
 
 Beyer et al., The Site Reliability Workbook (2018), chapter 5, table 5-8.
 """
 
 QUEUE_SECONDS = 30
-"""Seconds in a queue (95th percentile) that callers should not have to wait."""
+"""Alert if the 95th percentile of the waiting time exceeds this many seconds."""
 
 JUDGE_DROP = 0.1
-"""Fall of the mean judge score, against the day before, that somebody should look at."""
+"""Alert if the mean judge score falls by this much within a day."""
 
 RUNBOOK = "docs/kubernetes.md"
-"""Where an alert's `runbook` annotation points: its table of alerts."""
+"""Page with the table of alerts, for the annotation `runbook`."""
 
 
 def rule_groups() -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def _burn(speed: str, times: float, long: str, short: str, severity: str) -> dic
         f"CareEditErrorBudgetBurns{speed.capitalize()}",
         f"{share(long)} > {limit}\nand\n{share(short)} > {limit}",
         severity,
-        f"Edits fail {times:g} times faster than the objective of {OBJECTIVE:.0%} allows.",
+        f"Edits fail at {times:g} times the rate that the objective of {OBJECTIVE:.0%} allows.",
         minutes=2,
     )
 
@@ -57,20 +57,20 @@ def _service() -> list[dict[str, Any]]:
             "CareEditQueueIsOld",
             f"histogram_quantile(0.95, {queue}) > {QUEUE_SECONDS}",
             "warning",
-            f"One edit in twenty waits longer than {QUEUE_SECONDS} s for a replica.",
+            f"One in twenty edits waits longer than {QUEUE_SECONDS} s for a replica.",
         ),
         _alert(
             "CareEditJobsStandStill",
             f"max({catalogue.JOBS_WAITING.prometheus}) > 0\nunless\n{finished} > 0",
             "critical",
-            "Jobs wait, and none has ended in 15 minutes.",
+            "Jobs are waiting, but no job has ended for 15 minutes.",
             minutes=15,
         ),
         _alert(
             "CareEditOverloaded",
             f"{_share(catalogue.EDITS.prometheus, 'overloaded', '10m')} > 0.05",
             "warning",
-            "More than one edit in twenty is turned away because queues are full.",
+            "More than one in twenty edits is rejected because the queues are full.",
         ),
     ]
 
@@ -85,28 +85,28 @@ def _quality() -> list[dict[str, Any]]:
             "CareEditJudgeScoreDrops",
             f"{before} - {now} > {JUDGE_DROP}\nand\n{judged}",
             "warning",
-            f"The judge's mean score of the arm {{{{ $labels.arm }}}} is {JUDGE_DROP:g} below yesterday's.",
+            f"The mean judge score of the arm {{{{ $labels.arm }}}} is {JUDGE_DROP:g} lower than a day ago.",
             minutes=15,
         ),
         _alert(
             "CareEditDegraded",
             f"sum by (arm) (rate({degradations}[15m])) / {images} > 0.2",
             "warning",
-            "One image in five of the arm {{ $labels.arm }} did not go as asked.",
+            "One in five images of the arm {{ $labels.arm }} is degraded.",
             minutes=15,
         ),
         _alert(
             "CareEditArmIsCut",
             f"min by (arm) ({catalogue.ARM_LIVE.prometheus}) == 0",
             "warning",
-            "The arm {{ $labels.arm }} is cut out of traffic.",
+            "The arm {{ $labels.arm }} is out of traffic.",
             minutes=0,
         ),
         _alert(
             "CareEditJudgeFails",
             f"{_share(catalogue.JUDGED.prometheus, 'failed', '15m')} > 0.5",
             "warning",
-            "The scorer pool does not answer: edits go on without the early filter.",
+            "The scorer pool fails: edits continue without the early filter.",
         ),
     ]
 
@@ -115,11 +115,11 @@ def _replicas() -> list[dict[str, Any]]:
     return [
         _alert(
             "CareEditReplicasCrash",
-            # A new replica is a new series that begins at 1, which `increase` can't see: count the series instead.
+            # A new replica is a new series that starts at 1, which `increase` does not see: count the series instead.
             "count by (deployment) (count_over_time(ray_serve_deployment_replica_starts_total[30m]))\n"
             "> 2 * max by (deployment) (max_over_time(ray_serve_autoscaling_target_replicas[30m])) + 3",
             "critical",
-            "Replicas of {{ $labels.deployment }} start again and again.",
+            "Replicas of {{ $labels.deployment }} restart repeatedly.",
         ),
         _alert(
             "CareEditReplicasFailHealthChecks",
@@ -131,7 +131,7 @@ def _replicas() -> list[dict[str, Any]]:
             "CareEditEditsAreBegunAnew",
             f"sum by (expert) (rate({catalogue.RETRIES.prometheus}[15m])) > 0.1",
             "warning",
-            "Edits of {{ $labels.expert }} lose their replica.",
+            "Edits of {{ $labels.expert }} are restarted because their replica died.",
         ),
     ]
 
@@ -143,15 +143,15 @@ def _batch() -> list[dict[str, Any]]:
             "CareEditNightlyFailed",
             'max(kube_job_status_failed{job_name=~"careedit-nightly.*"}) > 0',
             "warning",
-            "The benchmark of the night failed, or its gate did not pass: worse, or inconclusive.",
+            "The nightly benchmark failed, or its gate did not pass (fail or inconclusive).",
             minutes=0,
         ),
         _alert(
             "CareEditWebhooksAreGivenUp",
-            # The first one makes the series: there is nothing before it that it could have increased from.
+            # The first one creates the series, so `increase` does not see it.
             f"increase({given_up}[1h]) > 0 or ({given_up} unless {given_up} offset 1h) > 0",
             "warning",
-            "A receiver of webhooks does not answer.",
+            "Webhooks were given up because their receiver does not accept them.",
             minutes=0,
         ),
     ]

@@ -1,1 +1,1 @@
-"""How many replicas, GPUs and how much money a load takes: the serving graph as a discrete-event simulation."""
+"""Replicas, GPUs and cost for a load, by a discrete-event simulation of the served platform."""

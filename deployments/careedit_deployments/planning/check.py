@@ -1,4 +1,4 @@
-"""The simulation against the served platform: one trace through both, with the seconds of an edit's parts measured just before."""
+"""Compares the simulation with the served platform: both get the same trace. The profile is measured just before."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from careedit_deployments.planning.model import Profile
 from careedit_deployments.planning.replay import Passage, passage, predict
 
 ROUNDS = 12
-"""Edits of each kind whose times are taken; medians count."""
+"""Number of timed edits of each kind; the median counts."""
 TOGETHER = 4
-"""Rows of the batch that is compared with a single row."""
+"""Rows of the batch whose step time is compared with that of a single row."""
 
 
 class Check(Record):
-    """One trace, simulated and for real."""
+    """The results of one trace, predicted and measured."""
 
     profile: Profile
-    """The measured seconds that the simulation was fed with."""
+    """The measured profile, which the simulation used."""
     requests: int
-    """Rows of the trace."""
+    """Number of requests in the trace."""
     predicted: Passage
-    """By the simulation."""
+    """Result according to the simulation."""
     measured: Passage
-    """By the platform."""
+    """Result of the served platform."""
 
 
 def check(
     config: ServeConfig, rows: Sequence[TraceRow], base: Profile, *, done: Callable[[], None] = lambda: None
 ) -> Check:
-    """Serve `config` on this machine, measure, simulate, replay. `base` gives what is not measured; `done` is called thrice.
+    """Serve `config` on this machine, measure, simulate, replay.
 
-    Raises `InputError` for a configuration with several arms.
+    `base` provides the numbers that are not measured. `done` is called three times. Raises `InputError` for a configuration
+    with several arms.
     """
     arm = arm_of(config)[1]
     loaded = load_expert_set(set_reference(arm.expert_set))
@@ -69,13 +70,13 @@ def check(
 
 
 def measure(edit: Edit, load: Workload, long_tail: Sequence[str], base: Profile) -> Profile:
-    """An edit's parts, seen from a client: alone, as a batch of `TOGETHER` rows, and on the shared pool."""
+    """The parts of an edit as a client measures them: alone, in a batch of `TOGETHER` rows, and on the shared pool."""
     own = next((one for one in load.experts if one not in long_tail), None)
     tail = next((one for one in load.experts if one in long_tail), None)
     if own is None:
         raise InputError("Every expert of the configuration is in its long tail; give one a pool of its own.")
     for expert in load.experts:
-        edit(_by(load, expert, 0))  # every replica has edited before anything is timed
+        edit(_by(load, expert, 0))  # warm up every replica before timing
     alone = [_timed(edit, _by(load, own, i)) for i in range(ROUNDS)]
     step = statistics.median(one["step"] for one in alone)
     many = statistics.median(_timed(edit, _by(load, own, i, n=TOGETHER))["step"] for i in range(ROUNDS)) / step
@@ -98,7 +99,7 @@ def measure(edit: Edit, load: Workload, long_tail: Sequence[str], base: Profile)
 
 
 def _timed(edit: Edit, request: EditRequest) -> dict[str, float]:
-    """Seconds of one step, of the stages around the steps, and of what is outside the replica."""
+    """Seconds of one step, of the stages before and after the steps, and outside the replica."""
     started = time.perf_counter()
     trace = edit(request).traces[0]
     whole = time.perf_counter() - started
@@ -108,5 +109,5 @@ def _timed(edit: Edit, request: EditRequest) -> dict[str, float]:
 
 
 def _by(load: Workload, expert: str, index: int, n: int = 1) -> EditRequest:
-    (request,) = load.mixed(1000 + index, 1)  # scenes that the trace does not have: encodings are cached
+    (request,) = load.mixed(1000 + index, 1)  # other samples than those of the trace, because encodings are cached
     return request.model_copy(update={"expert": expert, "n": n})

@@ -1,4 +1,4 @@
-"""Say how many replicas and GPUs a load takes and what 1,000 edits cost, by simulating the served platform."""
+"""`careedit plan`: replicas, GPUs and cost for a load, by simulating the served platform."""
 
 from __future__ import annotations
 
@@ -32,47 +32,70 @@ ASSUMED = ServeConfig(
     arms={"assumed": Arm(expert_set="assumed")},
     expert=DeploymentConfig(max_ongoing_requests=1, max_queued_requests=10**9, scaling=Scaling(max_replicas=8)),
 )
-"""What a trace meets without `--config`: replicas that hold one edit, one to eight of them per pool, and an endless queue."""
+"""Configuration of a trace without `--config`: one to eight replicas per pool, one edit per replica, and an unlimited queue."""
 
 HEADS = ("edits/s", "experts", "filter", "replicas", "judges", "GPUs", "p50", "p95", "busy", "$ per 1,000")
 
 
 @app.command("plan")
 def plan(
-    rate: Annotated[str, typer.Option("--rate", help="Edits per second; several with commas.")] = "1,10,100,1000",
-    slo_p95: Annotated[float, typer.Option("--slo-p95", help="Seconds that 95 of 100 edits must not exceed.")] = 16.0,
-    profile: Annotated[str, typer.Option("--profile", help="Machine: an entry of profiles.yaml.")] = "dit20b-h200",
-    steps: Annotated[int, typer.Option("--steps", min=1, max=200, help="Denoising steps of an edit.")] = 28,
-    candidates: Annotated[int, typer.Option("--candidates", min=2, max=16, help="Noises of the early filter.")] = 6,
-    preview_steps: Annotated[int, typer.Option("--preview-steps", min=1, help="Steps before they are judged.")] = 4,
-    filter_share: Annotated[float, typer.Option("--filter-share", min=0, max=1, help="Edits that use it.")] = 1.0,
-    experts: Annotated[int, typer.Option("--experts", min=1, help="Experts, asked equally often.")] = 5,
-    held: Annotated[int, typer.Option("--held", min=1, help="Edits that a replica steps at once.")] = 1,
-    step_seconds: Annotated[float | None, typer.Option("--step-seconds", help="Your own time of one step.")] = None,
-    price: Annotated[str | None, typer.Option("--price", help="GPU: an entry of prices.yaml.")] = None,
-    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="Your own price of a GPU.")] = None,
-    edits: Annotated[int, typer.Option("--edits", min=100, help="Edits per simulation; more: surer.")] = 2000,
-    seed: Annotated[int, typer.Option("--seed", help="Decides arrivals and draws.")] = 0,
-    even: Annotated[bool, typer.Option("--break-even/--no-break-even", help="Look where merged pays off.")] = True,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Draw it there.")] = None,
+    rate: Annotated[
+        str, typer.Option("--rate", help="Edits per second; separate several with commas.")
+    ] = "1,10,100,1000",
+    slo_p95: Annotated[
+        float, typer.Option("--slo-p95", help="Maximum 95th percentile of the seconds of an edit.")
+    ] = 16.0,
+    profile: Annotated[str, typer.Option("--profile", help="Machine, an entry of profiles.yaml.")] = "dit20b-h200",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=200, help="Denoising steps per edit.")] = 28,
+    candidates: Annotated[int, typer.Option("--candidates", min=2, max=16, help="Candidates of the early filter.")] = 6,
+    preview_steps: Annotated[
+        int, typer.Option("--preview-steps", min=1, help="Steps before the previews are judged.")
+    ] = 4,
+    filter_share: Annotated[
+        float, typer.Option("--filter-share", min=0, max=1, help="Share of edits that use the early filter.")
+    ] = 1.0,
+    experts: Annotated[int, typer.Option("--experts", min=1, help="Number of experts, used equally often.")] = 5,
+    held: Annotated[int, typer.Option("--held", min=1, help="Edits that a replica works on at the same time.")] = 1,
+    step_seconds: Annotated[
+        float | None, typer.Option("--step-seconds", help="Seconds of one step, instead of the profile's.")
+    ] = None,
+    price: Annotated[str | None, typer.Option("--price", help="Price, an entry of prices.yaml.")] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option("--usd-per-hour", help="US dollars per GPU hour, instead of a price.")
+    ] = None,
+    edits: Annotated[
+        int, typer.Option("--edits", min=100, help="Edits per simulation; more give a more precise result.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the simulation.")] = 0,
+    even: Annotated[
+        bool, typer.Option("--break-even/--no-break-even", help="Find the rate from which merged experts are cheaper.")
+    ] = True,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Write a plot to this file.")
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Replay it, autoscaled, in the place of rates.")
+        Path | None,
+        typer.Option("--trace", metavar="FILE.jsonl", help="Simulate this trace with autoscaling instead of rates."),
     ] = None,
     trace_scale: Annotated[
-        float, typer.Option("--trace-scale", min=0.001, help="Factor on the trace's arrivals and allowed times.")
+        float,
+        typer.Option(
+            "--trace-scale", min=0.001, help="Factor for the arrival times and the allowed times of the trace."
+        ),
     ] = 1.0,
     config: Annotated[
-        str | None, typer.Option("--config", help="Serving configuration that a trace meets: a YAML file or a name.")
+        str | None, typer.Option("--config", help="Serving configuration for a trace: a YAML file or a name.")
     ] = None,
     check_against_local: Annotated[
         bool,
         typer.Option(
-            "--check-against-local", help="Serve the configuration here, and hold the simulation of a trace against it."
+            "--check-against-local",
+            help="Serve the configuration on this machine and compare the simulation of a trace with it.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how many replicas and GPUs a load takes and what 1,000 edits cost, merged and shared, filter on and off."""
+    """Estimate replicas, GPUs and cost per 1,000 edits, for merged and shared experts, with and without early filter."""
     if plot is not None:
         check_plot(plot)
     if slo_p95 <= 0:
@@ -97,10 +120,10 @@ def plan(
             rates, workload, machine, used, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
             done=bar.advance,
         )  # fmt: skip
-    least: float | Literal["unknown"] | None = "unknown"
+    smallest: float | Literal["unknown"] | None = "unknown"
     if even:
         with progress("Comparing merged and shared"):
-            least = break_even(
+            smallest = break_even(
                 workload, machine, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed
             )
     caption = f"{machine.name}, {steps} steps, p95 within {slo_p95:g} s, {dollars:g} $ per GPU hour"
@@ -115,7 +138,7 @@ def plan(
                 "price": priced,
                 "slo_p95": slo_p95,
                 "rows": [row.model_dump() for row in rows],
-                "merged_from_rate": least,
+                "merged_from_rate": smallest,
             }
         )
         return
@@ -124,9 +147,9 @@ def plan(
     note(f"{machine.name}: {machine.source}.")
     if even:
         note(
-            "Shared experts cost less than merged ones at every rate that was looked at."
-            if least is None
-            else f"Merged experts cost no more than shared ones from {least:g} edits per second on."
+            "Shared experts cost less than merged ones at every rate that was tried."
+            if smallest is None
+            else f"Merged experts cost no more than shared ones from {smallest:g} edits per second on."
         )
 
 
@@ -139,7 +162,7 @@ def _replay(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Replay a trace on both layouts, with the early filter where the configuration has a judge, and tell."""
+    """Simulate a trace with both layouts, with the early filter if the configuration has a judge, and print the result."""
     rows = [
         replay(trace, machine, layout, config or ASSUMED, filter_=used, usd_per_hour=dollars, seed=seed)
         for layout in LAYOUTS
@@ -148,23 +171,21 @@ def _replay(
         emit_json({"version": 1, "profile": machine, "usd_per_hour": dollars, "replays": rows})
         return
     heads = ("experts", "edits", "refused", "p50", "p95", "in time", "GPU hours", "$ per 1,000")
-    told = [
+    lines = [
         (row.layout, row.edits, row.refused, f"{row.p50:.1f} s", f"{row.p95:.1f} s", f"{row.in_time:.1%}",
          f"{row.gpu_hours:.2f}", f"{row.usd_per_1000:.2f}")
         for row in rows
     ]  # fmt: skip
-    emit_table(heads, told)
+    emit_table(heads, lines)
 
 
 def _check(trace: list[TraceRow], config: ServeConfig, machine: Profile, as_json: bool) -> None:
-    """Send a trace through the served platform and through the simulation, and tell both."""
+    """Send a trace through the served platform and through the simulation, and print both results."""
     try:
-        from careedit.cli.editors import quieten  # here: it takes Ray and torch
+        from careedit.cli.editors import quieten  # imported here, because it needs Ray and torch
         from careedit_deployments.planning.check import check
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"--check-against-local serves, and {error.name} is missing; install careedit[serve]."
-        ) from None
+        raise InputError(f"--check-against-local needs {error.name}; install careedit[serve].") from None
     quieten()
     note("Starting the platform (a minute or two on two cores) ...")
     with progress("Serving, measuring, replaying", 3) as bar:
@@ -179,8 +200,8 @@ def _check(trace: list[TraceRow], config: ServeConfig, machine: Profile, as_json
     emit_table(("", "answered", "p50", "p95", "edits/s"), rows)
     one = found.profile
     note(
-        f"Measured: a step {1000 * one.step_s:.1f} ms, {one.fixed:.0%} of it whatever the rows, shared {one.shared_ratio:.2f} of "
-        f"that; encoders {1000 * one.encode_s:.0f} ms, decoder {1000 * one.decode_s:.0f} ms, the way {1000 * one.overhead_s:.0f} ms."
+        f"Measured: a step {1000 * one.step_s:.1f} ms, {one.fixed:.0%} of it independent of the batch, a shared step {one.shared_ratio:.2f} times that; "
+        f"encoders {1000 * one.encode_s:.0f} ms, decoder {1000 * one.decode_s:.0f} ms, overhead {1000 * one.overhead_s:.0f} ms."
     )
 
 
@@ -190,7 +211,7 @@ def _rates(text: str) -> list[float]:
     except ValueError:
         rates = []
     if not rates or not all(0 < one <= 100_000 for one in rates):
-        raise InputError(f"--rate {text!r} is no list of rates; write edits per second as 1,10,100.")
+        raise InputError(f"--rate {text!r} is not a list of rates; give edits per second such as 1,10,100.")
     return rates
 
 
@@ -208,6 +229,6 @@ def _price(machine: Profile, name: str | None, usd_per_hour: float | None) -> tu
         return usd_per_hour, "--usd-per-hour"
     wanted = name or machine.price
     if wanted is None:
-        raise InputError(f"The profile {machine.name!r} comes without a price; give --usd-per-hour.")
+        raise InputError(f"The profile {machine.name!r} has no price; give --usd-per-hour.")
     chosen = choose("price", wanted, load_prices())
     return chosen.usd_per_hour, f"{chosen.name}, {chosen.region}, read {chosen.date}: {chosen.source}"

@@ -1,4 +1,4 @@
-"""What is simulated: seconds of the parts of an edit, what is asked for, and how it is laid out."""
+"""Input of the simulation: seconds of the parts of an edit, prices, the load, and the layout of the experts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from careedit.files import parse_yaml
 from careedit.record import Record
 
 EXPERTS = ("erase", "compose", "style", "identity", "reference")
-"""Experts of the tiny family; a workload's, unless it says otherwise."""
+"""Default experts of a workload and of trace rows without an expert: those of the tiny family."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 Layout = Literal["merged", "shared"]
-"""Which pools there are. "merged": one per expert, its LoRA merged into the weights. "shared": one for all experts, with the
-LoRA next to the weights; a step takes `Profile.shared_ratio` times as long."""
+"""The pools of replicas. "merged": one pool per expert, with its LoRA merged into the weights. "shared": one pool for all
+experts, with the LoRA separate from the weights; a step takes `Profile.shared_ratio` times as long."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -27,78 +27,78 @@ class Profile(Record):
     """Seconds of the parts of an edit on one kind of machine."""
 
     name: str
-    """Its name in `profiles.yaml`."""
+    """Name of the profile in `profiles.yaml`."""
     source: str
-    """Where the numbers come from, and which of them are assumed."""
+    """Origin of the numbers, and which of them are assumed."""
     step_s: PositiveFloat
-    """One denoising step of one row, expert merged."""
+    """Seconds of one denoising step of one row with a merged expert."""
     fixed: Share = 0.0
-    """Part of a step's time that does not grow with rows: a step of b rows takes step_s x (fixed + (1 - fixed) x b)."""
+    """Share of a step's time that does not grow with the batch: a step of b rows takes step_s x (fixed + (1 - fixed) x b)."""
     encode_s: NonNegativeFloat
-    """Encoders of text and picture, once per edit."""
+    """Seconds of the text and image encoders, once per edit."""
     decode_s: NonNegativeFloat
-    """Latents to picture, once per picture or preview."""
+    """Seconds to decode latents, once per image or preview."""
     judge_s: NonNegativeFloat
-    """One judgement of one preview by one judge."""
+    """Seconds in which a judge scores one preview."""
     overhead_s: NonNegativeFloat = 0.02
-    """HTTP, router and handle calls."""
+    """Seconds of HTTP, router and handle calls, per edit."""
     start_s: PositiveFloat
-    """From asking for a replica to its first edit: pod, weights, warm-up."""
+    """Seconds from requesting a replica to its first edit: pod, weights, warm-up."""
     shared_ratio: Annotated[float, Field(ge=1)]
-    """A step with the LoRA beside the weights over one with it merged into them."""
+    """Time of a step with the LoRA separate from the weights, divided by the time of a step with it merged."""
     gpus: PositiveFloat
-    """GPUs of an editing replica."""
+    """Number of GPUs of an editing replica."""
     judge_gpus: NonNegativeFloat
-    """GPUs of a judge."""
+    """Number of GPUs of a judge; may be a fraction."""
     price: str | None = None
-    """Entry of `prices.yaml` that fits; None: to be given."""
+    """Default entry of `prices.yaml`. None: the user must give a price."""
 
     def slowdown(self, rows: float) -> float:
-        """Time of a step with `rows` rows over that of a step with one."""
+        """Time of a step with `rows` rows, divided by the time of a step with one row."""
         return self.fixed + (1 - self.fixed) * rows
 
 
 class Price(Record):
-    """What an hour of one device costs."""
+    """Price of an hour of one GPU."""
 
     name: str
-    """Its name in `prices.yaml`."""
+    """Name of the price in `prices.yaml`."""
     usd_per_hour: PositiveFloat
-    """US dollars, on demand, for one GPU (its share of a machine)."""
+    """US dollars per hour, on demand, for one GPU (its share of a machine)."""
     region: str
-    """Where."""
+    """Region to which the price applies."""
     date: str
-    """Day on which the price was read."""
+    """Day on which the price was read, as YYYY-MM-DD."""
     source: str
-    """Where it was read."""
+    """Address of the page with the price."""
 
 
 class Filter(Record):
-    """The early filter of an edit, strategy `continue`: M noises share the first m steps, the best one goes on."""
+    """The early filter of an edit with the strategy `continue`: all candidates run the first steps, the best one continues."""
 
     candidates: Annotated[int, Field(ge=2, le=16)] = 6
-    """M."""
+    """Number of candidates per image. Default: 6."""
     preview_steps: PositiveInt = 4
-    """m."""
+    """Steps before the previews are judged. Default: 4."""
 
 
 class Workload(Record):
-    """What is asked for."""
+    """The load that the platform must serve."""
 
     rate: PositiveFloat
-    """Edits per second, arriving at random (Poisson) unless a trace is given."""
+    """Edits per second, as a Poisson process."""
     steps: Mapping[int, PositiveFloat] = Field(default_factory=lambda: {28: 1.0})
-    """Steps of an edit, and how often."""
+    """Relative frequency of each number of denoising steps. Default: always 28."""
     experts: Mapping[str, PositiveFloat] = Field(default_factory=lambda: dict.fromkeys(EXPERTS, 1.0))
-    """Experts, and how often each is routed to."""
+    """Relative frequency of each expert. Default: all equal."""
     filter: Filter | None = None
-    """The early filter; None: every edit makes one picture from one noise."""
+    """The early filter. None: every edit has a single candidate."""
     filter_share: Share = 1.0
-    """Part of the edits that use it."""
+    """Share of the edits that use the early filter, from 0 to 1."""
 
 
 def load_profiles() -> dict[str, Profile]:
-    """The machines in `profiles.yaml`, by name."""
+    """The profiles in `profiles.yaml`, by name."""
     return {name: Profile(name=name, **fields) for name, fields in _data("profiles.yaml").items()}
 
 
@@ -108,9 +108,9 @@ def load_prices() -> dict[str, Price]:
 
 
 def choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """The entry `name` of a data file. Raises `InputError` with the names that there are."""
+    """The entry `name` of `known`. Raises `InputError` with the known names."""
     if name not in known:
-        raise InputError(f"There is no {kind} {name!r}; choose one of {', '.join(known)}.")
+        raise InputError(f"The {kind} {name!r} does not exist; choose one of {', '.join(known)}.")
     return known[name]
 
 

@@ -1,4 +1,4 @@
-"""How many replicas hold an objective, what they cost, and from which load on merged experts are cheaper than shared ones."""
+"""How many replicas meet an objective, what they cost, and from which load merged experts are cheaper than shared ones."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from careedit_deployments.planning.model import LAYOUTS, Filter, Layout, Profile
 from careedit_deployments.planning.runs import Outcome, edits_of, pools_of, run, seconds_alone
 
 CELL = 48
-"""Replicas of a pool that are simulated at most; a larger pool is counted as several of this size, side by side.
+"""Maximum number of simulated replicas. A larger pool is treated as several independent pools of this size.
 
-One large queue does a little better than several small ones, so this errs on the dear side.
+One large queue performs slightly better than several small ones, so the result is slightly too expensive.
 """
 
 JUDGE_LOAD = 0.6
-"""Part of their time that judges work, at most."""
+"""Maximum utilisation of judges, from 0 to 1."""
 
-MOST_BUSY = 0.95
-"""Part of their time that editing replicas work, at most: nearer to 1 a queue takes longer to settle than loads last."""
+MAX_BUSY = 0.95
+"""Maximum utilisation of editing replicas, from 0 to 1. Closer to 1, a queue takes longer to settle than a load lasts."""
 
 BREAK_EVEN_RATES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Edits per second at which merged and shared experts are compared."""
 
 
 class Sizing(Record):
-    """What one load takes on one layout."""
+    """Replicas and cost of one load with one layout."""
 
     rate: float
-    """Edits per second."""
+    """Load, in edits per second."""
     layout: str
-    """merged or shared."""
+    """Layout of the experts: merged or shared."""
     filtered: bool
-    """Whether the early filter is on."""
+    """Whether edits use the early filter."""
     feasible: bool
-    """Whether any number of replicas holds the objective; if not, the numbers below are 0."""
+    """Whether some number of replicas meets the objective. If not, the numbers below are 0."""
     why: str = ""
-    """Why not."""
+    """Why the objective cannot be met; empty if it can."""
     replicas: int = 0
-    """Editing replicas, all pools together."""
+    """Number of editing replicas in all pools."""
     judges: int = 0
-    """Judges."""
+    """Number of judges in the scorer pool."""
     gpus: float = 0.0
-    """GPUs of both."""
+    """Number of GPUs of editing replicas and judges."""
     p50: float = 0.0
     """Median of the seconds from arrival to answer."""
     p95: float = 0.0
-    """95th percentile."""
+    """95th percentile of the seconds from arrival to answer."""
     busy: float = 0.0
-    """Part of the editing replicas' time in which they work."""
+    """Utilisation of the editing replicas, from 0 to 1."""
     usd_per_1000: float = 0.0
-    """US dollars for 1,000 edits at this load, held all the time."""
+    """US dollars per 1,000 edits, at constant load."""
 
 
 def size(
@@ -66,9 +66,9 @@ def size(
     edits: int,
     seed: int = 0,
 ) -> Sizing:
-    """The fewest replicas per pool whose 95th percentile is at most `slo_p95` seconds."""
+    """The smallest number of replicas per pool with which the 95th percentile is at most `slo_p95` seconds."""
     filtered = workload.filter is not None
-    told = Sizing(rate=workload.rate, layout=layout, filtered=filtered, feasible=False)
+    empty = Sizing(rate=workload.rate, layout=layout, filtered=filtered, feasible=False)
     judges = 0
     if workload.filter is not None:
         looks = workload.rate * workload.filter_share * workload.filter.candidates
@@ -76,7 +76,7 @@ def size(
     alone = _alone(workload, profile, layout, judges)
     if alone > slo_p95:
         why = f"an edit alone takes {alone:.1f} s (95th percentile)"
-        return told.model_copy(update={"why": why})
+        return empty.model_copy(update={"why": why})
     replicas, seconds, busy = 0, list[float](), 0.0
     known: dict[float, tuple[int, Outcome]] = {}
     for share in pools_of(workload, layout).values():
@@ -93,7 +93,7 @@ def size(
                 seed=seed,
             )
             if sized is None:
-                return told.model_copy(update={"why": f"no pool of up to {4 * CELL} replicas holds {slo_p95:g} s"})
+                return empty.model_copy(update={"why": f"no pool of up to {4 * CELL} replicas holds {slo_p95:g} s"})
             known[share] = sized
         count, outcome = known[share]
         replicas += count
@@ -112,7 +112,7 @@ def size(
         "busy": busy / replicas,
         "usd_per_1000": 1000 * gpus * usd_per_hour / 3600 / workload.rate,
     }
-    return told.model_copy(update=found)
+    return empty.model_copy(update=found)
 
 
 def table(
@@ -128,7 +128,7 @@ def table(
     seed: int = 0,
     done: Callable[[], None] = lambda: None,
 ) -> list[Sizing]:
-    """`size` at every rate, merged and shared, without the early filter and with it; `done` is called after each."""
+    """`size` for each rate, layout, and with and without the early filter. `done` is called after each."""
     rows = []
     for rate in rates:
         for layout in LAYOUTS:
@@ -159,9 +159,9 @@ def break_even(
     edits: int,
     seed: int = 0,
 ) -> float | None:
-    """The least of `BREAK_EVEN_RATES` from which on merged experts cost no more than shared ones; None: there is none.
+    """The smallest of `BREAK_EVEN_RATES` from which merged experts cost no more than shared ones, or None.
 
-    Merged ones need a replica per expert, however little is asked; shared ones pay `shared_ratio` at every step.
+    Merged experts need at least one replica each. Shared ones take `shared_ratio` times as long for every step.
     """
     found = None
     for rate in reversed(BREAK_EVEN_RATES):
@@ -177,7 +177,7 @@ def break_even(
 
 
 def _alone(workload: Workload, profile: Profile, layout: Layout, judges: int) -> float:
-    """95th percentile of an edit's seconds where nobody waits."""
+    """95th percentile of the seconds of an edit without waiting."""
     rows = []
     for steps, often in workload.steps.items():
         for used, part in ((workload.filter, workload.filter_share), (None, 1 - workload.filter_share)):
@@ -204,12 +204,12 @@ def _pool(
     edits: int,
     seed: int,
 ) -> tuple[int, Outcome] | None:
-    """Replicas that a pool with this share of the edits needs, and how they do; None where no number is enough."""
+    """Number of replicas of a pool with this share of the edits, and its outcome. None: no number is enough."""
     rate = workload.rate * share
     asked = workload.model_copy(update={"rate": rate, "experts": {"one": 1.0}})
     sample = [edit for _, edit in islice(edits_of(asked, profile, layout, seed), 500)]
     mean = sum(sum(edit.work) for edit in sample) / len(sample)
-    load = rate * mean * profile.slowdown(held) / held  # replicas that are busy all the time
+    load = rate * mean * profile.slowdown(held) / held  # number of replicas that are busy all the time
     cells = max(1, ceil(load / CELL))
     asked = asked.model_copy(update={"rate": rate / cells})
     pool = "one" if layout == "merged" else "shared"
@@ -220,7 +220,7 @@ def _pool(
             judges=ceil(judges / cells), edits=edits, warm_up=edits // 2, seed=seed,
         )  # fmt: skip
 
-    low = max(1, ceil(load / cells / MOST_BUSY))
+    low = max(1, ceil(load / cells / MAX_BUSY))
     high, outcome = low, attempt(low)
     while outcome.quantile(0.95) > slo_p95:
         low, high = high + 1, max(high + 1, ceil(1.15 * high))

@@ -1,4 +1,4 @@
-"""The plan as a picture or a page: cost and GPUs over the load, per layout, with the early filter and without."""
+"""The plan as an image or a page: cost and GPUs over the load, per layout, with and without the early filter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from careedit.files import write_atomic
 from careedit_deployments.planning.plan import Sizing
 
 SUFFIXES = (".png", ".html")
-"""What is written."""
+"""File suffixes that can be written."""
 
 _LOOKS = {
     ("merged", False): ("#2f5fb3", "-"),
@@ -24,9 +24,9 @@ _LOOKS = {
 
 
 def check_plot(path: Path) -> None:
-    """Raises `InputError` for a file that could not be written; better before a long run than after it."""
+    """Raise `InputError` if the file cannot be written. Call it before a long run."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"The plot {str(path)!r} has no suffix that is written; use {' or '.join(SUFFIXES)}.")
+        raise InputError(f"The plot {str(path)!r} has an unknown suffix; use {' or '.join(SUFFIXES)}.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"The folder {str(path.absolute().parent)!r} of the plot does not exist; create it first.")
 
@@ -76,7 +76,7 @@ def _page(rows: Sequence[Sizing], caption: str, picture: bytes) -> str:
 
 
 def cells(row: Sizing) -> tuple[str, ...]:
-    """A row of the table as it is printed; why not, where no number of replicas is enough."""
+    """Cells of a printed row. If the objective cannot be met, the last cell says why."""
     first = (f"{row.rate:g}", row.layout, "on" if row.filtered else "off")
     if not row.feasible:
         return (*first, "-", "-", "-", "-", "-", "-", row.why)

@@ -1,4 +1,4 @@
-"""A recorded trace (`careedit_deployments.bench.trace`) through autoscaled pools: what the settings of a `ServeConfig` make of it."""
+"""A recorded trace (`careedit_deployments.bench.trace`) through simulated pools that scale as a `ServeConfig` says."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from careedit_deployments.planning.simulate import Edit
 
 
 class Replay(Record):
-    """What came of a trace."""
+    """Result of a simulated trace, with its cost."""
 
     layout: str
-    """merged or shared."""
+    """Layout of the experts: merged or shared."""
     edits: int
-    """Edits that were answered."""
+    """Number of edits that were answered."""
     refused: int
-    """Edits that were turned away because the queue was full."""
+    """Number of edits that were rejected because the queue was full."""
     p50: float
     """Median of the seconds from arrival to answer."""
     p95: float
-    """95th percentile."""
+    """95th percentile of the seconds from arrival to answer."""
     in_time: float
-    """Part of all edits, refused ones included, that was answered within its row's `slo_ms`."""
+    """Share of all edits, rejected ones included, that were answered within the `slo_ms` of their row."""
     gpu_hours: float
-    """GPU hours that were paid for, starting replicas and judges included."""
+    """Paid GPU hours, including starting replicas and judges."""
     usd_per_1000: float
-    """US dollars for 1,000 answered edits."""
+    """US dollars per 1,000 answered edits."""
 
 
 class Passage(Record):
-    """What became of a trace."""
+    """Result of a trace, predicted or measured."""
 
     answered: int
-    """Edits that were answered."""
+    """Number of edits that were answered."""
     p50: float
     """Median of the seconds from arrival to answer."""
     p95: float
-    """95th percentile (nearest rank)."""
+    """95th percentile of the seconds from arrival to answer (nearest rank)."""
     per_second: float
-    """Answered edits over the seconds from the trace's beginning to the last answer."""
+    """Answered edits per second, from the start of the trace to the last answer."""
 
 
 def judges_of(config: ServeConfig) -> int:
@@ -63,9 +63,9 @@ def replay(
     usd_per_hour: float,
     seed: int = 0,
 ) -> Replay:
-    """Send a trace through pools that start at their fewest replicas and scale as Ray Serve would.
+    """Send a trace through pools that start with their minimum of replicas and scale as Ray Serve does.
 
-    Every source is fitted into a panel, so the size of a row changes nothing.
+    Every source is scaled to a panel, so the size in a row has no effect.
     """
     judges = judges_of(config)
     used = filter_ if judges else None
@@ -104,9 +104,9 @@ def arrivals_of(
     experts: Sequence[str] = EXPERTS,
     long_tail: Sequence[str] = (),
 ) -> list[tuple[float, Edit]]:
-    """Per row, the seconds since the one before, and its edit. Rows without an expert get `experts` in turn.
+    """Per row, the seconds since the previous row, and its edit. Rows without an expert get `experts` in turn.
 
-    Experts of the `long_tail` have the shared pool in a merged layout, too.
+    Experts of the `long_tail` use the shared pool in a merged layout, too.
     """
     arrivals, before = [], 0.0
     for i, row in enumerate(trace):
@@ -124,14 +124,14 @@ def _pools(arrivals: Sequence[tuple[float, Edit]], config: ServeConfig) -> dict[
 
 
 def _taken(arrivals: Sequence[tuple[float, Edit]]) -> list[float | None]:
-    """Seconds from each arrival to its answer, once they were simulated; None: there was none."""
+    """Seconds from each arrival to its answer, after the simulation. None: no answer."""
     return [None if edit.left is None else edit.left - edit.came for _, edit in arrivals]
 
 
 def predict(
     rows: Sequence[TraceRow], profile: Profile, config: ServeConfig, experts: Sequence[str], long_tail: Sequence[str]
 ) -> Passage:
-    """What the simulation makes of a trace."""
+    """Simulate a trace with the merged layout."""
     arrivals = arrivals_of(rows, profile, "merged", experts=experts, long_tail=long_tail)
     scaling = config.expert.scaling
     run(
@@ -148,10 +148,10 @@ def predict(
 
 
 def passage(rows: Sequence[TraceRow], seconds: Sequence[float | None]) -> Passage:
-    """The figures of a trace's answers; None stands for a row without one. Raises `InputError` where there is none at all."""
+    """Result of a trace from the seconds of its answers (None: no answer). Raises `InputError` if no row was answered."""
     answered = [(row.arrival_s + taken, taken) for row, taken in zip(rows, seconds, strict=True) if taken is not None]
     if not answered:
-        raise InputError("Not one request of the trace was answered; see the server's log, or give another trace.")
+        raise InputError("No request of the trace was answered; see the log of the server, or use another trace.")
     taken = [own for _, own in answered]
     return Passage(
         answered=len(answered),

@@ -1,4 +1,4 @@
-"""One run of the simulation: a workload through pools of a layout, and what came of it."""
+"""One run of the simulation: a workload through the pools of a layout."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from careedit_deployments.planning.model import Layout, Profile, Workload
 from careedit_deployments.planning.simulate import Edit, Pool, Process, travel
 
 ALL = "shared"
-"""Name of the pool of a shared layout."""
+"""Name of the pool in a shared layout."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run shows; edits of the warm-up are left out."""
+    """Result of a run."""
 
     seconds: tuple[float, ...]
-    """From arrival to answer, per edit that was answered, sorted."""
+    """Seconds from arrival to answer of each answered edit, without the warm-up, sorted."""
     refused: int
-    """Edits that were turned away."""
+    """Number of rejected edits, without the warm-up."""
     gpu_seconds: float
-    """GPU seconds that were paid for, judges included, over the whole run."""
+    """Paid GPU seconds of the whole run, judges included."""
     edits: int
-    """Edits that were answered over the whole run."""
+    """Number of answered edits in the whole run."""
     busy: float
-    """Part of the editing replicas' time in which they worked."""
+    """Utilisation of the editing replicas, from 0 to 1."""
     duration_s: float
-    """Seconds simulated."""
+    """Simulated seconds of the whole run."""
 
     def quantile(self, q: float) -> float:
-        """The q-quantile of `seconds` (the value at rank ceil(q n))."""
+        """The q-quantile of `seconds`: the value at rank ceil(q n)."""
         return self.seconds[min(len(self.seconds) - 1, max(0, -(-int(q * 1e9) * len(self.seconds) // 10**9) - 1))]
 
     @property
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
-    """The pools of a layout, and the part of the edits that each gets."""
+    """The pools of a layout, each with its share of the edits."""
     total = sum(workload.experts.values())
     if layout == "shared":
         return {ALL: 1.0}
@@ -56,9 +56,9 @@ def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
 def seconds_alone(
     profile: Profile, layout: Layout, steps: int, filter_: Any, images: int = 1
 ) -> tuple[tuple[float, ...], int]:
-    """Seconds of an edit alone on its replica, before and after its judgements, and how many of those there are.
+    """Seconds of an edit alone on a replica, before and after its judgements, and the number of judgements.
 
-    Its `images` step together, as rows of one batch, each after an early filter of its own.
+    The images of the edit are rows of one batch. Each has its own early filter.
     """
     step = profile.step_s * (profile.shared_ratio if layout == "shared" else 1.0)
     before = profile.overhead_s + profile.encode_s
@@ -71,7 +71,7 @@ def seconds_alone(
 
 
 def edits_of(workload: Workload, profile: Profile, layout: Layout, seed: int) -> Iterator[tuple[float, Edit]]:
-    """Edits without end, each with the seconds since the one before: a Poisson stream."""
+    """An endless Poisson stream of edits, each with the seconds since the previous one."""
     draw = random.Random(seed)
     pools = pools_of(workload, layout)
     steps, often = list(workload.steps), list(workload.steps.values())
@@ -96,9 +96,9 @@ def run(
     warm_up: int = 400,
     seed: int = 0,
 ) -> Outcome:
-    """Send `edits` edits through pools of `replicas`, after `warm_up` that are not counted in `seconds`.
+    """Send `warm_up` edits, which are not counted in `seconds`, and then `edits` edits through the pools in `replicas`.
 
-    `arrivals` gives seconds since the edit before, and the edit. With `scaling` the pools grow and shrink.
+    `arrivals` yields the seconds since the previous edit, and the edit. With `scaling` the pools grow and shrink.
     """
     env = simpy.Environment()
     draw = random.Random(seed + 1)

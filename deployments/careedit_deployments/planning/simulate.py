@@ -1,9 +1,9 @@
 """Edits through replicas and judges, event by event (SimPy).
 
-A replica works on the edits that it holds at once, as the step scheduler does: with b edits in hand each goes forward at
-1 / slowdown(b) of its speed alone. (Steps are taken as a fluid: an edit's end is off by less than a step.) An edit that
-finds every replica full waits, first come, first served; among replicas with room, the emptier of two drawn at random
-takes it, as Ray Serve's power-of-two router does.
+A replica works on all its edits at the same time, as the step scheduler does: with b edits in flight, each progresses at
+1 / slowdown(b) of its speed alone. (Time is continuous instead of divided into steps: the end of an edit is off by less
+than a step.) If all replicas are full, an edit waits, first come, first served. Otherwise the emptier of two random
+replicas with a free slot takes it, as in Ray Serve's power-of-two router.
 """
 
 from __future__ import annotations
@@ -27,53 +27,53 @@ LOOK_S = 1.0
 
 @dataclass
 class Edit:
-    """An edit on its way: alternating seconds of editing (alone on a replica) and judgements."""
+    """One edit: seconds of editing (alone on a replica), and the judgements in between."""
 
     pool: str
-    """Pool that edits."""
+    """Name of the pool that edits."""
     work: tuple[float, ...]
-    """Seconds of editing before and after the judgements; one number without an early filter."""
+    """Seconds of editing before and after the judgements. Only one number without an early filter."""
     judgements: int = 0
-    """Previews judged between the first and the second."""
+    """Number of previews that are judged in between."""
     came: float = 0.0
-    """Second of arrival."""
+    """Time of arrival, in simulated seconds."""
     left: float | None = None
-    """Second of the answer; None: turned away, or not yet."""
+    """Time of the answer, in simulated seconds. None: rejected, or not finished."""
     refused: bool = False
-    """Whether it was turned away."""
+    """Whether the edit was rejected because the queue was full."""
 
 
 @dataclass(eq=False)
 class Replica:
-    """Works on what it holds; `Pool` calls it."""
+    """A replica and its edits; `Pool` calls it."""
 
     pool: Pool
     held: dict[int, tuple[float, simpy.Event]] = field(default_factory=dict)
-    """Per edit in hand: seconds alone that are left, and what happens when there are none."""
+    """Per edit in progress: remaining seconds (alone), and the event at its end."""
     slots: int = 0
-    """Edits that count as held, those at the judge included."""
+    """Number of occupied slots, including those of edits at the judge."""
     leaving: bool = False
-    """Takes nothing more, and goes when it is empty."""
+    """Whether the replica accepts no more edits and ends when it is empty."""
     since: float = 0.0
-    """Second up to which `held` is right."""
+    """Time up to which `held` is updated."""
     changed: simpy.Event = field(init=False)
-    """Happens when there is more in hand."""
+    """Event that happens when the replica gets more work."""
 
     def __post_init__(self) -> None:
         self.changed = self.pool.env.event()
         self.pool.env.process(self._run())
 
     def work(self, seconds: float) -> simpy.Event:
-        """Begin `seconds` of work beside what is in hand; the event happens when they are done."""
+        """Start `seconds` of work; the returned event happens when they are done."""
         self._advance()
         done = self.pool.env.event()
         self.held[self.pool.next_key()] = (seconds, done)
-        self._tell()
+        self._signal()
         return done
 
     @property
     def backlog(self) -> float:
-        """Seconds of work in hand, each edit counted alone."""
+        """Remaining seconds of work, each edit counted alone."""
         self._advance()
         return sum(left for left, _ in self.held.values())
 
@@ -85,7 +85,7 @@ class Replica:
             self.pool.busy_s += env.now - self.since
         self.since = env.now
 
-    def _tell(self) -> None:
+    def _signal(self) -> None:
         self.changed.succeed()
         self.changed = self.pool.env.event()
 
@@ -105,7 +105,7 @@ class Replica:
 
 
 class Pool:
-    """Replicas of one kind, their common queue, and the autoscaler where there is one."""
+    """Replicas of one kind, their common queue, and optionally their autoscaler."""
 
     def __init__(
         self,
@@ -119,21 +119,21 @@ class Pool:
     ) -> None:
         self.env, self.held, self.slowdown, self.limit, self._draw = env, held, slowdown, queue, draw
         self.waiting: deque[tuple[simpy.Event, float]] = deque()
-        """Who waits, with the seconds that they bring."""
+        """Waiting edits, with their seconds of work."""
         self.busy_s = 0.0
-        """Seconds in which replicas had something to do, summed."""
+        """Seconds in which replicas worked, summed over replicas."""
         self.paid_s = 0.0
-        """Seconds that replicas existed, starting ones included, summed."""
+        """Seconds in which replicas existed or started, summed over replicas."""
         self._counted, self._starting, self._key = env.now, 0, 0
         self.replicas = [Replica(self) for _ in range(replicas)]
 
     @property
     def size(self) -> int:
-        """Replicas that exist or start."""
+        """Number of replicas that exist or start."""
         return len(self.replicas) + self._starting
 
     def enter(self, seconds: float) -> simpy.Event | None:
-        """Ask for a place on a replica; the event's value is the replica. None: the queue is full."""
+        """Request a slot on a replica; the value of the event is the replica. None: the queue is full."""
         place = self.env.event()
         replica = self._free()
         if replica is not None:
@@ -146,7 +146,7 @@ class Pool:
         return place
 
     def leave(self, replica: Replica) -> None:
-        """Give the place back; the next in the queue takes it."""
+        """Release a slot; the next waiting edit takes it."""
         replica.slots -= 1
         if replica.leaving and replica.slots == 0:
             self._count()
@@ -186,12 +186,12 @@ class Pool:
                 self._retire(sorted(live, key=lambda replica: replica.slots)[: now - wanted])
 
     def next_key(self) -> int:
-        """A number of its own for a piece of work."""
+        """A unique number for a piece of work."""
         self._key += 1
         return self._key
 
     def close(self) -> None:
-        """Bring the sums up to now."""
+        """Update the sums to the current time."""
         self._count()
         for replica in self.replicas:
             replica._advance()
@@ -226,7 +226,7 @@ class Pool:
 
 
 def travel(env: simpy.Environment, edit: Edit, pool: Pool, judges: Pool | None, judge_s: float) -> Process:
-    """One edit from its arrival to its answer."""
+    """Process of one edit, from arrival to answer."""
     edit.came = env.now
     place = pool.enter(sum(edit.work))
     if place is None:

@@ -1,1 +1,1 @@
-"""The judge's deployment, and batches of what it is asked."""
+"""The deployment of the judge, and the batching of its requests."""

@@ -1,4 +1,4 @@
-"""One judge for many callers: what comes while it is busy is asked in one go as soon as it is free."""
+"""One judge for many callers: requests that arrive while it is busy form the next batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import islice
 
 from careedit.scoring import Score, Scorer, ScoreRequest
 
-MOST = 32
-"""Pictures that are put together; a single call may bring more."""
+MAX_BATCH = 32
+"""Maximum number of requests that are combined in a batch. A single call may have more."""
 
 
 @dataclass(eq=False)
@@ -21,16 +21,16 @@ class _Call:
 
 
 class BatchedScorer:
-    """Puts concurrent calls of a scorer that bears one caller at a time into batches. Nobody waits for company."""
+    """Combines concurrent calls of a scorer that supports one caller at a time. A call never waits for others to join it."""
 
     def __init__(self, scorer: Scorer, workers: Executor) -> None:
-        """`scorer` is called in `workers`."""
+        """Calls `scorer` in `workers`."""
         self._scorer, self._workers = scorer, workers
         self._waiting: list[_Call] = []
         self._judging: asyncio.Task[None] | None = None
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """One score per request, in their order. Raises what the scorer raises at these requests."""
+        """One score per request, in their order. Raises what the scorer raises for these requests."""
         call = _Call(requests)
         self._waiting.append(call)
         if self._judging is None:
@@ -42,11 +42,11 @@ class BatchedScorer:
             while calls := self._next():
                 try:
                     await self._answer(calls)
-                except Exception as error:  # noqa: BLE001 - told to whoever asked
+                except Exception as error:  # noqa: BLE001 - raised in the call
                     if len(calls) == 1:
                         _fail(calls[0], error)
                         continue
-                    for call in calls:  # one call's failure is not its neighbours'
+                    for call in calls:  # one bad call must not fail the others
                         try:
                             await self._answer([call])
                         except Exception as alone:  # noqa: BLE001
@@ -55,12 +55,12 @@ class BatchedScorer:
             self._judging = None
 
     def _next(self) -> list[_Call]:
-        """The calls of the next batch; those that were given up are dropped."""
+        """The calls of the next batch, without cancelled ones."""
         waiting = [call for call in self._waiting if not call.answer.done()]
         size, count = 0, 0
         for call in waiting:
             size += len(call.requests)
-            if count and size > MOST:
+            if count and size > MAX_BATCH:
                 break
             count += 1
         self._waiting = waiting[count:]

@@ -1,4 +1,4 @@
-"""The scorer pool: the VLM judge in replicas of its own, and `RemoteScorer`, through which an expert's edits ask it."""
+"""The scorer pool: the VLM judge in its own replicas, and `RemoteScorer`, with which expert replicas call it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from careedit_deployments.scorer.batched import BatchedScorer
 from careedit_deployments.telemetry.logs import set_up_logging
 
 MAX_FAILURES = 3
-"""Calls in a row that may fail before the replica says that it is ill."""
+"""Number of failed calls in a row after which the replica reports that it is unhealthy."""
 
 
 def load_scorer(config: ScorerConfig) -> Scorer:
-    """The judge that a configuration names; loads its weights. Raises `InputError` where there is no such judge."""
+    """The judge that a configuration names, with its weights. Raises `InputError` if it cannot be imported."""
     model = str(config.model)
     if config.backend == "openai":
         from careedit.scoring import VqaScorer
@@ -39,7 +39,7 @@ def load_scorer(config: ScorerConfig) -> Scorer:
             made: Scorer = getattr(import_module(module), name)()
         except (ImportError, AttributeError) as error:
             raise InputError(
-                f"There is no scorer {model!r} ({error}); give scorer.model as package.module:function."
+                f"The scorer {model!r} cannot be imported ({error}); set scorer.model to package.module:function."
             ) from None
         return made
     from careedit.scoring.vlm import load_judge
@@ -48,16 +48,16 @@ def load_scorer(config: ScorerConfig) -> Scorer:
 
 
 class ScorerPool:
-    """A replica of the judge."""
+    """One replica of the judge."""
 
     def __init__(self, config: Mapping[str, Any], telemetry: Mapping[str, Any], threads: int | None = None) -> None:
-        """`config` is a `ScorerConfig`; `threads` are torch's on a CPU."""
+        """`config`: a `ScorerConfig` as a mapping. `threads`: torch's threads on a CPU; None: torch's default."""
         set_up_logging(Telemetry(**telemetry))
         settings = ScorerConfig(**config)
         self._scorer = load_scorer(settings)
         self._timeout = settings.deployment.health_check_timeout_s / 2
         self._failures = 0
-        # A model bears one caller at a time, who may bring the others' questions along; an endpoint as many as come.
+        # A local model supports one call at a time, so calls are batched. An endpoint supports concurrent calls.
         remote = settings.backend == "openai"
         workers = settings.deployment.max_ongoing_requests if remote else 1
         self._workers = ThreadPoolExecutor(workers, "careedit-judge", _set_threads, (settings.backend, threads))
@@ -78,11 +78,11 @@ class ScorerPool:
         return scores
 
     async def identity(self) -> JudgeIdentity:
-        """Who judges."""
+        """Identity of the judge."""
         return self._scorer.identity
 
     async def check_health(self) -> None:
-        """Fail where the judge is stuck, or raised several times in a row."""
+        """Raise `UnavailableError` if the judge is stuck, or failed several times in a row."""
         if self._failures >= MAX_FAILURES:
             raise UnavailableError(f"The judge has failed {self._failures} times in a row; the replica is restarted.")
         loop = asyncio.get_running_loop()
@@ -93,31 +93,33 @@ class ScorerPool:
 
 
 class RemoteScorer:
-    """A `Scorer` that asks the pool; for threads, not for an event loop. Whatever fails is a `ScorerUnavailableError`.
+    """A `Scorer` that calls the pool; for threads, not for an event loop. Every failure is a `ScorerUnavailableError`.
 
-    A question goes to a second replica where the first one died: judging changes nothing, so it may be asked twice.
+    A call whose replica died is sent to a second replica. That is safe, because judging changes nothing.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], config: ScorerConfig, *, timeout: float = 60.0) -> None:
-        """`timeout` in seconds bounds one call."""
+        """`timeout`: maximum seconds of one call."""
         self._handle, self._timeout = handle, timeout
-        # Until the pool has answered once, who judges is only known by configuration.
+        # Until the pool has answered once, only the configured identity is known.
         self._identity = JudgeIdentity(
             backend=config.backend, model=str(config.model), revision="unknown", prompts="unknown"
         )
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judged last."""
+        """Identity of the judge in the latest answer."""
         return self._identity
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """One score per request."""
+        """One score per request, in their order."""
         try:
             scores = self._ask(requests)
         except (RayActorError, RayServeException) as error:
             if isinstance(error, BackPressureError):
-                raise ScorerUnavailableError("The scorer pool is full; the filter does without it.") from None
+                raise ScorerUnavailableError(
+                    "The scorer pool is full; the edit continues without the early filter."
+                ) from None
             try:
                 scores = self._ask(requests)
             except (RayError, RayServeException, TimeoutError) as again:

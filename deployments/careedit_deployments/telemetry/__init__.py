@@ -1,1 +1,1 @@
-"""What is told of the work: metrics, logs and spans. Light to import: no torch, and Ray only where a replica asks for it."""
+"""Metrics, logs and spans. Cheap to import: no torch, and Ray only inside a replica."""

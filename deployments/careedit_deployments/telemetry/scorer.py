@@ -1,4 +1,4 @@
-"""A scorer that is watched: each look of the judge is a span below the edit that it is for, and is counted."""
+"""A scorer with metrics and spans: each call of the judge is a child span of its edit, and is counted."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 
 class WatchedScorer:
-    """`scorer`, asked for one edit; made anew for each, because its span hangs below that edit's."""
+    """A scorer for one edit. Each edit has its own, because the spans are children of the span of the edit."""
 
     def __init__(self, scorer: Scorer, tracing: Tracing, metrics: Metrics, trace_headers: Mapping[str, str]) -> None:
-        """`trace_headers` are those of the expert's span."""
+        """`trace_headers` are the headers of the parent span."""
         self._scorer, self._tracing, self._metrics, self._headers = scorer, tracing, metrics, trace_headers
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges."""
+        """Identity of the judge."""
         return self._scorer.identity
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `Scorer.score`."""
+        """One score per request, in their order."""
         with self._tracing.span("scorer", self._headers, kind="client", pictures=len(requests)):
             try:
                 scores = self._scorer.score(requests)
@@ -34,7 +34,7 @@ class WatchedScorer:
 
 
 def count_scores(metrics: Metrics, scores: Sequence[Score]) -> None:
-    """Count judgements that were given, and those that came as errors."""
+    """Count scores and errors separately."""
     given = sum(score.error is None for score in scores)
     metrics.judged("given", given)
     metrics.judged("failed", len(scores) - given)

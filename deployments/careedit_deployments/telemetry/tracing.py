@@ -1,18 +1,18 @@
-"""OpenTelemetry spans: ingress -> route -> expert -> scorer, in one trace with whatever called.
+"""OpenTelemetry spans: ingress -> route -> expert -> scorer, in one trace with the caller's spans.
 
-Ray Serve 2.60 has a `TracingConfig` of its own, read in `ray/serve/_private/{tracing_utils,proxy,replica,router}.py`. Alone it
-can't give these spans, for three reasons. It belongs to the Serve instance, not to an application: every application of the
-cluster shares one exporter, a function without arguments that cannot see this configuration. Its spans are those of Serve's
-own calls (`proxy_http_request`, `replica_handle_request`), so steps that are batched over several edits, retries on another
-replica and the judge's looks are not in it. And its context travels in context variables, which end where an edit's state
-moves between tasks: at the step scheduler.
+Ray Serve 2.60 has a `TracingConfig` (`ray/serve/_private/{tracing_utils,proxy,replica,router}.py`). It cannot make these spans,
+for three reasons. First, it belongs to the Serve instance: all applications of a cluster share one exporter, a function
+without arguments that cannot read this configuration. Second, it has spans for Serve's own calls only
+(`proxy_http_request`, `replica_handle_request`), not for steps that are batched over several edits, retries on another
+replica or calls of the judge. Third, it passes the context in context variables, which end where an edit moves between
+tasks: at the step scheduler.
 
-So each process sets up a provider of its own (`Tracing`), which is no global and gets in nobody's way, and the context travels
-in plain sight, as `EditCall.trace_headers`. Serve's spans join in where an operator turns them on: `serve_tracing` gives the
-`tracing_config` for `serve.start` or a Serve YAML, its exporter is `serve_span_processors`, and `Tracing` takes Serve's
-span of a request for the parent of its own, so that all is one trace.
+So each process has its own provider (`Tracing`), which is not global, and the context is passed explicitly as
+`EditCall.trace_headers`. An operator can add Serve's spans: `serve_tracing` returns the `tracing_config` for `serve.start` or
+a Serve YAML, its exporter is `serve_span_processors`, and `Tracing` uses Serve's span of a request as its parent, so that all
+spans form one trace.
 
-Spans hold ids, names and numbers, never prompts, pictures or the text of an error, which may quote a request.
+Spans contain ids, names and numbers, but no prompts, pictures or error texts, which may quote a request.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Span:
-    """A part of a request's work; without tracing it only carries the caller's headers on."""
+    """A timed part of a request. Without tracing it only passes the caller's headers on."""
 
     def __init__(self, headers: Mapping[str, str], span: trace.Span | None = None) -> None:
         self.headers = dict(headers)
-        """What a child in another process is given: `EditCall.trace_headers`."""
+        """Headers for child spans in other processes: `EditCall.trace_headers`."""
         self._span = span
 
     def set(self, **attributes: Attribute) -> None:
-        """Say more of it; None is left out."""
+        """Add attributes to the span; those that are None are left out."""
         if self._span is not None:
             self._span.set_attributes(_named(attributes))
 
 
 class Tracing:
-    """The spans of one process. Made once per replica, where the replica runs; it cannot be sent to another one."""
+    """The spans of one process. Made once per replica, in its process; it cannot be pickled."""
 
     def __init__(self, telemetry: Telemetry, part: str, *, processor: SpanProcessor | None = None) -> None:
         """`part` is "ingress", "router", "expert" or "scorer"; `processor` replaces the exporter over OTLP/HTTP."""
@@ -64,7 +64,7 @@ class Tracing:
         self._tracer: trace.Tracer | None = None
         if telemetry.otlp_endpoint is None and processor is None:
             return
-        from opentelemetry.sdk.resources import Resource  # here: without an address, the SDK is not needed
+        from opentelemetry.sdk.resources import Resource  # imported here: without an address, the SDK is not needed
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
@@ -85,10 +85,10 @@ class Tracing:
         kind: Literal["server", "client", "internal"] = "internal",
         **attributes: Attribute,
     ) -> Iterator[Span]:
-        """Time a part of the work, below the span whose `headers` are given.
+        """Time a part of the work, as a child of the span whose `headers` are given.
 
-        Nothing is kept in context variables, so this may stand inside an asynchronous generator that is closed from another
-        task. An error marks the span with its class; an edit that was given up is marked so, and is no error.
+        It uses no context variables, so it works inside an asynchronous generator that another task closes. An error marks
+        the span with its class. A cancelled edit is marked as cancelled, not as an error.
         """
         carried = {key.lower(): value for key, value in (headers or {}).items() if key.lower() in CARRIED}
         if self._tracer is None:
@@ -96,7 +96,9 @@ class Tracing:
             return
         context = _PROPAGATOR.extract(carried, Context())
         around = trace.get_current_span()
-        if kind == "server" and around.get_span_context().is_valid:  # Serve's span of this request, below the caller's
+        if (
+            kind == "server" and around.get_span_context().is_valid
+        ):  # Serve's span of this request, itself a child of the caller's
             context = trace.set_span_in_context(around, context)
         span = self._tracer.start_span(name, context, kind=trace.SpanKind[kind.upper()], attributes=_named(attributes))
         inside: dict[str, str] = {}
@@ -114,20 +116,20 @@ class Tracing:
             span.end()
 
     def flush(self) -> None:
-        """Send what is ended; waits. For tests, and for a replica that is about to go."""
+        """Send all ended spans and wait. For tests, and for a replica that is about to end."""
         if self._provider is not None:
             self._provider.force_flush()
 
     def shut_down(self) -> None:
-        """Send what is ended and stop."""
+        """Send all ended spans and stop."""
         if self._provider is not None:
             self._provider.shutdown()
 
 
 def serve_tracing(telemetry: Telemetry) -> dict[str, object] | None:
-    """The `tracing_config` that adds Serve's own spans; None where no address is configured.
+    """The `tracing_config` that adds Serve's own spans; None if no address is configured.
 
-    Every process of the cluster needs the address as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, see `traces_address`.
+    Every process of the cluster needs the address in `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, see `traces_address`.
     """
     if telemetry.otlp_endpoint is None:
         return None
@@ -139,17 +141,17 @@ def serve_tracing(telemetry: Telemetry) -> dict[str, object] | None:
 
 
 def serve_span_processors() -> list[SpanProcessor]:
-    """What Serve asks for in each of its processes: an exporter to `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`."""
+    """Span processors for Serve, which calls this in each of its processes: an exporter to `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`."""
     return [_exporter(None)]
 
 
 def traces_address(endpoint: str) -> str:
-    """The address that spans are posted to: a receiver's own path, or OTLP's usual one where it has none."""
+    """The URL that spans are posted to: the path of the endpoint, or OTLP's default path if it has none."""
     return endpoint if urlsplit(endpoint).path.strip("/") else f"{endpoint.rstrip('/')}/v1/traces"
 
 
 def _exporter(endpoint: str | None) -> SpanProcessor:
-    """Sends spans in the background, at most a second late; a receiver that is away costs spans, never an edit."""
+    """Sends spans in the background, at most a second late. If the receiver does not answer, spans are lost, but no edit fails."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 

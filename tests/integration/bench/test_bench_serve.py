@@ -117,7 +117,7 @@ def test_a_baseline_switches_its_expert_for_each_request(name: str, clients: dic
 def test_a_baseline_that_does_not_come_up_says_why_and_is_gone(tmp_path: Path) -> None:
     settings = BaselineSettings(expert_set="tiny", port=free_port())
 
-    refused = r"The baseline nginx ended; its last words: .*no baseline 'nginx'"
+    refused = r"The baseline nginx ended; the last line of its output: .*baseline 'nginx' does not exist"
     with pytest.raises(ServingError, match=refused), baseline("nginx", settings, tmp_path / "log"):
         pass
     with pytest.raises(httpx2.ConnectError):

@@ -48,7 +48,7 @@ def test_ray_resources_fit_kuberays_own_schema(overlay: str) -> None:
     for one in found:
         schema = _kuberay(Path(folder), one["kind"])
         flaws = Draft202012Validator(schema).iter_errors(one)
-        assert [f"{violation.json_path}: {violation.message[:200]}" for violation in flaws] == []
+        assert [f"{flaw.json_path}: {flaw.message[:200]}" for flaw in flaws] == []
         wrong = {**one, "spec": {**one["spec"], "misspelt": 1}}
         assert not Draft202012Validator(schema).is_valid(wrong), "the schema is too lax to tell anything"
 

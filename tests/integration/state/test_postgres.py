@@ -11,7 +11,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-import queue_cases
 import store_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
@@ -20,10 +19,10 @@ from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.store import open_store
 from careedit_deployments.state.tables import metadata
-from remembered import Clock, a_job
+from state_records import Clock, a_job
 
 
-@pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", store_cases.CASES, ids=lambda case: case.__name__)
 def test_postgres(case: Any, database: str) -> None:
     clock = Clock()
 
@@ -73,7 +72,7 @@ def test_an_id_that_the_database_cannot_hold_is_the_callers_mistake(database: st
     async def main() -> None:
         store = await open_store(StateConfig(database=database))
         for ask in (store.jobs.get("job_\0"), store.sessions.get("\0"), store.jobs.page("anonymous", before="\0")):
-            with pytest.raises(InputError, match="no id has"):
+            with pytest.raises(InputError, match="cannot be stored"):
                 await ask
         await store.close()
 

@@ -28,7 +28,7 @@ def told(serve_cluster):
     import ray
     from ray import serve
 
-    from telling import build
+    from telemetry_apps import build
 
     with receive_spans() as receiver:
         handle = serve.run(build({"otlp_endpoint": receiver.url}), name="telling", route_prefix="/telling")

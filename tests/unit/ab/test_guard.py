@@ -66,7 +66,7 @@ def test_a_crowd_that_is_turned_away_does_not_hide_failures(make_config, with_st
     async def work(store):
         config = make_config()
         await add_edits(store, "b", "mmfff" + "o" * config.arms["b"].guard.window)
-        return await ArmGuard(config.arms, store, Metrics(Recording())).look()
+        return await ArmGuard(config.arms, store, Metrics(Recording())).check()
 
     assert with_store(work) == {"b"}
 
@@ -78,12 +78,12 @@ def test_a_failing_arm_is_cut_out_the_event_recorded_and_counted(make_config, wi
         guard = ArmGuard(make_config().arms, store, Metrics(recording))
         await add_edits(store, "a", "mmmmm")
         await add_edits(store, "b", "mmfff")
-        return await guard.look(), guard.disabled_arms(), await store.arms.events(), await store.audit.latest()
+        return await guard.check(), guard.disabled_arms(), await store.arms.events(), await store.audit.latest()
 
     cut, same, events, audit = with_store(work)
     assert cut == same == {"b"}
     assert [(event.arm, event.kind, event.numbers) for event in events] == [("b", "cut", {"errors": 3, "edits": 5})]
-    assert events[0].reason == "3 of its latest 5 edits failed; 20% may."
+    assert events[0].reason == "3 of its latest 5 edits failed; the limit is 20%."
     assert [(entry.actor, entry.action, entry.subject) for entry in audit] == [("arm guard", "arm.cut", "b")]
     assert recording.total("careedit_arm_cuts", arm="b", reason="errors") == 1
     assert recording.values["careedit_arm_live"] == {
@@ -97,9 +97,9 @@ def test_a_second_look_and_a_second_replica_record_nothing_more(make_config, wit
     async def work(store):
         first, second = (ArmGuard(make_config().arms, store, Metrics(Recording())) for _ in range(2))
         await add_edits(store, "b", "fffff")
-        await first.look()
-        assert await second.look() == {"b"}
-        await first.look()
+        await first.check()
+        assert await second.check() == {"b"}
+        await first.check()
         return await store.arms.events()
 
     assert len(with_store(work)) == 1
@@ -110,7 +110,7 @@ def test_the_last_live_arm_is_never_cut(make_config, with_store, add_edits) -> N
         guard = ArmGuard(make_config().arms, store, Metrics(Recording()))
         await add_edits(store, "a", "fffff")
         await add_edits(store, "b", "fffff")
-        return await guard.look()
+        return await guard.check()
 
     assert with_store(work) in ({"a"}, {"b"})
 
@@ -118,7 +118,7 @@ def test_the_last_live_arm_is_never_cut(make_config, with_store, add_edits) -> N
 def test_a_failing_shadow_is_cut_though_it_takes_no_traffic(make_config, with_store, add_edits) -> None:
     async def work(store):
         await add_edits(store, "mirror", "fffff", shadow_of="edit_0")
-        return await ArmGuard(make_config().arms, store, Metrics(Recording())).look()
+        return await ArmGuard(make_config().arms, store, Metrics(Recording())).check()
 
     assert with_store(work) == {"mirror"}
 
@@ -127,7 +127,7 @@ def test_only_the_window_counts(make_config, with_store, add_edits) -> None:
     async def work(store):
         await add_edits(store, "b", "fffff", created=time.time() - 60)
         await add_edits(store, "b", "mmmmmmmmmm")
-        return await ArmGuard(make_config().arms, store, Metrics(Recording())).look()
+        return await ArmGuard(make_config().arms, store, Metrics(Recording())).check()
 
     assert with_store(work) == frozenset()
 
@@ -136,11 +136,11 @@ def test_a_restored_arm_starts_anew_and_may_be_cut_again(make_config, with_store
     async def work(store):
         guard = ArmGuard(make_config().arms, store, Metrics(Recording()))
         await add_edits(store, "b", "fffff")
-        await guard.look()
+        await guard.check()
         event = await restore(store, "b", actor="ada")
-        after = await guard.look()
+        after = await guard.check()
         await add_edits(store, "b", "fffff")
-        return event, after, await guard.look(), await store.audit.latest(limit=10)
+        return event, after, await guard.check(), await store.audit.latest(limit=10)
 
     event, after, again, audit = with_store(work)
     assert (event.kind, event.reason) == ("restored", "Restored by ada.")
@@ -149,7 +149,7 @@ def test_a_restored_arm_starts_anew_and_may_be_cut_again(make_config, with_store
 
 
 def test_what_is_not_cut_cannot_be_restored(with_store) -> None:
-    with pytest.raises(ConflictError, match="nothing to restore"):
+    with pytest.raises(ConflictError, match="need not be restored"):
         with_store(lambda store: restore(store, "b", actor="ada"))
 
 
@@ -161,7 +161,7 @@ def test_a_person_may_cut_an_arm_but_not_an_unknown_one_nor_twice_nor_the_last(m
         for name, error, words in (
             ("b", ConflictError, "already"),
             ("a", ConflictError, "last"),
-            ("z", NotFoundError, "no arm"),
+            ("z", NotFoundError, "does not exist"),
         ):
             with pytest.raises(error, match=words):
                 await disable_by_hand(store, arms, name, actor="ada", reason="")

@@ -207,7 +207,7 @@ def test_a_mistake_in_the_background_is_logged(make_config, with_store, finished
         await shadowing.settled()
 
     with_store(work)
-    assert "went wrong" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert "Copying or judging" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
 def test_a_shadow_without_replicas_is_no_crash(make_config, with_store, finished) -> None:
@@ -219,7 +219,7 @@ def test_a_shadow_without_replicas_is_no_crash(make_config, with_store, finished
         await shadowing.settled()
         return (await store.edits.latest(arm="mirror"))[0].error
 
-    assert with_store(work) == "The arm 'mirror' is not up."
+    assert with_store(work) == "The arm 'mirror' is not running."
 
 
 def _made(pair):

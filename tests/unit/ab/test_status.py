@@ -35,7 +35,7 @@ def filled(make_config, with_store, add_edits):
         for index in range(3):
             assigned = AssignmentRecord(user_sha256=f"{index}", salt=config.ab_salt, arm="a", created=time.time())
             await store.arms.assign(assigned)
-        await ArmGuard(config.arms, store, Metrics(Recording())).look()
+        await ArmGuard(config.arms, store, Metrics(Recording())).check()
 
     with_store(work)
     return make_config()
@@ -52,7 +52,7 @@ def test_a_status_tells_traffic_errors_scores_verdicts_and_cuts(filled, with_sto
         "what users gave up, asked wrongly or found no room for counts neither way"
     )
     assert (b.wins, b.losses, b.ties) == (0, 2, 1)
-    assert b.reason == "4 of its latest 5 edits failed; 20% may." and b.since is not None
+    assert b.reason == "4 of its latest 5 edits failed; the limit is 20%." and b.since is not None
     assert (mirror.shadow, mirror.edits, mirror.share, mirror.wins) == (True, 2, 0.0, 0)
 
 
@@ -94,8 +94,8 @@ def test_the_command_prints_a_row_per_arm_and_says_why_one_is_cut(config_file, c
     rows = {line.split("\t")[0]: line.split("\t") for line in out.splitlines()}
     assert rows["arm"][:3] == ["arm", "set", "traffic"]
     assert rows["a"][2:7] == ["100%", "3", "10", "10.0%", "0.80 (0.80 to 0.80, 10)"]
-    assert rows["b"][-1] == "cut out" and rows["mirror"][2] == "shadow"
-    assert "b is cut out since" in err and "4 of its latest 5 edits failed" in err
+    assert rows["b"][-1] == "out" and rows["mirror"][2] == "shadow"
+    assert "b is out of traffic since" in err and "4 of its latest 5 edits failed" in err
 
 
 def test_the_command_prints_one_json_document(config_file, capsys) -> None:
@@ -115,4 +115,4 @@ def test_an_arm_is_restored_and_cut_by_command(config_file, capsys, with_store) 
 
 def test_a_mistake_is_a_sentence(config_file, capsys) -> None:
     assert main(["ab", "restore", "a", "--config", config_file]) == 1
-    assert "The arm 'a' is not cut out; there is nothing to restore." in capsys.readouterr().err
+    assert "The arm 'a' is not out of traffic; it need not be restored." in capsys.readouterr().err

@@ -131,7 +131,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("expert: front,", "expert: gpus,", "expert is placed in the group 'gpus', which there is not"),
+        ("expert: front,", "expert: gpus,", "placement puts expert into the group 'gpus', which does not exist"),
         ("min_pods: 1", "min_pods: 3", "min_pods is 3 and max_pods 2"),
         ("deadline_s: 7200", "deadlines: 7200", "Nightly has no field 'deadlines'"),
         ("memory: 3Gi", "memory: 3GB", "Pod does not accept '3GB' for its field 'memory'"),
@@ -169,5 +169,5 @@ def test_secrets_are_drawn_anew_each_time() -> None:
 
 
 def test_a_folder_without_overlays_is_answered_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give the repository's root"):
+    with pytest.raises(InputError, match="give the root of the repository"):
         render(tmp_path)

@@ -22,7 +22,7 @@ def test_a_passage_counts_from_the_traces_beginning_to_the_last_answer() -> None
 
 
 def test_a_trace_without_answers_is_told_in_a_sentence() -> None:
-    with pytest.raises(InputError, match="Not one request"):
+    with pytest.raises(InputError, match="No request"):
         passage([row(0)], [None])
 
 

@@ -107,14 +107,14 @@ def test_the_plan_is_drawn(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--rate", "fast"], "is no list of rates"),
-        (["--rate", "0"], "is no list of rates"),
-        (["--profile", "abacus"], "There is no profile 'abacus'; choose one of tiny-cpu"),
-        (["--profile", "tiny-cpu"], "comes without a price"),
-        (["--price", "free"], "There is no price 'free'"),
+        (["--rate", "fast"], "is not a list of rates"),
+        (["--rate", "0"], "is not a list of rates"),
+        (["--profile", "abacus"], "The profile 'abacus' does not exist; choose one of tiny-cpu"),
+        (["--profile", "tiny-cpu"], "has no price"),
+        (["--price", "free"], "The price 'free' does not exist"),
         (["--usd-per-hour", "0"], "give a price above 0"),
         (["--slo-p95", "-1"], "give seconds above 0"),
-        (["--plot", "plan.jpg"], "no suffix that is written"),
+        (["--plot", "plan.jpg"], "an unknown suffix"),
         (["--plot", "nowhere/plan.png"], "does not exist"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from careedit.scoring import JudgeIdentity, Score, ScoreRequest
-from careedit_deployments.scorer.batched import MOST, BatchedScorer
+from careedit_deployments.scorer.batched import MAX_BATCH, BatchedScorer
 
 JUDGE = JudgeIdentity(backend="test", model="by-red", revision="1", prompts="none-1")
 
@@ -72,9 +72,9 @@ def test_what_comes_while_the_judge_is_busy_is_one_batch_and_everybody_gets_thei
 
 
 def test_a_batch_is_bounded(judge):
-    answers, sizes = judge(asked(1), asked(*[2] * MOST), asked(3), asked(4))
-    assert [len(scores) for scores in answers] == [1, MOST, 1, 1]
-    assert sizes == [1, MOST, 2]
+    answers, sizes = judge(asked(1), asked(*[2] * MAX_BATCH), asked(3), asked(4))
+    assert [len(scores) for scores in answers] == [1, MAX_BATCH, 1, 1]
+    assert sizes == [1, MAX_BATCH, 2]
 
 
 def test_one_calls_failure_is_not_its_neighbours(judge):

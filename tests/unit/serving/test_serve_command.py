@@ -27,7 +27,7 @@ def test_a_configuration_is_a_file_or_one_that_comes_along(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("version: 1")
     assert find_config(str(file)) == file
-    with pytest.raises(InputError, match=r"no configuration 'magic'; give a YAML file or one of .*tiny"):
+    with pytest.raises(InputError, match=r"configuration 'magic' does not exist; give a YAML file or one of .*tiny"):
         find_config("magic")
 
 
@@ -52,14 +52,14 @@ def test_an_unfit_set_is_refused_before_anything_is_changed(untrained_set, tmp_p
     check_sets(ServeConfig(arms={"main": {"expert_set": str(folder)}}))
     (adapter,) = (folder / "experts/erase").glob("*.safetensors")
     adapter.write_bytes(adapter.read_bytes()[:-64])
-    with pytest.raises(ExpertError, match=r"set of 'main' is unfit, nothing was changed: .*erase"):
+    with pytest.raises(ExpertError, match=r"set of 'main' cannot be used; nothing was deployed: .*erase"):
         check_sets(ServeConfig(arms={"main": {"expert_set": str(folder)}}))
 
 
 def test_a_cluster_of_its_own_cannot_be_left_running(capsys, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert main(["serve", "tiny", "--no-blocking"]) == 2
-    assert "give --address" in capsys.readouterr().err
+    assert "add --address" in capsys.readouterr().err
 
 
 def test_a_set_that_is_not_there_is_said_in_a_sentence(tmp_path, capsys):

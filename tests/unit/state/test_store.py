@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import queue_cases
 import store_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
@@ -17,10 +16,10 @@ from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state import database
 from careedit_deployments.state.records import id_time, new_id
 from careedit_deployments.state.store import open_store
-from remembered import a_job
+from state_records import a_job
 
 
-@pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", store_cases.CASES, ids=lambda case: case.__name__)
 def test_sqlite(case: Any, with_store: Any, clock: Any) -> None:
     with_store(lambda store: case(store, clock))
 

@@ -1,7 +1,7 @@
-"""What a team would write without the platform: one editor behind a server, its adapter switched for each request.
+"""Baselines: a server with one editor that switches experts between requests, as a team would write it without careedit.
 
-Both servers speak as much of `POST /v1/images/edits` as the benchmark sends, and `GET /health`. Each runs in a process of
-its own: `python -m careedit_deployments.bench.baselines NAME SETTINGS`, SETTINGS being `BaselineSettings` as JSON.
+Both servers support the part of `POST /v1/images/edits` that the benchmark uses, and `GET /health`. Each runs in a process of
+its own: `python -m careedit_deployments.bench.baselines NAME SETTINGS`, where SETTINGS is `BaselineSettings` as JSON.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pydantic import Field, PositiveInt
 from careedit.record import Record
 
 NAMES = ("litserve", "fastapi")
-"""The baselines."""
+"""Names of the available baselines."""
 
 
 class BaselineSettings(Record):
-    """A server with one editor."""
+    """Settings of a baseline."""
 
     expert_set: str
-    """As `load_editor` takes it."""
+    """Expert set, in any form that `load_editor` accepts."""
     port: int = Field(ge=1024, le=65535)
-    """Port on the loopback address."""
+    """Port on the loopback address, 1024 to 65535."""
     application: Literal["merged", "shared"] = "merged"
-    """How the editor changes experts between two requests: merged anew, or another adapter beside the base."""
+    """How the editor switches experts: "merged" merges the LoRA into the weights, "shared" keeps it separate."""
     device: str | None = None
-    """Device; None: a GPU where there is one."""
+    """Torch device. None: a GPU if available."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format; None: the editor's default."""
+    """Number format of the weights. None: the editor's default."""
     threads: PositiveInt | None = None
-    """Torch's threads on a CPU; None: torch's choice."""
+    """Torch's threads on a CPU. None: torch's default."""

@@ -1,4 +1,4 @@
-"""A baseline's process."""
+"""Entry point of the process of a baseline."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 
 
 def main(name: str, settings: str) -> None:
-    """Serve the baseline of that name. Raises `InputError` for one that does not exist."""
-    told = BaselineSettings(**json.loads(settings))
+    """Run the baseline `name`. Raises `InputError` for an unknown one."""
+    wanted = BaselineSettings(**json.loads(settings))
     if name == "litserve":
         from careedit_deployments.bench.baselines import lit as server
     elif name == "fastapi":
         from careedit_deployments.bench.baselines import plain as server  # type: ignore[no-redef]
     else:
-        raise InputError(f"There is no baseline {name!r}; choose one of {', '.join(NAMES)}.")
-    server.run(told)
+        raise InputError(f"The baseline {name!r} does not exist; choose one of {', '.join(NAMES)}.")
+    server.run(wanted)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plain FastAPI: the editor under a lock, in a worker thread, so that the event loop goes on receiving requests."""
+"""Plain FastAPI: the editor in a worker thread, behind a lock, so that the event loop can receive requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from careedit_deployments.bench.baselines.wire import ROUTE, answer_of, load, re
 
 
 def make_app(edit: Callable[[EditRequest], EditResult]) -> FastAPI:
-    """The application; `edit` is called by one thread at a time."""
+    """The application. Only one thread calls `edit` at a time."""
     app, turn = FastAPI(), threading.Lock()
 
     def answer(request: EditRequest) -> dict[str, Any]:
@@ -39,6 +39,6 @@ def make_app(edit: Callable[[EditRequest], EditResult]) -> FastAPI:
 
 
 def run(settings: BaselineSettings) -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is terminated."""
     editor = load(settings)
     uvicorn.run(make_app(editor.edit), host="127.0.0.1", port=settings.port, log_level="warning")

@@ -1,4 +1,4 @@
-"""What both baselines share: the editor, and requests and answers as HTTP has them."""
+"""Code of both baselines: loading the editor, reading requests and writing answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from careedit.records import EditRequest, EditResult
 from careedit_deployments.bench.baselines import BaselineSettings
 
 ROUTE = "/v1/images/edits"
-"""Where edits are asked for."""
+"""Path of the edit route."""
 
 
 def load(settings: BaselineSettings, device: str | None = None) -> Editor:
-    """The editor; `device` is the one that the server picks where the settings leave it open."""
+    """Load the editor. `device` is used if the settings name none."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     return load_editor(
@@ -30,7 +30,7 @@ def load(settings: BaselineSettings, device: str | None = None) -> Editor:
 
 
 def request_of(form: FormData) -> EditRequest:
-    """The edit that a form asks for."""
+    """The request in a form."""
     pictures = [decode_image(one.file.read()) for one in form.getlist("image[]") if isinstance(one, UploadFile)]
     numbers: dict[str, Any] = {name: int(str(form[name])) for name in ("n", "seed", "steps") if name in form}
     return EditRequest(
@@ -43,6 +43,6 @@ def request_of(form: FormData) -> EditRequest:
 
 
 def answer_of(result: EditResult) -> dict[str, Any]:
-    """The pictures as PNG, and how they were made."""
+    """The answer: images as PNG, and traces."""
     data = [{"b64_json": png_base64(picture)} for picture in result.images]
     return {"data": data, "careedit": {"traces": [trace.model_dump(mode="json") for trace in result.traces]}}

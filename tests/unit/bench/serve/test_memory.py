@@ -42,5 +42,5 @@ def test_descendants_are_watched():
         for _ in range(16):
             watch.look()
         child.stdin.close()
-    (found,) = [one for one in watch.told() if one.pid == child.pid]
+    (found,) = [one for one in watch.growths() if one.pid == child.pid]
     assert found.flat and found.begin_mib > 0 and found.name.startswith("python")

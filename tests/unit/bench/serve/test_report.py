@@ -110,8 +110,8 @@ def test_a_configuration_of_several_arms_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--without", "nginx"], "no baseline 'nginx'"),
-        (["--config", "nowhere"], "no configuration 'nowhere'"),
+        (["--without", "nginx"], "baseline 'nginx' does not exist"),
+        (["--config", "nowhere"], "configuration 'nowhere' does not exist"),
         (["--config", "ab"], "has 2 arms"),
         (["--trace", "nowhere.jsonl"], "cannot be read"),
         (["--rounds", "0"], "--rounds"),

@@ -47,16 +47,16 @@ def test_a_slower_machine_gets_the_same_load() -> None:
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([], "holds no request"),
-        (["{"], "Line 2 of .* is no JSON object"),
-        (["[1]"], "Line 2 of .* is no JSON object"),
+        ([], "contains no request"),
+        (["{"], "Line 2 of .* is not a JSON object"),
+        (["[1]"], "Line 2 of .* is not a JSON object"),
         ([ROW, {**ROW, "size": "big"}], "Line 3 of .* write width and height as 1024x768"),
         ([{**ROW, "steps": 0}], "Line 2 of .* 'steps'"),
         ([{**ROW, "slo_ms": 0}], "Line 2 of .* 'slo_ms'"),
         ([{**ROW, "arrival_s": -1}], "Line 2 of .* 'arrival_s'"),
         ([{**ROW, "prompt": "x"}], "Line 2 of .* no field 'prompt'"),
         ([{k: v for k, v in ROW.items() if k != "slo_ms"}], "Line 2 of .* 'slo_ms', which is missing"),
-        ([ROW, {**ROW, "arrival_s": 0.4}], "Line 3 of .* arrives before the line above"),
+        ([ROW, {**ROW, "arrival_s": 0.4}], "Line 3 of .* arrives before the previous line"),
     ],
 )
 def test_a_flaw_is_told_with_its_line(lines: list[Any], sentence: str, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_flaw_is_told_with_its_line(lines: list[Any], sentence: str, tmp_path:
 
 @pytest.mark.parametrize("header", [{"careedit_trace": 2}, ROW, "arrival_s,size"])
 def test_a_file_without_this_versions_header_is_refused(header: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"first line|no JSON object"):
+    with pytest.raises(InputError, match=r"first line|not a JSON object"):
         read_trace(written(tmp_path, ROW, header=header))
 
 
