@@ -19,7 +19,7 @@ from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditJob, EditState
 from careedit.editing.stepper import OnSteps
 from careedit.errors import CareEditError, ImageError, InputError
-from careedit.experts.base import ExpertApplier
+from careedit.experts.applier import ExpertApplier
 from careedit.images import canvas_mask, compose_canvas, crop_target
 
 DEFAULT_GUIDANCE = 30.0

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPi
 
 from careedit.editing import EditorBase, Engine, load_base
 from careedit.errors import ExpertError
-from careedit.experts.base import NoExperts
+from careedit.experts.applier import NoExperts
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from careedit.errors import UnknownExpertError
-from careedit.experts.base import ExpertApplier, NoExperts
+from careedit.experts.applier import ExpertApplier, NoExperts
 from careedit.records import BASE
 
 

@@ -23,8 +23,8 @@ from careedit.experts import (
     load_adapter,
     make_manifest,
 )
-from careedit.experts import check as check_module
-from careedit.experts.check import resolve_inside
+from careedit.experts import adapters as check_module
+from careedit.experts.store import resolve_inside
 
 Write = Callable[..., Path]
 Keys = Callable[[LoraState], dict[str, Tensor]]

@@ -118,7 +118,7 @@ def test_an_xlabs_file_is_split_into_its_projections(tmp_path: Path, shapes: Bas
     assert_same(LoraState({name: m for name, m in read.modules.items() if name.endswith("to_q")}), state)
 
 
-def test_a_peft_file_takes_its_alpha_from_the_configuration_beside_it(
+def test_a_peft_file_takes_its_alpha_from_the_configuration_in_its_folder(
     tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys
 ) -> None:
     path = write(tmp_path / "adapter_model.safetensors", prefixed("base_model.model.", keys(lora(1))))

@@ -41,7 +41,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path, lora: Any, keys: A
     ("change", "words"),
     [
         ({"x_embedder.lora_A.weight": torch.full((8, 128), torch.nan)}, "training has diverged"),
-        ({"x_embedder.weight": torch.zeros(8, 8)}, "is no LoRA weight"),
+        ({"x_embedder.weight": torch.zeros(8, 8)}, "is not a LoRA weight"),
         ({"x_embedder.lora_A.weight": torch.zeros(4, 128)}, "not rank 8"),
     ],
 )

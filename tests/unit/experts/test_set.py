@@ -307,7 +307,7 @@ def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path
         ("manifest", "experts/broken"),
     }
     assert "has the hash" in found["adapter", "flipped"]
-    assert "There is no file" in found["adapter", "gone"]
+    assert "has no file" in found["adapter", "gone"]
 
 
 def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) -> None:

@@ -141,7 +141,10 @@ def test_a_missing_package_is_named_with_how_to_install_it(
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("memory://nothing/here", "There is no 'expert_set.yaml' in memory://nothing/here"), ("nonsense://a", "nonsense")],
+    [
+        ("memory://nothing/here", "'expert_set.yaml' in memory://nothing/here does not exist"),
+        ("nonsense://a", "nonsense"),
+    ],
 )
 def test_an_address_that_leads_nowhere_is_refused_in_a_sentence(address: str, words: str) -> None:
     with pytest.raises(ExpertError, match=words) as caught:
