@@ -37,11 +37,11 @@ class EditorBase:
     text_encoder: CLIPTextModel
     """CLIP, which gives the pooled text embedding."""
     tokenizer: PreTrainedTokenizerBase
-    """The tokenizer of `text_encoder`."""
+    """Tokenizer that belongs to `text_encoder`."""
     text_encoder_2: T5EncoderModel
     """T5, which gives an embedding per text token."""
     tokenizer_2: PreTrainedTokenizerBase
-    """The tokenizer of `text_encoder_2`."""
+    """Tokenizer that belongs to `text_encoder_2`."""
     scheduler: FlowMatchEulerDiscreteScheduler
     """Its configuration determines the schedules; it is never stepped itself."""
     max_sequence_length: int
@@ -112,9 +112,7 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
-        raise InputError(
-            f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
-        ) from error
+        raise InputError(f"This machine has no device {str(wanted)!r}; use cpu, or a GPU such as cuda.") from error
     return device
 
 
@@ -162,14 +160,14 @@ def load_base(
         name = str(folder)
     elif isinstance(path_or_hub_id, Path) or folder.is_absolute() or name.count("/") != 1:
         raise ExpertError(
-            f"There is no base folder {name!r}; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
+            f"The base folder {name!r} does not exist; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
         )
     try:
         # The hub's index alone first: another kind of pipeline is refused before gigabytes are fetched.
         index = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
         config = json.loads(index.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        what = f"holds no readable {INDEX}" if folder.is_dir() else "is no folder, and the hub did not give it"
+        what = f"has no readable {INDEX}" if folder.is_dir() else "is not a folder, and the hub does not have it"
         raise ExpertError(f"The base {name!r} {what}; give the folder of a FluxFillPipeline or a hub id.") from error
     found = config.get("_class_name") if isinstance(config, dict) else None
     if found != FluxFillPipeline.__name__:
@@ -178,7 +176,7 @@ def load_base(
         entry = config.get(component)
         # Nothing else is imported by name: an index must not decide which code runs.
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
-            raise ExpertError(f"The base {name!r} states no {component} from diffusers or transformers in its {INDEX}.")
+            raise ExpertError(f"The base {name!r} names no {component} from diffusers or transformers in its {INDEX}.")
     try:
         with quiet_loading():
             pipe = cast(Any, FluxFillPipeline).from_pretrained(
