@@ -295,7 +295,7 @@ def test_a_result_is_saved_as_its_suffix_says(editor, draw_picture, tmp_path):
     result = editor.edit(EditRequest(image=draw_picture(), instruction="x", steps=1))
     result.save(tmp_path / "edited.png")
     assert decode_image(tmp_path / "edited.png").tobytes() == result.image.tobytes()
-    with pytest.raises(InputError, match="no suffix of an image format"):
+    with pytest.raises(InputError, match="no suffix that names a format"):
         result.save(tmp_path / "edited.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["edited.png"]
 

@@ -73,7 +73,7 @@ def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], 
 
 
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExpertError, match="no expert set"):
+    with pytest.raises(ExpertError, match="not an expert set"):
         load_subject(str(tmp_path))
 
 

@@ -162,7 +162,7 @@ def test_an_instruction_is_needed_except_for_a_replay_which_takes_none(run, fold
     assert run("photo.png")[2].startswith("error: The instruction is missing; say what to change")
     for wish in (["-n", "2"], ["--seed", "1"], ["--refine-mask"], ["--expert", "style"], [REMOVE]):
         assert main(["edit", "photo.png", *wish, "--replay", "trace.json"]) == 2
-        assert "A trace says how its edit was made" in capsys.readouterr().err
+        assert "A trace has all settings of its edit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
