@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
-from careedit_deployments.state.base import ArmEvent, new_id
+from careedit_deployments.state.records import ArmEvent, new_id
 from fake_backend import FakeBackend
 from served import Served, serve
 

@@ -8,8 +8,8 @@ import hashlib
 import pytest
 
 from careedit_deployments.errors import NotFoundError, UnavailableError
-from careedit_deployments.state.base import new_id
-from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import new_id
 
 JOB = "jobs/job_0123456789abcdef"
 
@@ -18,7 +18,7 @@ def _scope(kind: str = "job") -> str:
     return f"{kind}s/{new_id(kind)}"
 
 
-async def bytes_come_back_under_a_key_that_is_their_hash(blobs: FsspecBlobs) -> None:
+async def bytes_come_back_under_a_key_that_is_their_hash(blobs: BlobStore) -> None:
     scope = _scope()
     key = await blobs.put(scope, b"one", suffix="png")
     assert key == f"{scope}/{hashlib.sha256(b'one').hexdigest()}.png"
@@ -26,7 +26,7 @@ async def bytes_come_back_under_a_key_that_is_their_hash(blobs: FsspecBlobs) -> 
     assert await blobs.get(key) == b"one"
 
 
-async def a_scope_is_deleted_whole_and_nothing_else(blobs: FsspecBlobs) -> None:
+async def a_scope_is_deleted_whole_and_nothing_else(blobs: BlobStore) -> None:
     first, second = _scope(), _scope()
     keys = [await blobs.put(scope, data, suffix="png") for scope in (first, second) for data in (b"one", b"two")]
     await blobs.delete_scope(first)
@@ -39,7 +39,7 @@ async def a_scope_is_deleted_whole_and_nothing_else(blobs: FsspecBlobs) -> None:
     assert second in await blobs.scopes("jobs")
 
 
-async def single_pictures_are_deleted_by_key(blobs: FsspecBlobs) -> None:
+async def single_pictures_are_deleted_by_key(blobs: BlobStore) -> None:
     scope = _scope("session")
     keys = [await blobs.put(scope, data, suffix="webp") for data in (b"one", b"two")]
     await blobs.delete([keys[0], keys[0]])
@@ -48,7 +48,7 @@ async def single_pictures_are_deleted_by_key(blobs: FsspecBlobs) -> None:
         await blobs.get(keys[0])
 
 
-async def scopes_are_listed_by_kind(blobs: FsspecBlobs) -> None:
+async def scopes_are_listed_by_kind(blobs: BlobStore) -> None:
     assert await blobs.scopes("nothing") == []
     scope = _scope("session")
     await blobs.put(scope, b"one", suffix="png")
@@ -56,14 +56,14 @@ async def scopes_are_listed_by_kind(blobs: FsspecBlobs) -> None:
     assert scope not in await blobs.scopes("jobs")
 
 
-async def what_was_changed_is_not_handed_out(blobs: FsspecBlobs) -> None:
+async def what_was_changed_is_not_handed_out(blobs: BlobStore) -> None:
     key = await blobs.put(_scope(), b"one", suffix="png")
     blobs._files.pipe_file(blobs._path(key), b"two")
     with pytest.raises(UnavailableError, match="damaged"):
         await blobs.get(key)
 
 
-async def writers_of_the_same_picture_do_not_disturb_each_other(blobs: FsspecBlobs) -> None:
+async def writers_of_the_same_picture_do_not_disturb_each_other(blobs: BlobStore) -> None:
     scope, data = _scope(), bytes(range(256)) * 4096
     keys = await asyncio.gather(*(blobs.put(scope, data, suffix="png") for _ in range(8)))
     assert len(set(keys)) == 1

@@ -7,25 +7,25 @@ import asyncio
 import pytest
 
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
-from careedit_deployments.state.base import JobImage
 from careedit_deployments.state.queue import FULL_S
-from careedit_deployments.state.store import SqlStore
+from careedit_deployments.state.records import JobImage
+from careedit_deployments.state.store import Store
 from remembered import NOON, Clock, a_job, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
 
 
-async def kinds(store: SqlStore, job_id: str) -> list[str]:
+async def kinds(store: Store, job_id: str) -> list[str]:
     return [event.kind for event in await store.jobs.events(job_id)]
 
 
-async def jobs_are_claimed_oldest_first_and_each_once(store: SqlStore, clock: Clock) -> None:
+async def jobs_are_claimed_oldest_first_and_each_once(store: Store, clock: Clock) -> None:
     jobs = [await store.jobs.add(a_job(created=NOON + i)) for i in (2, 0, 1)]
     claimed = [await store.jobs.claim("w", **TERMS) for _ in range(4)]
     assert [job and job.id for job in claimed] == [jobs[1].id, jobs[2].id, jobs[0].id, None]
 
 
-async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: SqlStore, clock: Clock) -> None:
+async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: Store, clock: Clock) -> None:
     first = await store.jobs.add(a_job(idempotency_key="k"), most=2)
     await store.jobs.add(a_job(), most=2)
     with pytest.raises(OverloadedError, match="2 jobs wait already") as caught:
@@ -37,7 +37,7 @@ async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: 
     await store.jobs.add(a_job(), most=2)
 
 
-async def workers_that_come_at_once_share_the_jobs_without_overlap(store: SqlStore, clock: Clock) -> None:
+async def workers_that_come_at_once_share_the_jobs_without_overlap(store: Store, clock: Clock) -> None:
     added = {(await store.jobs.add(a_job())).id for _ in range(12)}
 
     async def take(worker: str) -> list[str]:
@@ -52,7 +52,7 @@ async def workers_that_come_at_once_share_the_jobs_without_overlap(store: SqlSto
     assert set(taken) == added
 
 
-async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(store: SqlStore, clock: Clock) -> None:
+async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(store: Store, clock: Clock) -> None:
     await store.jobs.add(a_job())
     first = await store.jobs.claim("first", **TERMS)
     assert await store.jobs.append(first, progress(first)) is False
@@ -73,7 +73,7 @@ async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(stor
     assert await kinds(store, first.id) == ["queued", "started", "progress", "started", "completed"]
 
 
-async def a_job_whose_workers_all_died_fails_with_that_reason(store: SqlStore, clock: Clock) -> None:
+async def a_job_whose_workers_all_died_fails_with_that_reason(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(webhook="https://example.org"))
     for attempt in (1, 2, 3):
         assert (await store.jobs.claim("w", **TERMS)).attempt == attempt
@@ -86,7 +86,7 @@ async def a_job_whose_workers_all_died_fails_with_that_reason(store: SqlStore, c
     assert len(await store.webhooks.of(job.id)) == 1
 
 
-async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(store: SqlStore, clock: Clock) -> None:
+async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job())
     assert await store.jobs.release(await store.jobs.claim("one", **TERMS)) is True
     again = await store.jobs.claim("two", **TERMS)
@@ -94,7 +94,7 @@ async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(stor
     assert await kinds(store, job.id) == ["queued", "started", "requeued", "started"]
 
 
-async def events_are_numbered_from_one_and_read_from_any_number_on(store: SqlStore, clock: Clock) -> None:
+async def events_are_numbered_from_one_and_read_from_any_number_on(store: Store, clock: Clock) -> None:
     await store.jobs.add(a_job())
     job = await store.jobs.claim("w", **TERMS)
     image = {"edit_id": "e", "arm": "a", "picture": "p", "trace": {"seed": 1}}
@@ -107,7 +107,7 @@ async def events_are_numbered_from_one_and_read_from_any_number_on(store: SqlSto
     assert kept.last_event == 5
 
 
-async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(store: SqlStore, clock: Clock) -> None:
+async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(store: Store, clock: Clock) -> None:
     queued = await store.jobs.add(a_job())
     assert (await store.jobs.cancel(queued.id)).status == "cancelled"
     await store.jobs.add(a_job())
@@ -121,7 +121,7 @@ async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(stor
     assert (await store.jobs.get(running.id)).status == "cancelled"
 
 
-async def an_idempotency_key_is_one_job_per_owner(store: SqlStore, clock: Clock) -> None:
+async def an_idempotency_key_is_one_job_per_owner(store: Store, clock: Clock) -> None:
     first = await store.jobs.add(a_job(idempotency_key="k"))
     assert (await store.jobs.add(a_job(idempotency_key="k"))).id == first.id
     other = await store.jobs.add(a_job(idempotency_key="k", owner="somebody"))
@@ -131,13 +131,13 @@ async def an_idempotency_key_is_one_job_per_owner(store: SqlStore, clock: Clock)
     assert {(await store.jobs.add(a_job())).id for _ in range(2)}.isdisjoint({first.id})
 
 
-async def the_same_key_sent_at_once_makes_one_job(store: SqlStore, clock: Clock) -> None:
+async def the_same_key_sent_at_once_makes_one_job(store: Store, clock: Clock) -> None:
     added = await asyncio.gather(*(store.jobs.add(a_job(idempotency_key="k")) for _ in range(8)))
     assert len({job.id for job in added}) == 1
     assert len(await store.jobs.page("anonymous")) == 1
 
 
-async def only_the_owner_sees_a_job(store: SqlStore, clock: Clock) -> None:
+async def only_the_owner_sees_a_job(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(owner="mine"))
     assert (await store.jobs.get(job.id, owner="mine")).id == job.id
     assert await store.jobs.page("other") == []
@@ -147,7 +147,7 @@ async def only_the_owner_sees_a_job(store: SqlStore, clock: Clock) -> None:
     assert (await store.jobs.get(job.id)).status == "queued"
 
 
-async def pages_go_from_new_to_old(store: SqlStore, clock: Clock) -> None:
+async def pages_go_from_new_to_old(store: Store, clock: Clock) -> None:
     ids = [(await store.jobs.add(a_job(id=f"job_{i:032x}"))).id for i in range(5)]
     first = await store.jobs.page("anonymous", limit=2)
     second = await store.jobs.page("anonymous", limit=9, before=first[-1].id)
@@ -155,7 +155,7 @@ async def pages_go_from_new_to_old(store: SqlStore, clock: Clock) -> None:
     assert await store.jobs.ahead(a_job(created=NOON + 1)) == 5
 
 
-async def an_ended_job_expires_and_leaves_no_row(store: SqlStore, clock: Clock) -> None:
+async def an_ended_job_expires_and_leaves_no_row(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(idempotency_key="k", webhook="https://example.org"))
     await store.jobs.cancel(job.id)
     assert await store.jobs.expired() == []
@@ -168,7 +168,7 @@ async def an_ended_job_expires_and_leaves_no_row(store: SqlStore, clock: Clock) 
     assert (await store.jobs.add(a_job(idempotency_key="k"))).id != job.id, "the key is free again"
 
 
-async def whoever_listens_is_woken_by_changes_of_this_process(store: SqlStore, clock: Clock) -> None:
+async def whoever_listens_is_woken_by_changes_of_this_process(store: Store, clock: Clock) -> None:
     bells = {topic: store.jobs.listen(topic) for topic in ("queued", "told", "cancel", "webhook")}
     job = await store.jobs.add(a_job())
     assert [topic for topic, bell in bells.items() if bell.is_set()] == ["queued"]

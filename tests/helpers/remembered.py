@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from careedit_deployments.state.base import EditRecord, JobEvent, JobRecord, SessionRecord, TurnRecord, new_id
+from careedit_deployments.state.records import EditRecord, JobEvent, JobRecord, SessionRecord, TurnRecord, new_id
 
 NOON = 1_800_000_000.0
 

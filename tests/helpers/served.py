@@ -17,8 +17,8 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.http.app import Services, create_app
 from careedit_deployments.http.assemble import assemble
-from careedit_deployments.state.base import KeyRecord
 from careedit_deployments.state.blobs import open_blobs
+from careedit_deployments.state.records import KeyRecord
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 

@@ -7,18 +7,12 @@ import asyncio
 import pytest
 
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.base import (
-    ArmEvent,
-    AssignmentRecord,
-    FeedbackRecord,
-    KeyRecord,
-    new_id,
-)
-from careedit_deployments.state.store import SqlStore
+from careedit_deployments.state.records import ArmEvent, AssignmentRecord, FeedbackRecord, KeyRecord, new_id
+from careedit_deployments.state.store import Store
 from remembered import NOON, Clock, a_job, a_session, a_turn, an_edit
 
 
-async def a_key_is_found_by_its_hash_until_it_is_revoked(store: SqlStore, clock: Clock) -> None:
+async def a_key_is_found_by_its_hash_until_it_is_revoked(store: Store, clock: Clock) -> None:
     key = KeyRecord(id=new_id("key"), sha256="c" * 64, name="a laptop", concurrent_requests=2, created=NOON)
     await store.keys.add(key)
     assert await store.keys.find("c" * 64) == key
@@ -29,7 +23,7 @@ async def a_key_is_found_by_its_hash_until_it_is_revoked(store: SqlStore, clock:
     assert [one.revoked for one in await store.keys.all()] == [NOON]
 
 
-async def an_edit_is_kept_whole_and_replaced_by_its_id(store: SqlStore, clock: Clock) -> None:
+async def an_edit_is_kept_whole_and_replaced_by_its_id(store: Store, clock: Clock) -> None:
     edit = an_edit(experts={"erase": 1.0}, traces=({"seed": 2**60, "filter": None},), user="søren\x00")
     await store.edits.add(an_edit(id=edit.id, outcome="failed"))
     await store.edits.add(edit)
@@ -40,7 +34,7 @@ async def an_edit_is_kept_whole_and_replaced_by_its_id(store: SqlStore, clock: C
         await store.edits.get(edit.id, owner="somebody else")
 
 
-async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: SqlStore, clock: Clock) -> None:
+async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: Store, clock: Clock) -> None:
     for i, (arm, outcome, shadow_of) in enumerate(
         [("a", "made", None), ("a", "made", None), ("a", "failed", None), ("b", "made", "x"), ("a", "made", None)]
     ):
@@ -59,7 +53,7 @@ async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: Sq
     assert [one.id for one in await store.feedback.latest()] == ["f4"]
 
 
-async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: SqlStore, clock: Clock) -> None:
+async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, clock: Clock) -> None:
     told = {"instruction": "hide it", "user": "me", "traces": ({"prompt": "hide it"},), "pictures": ("p",)}
     mine = an_edit(request_id="session_1/req_1", scores={"overall": 0.9}, **told)
     others = [an_edit(request_id=request, **told) for request in ("session_10/req_1", "sessionX1/req_1")]
@@ -76,28 +70,28 @@ async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: SqlStor
     assert [(await store.edits.get(edit.id)).instruction for edit in others] == ["hide it", "hide it"]
 
 
-async def an_arm_is_cut_as_its_latest_event_says(store: SqlStore, clock: Clock) -> None:
+async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> None:
     for i, (arm, kind) in enumerate([("a", "cut"), ("b", "cut"), ("a", "restored"), ("c", "restored")]):
         await store.arms.add(ArmEvent(id=new_id("arm"), arm=arm, kind=kind, reason="It failed.", created=NOON + i))
     assert await store.arms.cut() == {"b"}
     assert [event.kind for event in await store.arms.events(arm="a")] == ["restored", "cut"]
 
 
-async def a_user_is_assigned_once_per_salt(store: SqlStore, clock: Clock) -> None:
+async def a_user_is_assigned_once_per_salt(store: Store, clock: Clock) -> None:
     for user, arm in (("u", "a"), ("v", "a"), ("u", "b")):
         await store.arms.assign(AssignmentRecord(user_sha256=user * 64, salt="s", arm=arm, created=NOON))
     assert await store.arms.assigned("s") == {"a": 1, "b": 1}
     assert await store.arms.assigned("t") == {}
 
 
-async def what_was_done_is_audited(store: SqlStore, clock: Clock) -> None:
+async def what_was_done_is_audited(store: Store, clock: Clock) -> None:
     await store.audit.add("key_1", "session.deleted", "session_1")
     clock.now += 1
     await store.audit.add("sweeper", "state.swept", "", jobs=3)
     assert [(one.actor, one.detail) for one in await store.audit.latest()] == [("sweeper", {"jobs": 3}), ("key_1", {})]
 
 
-async def a_webhook_is_due_once_and_later_again(store: SqlStore, clock: Clock) -> None:
+async def a_webhook_is_due_once_and_later_again(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(webhook="https://example.org/hook"))
     await store.jobs.cancel(job.id)
     first = await store.webhooks.claim(lease_s=60)
@@ -118,7 +112,7 @@ async def a_webhook_is_due_once_and_later_again(store: SqlStore, clock: Clock) -
     assert [one.status for one in await store.webhooks.of(job.id)] == ["delivered"]
 
 
-async def turns_are_numbered_and_the_latest_is_the_head(store: SqlStore, clock: Clock) -> None:
+async def turns_are_numbered_and_the_latest_is_the_head(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
     turns = await asyncio.gather(*(store.sessions.add_turn(a_turn(session.id), expires=NOON + 200) for _ in range(4)))
@@ -129,7 +123,7 @@ async def turns_are_numbered_and_the_latest_is_the_head(store: SqlStore, clock: 
     assert [turn.number for turn in history] == [1, 2, 3, 4]
 
 
-async def a_head_moves_only_from_where_it_was_seen(store: SqlStore, clock: Clock) -> None:
+async def a_head_moves_only_from_where_it_was_seen(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
     turn = await store.sessions.add_turn(a_turn(session.id), expires=NOON + 200)
@@ -138,7 +132,7 @@ async def a_head_moves_only_from_where_it_was_seen(store: SqlStore, clock: Clock
     assert await store.sessions.move_head(session.id, seen=None, to=turn.id) is True
 
 
-async def an_expired_session_is_gone_before_it_is_swept(store: SqlStore, clock: Clock) -> None:
+async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clock) -> None:
     session = a_session(owner="mine")
     await store.sessions.add(session)
     with pytest.raises(NotFoundError):

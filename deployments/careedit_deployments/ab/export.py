@@ -12,7 +12,8 @@ from typing import Any
 
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import assign
-from careedit_deployments.state.base import ANONYMOUS, EditRecord, Store
+from careedit_deployments.state.records import ANONYMOUS, EditRecord
+from careedit_deployments.state.store import Store
 
 VERSION = 1
 MOST = 1_000_000

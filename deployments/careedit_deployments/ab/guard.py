@@ -19,7 +19,8 @@ from careedit.record import Record
 from careedit_deployments.config import Arm, Guard
 from careedit_deployments.edits.backend import EditCall, ImageDone
 from careedit_deployments.errors import ConflictError, NotFoundError
-from careedit_deployments.state.base import ArmEvent, EditRecord, Store, new_id
+from careedit_deployments.state.records import ArmEvent, EditRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics
 

@@ -11,7 +11,7 @@ from careedit.errors import CareEditError
 from careedit.records import EditRequest
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.edits.backend import Backend, ImageDone
-from careedit_deployments.state.base import EditLog
+from careedit_deployments.state.logs import EditLog
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.scorer import count_scores
 

@@ -24,7 +24,8 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import shadows_of
 from careedit_deployments.edits.backend import Backend, EditCall, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError
-from careedit_deployments.state.base import EditRecord, Store, new_id
+from careedit_deployments.state.records import EditRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
 

@@ -14,7 +14,8 @@ from careedit.stats import normal_quantile, wilson
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.base import EditRecord, FeedbackRecord, Store
+from careedit_deployments.state.records import EditRecord, FeedbackRecord
+from careedit_deployments.state.store import Store
 
 LATEST = 300
 """Edits of each arm that scores are read from, and pieces of feedback that are looked at."""

@@ -25,8 +25,8 @@ from careedit_deployments.ab.guard import cut_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.state.base import ArmEvent, Store
-from careedit_deployments.state.store import open_store
+from careedit_deployments.state.records import ArmEvent
+from careedit_deployments.state.store import Store, open_store
 
 app = typer.Typer(
     cls=lazy_group("careedit.ab"), no_args_is_help=True, add_completion=False

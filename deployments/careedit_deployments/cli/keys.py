@@ -19,8 +19,8 @@ from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key
-from careedit_deployments.state.base import KeyRecord, Store
-from careedit_deployments.state.store import open_store
+from careedit_deployments.state.records import KeyRecord
+from careedit_deployments.state.store import Store, open_store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -22,7 +22,8 @@ from careedit_deployments.config import Limits, ServeConfig, Telemetry
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
-from careedit_deployments.state.base import ANONYMOUS, ArmLog, AssignmentRecord, EditLog, EditRecord, new_id
+from careedit_deployments.state.logs import ArmLog, EditLog
+from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
 from careedit_deployments.telemetry.tracing import Tracing

@@ -17,11 +17,13 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
+from careedit_deployments.edits.deletion import delete_session
 from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.stored import png_of
 from careedit_deployments.errors import ConflictError, NotFoundError
-from careedit_deployments.jobs.sweep import delete_session
-from careedit_deployments.state.base import BlobStore, SessionRecord, Store, TurnRecord, new_id
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"

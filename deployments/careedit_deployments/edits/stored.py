@@ -10,15 +10,16 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from careedit.files import json_digest, png_bytes
 from careedit.images import image_sha256, marks_of
 from careedit.record import Record
 from careedit.records import EditRequest
 from careedit_deployments.edits.backend import EditOrder
-from careedit_deployments.http.schema import EditFields, OutputFormat, Quality
-from careedit_deployments.state.base import BlobStore, JobImage
+from careedit_deployments.edits.output import OutputFormat, Quality
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobImage
 
 SENT = "2-"
 """How a hash of what was sent begins; others are of jobs from before it."""
@@ -87,7 +88,7 @@ def picture_of(data: bytes) -> Image.Image:
     return copy
 
 
-def sent_sha256(fields: EditFields, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
+def sent_sha256(fields: BaseModel, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
     """Hash of what a client sent, its files as they came: neither the configuration nor the body's form changes it.
 
     What is left out is as good as its default. The mark in front tells it from `resolved_sha256`.

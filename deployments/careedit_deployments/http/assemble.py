@@ -9,13 +9,14 @@ from anyio.to_thread import run_sync
 
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.http.services import Hook, Services
 from careedit_deployments.jobs.background import background_hook
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 

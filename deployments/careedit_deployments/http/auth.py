@@ -10,7 +10,8 @@ import time
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import AuthError
-from careedit_deployments.state.base import ANONYMOUS, KeyRecord, Keys, new_id
+from careedit_deployments.state.logs import Keys
+from careedit_deployments.state.records import ANONYMOUS, KeyRecord, new_id
 
 PREFIX = "ce-"
 """How our keys start, so that a leaked one is recognised."""

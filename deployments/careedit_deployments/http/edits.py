@@ -17,13 +17,14 @@ from starlette.responses import JSONResponse, Response
 
 from careedit_deployments.edits.backend import EditEvent, ImageDone, Preview
 from careedit_deployments.edits.edit_service import Running
+from careedit_deployments.edits.output import encode_base64
 from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.files import image_data
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import EDIT_ANSWERS, EDIT_BODIES
 from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
+from careedit_deployments.http.output import size_notes, target_size, usage_of
 from careedit_deployments.http.schema import EditReport, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, Pump, sse, sse_error, unless_gone

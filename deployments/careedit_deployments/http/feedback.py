@@ -14,7 +14,7 @@ from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of
-from careedit_deployments.state.base import FeedbackRecord, new_id
+from careedit_deployments.state.records import FeedbackRecord, new_id
 from careedit_deployments.telemetry.metrics import Verdict
 
 TIE = "tie"

@@ -15,12 +15,12 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
+from careedit_deployments.edits.output import encode, encode_base64
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import FILES, error_answers
-from careedit_deployments.http.output import encode, encode_base64
 from careedit_deployments.http.schema import EditFields, ImageData
 from careedit_deployments.http.services import services_of
-from careedit_deployments.state.base import id_time
+from careedit_deployments.state.records import id_time
 
 _KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 

@@ -14,7 +14,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import Limits
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http import docs, pages
@@ -22,8 +21,9 @@ from careedit_deployments.http.auth import Authenticator
 from careedit_deployments.http.body import Body, check_length
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import FILES
+from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.problems import Problem, problem_of, respond
-from careedit_deployments.state.base import new_id
+from careedit_deployments.state.records import new_id
 from careedit_deployments.telemetry.logs import set_request_id
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing

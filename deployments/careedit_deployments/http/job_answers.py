@@ -13,7 +13,7 @@ from careedit_deployments.edits.stored import StoredOrder
 from careedit_deployments.http.output import usage_of
 from careedit_deployments.http.schema import Answer, Body, EditReport, ImageData, ImagesResponse
 from careedit_deployments.http.services import Services
-from careedit_deployments.state.base import JobRecord, JobStatus
+from careedit_deployments.state.records import JobRecord, JobStatus
 
 
 class JobFields(Body):

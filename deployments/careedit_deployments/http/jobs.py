@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from careedit.errors import InputError
 from careedit.records import EditRequest
+from careedit_deployments.edits.deletion import delete_job
 from careedit_deployments.edits.stored import (
     SENT,
     Output,
@@ -38,10 +39,8 @@ from careedit_deployments.http.services import Services, caller_of, limiter_of, 
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
 from careedit_deployments.jobs.guard import check_url
 from careedit_deployments.jobs.pool import heard
-from careedit_deployments.jobs.sweep import delete_job
-from careedit_deployments.state.base import JobEvent, JobRecord, new_id
 from careedit_deployments.state.queue import full, other_body
-from careedit_deployments.state.records import JOB_ENDS
+from careedit_deployments.state.records import JOB_ENDS, JobEvent, JobRecord, new_id
 
 POLL_S = 0.5
 """Seconds between two looks at a job that another replica works on."""

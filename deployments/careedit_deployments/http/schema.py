@@ -17,6 +17,7 @@ from careedit.records import (
     EditTrace,
 )
 from careedit.scoring import Score
+from careedit_deployments.edits.output import OutputFormat, Quality
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line of text."""
@@ -34,9 +35,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "image_url": "a form has its pictures as files under image, a JSON body under images",
 }
 """Fields of OpenAI's and of its neighbours' that this server does not have, and what to do instead."""
-
-OutputFormat = Literal["png", "jpeg", "webp"]
-Quality = Literal["low", "medium", "high", "auto"]
 
 ALIASES: Mapping[str, Quality] = {"standard": "auto", "hd": "high"}
 """DALL-E's words for quality, which clients still send."""

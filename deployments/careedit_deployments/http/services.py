@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
-from careedit_deployments.state.base import BlobStore, Store
+from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
 

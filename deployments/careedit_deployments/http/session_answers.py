@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from careedit_deployments.http.schema import Answer, Body, ImageRef, Text
-from careedit_deployments.state.base import SessionRecord, TurnRecord
+from careedit_deployments.state.records import SessionRecord, TurnRecord
 
 
 class SessionFields(Body):

@@ -15,13 +15,14 @@ from starlette.responses import Response
 
 from careedit.images import decoding_notes, inspect_picture
 from careedit_deployments.edits.backend import ImageDone
+from careedit_deployments.edits.output import encode_base64
 from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.amend import Amendment, bodies
 from careedit_deployments.http.form import EditInput, no_address, parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.order import check_before_decoding, order_of
-from careedit_deployments.http.output import encode_base64, size_notes, target_size, usage_of
+from careedit_deployments.http.output import size_notes, target_size, usage_of
 from careedit_deployments.http.pictures import decode_pictures, hold_memory, look_at
 from careedit_deployments.http.reading import read_form, read_json
 from careedit_deployments.http.schema import EditReport, ImageData, ImagesResponse

@@ -10,15 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-from careedit_deployments.cluster.stopping import Stopping
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.counting import count_job, count_waiting
 from careedit_deployments.jobs.pool import Pool
+from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
-from careedit_deployments.state.base import BlobStore, JobRecord, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobRecord
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 WEBHOOKS_AT_ONCE = 8

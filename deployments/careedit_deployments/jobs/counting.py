@@ -6,7 +6,8 @@ import asyncio
 import logging
 
 from careedit.errors import CareEditError
-from careedit_deployments.state.base import JobRecord, JobTable
+from careedit_deployments.state.queue import JobTable
+from careedit_deployments.state.records import JobRecord
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

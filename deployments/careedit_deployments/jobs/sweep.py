@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from careedit.errors import CareEditError
-from careedit_deployments.state.base import BlobStore, Store, id_time
+from careedit_deployments.edits.deletion import delete_job, delete_session
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import id_time
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -23,21 +26,6 @@ ORPHAN_S = 3600.0
 
 BLOCK = 1000
 """Ids that are looked up in one query."""
-
-
-async def delete_job(store: Store, blobs: BlobStore, job_id: str) -> None:
-    """Delete a job with every byte: row, events, webhooks, words in the log of edits, pictures."""
-    await store.edits.forget(job_id)
-    await store.jobs.delete(job_id)
-    await blobs.delete_scope(f"jobs/{job_id}")
-
-
-async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> bool:
-    """Delete a session with every byte: row, turns, words in the log of edits, pictures. False: its row was gone already."""
-    await store.edits.forget(session_id)
-    was_there = await store.sessions.delete(session_id)
-    await blobs.delete_scope(f"sessions/{session_id}")
-    return was_there
 
 
 class Sweeper:

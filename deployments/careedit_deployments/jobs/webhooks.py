@@ -24,7 +24,8 @@ from careedit.errors import InputError
 from careedit.net import GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.jobs.guard import webhook_destinations
-from careedit_deployments.state.base import WebhookRecord, WebhookTable
+from careedit_deployments.state.queue import WebhookTable
+from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

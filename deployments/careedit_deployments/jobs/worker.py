@@ -23,6 +23,7 @@ from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
 from careedit_deployments.edits.edit_service import EditService
+from careedit_deployments.edits.output import encode
 from careedit_deployments.edits.stored import Output, StoredOrder, load_order, remaining, scope_of
 from careedit_deployments.errors import (
     AuthError,
@@ -32,10 +33,11 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.http.output import encode
 from careedit_deployments.jobs.pool import heard
 from careedit_deployments.problems import problem_of
-from careedit_deployments.state.base import BlobStore, EventKind, JobEnd, JobEvent, JobImage, JobRecord, Store
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord
+from careedit_deployments.state.store import Store
 
 logger = logging.getLogger(__name__)
 

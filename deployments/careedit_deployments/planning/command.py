@@ -14,10 +14,9 @@ from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
+    LAYOUTS,
     Filter,
-    Layout,
     Profile,
-    Scaling,
     Workload,
     choose,
     load_prices,
@@ -25,9 +24,15 @@ from careedit_deployments.planning.model import (
 )
 from careedit_deployments.planning.plan import break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
-from careedit_deployments.planning.replay import replay, settings_of
+from careedit_deployments.planning.replay import replay
 
 app = typer.Typer(add_completion=False)
+
+ASSUMED = ServeConfig(
+    arms={"assumed": {"expert_set": "assumed"}},
+    expert={"max_ongoing_requests": 1, "max_queued_requests": 10**9, "scaling": {"max_replicas": 8}},
+)
+"""What a trace meets without `--config`: replicas that hold one edit, one to eight of them per pool, and an endless queue."""
 
 HEADS = ("edits/s", "experts", "filter", "replicas", "judges", "GPUs", "p50", "p95", "busy", "$ per 1,000")
 
@@ -87,16 +92,17 @@ def plan(
         return
     names = [EXPERTS[i] if i < len(EXPERTS) else f"expert-{i + 1}" for i in range(experts)]
     workload = Workload(rate=rates[0], steps={steps: 1.0}, experts=dict.fromkeys(names, 1.0), filter_share=filter_share)
-    layout = Layout(held=held)
     with progress("Simulating", 4 * len(rates)) as bar:
         rows = table(
-            rates, workload, machine, layout, used, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
+            rates, workload, machine, used, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
             done=bar.advance,
         )  # fmt: skip
     least: float | Literal["unknown"] | None = "unknown"
     if even:
         with progress("Comparing merged and shared"):
-            least = break_even(workload, machine, layout, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed)
+            least = break_even(
+                workload, machine, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed
+            )
     caption = f"{machine.name}, {steps} steps, p95 within {slo_p95:g} s, {dollars:g} $ per GPU hour"
     if plot is not None:
         write_plot(plot, rows, caption)
@@ -134,12 +140,10 @@ def _replay(
     as_json: bool,
 ) -> None:
     """Replay a trace on both layouts, with the early filter where the configuration has a judge, and tell."""
-    layout, scaling, judges = (Layout(), Scaling(), 0) if config is None else settings_of(config)
     rows = [
-        replay(trace, machine, layout.model_copy(update={"kind": kind}), scaling, filter_=used, judges=judges,
-               usd_per_hour=dollars, seed=seed)
-        for kind in ("merged", "shared")
-    ]  # fmt: skip
+        replay(trace, machine, layout, config or ASSUMED, filter_=used, usd_per_hour=dollars, seed=seed)
+        for layout in LAYOUTS
+    ]
     if as_json:
         emit_json({"version": 1, "profile": machine, "usd_per_hour": dollars, "replays": rows})
         return

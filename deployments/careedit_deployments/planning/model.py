@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from careedit.errors import InputError
 from careedit.files import parse_yaml
@@ -16,6 +16,11 @@ EXPERTS = ("erase", "compose", "style", "identity", "reference")
 """Experts of the tiny family; a workload's, unless it says otherwise."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+Layout = Literal["merged", "shared"]
+"""Which pools there are. "merged": one per expert, its LoRA merged into the weights. "shared": one for all experts, with the
+LoRA next to the weights; a step takes `Profile.shared_ratio` times as long."""
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 class Profile(Record):
@@ -90,40 +95,6 @@ class Workload(Record):
     """The early filter; None: every edit makes one picture from one noise."""
     filter_share: Share = 1.0
     """Part of the edits that use it."""
-
-
-class Layout(Record):
-    """Which pools there are."""
-
-    kind: Literal["merged", "shared"] = "merged"
-    """"merged": a pool per expert, its LoRA merged. "shared": one pool for all, steps `shared_ratio` times as long."""
-    held: PositiveInt = 1
-    """Edits that a replica steps at once (`max_ongoing_requests`); more wait in the queue."""
-    queue: NonNegativeInt | None = None
-    """Edits that may wait per pool; the next is turned away (429). None: any number."""
-
-
-class Scaling(Record):
-    """Ray Serve's autoscaler, as `ServeConfig` sets it."""
-
-    min_replicas: PositiveInt = 1
-    """Fewest replicas of a pool."""
-    max_replicas: PositiveInt = 8
-    """Most replicas of a pool."""
-    target_step_seconds: PositiveFloat = 10.0
-    """Seconds of queued stepping that one replica should have before it."""
-    upscale_delay_s: NonNegativeFloat = 10.0
-    """Seconds of too much work before replicas are added."""
-    downscale_delay_s: NonNegativeFloat = 300.0
-    """Seconds of too little work before they are taken away."""
-    look_s: PositiveFloat = 1.0
-    """Seconds between looks of the controller."""
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Scaling:
-        if self.min_replicas > self.max_replicas:
-            raise InputError(f"min_replicas is {self.min_replicas}, max_replicas {self.max_replicas}; swap them.")
-        return self
 
 
 def load_profiles() -> dict[str, Profile]:

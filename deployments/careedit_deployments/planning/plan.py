@@ -7,7 +7,7 @@ from itertools import islice
 from math import ceil
 
 from careedit.record import Record
-from careedit_deployments.planning.model import Filter, Layout, Profile, Workload
+from careedit_deployments.planning.model import LAYOUTS, Filter, Layout, Profile, Workload
 from careedit_deployments.planning.runs import Outcome, edits_of, pools_of, run, seconds_alone
 
 CELL = 48
@@ -60,6 +60,7 @@ def size(
     profile: Profile,
     layout: Layout,
     *,
+    held: int = 1,
     slo_p95: float,
     usd_per_hour: float,
     edits: int,
@@ -67,7 +68,7 @@ def size(
 ) -> Sizing:
     """The fewest replicas per pool whose 95th percentile is at most `slo_p95` seconds."""
     filtered = workload.filter is not None
-    told = Sizing(rate=workload.rate, layout=layout.kind, filtered=filtered, feasible=False)
+    told = Sizing(rate=workload.rate, layout=layout, filtered=filtered, feasible=False)
     judges = 0
     if workload.filter is not None:
         looks = workload.rate * workload.filter_share * workload.filter.candidates
@@ -86,6 +87,7 @@ def size(
                 profile,
                 layout,
                 max(1, round(judges * share)) if judges else 0,
+                held=held,
                 slo_p95=slo_p95,
                 edits=edits,
                 seed=seed,
@@ -117,9 +119,9 @@ def table(
     rates: Sequence[float],
     workload: Workload,
     profile: Profile,
-    layout: Layout,
     filter_: Filter,
     *,
+    held: int = 1,
     slo_p95: float,
     usd_per_hour: float,
     edits: int,
@@ -129,13 +131,20 @@ def table(
     """`size` at every rate, merged and shared, without the early filter and with it; `done` is called after each."""
     rows = []
     for rate in rates:
-        for kind in ("merged", "shared"):
+        for layout in LAYOUTS:
             for used in (None, filter_):
                 asked = workload.model_copy(update={"rate": rate, "filter": used})
-                laid = layout.model_copy(update={"kind": kind})
-                rows.append(
-                    size(asked, profile, laid, slo_p95=slo_p95, usd_per_hour=usd_per_hour, edits=edits, seed=seed)
+                sized = size(
+                    asked,
+                    profile,
+                    layout,
+                    held=held,
+                    slo_p95=slo_p95,
+                    usd_per_hour=usd_per_hour,
+                    edits=edits,
+                    seed=seed,
                 )
+                rows.append(sized)
                 done()
     return rows
 
@@ -143,8 +152,8 @@ def table(
 def break_even(
     workload: Workload,
     profile: Profile,
-    layout: Layout,
     *,
+    held: int = 1,
     slo_p95: float,
     usd_per_hour: float,
     edits: int,
@@ -158,16 +167,8 @@ def break_even(
     for rate in reversed(BREAK_EVEN_RATES):
         asked = workload.model_copy(update={"rate": rate})
         merged, shared = (
-            size(
-                asked,
-                profile,
-                layout.model_copy(update={"kind": kind}),
-                slo_p95=slo_p95,
-                usd_per_hour=usd_per_hour,
-                edits=edits,
-                seed=seed,
-            )
-            for kind in ("merged", "shared")
+            size(asked, profile, layout, held=held, slo_p95=slo_p95, usd_per_hour=usd_per_hour, edits=edits, seed=seed)
+            for layout in LAYOUTS
         )
         if not merged.feasible or (shared.feasible and merged.gpus > shared.gpus):
             break
@@ -198,6 +199,7 @@ def _pool(
     layout: Layout,
     judges: int,
     *,
+    held: int,
     slo_p95: float,
     edits: int,
     seed: int,
@@ -207,14 +209,14 @@ def _pool(
     asked = workload.model_copy(update={"rate": rate, "experts": {"one": 1.0}})
     sample = [edit for _, edit in islice(edits_of(asked, profile, layout, seed), 500)]
     mean = sum(sum(edit.work) for edit in sample) / len(sample)
-    load = rate * mean * profile.slowdown(layout.held) / layout.held  # replicas that are busy all the time
+    load = rate * mean * profile.slowdown(held) / held  # replicas that are busy all the time
     cells = max(1, ceil(load / CELL))
     asked = asked.model_copy(update={"rate": rate / cells})
-    pool = "one" if layout.kind == "merged" else "shared"
+    pool = "one" if layout == "merged" else "shared"
 
     def attempt(count: int) -> Outcome:
         return run(
-            edits_of(asked, profile, layout, seed), {pool: count}, profile, held=layout.held,
+            edits_of(asked, profile, layout, seed), {pool: count}, profile, held=held,
             judges=ceil(judges / cells), edits=edits, warm_up=edits // 2, seed=seed,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from careedit.record import Record
 from careedit.stats import percentile
 from careedit_deployments.bench.trace import TraceRow, attainment
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile, Scaling
+from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile
 from careedit_deployments.planning.runs import ALL, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit
 
@@ -48,29 +48,18 @@ class Passage(Record):
     """Answered edits over the seconds from the trace's beginning to the last answer."""
 
 
-def settings_of(config: ServeConfig) -> tuple[Layout, Scaling, int]:
-    """How its expert deployments hold, queue and scale, and how many judges there are at least."""
-    expert = config.expert.scaling
-    scaling = Scaling(
-        min_replicas=max(1, expert.min_replicas),
-        max_replicas=expert.max_replicas,
-        target_step_seconds=expert.target_step_seconds,
-        upscale_delay_s=expert.upscale_delay_s,
-        downscale_delay_s=expert.downscale_delay_s,
-    )
-    layout = Layout(held=config.expert.max_ongoing_requests, queue=config.expert.max_queued_requests)
-    judges = 0 if config.scorer.backend == "none" else config.scorer.deployment.scaling.max_replicas
-    return layout, scaling, judges
+def judges_of(config: ServeConfig) -> int:
+    """Judges of a configuration: the scorer pool at its largest."""
+    return 0 if config.scorer.backend == "none" else config.scorer.deployment.scaling.max_replicas
 
 
 def replay(
     trace: Sequence[TraceRow],
     profile: Profile,
     layout: Layout,
-    scaling: Scaling,
+    config: ServeConfig,
     *,
     filter_: Filter | None = None,
-    judges: int = 0,
     usd_per_hour: float,
     seed: int = 0,
 ) -> Replay:
@@ -78,24 +67,24 @@ def replay(
 
     Every source is fitted into a panel, so the size of a row changes nothing.
     """
+    judges = judges_of(config)
     used = filter_ if judges else None
     arrivals = arrivals_of(trace, profile, layout, used)
-    pools = dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), scaling.min_replicas)
     outcome = run(
         arrivals,
-        pools,
+        _pools(arrivals, config),
         profile,
-        held=layout.held,
-        queue=layout.queue,
+        held=config.expert.max_ongoing_requests,
+        queue=config.expert.max_queued_requests,
         judges=judges if used else 0,
-        scaling=scaling,
+        scaling=config.expert.scaling,
         edits=len(arrivals),
         warm_up=0,
         seed=seed,
     )
     hours = outcome.gpu_seconds / 3600
     return Replay(
-        layout=layout.kind,
+        layout=layout,
         edits=outcome.edits,
         refused=outcome.refused,
         p50=outcome.quantile(0.5),
@@ -122,12 +111,16 @@ def arrivals_of(
     arrivals, before = [], 0.0
     for i, row in enumerate(trace):
         expert = experts[i % len(experts)] if row.expert is None else row.expert
-        own = layout.kind == "merged" and expert not in long_tail
-        placed = layout.model_copy(update={"kind": "merged" if own else "shared"})
-        work, judgements = seconds_alone(profile, placed, row.steps, filter_, row.n)
+        own = layout == "merged" and expert not in long_tail
+        work, judgements = seconds_alone(profile, "merged" if own else "shared", row.steps, filter_, row.n)
         arrivals.append((row.arrival_s - before, Edit(expert if own else ALL, work, judgements)))
         before = row.arrival_s
     return arrivals
+
+
+def _pools(arrivals: Sequence[tuple[float, Edit]], config: ServeConfig) -> dict[str, int]:
+    """The pools that the edits need, each with the replicas that it starts with."""
+    return dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), max(1, config.expert.scaling.min_replicas))
 
 
 def _taken(arrivals: Sequence[tuple[float, Edit]]) -> list[float | None]:
@@ -139,16 +132,15 @@ def predict(
     rows: Sequence[TraceRow], profile: Profile, config: ServeConfig, experts: Sequence[str], long_tail: Sequence[str]
 ) -> Passage:
     """What the simulation makes of a trace."""
-    layout, scaling, _ = settings_of(config)
-    arrivals = arrivals_of(rows, profile, layout, experts=experts, long_tail=long_tail)
-    pools = dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), scaling.min_replicas)
+    arrivals = arrivals_of(rows, profile, "merged", experts=experts, long_tail=long_tail)
+    scaling = config.expert.scaling
     run(
         arrivals,
-        pools,
+        _pools(arrivals, config),
         profile,
-        held=layout.held,
-        queue=layout.queue,
-        scaling=scaling if scaling.max_replicas > scaling.min_replicas else None,
+        held=config.expert.max_ongoing_requests,
+        queue=config.expert.max_queued_requests,
+        scaling=scaling if scaling.max_replicas > max(1, scaling.min_replicas) else None,
         edits=len(arrivals),
         warm_up=0,
     )

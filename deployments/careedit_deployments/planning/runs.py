@@ -10,7 +10,8 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.planning.model import Layout, Profile, Scaling, Workload
+from careedit_deployments.config import Scaling
+from careedit_deployments.planning.model import Layout, Profile, Workload
 from careedit_deployments.planning.simulate import Edit, Pool, Process, travel
 
 ALL = "shared"
@@ -47,7 +48,7 @@ class Outcome:
 def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
     """The pools of a layout, and the part of the edits that each gets."""
     total = sum(workload.experts.values())
-    if layout.kind == "shared":
+    if layout == "shared":
         return {ALL: 1.0}
     return {expert: weight / total for expert, weight in workload.experts.items()}
 
@@ -59,7 +60,7 @@ def seconds_alone(
 
     Its `images` step together, as rows of one batch, each after an early filter of its own.
     """
-    step = profile.step_s * (profile.shared_ratio if layout.kind == "shared" else 1.0)
+    step = profile.step_s * (profile.shared_ratio if layout == "shared" else 1.0)
     before = profile.overhead_s + profile.encode_s
     decode = images * profile.decode_s
     if filter_ is None:

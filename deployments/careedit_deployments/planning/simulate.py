@@ -16,10 +16,13 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.planning.model import Scaling
+from careedit_deployments.config import Scaling
 from careedit_deployments.replica.scaling import replicas_needed
 
 Process = Generator[Any, Any, Any]
+
+LOOK_S = 1.0
+"""Seconds between two decisions of the autoscaler."""
 
 
 @dataclass
@@ -154,7 +157,7 @@ class Pool:
         """The autoscaler, with the function that Ray's controller runs (`careedit_deployments.replica.scaling`)."""
         wants_since: dict[str, float] = {}
         while True:
-            yield self.env.timeout(settings.look_s)
+            yield self.env.timeout(LOOK_S)
             live = [replica for replica in self.replicas if not replica.leaving]
             wanted = replicas_needed(
                 queued_seconds=[replica.backlog for replica in live],
@@ -162,7 +165,7 @@ class Pool:
                 waiting_requests=len(self.waiting),
                 running_requests=sum(replica.slots for replica in live),
                 target_seconds=settings.target_step_seconds,
-                least=settings.min_replicas,
+                least=max(1, settings.min_replicas),
                 most=settings.max_replicas,
             )
             now = len(live) + self._starting

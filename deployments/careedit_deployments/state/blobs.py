@@ -24,7 +24,7 @@ _KEY = re.compile(rf"(?P<scope>{_SCOPE.pattern})/(?P<sha256>[0-9a-f]{{64}})\.[a-
 _TRIES = 5
 
 
-class FsspecBlobs:
+class BlobStore:
     """`BlobStore` over any fsspec file system; every call runs in a thread."""
 
     def __init__(self, address: str, **options: Any) -> None:
@@ -40,7 +40,7 @@ class FsspecBlobs:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     async def put(self, scope: str, data: bytes, *, suffix: str) -> str:
-        """See `BlobStore`."""
+        """Keep bytes and return their key; the same bytes in the same scope are kept once."""
         key = f"{scope}/{hashlib.sha256(data).hexdigest()}.{suffix.lstrip('.')}"
         path = self._path(key)
 
@@ -57,7 +57,7 @@ class FsspecBlobs:
         return key
 
     async def get(self, key: str) -> bytes:
-        """See `BlobStore`."""
+        """The bytes of a key. Raises `NotFoundError`; `UnavailableError` if they are not what was put there."""
         path = self._path(key)
 
         def read() -> bytes:
@@ -72,7 +72,7 @@ class FsspecBlobs:
         return await self._run(read, f"Reading the picture {key}")
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """See `BlobStore`."""
+        """Delete single pictures; nothing for those that are gone."""
         paths = [self._path(key) for key in keys]
 
         def remove() -> None:
@@ -82,7 +82,7 @@ class FsspecBlobs:
         await self._run(remove, "Deleting pictures")
 
     async def delete_scope(self, scope: str) -> None:
-        """See `BlobStore`."""
+        """Delete every byte of a scope; nothing if there is none."""
         path = self._path(scope)
 
         def remove() -> None:
@@ -98,7 +98,7 @@ class FsspecBlobs:
         await self._run(remove, f"Deleting the pictures of {scope}")
 
     async def scopes(self, kind: str) -> list[str]:
-        """See `BlobStore`."""
+        """The scopes of a kind ("jobs", "sessions", "files"), e.g. `jobs/job_...`."""
 
         def look() -> list[str]:
             try:
@@ -111,7 +111,7 @@ class FsspecBlobs:
         return await self._run(look, "Listing the pictures")
 
     async def close(self) -> None:
-        """See `BlobStore`."""
+        """Give connections back."""
 
     def _remove(self, path: str) -> None:
         try:
@@ -135,6 +135,6 @@ class FsspecBlobs:
             raise UnavailableError(f"{what} failed ({reason}); try again, or check the store of pictures.") from error
 
 
-def open_blobs(config: StateConfig) -> FsspecBlobs:
+def open_blobs(config: StateConfig) -> BlobStore:
     """The blob store that a configuration names. Raises `InputError`."""
-    return FsspecBlobs(config.blobs, **dict(config.blob_options))
+    return BlobStore(config.blobs, **dict(config.blob_options))

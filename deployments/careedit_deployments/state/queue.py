@@ -10,16 +10,14 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, UnavailableError
-from careedit_deployments.state.base import Topic
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
-from careedit_deployments.state.models import job_events, jobs, record_of, values_of, webhooks
 from careedit_deployments.state.records import (
     EventKind,
     JobEnd,
@@ -29,13 +27,17 @@ from careedit_deployments.state.records import (
     WebhookRecord,
     new_id,
 )
+from careedit_deployments.state.tables import job_events, jobs, record_of, values_of, webhooks
+
+Topic = Literal["queued", "told", "cancel", "webhook"]
+"""Changes of jobs that one can listen to: one was queued, an event was written, an end was asked for, a webhook is due."""
 
 FULL_S = 10.0
 """Seconds after which a client may ask again that found the queue full."""
 
 
-class SqlJobTable:
-    """`JobTable` in SQL. Leases are read off the callers' clocks: hosts whose clocks differ by a lease waste work."""
+class JobTable:
+    """Jobs, claimed by lease: what a worker writes counts only while its claim (`worker`, `attempt`) stands. Leases are read off the callers' clocks: hosts whose clocks differ by a lease waste work."""
 
     def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
         self._database, self._clock, self._ttl_s = database, clock, ttl_s
@@ -43,11 +45,15 @@ class SqlJobTable:
         self._watchers: list[Callable[[JobRecord], None]] = []
 
     def listen(self, to: Topic) -> asyncio.Event:
-        """See `JobTable`."""
+        """Set at the next change of that kind that this process makes; take it before you look, then wait for it.
+
+        Other processes' changes do not ring: wait with a time limit, and look again.
+        """
         return self._bells.setdefault(to, asyncio.Event())
 
     def watch(self, watcher: Callable[[JobRecord], None]) -> None:
-        """See `JobTable`."""
+        """Tell `watcher` of each job that this process queues, begins or ends, once that is committed: its `status` says
+        which. It must neither block nor raise."""
         self._watchers.append(watcher)
 
     def _ring(self, *topics: Topic, moved: JobRecord | None = None) -> None:
@@ -60,7 +66,10 @@ class SqlJobTable:
                 self._bells.pop(topic).set()
 
     async def add(self, job: JobRecord, *, most: int | None = None) -> JobRecord:
-        """See `JobTable`."""
+        """Queue a job, or return the one that has this owner's idempotency key; `ConflictError` if its body differs.
+
+        Raises `OverloadedError` for a new one where `most` wait already; in PostgreSQL, some that come at once may pass.
+        """
         statement = self._database.insert(jobs).values(**values_of(job))
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
         same = (jobs.c.owner == job.owner) & (jobs.c.idempotency_key == job.idempotency_key)
@@ -82,14 +91,14 @@ class SqlJobTable:
         return known
 
     async def keyed(self, owner: str, key: str) -> JobRecord | None:
-        """See `JobTable`."""
+        """The job that has this owner's idempotency key."""
         query = select(jobs).where((jobs.c.owner == owner) & (jobs.c.idempotency_key == key))
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else record_of(JobRecord, row)
 
     async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
-        """See `JobTable`."""
+        """One job."""
         async with self._database.read() as connection:
             query = select(jobs).where(_is(job_id, owner))
             row = (await connection.execute(query)).one_or_none()
@@ -98,7 +107,7 @@ class SqlJobTable:
         return record_of(JobRecord, row)
 
     async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[JobRecord]:
-        """See `JobTable`."""
+        """An owner's jobs, newest first, those older than the job `before`."""
         query = select(jobs).where(jobs.c.owner == owner)
         if before is not None:
             query = query.where(jobs.c.id < before)
@@ -107,18 +116,21 @@ class SqlJobTable:
             return [record_of(JobRecord, row) for row in rows]
 
     async def ahead(self, job: JobRecord) -> int:
-        """See `JobTable`."""
+        """Queued jobs that come before this one."""
         earlier = (jobs.c.status == "queued") & (jobs.c.created < job.created)
         async with self._database.read() as connection:
             return (await connection.execute(select(func.count()).select_from(jobs).where(earlier))).scalar_one()
 
     async def waiting(self) -> int:
-        """See `JobTable`."""
+        """Queued jobs, of every owner."""
         async with self._database.read() as connection:
             return await _queued(connection)
 
     async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
-        """See `JobTable`."""
+        """Take the oldest job that is queued or whose worker is silent; None: there is none.
+
+        A silent worker's job that was begun `attempts` times fails instead, with that reason.
+        """
         while True:
             now = self._clock()
             due = or_(jobs.c.status == "queued", (jobs.c.status == "running") & (jobs.c.lease_until < now))
@@ -157,7 +169,7 @@ class SqlJobTable:
                 return job
 
     async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
-        """See `JobTable`."""
+        """Renew the lease; whether the job is to stop, None: the claim is lost."""
         renew = update(jobs).where(_claim(job)).values(lease_until=self._clock() + lease_s)
         async with self._database.write() as connection:
             stop: bool | None = (
@@ -166,7 +178,7 @@ class SqlJobTable:
         return stop
 
     async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
-        """See `JobTable`."""
+        """Write an event (its number is given here) and an image that was made; returns as `beat` does."""
         count = update(jobs).where(_claim(job)).values(last_event=jobs.c.last_event + 1)
         async with self._database.write() as connection:
             row = (await connection.execute(count.returning(jobs))).one_or_none()
@@ -185,14 +197,14 @@ class SqlJobTable:
     async def finish(
         self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
     ) -> JobRecord | None:
-        """See `JobTable`."""
+        """End a claimed job: status, last event and webhook in one transaction. None: the claim is lost."""
         async with self._database.write() as connection:
             ended = await self._end(connection, _claim(job), status, error=error)
         self._ring("told", "webhook", moved=ended)
         return ended
 
     async def release(self, job: JobRecord) -> bool:
-        """See `JobTable`."""
+        """Put a claimed job back into the queue, the attempt not counted: its worker shuts down."""
         back = {"status": "queued", "attempt": jobs.c.attempt - 1, "worker": None, "lease_until": 0.0}
         async with self._database.write() as connection:
             row = (
@@ -205,7 +217,7 @@ class SqlJobTable:
         return True
 
     async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
-        """See `JobTable`."""
+        """Ask for a job's end: a queued one is cancelled at once, a running one by its worker."""
         its = _is(job_id, owner)
         async with self._database.write() as connection:
             ended = await self._end(connection, its & (jobs.c.status == "queued"), "cancelled")
@@ -219,25 +231,25 @@ class SqlJobTable:
         return record_of(JobRecord, row)
 
     async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
-        """See `JobTable`."""
+        """A job's events with numbers above `after`, in order."""
         query = select(job_events).where(job_events.c.job == job_id, job_events.c.number > after)
         async with self._database.read() as connection:
             return [record_of(JobEvent, row) for row in await connection.execute(query.order_by(job_events.c.number))]
 
     async def delete(self, job_id: str) -> None:
-        """See `JobTable`."""
+        """Remove a job, its events and its webhooks; nothing if it is gone."""
         async with self._database.write() as connection:
             for table in (job_events, webhooks):
                 await connection.execute(delete(table).where(table.c.job == job_id))
             await connection.execute(delete(jobs).where(jobs.c.id == job_id))
 
     async def expired(self) -> list[str]:
-        """See `JobTable`."""
+        """Ids of jobs whose time has come."""
         async with self._database.read() as connection:
             return list((await connection.execute(select(jobs.c.id).where(jobs.c.expires <= self._clock()))).scalars())
 
     async def known(self, ids: Collection[str]) -> frozenset[str]:
-        """See `JobTable`."""
+        """Which of these ids are jobs."""
         async with self._database.read() as connection:
             return frozenset((await connection.execute(select(jobs.c.id).where(jobs.c.id.in_(list(ids))))).scalars())
 
@@ -314,3 +326,45 @@ def _claim(job: JobRecord) -> ColumnElement[bool]:
 
 def _gone(job_id: str) -> NotFoundError:
     return NotFoundError(f"There is no job {job_id!r} here; it may have expired or been deleted.")
+
+
+class WebhookTable:
+    """Webhooks that are due, claimed by lease; each is written in the transaction that ends its job."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+
+    async def claim(self, *, lease_s: float) -> WebhookRecord | None:
+        """Take one that is due; nobody else gets it within `lease_s` seconds. Its `attempt` counts this one."""
+        now = self._clock()
+        due = (webhooks.c.status == "pending") & (webhooks.c.next_at <= now)
+        oldest = select(webhooks.c.id).where(due).order_by(webhooks.c.next_at).limit(1)
+        take = (
+            update(webhooks)
+            .where(webhooks.c.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), due)
+            .values(attempt=webhooks.c.attempt + 1, next_at=now + lease_s)
+            .returning(webhooks)
+        )
+        async with self._database.write() as connection:
+            row = (await connection.execute(take)).one_or_none()
+        return None if row is None else record_of(WebhookRecord, row)
+
+    async def settle(
+        self, webhook: WebhookRecord, *, error: str | None = None, retry_in_s: float | None = None
+    ) -> None:
+        """Say how an attempt ended: no `error` means delivered, no `retry_in_s` with an error means given up."""
+        if error is None:
+            values: dict[str, object] = {"status": "delivered", "error": None}
+        elif retry_in_s is None:
+            values = {"status": "given_up", "error": error}
+        else:
+            values = {"next_at": self._clock() + retry_in_s, "error": error}
+        mine = (webhooks.c.id == webhook.id) & (webhooks.c.attempt == webhook.attempt)
+        async with self._database.write() as connection:
+            await connection.execute(update(webhooks).where(mine).values(**values))
+
+    async def of(self, job_id: str) -> list[WebhookRecord]:
+        """A job's webhooks."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(webhooks).where(webhooks.c.job == job_id).order_by(webhooks.c.id))
+            return [record_of(WebhookRecord, row) for row in rows]

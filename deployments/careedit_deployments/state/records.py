@@ -1,16 +1,33 @@
-"""What is remembered, one frozen record each. Times are seconds since 1970 in UTC, pictures are keys of the blob store."""
+"""What the store keeps, one frozen record each; `tables` derives the database tables from them.
+
+Times are seconds since 1970 in UTC. Pictures are keys of the blob store. `Width` in an annotation is the width
+of a text column.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from careedit.record import Record
 from careedit_deployments.telemetry.catalogue import Outcome
+
+
+@dataclass(frozen=True)
+class Width:
+    """The width of a text column; without it, the column takes a text of any length."""
+
+    characters: int
+    """Longest text, in characters. PostgreSQL refuses a longer one; SQLite does not look."""
+
+
+Id = Annotated[str, Width(64)]
+Sha256 = Annotated[str, Width(64)]
 
 ANONYMOUS = "anonymous"
 """Owner of what was made without an API key."""
@@ -32,9 +49,9 @@ def id_time(identity: str) -> float:
 class KeyRecord(Record):
     """An API key; the key itself is shown once, when it is made, and kept nowhere."""
 
-    id: str
+    id: Id
     """Public id; the owner of the jobs and sessions that the key makes."""
-    sha256: str
+    sha256: Sha256
     """Hex SHA-256 of the key."""
     name: str
     """Whose it is, for people."""
@@ -51,19 +68,19 @@ class KeyRecord(Record):
 class EditRecord(Record):
     """One edit that was accepted, and how it ended."""
 
-    id: str
+    id: Id
     """Id of the edit."""
     request_id: str = ""
     """Id of the HTTP request or job; `SESSION/...` for a turn of a session."""
-    owner: str = ANONYMOUS
+    owner: Id = ANONYMOUS
     """Id of the API key."""
     user: str | None = None
     """Who asked, as the client named them."""
-    arm: str
+    arm: Id
     """The arm that edited."""
-    shadow_of: str | None = None
+    shadow_of: Id | None = None
     """A shadow arm's copy: the edit that it copies; None: the user got this one."""
-    expert_set_sha256: str = ""
+    expert_set_sha256: Sha256 = ""
     """Hash of the arm's expert set."""
     instruction: str | None = None
     """The instruction, only where prompts may be logged."""
@@ -103,11 +120,11 @@ class ArmCount(Record):
 class AssignmentRecord(Record):
     """A user's arm; the salted hash decides it, this is the proof."""
 
-    user_sha256: str
+    user_sha256: Sha256
     """Hex SHA-256 of salt and user key."""
-    salt: str
+    salt: Annotated[str, Width(256)]
     """The salt: another one deals anew."""
-    arm: str
+    arm: Id
     """The arm."""
     created: float
     """When the user was first seen."""
@@ -116,9 +133,9 @@ class AssignmentRecord(Record):
 class ArmEvent(Record):
     """An arm was taken out of traffic or put back."""
 
-    id: str
+    id: Id
     """Id of the event."""
-    arm: str
+    arm: Id
     """The arm."""
     kind: Literal["cut", "restored"]
     """What happened to it."""
@@ -133,13 +150,13 @@ class ArmEvent(Record):
 class FeedbackRecord(Record):
     """What a person thinks of an edit: which of two is better, or a rating of one."""
 
-    id: str
+    id: Id
     """Id of the feedback."""
-    owner: str = ANONYMOUS
+    owner: Id = ANONYMOUS
     """Id of the API key."""
     edits: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     """The edit that was rated, or the two that were compared."""
-    winner: str | None = None
+    winner: Id | None = None
     """The better of two; None: neither is."""
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
     """1 (useless) to 5 (perfect), of one edit."""
@@ -152,11 +169,11 @@ class FeedbackRecord(Record):
 class AuditRecord(Record):
     """Something that an operator may have to explain later: a key made, an arm restored, a session deleted."""
 
-    id: str
+    id: Id
     """Id of the entry."""
     actor: str
     """Who: an API key's id, or the part of the server that acted."""
-    action: str
+    action: Id
     """What was done, e.g. "session.deleted"."""
     subject: str
     """To what: an id."""
@@ -190,13 +207,13 @@ class JobImage(Record):
 class JobRecord(Record):
     """An edit that is worked on while nobody waits for the answer."""
 
-    id: str
+    id: Id
     """Id of the job."""
-    owner: str = ANONYMOUS
+    owner: Id = ANONYMOUS
     """Id of the API key that made it; nobody else sees it."""
-    idempotency_key: str | None = None
+    idempotency_key: Annotated[str, Width(255)] | None = None
     """The client's; unique per owner while the job is kept."""
-    body_sha256: str
+    body_sha256: Sha256
     """Hash of what was asked for, pictures included."""
     order: Mapping[str, Any]
     """The `EditOrder` as JSON, pictures as blob keys, and the output format."""
@@ -218,7 +235,7 @@ class JobRecord(Record):
     """When it is deleted; None while it has not ended."""
     attempt: int = 0
     """Times that it was begun."""
-    worker: str | None = None
+    worker: Annotated[str, Width(128)] | None = None
     """Who works on it, or did last."""
     lease_until: float = 0.0
     """Until when that worker is believed to live."""
@@ -234,7 +251,7 @@ EventKind = Literal["queued", "started", "progress", "partial", "image", "comple
 class JobEvent(Record):
     """Something that happened to a job; numbered from 1, so that a reader can go on where it stopped."""
 
-    job: str
+    job: Id
     """Id of the job."""
     number: int
     """Its number in the job."""
@@ -251,9 +268,9 @@ class JobEvent(Record):
 class WebhookRecord(Record):
     """A message to a client's server, sent until it is taken or given up."""
 
-    id: str
+    id: Id
     """The `webhook-id`, the same for every attempt."""
-    job: str
+    job: Id
     """The job that it tells of."""
     url: str
     """Where to."""
@@ -274,9 +291,9 @@ class WebhookRecord(Record):
 class SessionRecord(Record):
     """A picture that is edited turn by turn."""
 
-    id: str
+    id: Id
     """Id of the session."""
-    owner: str = ANONYMOUS
+    owner: Id = ANONYMOUS
     """Id of the API key that made it; nobody else sees it."""
     user: str | None = None
     """Who edits, for sticky arms."""
@@ -284,7 +301,7 @@ class SessionRecord(Record):
     """Arm or expert set of its turns; None: the traffic's weights decide."""
     source: str
     """Blob key of the first picture, a PNG."""
-    head: str | None = None
+    head: Id | None = None
     """The turn whose result the next turn edits; None: the source."""
     turns: int = 0
     """Turns that were ever made."""
@@ -297,21 +314,21 @@ class SessionRecord(Record):
 class TurnRecord(Record):
     """One edit of a session."""
 
-    id: str
+    id: Id
     """Id of the turn."""
-    session: str
+    session: Id
     """Its session."""
     number: int
     """1 for the session's first turn."""
-    parent: str | None = None
+    parent: Id | None = None
     """The turn whose result it edits; None: the source."""
     depth: int
     """Edits between the source and its result, itself included."""
     instruction: str
     """What was asked for."""
-    edit_id: str
+    edit_id: Id
     """Id of the edit."""
-    arm: str
+    arm: Id
     """Who edited."""
     picture: str
     """Blob key of the result, a PNG."""

@@ -9,23 +9,23 @@ from sqlalchemy import delete, insert, select, update
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
-from careedit_deployments.state.models import record_of, sessions, turns, values_of
 from careedit_deployments.state.records import SessionRecord, TurnRecord
+from careedit_deployments.state.tables import record_of, sessions, turns, values_of
 
 
-class SqlSessionTable:
+class SessionTable:
     """`SessionTable` in SQL; a session whose time has come is not found, even before it is swept away."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
 
     async def add(self, session: SessionRecord) -> None:
-        """See `SessionTable`."""
+        """Keep a session."""
         async with self._database.write() as connection:
             await connection.execute(insert(sessions).values(**values_of(session)))
 
     async def get(self, session_id: str, *, owner: str | None = None) -> SessionRecord:
-        """See `SessionTable`."""
+        """One session that has not expired."""
         query = select(sessions).where(sessions.c.id == session_id, sessions.c.expires > self._clock())
         async with self._database.read() as connection:
             mine = query if owner is None else query.where(sessions.c.owner == owner)
@@ -35,7 +35,7 @@ class SqlSessionTable:
         return record_of(SessionRecord, row)
 
     async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[SessionRecord]:
-        """See `SessionTable`."""
+        """An owner's sessions, newest first."""
         query = select(sessions).where(sessions.c.owner == owner, sessions.c.expires > self._clock())
         if before is not None:
             query = query.where(sessions.c.id < before)
@@ -44,7 +44,7 @@ class SqlSessionTable:
             return [record_of(SessionRecord, row) for row in rows]
 
     async def add_turn(self, turn: TurnRecord, *, expires: float) -> TurnRecord:
-        """See `SessionTable`."""
+        """Keep a turn (its number is given here), make it the head and put the session's end off."""
         alive = (sessions.c.id == turn.session) & (sessions.c.expires > self._clock())
         change = (
             update(sessions)
@@ -61,7 +61,7 @@ class SqlSessionTable:
         return kept
 
     async def turn(self, session_id: str, turn_id: str) -> TurnRecord:
-        """See `SessionTable`."""
+        """One turn."""
         async with self._database.read() as connection:
             query = select(turns).where(turns.c.session == session_id, turns.c.id == turn_id)
             row = (await connection.execute(query)).one_or_none()
@@ -70,31 +70,31 @@ class SqlSessionTable:
         return record_of(TurnRecord, row)
 
     async def turns(self, session_id: str) -> list[TurnRecord]:
-        """See `SessionTable`."""
+        """Every turn, in the order in which they were made."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(turns).where(turns.c.session == session_id).order_by(turns.c.number))
             return [record_of(TurnRecord, row) for row in rows]
 
     async def move_head(self, session_id: str, *, seen: str | None, to: str | None) -> bool:
-        """See `SessionTable`."""
+        """Point the session at another turn, if it still points at `seen`."""
         unmoved = (sessions.c.id == session_id) & sessions.c.head.is_not_distinct_from(seen)
         async with self._database.write() as connection:
             return (await connection.execute(update(sessions).where(unmoved).values(head=to))).rowcount > 0
 
     async def delete(self, session_id: str) -> bool:
-        """See `SessionTable`."""
+        """Remove a session and its turns; False: it is gone already."""
         async with self._database.write() as connection:
             await connection.execute(delete(turns).where(turns.c.session == session_id))
             return (await connection.execute(delete(sessions).where(sessions.c.id == session_id))).rowcount > 0
 
     async def expired(self) -> list[str]:
-        """See `SessionTable`."""
+        """Ids of sessions whose time has come."""
         async with self._database.read() as connection:
             query = select(sessions.c.id).where(sessions.c.expires <= self._clock())
             return list((await connection.execute(query)).scalars())
 
     async def known(self, ids: Collection[str]) -> frozenset[str]:
-        """See `SessionTable`."""
+        """Which of these ids are sessions."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(sessions.c.id).where(sessions.c.id.in_(list(ids))))
             return frozenset(rows.scalars())

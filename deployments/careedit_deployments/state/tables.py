@@ -1,170 +1,117 @@
-"""The protocols of what changes while it lives: jobs, webhooks, sessions. `base` has the rest, and exports these too."""
+"""The database tables, derived from the records: one column per field. A test checks that `migrations/` makes the same."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
+
+from careedit.record import Record
 from careedit_deployments.state.records import (
-    JobEnd,
+    ArmEvent,
+    AssignmentRecord,
+    AuditRecord,
+    EditRecord,
+    FeedbackRecord,
     JobEvent,
-    JobImage,
     JobRecord,
+    KeyRecord,
     SessionRecord,
     TurnRecord,
     WebhookRecord,
+    Width,
 )
 
-Topic = Literal["queued", "told", "cancel", "webhook"]
-"""Changes of jobs that one can listen to: one was queued, an event was written, an end was asked for, a webhook is due."""
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables. Constraint names do not depend on the database, so that migrations can name them."""
+
+_TYPES: Mapping[object, TypeEngine[Any]] = {
+    bool: Boolean(), int: Integer(), float: Double(), str: Text(), Literal: String(16)
+}  # fmt: skip
 
 
-class JobTable(Protocol):
-    """Jobs, claimed by lease: what a worker writes counts only while its claim (`worker`, `attempt`) stands."""
-
-    async def add(self, job: JobRecord, *, most: int | None = None) -> JobRecord:
-        """Queue a job, or return the one that has this owner's idempotency key; `ConflictError` if its body differs.
-
-        Raises `OverloadedError` for a new one where `most` wait already; in PostgreSQL, some that come at once may pass.
-        """
-        ...
-
-    async def keyed(self, owner: str, key: str) -> JobRecord | None:
-        """The job that has this owner's idempotency key."""
-        ...
-
-    async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
-        """One job."""
-        ...
-
-    async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[JobRecord]:
-        """An owner's jobs, newest first, those older than the job `before`."""
-        ...
-
-    async def ahead(self, job: JobRecord) -> int:
-        """Queued jobs that come before this one."""
-        ...
-
-    async def waiting(self) -> int:
-        """Queued jobs, of every owner."""
-        ...
-
-    async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
-        """Take the oldest job that is queued or whose worker is silent; None: there is none.
-
-        A silent worker's job that was begun `attempts` times fails instead, with that reason.
-        """
-        ...
-
-    async def beat(self, job: JobRecord, *, lease_s: float) -> bool | None:
-        """Renew the lease; whether the job is to stop, None: the claim is lost."""
-        ...
-
-    async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
-        """Write an event (its number is given here) and an image that was made; returns as `beat` does."""
-        ...
-
-    async def finish(
-        self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
-    ) -> JobRecord | None:
-        """End a claimed job: status, last event and webhook in one transaction. None: the claim is lost."""
-        ...
-
-    async def release(self, job: JobRecord) -> bool:
-        """Put a claimed job back into the queue, the attempt not counted: its worker shuts down."""
-        ...
-
-    async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
-        """Ask for a job's end: a queued one is cancelled at once, a running one by its worker."""
-        ...
-
-    async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
-        """A job's events with numbers above `after`, in order."""
-        ...
-
-    async def delete(self, job_id: str) -> None:
-        """Remove a job, its events and its webhooks; nothing if it is gone."""
-        ...
-
-    async def expired(self) -> list[str]:
-        """Ids of jobs whose time has come."""
-        ...
-
-    async def known(self, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids are jobs."""
-        ...
-
-    def listen(self, to: Topic) -> asyncio.Event:
-        """Set at the next change of that kind that this process makes; take it before you look, then wait for it.
-
-        Other processes' changes do not ring: wait with a time limit, and look again.
-        """
-        ...
-
-    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
-        """Tell `watcher` of each job that this process queues, begins or ends, once that is committed: its `status` says
-        which. It must neither block nor raise."""
-        ...
+def _table(name: str, record: type[Record], *more: SchemaItem, key: tuple[str, ...] = ("id",)) -> Table:
+    """The table of a record, with its primary key, indexes and other constraints."""
+    hints = get_type_hints(record, include_extras=True)
+    columns = (_column(field, hints[field], primary_key=field in key) for field in record.model_fields)
+    return Table(name, metadata, *columns, *more)
 
 
-class WebhookTable(Protocol):
-    """Webhooks that are due, claimed by lease."""
-
-    async def claim(self, *, lease_s: float) -> WebhookRecord | None:
-        """Take one that is due; nobody else gets it within `lease_s` seconds. Its `attempt` counts this one."""
-        ...
-
-    async def settle(
-        self, webhook: WebhookRecord, *, error: str | None = None, retry_in_s: float | None = None
-    ) -> None:
-        """Say how an attempt ended: no `error` means delivered, no `retry_in_s` with an error means given up."""
-        ...
-
-    async def of(self, job_id: str) -> list[WebhookRecord]:
-        """A job's webhooks."""
-        ...
+def _column(name: str, hint: Any, *, primary_key: bool) -> Column[Any]:
+    """A column: text of the annotated width, else the type that fits the Python type, else JSON. NULL where None is allowed."""
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    nullable = type(None) in choices
+    kind, *extras = get_args(choices[0]) if get_origin(choices[0]) is Annotated else (choices[0],)
+    text = next((String(extra.characters) for extra in extras if isinstance(extra, Width)), None)
+    column_type = text or _TYPES.get(kind) or _TYPES.get(get_origin(kind)) or JSON(none_as_null=nullable)
+    return Column(name, column_type, primary_key=primary_key, nullable=nullable, autoincrement=False)
 
 
-class SessionTable(Protocol):
-    """Sessions and their turns."""
+keys = _table("keys", KeyRecord, UniqueConstraint("sha256"))
+edits = _table("edits", EditRecord, Index(None, "request_id"), Index(None, "arm", "created"), Index(None, "created"))
+assignments = _table("assignments", AssignmentRecord, key=("user_sha256", "salt"))
+arm_events = _table("arm_events", ArmEvent, Index(None, "arm"))
+feedback = _table("feedback", FeedbackRecord, Index(None, "created"))
+audit = _table("audit", AuditRecord)
+jobs = _table(
+    "jobs",
+    JobRecord,
+    UniqueConstraint("owner", "idempotency_key"),
+    Index(None, "expires"),
+    Index(None, "status", "created"),
+)
+job_events = _table(
+    "job_events", JobEvent, ForeignKeyConstraint(["job"], ["jobs.id"], ondelete="CASCADE"), key=("job", "number")
+)
+webhooks = _table(
+    "webhooks",
+    WebhookRecord,
+    ForeignKeyConstraint(["job"], ["jobs.id"], ondelete="CASCADE"),
+    Index(None, "job"),
+    Index(None, "status", "next_at"),
+)
+sessions = _table("sessions", SessionRecord, Index(None, "owner"), Index(None, "expires"))
+turns = _table(
+    "turns",
+    TurnRecord,
+    ForeignKeyConstraint(["session"], ["sessions.id"], ondelete="CASCADE"),
+    UniqueConstraint("session", "number"),
+)
 
-    async def add(self, session: SessionRecord) -> None:
-        """Keep a session."""
-        ...
 
-    async def get(self, session_id: str, *, owner: str | None = None) -> SessionRecord:
-        """One session that has not expired."""
-        ...
+def values_of(record: Record) -> dict[str, Any]:
+    """A record as a row: nested records, mappings and tuples as JSON; NUL, which PostgreSQL's text cannot hold, as �."""
+    values = record.model_dump(mode="json")
+    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
 
-    async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[SessionRecord]:
-        """An owner's sessions, newest first."""
-        ...
 
-    async def add_turn(self, turn: TurnRecord, *, expires: float) -> TurnRecord:
-        """Keep a turn (its number is given here), make it the head and put the session's end off."""
-        ...
-
-    async def turn(self, session_id: str, turn_id: str) -> TurnRecord:
-        """One turn."""
-        ...
-
-    async def turns(self, session_id: str) -> list[TurnRecord]:
-        """Every turn, in the order in which they were made."""
-        ...
-
-    async def move_head(self, session_id: str, *, seen: str | None, to: str | None) -> bool:
-        """Point the session at another turn, if it still points at `seen`."""
-        ...
-
-    async def delete(self, session_id: str) -> bool:
-        """Remove a session and its turns; False: it is gone already."""
-        ...
-
-    async def expired(self) -> list[str]:
-        """Ids of sessions whose time has come."""
-        ...
-
-    async def known(self, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids are sessions."""
-        ...
+def record_of(kind: type[AnyRecord], row: Row[Any]) -> AnyRecord:
+    """A whole row as its record."""
+    return kind(**row._mapping)

@@ -18,8 +18,8 @@ from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
-from careedit_deployments.state.models import metadata
 from careedit_deployments.state.store import open_store
+from careedit_deployments.state.tables import metadata
 from remembered import Clock, a_job
 
 

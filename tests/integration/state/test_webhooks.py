@@ -19,8 +19,8 @@ import pytest
 
 from careedit_deployments.config import JobsConfig, StateConfig
 from careedit_deployments.jobs.webhooks import WebhookSender
-from careedit_deployments.state.base import WebhookRecord
-from careedit_deployments.state.store import SqlStore, open_store
+from careedit_deployments.state.records import WebhookRecord
+from careedit_deployments.state.store import Store, open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, picture_file
 from remembered import NOON, Clock, a_job
@@ -120,7 +120,7 @@ def send_all(
     metrics = Metrics(recording or Recording())
 
     async def main() -> list[WebhookRecord]:
-        store: SqlStore = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/s.db"), clock=clock)
+        store: Store = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/s.db"), clock=clock)
         sender = WebhookSender(store.webhooks, KEY, settings, metrics, clock=clock, timeout_s=1.0)
         job = await store.jobs.add(a_job(webhook=url))
         await store.jobs.cancel(job.id)

@@ -16,9 +16,9 @@ import worker_process
 from careedit.records import EditRequest
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.stored import Output, keep_order, scope_of
-from careedit_deployments.state.base import BlobStore, JobEvent, JobRecord, Store, new_id
-from careedit_deployments.state.blobs import open_blobs
-from careedit_deployments.state.store import open_store
+from careedit_deployments.state.blobs import BlobStore, open_blobs
+from careedit_deployments.state.records import JobEvent, JobRecord, new_id
+from careedit_deployments.state.store import Store, open_store
 
 JOBS, STEPS = 8, 10
 

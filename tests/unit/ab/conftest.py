@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.state.base import EditRecord, Store, new_id
-from careedit_deployments.state.store import open_store
+from careedit_deployments.state.records import EditRecord, new_id
+from careedit_deployments.state.store import Store, open_store
 
 ARMS = {
     "a": {"expert_set": "tiny", "weight": 3, "guard": {"min_edits": 5, "window": 10}},

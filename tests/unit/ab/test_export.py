@@ -8,7 +8,7 @@ import yaml
 
 from careedit.cli.main import main
 from careedit_deployments.edits.assignment import assign
-from careedit_deployments.state.base import AssignmentRecord, FeedbackRecord, new_id
+from careedit_deployments.state.records import AssignmentRecord, FeedbackRecord, new_id
 
 
 def test_an_export_has_what_an_analysis_needs_and_names_nobody(make_config, with_store, add_edits, tmp_path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from careedit_deployments.ab.guard import ArmGuard, cut_by_hand, flaw_of, restore
 from careedit_deployments.config import Guard
 from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
-from careedit_deployments.state.base import EditRecord
+from careedit_deployments.state.records import EditRecord
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 
 

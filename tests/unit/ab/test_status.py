@@ -7,7 +7,7 @@ import yaml
 from careedit.cli.main import main
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.status import arm_statuses, mean_with_interval, share_with_interval
-from careedit_deployments.state.base import AssignmentRecord, FeedbackRecord, new_id
+from careedit_deployments.state.records import AssignmentRecord, FeedbackRecord, new_id
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 
 

@@ -18,11 +18,12 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
 from careedit_deployments.config import HttpConfig, ServeConfig
+from careedit_deployments.edits.output import encode
 from careedit_deployments.errors import FieldError
-from careedit_deployments.http.output import encode, target_size
+from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.sweep import Sweeper
-from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.state.blobs import BlobStore
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 from served import serve
 
@@ -244,7 +245,7 @@ def test_an_address_expires_and_its_file_is_swept(tmp_path):
 
 
 def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
-    blobs = FsspecBlobs(str(tmp_path))
+    blobs = BlobStore(str(tmp_path))
     sweeper = Sweeper(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
 

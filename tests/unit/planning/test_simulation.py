@@ -7,7 +7,8 @@ from math import factorial
 
 import pytest
 
-from careedit_deployments.planning.model import Filter, Layout, Profile, Scaling, Workload
+from careedit_deployments.config import Scaling
+from careedit_deployments.planning.model import Filter, Profile, Workload
 from careedit_deployments.planning.runs import Outcome, edits_of, pools_of, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit
 
@@ -99,12 +100,12 @@ def test_judgements_stand_between_the_previews_and_the_rest() -> None:
 
 
 def test_the_early_filter_costs_its_previews_and_spares_nothing_else() -> None:
-    asked, layout = Filter(candidates=6, preview_steps=4), Layout()
-    plain, none = seconds_alone(PLAIN, layout, 28, None)
-    (before, after), judgements = seconds_alone(PLAIN, layout, 28, asked)
+    asked = Filter(candidates=6, preview_steps=4)
+    plain, none = seconds_alone(PLAIN, "merged", 28, None)
+    (before, after), judgements = seconds_alone(PLAIN, "merged", 28, asked)
     assert (plain, none, judgements) == ((28.0,), 0, 6)
     assert (before, after) == (24.0, 24.0)  # M m + (n - m) steps
-    slow, _ = seconds_alone(PLAIN, Layout(kind="shared"), 28, None)
+    slow, _ = seconds_alone(PLAIN, "shared", 28, None)
     assert slow == (35.0,)
 
 
@@ -131,9 +132,9 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
         workload = Workload(
             rate=2.0, steps={4: 1.0, 8: 1.0}, filter=Filter(candidates=2, preview_steps=1), filter_share=0.5
         )
-        arrivals = edits_of(workload, PLAIN, Layout(), seed)
+        arrivals = edits_of(workload, PLAIN, "merged", seed)
         return run(
-            arrivals, dict.fromkeys(pools_of(workload, Layout()), 4), PLAIN, judges=2, edits=300, warm_up=30, seed=seed
+            arrivals, dict.fromkeys(pools_of(workload, "merged"), 4), PLAIN, judges=2, edits=300, warm_up=30, seed=seed
         )
 
     assert once(1) == once(1) != once(2)
@@ -141,7 +142,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
 
 def test_arrivals_have_the_rate_and_the_shares_that_were_asked_for() -> None:
     workload = Workload(rate=5.0, experts={"erase": 3.0, "style": 1.0})
-    some = list(islice(edits_of(workload, PLAIN, Layout(), 0), 20_000))
+    some = list(islice(edits_of(workload, PLAIN, "merged", 0), 20_000))
     assert sum(gap for gap, _ in some) / 20_000 == pytest.approx(0.2, rel=0.03)
     assert sum(edit.pool == "erase" for _, edit in some) / 20_000 == pytest.approx(0.75, abs=0.02)
 

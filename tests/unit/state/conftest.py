@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from careedit_deployments.config import StateConfig
-from careedit_deployments.state.store import SqlStore, open_store
+from careedit_deployments.state.store import Store, open_store
 from remembered import Clock
 
 
@@ -25,10 +25,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def with_store(state: StateConfig, clock: Clock) -> Callable[[Callable[[SqlStore], Awaitable[Any]]], Any]:
+def with_store(state: StateConfig, clock: Clock) -> Callable[[Callable[[Store], Awaitable[Any]]], Any]:
     """`with_store(work)`: what `work(store)` returns, in an event loop of its own; the store's folder stays."""
 
-    def run(work: Callable[[SqlStore], Awaitable[Any]]) -> Any:
+    def run(work: Callable[[Store], Awaitable[Any]]) -> Any:
         async def main() -> Any:
             store = await open_store(state, clock=clock)
             try:

@@ -11,16 +11,16 @@ import blob_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.blobs import FsspecBlobs, open_blobs
+from careedit_deployments.state.blobs import BlobStore, open_blobs
 
 
 @pytest.mark.parametrize("case", blob_cases.CASES, ids=lambda case: case.__name__)
 def test_a_folder(case, tmp_path: Path) -> None:
-    asyncio.run(case(FsspecBlobs(str(tmp_path / "blobs"))))
+    asyncio.run(case(BlobStore(str(tmp_path / "blobs"))))
 
 
 def test_a_picture_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blobs = FsspecBlobs(str(tmp_path))
+    blobs = BlobStore(str(tmp_path))
 
     def dies(path: str, data: bytes) -> None:
         Path(path).write_bytes(data[:3])
@@ -39,7 +39,7 @@ def test_a_picture_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     "key", ["../../etc/passwd", "jobs/../x", "/etc/passwd", "jobs/job_1", "", f"jobs/{'a' * 64}.png", "jobs"]
 )
 def test_a_key_leads_nowhere_but_to_pictures(tmp_path: Path, key: str) -> None:
-    blobs = FsspecBlobs(str(tmp_path / "blobs"))
+    blobs = BlobStore(str(tmp_path / "blobs"))
     for ask in (blobs.get(key), blobs.delete([key]), blobs.delete_scope(key)):
         with pytest.raises(NotFoundError, match="no picture's key"):
             asyncio.run(ask)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect
 
 from careedit_deployments.state.database import Database, _set_up_sqlite
 from careedit_deployments.state.migrations import config_for, migrate
-from careedit_deployments.state.models import metadata
+from careedit_deployments.state.tables import metadata
 
 
 def differences(connection: Connection) -> list[object]:

@@ -21,8 +21,8 @@ from careedit_deployments.edits.stored import (
     remaining,
     resolved_sha256,
 )
-from careedit_deployments.state.base import JobImage
-from careedit_deployments.state.blobs import FsspecBlobs
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobImage
 
 SCOPE = "jobs/job_0123456789abcdef"
 
@@ -55,7 +55,7 @@ def test_an_order_comes_back_to_the_pixel(tmp_path: Path, changed: dict[str, obj
     output = Output(size=(80, 60), format="jpeg", compression=80)
 
     async def there_and_back() -> tuple[EditOrder, StoredOrder]:
-        blobs = FsspecBlobs(str(tmp_path))
+        blobs = BlobStore(str(tmp_path))
         stored = await keep_order(order, output, blobs, SCOPE)
         read = StoredOrder(**stored.model_dump(mode="json"))
         return await load_order(read, blobs, owner="key_1", request_id="job_1"), read

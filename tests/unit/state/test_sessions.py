@@ -14,19 +14,19 @@ from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.blobs import FsspecBlobs
-from careedit_deployments.state.store import SqlStore
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend
 
 PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 
 
-def make_sessions(store: SqlStore, folder: Path, recording: Recording | None = None) -> Sessions:
+def make_sessions(store: Store, folder: Path, recording: Recording | None = None) -> Sessions:
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
     metrics = Metrics(recording or Recording())
     edits = EditService(config, FakeBackend(), metrics, store.edits)
-    return Sessions(edits, store, FsspecBlobs(str(folder / "blobs")), metrics, ttl_s=1e9)
+    return Sessions(edits, store, BlobStore(str(folder / "blobs")), metrics, ttl_s=1e9)
 
 
 async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
@@ -37,7 +37,7 @@ async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None
 
 
 def test_the_trace_that_is_kept_of_a_turn_is_a_whole_one(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         sessions = make_sessions(store, tmp_path)
         session = await sessions.create(PICTURE, owner="me")
         await take_turn(sessions, session.id)
@@ -51,7 +51,7 @@ def test_the_trace_that_is_kept_of_a_turn_is_a_whole_one(with_store: Any, tmp_pa
 def test_a_session_is_counted_at_each_step_of_its_life(with_store: Any, tmp_path: Path) -> None:
     recording = Recording()
 
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         sessions = make_sessions(store, tmp_path, recording)
         session = await sessions.create(PICTURE, owner="me")
         for _ in range(2):

@@ -15,7 +15,7 @@ from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state import database
-from careedit_deployments.state.base import id_time, new_id
+from careedit_deployments.state.records import id_time, new_id
 from careedit_deployments.state.store import open_store
 from remembered import a_job
 

@@ -31,9 +31,9 @@ from careedit_deployments.jobs.counting import count_job
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.worker import JobWorker
-from careedit_deployments.state.base import JobRecord, new_id
-from careedit_deployments.state.blobs import FsspecBlobs
-from careedit_deployments.state.store import SqlStore
+from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.records import JobRecord, new_id
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend
 from remembered import NOON, Clock, a_session, an_edit
@@ -44,8 +44,8 @@ LEASE_S = 10.0
 class Bench:
     """A store, pictures, a painter, and workers on them."""
 
-    def __init__(self, store: SqlStore, folder: Path) -> None:
-        self.store, self.blobs, self.painter = store, FsspecBlobs(str(folder / "blobs")), FakeBackend()
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.blobs, self.painter = store, BlobStore(str(folder / "blobs")), FakeBackend()
         config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
         self.recording = Recording()
         self.metrics = Metrics(self.recording)
@@ -76,7 +76,7 @@ async def until(true: Callable[[], bool]) -> None:
 def test_a_worker_that_was_thought_dead_stops_and_changes_nothing(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         await bench.queue(steps=200)
         bench.painter.pause = 0.02
@@ -103,7 +103,7 @@ def test_a_worker_that_was_thought_dead_stops_and_changes_nothing(
 def test_images_that_were_made_before_a_worker_died_are_not_made_again(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(n=3, steps=50)
         worker = bench.worker("first")
@@ -127,7 +127,7 @@ def test_images_that_were_made_before_a_worker_died_are_not_made_again(
 
 
 def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job, worker = await bench.queue(), bench.worker("w")
         await worker.work(await worker.claim())
@@ -144,7 +144,7 @@ def test_the_trace_that_is_kept_of_a_jobs_image_is_a_whole_one(with_store: Any, 
 def test_a_job_is_counted_at_each_step_of_its_life(
     with_store: Any, clock: Clock, tmp_path: Path, fails: Exception | None, event: str
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = fails
         await bench.queue()
@@ -161,7 +161,7 @@ def test_a_job_is_counted_at_each_step_of_its_life(
 
 
 def test_jobs_that_no_worker_ends_are_counted_too(with_store: Any, clock: Clock, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         cancelled = await bench.queue()
         for _ in range(2):
@@ -185,7 +185,7 @@ async def _fails(job: JobRecord) -> bool:
 
 
 def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(steps=200)
         bench.painter.pause = 0.02
@@ -205,7 +205,7 @@ def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: 
 
 
 def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(steps=200)
         bench.painter.pause = 0.02
@@ -228,7 +228,7 @@ def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_stor
 
 
 def test_an_early_filter_is_refused_with_its_reason_where_there_is_no_judge(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(early_filter=EarlyFilter())
         worker = bench.worker("w")
@@ -241,7 +241,7 @@ def test_an_early_filter_is_refused_with_its_reason_where_there_is_no_judge(with
 
 
 def test_a_picture_that_is_gone_fails_the_job(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue()
         await bench.blobs.delete_scope(scope_of(job.id))
@@ -273,7 +273,7 @@ CASES += [(place, TROUBLES[0], 8) for place in ("put", "get", "append", "finish"
 def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
     with_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, trouble: Exception, times: int
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         job = await bench.queue(n=2)
         owners = {"start": bench.edits, "edit": bench.painter, "put": bench.blobs, "get": bench.blobs}
@@ -312,7 +312,7 @@ def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
 def test_a_job_fails_at_once_by_a_fault_of_its_own(
     with_store: Any, tmp_path: Path, fault: Exception, code: str
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = fault
         job, worker = await bench.queue(), bench.worker("w")
@@ -326,7 +326,7 @@ def test_a_job_fails_at_once_by_a_fault_of_its_own(
 def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_ever(
     with_store: Any, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = DeadlineError("Too late.")
         job, worker = await bench.queue(), bench.worker("w", attempts=3)
@@ -338,7 +338,7 @@ def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_e
 
 
 def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = UnavailableError("The router is away.")
         job, worker = await bench.queue(), bench.worker("w", patience_s=0.2)
@@ -353,7 +353,7 @@ def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(with_store: 
 
 
 def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: Any, tmp_path: Path) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = UnavailableError("The router could not be started.")
         jobs, worker = [await bench.queue() for _ in range(3)], bench.worker("leaving")
@@ -373,7 +373,7 @@ def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: An
 def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
     with_store: Any, clock: Clock, tmp_path: Path
 ) -> None:
-    async def work(store: SqlStore) -> None:
+    async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         gone, stays = await bench.queue(), await bench.queue()
         await store.edits.add(an_edit(request_id=gone.id, instruction="a secret"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from careedit_deployments.state.models import metadata
+from careedit_deployments.state.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
