@@ -25,7 +25,7 @@ from careedit import load_editor
 from careedit.editor import Editor
 from careedit.experts import load_expert_set
 from careedit.records import EditRequest
-from careedit_deployments.kubernetes.credentials import dev_secrets
+from careedit_deployments.kubernetes.command import dev_secrets
 from crowd import Answer, Crowd
 from manifests import of_kind
 from ray_nodes import Nodes, short_folder

@@ -202,16 +202,16 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("flaw", SPOILT)
-def test_a_spoilt_adapter_is_refused_in_use_and_when_it_is_added(flaw, bad_set, refused):
-    spoil, said = SPOILT[flaw]
+@pytest.mark.parametrize("violation", SPOILT)
+def test_a_spoilt_adapter_is_refused_in_use_and_when_it_is_added(violation, bad_set, refused):
+    spoil, said = SPOILT[violation]
     adapter = bad_set / "experts/erase/erase.safetensors"
     spoil(adapter)
     assert said in refused("edit", "photo.png", REMOVE, "--expert-set", "set")
 
     added = (
         refused("experts", "add", str(adapter), "--name", "new", "--competence", "erase", "--expert-set", "set")
-        if flaw != "a wrong hash"
+        if violation != "a wrong hash"
         else said
     )  # any hash is right for a new manifest
     assert said in added

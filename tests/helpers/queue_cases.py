@@ -26,15 +26,15 @@ async def jobs_are_claimed_oldest_first_and_each_once(store: Store, clock: Clock
 
 
 async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: Store, clock: Clock) -> None:
-    first = await store.jobs.add(a_job(idempotency_key="k"), most=2)
-    await store.jobs.add(a_job(), most=2)
-    with pytest.raises(OverloadedError, match="2 jobs wait already") as caught:
-        await store.jobs.add(a_job(), most=2)
+    first = await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)
+    await store.jobs.add(a_job(), max_queued=2)
+    with pytest.raises(OverloadedError, match="2 jobs are waiting") as caught:
+        await store.jobs.add(a_job(), max_queued=2)
     assert caught.value.retry_after == FULL_S
     assert await store.jobs.waiting() == 2, "nothing is left of the one that was refused"
-    assert (await store.jobs.add(a_job(idempotency_key="k"), most=2)).id == first.id
+    assert (await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)).id == first.id
     await store.jobs.claim("w", **TERMS)
-    await store.jobs.add(a_job(), most=2)
+    await store.jobs.add(a_job(), max_queued=2)
 
 
 async def workers_that_come_at_once_share_the_jobs_without_overlap(store: Store, clock: Clock) -> None:
@@ -57,14 +57,14 @@ async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(stor
     first = await store.jobs.claim("first", **TERMS)
     assert await store.jobs.append(first, progress(first)) is False
     clock.now += 9
-    assert await store.jobs.beat(first, lease_s=10) is False
+    assert await store.jobs.renew_lease(first, lease_s=10) is False
     clock.now += 9
     assert await store.jobs.claim("second", **TERMS) is None, "the lease was renewed"
     clock.now += 2
     second = await store.jobs.claim("second", **TERMS)
     assert (second.id, second.attempt, second.started) == (first.id, 2, NOON)
     assert await store.jobs.append(first, progress(first)) is None
-    assert await store.jobs.beat(first, lease_s=10) is None
+    assert await store.jobs.renew_lease(first, lease_s=10) is None
     assert await store.jobs.finish(first, "completed") is None
     assert await store.jobs.release(first) is False
     ended = await store.jobs.finish(second, "completed")
@@ -115,7 +115,7 @@ async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(stor
     asked = await store.jobs.cancel(running.id)
     assert (asked.status, asked.cancel_requested) == ("running", True)
     assert await store.jobs.append(running, progress(running)) is True
-    assert await store.jobs.beat(running, lease_s=10) is True
+    assert await store.jobs.renew_lease(running, lease_s=10) is True
     clock.now += 11  # and if that worker is dead, whoever comes next sees to it
     assert await store.jobs.claim("other", **TERMS) is None
     assert (await store.jobs.get(running.id)).status == "cancelled"
@@ -164,17 +164,17 @@ async def an_ended_job_expires_and_leaves_no_row(store: Store, clock: Clock) -> 
     await store.jobs.delete(job.id)
     assert await store.jobs.events(job.id) == []
     assert await store.webhooks.of(job.id) == []
-    assert await store.jobs.known([job.id]) == frozenset()
+    assert await store.jobs.existing([job.id]) == frozenset()
     assert (await store.jobs.add(a_job(idempotency_key="k"))).id != job.id, "the key is free again"
 
 
-async def whoever_listens_is_woken_by_changes_of_this_process(store: Store, clock: Clock) -> None:
-    bells = {topic: store.jobs.listen(topic) for topic in ("queued", "told", "cancel", "webhook")}
+async def a_subscriber_is_woken_by_changes_of_this_process(store: Store, clock: Clock) -> None:
+    events = {topic: store.jobs.subscribe(topic) for topic in ("queued", "event", "cancel", "webhook")}
     job = await store.jobs.add(a_job())
-    assert [topic for topic, bell in bells.items() if bell.is_set()] == ["queued"]
+    assert [topic for topic, event in events.items() if event.is_set()] == ["queued"]
     await store.jobs.cancel(job.id)
-    assert all(bell.is_set() for bell in bells.values())
-    assert not store.jobs.listen("queued").is_set()
+    assert all(event.is_set() for event in events.values())
+    assert not store.jobs.subscribe("queued").is_set()
 
 
 CASES = [

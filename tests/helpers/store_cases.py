@@ -61,7 +61,7 @@ async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, 
         await store.edits.add(edit)
         feedback = {"edits": (edit.id, "z"), "winner": "z", "comment": "ugly", "created": NOON}
         await store.feedback.add(FeedbackRecord(id=new_id("feedback"), **feedback))
-    assert await store.edits.forget("session_1") == 1
+    assert await store.edits.redact("session_1") == 1
     kept = await store.edits.get(mine.id)
     assert (kept.instruction, kept.user, kept.traces, kept.pictures) == (None, None, (), ())
     assert (kept.outcome, kept.seconds, kept.scores) == ("made", 1.0, {"overall": 0.9})
@@ -73,7 +73,7 @@ async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, 
 async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> None:
     for i, (arm, kind) in enumerate([("a", "cut"), ("b", "cut"), ("a", "restored"), ("c", "restored")]):
         await store.arms.add(ArmEvent(id=new_id("arm"), arm=arm, kind=kind, reason="It failed.", created=NOON + i))
-    assert await store.arms.cut() == {"b"}
+    assert await store.arms.disabled() == {"b"}
     assert [event.kind for event in await store.arms.events(arm="a")] == ["restored", "cut"]
 
 
@@ -145,7 +145,7 @@ async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clo
         await store.sessions.add_turn(a_turn(session.id), expires=clock.now + 9)
     assert await store.sessions.page("mine") == []
     assert await store.sessions.expired() == [session.id]
-    assert await store.sessions.known([session.id, "session_x"]) == {session.id}
+    assert await store.sessions.existing([session.id, "session_x"]) == {session.id}
     await store.sessions.delete(session.id)
     assert await store.sessions.expired() == []
 

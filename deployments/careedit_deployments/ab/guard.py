@@ -33,7 +33,7 @@ COUNTED = FAILURES | {"made"}
 logger = logging.getLogger(__name__)
 
 
-class Flaw(Record):
+class Violation(Record):
     """What is wrong with an arm."""
 
     kind: Literal["errors", "score"]
@@ -44,12 +44,12 @@ class Flaw(Record):
     """What was measured."""
 
 
-def flaw_of(guard: Guard, edits: Sequence[EditRecord]) -> Flaw | None:
+def violation_of(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
     """What speaks against an arm whose latest edits are these; None: nothing, or too few edits to say so."""
     ended = [edit for edit in edits if edit.outcome in COUNTED]
     failed = sum(edit.outcome in FAILURES for edit in ended)
     if len(ended) >= guard.min_edits and failed > guard.max_error_share * len(ended):
-        return Flaw(
+        return Violation(
             kind="errors",
             reason=f"{failed} of its latest {len(ended)} edits failed; {guard.max_error_share:.0%} may.",
             numbers={"errors": failed, "edits": len(ended)},
@@ -60,7 +60,7 @@ def flaw_of(guard: Guard, edits: Sequence[EditRecord]) -> Flaw | None:
     mean = sum(scores) / len(scores)
     if mean >= guard.min_judge_score:
         return None
-    return Flaw(
+    return Violation(
         kind="score",
         reason=f"The judge gave its latest {len(scores)} judged edits {mean:.2f}; {guard.min_judge_score:g} is the least.",
         numbers={"score": mean, "edits": len(scores)},
@@ -82,12 +82,12 @@ class ArmGuard:
         """Looks at most every `pause_s` seconds while edits end, and at least every `refresh_s`."""
         self._arms, self._store, self._metrics = dict(arms), store, metrics
         self._pause_s, self._refresh_s = pause_s, refresh_s
-        self._cut: frozenset[str] = frozenset()
+        self._disabled: frozenset[str] = frozenset()
         self._ended = asyncio.Event()
 
-    def cut(self) -> frozenset[str]:
+    def disabled_arms(self) -> frozenset[str]:
         """Arms that are out of traffic, as of the last look."""
-        return self._cut
+        return self._disabled
 
     def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """An edit ended: look soon."""
@@ -107,15 +107,15 @@ class ArmGuard:
 
     async def look(self) -> frozenset[str]:
         """Judge every arm by its latest edits; returns the arms that are cut out now."""
-        self._cut = await self._store.arms.cut() & self._arms.keys()
+        self._disabled = await self._store.arms.disabled() & self._arms.keys()
         for name, arm in self._arms.items():
-            if name not in self._cut and not self._is_last(name):
-                flaw = flaw_of(arm.guard, await self._latest(name, arm.guard.window))
-                if flaw is not None:
-                    await self._cut_out(name, flaw)
+            if name not in self._disabled and not self._is_last(name):
+                violation = violation_of(arm.guard, await self._latest(name, arm.guard.window))
+                if violation is not None:
+                    await self._disable(name, violation)
         for name in self._arms:
-            self._metrics.arm_live(name, name not in self._cut)
-        return self._cut
+            self._metrics.arm_live(name, name not in self._disabled)
+        return self._disabled
 
     async def _run(self) -> None:
         while True:
@@ -136,34 +136,34 @@ class ArmGuard:
         since = events[0].created if events else 0.0
         return await self._store.edits.latest(arm=name, since=since, limit=window, outcomes=COUNTED)
 
-    async def _cut_out(self, name: str, flaw: Flaw) -> None:
-        if name in await self._store.arms.cut():  # another replica was faster
-            self._cut |= {name}
+    async def _disable(self, name: str, violation: Violation) -> None:
+        if name in await self._store.arms.disabled():  # another replica was faster
+            self._disabled |= {name}
             return
-        self._cut |= {name}
-        await self._store.arms.add(_event(name, "cut", flaw.reason, flaw.numbers))
-        await self._store.audit.add("arm guard", "arm.cut", name, reason=flaw.reason)
-        self._metrics.arm_cut(name, flaw.kind)
-        logger.error("The arm %s was cut out of traffic: %s", name, flaw.reason, extra={"arm": name})
+        self._disabled |= {name}
+        await self._store.arms.add(_event(name, "cut", violation.reason, violation.numbers))
+        await self._store.audit.add("arm guard", "arm.cut", name, reason=violation.reason)
+        self._metrics.arm_cut(name, violation.kind)
+        logger.error("The arm %s was cut out of traffic: %s", name, violation.reason, extra={"arm": name})
 
     def _is_last(self, name: str) -> bool:
         """Whether nobody else could take the traffic: a doubtful arm is better than none. A shadow takes none."""
-        live = {other for other, arm in self._arms.items() if not arm.shadow and arm.weight > 0} - self._cut
+        live = {other for other, arm in self._arms.items() if not arm.shadow and arm.weight > 0} - self._disabled
         return live == {name}
 
 
 async def restore(store: Store, name: str, *, actor: str) -> ArmEvent:
     """Put an arm back into traffic. Raises `ConflictError` where it was not cut out."""
-    if name not in await store.arms.cut():
+    if name not in await store.arms.disabled():
         raise ConflictError(f"The arm {name!r} is not cut out; there is nothing to restore.")
     return await _write(store, _event(name, "restored", f"Restored by {actor}.", {}), actor)
 
 
-async def cut_by_hand(store: Store, arms: Mapping[str, Arm], name: str, *, actor: str, reason: str) -> ArmEvent:
+async def disable_by_hand(store: Store, arms: Mapping[str, Arm], name: str, *, actor: str, reason: str) -> ArmEvent:
     """Take an arm out of traffic. Raises `NotFoundError` for one that is not configured, `ConflictError` for the last one."""
     if name not in arms:
         raise NotFoundError(f"There is no arm {name!r}; the configuration has {', '.join(arms)}.")
-    cut = await store.arms.cut()
+    cut = await store.arms.disabled()
     if name in cut:
         raise ConflictError(f"The arm {name!r} is cut out already.")
     if {other for other, arm in arms.items() if not arm.shadow and arm.weight > 0} - cut == {name}:

@@ -42,20 +42,20 @@ class Shadowing:
         store: Store,
         metrics: Metrics,
         *,
-        cut: Callable[[], Collection[str]] = frozenset,
+        disabled_arms: Callable[[], Collection[str]] = frozenset,
         at_once: int = 4,
     ) -> None:
         """`cut` names the arms that are out: a shadow among them gets no copies. `at_once` edits are followed at a time."""
         self._config, self._backend, self._store, self._metrics = config, backend, store, metrics
-        self._cut, self._at_once = cut, at_once
+        self._disabled_arms, self._at_once = disabled_arms, at_once
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ended(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """An edit ended and is stored: copy it to the shadow arms whose turn it is, or drop the copies; never waits."""
         if outcome != "made":
             return
-        cut = self._cut()
-        shadows = [arm for arm in shadows_of(self._config.arms, self._config.ab_salt, call.id) if arm not in cut]
+        disabled = self._disabled_arms()
+        shadows = [arm for arm in shadows_of(self._config.arms, self._config.ab_salt, call.id) if arm not in disabled]
         if not shadows and not self._is_judged(call.arm):
             return
         if len(self._tasks) >= self._at_once:

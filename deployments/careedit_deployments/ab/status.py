@@ -75,7 +75,7 @@ class ArmStatus(Record):
 
 async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0) -> list[ArmStatus]:
     """Every configured arm, in the configuration's order, judged by what began after `since` (Unix time)."""
-    cut = await store.arms.cut()
+    cut = await store.arms.disabled()
     users = await store.arms.assigned(config.ab_salt)
     counts = [count for count in await store.edits.counts(since=since) if count.outcome in COUNTED]
     feedback = await store.feedback.latest(since=since, limit=LATEST)

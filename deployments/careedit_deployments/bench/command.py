@@ -22,10 +22,9 @@ from careedit.experts import load_expert_set
 from careedit_deployments.app import set_reference
 from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 from careedit_deployments.bench.load import Edit
-from careedit_deployments.bench.process import baseline, free_port
 from careedit_deployments.bench.report import Report
 from careedit_deployments.bench.run import Sides, bench_serve, runs_of
-from careedit_deployments.bench.stand import SERIAL_ARM, arm_of, platform, with_serial_arm
+from careedit_deployments.bench.servers import SERIAL_ARM, arm_of, baseline, free_port, platform, with_serial_arm
 from careedit_deployments.bench.trace import MIXED, read_trace
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
 from careedit_deployments.cli.serve import find_config

@@ -16,8 +16,9 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import CareEditError, InputError
 from careedit_deployments.bench.memory import Growth, MemoryWatch
+from careedit_deployments.bench.servers import in_folder, platform
 from careedit_deployments.cli.serve import find_config
-from careedit_deployments.config import AuthConfig, ServeConfig
+from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def soak(
 
     Fails (exit code 1) where an edit failed or a process's memory grew. The first quarter only warms up.
     """
-    from careedit_deployments.bench.stand import platform
-
     with tempfile.TemporaryDirectory(prefix="careedit-soak-") as folder:
         settings = in_folder(ServeConfig.from_yaml(find_config(config)), Path(folder))
         note("Starting Ray, the router, the experts and the HTTP server ...")
@@ -64,21 +63,6 @@ def soak(
     if outcomes["failed"] or grown or not outcomes["made"]:
         told = f"memory grew in {', '.join(grown)}" if grown else "no process grew"
         raise CareEditError(f"The soak failed: {outcomes['made']} made, {outcomes['failed']} failed, {told}.")
-
-
-def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
-    """`config` on a free port of this machine with its state in `folder`, and open to the soak's clients."""
-    from careedit_deployments.cli.serve import at_address
-
-    state = {"database": f"sqlite+aiosqlite:///{folder / 'careedit.db'}", "blobs": str(folder / "blobs")}
-    changed = config.model_copy(
-        update={
-            "state": config.state.model_copy(update=state),
-            "auth": AuthConfig(required=False),
-            "limits": config.limits.model_copy(update={"requests_per_minute": None, "concurrent_requests": None}),
-        }
-    )
-    return at_address(changed, "127.0.0.1", 0)
 
 
 def work(url: str, config: ServeConfig, *, seconds: float, clients: int) -> dict[str, object]:

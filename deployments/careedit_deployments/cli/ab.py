@@ -21,7 +21,7 @@ from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.ab.export import MOST, export_lines
-from careedit_deployments.ab.guard import cut_by_hand, restore
+from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
@@ -57,7 +57,7 @@ def status_command(
     """Show every arm: traffic, edits, errors, the judge's mean, people's verdicts, and whether it is cut out."""
     settings = ServeConfig.from_yaml(find_config(config))
     since = 0.0 if hours is None else time.time() - 3600 * hours
-    statuses = _with_store(settings, lambda store: arm_statuses(settings, store, since=since))
+    statuses = with_store(settings, lambda store: arm_statuses(settings, store, since=since))
     if as_json:
         emit_json({"version": 1, "since": since, "arms": statuses})
         return
@@ -72,7 +72,7 @@ def status_command(
 def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
     """Put an arm that was cut out back into traffic; its guard starts anew."""
     settings = ServeConfig.from_yaml(find_config(config))
-    _told(_with_store(settings, lambda store: restore(store, arm, actor=_me())), as_json)
+    _show(with_store(settings, lambda store: restore(store, arm, actor=operator_name())), as_json)
 
 
 @app.command("cut")
@@ -84,8 +84,10 @@ def cut_command(
 ) -> None:
     """Take an arm out of traffic until it is restored; the last one stays."""
     settings = ServeConfig.from_yaml(find_config(config))
-    cut = _with_store(settings, lambda store: cut_by_hand(store, settings.arms, arm, actor=_me(), reason=reason))
-    _told(cut, as_json)
+    cut = with_store(
+        settings, lambda store: disable_by_hand(store, settings.arms, arm, actor=operator_name(), reason=reason)
+    )
+    _show(cut, as_json)
 
 
 @app.command("export")
@@ -103,12 +105,14 @@ def export_command(
     async def lines(store: Store) -> list[str]:
         return [json.dumps(line) async for line in export_lines(settings, store, since=since, limit=limit)]
 
-    found = _with_store(settings, lines)
+    found = with_store(settings, lines)
     write_all({to: "".join(f"{line}\n" for line in found)})
     note(f"{len(found) - 1} edits and pieces of feedback are in {to}.")
 
 
-def _with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:
+def with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:
+    """The result of `work` on the configuration's store, in an event loop of its own."""
+
     async def run() -> T:
         store = await open_store(config.state)
         try:
@@ -119,7 +123,7 @@ def _with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T
     return asyncio.run(run())
 
 
-def _told(event: ArmEvent, as_json: bool) -> None:
+def _show(event: ArmEvent, as_json: bool) -> None:
     if as_json:
         emit_json({"version": 1, "event": event})
     else:
@@ -150,7 +154,7 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _me() -> str:
+def operator_name() -> str:
     """Who runs the command, for the audit log."""
     try:
         return getpass.getuser()

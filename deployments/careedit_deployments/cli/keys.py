@@ -5,26 +5,21 @@ Everything is read from, and written to, the database that the configuration nam
 
 from __future__ import annotations
 
-import asyncio
-import getpass
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
-from careedit_deployments.cli.ab import ConfigOption
+from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.records import KeyRecord
-from careedit_deployments.state.store import Store, open_store
+from careedit_deployments.state.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-T = TypeVar("T")
 
 
 @app.callback()
@@ -47,9 +42,9 @@ def add_command(
 
     async def add(store: Store) -> None:
         await store.keys.add(record)
-        await store.audit.add(_me(), "key.added", record.id, name=name)
+        await store.audit.add(operator_name(), "key.added", record.id, name=name)
 
-    _with_store(config, add)
+    with_store(ServeConfig.from_yaml(find_config(config)), add)
     if as_json:
         emit_json({"version": 1, "key": key, "id": record.id})
         return
@@ -60,7 +55,7 @@ def add_command(
 @app.command("list")
 def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Show every key, revoked ones too, without the keys themselves."""
-    records = _with_store(config, lambda store: store.keys.all())
+    records = with_store(ServeConfig.from_yaml(find_config(config)), lambda store: store.keys.all())
     if as_json:
         emit_json({"version": 1, "keys": [record.model_dump(mode="json", exclude={"sha256"}) for record in records]})
         return
@@ -77,23 +72,10 @@ def revoke_command(
     async def revoke(store: Store) -> None:
         if not await store.keys.revoke(key_id):
             raise NotFoundError(f"There is no good key {key_id!r}; `careedit keys list` shows them.")
-        await store.audit.add(_me(), "key.revoked", key_id)
+        await store.audit.add(operator_name(), "key.revoked", key_id)
 
-    _with_store(config, revoke)
+    with_store(ServeConfig.from_yaml(find_config(config)), revoke)
     emit(f"{key_id} is revoked.")
-
-
-def _with_store(config: str, work: Callable[[Store], Awaitable[T]]) -> T:
-    settings = ServeConfig.from_yaml(find_config(config))
-
-    async def run() -> T:
-        store = await open_store(settings.state)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def _row(record: KeyRecord) -> tuple[str, ...]:
@@ -106,11 +88,3 @@ def _row(record: KeyRecord) -> tuple[str, ...]:
         made,
         "good" if record.revoked is None else "revoked",
     )
-
-
-def _me() -> str:
-    """Who runs the command, for the audit log."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "an operator"

@@ -88,7 +88,7 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
 
 
 def check_sets(config: ServeConfig) -> None:
-    """Raise `ExpertError` for the first flaw of any arm's set, weights included: before anything that runs is changed."""
+    """Raise `ExpertError` for the first violation of any arm's set, weights included: before anything that runs is changed."""
     from careedit.experts import verify_expert_set
 
     for name, arm in config.arms.items():

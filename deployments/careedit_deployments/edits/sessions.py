@@ -155,7 +155,7 @@ class Sessions:
 
     async def forget(self, session_id: str) -> None:
         """Delete what a turn wrote into a session that is gone by now."""
-        if not await self._store.sessions.known([session_id]):
+        if not await self._store.sessions.existing([session_id]):
             await delete_session(self._store, self._blobs, session_id)
 
 

@@ -31,7 +31,7 @@ def assemble(
     tracing: Tracing | None = None,
     hooks: tuple[Hook, ...] = (),
 ) -> Services:
-    """Services with everything that runs beside the routes: the arms' guard, shadow copies, job workers, the sweeper.
+    """Services with everything that runs beside the routes: the arms' guard, shadow copies, job workers, the cleanup.
 
     `hooks` are entered before those and left after them: what closes the stores belongs there. `tracing`, made here if none
     is given, is shut down when everything that makes spans has ended.
@@ -39,7 +39,7 @@ def assemble(
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     guard = ArmGuard(config.arms, store, metrics)
-    shadowing = Shadowing(config, backend, store, metrics, cut=guard.cut)
+    shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(
         config,
         backend,
@@ -47,7 +47,7 @@ def assemble(
         store.edits,
         arms=store.arms,
         tracing=tracing,
-        disabled_arms=guard.cut,
+        disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
     return Services(

@@ -51,23 +51,23 @@ _HINTS = {
 
 
 def validation_problem(flaws: Sequence[Mapping[str, Any]]) -> Problem:
-    """The first flaw of a validation report, naming its field."""
-    flaw = flaws[0]
-    param = _place(flaw["loc"], odd=flaw["type"] == "extra_forbidden")
-    code, reason = "invalid_value", str(flaw["msg"]).removeprefix("Value error, ")
-    if flaw["type"] == "missing":
+    """The first violation of a validation report, naming its field."""
+    violation = flaws[0]
+    param = _place(violation["loc"], odd=violation["type"] == "extra_forbidden")
+    code, reason = "invalid_value", str(violation["msg"]).removeprefix("Value error, ")
+    if violation["type"] == "missing":
         message = f"The field {param!r} is missing; give it." if param else "The body is missing; give it."
         code = "missing_required_parameter"
-    elif flaw["type"] == "extra_forbidden":
+    elif violation["type"] == "extra_forbidden":
         message, code = f"There is no field {param!r} here; leave it out.", "unknown_parameter"
-    elif flaw["type"] == "json_invalid":
+    elif violation["type"] == "json_invalid":
         message, param, code = (
-            f"The body is no JSON ({(flaw.get('ctx') or {}).get('error', reason)}); correct it.",
+            f"The body is no JSON ({(violation.get('ctx') or {}).get('error', reason)}); correct it.",
             None,
             "invalid_json",
         )
     else:
-        given = repr(flaw.get("input"))
+        given = repr(violation.get("input"))
         shown = f"takes no {given if len(given) <= 60 else given[:57] + '...'}" if param else "cannot be used"
         message = f"{f'The field {param!r}' if param else 'The body'} {shown}: {reason[:1].lower()}{reason[1:]}."
         message += f" {_HINTS[param]}" if param in _HINTS else ""

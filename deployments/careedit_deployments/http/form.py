@@ -75,16 +75,16 @@ async def read_edit(request: Request, amendment: Amendment | None = None) -> Edi
 
 
 def parse(model: type[BaseModel], data: Any, *, strict: bool = False) -> Any:
-    """`data` (JSON as bytes, or an object) as `model`. Raises `FieldError`, naming the first flaw's field."""
+    """`data` (JSON as bytes, or an object) as `model`. Raises `FieldError`, naming the first violation's field."""
     try:
         if isinstance(data, bytes):
             return model.model_validate_json(data, strict=strict)
         return model.model_validate(data, strict=strict)
     except ValidationError as error:
         flaws = error.errors(include_url=False, include_context=False)
-        for flaw in flaws:  # a field that is not supported is told before one that is merely wrong
-            name = str(flaw["loc"][-1]) if flaw["loc"] else ""
-            if flaw["type"] == "extra_forbidden" and name in UNSUPPORTED:
+        for violation in flaws:  # a field that is not supported is told before one that is merely wrong
+            name = str(violation["loc"][-1]) if violation["loc"] else ""
+            if violation["type"] == "extra_forbidden" and name in UNSUPPORTED:
                 raise unsupported(name) from None
         problem = validation_problem(flaws)
         raise FieldError(problem.message, problem.param or "body", problem.code or "invalid_value") from None

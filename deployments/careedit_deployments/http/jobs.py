@@ -37,9 +37,9 @@ from careedit_deployments.http.order import check_before_decoding, order_of
 from careedit_deployments.http.output import size_notes, target_size
 from careedit_deployments.http.services import Services, caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, sse, unless_gone
-from careedit_deployments.jobs.guard import check_url
-from careedit_deployments.jobs.pool import heard
-from careedit_deployments.state.queue import full, other_body
+from careedit_deployments.jobs.pool import wait_for
+from careedit_deployments.jobs.webhooks import check_webhook_url
+from careedit_deployments.state.queue import other_body, queue_full
 from careedit_deployments.state.records import JOB_ENDS, JobEvent, JobRecord, new_id
 
 POLL_S = 0.5
@@ -71,11 +71,11 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body is the same job."""
     services, owner = services_of(request), caller_of(request).id
     amended = Amendment(take=("webhook", "stream"), put={"stream": True})  # events are kept in any case
-    key, most = request.headers.get("idempotency-key"), services.config.jobs.max_queued
+    key, max_queued = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
-    if key is None and await services.store.jobs.waiting() >= most:  # with a key, the job may be there already
-        raise full(most)
+    if key is None and await services.store.jobs.waiting() >= max_queued:  # with a key, the job may be there already
+        raise queue_full(max_queued)
     found = await read_edit(request, amended)
     extra: JobFields = parse(JobFields, {name: amended.taken[name] for name in amended.taken if name == "webhook"})
     sent = await run_sync(sent_sha256, found.fields, found.pictures, found.mask, extra.webhook)
@@ -106,7 +106,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     )
     accepted: JobRecord | None = None
     try:
-        accepted = await services.store.jobs.add(job, most=most)
+        accepted = await services.store.jobs.add(job, max_queued=max_queued)
     finally:
         if accepted is None or accepted.id != job_id:
             await services.blobs.delete_scope(scope_of(job_id))
@@ -232,7 +232,7 @@ async def follow_job(job_id: str, request: Request) -> Response:
 async def _events(services: Services, job_id: str, seen: int, until: float) -> AsyncIterator[bytes]:
     quiet_since, sent = time.monotonic(), 0
     while True:
-        bell = services.store.jobs.listen("told")
+        bell = services.store.jobs.subscribe("event")
         try:
             events = await services.store.jobs.events(job_id, after=seen)
             for event in events:
@@ -257,7 +257,7 @@ async def _events(services: Services, job_id: str, seen: int, until: float) -> A
         if time.monotonic() - quiet_since > HEARTBEAT_S:
             yield KEEPALIVE_COMMENT
             quiet_since = time.monotonic()
-        await heard(bell, min(POLL_S, max(0.0, until - time.monotonic())))
+        await wait_for(bell, min(POLL_S, max(0.0, until - time.monotonic())))
 
 
 async def _told(services: Services, event: JobEvent) -> Mapping[str, Any]:
@@ -274,6 +274,6 @@ def _check_webhook(services: Services, webhook: str | None) -> None:
     if services.config.jobs.webhook_secret_env is None:
         raise FieldError("This server signs no webhooks; leave webhook out and ask for the job.", "webhook")
     try:
-        check_url(webhook, services.config.jobs.webhook_hosts)
+        check_webhook_url(webhook, services.config.jobs.webhook_hosts)
     except InputError as error:
         raise FieldError(str(error), "webhook") from None

@@ -1,1 +1,1 @@
-"""Edits that nobody waits for: a queue in the database, workers that hold leases, and webhooks that tell of the end."""
+"""Background edits: workers that claim jobs from the queue by lease, and webhooks that report the end."""

@@ -1,8 +1,9 @@
-"""What runs beside the routes of an ingress replica: workers, webhooks, the sweeper."""
+"""The background tasks of an ingress replica: job workers, webhooks, cleanup and job metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -10,21 +11,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
+from careedit.errors import CareEditError
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.jobs.counting import count_job, count_waiting
+from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.stopping import Stopping
-from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.records import JobRecord
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
+logger = logging.getLogger(__name__)
+
+COUNT_EVERY_S = 5.0
+"""Seconds between two counts of the waiting jobs."""
 WEBHOOKS_AT_ONCE = 8
-"""Webhooks that one replica sends at a time."""
+"""Webhooks that one replica sends at the same time."""
 
 
 @asynccontextmanager
@@ -39,33 +45,33 @@ async def background(
     poll_s: float = 1.0,
     grace_s: float = 5.0,
 ) -> AsyncIterator[None]:
-    """Work on jobs, send webhooks, sweep and count while the block lasts.
+    """Run jobs, send webhooks, delete what has expired and count jobs while the block lasts.
 
-    At its end, or as soon as `stopping` begins, no more jobs are claimed, and those in progress have `grace_s` seconds;
-    what is not done by then goes back into the queue, and other replicas take it at once. Raises `InputError` where the
-    webhook secret is missing or weak.
+    At its end, or as soon as `stopping` begins, no more jobs are claimed, and jobs in progress get `grace_s` seconds. Jobs
+    that are not done by then go back into the queue, where other replicas claim them. Raises `InputError` if the webhook
+    secret is missing or weak.
     """
     key = key_from(config.jobs)
     worker = JobWorker(worker_name(), edits, store, blobs, config.jobs)
     jobs = Pool(
         worker.claim,
         worker.work,
-        partial(store.jobs.listen, "queued"),
+        partial(store.jobs.subscribe, "queued"),
         places=config.jobs.workers,
         poll_s=poll_s,
     )
     store.jobs.watch(partial(count_job, metrics))
     state = config.state
-    sweeper = Sweeper(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
+    cleanup = Cleanup(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
     stopping = stopping or Stopping()
     stopping.watch(lambda: jobs.in_progress)
-    beside = (_work(jobs, stopping, grace_s), sweeper.run(), count_waiting(store.jobs, metrics))
-    tasks = [asyncio.create_task(work) for work in beside]
+    work = (_work(jobs, stopping, grace_s), cleanup.run(), count_waiting(store.jobs, metrics))
+    tasks = [asyncio.create_task(task) for task in work]
     sender, hooks = None, None
     if key is not None:
         sender = WebhookSender(store.webhooks, key, config.jobs, metrics)
-        listen = partial(store.jobs.listen, "webhook")
-        hooks = Pool(sender.claim, sender.send, listen, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
+        subscribe = partial(store.jobs.subscribe, "webhook")
+        hooks = Pool(sender.claim, sender.send, subscribe, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
         tasks.append(asyncio.create_task(hooks.run()))
     try:
         yield
@@ -94,10 +100,33 @@ async def _work(jobs: Pool[JobRecord], stopping: Stopping, grace_s: float) -> No
 def background_hook(
     config: ServeConfig, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, stopping: Stopping
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """`background`, as `Services.hooks` takes it."""
+    """`background` with its arguments bound, for `Services.hooks`."""
     return partial(background, config, edits, store, blobs, metrics, stopping=stopping)
 
 
 def worker_name() -> str:
-    """A name that no other worker has, and that tells an operator which process it is."""
+    """A unique name, from which an operator can see host and process."""
     return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def count_job(metrics: Metrics, job: JobRecord) -> None:
+    """Count a change of a job; for `JobTable.watch`."""
+    seconds = (job.finished or job.created) - job.created
+    if job.status == "queued":
+        metrics.job("queued")
+    elif job.status == "running":
+        metrics.job("begun" if job.attempt == 1 else "retaken")
+    elif job.status == "completed":
+        metrics.job_ended("finished", seconds)
+    else:
+        metrics.job_ended(job.status, seconds)
+
+
+async def count_waiting(jobs: JobTable, metrics: Metrics) -> None:
+    """Record the number of waiting jobs every few seconds, until cancelled."""
+    while True:
+        try:
+            metrics.jobs_waiting(await jobs.waiting())
+        except CareEditError as error:  # the gauge stays as it was
+            logger.warning("The waiting jobs could not be counted: %s", error)
+        await asyncio.sleep(COUNT_EVERY_S)

@@ -1,4 +1,4 @@
-"""`Stopping`: whether an ingress replica is about to end. What works beside its routes and in its streams listens to it."""
+"""`Stopping`: whether an ingress replica is about to end. Background tasks and event streams watch it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Stopping:
-    """Of one replica; lives on its event loop."""
+    """The stop signal of one replica; it belongs to the event loop of the replica."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
@@ -15,22 +15,22 @@ class Stopping:
 
     @property
     def begun(self) -> bool:
-        """Whether the replica takes no new requests and no new jobs."""
+        """Whether the replica has stopped accepting requests and jobs."""
         return self._begun.is_set()
 
     def begin(self) -> None:
-        """Take no new requests and no new jobs from now on."""
+        """Accept no new requests and no new jobs from now on."""
         self._begun.set()
 
     async def wait(self) -> None:
-        """Return when it has begun."""
+        """Return as soon as `begin` was called."""
         await self._begun.wait()
 
     def watch(self, count: Callable[[], int]) -> None:
-        """Add `count` to what `left` counts."""
+        """Add the result of `count` to `left`."""
         self._counts.append(count)
 
     @property
     def left(self) -> int:
-        """Requests and jobs that the replica still has in progress."""
+        """Number of requests and jobs that are still in progress."""
         return sum(count() for count in self._counts)

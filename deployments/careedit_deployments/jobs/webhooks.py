@@ -1,7 +1,9 @@
-"""Webhooks: the end of a job, signed and sent until it is taken. Format and signature: https://www.standardwebhooks.com.
+"""Webhooks: signed messages about ended jobs. Format and signature: https://www.standardwebhooks.com.
 
-The pauses between attempts are kept in the database, so a restart loses none and repeats none early. A message may come
-twice (its answer may be lost); its `webhook-id` is the same then.
+The database holds the time of the next attempt, so a restart loses no message and repeats none early. A receiver may get a
+message twice, because its answer may be lost; both have the same `webhook-id`.
+
+Webhooks go to public addresses, and to private ones only if the configuration lists their host (`careedit.net`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import binascii
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from random import Random
 
@@ -21,9 +23,8 @@ from standardwebhooks import Webhook
 
 import careedit
 from careedit.errors import InputError
-from careedit.net import GuardedBackend, RefusedHostError
+from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.jobs.guard import webhook_destinations
 from careedit_deployments.state.queue import WebhookTable
 from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
@@ -31,13 +32,13 @@ from careedit_deployments.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
-"""Seconds that a receiver may take for its answer, connecting included."""
+"""Seconds that a receiver may take to answer, including the time to connect."""
 FIRST_PAUSE_S = 5.0
-"""Seconds before the second attempt."""
+"""Seconds between the first and the second attempt."""
 GROWTH = 8.0
-"""Each later pause is that many times as long: 5 s, 40 s, 5 min, 43 min, 5 h 41 min; less up to a quarter, at random."""
+"""Factor between two pauses: 5 s, 40 s, 5 min, 43 min, 5 h 41 min. Each is shortened by up to a quarter, at random."""
 MAX_PAUSE_S = 12 * 3600.0
-"""Longest pause."""
+"""Longest pause between two attempts, in seconds."""
 
 
 def signing_key(secret: str) -> bytes:
@@ -57,14 +58,14 @@ def signing_key(secret: str) -> bytes:
 
 
 def key_from(config: JobsConfig) -> bytes | None:
-    """The signing key that a configuration names; None if it names none. Raises `InputError`."""
+    """The signing key that a configuration names, or None. Raises `InputError` for a missing or weak one."""
     if config.webhook_secret_env is None:
         return None
     secret = os.environ.get(config.webhook_secret_env)
     if not secret:
         raise InputError(
-            f"The variable {config.webhook_secret_env} with the webhook secret is not set; set it, or take "
-            "jobs.webhook_secret_env out."
+            f"The variable {config.webhook_secret_env} with the webhook secret is not set; set it, or "
+            "remove jobs.webhook_secret_env."
         )
     return signing_key(secret)
 
@@ -75,7 +76,7 @@ def sign(key: bytes, message_id: str, timestamp: int, payload: str) -> str:
 
 
 class WebhookSender:
-    """Sends what is due."""
+    """Sends the webhooks that are due, and stores the result of each attempt."""
 
     def __init__(
         self,
@@ -96,11 +97,11 @@ class WebhookSender:
         )
 
     async def claim(self) -> WebhookRecord | None:
-        """The next message that is due, if there is one."""
+        """Claim the next message that is due, if any."""
         return await self._table.claim(lease_s=4 * self._timeout_s)
 
     async def send(self, webhook: WebhookRecord) -> None:
-        """Send a claimed message once, and write down what came of it."""
+        """Send a claimed message once, and store the result."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await self._post(webhook)
@@ -117,9 +118,12 @@ class WebhookSender:
                 await self._table.settle(webhook)
                 self._metrics.webhook("delivered")
                 return
-            problem, again = f"The receiver answered {status}.", status != 410  # gone: it wants no more of these
+            problem, again = (
+                f"The receiver answered {status}.",
+                status != 410,
+            )  # 410 means that the receiver wants no more messages
         if not again or webhook.attempt >= self._config.webhook_attempts:
-            logger.warning("The webhook %s is given up after %d attempts: %s", webhook.id, webhook.attempt, problem)
+            logger.warning("Giving up the webhook %s after %d attempts: %s", webhook.id, webhook.attempt, problem)
             await self._table.settle(webhook, error=problem)
             self._metrics.webhook("given_up")
         else:
@@ -127,12 +131,12 @@ class WebhookSender:
             self._metrics.webhook("retry")
 
     def pause(self, attempt: int) -> float:
-        """Seconds after attempt number `attempt` (from 1)."""
+        """Seconds to wait after attempt number `attempt`, counted from 1."""
         longest = min(MAX_PAUSE_S, self._first_pause_s * GROWTH ** (attempt - 1))
         return longest * (1 - 0.25 * self._random.random())
 
     async def _post(self, webhook: WebhookRecord) -> int:
-        """Status of the answer; its body is not read, however long it is."""
+        """Status code of the answer. The body is not read."""
         timestamp = int(self._clock())
         headers = {
             "content-type": "application/json",
@@ -149,3 +153,18 @@ class WebhookSender:
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
+
+
+def webhook_destinations(hosts: Collection[str]) -> Destinations:
+    """Where webhooks may go: public addresses, and `hosts`."""
+    return Destinations(
+        frozenset(host.lower() for host in hosts),
+        "The webhook",
+        "https://example.org/hooks",
+        "an operator can allow it in jobs.webhook_hosts",
+    )
+
+
+def check_webhook_url(url: str, hosts: Collection[str]) -> None:
+    """Raise `InputError` for a URL that no webhook may have. Names are not resolved here, but before sending."""
+    webhook_destinations(hosts).check(url)

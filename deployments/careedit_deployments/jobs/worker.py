@@ -1,11 +1,11 @@
-"""What works on jobs, inside each ingress replica: claim, edit, write down every event, end exactly once.
+"""The job worker of an ingress replica: claims a job, edits, stores every event, and ends the job exactly once.
 
-Three things can end an edit before its time: somebody wants it cancelled, the claim is lost to another worker (this one
-was silent for too long), or this worker shuts down and gives the job back.
+Three things stop an edit early: the owner cancels the job, the claim is lost to another worker because the lease expired, or
+this worker shuts down and puts the job back into the queue.
 
-A job fails by its own fault only (`OWN`), or when the platform was at fault for `jobs.patience_s` seconds without an image
-being made. While the application stops, its router and its experts go before this worker: what it meets then is such a
-fault, and the job waits until it is given back.
+A job fails only because of the request itself (`OWN`), or when the platform failed for `jobs.patience_s` seconds without a
+new image. While the application stops, its router and experts end before this worker: such a failure counts as the
+platform's, and the job waits until it is put back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.jobs.pool import heard
+from careedit_deployments.jobs.pool import wait_for
 from careedit_deployments.problems import problem_of
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord
@@ -41,21 +41,21 @@ from careedit_deployments.state.store import Store
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 0.5
-"""Most seconds between two looks whether a job is to stop; its steps look too."""
+CANCEL_CHECK_S = 0.5
+"""Maximum seconds between two checks whether a job is cancelled. Progress events check too."""
 PROGRESS_S = 0.1
-"""Least seconds between two progress events of a job; fast steps would fill the table."""
+"""Minimum seconds between two progress events of a job, so that fast steps do not fill the table."""
 
 LONGEST_PAUSE_S = 30.0
-"""Most seconds between two attempts of a job."""
+"""Maximum seconds between two attempts of a job."""
 OWN = (InputError, NotFoundError, TooExpensiveError, ConflictError, AuthError, ReplayError)
-"""What a job itself is to blame for: another attempt would end the same way."""
+"""Errors that the request itself causes: another attempt would end the same way."""
 
 Verdict = Literal["cancel", "lost"]
 
 
 class _Stopped(Exception):
-    """The edit is not to go on."""
+    """The edit must not continue."""
 
     def __init__(self, why: Verdict) -> None:
         super().__init__(why)
@@ -63,7 +63,7 @@ class _Stopped(Exception):
 
 
 class JobWorker:
-    """Works on jobs that were claimed for it."""
+    """Runs the jobs that it claims."""
 
     def __init__(
         self,
@@ -75,18 +75,17 @@ class JobWorker:
         *,
         pause_s: float = 0.5,
     ) -> None:
-        """`name` is this process's alone. What failed by the platform's fault is tried again, at first after `pause_s`
-        seconds."""
+        """`name` is unique to this process. After a failure of the platform the job is retried, first after `pause_s` seconds."""
         self.name = name
         self._edits, self._store, self._blobs, self._config = edits, store, blobs, config
         self._pause_s = pause_s
 
     async def claim(self) -> JobRecord | None:
-        """The next job, if there is one."""
+        """Claim the next job, if any."""
         return await self._store.jobs.claim(self.name, lease_s=self._config.lease_s, attempts=self._config.attempts)
 
     async def work(self, job: JobRecord) -> None:
-        """Bring a claimed job to its end, or give it back if this task is cancelled."""
+        """Run a claimed job to its end, or put it back if this task is cancelled."""
         editing = asyncio.create_task(self._edit(job))
         watching = asyncio.create_task(self._watch(job))
         try:
@@ -96,7 +95,7 @@ class JobWorker:
             await self._end(job, editing, None if edited else watching.result())
         except asyncio.CancelledError:
             await _stop(editing, watching)
-            await asyncio.shield(self._store.jobs.release(job))  # changes nothing where the end is written already
+            await asyncio.shield(self._store.jobs.release(job))  # does nothing if the end is stored already
             raise
 
     async def _end(self, job: JobRecord, editing: asyncio.Task[None], verdict: Verdict | None) -> None:
@@ -110,17 +109,15 @@ class JobWorker:
             ended = await self._finish(job, "completed")
         elif verdict is None and error is not None:
             problem = problem_of(error)
-            told = {"code": problem.code or problem.type, "message": problem.message}
-            ended = await self._finish(job, "failed", told)
+            answer = {"code": problem.code or problem.type, "message": problem.message}
+            ended = await self._finish(job, "failed", answer)
         if ended is None:
-            logger.warning(
-                "The job %s was taken over by another worker; what was made of it here does not count.", job.id
-            )
-            if not await self._store.jobs.known([job.id]):
-                await self._blobs.delete_scope(scope_of(job.id))  # it was deleted since, but we wrote once more
+            logger.warning("The job %s was taken over by another worker; the results of this one do not count.", job.id)
+            if not await self._store.jobs.existing([job.id]):
+                await self._blobs.delete_scope(scope_of(job.id))  # the job was deleted, but we have written since
 
     async def _finish(self, job: JobRecord, end: JobEnd, error: Mapping[str, str] | None = None) -> JobRecord | None:
-        """Write the end down, again while the store is away: an edit that was made is not to be made twice."""
+        """Store the end, again while the store does not answer: a finished edit must not be made twice."""
         trouble = _Trouble(self._config.patience_s, self._pause_s)
         while True:
             try:
@@ -129,20 +126,20 @@ class JobWorker:
                 await trouble.wait(job, failure)
 
     async def _watch(self, job: JobRecord) -> Verdict:
-        """Renews the lease until the job is to stop."""
+        """Renew the lease until the job must stop."""
         while True:
-            event = self._store.jobs.listen("cancel")
+            event = self._store.jobs.subscribe("cancel")
             try:
-                stop = await self._store.jobs.beat(job, lease_s=self._config.lease_s)
+                stop = await self._store.jobs.renew_lease(job, lease_s=self._config.lease_s)
             except UnavailableError as error:
                 logger.warning("The lease of the job %s was not renewed: %s", job.id, error)
                 stop = False
             if stop is not False:
                 return "lost" if stop is None else "cancel"
-            await heard(event, min(self._config.lease_s / 3, BEAT_S))
+            await wait_for(event, min(self._config.lease_s / 3, CANCEL_CHECK_S))
 
     async def _edit(self, job: JobRecord) -> None:
-        """Edits, again where it failed by the platform's fault, until every image is made."""
+        """Edit until every image is made; retry after a failure of the platform."""
         stored = StoredOrder(**job.order)
         made = {image.image: image for image in job.images}
         trouble, unexplained, order = _Trouble(self._config.patience_s, self._pause_s), 0, None
@@ -170,20 +167,20 @@ class JobWorker:
         if rest is None:
             return
         running = await self._edits.start(order.model_copy(update={"request": rest, "progress": True}))
-        told = 0.0
+        stored_at = 0.0
         async with aclosing(running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
             async for event in events:
                 last = event.kind == "progress" and event.done == event.total
-                if event.kind == "progress" and not last and time.monotonic() - told < PROGRESS_S:
+                if event.kind == "progress" and not last and time.monotonic() - stored_at < PROGRESS_S:
                     continue
-                told = time.monotonic()
-                image = await self._tell(job, event, output, first=first, edit=running.id, arm=running.arm)
+                stored_at = time.monotonic()
+                image = await self._store_event(job, event, output, first=first, edit=running.id, arm=running.arm)
                 if image is not None:
                     made[image.image] = image
         if len(made) != order.request.n:
-            raise UnavailableError("The edit ended without all of its pictures; try again.")
+            raise UnavailableError("The edit ended without all of its images; try again.")
 
-    async def _tell(
+    async def _store_event(
         self, job: JobRecord, event: EditEvent, output: Output, *, first: int, edit: str, arm: str
     ) -> JobImage | None:
         index = first + event.image
@@ -235,7 +232,7 @@ class _Trouble:
 
 
 def _words(error: Exception) -> str:
-    """What a log may say of an error: one that was not foreseen may quote a request."""
+    """Text of an error for the log: an unexpected error may quote a request, so only its class is logged."""
     return str(error) if isinstance(error, CareEditError) else type(error).__name__
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from careedit.cli.output import JsonOption, emit, emit_json, note
 from careedit.files import write_atomic
-from careedit_deployments.kubernetes.credentials import dev_secrets
 from careedit_deployments.kubernetes.render import render
+
+KEYS = {
+    "careedit-stores": ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "CAREEDIT_WEBHOOK_SECRET"),
+    "careedit-redis": ("password",),
+}
+"""Keys per secret; managed stores give the same ones through `k8s/components/managed-stores`."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -57,3 +64,18 @@ def _holds(path: Path, text: str) -> bool:
         return path.read_text("utf-8") == text
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def dev_secrets(namespace: str = "careedit") -> str:
+    """Manifests of the namespace's secrets, as YAML. Not to be run again while the stores keep their disks."""
+    documents = [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "type": "Opaque",
+            "stringData": {key: secrets.token_hex(24) for key in keys},
+        }
+        for name, keys in KEYS.items()
+    ]
+    return yaml.safe_dump_all(documents, sort_keys=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from careedit_deployments.telemetry import catalogue as the
+from careedit_deployments.telemetry import catalogue
 from careedit_deployments.telemetry.catalogue import MetricInfo
 
 SERVE_SERIES = (
@@ -24,47 +24,47 @@ Panel = dict[str, Any]
 
 def edits() -> dict[str, Any]:
     """What callers see: rates, outcomes, seconds, refusals, jobs."""
-    failed = f'sum(rate({the.EDITS.prometheus}{{outcome=~"failed|expired"}}[$__rate_interval]))'
-    share = (f"{failed} / sum(rate({the.EDITS.prometheus}[$__rate_interval]))", "failed")
+    failed = f'sum(rate({catalogue.EDITS.prometheus}{{outcome=~"failed|expired"}}[$__rate_interval]))'
+    share = (f"{failed} / sum(rate({catalogue.EDITS.prometheus}[$__rate_interval]))", "failed")
     return _dashboard(
         "careedit-edits",
         "CareEdit: edits",
         [
-            _of(the.EDITS, by=("outcome",)),
+            _of(catalogue.EDITS, by=("outcome",)),
             _panel("Share of edits that fail", "percentunit", [share]),
-            _of(the.EDIT_SECONDS, by=("arm",)),
-            _of(the.STAGE_SECONDS, by=("stage",)),
-            _of(the.REFUSALS),
-            _of(the.IMAGES),
-            _of(the.JOBS),
+            _of(catalogue.EDIT_SECONDS, by=("arm",)),
+            _of(catalogue.STAGE_SECONDS, by=("stage",)),
+            _of(catalogue.REFUSALS),
+            _of(catalogue.IMAGES),
+            _of(catalogue.JOBS),
             # Every ingress replica tells the number in the whole store.
-            _panel(the.JOBS_WAITING.help, "short", [(f"max({the.JOBS_WAITING.prometheus})", "")]),
-            _of(the.JOB_SECONDS),
-            _of(the.WEBHOOKS),
-            _of(the.SESSIONS),
+            _panel(catalogue.JOBS_WAITING.help, "short", [(f"max({catalogue.JOBS_WAITING.prometheus})", "")]),
+            _of(catalogue.JOB_SECONDS),
+            _of(catalogue.WEBHOOKS),
+            _of(catalogue.SESSIONS),
         ],
     )
 
 
 def quality() -> dict[str, Any]:
     """What the pictures are worth: judge, feedback, routing, early filter, arms."""
-    score = the.JUDGE_SCORE.prometheus
+    score = catalogue.JUDGE_SCORE.prometheus
     total, count = (f"sum by (arm) (rate({score}_{part}[1h]))" for part in ("sum", "count"))
     return _dashboard(
         "careedit-quality",
         "CareEdit: quality and arms",
         [
             _panel("Mean judge score, over an hour", "percentunit", [(f"{total} / {count}", "{{arm}}")]),
-            _of(the.JUDGED),
-            _of(the.FEEDBACK),
-            _of(the.DEGRADATIONS),
-            _of(the.ENTROPY, by=("arm",)),
-            _of(the.FEASIBLE, by=("arm",)),
-            _of(the.SEEDS_TRIED),
-            _of(the.ARM_LIVE),
-            _of(the.ARM_CUTS),
-            _of(the.SHADOWED),
-            _of(the.EXPERT_CHANGES),
+            _of(catalogue.JUDGED),
+            _of(catalogue.FEEDBACK),
+            _of(catalogue.DEGRADATIONS),
+            _of(catalogue.ENTROPY, by=("arm",)),
+            _of(catalogue.FEASIBLE, by=("arm",)),
+            _of(catalogue.SEEDS_TRIED),
+            _of(catalogue.ARM_LIVE),
+            _of(catalogue.ARM_CUTS),
+            _of(catalogue.SHADOWED),
+            _of(catalogue.EXPERT_CHANGES),
         ],
     )
 
@@ -75,15 +75,15 @@ def replicas() -> dict[str, Any]:
         "careedit-replicas",
         "CareEdit: replicas and cost",
         [
-            _of(the.IN_HAND),
-            _of(the.QUEUED_SECONDS),
-            _of(the.STEPS),
-            _of(the.EVALUATIONS),
-            _of(the.BATCH_ROWS, by=("expert",)),
-            _of(the.LATE_STEPS),
-            _of(the.DEVICE_SECONDS),
-            _of(the.COST),
-            _of(the.RETRIES),
+            _of(catalogue.IN_FLIGHT),
+            _of(catalogue.QUEUED_SECONDS),
+            _of(catalogue.STEPS),
+            _of(catalogue.EVALUATIONS),
+            _of(catalogue.BATCH_ROWS, by=("expert",)),
+            _of(catalogue.LATE_STEPS),
+            _of(catalogue.DEVICE_SECONDS),
+            _of(catalogue.COST),
+            _of(catalogue.RETRIES),
             *(_panel(name.removeprefix("ray_"), "short", [(_serve(name), "{{deployment}}")]) for name in SERVE_SERIES),
         ],
     )

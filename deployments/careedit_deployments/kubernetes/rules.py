@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from careedit_deployments.telemetry import catalogue as the
+from careedit_deployments.telemetry import catalogue
 
 OBJECTIVE = 0.99
 """Share of accepted edits that should end in pictures (or be given up by their caller)."""
@@ -37,7 +37,7 @@ def rule_groups() -> list[dict[str, Any]]:
 
 def _burn(speed: str, times: float, long: str, short: str, severity: str) -> dict[str, Any]:
     def share(window: str) -> str:
-        return _share(the.EDITS.prometheus, "failed|expired", window)
+        return _share(catalogue.EDITS.prometheus, "failed|expired", window)
 
     limit = f"{times * (1 - OBJECTIVE):.4g}"
     return _alert(
@@ -50,8 +50,8 @@ def _burn(speed: str, times: float, long: str, short: str, severity: str) -> dic
 
 
 def _service() -> list[dict[str, Any]]:
-    queue = f'sum by (le) (rate({the.STAGE_SECONDS.prometheus}_bucket{{stage="queue"}}[10m]))'
-    finished = f'sum(rate({the.JOBS.prometheus}{{event=~"finished|failed|cancelled"}}[15m]))'
+    queue = f'sum by (le) (rate({catalogue.STAGE_SECONDS.prometheus}_bucket{{stage="queue"}}[10m]))'
+    finished = f'sum(rate({catalogue.JOBS.prometheus}{{event=~"finished|failed|cancelled"}}[15m]))'
     return [
         _alert(
             "CareEditQueueIsOld",
@@ -61,14 +61,14 @@ def _service() -> list[dict[str, Any]]:
         ),
         _alert(
             "CareEditJobsStandStill",
-            f"max({the.JOBS_WAITING.prometheus}) > 0\nunless\n{finished} > 0",
+            f"max({catalogue.JOBS_WAITING.prometheus}) > 0\nunless\n{finished} > 0",
             "critical",
             "Jobs wait, and none has ended in 15 minutes.",
             minutes=15,
         ),
         _alert(
             "CareEditOverloaded",
-            f"{_share(the.EDITS.prometheus, 'overloaded', '10m')} > 0.05",
+            f"{_share(catalogue.EDITS.prometheus, 'overloaded', '10m')} > 0.05",
             "warning",
             "More than one edit in twenty is turned away because queues are full.",
         ),
@@ -76,10 +76,10 @@ def _service() -> list[dict[str, Any]]:
 
 
 def _quality() -> list[dict[str, Any]]:
-    score, degradations = the.JUDGE_SCORE.prometheus, the.DEGRADATIONS.prometheus
+    score, degradations = catalogue.JUDGE_SCORE.prometheus, catalogue.DEGRADATIONS.prometheus
     now, before = _mean(score, "1h"), _mean(score, "1h", " offset 1d")
     judged = f"sum by (arm) (increase({score}_count[1h])) >= 50"
-    images = f"sum by (arm) (rate({the.IMAGES.prometheus}[15m]))"
+    images = f"sum by (arm) (rate({catalogue.IMAGES.prometheus}[15m]))"
     return [
         _alert(
             "CareEditJudgeScoreDrops",
@@ -97,14 +97,14 @@ def _quality() -> list[dict[str, Any]]:
         ),
         _alert(
             "CareEditArmIsCut",
-            f"min by (arm) ({the.ARM_LIVE.prometheus}) == 0",
+            f"min by (arm) ({catalogue.ARM_LIVE.prometheus}) == 0",
             "warning",
             "The arm {{ $labels.arm }} is cut out of traffic.",
             minutes=0,
         ),
         _alert(
             "CareEditJudgeFails",
-            f"{_share(the.JUDGED.prometheus, 'failed', '15m')} > 0.5",
+            f"{_share(catalogue.JUDGED.prometheus, 'failed', '15m')} > 0.5",
             "warning",
             "The scorer pool does not answer: edits go on without the early filter.",
         ),
@@ -129,7 +129,7 @@ def _replicas() -> list[dict[str, Any]]:
         ),
         _alert(
             "CareEditEditsAreBegunAnew",
-            f"sum by (expert) (rate({the.RETRIES.prometheus}[15m])) > 0.1",
+            f"sum by (expert) (rate({catalogue.RETRIES.prometheus}[15m])) > 0.1",
             "warning",
             "Edits of {{ $labels.expert }} lose their replica.",
         ),
@@ -137,7 +137,7 @@ def _replicas() -> list[dict[str, Any]]:
 
 
 def _batch() -> list[dict[str, Any]]:
-    given_up = f'{the.WEBHOOKS.prometheus}{{outcome="given_up"}}'
+    given_up = f'{catalogue.WEBHOOKS.prometheus}{{outcome="given_up"}}'
     return [
         _alert(
             "CareEditNightlyFailed",

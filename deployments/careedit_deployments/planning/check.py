@@ -14,8 +14,7 @@ from careedit.record import Record
 from careedit.records import EditRequest
 from careedit_deployments.app import set_reference
 from careedit_deployments.bench.load import Edit, replay
-from careedit_deployments.bench.soak import in_folder
-from careedit_deployments.bench.stand import arm_of, platform
+from careedit_deployments.bench.servers import arm_of, in_folder, platform
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import BenchPlan, Workload
 from careedit_deployments.client import Client

@@ -11,7 +11,7 @@ from careedit.cli.output import JsonOption, emit_json, emit_table, note, progres
 from careedit.errors import InputError
 from careedit_deployments.bench.trace import MIXED, TraceRow, read_trace
 from careedit_deployments.cli.serve import find_config
-from careedit_deployments.config import ServeConfig
+from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
     LAYOUTS,
@@ -29,8 +29,8 @@ from careedit_deployments.planning.replay import replay
 app = typer.Typer(add_completion=False)
 
 ASSUMED = ServeConfig(
-    arms={"assumed": {"expert_set": "assumed"}},
-    expert={"max_ongoing_requests": 1, "max_queued_requests": 10**9, "scaling": {"max_replicas": 8}},
+    arms={"assumed": Arm(expert_set="assumed")},
+    expert=DeploymentConfig(max_ongoing_requests=1, max_queued_requests=10**9, scaling=Scaling(max_replicas=8)),
 )
 """What a trace meets without `--config`: replicas that hold one edit, one to eight of them per pool, and an endless queue."""
 

@@ -1,1 +1,1 @@
-"""What a served platform remembers: keys, edits, jobs, sessions, feedback and A/B events in SQL, pictures as files."""
+"""What a served platform stores: keys, edits, jobs, sessions, feedback and A/B events in SQL, pictures as files."""

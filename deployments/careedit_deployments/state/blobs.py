@@ -1,4 +1,4 @@
-"""Pictures in a folder or a bucket, through fsspec: content-addressed inside the scope of their job or session."""
+"""Pictures in a folder or a bucket, through fsspec, under keys that are their hash inside the scope of a job or session."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ _TRIES = 5
 
 
 class BlobStore:
-    """`BlobStore` over any fsspec file system; every call runs in a thread."""
+    """Pictures by key `SCOPE/SHA256.SUFFIX`, such as `sessions/session_.../9f...e1.png`, on any fsspec file system.
+
+    A scope belongs to one job or session and is deleted as a whole. Scopes share nothing, so no reference counts can drift,
+    and a key does not reveal whether another scope has the same picture. Every call runs in a thread.
+    """
 
     def __init__(self, address: str, **options: Any) -> None:
         if "://" in address:
-            options = {"use_listings_cache": False, **options}  # another replica's writes must show
+            options = {"use_listings_cache": False, **options}  # the writes of other replicas must be visible
         try:
             self._files, root = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
         except (ImportError, ValueError) as error:
@@ -40,15 +44,15 @@ class BlobStore:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     async def put(self, scope: str, data: bytes, *, suffix: str) -> str:
-        """Keep bytes and return their key; the same bytes in the same scope are kept once."""
+        """Store bytes and return their key; the same bytes in the same scope are stored once."""
         key = f"{scope}/{hashlib.sha256(data).hexdigest()}.{suffix.lstrip('.')}"
         path = self._path(key)
 
         def write() -> None:
-            if not self._is_local:  # an object appears whole or not at all
+            if not self._is_local:  # a bucket shows an object only when it is complete
                 self._files.pipe_file(path, data)
                 return
-            temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # in its scope, so that it goes with it after a crash
+            temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # inside its scope, so that deleting the scope removes it after a crash
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             self._files.pipe_file(temporary, data)
             self._files.mv(temporary, path)
@@ -57,22 +61,22 @@ class BlobStore:
         return key
 
     async def get(self, key: str) -> bytes:
-        """The bytes of a key. Raises `NotFoundError`; `UnavailableError` if they are not what was put there."""
+        """The bytes of a key. Raises `NotFoundError`, or `UnavailableError` if the stored bytes are damaged."""
         path = self._path(key)
 
         def read() -> bytes:
             try:
                 data = bytes(self._files.cat_file(path))
             except FileNotFoundError:
-                raise NotFoundError(f"The picture {key} is not kept any more; make it anew.") from None
+                raise NotFoundError(f"The picture {key} is no longer stored; make it again.") from None
             if hashlib.sha256(data).hexdigest() != PurePosixPath(key).stem:
-                raise UnavailableError(f"The picture {key} is damaged in the store; restore it or make it anew.")
+                raise UnavailableError(f"The picture {key} is damaged in the store; restore it or make it again.")
             return data
 
         return await self._run(read, f"Reading the picture {key}")
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete single pictures; nothing for those that are gone."""
+        """Delete single pictures, if they exist."""
         paths = [self._path(key) for key in keys]
 
         def remove() -> None:
@@ -82,14 +86,14 @@ class BlobStore:
         await self._run(remove, "Deleting pictures")
 
     async def delete_scope(self, scope: str) -> None:
-        """Delete every byte of a scope; nothing if there is none."""
+        """Delete every picture of a scope, if it exists."""
         path = self._path(scope)
 
         def remove() -> None:
             for left in reversed(range(_TRIES)):
                 try:
                     self._remove(path)
-                except OSError:  # somebody writes into the folder while it is emptied
+                except OSError:  # another process writes into the folder while it is emptied
                     if not left:
                         raise
                 else:
@@ -111,7 +115,7 @@ class BlobStore:
         return await self._run(look, "Listing the pictures")
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
 
     def _remove(self, path: str) -> None:
         try:
@@ -120,9 +124,9 @@ class BlobStore:
             return
 
     def _path(self, name: str) -> str:
-        """Where a key or a scope lies; anything else, above all a way out of the folder, is not found."""
+        """Path of a key or a scope. Any other name, such as one that leaves the folder, raises `NotFoundError`."""
         if not (_KEY.fullmatch(name) or _SCOPE.fullmatch(name)):
-            raise NotFoundError(f"{name[:100]!r} is no picture's key; take one that the server gave.")
+            raise NotFoundError(f"{name[:100]!r} is not the key of a picture; use one that the server returned.")
         return str(self._root / name)
 
     async def _run(self, work: Callable[[], Answer], what: str) -> Answer:
@@ -130,7 +134,7 @@ class BlobStore:
             return await asyncio.to_thread(work)
         except CareEditError:
             raise
-        except Exception as error:  # every file system raises its own kinds
+        except Exception as error:  # every file system has its own errors
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UnavailableError(f"{what} failed ({reason}); try again, or check the store of pictures.") from error
 

@@ -1,4 +1,4 @@
-"""One database: connections that are set up for many processes at once, and transactions that fail in a sentence."""
+"""One database: connections that many processes may share, and transactions whose errors are sentences."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from careedit_deployments.errors import UnavailableError
 logger = logging.getLogger(__name__)
 
 _BAD_DATA = "22"
-"""Class of PostgreSQL's states for values that a column cannot hold, such as text with a NUL."""
+"""First digits of PostgreSQL's error codes for values that a column cannot hold, such as text with a NUL."""
 
 BUSY_S = 30.0
-"""Seconds that a SQLite writer waits for another one."""
+"""Seconds that a SQLite writer waits for another writer."""
 
 
 class Database:
-    """An engine and its two kinds of transaction; belongs to the event loop that first uses it."""
+    """An engine and its two kinds of transaction. It belongs to the event loop that first uses it."""
 
     def __init__(self, address: str) -> None:
         self.engine = _engine(address)
-        """SQLAlchemy's engine."""
+        """The engine of SQLAlchemy, for code that needs a connection of its own."""
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        """Whether it is a file."""
+        """Whether the database is a SQLite file."""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -57,7 +57,7 @@ class Database:
                     yield connection
         except (DBAPIError, TimeoutError, OSError) as error:
             if str(getattr(getattr(error, "orig", None), "sqlstate", "")).startswith(_BAD_DATA):
-                raise InputError("The request holds a character that no id has; leave it out.") from error
+                raise InputError("The request contains a character that cannot be stored; remove it.") from error
             if isinstance(error, DBAPIError) and not _is_outage(error):
                 raise
             logger.warning("The database does not answer: %s", error)
@@ -69,19 +69,19 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     async def truncate_log(self) -> None:
-        """SQLite: move what the write-ahead log holds into the file, and empty the log; deleted rows end there."""
+        """SQLite: move the write-ahead log into the database file and empty it, which removes deleted rows from the disk."""
         if self.is_sqlite:
             async with self.engine.connect() as connection:
                 raw = (await connection.get_raw_connection()).driver_connection
                 await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]  # no transaction may be open
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await asyncio.shield(self.engine.dispose())
 
 
 def _is_outage(error: DBAPIError) -> bool:
-    """Whether the database is gone or busy, rather than a statement wrong or a constraint broken."""
+    """Whether the database is unreachable or busy, in contrast to a wrong statement or a violated constraint."""
     return error.connection_invalidated or not isinstance(error, IntegrityError | ProgrammingError)
 
 
@@ -106,7 +106,7 @@ def _engine(address: str) -> AsyncEngine:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    """WAL: readers do not wait for writers. secure_delete: what was deleted is overwritten, not just unlinked."""
+    """WAL: readers do not wait for writers. secure_delete: deleted content is overwritten, not just unlinked."""
     connection.isolation_level = None  # transactions are begun below, not by the driver
     cursor = connection.cursor()
     # SQLite waits for other writers by itself, but not when it changes a new file to WAL.
@@ -122,7 +122,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    """A writer locks at once: one that first reads and then writes would be refused, not queued, behind another."""
+    """A writer locks at the start: one that first reads and then writes would be refused instead of queued."""
     writes = connection.get_execution_options().get("careedit_writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -1,4 +1,4 @@
-"""Keys, edits, arms, feedback and audit in SQL: rows that are written once and read in bulk."""
+"""Keys, edits, arms, feedback and audit entries: rows that are written once and read in bulk."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ Clock = Callable[[], float]
 
 
 class Keys:
-    """`Keys` in SQL."""
+    """API keys, found by their hash."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
 
     async def add(self, key: KeyRecord) -> None:
-        """Keep a key."""
+        """Store a key."""
         async with self._database.write() as connection:
             await connection.execute(insert(keys).values(**values_of(key)))
 
     async def find(self, sha256: str) -> KeyRecord | None:
-        """The key of this hash, unless it was revoked."""
+        """The key with this hash; None if no such key exists or it was revoked."""
         async with self._database.read() as connection:
             query = select(keys).where(keys.c.sha256 == sha256, keys.c.revoked.is_(None))
             row = (await connection.execute(query)).one_or_none()
@@ -59,40 +59,40 @@ class Keys:
             return [record_of(KeyRecord, row) for row in rows]
 
     async def revoke(self, key_id: str) -> bool:
-        """Refuse a key from now on; False: there is no good key of this id."""
+        """Refuse a key from now on. Returns False if no valid key has this id."""
         async with self._database.write() as connection:
             good = (keys.c.id == key_id) & keys.c.revoked.is_(None)
             return (await connection.execute(update(keys).where(good).values(revoked=self._clock()))).rowcount > 0
 
 
 class EditLog:
-    """`EditLog` in SQL."""
+    """Edits and their outcomes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, edit: EditRecord) -> None:
-        """Keep an edit; one of the same id is replaced."""
+        """Store an edit; it replaces an edit with the same id."""
         values = values_of(edit)
         async with self._database.write() as connection:
             statement = self._database.insert(edits).values(**values)
             await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
 
     async def get(self, edit_id: str, *, owner: str | None = None) -> EditRecord:
-        """One edit."""
+        """One edit. Raises `NotFoundError` for an unknown id, or with `owner` for the edit of another owner."""
         async with self._database.read() as connection:
             query = select(edits).where(edits.c.id == edit_id)
             row = (
                 await connection.execute(query if owner is None else query.where(edits.c.owner == owner))
             ).one_or_none()
         if row is None:
-            raise NotFoundError(f"There is no edit {edit_id!r} here; check the id.")
+            raise NotFoundError(f"The edit {edit_id!r} does not exist; check the id.")
         return record_of(EditRecord, row)
 
     async def latest(
         self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()
     ) -> list[EditRecord]:
-        """Edits, newest first; those that ended in one of these ways (none named: in any)."""
+        """Edits with one of these outcomes (none given: any outcome), newest first."""
         query = select(edits).where(edits.c.created >= since)
         if arm is not None:
             query = query.where(edits.c.arm == arm)
@@ -103,7 +103,7 @@ class EditLog:
             return [record_of(EditRecord, row) for row in rows]
 
     async def counts(self, *, since: float = 0.0) -> list[ArmCount]:
-        """Edits by arm, outcome and whether they were a shadow's."""
+        """Numbers of edits by arm, outcome and whether a shadow arm made them."""
         shadow = edits.c.shadow_of.is_not(None)
         query = (
             select(
@@ -121,14 +121,14 @@ class EditLog:
             return [record_of(ArmCount, row) for row in await connection.execute(query)]
 
     async def score(self, edit_id: str, scores: Mapping[str, float]) -> None:
-        """Add a judge's scores, if the edit is still kept."""
+        """Add the scores of a judge, if the edit is still stored."""
         async with self._database.write() as connection:
             await connection.execute(update(edits).where(edits.c.id == edit_id).values(scores=dict(scores)))
 
-    async def forget(self, request_id: str) -> int:
-        """Take words, user, traces and pictures from the edits of a request, job or session; returns how many.
+    async def redact(self, request_id: str) -> int:
+        """Remove texts, user, traces and pictures from the edits of a request, job or session; returns the number of edits.
 
-        What remains says nothing of the person: arm, experts, outcome, seconds, scores. Comments on them go too.
+        Arm, experts, outcome, seconds and scores stay: they say nothing about the person. Comments on the edits are removed.
         """
         its = or_(edits.c.request_id == request_id, edits.c.request_id.startswith(f"{request_id}/", autoescape=True))
         nothing: dict[str, Any] = {"user": None, "instruction": None, "error": None, "traces": [], "pictures": []}
@@ -142,20 +142,20 @@ class EditLog:
         return len(found)
 
     async def prune(self, before: float) -> int:
-        """Delete edits, and feedback, that are older; returns how many edits."""
+        """Delete edits and feedback from before a time; returns the number of deleted edits."""
         async with self._database.write() as connection:
             await connection.execute(delete(feedback).where(feedback.c.created < before))
             return (await connection.execute(delete(edits).where(edits.c.created < before))).rowcount
 
 
 class ArmLog:
-    """`ArmLog` in SQL."""
+    """Assignments of users to arms, and which arms are out of traffic."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def assign(self, assignment: AssignmentRecord) -> None:
-        """Keep an assignment; the first one of a user and salt stays, with its arm renewed."""
+        """Store an assignment. An earlier one of the same user and salt stays and gets the new arm."""
         statement = self._database.insert(assignments).values(**values_of(assignment))
         async with self._database.write() as connection:
             await connection.execute(
@@ -163,25 +163,25 @@ class ArmLog:
             )
 
     async def assigned(self, salt: str) -> Mapping[str, int]:
-        """Users per arm."""
+        """Number of assigned users per arm."""
         query = select(assignments.c.arm, func.count()).where(assignments.c.salt == salt).group_by(assignments.c.arm)
         async with self._database.read() as connection:
             return {arm: users for arm, users in await connection.execute(query)}
 
     async def add(self, event: ArmEvent) -> None:
-        """Keep an event."""
+        """Store an event."""
         async with self._database.write() as connection:
             await connection.execute(insert(arm_events).values(**values_of(event)))
 
     async def events(self, *, arm: str | None = None, limit: int = 100) -> list[ArmEvent]:
-        """Events, newest first."""
+        """Events of one arm or of all arms, newest first."""
         query = select(arm_events) if arm is None else select(arm_events).where(arm_events.c.arm == arm)
         newest = query.order_by(arm_events.c.created.desc(), arm_events.c.id.desc()).limit(limit)
         async with self._database.read() as connection:
             return [record_of(ArmEvent, row) for row in await connection.execute(newest)]
 
-    async def cut(self) -> frozenset[str]:
-        """Arms whose latest event cut them out."""
+    async def disabled(self) -> frozenset[str]:
+        """Arms whose latest event took them out of traffic."""
         query = select(arm_events.c.arm, arm_events.c.kind).order_by(arm_events.c.created, arm_events.c.id)
         async with self._database.read() as connection:
             latest = {arm: kind for arm, kind in await connection.execute(query)}
@@ -189,13 +189,13 @@ class ArmLog:
 
 
 class FeedbackLog:
-    """`FeedbackLog` in SQL."""
+    """People's opinions of edits."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, feedback_record: FeedbackRecord) -> None:
-        """Keep it."""
+        """Store feedback."""
         async with self._database.write() as connection:
             await connection.execute(insert(feedback).values(**values_of(feedback_record)))
 
@@ -208,13 +208,13 @@ class FeedbackLog:
 
 
 class AuditLog:
-    """`AuditLog` in SQL."""
+    """Actions that an operator may have to explain later."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
 
     async def add(self, actor: str, action: str, subject: str, **detail: Any) -> None:
-        """Keep an entry, made now."""
+        """Store an entry with the current time."""
         entry = AuditRecord(
             id=new_id("audit"), actor=actor, action=action, subject=subject, detail=detail, created=self._clock()
         )

@@ -23,23 +23,23 @@ class Width:
     """The width of a text column; without it, the column takes a text of any length."""
 
     characters: int
-    """Longest text, in characters. PostgreSQL refuses a longer one; SQLite does not look."""
+    """Longest text, in characters. PostgreSQL refuses a longer one; SQLite does not check."""
 
 
 Id = Annotated[str, Width(64)]
 Sha256 = Annotated[str, Width(64)]
 
 ANONYMOUS = "anonymous"
-"""Owner of what was made without an API key."""
+"""Owner of everything that is made without an API key."""
 
 
 def new_id(kind: str) -> str:
-    """A fresh id such as `job_019ac3...`: 48 bits of the time in ms, so that ids sort by age, then 80 random bits."""
+    """A new id such as `job_019ac3...`: 48 bits of the time in ms, so that ids sort by age, then 80 random bits."""
     return f"{kind}_{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
 def id_time(identity: str) -> float:
-    """When `new_id` made this id; 0 for a string that it did not make."""
+    """The time at which `new_id` made this id; 0 for any other string."""
     try:
         return int(identity.rpartition("_")[2][:12], 16) / 1000
     except ValueError:
@@ -47,145 +47,145 @@ def id_time(identity: str) -> float:
 
 
 class KeyRecord(Record):
-    """An API key; the key itself is shown once, when it is made, and kept nowhere."""
+    """An API key. The server shows the key itself once, when it is made, and stores only its hash."""
 
     id: Id
-    """Public id; the owner of the jobs and sessions that the key makes."""
+    """Public id of the key. It is the owner of the jobs and sessions that the key makes."""
     sha256: Sha256
-    """Hex SHA-256 of the key."""
+    """SHA-256 of the key, in hexadecimal."""
     name: str
-    """Whose it is, for people."""
+    """Name of the key's holder, for operators."""
     requests_per_minute: int | None = None
-    """The key's own limit; None: the configuration's."""
+    """Requests per minute that this key may send. None: the limit of the configuration."""
     concurrent_requests: int | None = None
-    """The key's own limit; None: the configuration's."""
+    """Edits that this key may have in flight. None: the limit of the configuration."""
     created: float
-    """When it was made."""
+    """Time at which the key was made."""
     revoked: float | None = None
-    """Since when it is refused; None: it is good."""
+    """Time since which the server refuses the key. None: the key is valid."""
 
 
 class EditRecord(Record):
-    """One edit that was accepted, and how it ended."""
+    """One accepted edit and its outcome."""
 
     id: Id
-    """Id of the edit."""
+    """Id of the edit, as clients name it in feedback."""
     request_id: str = ""
     """Id of the HTTP request or job; `SESSION/...` for a turn of a session."""
     owner: Id = ANONYMOUS
-    """Id of the API key."""
+    """Id of the API key that asked for the edit."""
     user: str | None = None
-    """Who asked, as the client named them."""
+    """User on whose behalf the client asked, as the client named them."""
     arm: Id
-    """The arm that edited."""
+    """Name of the arm that made the edit."""
     shadow_of: Id | None = None
-    """A shadow arm's copy: the edit that it copies; None: the user got this one."""
+    """Id of the edit that this one copies, for a shadow arm. None: the user got this edit."""
     expert_set_sha256: Sha256 = ""
-    """Hash of the arm's expert set."""
+    """Hash of the expert set of the arm."""
     instruction: str | None = None
-    """The instruction, only where prompts may be logged."""
+    """The instruction. None unless `telemetry.log_prompts` is on."""
     experts: Mapping[str, float] = Field(default_factory=dict)
-    """Weight per expert."""
+    """Weight of each expert in the edit; the weights sum to 1."""
     outcome: Outcome
-    """How it ended; only "failed" and "expired" speak against the arm."""
+    """How the edit ended. Only "failed" and "expired" count against the arm."""
     error: str | None = None
-    """Why it failed, a sentence."""
+    """Why the edit failed, as a sentence."""
     seconds: float = 0.0
     """Wall-clock seconds from acceptance to the end."""
     traces: tuple[Mapping[str, Any], ...] = ()
-    """Per image its `EditTrace` as JSON, without instruction and prompt where prompts may not be logged."""
+    """One `EditTrace` per image as JSON, without instruction and prompt unless `telemetry.log_prompts` is on."""
     pictures: tuple[str, ...] = ()
-    """Blob keys of the results, where they were kept."""
+    """Blob keys of the results, if they were stored."""
     scores: Mapping[str, float] | None = None
-    """Judge scores by name ("overall", ...), where there are any."""
+    """Judge scores by name ("overall", ...). None: the edit was not judged."""
     created: float
-    """When it was accepted."""
+    """Time at which the edit was accepted."""
 
 
 class ArmCount(Record):
-    """Edits of one arm that ended in one way."""
+    """Number of edits of one arm with one outcome."""
 
     arm: str
-    """The arm."""
+    """Name of the arm that made the edits."""
     outcome: str
-    """As in `EditRecord`."""
+    """Outcome of the edits, as in `EditRecord`."""
     shadow: bool
-    """Whether they were copies for a shadow arm."""
+    """Whether the edits were copies for a shadow arm."""
     edits: int
-    """How many."""
+    """Number of edits that were counted."""
     seconds: float
-    """Their mean wall-clock seconds."""
+    """Mean wall-clock seconds of the edits."""
 
 
 class AssignmentRecord(Record):
-    """A user's arm; the salted hash decides it, this is the proof."""
+    """The arm that a user is assigned to. A salted hash decides it; this row is the record of the decision."""
 
     user_sha256: Sha256
-    """Hex SHA-256 of salt and user key."""
+    """SHA-256 of salt and user key, in hexadecimal."""
     salt: Annotated[str, Width(256)]
-    """The salt: another one deals anew."""
+    """Salt of the hash. A different salt reassigns every user."""
     arm: Id
-    """The arm."""
+    """Name of the arm that the user is assigned to."""
     created: float
-    """When the user was first seen."""
+    """Time of the user's first edit."""
 
 
 class ArmEvent(Record):
     """An arm was taken out of traffic or put back."""
 
     id: Id
-    """Id of the event."""
+    """Id of the event, which sorts by age."""
     arm: Id
-    """The arm."""
+    """Name of the arm that changed."""
     kind: Literal["cut", "restored"]
-    """What happened to it."""
+    """"cut": taken out of traffic. "restored": put back."""
     reason: str
-    """Why, a sentence."""
+    """Why the arm changed, as a sentence."""
     numbers: Mapping[str, float] = Field(default_factory=dict)
-    """What was measured ("errors", "edits", "score")."""
+    """Measurements behind the decision ("errors", "edits", "score")."""
     created: float
-    """When."""
+    """Time at which the arm changed."""
 
 
 class FeedbackRecord(Record):
-    """What a person thinks of an edit: which of two is better, or a rating of one."""
+    """A person's opinion of edits: the better one of two, or a rating of one."""
 
     id: Id
-    """Id of the feedback."""
+    """Id of the feedback, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key."""
+    """Id of the API key that sent the feedback."""
     edits: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
-    """The edit that was rated, or the two that were compared."""
+    """Id of the rated edit, or ids of the two compared edits."""
     winner: Id | None = None
-    """The better of two; None: neither is."""
+    """Id of the better of two edits. None: a tie."""
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
-    """1 (useless) to 5 (perfect), of one edit."""
+    """Rating of one edit, from 1 (useless) to 5 (perfect)."""
     comment: str | None = None
-    """In the person's words."""
+    """Free text that the person wrote."""
     created: float
-    """When."""
+    """Time at which the feedback arrived."""
 
 
 class AuditRecord(Record):
-    """Something that an operator may have to explain later: a key made, an arm restored, a session deleted."""
+    """An action that an operator may have to explain later, such as a new key, a restored arm or a deleted session."""
 
     id: Id
-    """Id of the entry."""
+    """Id of the entry, which sorts by age."""
     actor: str
-    """Who: an API key's id, or the part of the server that acted."""
+    """Id of an API key, or the part of the server that acted."""
     action: Id
-    """What was done, e.g. "session.deleted"."""
+    """Name of the action, such as "session.deleted"."""
     subject: str
-    """To what: an id."""
+    """Id of what the action changed."""
     detail: Mapping[str, Any] = Field(default_factory=dict)
-    """More; no instructions and no pictures."""
+    """More about the action. It holds no instructions and no pictures."""
     created: float
-    """When."""
+    """Time at which the action was done."""
 
 
 JobEnd = Literal["completed", "failed", "cancelled"]
 JOB_ENDS: tuple[JobEnd, ...] = get_args(JobEnd)
-"""States in which a job has ended."""
+"""Final states of a job."""
 JobStatus = Literal["queued", "running"] | JobEnd
 
 
@@ -193,146 +193,146 @@ class JobImage(Record):
     """One finished image of a job."""
 
     image: int
-    """Its index, 0 to n - 1."""
+    """Index of the image in the job, from 0 to n - 1."""
     edit_id: str
-    """The edit that made it; a job that was taken up again may have several."""
+    """Id of the edit that made the image. A job that was continued by another worker has several."""
     arm: str
-    """Who edited."""
+    """Name of the arm that made the image."""
     picture: str
-    """Blob key, in the job's output format."""
+    """Blob key of the image file, in the job's output format."""
     trace: Mapping[str, Any]
-    """Its `EditTrace` as JSON."""
+    """`EditTrace` of the image, as JSON."""
 
 
 class JobRecord(Record):
-    """An edit that is worked on while nobody waits for the answer."""
+    """An edit that runs in the background."""
 
     id: Id
-    """Id of the job."""
+    """Id of the job, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made it; nobody else sees it."""
+    """Id of the API key that made the job. Other keys cannot see it."""
     idempotency_key: Annotated[str, Width(255)] | None = None
-    """The client's; unique per owner while the job is kept."""
+    """Idempotency key that the client chose. It is unique per owner while the job is stored."""
     body_sha256: Sha256
-    """Hash of what was asked for, pictures included."""
+    """Hash of the request, pictures included."""
     order: Mapping[str, Any]
-    """The `EditOrder` as JSON, pictures as blob keys, and the output format."""
+    """The `EditOrder` as JSON, with pictures as blob keys, and the output format."""
     webhook: str | None = None
-    """Where its end is told."""
+    """URL that is called when the job ends. None: no webhook."""
     status: JobStatus = "queued"
-    """Where it stands."""
+    """State of the job. The last three states are final."""
     error: Mapping[str, str] | None = None
-    """"code" and "message" of a job that failed."""
+    """"code" and "message" of a failed job."""
     images: tuple[JobImage, ...] = ()
-    """What was made so far."""
+    """Images that are finished so far."""
     created: float
-    """When it was accepted."""
+    """Time at which the job was accepted."""
     started: float | None = None
-    """When it was first begun."""
+    """Time of the first attempt. None: no worker has started it."""
     finished: float | None = None
-    """When it ended."""
+    """Time at which the job reached a final state."""
     expires: float | None = None
-    """When it is deleted; None while it has not ended."""
+    """Time at which the job is deleted. None while the job has not ended."""
     attempt: int = 0
-    """Times that it was begun."""
+    """Number of times that a worker started the job."""
     worker: Annotated[str, Width(128)] | None = None
-    """Who works on it, or did last."""
+    """Name of the worker that runs the job, or ran it last."""
     lease_until: float = 0.0
-    """Until when that worker is believed to live."""
+    """Time at which the worker's lease ends unless it is renewed."""
     cancel_requested: bool = False
-    """Whether it is to stop."""
+    """Whether the owner asked to cancel the job."""
     last_event: int = 0
-    """Number of its latest event."""
+    """Number of the latest event of the job."""
 
 
 EventKind = Literal["queued", "started", "progress", "partial", "image", "completed", "failed", "cancelled", "requeued"]
 
 
 class JobEvent(Record):
-    """Something that happened to a job; numbered from 1, so that a reader can go on where it stopped."""
+    """A change of a job. Events are numbered from 1, so that a reader can continue where it stopped."""
 
     job: Id
-    """Id of the job."""
+    """Id of the job that changed."""
     number: int
-    """Its number in the job."""
+    """Number of the event within its job."""
     kind: EventKind
-    """What happened."""
+    """Kind of change, such as "progress"."""
     data: Mapping[str, Any] = Field(default_factory=dict)
-    """More: "image", "done", "total", "attempt", "message", ..."""
+    """More about the change: "image", "done", "total", "attempt", "message", ..."""
     picture: str | None = None
-    """Blob key of a partial or finished image."""
+    """Blob key of a preview or a finished image."""
     created: float
-    """When."""
+    """Time at which the job changed."""
 
 
 class WebhookRecord(Record):
-    """A message to a client's server, sent until it is taken or given up."""
+    """A message to a client's server. It is sent until the server accepts it or the attempts are used up."""
 
     id: Id
-    """The `webhook-id`, the same for every attempt."""
+    """Value of the `webhook-id` header, the same for every attempt."""
     job: Id
-    """The job that it tells of."""
+    """Id of the job whose end the message reports."""
     url: str
-    """Where to."""
+    """URL that the message is sent to."""
     payload: str
-    """The body, as it is signed and sent."""
+    """Body of the message, as it is signed and sent."""
     attempt: int = 0
-    """Times that it was sent."""
+    """Number of times that the message was sent."""
     next_at: float
-    """When it is due."""
+    """Time at which the next attempt is due."""
     status: Literal["pending", "delivered", "given_up"] = "pending"
-    """Where it stands."""
+    """"pending" until the server accepts the message or the attempts are used up."""
     error: str | None = None
-    """What went wrong last, a sentence."""
+    """What went wrong at the last attempt, as a sentence."""
     created: float
-    """When it was written."""
+    """Time at which the message was written."""
 
 
 class SessionRecord(Record):
     """A picture that is edited turn by turn."""
 
     id: Id
-    """Id of the session."""
+    """Id of the session, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made it; nobody else sees it."""
+    """Id of the API key that made the session. Other keys cannot see it."""
     user: str | None = None
-    """Who edits, for sticky arms."""
+    """User who edits. All turns of a user go to the same arm."""
     model: str | None = None
-    """Arm or expert set of its turns; None: the traffic's weights decide."""
+    """Arm or expert set of the turns. None: the weights of the arms decide."""
     source: str
     """Blob key of the first picture, a PNG."""
     head: Id | None = None
-    """The turn whose result the next turn edits; None: the source."""
+    """Id of the turn whose result the next turn edits. None: the source."""
     turns: int = 0
-    """Turns that were ever made."""
+    """Number of turns that were ever made, undone ones included."""
     created: float
-    """When it was made."""
+    """Time at which the session was made."""
     expires: float
-    """When it is deleted; every turn puts it off."""
+    """Time at which the session is deleted. Every turn extends it."""
 
 
 class TurnRecord(Record):
     """One edit of a session."""
 
     id: Id
-    """Id of the turn."""
+    """Id of the turn, which sorts by age."""
     session: Id
-    """Its session."""
+    """Id of the session that the turn belongs to."""
     number: int
-    """1 for the session's first turn."""
+    """Number of the turn; the first one has 1."""
     parent: Id | None = None
-    """The turn whose result it edits; None: the source."""
+    """Id of the turn whose result this one edits. None: the source."""
     depth: int
-    """Edits between the source and its result, itself included."""
+    """Number of edits between the source and the result, this one included."""
     instruction: str
-    """What was asked for."""
+    """What the user asked to change."""
     edit_id: Id
-    """Id of the edit."""
+    """Id of the edit in the log of edits."""
     arm: Id
-    """Who edited."""
+    """Name of the arm that made the edit."""
     picture: str
     """Blob key of the result, a PNG."""
     trace: Mapping[str, Any]
-    """Its `EditTrace` as JSON."""
+    """`EditTrace` of the result, as JSON."""
     created: float
-    """When it was made."""
+    """Time at which the turn was made."""

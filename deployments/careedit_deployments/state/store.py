@@ -1,4 +1,4 @@
-"""`Store`: the `Store` in any database that SQLAlchemy reaches asynchronously; tested with SQLite and PostgreSQL."""
+"""`Store`: everything the platform stores except pictures. Tested with SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from careedit_deployments.state.session_table import SessionTable
 
 
 class Store:
-    """`Store` in SQL; its tables must exist, so take `open_store`."""
+    """All tables of one database. Every method may raise `UnavailableError`. Use `open_store`, which migrates the tables."""
 
     def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = time.time) -> None:
         self._database = database
         self.keys = Keys(database, clock)
-        """API keys."""
+        """API keys, found by their hash."""
         self.edits = EditLog(database)
-        """Edits."""
+        """Edits, their outcomes and their scores."""
         self.arms = ArmLog(database)
-        """Assignments and arm events."""
+        """Assignments of users, and events of arms."""
         self.feedback = FeedbackLog(database)
-        """Feedback."""
+        """What people think of edits."""
         self.audit = AuditLog(database, clock)
-        """Audit."""
+        """Actions that an operator may have to explain."""
         self.jobs = JobTable(database, clock, job_ttl_s)
-        """Jobs."""
+        """Background edits, and their queue."""
         self.webhooks = WebhookTable(database, clock)
-        """Webhooks."""
+        """Messages about ended jobs that are to be sent."""
         self.sessions = SessionTable(database, clock)
-        """Sessions."""
+        """Series of edits, turn by turn."""
 
     async def ping(self) -> None:
         """Raise `UnavailableError` unless the database answers."""
@@ -49,19 +49,19 @@ class Store:
             await connection.execute(text("SELECT 1"))
 
     async def scrub(self) -> None:
-        """Make deleted rows leave the disk as far as the database can be told to."""
+        """Remove deleted rows from the disk, as far as the database supports it."""
         await self._database.truncate_log()
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._database.close()
 
 
 async def open_store(config: StateConfig, *, clock: Clock = time.time) -> Store:
-    """Connect, bring the tables to this version, and hand the store out.
+    """Connect, migrate the tables to this version, and return the store.
 
-    Call it in the event loop that will use the store. Raises `InputError` for an address that is none,
-    `UnavailableError` for a database that does not answer or is newer than this code.
+    Call it in the event loop that will use the store. Raises `InputError` for an unusable address, `UnavailableError` for a
+    database that does not answer or is newer than this code.
     """
     database = Database(config.database)
     try:

@@ -51,16 +51,24 @@ class MetricInfo(Record):
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
 
+_catalogue: list[MetricInfo] = []
+
+
+def _metric(info: MetricInfo) -> MetricInfo:
+    _catalogue.append(info)
+    return info
+
+
 def _counter(name: str, help: str, *labels: str) -> MetricInfo:
-    return MetricInfo(name=f"careedit_{name}", kind="counter", help=help, labels=labels)
+    return _metric(MetricInfo(name=f"careedit_{name}", kind="counter", help=help, labels=labels))
 
 
 def _gauge(name: str, help: str, *labels: str) -> MetricInfo:
-    return MetricInfo(name=f"careedit_{name}", kind="gauge", help=help, labels=labels)
+    return _metric(MetricInfo(name=f"careedit_{name}", kind="gauge", help=help, labels=labels))
 
 
 def _histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> MetricInfo:
-    return MetricInfo(name=f"careedit_{name}", kind="histogram", help=help, labels=labels, buckets=buckets)
+    return _metric(MetricInfo(name=f"careedit_{name}", kind="histogram", help=help, labels=labels, buckets=buckets))
 
 
 _COUNTS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
@@ -75,7 +83,7 @@ EVALUATIONS = _counter("evaluations", "Evaluations of the transformer (NFE) behi
 LATE_STEPS = _counter("late_steps", "Steps done for an edit after it was given up; at most one each.", "arm", "expert")
 SEEDS_TRIED = _histogram("seeds_tried", "Noises tried per image by the early filter.", "arm", buckets=_COUNTS)
 BATCH_ROWS = _histogram("batch_rows", "Rows that were stepped together.", "arm", "expert", buckets=_COUNTS)
-IN_HAND = _gauge("edits_in_hand", "Edits that a replica holds, waiting ones included.", "arm", "expert")
+IN_FLIGHT = _gauge("edits_in_hand", "Edits that a replica holds, waiting ones included.", "arm", "expert")
 QUEUED_SECONDS = _gauge("queued_step_seconds", "Seconds of denoising that a replica has before it.", "arm", "expert")
 DEGRADATIONS = _counter("degradations", "Images with something that did not go as asked.", "arm", "reason")
 ENTROPY = _histogram(
@@ -105,5 +113,5 @@ JOB_SECONDS = _histogram("job_seconds", "Seconds from queueing a job to its end.
 WEBHOOKS = _counter("webhooks", "Webhooks: delivered, to be retried, or given up.", "outcome")
 SESSIONS = _counter("sessions", "Sessions: made, turned, deleted, or expired.", "event")
 
-METRICS: tuple[MetricInfo, ...] = tuple(value for value in globals().values() if isinstance(value, MetricInfo))
+METRICS: tuple[MetricInfo, ...] = tuple(_catalogue)
 """All of them, in this order."""

@@ -15,7 +15,7 @@ from typing import Literal, cast
 from careedit.images.marks import FLATTENED
 from careedit.records import EditTrace, RoutingDecision
 from careedit.scoring import Score
-from careedit_deployments.telemetry import catalogue as the
+from careedit_deployments.telemetry import catalogue
 from careedit_deployments.telemetry.catalogue import METRICS, MetricInfo, Outcome, Refusal, Stage
 
 Instrument = Callable[[float, dict[str, str]], None]
@@ -40,105 +40,105 @@ class Metrics:
 
     def edit_ended(self, arm: str, expert: str, outcome: Outcome, seconds: float) -> None:
         """An accepted edit ended after `seconds`; ask `expert_of` for the expert. Once per edit, in the ingress."""
-        self._record(the.EDITS, 1, arm=arm, expert=expert, outcome=outcome)
-        self._record(the.EDIT_SECONDS, seconds, arm=arm, expert=expert, outcome=outcome)
+        self._record(catalogue.EDITS, 1, arm=arm, expert=expert, outcome=outcome)
+        self._record(catalogue.EDIT_SECONDS, seconds, arm=arm, expert=expert, outcome=outcome)
 
     def image_made(self, arm: str, trace: EditTrace) -> None:
         """An image was made: counts it, its evaluations, seeds, stages and degradations. Once per image, in the ingress."""
         expert = expert_of(trace.routing)
-        self._record(the.IMAGES, 1, arm=arm, expert=expert)
-        self._record(the.EVALUATIONS, trace.nfe, arm=arm, expert=expert)
-        self._record(the.SEEDS_TRIED, len(trace.filter.candidates) if trace.filter else 1, arm=arm)
+        self._record(catalogue.IMAGES, 1, arm=arm, expert=expert)
+        self._record(catalogue.EVALUATIONS, trace.nfe, arm=arm, expert=expert)
+        self._record(catalogue.SEEDS_TRIED, len(trace.filter.candidates) if trace.filter else 1, arm=arm)
         for stage, seconds in stages_of(trace).items():
             self.stage(stage, seconds, arm=arm, expert=expert)
         for line in trace.degradations:
             if not line.endswith(FLATTENED):  # the client's picture is none of the platform's doing
-                self._record(the.DEGRADATIONS, 1, arm=arm, reason=_reason(line))
+                self._record(catalogue.DEGRADATIONS, 1, arm=arm, reason=_reason(line))
 
     def routed(self, arm: str, decision: RoutingDecision, seconds: float) -> None:
         """An edit was routed."""
-        self._record(the.ENTROPY, decision.entropy, arm=arm, router=decision.router)
-        self._record(the.FEASIBLE, decision.feasible, arm=arm, router=decision.router)
+        self._record(catalogue.ENTROPY, decision.entropy, arm=arm, router=decision.router)
+        self._record(catalogue.FEASIBLE, decision.feasible, arm=arm, router=decision.router)
         self.stage("route", seconds, arm=arm, expert=expert_of(decision))
 
     def refused(self, reason: Refusal) -> None:
         """A request was turned away before work was done for it."""
-        self._record(the.REFUSALS, 1, reason=reason)
+        self._record(catalogue.REFUSALS, 1, reason=reason)
 
     def stage(self, stage: Stage, seconds: float, *, arm: str, expert: str) -> None:
         """An edit spent `seconds` in a stage; `routed` and `image_made` say so by themselves."""
-        self._record(the.STAGE_SECONDS, seconds, stage=stage, arm=arm, expert=expert)
+        self._record(catalogue.STAGE_SECONDS, seconds, stage=stage, arm=arm, expert=expert)
 
     def stepped(self, arm: str, expert: str, *, rows: int, seconds: float, late: int = 0) -> None:
         """A replica stepped `rows` rows together in `seconds`, `late` of them for edits that had been given up."""
-        self._record(the.STEPS, rows, arm=arm, expert=expert)
-        self._record(the.BATCH_ROWS, rows, arm=arm, expert=expert)
-        self._record(the.LATE_STEPS, late, arm=arm, expert=expert)
+        self._record(catalogue.STEPS, rows, arm=arm, expert=expert)
+        self._record(catalogue.BATCH_ROWS, rows, arm=arm, expert=expert)
+        self._record(catalogue.LATE_STEPS, late, arm=arm, expert=expert)
         self.spent(arm, expert, seconds)
 
     def spent(self, arm: str, expert: str, seconds: float) -> None:
         """A replica's device worked `seconds`; `stepped` says so by itself."""
-        self._record(the.DEVICE_SECONDS, seconds, arm=arm, expert=expert)
-        self._record(the.COST, seconds * self._price, arm=arm, expert=expert)
+        self._record(catalogue.DEVICE_SECONDS, seconds, arm=arm, expert=expert)
+        self._record(catalogue.COST, seconds * self._price, arm=arm, expert=expert)
 
     def holds(self, arm: str, expert: str, *, edits: int, step_seconds: float) -> None:
         """A replica holds so many edits, with so many seconds of denoising before them."""
-        self._record(the.IN_HAND, edits, arm=arm, expert=expert)
-        self._record(the.QUEUED_SECONDS, step_seconds, arm=arm, expert=expert)
+        self._record(catalogue.IN_FLIGHT, edits, arm=arm, expert=expert)
+        self._record(catalogue.QUEUED_SECONDS, step_seconds, arm=arm, expert=expert)
 
     def retried(self, arm: str, expert: str) -> None:
         """An edit was begun anew because its replica died."""
-        self._record(the.RETRIES, 1, arm=arm, expert=expert)
+        self._record(catalogue.RETRIES, 1, arm=arm, expert=expert)
 
     def judged(self, outcome: Literal["given", "failed"], count: int = 1) -> None:
         """The scorer pool gave `count` judgements, or failed to."""
-        self._record(the.JUDGED, count, outcome=outcome)
+        self._record(catalogue.JUDGED, count, outcome=outcome)
 
     def scored(self, arm: str, score: Score) -> None:
         """A finished edit of an arm was judged; an error is not a number and leaves no mark here."""
         if score.overall is not None:
-            self._record(the.JUDGE_SCORE, score.overall, arm=arm)
+            self._record(catalogue.JUDGE_SCORE, score.overall, arm=arm)
 
     def feedback(self, arm: str, verdict: Verdict) -> None:
         """A person compared an arm's edit with another one, or rated it."""
-        self._record(the.FEEDBACK, 1, arm=arm, verdict=verdict)
+        self._record(catalogue.FEEDBACK, 1, arm=arm, verdict=verdict)
 
     def shadowed(self, arm: str, outcome: Literal["scored", "unscored", "failed", "dropped"]) -> None:
         """A copy of a request was edited by a shadow arm, or dropped because it was busy."""
-        self._record(the.SHADOWED, 1, arm=arm, outcome=outcome)
+        self._record(catalogue.SHADOWED, 1, arm=arm, outcome=outcome)
 
     def arm_cut(self, arm: str, reason: Literal["errors", "score", "hand"]) -> None:
         """An arm was cut out of traffic."""
-        self._record(the.ARM_CUTS, 1, arm=arm, reason=reason)
+        self._record(catalogue.ARM_CUTS, 1, arm=arm, reason=reason)
 
     def arm_live(self, arm: str, live: bool) -> None:
         """Whether an arm takes traffic; said again at every look, so that the gauge of a new replica is right."""
-        self._record(the.ARM_LIVE, int(live), arm=arm)
+        self._record(catalogue.ARM_LIVE, int(live), arm=arm)
 
     def expert_changed(self, arm: str, change: Literal["added", "replaced", "retired", "refused"]) -> None:
         """The experts of a running arm changed, or an adapter was refused."""
-        self._record(the.EXPERT_CHANGES, 1, arm=arm, change=change)
+        self._record(catalogue.EXPERT_CHANGES, 1, arm=arm, change=change)
 
     def job(self, event: Literal["queued", "begun", "finished", "failed", "cancelled", "retaken"]) -> None:
         """A job moved on; "retaken": by another worker, because its own no longer lived."""
-        self._record(the.JOBS, 1, event=event)
+        self._record(catalogue.JOBS, 1, event=event)
 
     def job_ended(self, event: Literal["finished", "failed", "cancelled"], seconds: float) -> None:
         """A job ended, `seconds` after it was queued; counts the event too."""
         self.job(event)
-        self._record(the.JOB_SECONDS, seconds, event=event)
+        self._record(catalogue.JOB_SECONDS, seconds, event=event)
 
     def jobs_waiting(self, count: int) -> None:
         """So many jobs wait for a worker."""
-        self._record(the.JOBS_WAITING, count)
+        self._record(catalogue.JOBS_WAITING, count)
 
     def webhook(self, outcome: Literal["delivered", "retry", "given_up"]) -> None:
         """A webhook was sent."""
-        self._record(the.WEBHOOKS, 1, outcome=outcome)
+        self._record(catalogue.WEBHOOKS, 1, outcome=outcome)
 
     def session(self, event: Literal["made", "turned", "deleted", "expired"], count: int = 1) -> None:
         """Something happened to sessions."""
-        self._record(the.SESSIONS, count, event=event)
+        self._record(catalogue.SESSIONS, count, event=event)
 
     def _record(self, info: MetricInfo, value: float, **labels: str) -> None:
         if info.kind != "counter" or value > 0:  # Ray's counter takes no zero

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from careedit_deployments.bench.baselines import BaselineSettings
-from careedit_deployments.bench.process import baseline, free_port
 from careedit_deployments.bench.run import Sides, bench_serve, runs_of
+from careedit_deployments.bench.servers import baseline, free_port
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
 from careedit_deployments.client import Client

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from careedit_deployments.kubernetes.credentials import KEYS, dev_secrets
+from careedit_deployments.kubernetes.command import KEYS, dev_secrets
 from manifests import OVERLAYS, as_pod, manifests, of_kind, pods, printed
 
 KUBERNETES = ("1.33", "1.37")
@@ -48,7 +48,7 @@ def test_ray_resources_fit_kuberays_own_schema(overlay: str) -> None:
     for one in found:
         schema = _kuberay(Path(folder), one["kind"])
         flaws = Draft202012Validator(schema).iter_errors(one)
-        assert [f"{flaw.json_path}: {flaw.message[:200]}" for flaw in flaws] == []
+        assert [f"{violation.json_path}: {violation.message[:200]}" for violation in flaws] == []
         wrong = {**one, "spec": {**one["spec"], "misspelt": 1}}
         assert not Draft202012Validator(schema).is_valid(wrong), "the schema is too lax to tell anything"
 

@@ -163,7 +163,7 @@ def test_sessions_expire_and_are_swept(tmp_path: Path, painter: FakeBackend) -> 
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
     with serve(tmp_path, painter, state=state) as served:  # sweeps when it starts
         end = time.monotonic() + 60
-        while served.run(lambda: served.services.store.sessions.known([session])) or pictures_in(tmp_path):
+        while served.run(lambda: served.services.store.sessions.existing([session])) or pictures_in(tmp_path):
             assert time.monotonic() < end, "neither its row nor its picture may stay"
 
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from careedit_deployments.ab.guard import ArmGuard, cut_by_hand, flaw_of, restore
+from careedit_deployments.ab.guard import ArmGuard, disable_by_hand, restore, violation_of
 from careedit_deployments.config import Guard
 from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
 from careedit_deployments.state.records import EditRecord
@@ -39,8 +39,8 @@ def edits(outcomes: str, scores: tuple[float | None, ...] = ()) -> list[EditReco
     ],
 )
 def test_an_arm_breaks_its_rail_by_the_share_of_failed_edits(outcomes: str, kind: str | None) -> None:
-    flaw = flaw_of(Guard(min_edits=6, max_error_share=0.2), edits(outcomes))
-    assert (flaw and flaw.kind) == kind
+    violation = violation_of(Guard(min_edits=6, max_error_share=0.2), edits(outcomes))
+    assert (violation and violation.kind) == kind
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_an_arm_breaks_its_rail_by_the_share_of_failed_edits(outcomes: str, kind
     ],
 )
 def test_an_arm_breaks_its_rail_by_the_judges_mean(scores: tuple[float | None, ...], kind: str | None) -> None:
-    flaw = flaw_of(Guard(min_edits=6, min_judge_score=0.5), edits("mmmmmm", scores))
-    assert (flaw and flaw.kind) == kind
+    violation = violation_of(Guard(min_edits=6, min_judge_score=0.5), edits("mmmmmm", scores))
+    assert (violation and violation.kind) == kind
 
 
 def test_scores_are_not_looked_at_unless_a_least_one_is_set() -> None:
-    assert flaw_of(Guard(min_edits=1), edits("mmm", (0.0,) * 3)) is None
+    assert violation_of(Guard(min_edits=1), edits("mmm", (0.0,) * 3)) is None
 
 
 def test_a_crowd_that_is_turned_away_does_not_hide_failures(make_config, with_store, add_edits) -> None:
@@ -78,7 +78,7 @@ def test_a_failing_arm_is_cut_out_the_event_recorded_and_counted(make_config, wi
         guard = ArmGuard(make_config().arms, store, Metrics(recording))
         await add_edits(store, "a", "mmmmm")
         await add_edits(store, "b", "mmfff")
-        return await guard.look(), guard.cut(), await store.arms.events(), await store.audit.latest()
+        return await guard.look(), guard.disabled_arms(), await store.arms.events(), await store.audit.latest()
 
     cut, same, events, audit = with_store(work)
     assert cut == same == {"b"}
@@ -157,15 +157,15 @@ def test_a_person_may_cut_an_arm_but_not_an_unknown_one_nor_twice_nor_the_last(m
     arms = make_config().arms
 
     async def work(store):
-        await cut_by_hand(store, arms, "b", actor="ada", reason="Odd colours.")
+        await disable_by_hand(store, arms, "b", actor="ada", reason="Odd colours.")
         for name, error, words in (
             ("b", ConflictError, "already"),
             ("a", ConflictError, "last"),
             ("z", NotFoundError, "no arm"),
         ):
             with pytest.raises(error, match=words):
-                await cut_by_hand(store, arms, name, actor="ada", reason="")
-        return await store.arms.cut()
+                await disable_by_hand(store, arms, name, actor="ada", reason="")
+        return await store.arms.disabled()
 
     assert with_store(work) == {"b"}
 
@@ -175,12 +175,12 @@ def test_in_the_background_an_arm_is_cut_soon_after_its_edits_failed(make_config
         guard = ArmGuard(make_config().arms, store, Metrics(Recording()), pause_s=0, refresh_s=60)
         async with guard.running():
             await add_edits(store, "b", "fffff")
-            assert guard.cut() == frozenset()
+            assert guard.disabled_arms() == frozenset()
             guard.ended(None, "failed", ())  # type: ignore[arg-type]  # the guard only hears that something ended
             async with asyncio.timeout(10):
-                while not guard.cut():
+                while not guard.disabled_arms():
                     await asyncio.sleep(0.01)
-        return guard.cut()
+        return guard.disabled_arms()
 
     assert with_store(work) == {"b"}
 
@@ -193,6 +193,6 @@ def test_a_store_that_is_away_changes_nothing_and_raises_nothing(make_config) ->
 
     async def work():
         async with (guard := ArmGuard(make_config().arms, Away(), Metrics(Recording()))).running():
-            return guard.cut()
+            return guard.disabled_arms()
 
     assert asyncio.run(work()) == frozenset()

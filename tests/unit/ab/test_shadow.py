@@ -151,7 +151,7 @@ def test_a_shadow_that_was_cut_gets_no_copies(make_config, with_store, finished)
     backend = FakeBackend("a", "b", shadows=("mirror",), judge=False)
 
     async def work(store):
-        shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()), cut=lambda: {"mirror"})
+        shadowing = Shadowing(make_config(), backend, store, Metrics(Recording()), disabled_arms=lambda: {"mirror"})
         shadowing.ended(*_made(await finished(backend, store)))
         await shadowing.settled()
 

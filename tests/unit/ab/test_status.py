@@ -107,9 +107,9 @@ def test_the_command_prints_one_json_document(config_file, capsys) -> None:
 
 def test_an_arm_is_restored_and_cut_by_command(config_file, capsys, with_store) -> None:
     assert main(["ab", "restore", "b", "--config", config_file]) == 0
-    assert with_store(lambda store: store.arms.cut()) == frozenset()
+    assert with_store(lambda store: store.arms.disabled()) == frozenset()
     assert main(["ab", "cut", "b", "--config", config_file, "--reason", "Odd colours."]) == 0
-    assert with_store(lambda store: store.arms.cut()) == {"b"}
+    assert with_store(lambda store: store.arms.disabled()) == {"b"}
     assert "b was put back into traffic." in capsys.readouterr().out
 
 

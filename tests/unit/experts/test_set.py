@@ -205,19 +205,19 @@ def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folde
     assert sorted(path.name for path in (set_folder / "experts").iterdir()) == ["erase", "style"]
 
 
-@pytest.mark.parametrize("flaw", ["hash", "nan", "base", "truncated"])
+@pytest.mark.parametrize("violation", ["hash", "nan", "base", "truncated"])
 def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
-    set_folder: Path, describe: Any, flaw: str, add: Add
+    set_folder: Path, describe: Any, violation: str, add: Add
 ) -> None:
     add("style", 2)
     manifest, path = describe("erase")
-    if flaw == "hash":
+    if violation == "hash":
         manifest = manifest.model_copy(update={"sha256": "a" * 64})
-    elif flaw == "nan":
+    elif violation == "nan":
         tensors = load_file(path)
         next(iter(tensors.values()))[0, 0] = torch.nan
         save_file(tensors, path)
-    elif flaw == "base":
+    elif violation == "base":
         manifest = manifest.model_copy(update={"base": BaseReference(name="other", fingerprint="b" * 64)})
     else:
         path.write_bytes(path.read_bytes()[:-10])

@@ -22,7 +22,7 @@ from careedit_deployments.edits.output import encode
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
-from careedit_deployments.jobs.sweep import Sweeper
+from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.state.blobs import BlobStore
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 from served import serve
@@ -225,7 +225,7 @@ def test_no_other_path_leads_to_a_file(client, name):
     error_of(client.get(f"/v1/images/files/file_{int(time.time() * 1000):012x}{'0' * 40}/{name}"), 404)
 
 
-def test_an_address_expires_and_its_file_is_swept(tmp_path):
+def test_an_address_expires_and_its_file_is_deleted(tmp_path):
     state = {"database": f"sqlite+aiosqlite:///{tmp_path}/s.db", "blobs": str(tmp_path / "blobs"), "file_ttl_s": 0.5}
     http = {"public_url": "https://edits.example.org/api/"}
     with serve(tmp_path, FakeBackend(), state=state, http=http, auth={"required": False}) as server:
@@ -239,20 +239,20 @@ def test_an_address_expires_and_its_file_is_swept(tmp_path):
                 time.sleep(0.05)
             assert "expired" in error_of(answer, 404)["message"]
         services = server.services
-        sweeper = Sweeper(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
-        server.run(sweeper.sweep)  # the server's own may have been faster
+        cleanup = Cleanup(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
+        server.run(cleanup.run_once)  # the server's own may have been faster
     assert list((tmp_path / "blobs/files").iterdir()) == []
 
 
-def test_the_sweeper_leaves_addresses_that_are_good(tmp_path: Path):
+def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
     blobs = BlobStore(str(tmp_path))
-    sweeper = Sweeper(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
+    cleanup = Cleanup(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
 
     async def look():
         for scope in scopes:
             await blobs.put(scope, b"x", suffix="png")
-        return await sweeper.expired_files()
+        return await cleanup.expired_files()
 
     assert asyncio.run(look()) == scopes[:1]
 

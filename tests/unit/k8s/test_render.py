@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from careedit.errors import InputError
 from careedit_deployments.config import DeploymentConfig, ServeConfig
 from careedit_deployments.kubernetes.cluster import Cluster, merge, resource_of
-from careedit_deployments.kubernetes.command import app
-from careedit_deployments.kubernetes.credentials import dev_secrets
+from careedit_deployments.kubernetes.command import app, dev_secrets
 from careedit_deployments.kubernetes.rayservice import serve_config
 from careedit_deployments.kubernetes.render import render
 

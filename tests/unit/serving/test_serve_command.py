@@ -66,4 +66,4 @@ def test_a_set_that_is_not_there_is_said_in_a_sentence(tmp_path, capsys):
     file = tmp_path / "serve.yaml"
     file.write_text(yaml.safe_dump({"arms": {"main": {"expert_set": str(tmp_path / "none")}}}))
     assert main(["serve", str(file)]) == 2
-    assert "There is no expert set at" in capsys.readouterr().err
+    assert "is not an expert set" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_a_picture_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_key_leads_nowhere_but_to_pictures(tmp_path: Path, key: str) -> None:
     blobs = BlobStore(str(tmp_path / "blobs"))
     for ask in (blobs.get(key), blobs.delete([key]), blobs.delete_scope(key)):
-        with pytest.raises(NotFoundError, match="no picture's key"):
+        with pytest.raises(NotFoundError, match="not the key of a picture"):
             asyncio.run(ask)
 
 

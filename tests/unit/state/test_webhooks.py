@@ -11,8 +11,7 @@ import pytest
 from careedit.errors import InputError
 from careedit.net import is_public
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.jobs.guard import check_url
-from careedit_deployments.jobs.webhooks import WebhookSender, key_from, sign, signing_key
+from careedit_deployments.jobs.webhooks import WebhookSender, check_webhook_url, key_from, sign, signing_key
 from careedit_deployments.telemetry.metrics import Metrics, no_metrics
 
 
@@ -59,9 +58,9 @@ def test_a_secret_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_private_hosts_are_refused_unless_they_are_listed(url: str) -> None:
     with pytest.raises(InputError, match="not on the public internet"):
-        check_url(url, ())
-    check_url("http://localhost/x", ("localhost",))
-    check_url("http://10.1.2.3", ("10.1.2.3",))
+        check_webhook_url(url, ())
+    check_webhook_url("http://localhost/x", ("localhost",))
+    check_webhook_url("http://10.1.2.3", ("10.1.2.3",))
 
 
 @pytest.mark.parametrize(
@@ -81,14 +80,14 @@ def test_private_hosts_are_refused_unless_they_are_listed(url: str) -> None:
 )
 def test_what_is_no_address_of_a_webhook_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="webhook"):
-        check_url(url, ())
+        check_webhook_url(url, ())
 
 
 @pytest.mark.parametrize(
     "url", ["https://example.org/hook", "http://93.184.216.34:8080/x?y=z", "https://[2606:4700::1111]/"]
 )
 def test_public_addresses_are_taken(url: str) -> None:
-    check_url(url, ())
+    check_webhook_url(url, ())
 
 
 @pytest.mark.parametrize(

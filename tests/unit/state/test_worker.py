@@ -27,9 +27,9 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.jobs.counting import count_job
+from careedit_deployments.jobs.background import count_job
+from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.pool import Pool
-from careedit_deployments.jobs.sweep import Sweeper
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import JobRecord, new_id
@@ -190,7 +190,7 @@ def test_a_worker_that_shuts_down_gives_its_job_back(with_store: Any, tmp_path: 
         job = await bench.queue(steps=200)
         bench.painter.pause = 0.02
         worker = bench.worker("leaving")
-        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.subscribe("queued"), places=1, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await until(lambda: bench.painter.steps > 0)
         running.cancel()
@@ -215,7 +215,7 @@ def test_what_is_claimed_while_its_worker_shuts_down_is_given_back_too(with_stor
             claiming.set()
             return await worker.claim()
 
-        pool = Pool(claim, worker.work, lambda: store.jobs.listen("queued"), places=1, poll_s=0.01)
+        pool = Pool(claim, worker.work, lambda: store.jobs.subscribe("queued"), places=1, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await claiming.wait()
         running.cancel()
@@ -306,7 +306,7 @@ def test_a_job_outlives_the_platforms_faults_with_its_seed_and_ends_once(
     [
         (InputError("The mask is empty."), "invalid_value"),
         (TooExpensiveError("Too much."), "too_expensive"),
-        (NotFoundError("There is no model 'x'."), "model_not_found"),
+        (NotFoundError("There is no model 'x'.", field="model"), "model_not_found"),
     ],
 )
 def test_a_job_fails_at_once_by_a_fault_of_its_own(
@@ -357,7 +357,7 @@ def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(with_store: An
         bench = Bench(store, tmp_path)
         bench.painter.fails = UnavailableError("The router could not be started.")
         jobs, worker = [await bench.queue() for _ in range(3)], bench.worker("leaving")
-        pool = Pool(worker.claim, worker.work, lambda: store.jobs.listen("queued"), places=2, poll_s=0.01)
+        pool = Pool(worker.claim, worker.work, lambda: store.jobs.subscribe("queued"), places=2, poll_s=0.01)
         running = asyncio.create_task(pool.run())
         await until(lambda: len(bench.painter.calls) > 6)
         running.cancel()
@@ -382,10 +382,10 @@ def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
         await store.sessions.add(session)
         for scope in (f"sessions/{session.id}", f"jobs/job_{1:012x}{'0' * 20}", f"jobs/job_{int(1e15):012x}{'0' * 20}"):
             await bench.blobs.put(scope, b"picture", suffix="png")
-        sweeper = Sweeper(store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
-        assert await sweeper.sweep() == 1, "the orphan that is old; the young one may be about to get its row"
+        cleanup = Cleanup(store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
+        assert await cleanup.run_once() == 1, "the orphan that is old; the young one may be about to get its row"
         clock.now += 8 * 24 * 3600
-        assert await sweeper.sweep() == 2
+        assert await cleanup.run_once() == 2
         assert bench.recording.total("careedit_sessions", event="expired") == 1
         assert await bench.blobs.scopes("sessions") == []
         left = await bench.blobs.scopes("jobs")
@@ -393,7 +393,7 @@ def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
         assert scope_of(stays.id) in left, "it was never worked on, so it does not expire"
         assert [edit.instruction for edit in await store.edits.latest()] == [None]
         clock.now += 23 * 24 * 3600
-        assert await sweeper.sweep() == 1, "the edit in the log, whose time has come too"
+        assert await cleanup.run_once() == 1, "the edit in the log, whose time has come too"
         assert await store.edits.latest() == []
         assert (await store.audit.latest(limit=1))[0].detail == {"jobs": 0, "sessions": 0, "orphans": 0, "edits": 1}
 

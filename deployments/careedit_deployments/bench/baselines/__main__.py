@@ -6,7 +6,7 @@ import json
 import sys
 
 from careedit.errors import InputError
-from careedit_deployments.bench.baselines.settings import NAMES, BaselineSettings
+from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 
 
 def main(name: str, settings: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import litserve
 
 from careedit.records import EditRequest, EditResult
-from careedit_deployments.bench.baselines.settings import BaselineSettings
+from careedit_deployments.bench.baselines import BaselineSettings
 from careedit_deployments.bench.baselines.wire import ROUTE, answer_of, load, request_of
 
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from careedit.records import EditRequest, EditResult
-from careedit_deployments.bench.baselines.settings import BaselineSettings
+from careedit_deployments.bench.baselines import BaselineSettings
 from careedit_deployments.bench.baselines.wire import ROUTE, answer_of, load, request_of
 
 

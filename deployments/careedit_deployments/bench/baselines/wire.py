@@ -11,7 +11,7 @@ from careedit.editor import Editor, load_editor
 from careedit.files import png_base64
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
-from careedit_deployments.bench.baselines.settings import BaselineSettings
+from careedit_deployments.bench.baselines import BaselineSettings
 
 ROUTE = "/v1/images/edits"
 """Where edits are asked for."""

@@ -1,4 +1,4 @@
-"""Changes of the tables over time, run by Alembic when a server starts; processes that start at once wait for each other."""
+"""Migrations of the tables, which Alembic runs when a server starts. Processes that start together wait for each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCK = 0x63617265
 
 
 def config_for(connection: Connection) -> Config:
-    """Alembic's configuration, over a connection that is open."""
+    """Alembic's configuration for an open connection."""
     config = Config()
     config.set_main_option("script_location", "careedit_deployments:state/migrations")
     config.attributes["connection"] = connection
@@ -29,11 +29,11 @@ def _upgrade(connection: Connection) -> None:
 
 
 async def migrate(database: Database) -> None:
-    """Bring the tables to this version, in one transaction. Raises `UnavailableError`, also for a newer database."""
+    """Migrate the tables to this version, in one transaction. Raises `UnavailableError`, also for a newer database."""
     try:
         async with database.write() as connection:
             await connection.run_sync(_upgrade)
     except CommandError as error:
         raise UnavailableError(
-            f"The database was made by a newer careedit ({error}); install that version, or give another database."
+            f"The database was made by a newer careedit ({error}); install that version, or use another database."
         ) from error

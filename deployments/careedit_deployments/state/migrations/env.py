@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, over the connection that the configuration carries."""
+"""Entry point for Alembic: runs the revisions over the connection in the configuration."""
 
 from __future__ import annotations
 

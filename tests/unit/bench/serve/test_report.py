@@ -12,7 +12,7 @@ from careedit.errors import InputError
 from careedit_deployments.bench.command import show
 from careedit_deployments.bench.measure import Replayed, Throughput
 from careedit_deployments.bench.report import GOALS, Report
-from careedit_deployments.bench.stand import SERIAL_ARM, with_serial_arm
+from careedit_deployments.bench.servers import SERIAL_ARM, with_serial_arm
 from careedit_deployments.config import ServeConfig
 
 KEYS = (

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Create the tables."""
     op.create_table(
         "arm_events",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -181,7 +181,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back."""
+    """Drop the tables."""
     for table in (
         "webhooks",
         "turns",

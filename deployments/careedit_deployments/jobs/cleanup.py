@@ -1,7 +1,7 @@
-"""Deleting: jobs, sessions and edits whose time has come, whole ones on request, and pictures that belong to nobody.
+"""Deletes expired jobs, sessions and edits, and pictures that no row refers to.
 
-The order is: rows, then pictures, then the log of what was deleted. A process that dies in between leaves pictures without
-rows, and those are what `orphans` finds.
+The order is rows, then pictures, then the audit entry. A process that dies in between leaves pictures without rows, which
+`orphans` finds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from careedit_deployments.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 ORPHAN_S = 3600.0
-"""Age in seconds from which pictures without a row are orphans; younger ones may be about to get it."""
+"""Age in seconds from which pictures without a row count as orphans. The row of younger ones may still be written."""
 
 BLOCK = 1000
-"""Ids that are looked up in one query."""
+"""Number of ids that one query looks up."""
 
 
-class Sweeper:
-    """Deletes by itself, every so often; several may run at once."""
+class Cleanup:
+    """Deletes what has expired, every `every_s` seconds. Several replicas may do so at the same time."""
 
     def __init__(
         self,
@@ -48,26 +48,26 @@ class Sweeper:
         self._looked = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Repeat `run_once` until cancelled."""
         while True:
             try:
-                await self.sweep()
+                await self.run_once()
             except CareEditError as error:
-                logger.warning("Nothing was swept: %s", error)
+                logger.warning("The cleanup failed: %s", error)
             except Exception:
-                logger.exception("Sweeping failed in a way that was not foreseen.")
+                logger.exception("The cleanup failed because of an unexpected error.")
             await asyncio.sleep(self._every_s)
 
-    async def sweep(self) -> int:
-        """One round; returns how many jobs, sessions, scopes of expired or orphaned pictures and edits of the log went."""
+    async def run_once(self) -> int:
+        """Delete what has expired; returns the number of deleted jobs, sessions, picture scopes and logged edits."""
         jobs, sessions = await self._store.jobs.expired(), await self._store.sessions.expired()
         for job_id in jobs:
             await delete_job(self._store, self._blobs, job_id)
         for session_id in sessions:
-            if await delete_session(self._store, self._blobs, session_id):  # and no other sweeper was faster
+            if await delete_session(self._store, self._blobs, session_id):  # and no other cleanup was faster
                 self._metrics.session("expired")
         orphans = []
-        if self._clock() - self._looked >= ORPHAN_S:  # a bucket is slow to list
+        if self._clock() - self._looked >= ORPHAN_S:  # listing a bucket is slow
             orphans, self._looked = [*await self.orphans(), *await self.expired_files()], self._clock()
         for scope in orphans:
             await self._blobs.delete_scope(scope)
@@ -81,18 +81,18 @@ class Sweeper:
         return count
 
     async def expired_files(self) -> list[str]:
-        """Scopes of results whose address is no longer good; no row leads to them, their names hold their age."""
+        """Scopes of results whose URL has expired. They have no row; their names contain their age."""
         before = self._clock() - self._file_ttl_s
         return [scope for scope in await self._blobs.scopes("files") if id_time(PurePosixPath(scope).name) < before]
 
     async def orphans(self) -> list[str]:
-        """Scopes with pictures whose job or session is gone."""
+        """Scopes with pictures whose job or session no longer exists."""
         found: list[str] = []
         for kind, table in (("jobs", self._store.jobs), ("sessions", self._store.sessions)):
             scopes = {PurePosixPath(scope).name: scope for scope in await self._blobs.scopes(kind)}
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):
                 block = old[start : start + BLOCK]
-                known = await table.known(block)
+                known = await table.existing(block)
                 found += [scopes[name] for name in block if name not in known]
         return found

@@ -1,0 +1,123 @@
+"""The servers of a benchmark on this machine: the platform, with a second arm that edits serially, and the baselines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx2
+
+from careedit.errors import InputError
+from careedit_deployments.bench.baselines import BaselineSettings
+from careedit_deployments.cli.serve import at_address, check_sets, start, stop
+from careedit_deployments.config import Arm, AuthConfig, ServeConfig
+from careedit_deployments.errors import ServingError
+
+SERIAL_ARM = "bench-serial"
+"""The arm without a step scheduler; its weight is 0, a request names it as its model."""
+
+PATIENCE_S = 300.0
+"""Seconds that a server may take to load its editor."""
+
+
+def arm_of(config: ServeConfig) -> tuple[str, Arm]:
+    """The arm that is measured: the only one that takes traffic. Raises `InputError` where there are several."""
+    live = [(name, arm) for name, arm in config.arms.items() if not arm.shadow and arm.weight > 0]
+    if len(live) != 1 or len(config.arms) != 1:
+        raise InputError(f"The configuration has {len(config.arms)} arms; measure one that has a single arm.")
+    return live[0]
+
+
+def with_serial_arm(config: ServeConfig, experts: tuple[str, ...], folder: Path) -> ServeConfig:
+    """`config` with a second arm whose replica of the first of `experts`, the set's, takes one edit at a time.
+
+    State is put into `folder`, and what would turn the benchmark's clients away (keys, rates, other addresses) is off.
+    """
+    _, arm = arm_of(config)
+    one, *others = experts
+    deployment = arm.experts.get(one, config.expert)
+    alone = deployment.model_copy(update={"max_ongoing_requests": 1, "max_queued_requests": 256})
+    serial = arm.model_copy(
+        update={"weight": 0.0, "experts": {one: alone}, "long_tail": () if config.shared is None else tuple(others)}
+    )
+    # The scheduler's side is the same expert with a deployment of its own.
+    tail = tuple(name for name in arm.long_tail if name != one)
+    arms = {arm_of(config)[0]: arm.model_copy(update={"long_tail": tail}), SERIAL_ARM: serial}
+    return in_folder(config.model_copy(update={"arms": arms}), folder)
+
+
+def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
+    """`config` on a free port of this machine with its state in `folder`, and open to the soak's clients."""
+    state = {"database": f"sqlite+aiosqlite:///{folder / 'careedit.db'}", "blobs": str(folder / "blobs")}
+    changed = config.model_copy(
+        update={
+            "state": config.state.model_copy(update=state),
+            "auth": AuthConfig(required=False),
+            "limits": config.limits.model_copy(update={"requests_per_minute": None, "concurrent_requests": None}),
+        }
+    )
+    return at_address(changed, "127.0.0.1", 0)
+
+
+@contextmanager
+def platform(config: ServeConfig) -> Iterator[str]:
+    """Its address, while it runs. Raises `ExpertError` for a set that is unfit or a part that does not come up."""
+    check_sets(config)
+    url = start(config, None)
+    try:
+        yield url
+    finally:
+        stop(config)
+
+
+@contextmanager
+def baseline(name: str, settings: BaselineSettings, log: Path, *, patience: float = PATIENCE_S) -> Iterator[str]:
+    """A baseline's address, while it runs; what it says goes to the file `log`.
+
+    Raises `ServingError`, with its last words, where it does not come up within `patience` seconds.
+    """
+    command = [sys.executable, "-m", "careedit_deployments.bench.baselines", name, settings.model_dump_json()]
+    url = f"http://127.0.0.1:{settings.port}"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            _wait(process, name, url, log, time.monotonic() + patience)
+            yield url
+        finally:
+            _end(process)
+
+
+def free_port() -> int:
+    """A port of the loopback address on which nothing listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, url: str, log: Path, until: float) -> None:
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(httpx2.HTTPError):
+            if httpx2.get(f"{url}/health", timeout=2.0).is_success:
+                return
+        time.sleep(0.1)
+    words = log.read_text("utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(words) if line.strip()), "nothing")
+    ended = "ended" if process.poll() is not None else "did not come up in time"
+    raise ServingError(f"The baseline {name} {ended}; its last words: {last.rstrip('.')}.")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and its workers: they are one process group, of which it is the leader."""
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
