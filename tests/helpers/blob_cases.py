@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -14,10 +15,22 @@ from careedit_deployments.state.records import new_id
 JOB = "jobs/job_0123456789abcdef"
 
 
+Case = Callable[[BlobStore], Awaitable[None]]
+CASES: list[Case] = []
+"""Every function below that is marked with `case`."""
+
+
+def case(function: Case) -> Case:
+    """Add a function to `CASES`."""
+    CASES.append(function)
+    return function
+
+
 def _scope(kind: str = "job") -> str:
     return f"{kind}s/{new_id(kind)}"
 
 
+@case
 async def bytes_come_back_under_a_key_that_is_their_hash(blobs: BlobStore) -> None:
     scope = _scope()
     key = await blobs.put(scope, b"one", suffix="png")
@@ -26,6 +39,7 @@ async def bytes_come_back_under_a_key_that_is_their_hash(blobs: BlobStore) -> No
     assert await blobs.get(key) == b"one"
 
 
+@case
 async def a_scope_is_deleted_whole_and_nothing_else(blobs: BlobStore) -> None:
     first, second = _scope(), _scope()
     keys = [await blobs.put(scope, data, suffix="png") for scope in (first, second) for data in (b"one", b"two")]
@@ -39,6 +53,7 @@ async def a_scope_is_deleted_whole_and_nothing_else(blobs: BlobStore) -> None:
     assert second in await blobs.scopes("jobs")
 
 
+@case
 async def single_pictures_are_deleted_by_key(blobs: BlobStore) -> None:
     scope = _scope("session")
     keys = [await blobs.put(scope, data, suffix="webp") for data in (b"one", b"two")]
@@ -48,6 +63,7 @@ async def single_pictures_are_deleted_by_key(blobs: BlobStore) -> None:
         await blobs.get(keys[0])
 
 
+@case
 async def scopes_are_listed_by_kind(blobs: BlobStore) -> None:
     assert await blobs.scopes("nothing") == []
     scope = _scope("session")
@@ -56,6 +72,7 @@ async def scopes_are_listed_by_kind(blobs: BlobStore) -> None:
     assert scope not in await blobs.scopes("jobs")
 
 
+@case
 async def what_was_changed_is_not_handed_out(blobs: BlobStore) -> None:
     key = await blobs.put(_scope(), b"one", suffix="png")
     blobs._files.pipe_file(blobs._path(key), b"two")
@@ -63,12 +80,9 @@ async def what_was_changed_is_not_handed_out(blobs: BlobStore) -> None:
         await blobs.get(key)
 
 
+@case
 async def writers_of_the_same_picture_do_not_disturb_each_other(blobs: BlobStore) -> None:
     scope, data = _scope(), bytes(range(256)) * 4096
     keys = await asyncio.gather(*(blobs.put(scope, data, suffix="png") for _ in range(8)))
     assert len(set(keys)) == 1
     assert await blobs.get(keys[0]) == data
-
-
-CASES = [case for case in list(globals().values()) if asyncio.iscoroutinefunction(case) and case.__module__ == __name__]
-"""Every case above."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -10,21 +11,34 @@ from careedit_deployments.errors import ConflictError, NotFoundError, Overloaded
 from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.records import JobImage
 from careedit_deployments.state.store import Store
-from remembered import NOON, Clock, a_job, progress
+from state_records import NOON, Clock, a_job, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
+
+
+Case = Callable[[Store, Clock], Awaitable[None]]
+CASES: list[Case] = []
+"""Every function below that is marked with `case`."""
+
+
+def case(function: Case) -> Case:
+    """Add a function to `CASES`."""
+    CASES.append(function)
+    return function
 
 
 async def kinds(store: Store, job_id: str) -> list[str]:
     return [event.kind for event in await store.jobs.events(job_id)]
 
 
+@case
 async def jobs_are_claimed_oldest_first_and_each_once(store: Store, clock: Clock) -> None:
     jobs = [await store.jobs.add(a_job(created=NOON + i)) for i in (2, 0, 1)]
     claimed = [await store.jobs.claim("w", **TERMS) for _ in range(4)]
     assert [job and job.id for job in claimed] == [jobs[1].id, jobs[2].id, jobs[0].id, None]
 
 
+@case
 async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: Store, clock: Clock) -> None:
     first = await store.jobs.add(a_job(idempotency_key="k"), max_queued=2)
     await store.jobs.add(a_job(), max_queued=2)
@@ -37,6 +51,7 @@ async def a_queue_takes_no_more_than_it_may_hold_and_knows_what_is_in_it(store: 
     await store.jobs.add(a_job(), max_queued=2)
 
 
+@case
 async def workers_that_come_at_once_share_the_jobs_without_overlap(store: Store, clock: Clock) -> None:
     added = {(await store.jobs.add(a_job())).id for _ in range(12)}
 
@@ -52,6 +67,7 @@ async def workers_that_come_at_once_share_the_jobs_without_overlap(store: Store,
     assert set(taken) == added
 
 
+@case
 async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(store: Store, clock: Clock) -> None:
     await store.jobs.add(a_job())
     first = await store.jobs.claim("first", **TERMS)
@@ -73,6 +89,7 @@ async def a_silent_workers_job_is_taken_up_and_its_own_writes_count_no_more(stor
     assert await kinds(store, first.id) == ["queued", "started", "progress", "started", "completed"]
 
 
+@case
 async def a_job_whose_workers_all_died_fails_with_that_reason(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(webhook="https://example.org"))
     for attempt in (1, 2, 3):
@@ -86,6 +103,7 @@ async def a_job_whose_workers_all_died_fails_with_that_reason(store: Store, cloc
     assert len(await store.webhooks.of(job.id)) == 1
 
 
+@case
 async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job())
     assert await store.jobs.release(await store.jobs.claim("one", **TERMS)) is True
@@ -94,6 +112,7 @@ async def a_job_that_is_given_back_is_taken_at_once_and_has_lost_no_attempt(stor
     assert await kinds(store, job.id) == ["queued", "started", "requeued", "started"]
 
 
+@case
 async def events_are_numbered_from_one_and_read_from_any_number_on(store: Store, clock: Clock) -> None:
     await store.jobs.add(a_job())
     job = await store.jobs.claim("w", **TERMS)
@@ -107,6 +126,7 @@ async def events_are_numbered_from_one_and_read_from_any_number_on(store: Store,
     assert kept.last_event == 5
 
 
+@case
 async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(store: Store, clock: Clock) -> None:
     queued = await store.jobs.add(a_job())
     assert (await store.jobs.cancel(queued.id)).status == "cancelled"
@@ -121,6 +141,7 @@ async def a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(stor
     assert (await store.jobs.get(running.id)).status == "cancelled"
 
 
+@case
 async def an_idempotency_key_is_one_job_per_owner(store: Store, clock: Clock) -> None:
     first = await store.jobs.add(a_job(idempotency_key="k"))
     assert (await store.jobs.add(a_job(idempotency_key="k"))).id == first.id
@@ -131,12 +152,14 @@ async def an_idempotency_key_is_one_job_per_owner(store: Store, clock: Clock) ->
     assert {(await store.jobs.add(a_job())).id for _ in range(2)}.isdisjoint({first.id})
 
 
+@case
 async def the_same_key_sent_at_once_makes_one_job(store: Store, clock: Clock) -> None:
     added = await asyncio.gather(*(store.jobs.add(a_job(idempotency_key="k")) for _ in range(8)))
     assert len({job.id for job in added}) == 1
     assert len(await store.jobs.page("anonymous")) == 1
 
 
+@case
 async def only_the_owner_sees_a_job(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(owner="mine"))
     assert (await store.jobs.get(job.id, owner="mine")).id == job.id
@@ -147,6 +170,7 @@ async def only_the_owner_sees_a_job(store: Store, clock: Clock) -> None:
     assert (await store.jobs.get(job.id)).status == "queued"
 
 
+@case
 async def pages_go_from_new_to_old(store: Store, clock: Clock) -> None:
     ids = [(await store.jobs.add(a_job(id=f"job_{i:032x}"))).id for i in range(5)]
     first = await store.jobs.page("anonymous", limit=2)
@@ -155,6 +179,7 @@ async def pages_go_from_new_to_old(store: Store, clock: Clock) -> None:
     assert await store.jobs.ahead(a_job(created=NOON + 1)) == 5
 
 
+@case
 async def an_ended_job_expires_and_leaves_no_row(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(idempotency_key="k", webhook="https://example.org"))
     await store.jobs.cancel(job.id)
@@ -168,6 +193,7 @@ async def an_ended_job_expires_and_leaves_no_row(store: Store, clock: Clock) -> 
     assert (await store.jobs.add(a_job(idempotency_key="k"))).id != job.id, "the key is free again"
 
 
+@case
 async def a_subscriber_is_woken_by_changes_of_this_process(store: Store, clock: Clock) -> None:
     events = {topic: store.jobs.subscribe(topic) for topic in ("queued", "event", "cancel", "webhook")}
     job = await store.jobs.add(a_job())
@@ -175,11 +201,3 @@ async def a_subscriber_is_woken_by_changes_of_this_process(store: Store, clock: 
     await store.jobs.cancel(job.id)
     assert all(event.is_set() for event in events.values())
     assert not store.jobs.subscribe("queued").is_set()
-
-
-CASES = [
-    case
-    for name, case in list(globals().items())
-    if asyncio.iscoroutinefunction(case) and case.__module__ == __name__ and name != "kinds"
-]
-"""Every case above."""

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.records import ArmEvent, AssignmentRecord, FeedbackRecord, KeyRecord, new_id
 from careedit_deployments.state.store import Store
-from remembered import NOON, Clock, a_job, a_session, a_turn, an_edit
+from state_records import NOON, Clock, a_job, a_session, a_turn, an_edit
+
+Case = Callable[[Store, Clock], Awaitable[None]]
+CASES: list[Case] = []
+"""Every function below that is marked with `case`."""
 
 
+def case(function: Case) -> Case:
+    """Add a function to `CASES`."""
+    CASES.append(function)
+    return function
+
+
+@case
 async def a_key_is_found_by_its_hash_until_it_is_revoked(store: Store, clock: Clock) -> None:
     key = KeyRecord(id=new_id("key"), sha256="c" * 64, name="a laptop", concurrent_requests=2, created=NOON)
     await store.keys.add(key)
@@ -23,6 +35,7 @@ async def a_key_is_found_by_its_hash_until_it_is_revoked(store: Store, clock: Cl
     assert [one.revoked for one in await store.keys.all()] == [NOON]
 
 
+@case
 async def an_edit_is_kept_whole_and_replaced_by_its_id(store: Store, clock: Clock) -> None:
     edit = an_edit(experts={"erase": 1.0}, traces=({"seed": 2**60, "filter": None},), user="søren\x00")
     await store.edits.add(an_edit(id=edit.id, outcome="failed"))
@@ -34,6 +47,7 @@ async def an_edit_is_kept_whole_and_replaced_by_its_id(store: Store, clock: Cloc
         await store.edits.get(edit.id, owner="somebody else")
 
 
+@case
 async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: Store, clock: Clock) -> None:
     for i, (arm, outcome, shadow_of) in enumerate(
         [("a", "made", None), ("a", "made", None), ("a", "failed", None), ("b", "made", "x"), ("a", "made", None)]
@@ -53,6 +67,7 @@ async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: St
     assert [one.id for one in await store.feedback.latest()] == ["f4"]
 
 
+@case
 async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, clock: Clock) -> None:
     told = {"instruction": "hide it", "user": "me", "traces": ({"prompt": "hide it"},), "pictures": ("p",)}
     mine = an_edit(request_id="session_1/req_1", scores={"overall": 0.9}, **told)
@@ -70,6 +85,7 @@ async def what_is_forgotten_keeps_its_numbers_and_loses_its_words(store: Store, 
     assert [(await store.edits.get(edit.id)).instruction for edit in others] == ["hide it", "hide it"]
 
 
+@case
 async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> None:
     for i, (arm, kind) in enumerate([("a", "cut"), ("b", "cut"), ("a", "restored"), ("c", "restored")]):
         await store.arms.add(ArmEvent(id=new_id("arm"), arm=arm, kind=kind, reason="It failed.", created=NOON + i))
@@ -77,6 +93,7 @@ async def an_arm_is_cut_as_its_latest_event_says(store: Store, clock: Clock) -> 
     assert [event.kind for event in await store.arms.events(arm="a")] == ["restored", "cut"]
 
 
+@case
 async def a_user_is_assigned_once_per_salt(store: Store, clock: Clock) -> None:
     for user, arm in (("u", "a"), ("v", "a"), ("u", "b")):
         await store.arms.assign(AssignmentRecord(user_sha256=user * 64, salt="s", arm=arm, created=NOON))
@@ -84,6 +101,7 @@ async def a_user_is_assigned_once_per_salt(store: Store, clock: Clock) -> None:
     assert await store.arms.assigned("t") == {}
 
 
+@case
 async def what_was_done_is_audited(store: Store, clock: Clock) -> None:
     await store.audit.add("key_1", "session.deleted", "session_1")
     clock.now += 1
@@ -91,6 +109,7 @@ async def what_was_done_is_audited(store: Store, clock: Clock) -> None:
     assert [(one.actor, one.detail) for one in await store.audit.latest()] == [("sweeper", {"jobs": 3}), ("key_1", {})]
 
 
+@case
 async def a_webhook_is_due_once_and_later_again(store: Store, clock: Clock) -> None:
     job = await store.jobs.add(a_job(webhook="https://example.org/hook"))
     await store.jobs.cancel(job.id)
@@ -112,6 +131,7 @@ async def a_webhook_is_due_once_and_later_again(store: Store, clock: Clock) -> N
     assert [one.status for one in await store.webhooks.of(job.id)] == ["delivered"]
 
 
+@case
 async def turns_are_numbered_and_the_latest_is_the_head(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
@@ -123,6 +143,7 @@ async def turns_are_numbered_and_the_latest_is_the_head(store: Store, clock: Clo
     assert [turn.number for turn in history] == [1, 2, 3, 4]
 
 
+@case
 async def a_head_moves_only_from_where_it_was_seen(store: Store, clock: Clock) -> None:
     session = a_session()
     await store.sessions.add(session)
@@ -132,6 +153,7 @@ async def a_head_moves_only_from_where_it_was_seen(store: Store, clock: Clock) -
     assert await store.sessions.move_head(session.id, seen=None, to=turn.id) is True
 
 
+@case
 async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clock) -> None:
     session = a_session(owner="mine")
     await store.sessions.add(session)
@@ -148,7 +170,3 @@ async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clo
     assert await store.sessions.existing([session.id, "session_x"]) == {session.id}
     await store.sessions.delete(session.id)
     assert await store.sessions.expired() == []
-
-
-CASES = [case for case in list(globals().values()) if asyncio.iscoroutinefunction(case) and case.__module__ == __name__]
-"""Every case above."""

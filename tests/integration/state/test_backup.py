@@ -12,8 +12,8 @@ from careedit_deployments.config import StateConfig
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
-from remembered import a_job
 from servers import pg_program
+from state_records import a_job
 
 
 def test_a_restored_backup_holds_keys_jobs_and_pictures(

@@ -20,7 +20,7 @@ from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.store import open_store
 from careedit_deployments.state.tables import metadata
-from remembered import Clock, a_job
+from state_records import Clock, a_job
 
 
 @pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)

@@ -23,8 +23,8 @@ from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.state.store import Store, open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, picture_file
-from remembered import NOON, Clock, a_job
 from served import serve
+from state_records import NOON, Clock, a_job
 
 KEY = b"0123456789abcdef0123456789abcdef"
 Script = Callable[["Handler"], None]

@@ -219,7 +219,9 @@ def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
     applier = make_applier(transformer, library, kind)
     assert isinstance(applier, ExpertApplier)
     assert applier.kind == kind
-    with pytest.raises(UnknownExpertError, match="expert 'blur' does not exist; the experts are erase, style, type and 'base'"):
+    with pytest.raises(
+        UnknownExpertError, match="expert 'blur' does not exist; the experts are erase, style, type and 'base'"
+    ):
         applier.velocity(["blur"], inputs(1))
     with pytest.raises(UnknownExpertError), applier.lease(["blur"]):
         pytest.fail("it was leased")

@@ -11,7 +11,7 @@ import pytest
 
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.store import Store, open_store
-from remembered import Clock
+from state_records import Clock
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from careedit_deployments.errors import UnavailableError
 from careedit_deployments.state import database
 from careedit_deployments.state.records import id_time, new_id
 from careedit_deployments.state.store import open_store
-from remembered import a_job
+from state_records import a_job
 
 
 @pytest.mark.parametrize("case", [*queue_cases.CASES, *store_cases.CASES], ids=lambda case: case.__name__)

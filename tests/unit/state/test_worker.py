@@ -36,7 +36,7 @@ from careedit_deployments.state.records import JobRecord, new_id
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend
-from remembered import NOON, Clock, a_session, an_edit
+from state_records import NOON, Clock, a_session, an_edit
 
 LEASE_S = 10.0
 

@@ -1,4 +1,4 @@
-"""Records as a server would keep them, and a clock that is turned by hand."""
+"""Database records with defaults for tests, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOON = 1_800_000_000.0
 
 
 class Clock:
-    """Stands still until it is turned."""
+    """A clock that stands still until a test changes `now`."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -21,22 +21,22 @@ class Clock:
 
 def a_job(**changed: Any) -> JobRecord:
     order = {"request": {"n": 1, "instruction": "remove it"}, "image": "x", "output": {"size": (1, 1)}}
-    told = {"id": new_id("job"), "body_sha256": "a" * 64, "order": order, "created": NOON}
-    return JobRecord(**{**told, **changed})
+    fields = {"id": new_id("job"), "body_sha256": "a" * 64, "order": order, "created": NOON}
+    return JobRecord(**{**fields, **changed})
 
 
 def an_edit(**changed: Any) -> EditRecord:
-    told = {"id": new_id("edit"), "arm": "a", "outcome": "made", "seconds": 1.0, "created": NOON}
-    return EditRecord(**{**told, **changed})
+    fields = {"id": new_id("edit"), "arm": "a", "outcome": "made", "seconds": 1.0, "created": NOON}
+    return EditRecord(**{**fields, **changed})
 
 
 def a_session(**changed: Any) -> SessionRecord:
-    told = {"id": new_id("session"), "source": "x", "created": NOON, "expires": NOON + 100}
-    return SessionRecord(**{**told, **changed})
+    fields = {"id": new_id("session"), "source": "x", "created": NOON, "expires": NOON + 100}
+    return SessionRecord(**{**fields, **changed})
 
 
 def a_turn(session: str, **changed: Any) -> TurnRecord:
-    told = {
+    fields = {
         "id": new_id("turn"),
         "session": session,
         "number": 0,
@@ -48,7 +48,7 @@ def a_turn(session: str, **changed: Any) -> TurnRecord:
         "trace": {},
         "created": NOON,
     }
-    return TurnRecord(**{**told, **changed})
+    return TurnRecord(**{**fields, **changed})
 
 
 def progress(job: JobRecord, done: int = 1) -> JobEvent:

@@ -1,4 +1,4 @@
-"""Serve deployments that edit nothing and tell of it: what they record must reach Prometheus and a receiver of spans."""
+"""Serve deployments that only record telemetry, which must reach Prometheus and a receiver of spans."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DECISION = RoutingDecision(weights={"erase": 1.0}, entropy=0.3, router="rules", 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})
 class Inner:
-    """Stands for an expert."""
+    """The place of an expert replica."""
 
     def __init__(self, telemetry: Mapping[str, Any]) -> None:
         self.metrics = Metrics(ray_factory, cost_per_gpu_hour=3600)
         self.tracing = Tracing(Telemetry(**telemetry), "expert")
 
     def edit(self, headers: Mapping[str, str]) -> None:
-        """Tell of a batch."""
+        """Record a batch."""
         with self.tracing.span("expert", headers, arm="a"):
             self.metrics.stepped("a", "erase", rows=4, seconds=2.0)
             self.metrics.holds("a", "erase", edits=3, step_seconds=7.5)
@@ -32,7 +32,7 @@ class Inner:
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})
 class Outer:
-    """Stands for the ingress."""
+    """The place of the ingress."""
 
     def __init__(self, telemetry: Mapping[str, Any], inner: Any) -> None:
         self.metrics = Metrics(ray_factory)
@@ -40,7 +40,7 @@ class Outer:
         self.inner = inner
 
     async def edit(self, headers: Mapping[str, str]) -> None:
-        """Tell of an edit, and let the other one tell of its part."""
+        """Record an edit here and its batch in `Inner`."""
         with self.tracing.span("request", headers, kind="server") as span:
             await self.inner.edit.remote(span.headers)
         self.metrics.edit_ended("a", "erase", "made", 14.0)
