@@ -11,12 +11,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from careedit.errors import AdapterError, ExpertError, ManifestError
-from careedit.experts import Folder, add_expert, load_expert_set, make_manifest, verify_expert_set
+from careedit.experts import Folder, add_expert, load_expert_set, verify_expert_set
 from careedit.files import file_digest
 
 
 class CountingMemory(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
-    """A filesystem in memory that remembers what was opened, to stand in for a remote one."""
+    """A filesystem in memory that records what is opened, in the place of a remote one."""
 
     protocol = ("hf",)
     store: ClassVar[dict[str, Any]] = {}
@@ -43,20 +43,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingMemory]]:
 
 
 @pytest.fixture
-def local_set(set_folder: Path, adapter: Any, shapes: Any) -> Path:
+def local_set(set_folder: Path, adapter: Any, describe: Any) -> Path:
     path = adapter("erase")
-    manifest = make_manifest(
-        path,
-        shapes,
-        name="erase",
-        competence="erase",
-        description="Removes.",
-        handles=("remove",),
-        base_name="tiny",
-        licence="MIT",
-        provenance="Drawn at random.",
-    )
-    add_expert(set_folder, manifest, path)
+    add_expert(set_folder, describe(path), path)
     return set_folder
 
 

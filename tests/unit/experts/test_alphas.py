@@ -1,4 +1,4 @@
-"""What a LoRA file says of alpha and rank: used where it stands, refused where two places disagree, never left out."""
+"""Alpha and rank of a LoRA file: every place that states them is used, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from torch import Tensor
 
 from careedit.cli.main import main
 from careedit.errors import AdapterError, BaseMismatchError, CareEditError
-from careedit.experts import BaseShapes, load_adapter, load_expert_set, make_manifest
+from careedit.experts import BaseShapes, load_adapter, load_expert_set
 
 Q = "transformer.transformer_blocks.0.attn.to_q"
 K = "transformer.transformer_blocks.0.attn.to_k"
 PROJ, FUSED = "lora_unet_double_blocks_0_img_attn_proj", "lora_unet_double_blocks_0_img_attn_qkv"
-ABOUT: dict[str, Any] = {
-    "name": "sketch", "competence": "style", "description": "Draws.", "handles": (), "base_name": "tiny",
-    "licence": "MIT", "provenance": "Drawn.",
-}  # fmt: skip
 
 
 def pair(
@@ -64,7 +60,7 @@ def adapter_metadata(**fields: Any) -> dict[str, str]:
         ({}, None, 1.0),
     ],
 )
-def test_an_alpha_is_used_wherever_it_stands(
+def test_an_alpha_is_used_from_every_place_that_states_it(
     tmp_path: Path, shapes: BaseShapes, header: dict[str, str], alpha: float | None, scale: float
 ) -> None:
     state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes, alpha=alpha)
@@ -190,7 +186,7 @@ def test_metadata_of_a_method_that_is_not_plain_lora_is_refused_by_its_field(
         load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes)
 
 
-def test_metadata_that_only_says_how_training_went_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_metadata_about_training_alone_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
     header = adapter_metadata(
         r=16, lora_alpha=8, init_lora_weights="gaussian", lora_dropout=0.1, bias="none", peft_type="LORA",
         use_dora=False, modules_to_save=None, megatron_core="megatron.core", peft_version="0.21",
@@ -200,7 +196,7 @@ def test_metadata_that_only_says_how_training_went_is_accepted(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("field", ["network_alphas", "lora_config", "conv_alpha"])
-def test_a_header_field_that_speaks_of_an_alpha_and_is_not_read_gives_a_warning(
+def test_a_header_field_that_mentions_an_alpha_and_is_not_read_gives_a_warning(
     tmp_path: Path, shapes: BaseShapes, field: str
 ) -> None:
     text = json.dumps({"lora_alpha": 64}) if field == "lora_config" else "64"
@@ -306,22 +302,24 @@ def test_what_only_looks_like_a_known_layout_is_refused_by_name(
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
-def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(
+    tmp_path: Path, shapes: BaseShapes, describe: Any
+) -> None:
     for layer in (Q, FUSED, PROJ):
         path = write(tmp_path / "a.safetensors", pair(layer, outer=576 if layer == FUSED else 192))
-        plain = make_manifest(path, shapes, **ABOUT)
+        plain = describe(path)
         assert "alpha_source" not in plain.to_yaml() and "alpha_source" not in plain.model_dump()
-        manifest = make_manifest(path, shapes, alpha=64.0, **ABOUT)
+        manifest = describe(path, alpha=64.0)
         assert (manifest.alpha, manifest.alpha_source) == (64.0, "manifest")
         again = load_adapter(path, shapes, manifest=type(manifest).from_yaml(manifest.to_yaml(), "expert.yaml"))
         assert again.found is not None and again.found.scales == (4.0, 4.0)
 
 
-def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shapes: BaseShapes, describe: Any) -> None:
     up = torch.block_diag(*(torch.ones(192, 16) for _ in range(3)))
     tensors = {f"{FUSED}.lora_down.weight": torch.ones(48, 192), f"{FUSED}.alpha": torch.tensor(16.0)}
     path = write(tmp_path / "a.safetensors", tensors | {f"{FUSED}.lora_up.weight": up})
-    manifest = make_manifest(path, shapes, **ABOUT)
+    manifest = describe(path)
     assert (manifest.rank, manifest.alpha) == (16, 16.0)
     load_adapter(path, shapes, manifest=manifest)
     for rank in (8, 48, 64):
@@ -329,17 +327,17 @@ def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shap
             load_adapter(path, shapes, manifest=manifest.model_copy(update={"rank": rank}))
 
 
-def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path: Path, describe: Any) -> None:
     path = write(tmp_path / "a.safetensors", pair(Q.replace("transformer.", "base_model.model.", 1)))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24}))
     with pytest.raises(AdapterError, match=r"rank 16 for .* r in adapter_config\.json in its folder says 8"):
-        make_manifest(path, shapes, **ABOUT)
+        describe(path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 16, "lora_alpha": 24}))
     with pytest.raises(
         AdapterError, match=r"adapter_config\.json in its folder says 24, the alpha given \(--alpha\) says 8"
     ):
-        make_manifest(path, shapes, alpha=8.0, **ABOUT)
-    assert make_manifest(path, shapes, **ABOUT).alpha == 24.0
+        describe(path, alpha=8.0)
+    assert describe(path).alpha == 24.0
 
 
 @pytest.fixture
@@ -376,8 +374,8 @@ def test_the_command_says_what_it_found_and_warns(
     assert "manifest says alpha 64, --alpha says 8" in capsys.readouterr().err
 
 
-def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path: Path, describe: Any) -> None:
     path = write(tmp_path / "a.safetensors", pair(Q))
     for alpha in (0.0, -1.0, 1e9, float("nan")):
         with pytest.raises(CareEditError, match="alpha"):
-            make_manifest(path, shapes, alpha=alpha, **ABOUT)
+            describe(path, alpha=alpha)
