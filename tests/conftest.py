@@ -1,4 +1,4 @@
-"""What every test shares: its layer's marker, its group, and no network."""
+"""Shared by all tests: markers, groups, no network, the untrained set."""
 
 import logging
 import os
@@ -22,8 +22,8 @@ CLUSTERS = (
     "e2e/test_readme.py",
 )
 """Tests that start Ray: under pytest-xdist one worker runs them all, so that there is one cluster at a time."""
-CLUSTERS_STACK = pytest.StashKey[ExitStack]()
-"""What `until_last_cluster` holds."""
+SESSION_STACK = pytest.StashKey[ExitStack]()
+"""Key of the stack that `session_stack` returns."""
 
 EXPERTS = {
     "erase": ("remove",),
@@ -37,7 +37,7 @@ EXPERTS = {
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the layer whose folder it is in, and with who runs it where several run: a file's tests together."""
+    """Mark each test with its layer and its xdist group: one worker runs all tests of a file."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group("clusters" if starts_ray(item) else item.path.name))
         for layer in LAYERS:
@@ -51,23 +51,23 @@ def starts_ray(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def until_last_cluster(pytestconfig: pytest.Config) -> ExitStack:
-    """What shall end, like a session's fixture, but where several processes share the tests as soon as none that starts Ray
-    is left in this one: a cluster that idles takes a good part of a small machine."""
-    return pytestconfig.stash.setdefault(CLUSTERS_STACK, ExitStack())
+def session_stack(pytestconfig: pytest.Config) -> ExitStack:
+    """A stack that closes at the end of the session or, with several workers, after the worker's last test that starts Ray:
+    an idle cluster takes a large part of a small machine."""
+    return pytestconfig.stash.setdefault(SESSION_STACK, ExitStack())
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """End what `until_last_cluster` holds."""
+    """Close `session_stack` when it is no longer needed."""
     grouped = "PYTEST_XDIST_WORKER" in os.environ
     if nextitem is None or (grouped and starts_ray(item) and not starts_ray(nextitem)):
-        item.config.stash.setdefault(CLUSTERS_STACK, ExitStack()).close()
+        item.config.stash.setdefault(SESSION_STACK, ExitStack()).close()
 
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """A command's log goes to that test's stderr and to no later one's."""
+    """Remove the log handlers of a command after its test."""
     yield
     logging.getLogger("careedit").handlers.clear()
     logging.getLogger("careedit").setLevel(logging.NOTSET)
@@ -75,7 +75,7 @@ def own_log() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline():
-    """The tiny architecture as a `FluxFillPipeline`, untrained; shared, so leave its weights as they are."""
+    """The tiny architecture as a `FluxFillPipeline`, untrained; shared, so do not change its weights."""
     from careedit_tiny.models.family import build_pipeline  # here, so that tests without a model import no torch
 
     pipe = build_pipeline(["remove the red circle", "add a small blue star", "make it look like a pencil sketch"])
@@ -85,7 +85,7 @@ def tiny_pipeline():
 
 @pytest.fixture(scope="session")
 def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An expert set on disk: the untrained base and five experts of random weights that show; copy it to change it."""
+    """An expert set on disk: the untrained base and five random experts with visible effects; copy it to change it."""
     import torch
 
     from careedit.experts import (

@@ -49,13 +49,13 @@ class EarlyFilter(Record):
     """Number of starting noises per image, 1 to 16; default 6. More candidates cost more steps. Candidate j of
     image i has the seed `seed + i + j * n`."""
     preview_steps: int | None = None
-    """Denoising steps before the last look, fewer than the steps of the edit. Default: a quarter of those. Raise it
+    """Denoising steps before the last preview, fewer than the steps of the edit. Default: a quarter of those. Raise it
     if previews are too rough to judge."""
     early_exit: Annotated[float, Field(gt=0, le=1)] | None = None
     """Overall score, above 0 and at most 1, at which a candidate is accepted at once and the others are dropped.
     Default: never."""
     timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
-    """Time limit in seconds for one look of the judge, at most 3600; default 60. If the judge takes longer, the
+    """Time limit in seconds for one answer of the judge, at most 3600; default 60. If the judge takes longer, the
     edit continues without the filter."""
 
     @field_validator("candidates")
@@ -219,7 +219,7 @@ class RoutingDecision(Record):
 def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
     """The error for an expert that a set does not have; `known` are the set's experts."""
     return UnknownExpertError(
-        f"There is no expert {name!r}; the experts are {', '.join(known) or 'none'} and {BASE!r}."
+        f"The expert {name!r} does not exist; the experts are {', '.join(known) or 'none'} and {BASE!r}."
     )
 
 
@@ -242,9 +242,9 @@ class FilterCandidate(Record):
     steps: int
     """Denoising steps that were done at this candidate's last preview."""
     score: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The judge's overall score of the last preview, 0 to 1; null if there is no score."""
+    """The judge's overall score of the last preview, 0 to 1; null if it has no score."""
     error: str | None = None
-    """The reason why there is no score, as a sentence; null if there is a score."""
+    """The reason why the score is missing, as a sentence; null if it has a score."""
     preview_sha256: str
     """SHA-256 of the last preview's pixels and size."""
 

@@ -16,8 +16,7 @@ import httpx2
 import psutil
 import pytest
 
-from careedit.experts import load_expert_set, make_manifest
-from careedit.experts.edit_set import add_expert
+from careedit.experts import add_expert, load_expert_set, make_manifest
 from careedit.experts.set import locate
 from careedit.images import decode_image
 from careedit.records import EditRequest

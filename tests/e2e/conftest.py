@@ -27,9 +27,9 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, until_last_cluster: ExitStack) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory, session_stack: ExitStack) -> Demo:
     """`careedit demo`, interrupted at the end: it must then end by itself and without an error."""
-    return until_last_cluster.enter_context(_serving(tmp_path_factory.mktemp("demo")))
+    return session_stack.enter_context(_serving(tmp_path_factory.mktemp("demo")))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Many clients at once over HTTP: edits that are waited for, and jobs."""
+"""Many HTTP clients at once: synchronous edits and jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from careedit.records import EditRequest
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got."""
+    """The answer to one client."""
 
     request: EditRequest
     status: int
@@ -81,14 +81,14 @@ class Crowd:
         await self.http.aclose()
 
     async def edit(self, request: EditRequest) -> Answer:
-        """One answer, whatever it is."""
+        """One answer of any status."""
         started = time.perf_counter()
         answer = await self.http.post("/v1/images/edits", **body_of(request))
         seconds = time.perf_counter() - started
         return Answer(request, answer.status_code, seconds, dict(answer.headers), answer.json())
 
     async def queue(self, request: EditRequest) -> str:
-        """The id of a job that was accepted; asked for as often as it takes."""
+        """Posts a job until it is accepted; returns its id."""
         key = {"idempotency-key": f"{request.seed}-{time.time_ns()}"}
         while True:
             answer = await self.http.post("/v1/jobs", headers=key, **body_of(request))
@@ -98,7 +98,7 @@ class Crowd:
             await asyncio.sleep(float(answer.headers["retry-after"]))
 
     async def job(self, job_id: str) -> dict[str, Any]:
-        """A job that has ended."""
+        """Waits until a job ends and returns it."""
         while True:
             answer = await self.http.get(f"/v1/jobs/{job_id}")
             if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):

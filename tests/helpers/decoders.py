@@ -1,4 +1,4 @@
-"""What stands in for decoding inside a decoder process; the process imports it by name."""
+"""Faulty replacements of the decoding function, which a decoder process imports by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hang(*_: Any) -> None:
 
 
 def spin(*_: Any) -> None:
-    """Use CPU for ever, with less than a second of it allowed."""
+    """Use CPU without end, although less than a second of it is allowed."""
     prepare(0)
     while True:
         pass

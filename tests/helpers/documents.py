@@ -1,4 +1,4 @@
-"""What a document tells its reader to type, typed."""
+"""Runs the code blocks of a document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def run_block(language: str, text: str, folder: Path) -> None:
-    """Run a block of Python or bash in `folder`, with the commands of this installation; fails where the block does."""
+    """Run a block of Python or bash in `folder`, with the commands of this installation; fails if the block does."""
     line = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     answer = subprocess.run(

@@ -10,7 +10,7 @@ IDENTITY = JudgeIdentity(backend="import", model="by-place", revision="1", promp
 
 
 DEADLY = "the judge dies of this"
-"""An instruction that ends the process that is asked about it."""
+"""An instruction on which the judge's process exits."""
 
 
 class ByPlace:

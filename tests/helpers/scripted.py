@@ -8,7 +8,7 @@ from careedit.scoring.base import Answer, Question
 
 
 class Scripted:
-    """Answers by a rule, and remembers what it was asked."""
+    """Answers by a rule, and records the questions."""
 
     backend, model, revision = "scripted", "rule", "1"
 
@@ -22,4 +22,4 @@ class Scripted:
         self.calls += 1
         self.asked += questions
         said = [self.rule(question) for question in questions]
-        return [Answer(error=told) if isinstance(told, str) else Answer(yes=told) for told in said]
+        return [Answer(error=answer) if isinstance(answer, str) else Answer(yes=answer) for answer in said]

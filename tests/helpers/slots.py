@@ -1,4 +1,4 @@
-"""Clients that hold what a server has: open streams, and bodies of which only the beginning comes."""
+"""Clients that hold a server's resources: open streams, and requests whose body is incomplete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BOUNDARY = "careedit-test"
 
 @contextmanager
 def held(url: str, heads: list[bytes]) -> Iterator[list[socket.socket]]:
-    """A connection for each of `heads`, which is all that is sent on it."""
+    """One open connection per entry of `heads`, on which only that entry is sent."""
     address = urlsplit(url)
     with ExitStack() as stack:
         sockets = []
@@ -29,13 +29,13 @@ def follows(path: str, key: str = "none") -> bytes:
 
 
 def half_a_body(path: str, key: str = "none", *, kind: str = f"multipart/form-data; boundary={BOUNDARY}") -> bytes:
-    """A request of whose body only a few bytes come."""
+    """A request with only the first bytes of its body."""
     head = f"POST {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\nContent-Type: {kind}\r\n"
     return f"{head}Content-Length: 100000\r\n\r\n--{BOUNDARY}\r\n".encode()
 
 
 def status(connection: socket.socket) -> int:
-    """The status of the answer that comes, waited for."""
+    """Waits for an answer and returns its status."""
     head = b""
     while b"\r\n" not in head:
         data = connection.recv(4096)

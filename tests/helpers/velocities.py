@@ -1,4 +1,4 @@
-"""What a FLUX transformer of the tiny family takes for one step."""
+"""Inputs of the tiny family's transformer for one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Ray cluster for the whole layer: three raylets on this machine, started by the first test that asks for them."""
+"""One Ray cluster for the whole layer: three raylets on this machine, started by the first test that needs them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_NUM_THREADS": "1",
-    # What signs the webhooks of a test; replicas have the environment of the processes that start them.
+    # Signs the webhooks of a test; replicas inherit the environment of the processes that start them.
     "CAREEDIT_TEST_WEBHOOK_KEY": "for the tests of webhooks only",
 }
 
 WORKER = {"num_cpus": 2, "resources": {"worker": 1}}
-"""A node beside the head: replicas that ask for a bit of "worker" are on one of these."""
+"""A node other than the head; replicas that request some "worker" run on one of these."""
 WORKERS = 2
-"""How many of them there are."""
+"""Number of worker nodes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ServeCluster:
     """A running Ray Serve."""
 
     url: str
-    """Address of its HTTP proxy."""
+    """Address of the cluster's HTTP proxy."""
     cluster: Any
     """Ray's own cluster for tests; its workers' nodes may be killed, its head may not."""
 
@@ -71,12 +71,12 @@ class ServeCluster:
 
     def replicas(self, app_name: str, deployment: str) -> list[tuple[int, str]]:
         """Process and node of every replica of a deployment that answers."""
-        from whereabouts import whereabouts
+        from replica_process import process_and_node
 
-        return self.inside(app_name, deployment, whereabouts)
+        return self.inside(app_name, deployment, process_and_node)
 
     def inside(self, app_name: str, deployment: str, look: Callable[[Any], Any]) -> list[Any]:
-        """What `look`, of a module in tests/helpers, finds in every replica of a deployment that answers."""
+        """The results of `look`, a function in tests/helpers, in every replica of a deployment that answers."""
         import ray
 
         found = []
@@ -88,20 +88,20 @@ class ServeCluster:
         return found
 
     def lose(self, node_id: str) -> None:
-        """Kill a worker's node, and all that runs on it, at once."""
+        """Kill a worker's node and everything on it."""
         (node,) = (node for node in self.cluster.worker_nodes if node.node_id == node_id)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def complete(self) -> None:
-        """Start a node in the place of each that was lost; from the main thread."""
+        """Replace each lost node; call it from the main thread."""
         while len(self.cluster.worker_nodes) < WORKERS:
             self.cluster.add_node(**WORKER)
 
 
 @pytest.fixture(scope="session")
-def serve_cluster(until_last_cluster: contextlib.ExitStack) -> ServeCluster:
-    """The layer's cluster."""
-    return until_last_cluster.enter_context(_started())
+def serve_cluster(session_stack: contextlib.ExitStack) -> ServeCluster:
+    """The cluster of all integration tests."""
+    return session_stack.enter_context(_started())
 
 
 @contextlib.contextmanager

@@ -309,7 +309,7 @@ def test_a_budget_too_small_for_an_experts_weights_is_said(untrained_set, draw_p
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(device, untrained_set):
-    with pytest.raises(InputError, match=f"There is no device '{device}' on this machine"):
+    with pytest.raises(InputError, match=f"This machine has no device '{device}'"):
         load_editor(str(untrained_set), device=device)
 
 

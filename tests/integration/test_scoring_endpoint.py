@@ -18,7 +18,7 @@ from careedit.errors import InputError
 from careedit.scoring.base import Question
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import MAX_BYTES, EndpointConfig
-from misbehaving import (
+from faulty_endpoint import (
     GOOD,
     KEY,
     WRITTEN,

@@ -14,8 +14,7 @@ import torch
 import typer
 
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs
-from careedit.cli.measured import goal_cells, tell
+from careedit.cli.files import check_outputs, goal_cells, write_report
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.errors import InputError
@@ -125,7 +124,7 @@ def serve(
                 done=bar.advance,
             )
     document = report.document()
-    tell(document, lambda: show(report), out=out, as_json=as_json)
+    write_report(document, lambda: show(report), out=out, as_json=as_json)
 
 
 def _left_out(without: list[str]) -> dict[str, str]:

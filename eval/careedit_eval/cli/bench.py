@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from careedit.cli.files import check_outputs
-from careedit.cli.measured import tell
+from careedit.cli.files import check_outputs, write_report
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit_eval.bench.document import FULL, QUICK, bench_eval
 
@@ -42,7 +41,7 @@ def eval_(
             bar.advance()
 
         document = bench_eval(QUICK if quick else FULL, expert_set=expert_set, done=done)
-    tell(document, lambda: _show(document), out=out, as_json=as_json)
+    write_report(document, lambda: _show(document), out=out, as_json=as_json)
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Measurements of the engine: ratios taken within one run, so that they travel between machines better than seconds."""
+"""Benchmarks of the engine and the judge: ratios within one run, which depend on the machine less than seconds do."""
 
 from careedit.bench.engine import GOALS, Report, bench_engine, pairs_of
 from careedit.bench.report import Goal

@@ -1,4 +1,4 @@
-"""What `careedit bench engine` measures; every definition is one function, and docs/benchmarks.md says it in words."""
+"""`careedit bench engine`: ratios of times and memory, with one function per definition (see docs/benchmarks.md)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ GOALS: Mapping[str, Goal] = {
     MEMORY: Goal("at most", 0.03),
     "loop_over_pipeline": Goal("at most", 1.0),
 }
-"""Goals by figure; a figure without one has no verdict."""
+"""Goal of each figure by its name; a figure without a goal has no verdict."""
 
 BATCH = 8
-"""Edits of the mixed batch."""
+"""Number of edits in the mixed batch."""
 
 FLUX_RANK = 32
-"""Rank at which FLUX.1-Fill's adapters are counted."""
+"""Rank of the counted adapter of FLUX.1-Fill."""
 
 Pair = tuple[str, Callable[[], object], str, Callable[[], object]]
-"""What is timed, how, over what, and how that is done."""
+"""The two sides of a ratio: name and function of the numerator, then of the denominator."""
 
 COMPARISONS = (
     "switch_ratio_merged",
@@ -49,19 +49,19 @@ COMPARISONS = (
     "shared_step_ratio",
     "loop_over_pipeline",
 )
-"""The ratios of times, in the order in which they are taken."""
+"""The ratios of times, in the order in which they are measured."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one run, and everything that they were computed from."""
+    """The figures of one run and the measurements behind them."""
 
     environment: Mapping[str, Any]
-    """What was measured, and with what."""
+    """Expert set, settings, device and library versions of the run."""
     comparisons: Mapping[str, Comparison]
-    """The timed ratios by name."""
+    """The timed comparisons by the name of their figure."""
     shares: Mapping[str, float]
-    """Weights per expert over those of the base: `flux`, `subject`, `subject_rank_32` (see `memory_shares`)."""
+    """Weights of one expert divided by those of the base: `flux`, `subject`, `subject_rank_32` (see `memory_shares`)."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -89,7 +89,7 @@ def bench_engine(
     threads: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Take every ratio. `steps` per edit default to the subject's, `threads` to torch's own choice.
+    """Measure every ratio. `steps` per edit default to the subject's, `threads` to torch's choice.
 
     `done` is called after each timed run; there are `2 * repeats * len(COMPARISONS)`. Raises `InputError`.
     """
@@ -107,7 +107,7 @@ def bench_engine(
 
 
 def pairs_of(subject: Subject, steps: int) -> Mapping[str, Pair]:
-    """Per name of `COMPARISONS`, the two things to be timed. Every run encodes its pictures and texts afresh."""
+    """The two sides of each of `COMPARISONS`. Every run encodes its images and texts again."""
     first, second = subject.library.names[:2]
     four = [subject.job(index, first, steps) for index in range(4)]
     alternating = [subject.job(index, name, steps) for index, name in enumerate((first, second, first, second))]
@@ -138,19 +138,19 @@ def pairs_of(subject: Subject, steps: int) -> Mapping[str, Pair]:
 
 
 def one_by_one(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
-    """Each edit from start to end before the next begins; no encoding is known beforehand."""
+    """Run the edits one after the other, from an empty encoding cache."""
     engine.cache.clear()
     return [picture for job in jobs for picture in _edit(engine, [job])]
 
 
 def together(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
-    """All edits as one batch; no encoding is known beforehand."""
+    """Run all edits as one batch, from an empty encoding cache."""
     engine.cache.clear()
     return _edit(engine, jobs)
 
 
 def stock(subject: Subject, job: EditJob) -> Image.Image:
-    """The edit by diffusers' `FluxFillPipeline`: the whole canvas."""
+    """Run the edit by diffusers' `FluxFillPipeline`; returns the whole canvas."""
     subject.merged.applier.merge(next(iter(job.weights)))  # type: ignore[attr-defined]  # `merged` has a MergedApplier
     canvas = compose_canvas([job.source, job.source])
     pictures = cast(Any, subject.pipeline)(
@@ -167,10 +167,10 @@ def stock(subject: Subject, job: EditJob) -> Image.Image:
 
 
 def memory_shares(subject: Subject) -> dict[str, float]:
-    """Weights of one more expert over those of the base transformer.
+    """Weights of one more expert divided by those of the base transformer.
 
-    `flux`: FLUX.1-Fill's shapes at rank 32 on every projection, counted on the meta device. `subject`: the mean over
-    the subject's own experts. `subject_rank_32`: the subject's base with the adapter of `flux`, for comparison.
+    `flux`: FLUX.1-Fill's shapes at rank 32 on every projection, counted on the meta device. `subject`: the mean of the
+    subject's own experts. `subject_rank_32`: the subject's base with an adapter as in `flux`, for comparison.
     """
     library = subject.library
     own = sum(library.parameters(name) for name in library.names) / len(library.names)
@@ -182,7 +182,7 @@ def memory_shares(subject: Subject) -> dict[str, float]:
 
 
 def _edit(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
-    """What `Editor` does for one batch of panel-sized pictures."""
+    """The work of `Editor` for one batch of panel-sized images."""
     with engine.applier.lease({name for job in jobs for name in job.weights}):
         states = [engine.prepare(job) for job in jobs]
         while any(not state.done for state in states):
@@ -201,7 +201,7 @@ def _switching(engine: Engine, alternating: Sequence[EditJob], four: Sequence[Ed
 
 
 def _steps(engine: Engine, job: EditJob) -> Callable[[], object]:
-    """The steps alone: a prepared edit is put back to its start before each run."""
+    """Only the steps: each run resets a prepared edit to its start."""
     start = engine.prepare(job)
     noise = start.latents
 
@@ -214,7 +214,7 @@ def _steps(engine: Engine, job: EditJob) -> Callable[[], object]:
 
 
 def _describe(subject: Subject, *, repeats: int, steps: int) -> dict[str, Any]:
-    """What was measured and with what, without naming the machine. Call it with the measured number of threads."""
+    """The settings of the run, without the machine's name. Call it while the measured number of threads is set."""
     return {
         "expert_set": subject.name,
         "experts": len(subject.library.names),

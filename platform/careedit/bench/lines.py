@@ -1,4 +1,4 @@
-"""What a benchmark has measured already, by key: a line of JSON each, so that a killed run goes on."""
+"""Measurements of a benchmark by key, one line of JSON each, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Measured = TypeVar("Measured")
 
 
 class LineCache(Generic[Measured]):
-    """Measurements in memory and, with a folder, on disk; what a run adds is there for the next one.
+    """Measurements in memory and, with a folder, on disk for the next run.
 
-    Lines are only ever appended, each by one write, so a run that is killed loses at most the line under way; a line
-    that cannot be read is passed over and measured again.
+    Lines are only appended, each by one write, so a killed run loses at most its last line. A line that cannot be read is
+    skipped and measured again.
     """
 
     def __init__(
         self, folder: Path | None, file: str, version: int, read: Callable[[dict[str, Any]], Measured]
     ) -> None:
-        """`read` makes a measurement of a line's fields; a line of another `version` is left alone."""
+        """`read` makes a measurement from a line's fields; a line of another `version` is ignored."""
         self._found: dict[str, Measured] = {}
         self._version, self._make = version, read
         self.unreadable = 0
-        """Lines that were passed over."""
+        """Number of lines that were skipped."""
         self._path: Path | None = None
         if folder is None:
             return
@@ -57,7 +57,7 @@ class LineCache(Generic[Measured]):
         return self._found.get(key)
 
     def put(self, measured: Mapping[str, Measured]) -> None:
-        """Keep several; raises `InputError` where the disk takes no more."""
+        """Store several measurements; raises `InputError` if the disk is full."""
         self._found.update(measured)
         if self._path is None or not measured:
             return

@@ -1,4 +1,4 @@
-"""What the documents of all benchmarks share: goals with their verdicts, and what computed the figures."""
+"""The common parts of all benchmark documents: goals with their verdicts, and the computing environment."""
 
 from __future__ import annotations
 

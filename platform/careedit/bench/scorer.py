@@ -1,4 +1,4 @@
-"""How many edits a judge scores in a second: one at a time against many at once, in turn within one run."""
+"""`careedit bench scorer`: edits that a judge scores per second, one at a time and 16 at once, in turn."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from careedit.scoring import ScoreRequest, VqaScorer
 from careedit.scoring.vlm import TransformersAsker
 
 VERSION = 1
-"""Of the document that `bench_scorer` gives."""
+"""Version of the document that `bench_scorer` returns."""
 SMALL, LARGE = 1, 16
-"""Pairs (source and edit) scored at once."""
+"""Numbers of pairs (source and edit) that are scored at once."""
 
 
 def pairs_of(count: int, side: int) -> list[ScoreRequest]:
-    """Example edits, the kinds in turn, each with its right result as the edited image."""
+    """`count` example edits, each with its right result as the edited image."""
     return [
         ScoreRequest(
             source=sample.request.image,
@@ -42,7 +42,7 @@ def bench_scorer(
     threads: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Score the same pairs one by one and `LARGE` at once, `repeats` times each in turn; the document says how fast.
+    """Score the same pairs one by one and `LARGE` at once, `repeats` times each in turn; returns the speeds.
 
     Keys: `pairs_per_second` ({"1", "16"}, medians), `speedup` (their ratio, the median over repeats), `spread`,
     `cpu_speedup`, `environment`. `done` is called after every timed run. Raises `InputError` for a judge of another
@@ -51,7 +51,7 @@ def bench_scorer(
     asker = scorer.asker
     if not isinstance(asker, TransformersAsker):
         raise InputError(
-            f"The judge's backend is {asker.backend}, whose speed is its endpoint's; measure a local model."
+            f"The judge's backend is {asker.backend}, whose speed depends on its endpoint; measure a local model."
         )
     for name, value in (("pairs", pairs), ("repeats", repeats)):
         if value < 1:

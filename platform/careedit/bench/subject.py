@@ -1,4 +1,4 @@
-"""What is measured: a base with several experts, either an expert set's or an untrained one made on the spot."""
+"""The subject of `careedit bench engine`: a base with several experts, from an expert set or with random weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from careedit.experts import (
 from careedit.experts.set import packaged_set
 
 UNTRAINED = "untrained"
-"""Name of the subject that needs no weights: the tiny architecture and random adapters. Times do not depend on values."""
+"""Name of the subject without trained weights: the tiny architecture with random ones. Times do not depend on values."""
 
 INSTRUCTIONS = (
     "remove the red circle",
@@ -37,25 +37,25 @@ INSTRUCTIONS = (
     "change the background to a blue checkerboard",
     "make the purple heart large",
 )
-"""One per edit of a batch."""
+"""One instruction per edit of a batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A base, its experts, and edits for them to do."""
+    """A base, its experts, and example edits."""
 
     name: str
-    """The expert set's name, or `UNTRAINED`."""
+    """Name of the expert set, or `UNTRAINED`."""
     base: EditorBase
-    """Its components."""
+    """Components of the base model."""
     library: AdapterLibrary
-    """Its experts; at least two."""
+    """The experts that are measured; at least two."""
     shapes: BaseShapes
-    """The base's shapes."""
+    """Parameter shapes of the base's transformer."""
     panel: int
-    """Side of a panel, in pixels."""
+    """Length of a panel's side, in pixels."""
     steps: int
-    """Denoising steps of an edit unless the caller says otherwise."""
+    """Denoising steps of an edit unless the caller gives another number."""
 
     @cached_property
     def merged(self) -> Engine:
@@ -64,13 +64,13 @@ class Subject:
 
     @cached_property
     def shared(self) -> Engine:
-        """An engine that mixes experts in a batch, on a copy of the transformer, which it changes."""
+        """An engine that mixes experts in a batch, on a copy of the transformer, because it changes the transformer."""
         base = dataclasses.replace(self.base, transformer=copy.deepcopy(self.base.transformer))
         return Engine(base, SharedApplier(base.transformer, self.library))
 
     @cached_property
     def pipeline(self) -> FluxFillPipeline:
-        """diffusers' own loop over the components, transformer included, that `merged` works with."""
+        """diffusers' own loop over the same components as `merged`, including the transformer."""
         names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
         components = {name: getattr(self.base, name) for name in names}
         pipe = cast(Any, FluxFillPipeline)(scheduler=copy.deepcopy(self.base.scheduler), **components)
@@ -78,7 +78,7 @@ class Subject:
         return cast(FluxFillPipeline, pipe)
 
     def job(self, index: int, expert: str, steps: int) -> EditJob:
-        """Edit number `index`: a picture, an instruction and a seed of its own, done by `expert`."""
+        """Edit number `index` by `expert`, with its own image, instruction and seed."""
         return EditJob(
             source=_draw(index, self.panel),
             instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
@@ -91,10 +91,10 @@ class Subject:
 def load_subject(
     expert_set: str | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Subject:
-    """The subject of an expert set (a name, a folder, an address), or `untrained_subject` for the name `UNTRAINED`.
+    """The subject of an expert set (a name, a folder, an address), or the untrained subject for the name `UNTRAINED`.
 
-    None: the packaged tiny set, and where this installation has none, the untrained one. `device` and `dtype` default
-    as in `load_editor`. Raises `ExpertError`, also for a set of fewer than two experts.
+    None: the packaged tiny set, or the untrained subject if it is not installed. `device` and `dtype` default as in
+    `load_editor`. Raises `ExpertError`, also for a set of fewer than two experts.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -107,7 +107,7 @@ def load_subject(
     loaded = load_expert_set(expert_set or "tiny")
     if len(loaded.names) < 2:
         raise ExpertError(
-            f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another."
+            f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another set."
         )
     spec = loaded.spec
     base = load_base(
@@ -121,7 +121,7 @@ def load_subject(
 
 
 def _draw(index: int, side: int) -> Image.Image:
-    """A simple scene, another for every index."""
+    """A simple image, a different one for every index."""
     shade = index * 37 % 256
     picture = Image.new("RGB", (side, side), (shade, 255 - shade, 90))
     pen = ImageDraw.Draw(picture)

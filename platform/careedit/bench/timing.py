@@ -1,4 +1,4 @@
-"""Paired timing and its figures: two ways to do a thing take turns, so that a machine that slows down slows both."""
+"""Paired timing: two ways to do the same work run in turn, so that a slow phase of the machine slows both."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Side = TypeVar("Side")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A quantity that was measured several times within one run."""
+    """A quantity that is measured several times within one run."""
 
     values: tuple[float, ...]
     """One value per round, in the order in which they were measured."""
 
     @property
     def value(self) -> float:
-        """The median: one round that something else disturbed does not move it."""
+        """The median, which a single disturbed round does not change."""
         return statistics.median(self.values)
 
     @property
@@ -36,7 +36,7 @@ class Figure:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Figure:
-    """`above` over `below`, round by round. Raises `ValueError` for unequal numbers of rounds."""
+    """`above` divided by `below`, round by round. Raises `ValueError` for unequal numbers of rounds."""
     return Figure(tuple(a / b for a, b in zip(above, below, strict=True)))
 
 
@@ -46,7 +46,7 @@ def differences(first: Sequence[float], second: Sequence[float]) -> Figure:
 
 
 def turns(sides: Sequence[Side], index: int) -> Sequence[Side]:
-    """The sides in the order of round number `index`: forwards and backwards in turn, so that none always runs first."""
+    """The sides in the order of round number `index`: every second round is reversed, so that no side always runs first."""
     return sides if index % 2 == 0 else sides[::-1]
 
 
@@ -55,19 +55,19 @@ class Lap:
     """One timed run."""
 
     seconds: float
-    """Wall-clock seconds."""
+    """Wall-clock time of the run, in seconds."""
     cpu_seconds: float
-    """Processor seconds of all threads of the process; time in which another process had the core is not in it."""
+    """Processor time of all threads of the process, in seconds. It excludes time in which other processes ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How long one thing takes, over how long another takes; one ratio per repeat."""
+    """The time of one side divided by the time of another; one ratio per repeat."""
 
     what: str
-    """What stands above the line."""
+    """Name of the numerator's side, for reports."""
     over: str
-    """What stands below it."""
+    """Name of the denominator's side, for reports."""
     laps: tuple[Lap, ...]
     """Runs of `what`, one per repeat."""
     over_laps: tuple[Lap, ...]
@@ -95,7 +95,7 @@ class Comparison:
 
     @property
     def cpu_ratio(self) -> float:
-        """The median ratio of processor time: steadier than `ratio` on a busy machine, blind to idle cores."""
+        """The median ratio of processor time: steadier than `ratio` on a busy machine, but it ignores idle cores."""
         return ratios([lap.cpu_seconds for lap in self.laps], [lap.cpu_seconds for lap in self.over_laps]).value
 
     @property
@@ -117,7 +117,7 @@ def compare(
 ) -> Comparison:
     """Time `run` against `baseline`: once each untimed to warm up, then `repeats` times each.
 
-    The two take turns, and the turns' order alternates, so that neither always runs on the warmer machine. `done` is
+    The two run in turn, and their order alternates, so that neither always runs on the warmer machine. `done` is
     called after each timed run.
     """
     for warm_up in (baseline, run):
@@ -134,7 +134,7 @@ def compare(
 
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads inside, and what it used before outside; None changes nothing."""
+    """Let torch use `count` threads inside the context; None changes nothing."""
     before = torch.get_num_threads()
     try:
         if count is not None:
@@ -154,7 +154,7 @@ def _time(function: Callable[[], object], device: torch.device) -> Lap:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """As `timeit`: neither side pays for a collection that the other's garbage set off."""
+    """As in `timeit`: no side pays for the collection of the other side's garbage."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -166,6 +166,6 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _wait(device: torch.device) -> None:
-    """Let queued kernels end: a GPU's work is asynchronous."""
+    """Wait for queued kernels, because a GPU works asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Measure the engine (switching, batching, step time, memory, the loop against diffusers' own), edits, filter and judge."""
+"""Measure speed: the engine, the judge and, if they are installed, the served platform and the evaluation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ import typer
 from careedit.bench import UNTRAINED, Report, bench_engine, load_subject
 from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs
+from careedit.cli.files import check_outputs, goal_cells, write_report
 from careedit.cli.lazy import lazy_group
-from careedit.cli.measured import goal_cells, tell
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
-from careedit.errors import InputError
 
-app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add theirs
+app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add commands
 
 
 @app.callback()
@@ -41,26 +39,31 @@ DtypeOption = Annotated[
 
 @app.command("engine")
 def engine(
-    repeats: Annotated[int, typer.Option("--repeats", help="Timed pairs per figure; the median is told.")] = 5,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps per edit; default: the set's.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Timed pairs per figure; the median is reported.")
+    ] = 5,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per edit; default: the set's.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
+    ] = None,
     expert_set: Annotated[
         str | None,
-        typer.Option("--expert-set", help=f"A set, or {UNTRAINED}; default: tiny, where it is installed."),
+        typer.Option(
+            "--expert-set", help=f"Expert set, or {UNTRAINED} for random weights. Default: tiny if it is installed."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
     dtype: DtypeOption = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON document to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take ratios of times within one run, and say which goals they meet.
+    """Measure ratios of times within one run, and report which goals they meet.
 
-    Times are compared in pairs that take turns, so that a busy machine disturbs both sides alike. An unmet goal is told,
-    it is no failure: the exit code is 0.
+    The two sides of a ratio run in turn, so that a busy machine slows both. Missed goals do not fail the command: the
+    exit code is 0.
     """
-    for name, value in (("--repeats", repeats), ("--steps", steps), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
     if out is not None:
         check_outputs([out], [])
     quieten()
@@ -69,7 +72,7 @@ def engine(
     with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
         report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
     document = report.document()
-    tell(document, lambda: _show(report, document["goals"]), out=out, as_json=as_json)
+    write_report(document, lambda: _show(report, document["goals"]), out=out, as_json=as_json)
 
 
 def _show(report: Report, goals: Mapping[str, Any]) -> None:
@@ -101,9 +104,9 @@ def torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
 
 @app.command("scorer")
 def scorer(
-    judge: Annotated[str, typer.Option("--judge", help="tiny, a folder or a hub id.")] = "tiny",
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Edits scored per run.")] = 16,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed pairs of runs; the median is told.")] = 5,
+    judge: Annotated[str, typer.Option("--judge", help="The judge: tiny, a folder or a hub id.")] = "tiny",
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of edits that are scored per run.")] = 16,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed pairs of runs; the median is reported.")] = 5,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
     ] = None,
@@ -111,7 +114,7 @@ def scorer(
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Edits per second that a judge scores, one at a time against 16 at once."""
+    """Measure how many edits a judge scores per second, one at a time and 16 at once."""
     from careedit.bench.scorer import bench_scorer
     from careedit.scoring.vlm import load_judge
 

@@ -1,4 +1,4 @@
-"""Edit an image by instruction, or make a traced edit again."""
+"""Edit an image by instruction, or replay a traced edit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, Fi
 app = typer.Typer(add_completion=False)
 
 MAX_TRACE_BYTES = 16 * 2**20
-"""A trace is a page of text; anything larger is not one."""
+"""Maximum size of a trace file, in bytes. A usual trace has a few kilobytes."""
 
 
 @app.command("edit")
@@ -29,10 +29,11 @@ def edit(
         Path, typer.Argument(metavar="IMAGE", help="The source image: a PNG, JPEG, WebP, HEIC or AVIF file.")
     ],
     instruction: Annotated[
-        str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; left out with --replay.")
+        str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; omit it with --replay.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Where to edit: white, or transparent in a mask with transparency.")
+        Path | None,
+        typer.Option("--mask", help="Image of the area to edit: white, or transparent in a mask with transparency."),
     ] = None,
     reference: Annotated[
         list[Path] | None, typer.Option("--reference", help=help_of(EditRequest, "references"))
@@ -49,7 +50,7 @@ def edit(
     early_filter: Annotated[
         FilterStrategy | None,
         typer.Option(
-            "--early-filter", help="Try several noises, let a judge choose one, and finish it. Default: no filter."
+            "--early-filter", help="Try several seeds, let a judge choose one, and finish it. Default: no filter."
         ),
     ] = None,
     candidates: Annotated[int | None, typer.Option("--candidates", help=help_of(EarlyFilter, "candidates"))] = None,
@@ -58,42 +59,46 @@ def edit(
     ] = None,
     early_exit: Annotated[float | None, typer.Option("--early-exit", help=help_of(EarlyFilter, "early_exit"))] = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", help="Who chooses: tiny (default), a folder or a hub id.")
+        str | None, typer.Option("--judge", help="Model that chooses: tiny (default), a folder or a hub id.")
     ] = None,
     save_previews: Annotated[
-        Path | None, typer.Option("--save-previews", metavar="FOLDER", help="A strip of previews there, per image.")
+        Path | None, typer.Option("--save-previews", metavar="FOLDER", help="Folder for a strip of previews per image.")
     ] = None,
     expert_set: Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")] = "tiny",
     application: Annotated[
-        Literal["merged", "shared"] | None, typer.Option("--application", help="Default: what the set says.")
+        Literal["merged", "shared"] | None,
+        typer.Option("--application", help="How experts are applied. Default: as the set says."),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Default: IMAGE-edited.png in the current folder.")
+        Path | None, typer.Option("--out", "-o", help="Output file. Default: IMAGE-edited.png in the current folder.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Write there what --json shows.")
+        Path | None, typer.Option("--trace", metavar="FILE", help="Also write the output of --json to this file.")
     ] = None,
     replay: Annotated[
-        Path | None, typer.Option("--replay", metavar="FILE", help="Make what --trace wrote again, bit for bit.")
+        Path | None,
+        typer.Option("--replay", metavar="FILE", help="Repeat the edit of a file that --trace wrote, bit for bit."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit IMAGE as INSTRUCTION says. With -n 2 or more, OUT becomes OUT-1, OUT-2, ...
 
-    The answer has the source's size; with a mask, pixels outside it are the source's own. Nothing is written unless
-    every image was made. With --early-filter each image is the best of several, and --trace tells what was tried.
+    The result has the size of the source; pixels outside a mask do not change. Nothing is written unless all images
+    are made. With --early-filter each image is the best of several; --trace lists all candidates.
     """
     pictures: dict[str, Any] = {"image": image, "mask": mask, "references": tuple(reference or ())}
-    wishes: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance, "n": n, "top_k": top_k}
-    wishes |= {"expert": expert, "refine_mask": refine_mask or None}
-    wishes = {name: value for name, value in wishes.items() if value is not None}
+    options_given: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance, "n": n, "top_k": top_k}
+    options_given |= {"expert": expert, "refine_mask": refine_mask or None}
+    options_given = {name: value for name, value in options_given.items() if value is not None}
     filtering = {"candidates": candidates, "preview_steps": preview_steps, "early_exit": early_exit}
     filtering = {name: value for name, value in filtering.items() if value is not None}
     if early_filter is not None:
-        wishes["early_filter"] = EarlyFilter.model_validate({"strategy": early_filter, **filtering})
+        options_given["early_filter"] = EarlyFilter.model_validate({"strategy": early_filter, **filtering})
     elif filtering or judge is not None or save_previews is not None:
-        raise InputError("These options tell an early filter what to do; name one with --early-filter, e.g. halving.")
+        raise InputError(
+            "--candidates, --preview-steps, --early-exit, --judge and --save-previews need --early-filter, e.g. halving."
+        )
     options = {"application": application, "device": device}
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
@@ -101,16 +106,16 @@ def edit(
         if instruction is None:
             raise InputError("The instruction is missing; say what to change, e.g. 'remove the red circle'.")
         if expert is not None:
-            wishes["expert"] = _expert(expert)
-        request = EditRequest.model_validate({**pictures, "instruction": instruction, **wishes})
+            options_given["expert"] = _expert(expert)
+        request = EditRequest.model_validate({**pictures, "instruction": instruction, **options_given})
         targets = _targets(out, image, request.n, trace, inputs)
         strips = _strips(save_previews, targets, inputs)
         from careedit.cli.editors import run_edit
 
         result = run_edit(request, expert_set, options, judge=judge or "tiny")
     else:
-        if instruction is not None or wishes or any(options.values()):
-            raise InputError("A trace says how its edit was made; beside --replay give pictures and outputs only.")
+        if instruction is not None or options_given or any(options.values()):
+            raise InputError("A trace has all settings of its edit; with --replay give images and outputs only.")
         traces = _read_traces(replay)
         targets, strips = _targets(out, image, len(traces), trace, inputs), []
         from careedit.cli.editors import run_replays
@@ -130,11 +135,11 @@ def edit(
     if as_json:
         emit_json(document)
     else:
-        _tell(targets, result)
+        _report(targets, result)
 
 
 def _targets(out: Path | None, image: Path, count: int, trace: Path | None, inputs: Sequence[Path]) -> list[Path]:
-    """Where the images go; raises `InputError` where that cannot be."""
+    """The output files of the images; raises `InputError` if they cannot be written."""
     targets = numbered(out or Path(f"{image.stem}-edited.png"), count)
     check_pictures(targets)
     check_outputs([*targets, *([trace] if trace else [])], inputs)
@@ -142,7 +147,7 @@ def _targets(out: Path | None, image: Path, count: int, trace: Path | None, inpu
 
 
 def _strips(folder: Path | None, targets: Sequence[Path], inputs: Sequence[Path]) -> list[Path]:
-    """Where the strips of previews go, one per image; a folder that is not there yet will be made."""
+    """The files of the preview strips, one per image; a missing folder is created later."""
     if folder is None:
         return []
     if folder.exists() and not folder.is_dir():
@@ -173,7 +178,7 @@ def _expert(text: str) -> str | dict[str, float]:
         try:
             value = float(weight)
         except ValueError:
-            raise InputError(f"--expert {text!r} is no mixture; write it as erase=0.7,style=0.3.") from None
+            raise InputError(f"--expert {text!r} is not a mixture; write it as erase=0.7,style=0.3.") from None
         if name in weights:
             raise InputError(f"--expert {text!r} names {name!r} twice; give each expert one weight.")
         weights[name] = value
@@ -181,7 +186,7 @@ def _expert(text: str) -> str | dict[str, float]:
 
 
 def _read_traces(path: Path) -> list[EditTrace]:
-    """The traces in a file that `--trace` wrote, or in what `--json` showed."""
+    """The traces in a file that `--trace` wrote, or in the saved output of `--json`."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_TRACE_BYTES + 1)
@@ -193,11 +198,11 @@ def _read_traces(path: Path) -> list[EditTrace]:
     except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
         traces = []
     if not traces:
-        raise InputError(f"The file {str(path)!r} holds no trace; give one that careedit edit --trace wrote.")
+        raise InputError(f"The file {str(path)!r} has no trace; give a file that careedit edit --trace wrote.")
     return traces
 
 
-def _tell(targets: Sequence[Path], result: EditResult) -> None:
+def _report(targets: Sequence[Path], result: EditResult) -> None:
     routing = result.trace.routing  # one request, one decision
     named = " + ".join(
         name if len(routing.weights) == 1 else f"{name} {weight:.2f}" for name, weight in routing.weights.items()

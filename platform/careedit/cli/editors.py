@@ -1,4 +1,4 @@
-"""The editor behind a command: loaded without the libraries' chatter, with a progress bar."""
+"""The editor of a command: loaded without the log lines of libraries, run with a progress bar."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from careedit.selection.plan import make_plan
 
 
 def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], *, judge: str = "tiny") -> EditResult:
-    """One request's images, by the set named `expert_set`; `options` are `Editor`'s, `judge` is `load_scorer`'s."""
+    """Runs one request with the set `expert_set`; `options` go to `Editor`, `judge` to `load_scorer`."""
     quieten()
     with progress("Loading"):
         loaded = load_expert_set(expert_set)
         for name in [request.expert] if isinstance(request.expert, str) else request.expert:
             if name not in ("auto", BASE):
-                loaded.manifest(name)  # says that there is no such expert before a base of gigabytes is read
+                loaded.manifest(name)  # an unknown expert is refused before gigabytes of base are read
         scorer = None
         if request.early_filter is not None:
             plan = make_plan(request.early_filter, request.steps or loaded.spec.defaults.steps)
@@ -44,7 +44,7 @@ def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], 
 
 
 def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert_set: str) -> EditResult:
-    """The images of several traces of one source, made again; `pictures` are paths: image, mask, references."""
+    """Replays several traces of one source; `pictures` are paths: image, mask, references."""
     image = decode_image(pictures["image"])
     mask = None if pictures["mask"] is None else decode_mask(pictures["mask"])
     references = [decode_image(path) for path in pictures["references"]]
@@ -72,6 +72,6 @@ def load_scorer(name: str, *, device: str | None = None) -> Scorer:
 
 
 def quieten() -> None:
-    """Keep the libraries' hints off stderr, where an error must be one sentence."""
+    """Turn off the libraries' log lines, because an error on stderr must be one sentence."""
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()

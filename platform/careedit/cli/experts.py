@@ -1,6 +1,6 @@
 """List, show, verify, add and remove the LoRA experts of an expert set.
 
-`add` and `remove` change a set in a local folder; the set inside the package is copied first (`copy`).
+`add` and `remove` change a set in a local folder. Copy a packaged set first (`copy`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from careedit.experts import (
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.set import locate, packaged_set
 from careedit.files import file_digest
+from careedit.record import help_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 SetOption = Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The expert.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the expert.")]
 
 
 @app.callback()
@@ -42,7 +43,7 @@ def experts() -> None:
 
 @app.command("list")
 def list_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
-    """List the experts: name, competence, rank, size and what each handles."""
+    """List the experts: name, competence, rank, size, and the kinds of edits that each handles."""
     loaded = load_expert_set(expert_set)
     rows: list[dict[str, Any]] = [
         {
@@ -76,7 +77,7 @@ def show_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: Js
 
 @app.command("verify")
 def verify_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
-    """Check the base and every adapter: hashes computed again, shapes, weights. Exit code 1 if anything is wrong."""
+    """Check base and adapters: hashes, shapes and weights. The exit code is 1 if anything is wrong."""
     with progress("Verifying"):
         findings = verify_expert_set(expert_set)
     if as_json:
@@ -95,29 +96,36 @@ def add_command(
         Path,
         typer.Argument(
             metavar="ADAPTER",
-            help="A LoRA as a .safetensors file, or an expert's folder, whose manifest fills options in.",
+            help="A LoRA as a .safetensors file, or the folder of an expert, whose manifest gives the options' defaults.",
         ),
     ],
-    name: Annotated[str | None, typer.Option("--name", help="Its name in the set: a-z, 0-9, _ and -.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the expert in the set: a-z, 0-9, _ and -.")
+    ] = None,
     competence: Annotated[
         str | None,
-        typer.Option("--competence", help="erase, compose, style, identity, reference, or a word of your own."),
+        typer.Option("--competence", help=help_of(ExpertManifest, "competence")),
     ] = None,
-    description: Annotated[str | None, typer.Option("--description", help="What it does, in a sentence.")] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", help=help_of(ExpertManifest, "description"))
+    ] = None,
     handles: Annotated[
         str | None,
-        typer.Option("--handles", help="Edit kinds and keywords that it is for, comma separated: remove,mask."),
+        typer.Option("--handles", help=f"{help_of(ExpertManifest, 'handles')} Comma separated: remove,mask."),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help=help_of(ExpertManifest, "licence"))] = None,
     provenance: Annotated[
-        str | None, typer.Option("--provenance", help="Where it comes from; default: the file's name.")
+        str | None,
+        typer.Option("--provenance", help=f"{help_of(ExpertManifest, 'provenance')} Default: the name of the file."),
     ] = None,
-    alpha: Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, for a file that states none.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="LoRA's alpha, for a file that does not state it.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the expert of this name.")] = False,
     expert_set: SetOption = "tiny",
     as_json: JsonOption = False,
 ) -> None:
-    """Copy ADAPTER into a local set as an expert, once it is known to be sound and to fit the base."""
+    """Check ADAPTER and copy it into a local set as an expert."""
     _check_local(expert_set)
     loaded = load_expert_set(expert_set)
     own = None
@@ -128,7 +136,9 @@ def add_command(
     competence = competence or (own.competence if own else "")
     for option, value in (("--name", name), ("--competence", competence)):
         if not value:
-            raise InputError(f"{option} is missing; an adapter file does not state it, an expert's folder does.")
+            raise InputError(
+                f"{option} is missing; give it, or give the folder of an expert, whose manifest states it."
+            )
     if own is not None and alpha is not None and alpha != own.alpha:
         raise InputError(f"The manifest says alpha {own.alpha:g}, --alpha says {alpha:g}; correct one of them.")
     manifest = make_manifest(
@@ -156,7 +166,7 @@ def add_command(
 
 @app.command("remove")
 def remove_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: JsonOption = False) -> None:
-    """Take an expert out of a local set, and its files off the disk."""
+    """Remove an expert from a local set, and delete its files."""
     _check_local(expert_set)
     changed = remove_expert(expert_set, name)
     if as_json:
@@ -167,11 +177,11 @@ def remove_command(name: NameArgument, expert_set: SetOption = "tiny", as_json: 
 
 @app.command("copy")
 def copy_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the copy goes; must not exist yet.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the copy; it must not exist.")],
     expert_set: SetOption = "tiny",
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a set on this machine, the package's own for instance, to a folder where it can be changed."""
+    """Copy a local or packaged set to a folder, where it can be changed."""
     source = locate(expert_set).local
     if source is None:
         raise ExpertError(f"{expert_set} is not on this machine; download it with its storage's own tool.")
@@ -196,15 +206,17 @@ def copy_command(
 
 
 def _manifest_of(folder: Path) -> ExpertManifest:
-    """The manifest of an expert's folder, its file as it states; raises `ExpertError`."""
+    """The manifest of an expert's folder, with its adapter file checked; raises `ExpertError`."""
     path = folder / MANIFEST_FILE
     try:
         manifest = ExpertManifest.from_yaml(path.read_text("utf-8"), str(path))
         digest = file_digest(folder / manifest.file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ExpertError(f"The folder {str(folder)!r} holds no expert ({error}); give a .safetensors file.") from None
+        raise ExpertError(f"The folder {str(folder)!r} has no expert ({error}); give a .safetensors file.") from None
     if digest != manifest.sha256:
-        raise ExpertError(f"{manifest.file} in {str(folder)!r} is not the file of its manifest; make it anew.")
+        raise ExpertError(
+            f"{manifest.file} in {str(folder)!r} is not the file that its manifest states; create the folder again."
+        )
     return manifest
 
 
@@ -217,7 +229,7 @@ def _identity(loaded: ExpertSet) -> dict[str, Any]:
 
 
 def _size(loaded: ExpertSet, name: str) -> int | None:
-    """Bytes of an adapter file; None where it is not there, which `verify` explains."""
+    """Size of an adapter file in bytes; None if it is missing, which `verify` explains."""
     try:
         return loaded.adapter_path(name).stat().st_size
     except CareEditError:
@@ -229,7 +241,7 @@ def _shown(size: int | None) -> str:
 
 
 def _check_local(ref: str) -> None:
-    """Raises `ExpertError` for a set inside the package, which is not to be changed."""
+    """Raises `ExpertError` for a packaged set, which must not be changed."""
     root = locate(ref).local
     for name in plugins.names(plugins.PACKAGED_SETS):
         folder = packaged_set(name)

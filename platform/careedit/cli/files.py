@@ -1,37 +1,43 @@
-"""The files that a command writes: checked before the work is done, and then all of them written, or none."""
+"""The files that a command writes: checked before the work starts, then all of them written, or none.
+
+The reports of all benchmarks are written here too: a JSON document to a file or to stdout, or a table.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from careedit.cli.output import emit_json, note
 from careedit.errors import InputError
 from careedit.images import save_image
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""What `save_image` writes; looked at here too, because an edit takes longer than a look at a name."""
+"""The formats that `save_image` writes. They are checked before the edit, so that a wrong name costs no time."""
 
 
 def numbered(path: Path, count: int) -> list[Path]:
-    """`path` itself for one file; for several, `name-1.png`, `name-2.png`, ... beside it."""
+    """`path` itself for one file; for several, `name-1.png`, `name-2.png`, ... in the same folder."""
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, count + 1)]
 
 
 def check_pictures(paths: Iterable[Path]) -> None:
-    """Raises `InputError` for a name whose suffix is no picture format that is written."""
+    """Raises `InputError` for a name whose suffix is not one of `PICTURE_SUFFIXES`."""
     for path in paths:
         if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise InputError(f"The output {str(path)!r} has no suffix that names a format; use .png, .jpg or .webp.")
+            raise InputError(f"The output {str(path)!r} has no suffix of an image format; use .png, .jpg or .webp.")
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raises `InputError` where an output could not be written, or would replace an input or another output."""
+    """Raises `InputError` if an output cannot be written, or would replace an input or another output."""
     sources = list(inputs)
     seen: set[Path] = set()
     for path in outputs:
@@ -50,9 +56,9 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def write_all(files: Mapping[Path, Image.Image | str]) -> None:
-    """Write pictures and texts, each to its path: first under temporary names beside them, then all are renamed.
+    """Write images and texts to their paths: first under temporary names in the same folders, then all are renamed.
 
-    So a disk that runs full leaves what was there before. Raises `InputError`.
+    A full disk therefore leaves the old files as they were. Raises `InputError`.
     """
     staged: dict[Path, Path] = {}
     try:
@@ -73,8 +79,34 @@ def write_all(files: Mapping[Path, Image.Image | str]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_report(document: Mapping[str, Any], show: Callable[[], None], *, out: Path | None, as_json: bool) -> None:
+    """Write the document to `out`, and to stdout: as JSON, or as `show` does."""
+    if out is not None:
+        write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
+    if as_json:
+        emit_json(document)
+    else:
+        show()
+
+
+def note_goals(goals: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write one line per goal to stderr: the value and whether it meets the goal, or why it was not measured."""
+    for name, goal in goals.items():
+        if goal["value"] is None:
+            note(f"{name}: not measured ({goal['goal']}). {goal.get('reason') or ''}".rstrip())
+        else:
+            note(f"{name}: {goal['value']:.4g} ({goal['goal']}): {'met' if goal['met'] else 'not met'}.")
+
+
+def goal_cells(goal: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Two cells of a table: the goal and its verdict. A figure without a goal gets dashes."""
+    if goal is None:
+        return "-", "-"
+    return goal["goal"], {True: "met", False: "not met", None: "not measured"}[goal["met"]]
+
+
 def _same(output: Path, source: Path) -> bool:
-    """Whether both are one file, be it through links or other spellings."""
+    """Whether both are the same file, also through links or other spellings."""
     if output.exists() and source.exists():
         return output.samefile(source)
     return output.resolve() == source.resolve()

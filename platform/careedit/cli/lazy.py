@@ -1,7 +1,7 @@
-"""Sub-commands from entry points: each is imported when it is invoked, not before.
+"""Sub-commands from entry points: each is imported only when it is invoked.
 
-An entry names a `typer.Typer`: one that holds a single command of the entry's own name becomes that command, any other a
-group. The line that `--help` shows is the first line of the docstring of the entry's module, read without executing it.
+An entry names a `typer.Typer`. If that has a single command with the entry's own name, it becomes this command, otherwise a
+group. `--help` shows the first line of the docstring of the entry's module, which is read without executing the module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from careedit.errors import CareEditError
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a sub-command until it is invoked, then hands over to the real one."""
+    """A placeholder for a sub-command, which is loaded when it is invoked."""
 
     def __init__(self, entry: EntryPoint) -> None:
         super().__init__(name=entry.name)
@@ -32,10 +32,10 @@ class LazyCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A group that has, beside its own commands, those of an entry-point group; see `lazy_group`."""
+    """A group with its own commands and those of an entry-point group; see `lazy_group`."""
 
     entry_group: ClassVar[str]
-    """The entry-point group that sub-commands are found in."""
+    """The entry-point group of the sub-commands."""
 
     def __init__(self, *args: Any, **extra: Any) -> None:
         super().__init__(*args, **extra)
@@ -52,7 +52,7 @@ class LazyGroup(TyperGroup):
 
 
 def lazy_group(entry_group: str) -> type[LazyGroup]:
-    """The class of a group, for `typer.Typer(cls=...)`, that finds sub-commands in the entry-point group of that name."""
+    """The class of a group whose sub-commands are those of an entry-point group; for `typer.Typer(cls=...)`."""
     return type("LazyGroup", (LazyGroup,), {"entry_group": entry_group})
 
 
@@ -73,7 +73,7 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _missing(entry: EntryPoint, module: str) -> str:
-    """What to tell the person whose sub-command cannot be imported for want of `module`."""
+    """The error message for a sub-command that cannot be imported because `module` is missing."""
     if module and f"{entry.module}.".startswith(f"{module}."):
         return (
             f"The command '{entry.name}' is not in this installation ({entry.module} is missing); reinstall careedit."

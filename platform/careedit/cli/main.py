@@ -1,7 +1,8 @@
-"""The command `careedit`: sub-commands from entry points, errors as one sentence, exit codes 0, 1 and 2; gates add 3.
+"""The command `careedit`: sub-commands from entry points, one-sentence errors, exit codes 0, 1 and 2; gates add 3.
 
-Every distribution may add sub-commands through the entry-point group `careedit.commands`, as `careedit.cli.lazy` says, and
-benchmarks through `careedit.bench`, and what compares arms through `careedit.ab`. What is not invoked is not imported, so `careedit --help` answers at once.
+Any distribution can add sub-commands by the entry-point group `careedit.commands`, benchmarks by `careedit.bench` and
+commands that compare arms by `careedit.ab` (see `careedit.cli.lazy`). Only the invoked command is imported, so
+`careedit --help` is fast.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from careedit.cli.output import emit, note, set_up_logging
 from careedit.errors import CareEditError, ExpertError, InputError
 
 GROUP = "careedit.commands"
-"""The entry-point group that sub-commands are found in."""
+"""The entry-point group of the sub-commands."""
 
 
 def build_command() -> TyperGroup:
@@ -32,7 +33,7 @@ def build_command() -> TyperGroup:
         cls=lazy_group(GROUP),
         add_completion=False,
         no_args_is_help=True,
-        epilog="Exit codes: 0 = done, 1 = failed, 2 = the input is wrong.",
+        epilog="Exit codes: 0 = success, 1 = failure, 2 = wrong input.",
     )
     app.callback()(_root)
     return get_group(app)
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, str(error), code=1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(None, "Interrupted.", code=130)
-    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, whatever happened
+    except Exception as error:  # noqa: BLE001 - the last resort: the user gets a sentence for every exception
         hint = "run `careedit --debug ...` for the stack trace"
         return _failed(error, f"Unexpected {type(error).__name__}: {_one_line(error)} ({hint}).", code=1)
     return code if isinstance(code, int) else 0
@@ -76,7 +77,7 @@ def _root(
 
 
 def _usage_error(error: typer.TyperException) -> int:
-    """Say what is wrong with the command line; an empty message means that help was shown instead."""
+    """Report what is wrong with the command line; an empty message means that help was shown instead."""
     message = error.format_message().rstrip(".")
     if message:
         context = getattr(error, "ctx", None)

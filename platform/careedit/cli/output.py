@@ -1,6 +1,6 @@
-"""What a command says: results on stdout, everything else (notes, progress, logs) on stderr.
+"""The output of a command: results on stdout, everything else (notes, progress, logs) on stderr.
 
-With `--json` a command writes exactly one JSON document to stdout, so that a program may read it while a person still
+With `--json` a command writes exactly one JSON document to stdout, so that a program can read it while the user still
 sees the notes and the progress bar.
 """
 
@@ -34,14 +34,14 @@ def emit(text: str) -> None:
 def emit_json(document: Any) -> None:
     """Write the result to stdout as one JSON document.
 
-    Records, dataclasses, paths, mappings and sequences are understood. A NaN or an infinity raises ValueError: JSON has
-    neither, and a reader must not take one for a number.
+    Takes records, dataclasses, paths, mappings and sequences. A NaN or an infinity raises ValueError, because JSON has
+    neither.
     """
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table to stdout: drawn for a terminal, tab-separated lines for a pipe or a file."""
+    """Write a table to stdout: with borders for a terminal, as tab-separated lines for a pipe or a file."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             emit("\t".join(str(cell) for cell in row))
@@ -53,12 +53,12 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def note(text: str) -> None:
-    """Tell the person something that is not the result, e.g. where a file was written: one line on stderr."""
+    """Write one line to stderr that is not part of the result, e.g. where a file was written."""
     sys.stderr.write(f"{text}\n")
 
 
 class Bar:
-    """A running progress bar; every method does nothing where no bar is shown."""
+    """A running progress bar; without a terminal its methods do nothing."""
 
     def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
         self._progress, self._task = progress, task
@@ -78,7 +78,7 @@ class Bar:
 def progress(description: str, total: float | None = None) -> Iterator[Bar]:
     """A progress bar on stderr if that is a terminal, else nothing.
 
-    `total` is in steps of `Bar.advance`; None where it is not known. The bar vanishes when it is done.
+    `total` is in steps of `Bar.advance`; None if it is unknown. The bar disappears at the end.
     """
     if not sys.stderr.isatty():
         yield Bar(None, None)
@@ -98,7 +98,7 @@ def set_up_logging(*, debug: bool) -> None:
 
 
 def _escaped(text: str) -> str:
-    """`text` so that rich takes no part of it for markup; an instruction may well hold brackets."""
+    """`text` without rich markup; an instruction may contain brackets."""
     return text.replace("[", r"\[")
 
 

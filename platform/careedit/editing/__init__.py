@@ -3,9 +3,7 @@
 from careedit.editing.base import EditorBase, load_base
 from careedit.editing.cache import EncodingCache
 from careedit.editing.engine import DEFAULT_GUIDANCE, Engine
-from careedit.editing.prompts import in_context_prompt
-from careedit.editing.state import EditJob, EditState, Start
-from careedit.editing.stepper import OnSteps, Stepper
+from careedit.editing.state import EditJob, EditState, OnSteps, Start, Stepper, in_context_prompt
 
 __all__ = [
     "DEFAULT_GUIDANCE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,40 @@ from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from careedit.editing.base_checks import COMPONENTS, check_base, check_components, settings
 from careedit.errors import ExpertError, InputError
 
 MAX_SEQUENCE_LENGTH = 512
 """T5 tokens per prompt of FLUX.1-Fill-dev, the maximum of FLUX."""
+
+
+COMPONENTS: dict[str, type] = {
+    "transformer": FluxTransformer2DModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "tokenizer": PreTrainedTokenizerBase,
+    "text_encoder_2": T5EncoderModel,
+    "tokenizer_2": PreTrainedTokenizerBase,
+    "scheduler": FlowMatchEulerDiscreteScheduler,
+}
+"""The components of a `FluxFillPipeline` and their classes."""
+
+_UNSUPPORTED_SCHEDULES = (
+    "stochastic_sampling",
+    "invert_sigmas",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+)
+"""Settings under which a schedule does not run from sigma 1 to sigma 0 without fresh noise."""
+
+
+def settings(component: Any) -> Any:
+    """The configuration of a component; untyped, because diffusers does not declare it."""
+    return component.config
+
+
+INDEX = "model_index.json"
+"""The file that names the pipeline class of a folder and its components."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +66,11 @@ class EditorBase:
     text_encoder: CLIPTextModel
     """CLIP, which gives the pooled text embedding."""
     tokenizer: PreTrainedTokenizerBase
-    """The tokenizer of `text_encoder`."""
+    """Tokenizer that belongs to `text_encoder`."""
     text_encoder_2: T5EncoderModel
     """T5, which gives an embedding per text token."""
     tokenizer_2: PreTrainedTokenizerBase
-    """The tokenizer of `text_encoder_2`."""
+    """Tokenizer that belongs to `text_encoder_2`."""
     scheduler: FlowMatchEulerDiscreteScheduler
     """Its configuration determines the schedules; it is never stepped itself."""
     max_sequence_length: int
@@ -112,9 +141,7 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
-        raise InputError(
-            f"There is no device {str(wanted)!r} on this machine; use cpu, or a GPU such as cuda."
-        ) from error
+        raise InputError(f"This machine has no device {str(wanted)!r}; use cpu, or a GPU such as cuda.") from error
     return device
 
 
@@ -139,10 +166,6 @@ def quiet_loading() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-INDEX = "model_index.json"
-"""The file that names the pipeline class of a folder and its components."""
-
-
 def load_base(
     path_or_hub_id: str | Path,
     *,
@@ -162,14 +185,14 @@ def load_base(
         name = str(folder)
     elif isinstance(path_or_hub_id, Path) or folder.is_absolute() or name.count("/") != 1:
         raise ExpertError(
-            f"There is no base folder {name!r}; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
+            f"The base folder {name!r} does not exist; give the folder of a FluxFillPipeline or a hub id 'owner/name'."
         )
     try:
         # The hub's index alone first: another kind of pipeline is refused before gigabytes are fetched.
         index = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
         config = json.loads(index.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        what = f"holds no readable {INDEX}" if folder.is_dir() else "is no folder, and the hub did not give it"
+        what = f"has no readable {INDEX}" if folder.is_dir() else "is not a folder, and the hub does not have it"
         raise ExpertError(f"The base {name!r} {what}; give the folder of a FluxFillPipeline or a hub id.") from error
     found = config.get("_class_name") if isinstance(config, dict) else None
     if found != FluxFillPipeline.__name__:
@@ -178,7 +201,7 @@ def load_base(
         entry = config.get(component)
         # Nothing else is imported by name: an index must not decide which code runs.
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
-            raise ExpertError(f"The base {name!r} states no {component} from diffusers or transformers in its {INDEX}.")
+            raise ExpertError(f"The base {name!r} names no {component} from diffusers or transformers in its {INDEX}.")
     try:
         with quiet_loading():
             pipe = cast(Any, FluxFillPipeline).from_pretrained(
@@ -190,3 +213,56 @@ def load_base(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
     return EditorBase.from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)
+
+
+def check_components(components: Mapping[str, Any]) -> None:
+    """Raise `ExpertError` for a component of another class."""
+    for name, expected in COMPONENTS.items():
+        if not isinstance(components[name], expected):
+            raise ExpertError(
+                f"The base's {name} is a {type(components[name]).__name__}, but a FluxFillPipeline has a "
+                f"{expected.__name__} there."
+            )
+
+
+def check_base(base: EditorBase) -> None:
+    """Raise `ExpertError` for a component of a wrong class, or for two that do not fit each other."""
+    check_components({name: getattr(base, name) for name in COMPONENTS})
+    _check_transformer(base)
+    _check_text(base)
+    for setting in _UNSUPPORTED_SCHEDULES:
+        if settings(base.scheduler).get(setting):
+            raise ExpertError(f"The base's scheduler sets {setting}, which editing does not support; unset it.")
+
+
+def _check_transformer(base: EditorBase) -> None:
+    config, vae = settings(base.transformer), settings(base.vae)
+    if vae.shift_factor is None or vae.scaling_factor is None:
+        raise ExpertError(
+            "The base's vae states no shift_factor or no scaling_factor; a FluxFillPipeline's states both."
+        )
+    latent = 4 * base.latent_channels
+    expected = 2 * latent + 4 * base.vae_scale**2
+    if config.in_channels != expected:
+        raise ExpertError(
+            f"The base's transformer takes {config.in_channels} channels, but with its vae a fill-type transformer takes "
+            f"{expected} (noisy latents, masked image and mask); give a fill-type base."
+        )
+    if (config.out_channels or config.in_channels) != latent:
+        raise ExpertError(f"The base's transformer gives {config.out_channels} channels, but its vae has {latent}.")
+
+
+def _check_text(base: EditorBase) -> None:
+    config = settings(base.transformer)
+    if config.joint_attention_dim != base.text_encoder_2.config.d_model:
+        raise ExpertError(
+            f"The base's transformer takes text of width {config.joint_attention_dim}, but text_encoder_2 gives "
+            f"{base.text_encoder_2.config.d_model}."
+        )
+    if config.pooled_projection_dim != base.text_encoder.config.hidden_size:
+        raise ExpertError(
+            f"The base's transformer takes pooled text of width {config.pooled_projection_dim}, but text_encoder gives "
+            f"{base.text_encoder.config.hidden_size}."
+        )
+    if not 1 <= base.max_sequence_length <= 512:
+        raise ExpertError(f"max_sequence_length is {base.max_sequence_length}; it must lie between 1 and 512.")

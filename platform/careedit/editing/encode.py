@@ -12,8 +12,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.base import EditorBase
-from careedit.editing.base_checks import settings
+from careedit.editing.base import EditorBase, settings
 from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.latents import pack, pack_mask, unpack
 from careedit.images import image_sha256

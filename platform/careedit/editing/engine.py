@@ -16,10 +16,9 @@ from careedit.editing.encode import Encoder
 from careedit.editing.latents import position_ids, token_coverage
 from careedit.editing.mixing import mix_velocities, mixture_rows
 from careedit.editing.schedule import Schedule, make_schedule
-from careedit.editing.state import EditJob, EditState
-from careedit.editing.stepper import OnSteps
+from careedit.editing.state import EditJob, EditState, OnSteps
 from careedit.errors import CareEditError, ImageError, InputError
-from careedit.experts.base import ExpertApplier
+from careedit.experts.applier import ExpertApplier
 from careedit.images import canvas_mask, compose_canvas, crop_target
 
 DEFAULT_GUIDANCE = 30.0

@@ -1,23 +1,38 @@
-"""One edit: its inputs (`EditJob`) and its progress (`EditState`)."""
+"""One edit: its inputs (`EditJob`), its progress (`EditState`), and the protocol of what steps it (`Stepper`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.prompts import in_context_prompt
 from careedit.editing.schedule import Schedule
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 from careedit.images import MAX_REFERENCES
 from careedit.records import BASE, check_weights
 
+DIPTYCH = "A diptych with two side-by-side images of the same scene. On the right, the scene is exactly the same as on the left but"
+TRIPTYCH = (
+    "A triptych with three side-by-side images. On the left, a reference. On the right, the scene is exactly the same as in "
+    "the middle but, taking from the reference,"
+)
+"""The in-context prompts (ICEdit, arXiv 2504.20690, section 3.1, in the wording of its released code)."""
+
 Start = Literal["noise", "source"]
 """What the target panel starts from: noise alone, or the source picture plus noise."""
+
+OnSteps = Callable[[int], None]
+"""Called after each step with the number of states that made it. What it raises ends the edit."""
+
+
+def in_context_prompt(instruction: str, *, references: int = 0) -> str:
+    """The prompt that the base sees: the fixed frame, then the instruction as the user wrote it."""
+    return f"{TRIPTYCH if references else DIPTYCH} {instruction.strip()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,3 +156,42 @@ class EditState:
         """`CancelledError` for a cancelled edit."""
         if self.cancelled:
             raise CancelledError(f"The edit was cancelled after {self.index} of {self.schedule.steps} steps.")
+
+
+class Stepper(Protocol):
+    """Prepares, steps and decodes edits. `Engine` does it directly; a server's replica waits for its turn at an engine."""
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds in which other edits had the engine; None where the engine serves one edit at a time."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether a batch held another edit too, or was split, so that a replay may round differently."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Torch's CPU threads where the steps run."""
+        ...
+
+    def prepare(self, job: EditJob) -> EditState:
+        """Encode an edit and draw its noise; errors as in `Engine.prepare`."""
+        ...
+
+    def advance(self, states: Sequence[EditState], to: int | None = None, on_steps: OnSteps | None = None) -> None:
+        """Step `states` together until each has done `to` steps, by default all of its own schedule."""
+        ...
+
+    def preview_many(self, states: Sequence[EditState]) -> list[Image.Image]:
+        """The target panels as they are estimated now, RGB; errors as in `Engine.preview_many`."""
+        ...
+
+    def finish_many(self, states: Sequence[EditState]) -> list[Image.Image]:
+        """The target panels of finished edits, RGB; errors as in `Engine.finish_many`."""
+        ...
+
+    def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Load the named experts and keep them loaded until the context ends."""
+        ...

@@ -1,8 +1,8 @@
-"""What a LoRA file says about its alphas and ranks, and what follows when several places say it.
+"""The alphas and ranks that a LoRA file states, and whether the places that state them agree.
 
-A layer's update is alpha / rank * B @ A. The alpha may stand in a key beside the matrices, in the metadata that diffusers
-writes (`lora_adapter_metadata`), in plain header fields of other trainers, or with the user (`--alpha`, a manifest). Where
-two places disagree nothing is guessed: both are named. Where none states an alpha, it is the rank, as in diffusers.
+A layer's update is alpha / rank * B @ A. The alpha may be in a key of its own, in the metadata that diffusers writes
+(`lora_adapter_metadata`), in plain header fields of other trainers, or come from the user (`--alpha`, a manifest). If two
+places disagree, nothing is guessed: the error names both. If no place states an alpha, it is the rank, as in diffusers.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ _OTHER_METHODS = (
     "use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
     "monteclora_config", "kasa_config", "layer_replication", "modules_to_save", "trainable_token_indices", "target_parameters",
 )  # fmt: skip
-"""Fields of peft's `LoraConfig` by which an adapter is more than B @ A beside linear layers."""
+"""Fields of peft's `LoraConfig` that make an adapter more than B @ A on linear layers."""
 _LORA_FIELDS = {field.name for field in fields(LoraConfig)}
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
-"""Values of `init_lora_weights` that leave the base as it is; pissa, olora, corda, loftq, lora_ga and mica change it."""
+"""Values of `init_lora_weights` that do not change the base; pissa, olora, corda, loftq, lora_ga and mica change it."""
 _NESTED_ALPHA = re.compile(r"[\"'](lora|network|linear)_alpha[\"']")
 _UNSTATED = ("", "none", "dynamic")
-"""Texts by which trainers say that there is no one value."""
+"""Texts that trainers write if no single value exists."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An alpha that stands outside the file."""
+class OutsideAlpha:
+    """An alpha that comes from outside the file."""
 
     value: float
-    """The alpha of every layer."""
+    """The alpha that every layer gets."""
     source: str
-    """Who states it, for a person: "--alpha", "its manifest"."""
+    """The place that states it, as errors show it: "--alpha" or "its manifest"."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What one place of the header states, in the terms of peft's `LoraConfig`."""
+    """The LoRA settings that one place of the header states, in the terms of peft's `LoraConfig`."""
 
     source: str
-    """The place, for a person."""
+    """The place in the file, as errors show it."""
     alpha: float | None = None
-    """`lora_alpha`."""
+    """The field `lora_alpha`; None if it is not stated."""
     alpha_source: str = ""
-    """The very field of the alpha."""
+    """The field that states the alpha, as errors show it."""
     rank: int | None = None
-    """`r`."""
+    """The field `r`; None if it is not stated."""
     rank_source: str = ""
-    """The very field of the rank."""
+    """The field that states the rank, as errors show it."""
     alpha_pattern: Mapping[str, float] | None = None
-    """Alphas of modules that differ."""
+    """Alphas of modules that differ from `alpha`, by module pattern."""
     rank_pattern: Mapping[str, int] | None = None
-    """Ranks of modules that differ."""
+    """Ranks of modules that differ from `rank`, by module pattern."""
     rslora: bool = False
     """Whether the update is scaled by alpha / sqrt(rank)."""
     strict: bool = True
-    """Whether the rank is stated for every module; a plain field states that of most layers."""
+    """Whether the rank holds for every module. A plain field may state the rank of most layers only."""
 
     def alpha_of(self, module: str, rank: int) -> float:
         """The alpha of one module, so that alpha / rank is its scale."""
@@ -84,7 +84,7 @@ class Config:
         return alpha * math.sqrt(rank) if self.rslora else alpha
 
     def check_ranks(self, ranks: Mapping[str, int], own: Mapping[str, int], where: str) -> None:
-        """Raises `AdapterError` naming both, where the stated ranks are not the tensors' (`own`: as the file has them)."""
+        """Raises `AdapterError` if the stated ranks differ from those of the tensors (`own`: by the file's layer names)."""
         pattern = self.rank_pattern or {}
         if (
             self.rank is not None
@@ -106,7 +106,7 @@ class Config:
 
 
 def config_of_metadata(metadata: Mapping[str, str], where: str) -> Config | None:
-    """What `lora_adapter_metadata` states; None where there is none. Raises `AdapterError` where it is unusable."""
+    """The content of `lora_adapter_metadata`; None if the file has none. Raises `AdapterError` if it is unusable."""
     text, source = metadata.get(METADATA_KEY), f"its metadata ({METADATA_KEY})"
     config = None if text is None else config_of_json(text, source, where)
     for key, value in json.loads(text or "{}").items():
@@ -119,7 +119,7 @@ def config_of_metadata(metadata: Mapping[str, str], where: str) -> Config | None
 
 
 def config_of_json(text: str, source: str, where: str) -> Config | None:
-    """What a `LoraConfig` written as JSON states; None for an empty one. Raises `AdapterError` where it is unusable."""
+    """The content of a `LoraConfig` written as JSON; None for an empty one. Raises `AdapterError` if it is unusable."""
     try:
         stated = {key.removeprefix(PREFIX): value for key, value in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
@@ -132,7 +132,7 @@ def config_of_json(text: str, source: str, where: str) -> Config | None:
 
 
 def config_of_fields(metadata: Mapping[str, str], where: str) -> Config | None:
-    """What plain header fields state, such as `ss_network_alpha`; None where they state nothing of the kind."""
+    """The content of plain header fields such as `ss_network_alpha`; None if no such field exists."""
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for field, text in metadata.items():
@@ -183,7 +183,7 @@ def _config(stated: Mapping[str, Any], source: str, sources: Mapping[str, str], 
     for field in _OTHER_METHODS:
         if stated.get(field):
             raise AdapterError(
-                f"{where} is a DoRA, trains biases or is otherwise more than a plain LoRA ({sources[field]}), which cannot "
+                f"{where} is a DoRA, trains biases or is more than a plain LoRA in another way ({sources[field]}), which cannot "
                 "be mixed per row; export a plain LoRA."
             )
     kind, start = str(stated.get("peft_type") or "LORA"), stated.get("init_lora_weights")
@@ -206,7 +206,7 @@ def _config(stated: Mapping[str, Any], source: str, sources: Mapping[str, str], 
     )
     if config.alpha is None and (strict or config.alpha_pattern or config.rslora):
         needs = next((sources[field] for field in ("alpha_pattern", "use_rslora") if stated.get(field)), source)
-        raise AdapterError(f"{where}: {needs} comes without a lora_alpha; export it again.")
+        raise AdapterError(f"{where}: {needs} needs a lora_alpha, which is missing; export it again.")
     return config
 
 
@@ -244,7 +244,7 @@ def _number(text: str, source: str, where: str) -> float:
 
 
 def unread_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Header fields that speak of an alpha and are not read, to be told to the user."""
+    """Header fields that mention an alpha and are not read; the user gets a warning about them."""
     return tuple(
         field
         for field, text in metadata.items()
@@ -255,11 +255,11 @@ def unread_fields(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def agreed(
-    layers: Mapping[str, Layer], metadata: Mapping[str, str], asked: Asked | None, where: str
-) -> tuple[Config | Asked | None, str]:
-    """Who states the alpha of layers without a key of their own (None: nobody), and that source for a person.
+    layers: Mapping[str, Layer], metadata: Mapping[str, str], outside: OutsideAlpha | None, where: str
+) -> tuple[Config | OutsideAlpha | None, str]:
+    """The source of the alpha of layers without a key of their own (None: no source), and its name in messages.
 
-    Raises `AdapterError` naming both where two places disagree.
+    Raises `AdapterError` naming both places if two disagree.
     """
     diffusers, plain = config_of_metadata(metadata, where), config_of_fields(metadata, where)
     keys = {name: layer.alpha for name, layer in layers.items() if layer.alpha is not None}
@@ -268,13 +268,13 @@ def agreed(
             f"{where} states alpha twice, in keys such as {f'{next(iter(keys))}.alpha'!r} and in {diffusers.source}; "
             "export it again with one of them."
         )
-    stated: list[tuple[str, float, Config | Asked]] = [
+    stated: list[tuple[str, float, Config | OutsideAlpha]] = [
         (config.alpha_source, config.alpha, config)
         for config in (diffusers, plain)
         if config and config.alpha is not None
     ]
-    if asked is not None:
-        stated.append((asked.source, asked.value, asked))
+    if outside is not None:
+        stated.append((outside.source, outside.value, outside))
     for (first, value, _), (second, other, _) in pairwise(stated):
         _refuse_other(where, first, value, second, other)
     if keys:
@@ -284,7 +284,7 @@ def agreed(
                     f"{where} states alpha twice, in keys and in {config.source}; export it with one of them."
                 )
             for name, own in keys.items():
-                rounded = float(torch.tensor(value, dtype=own.dtype))  # a key may be kept in half precision
+                rounded = float(torch.tensor(value, dtype=own.dtype))  # a key may be stored in half precision
                 if rounded != float(own):
                     _refuse_other(where, f"its key {f'{name}.alpha'!r}", float(own), source, value)
         return (stated[0][2] if stated and len(keys) < len(layers) else None), "its keys"
@@ -301,8 +301,8 @@ def _refuse_other(where: str, first: str, value: float, second: str, other: floa
 def resolved_keys(ranks: Mapping[str, int], keys: Mapping[str, Tensor], where: str) -> dict[str, float]:
     """Alpha per module by diffusers' rules, from `<module>.alpha` keys that some or all modules have.
 
-    A module without one takes that of the first module that has one. diffusers matches names by their ends, so that
-    `proj_out` may speak for a block's `proj_out` too; a module that would get another scale than it states is refused.
+    A module without one uses that of the first module that has one. diffusers matches names by their ends, so
+    `proj_out` may also match a block's `proj_out`; a module that would get another scale than it states is refused.
     """
     config = get_peft_kwargs(
         {f"^{module}.lora_B.weight": rank for module, rank in ranks.items()},
@@ -320,7 +320,7 @@ def resolved_keys(ranks: Mapping[str, int], keys: Mapping[str, Tensor], where: s
         if module in keys and not math.isclose(value, float(keys[module]), rel_tol=1e-6):
             raise AdapterError(
                 f"{where} states the alpha {float(keys[module]):g} for {module!r}, but load_lora_weights would use "
-                f"{value:g}, that of another module whose name ends alike; export it with "
+                f"{value:g}, that of another module whose name ends the same; export it with "
                 "FluxFillPipeline.save_lora_weights."
             )
         # peft divides in the key's own number format: 3 / 7 in bfloat16 is 0.4277.

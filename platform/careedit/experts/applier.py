@@ -1,21 +1,203 @@
-"""Choosing how a set's experts are applied."""
+"""How experts are applied: each row of a batch names the expert that computes it."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock, RLock
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-from careedit.experts.base import Application, ExpertApplier
-from careedit.experts.library import AdapterLibrary
-from careedit.experts.merged import MergedApplier
-from careedit.experts.shared import SharedApplier
+import torch
+from torch import Tensor, nn
+
+from careedit.experts.adapters import fit
+from careedit.experts.formats import LoraState
+from careedit.experts.manifest import Application
+from careedit.experts.pool import LeasePool
+from careedit.experts.shapes import BaseShapes
+from careedit.records import BASE, unknown_expert
+
+_SHARED_INPUTS = frozenset({"img_ids", "txt_ids"})
+"""Inputs of `FluxTransformer2DModel` that all rows share."""
 
 
-def make_applier(
-    transformer: nn.Module, library: AdapterLibrary, application: Application, *, byte_budget: int | None = None
-) -> ExpertApplier:
-    """An applier that owns `transformer` and takes experts from `library`, e.g. an `ExpertSet`.
+@runtime_checkable
+class ExpertApplier(Protocol):
+    """Runs the base's transformer with an expert per row of the batch."""
 
-    `byte_budget` bounds the adapters held at once; None holds every one that was used.
-    """
-    kind = MergedApplier if application == "merged" else SharedApplier
-    return kind(transformer, library, byte_budget=byte_budget)
+    @property
+    def kind(self) -> Application:
+        """How this applier applies adapters."""
+        ...
+
+    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+        """The transformer's output, row i computed by expert `rows[i]` (`BASE`: by no expert).
+
+        `inputs` are the keyword arguments of `FluxTransformer2DModel.forward` for a batch of `len(rows)` rows; a tensor
+        in it is per row where its first dimension is the batch, except `img_ids` and `txt_ids` (2-D, shared by all
+        rows); None where the base takes no guidance. Returns the velocity, shape [rows, tokens, channels].
+        Every name must be leased (`lease`) by the caller; an expert that the set lacks raises `UnknownExpertError`.
+        """
+        ...
+
+    def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Loads the named experts and keeps them loaded until the context ends; `BASE` needs no loading."""
+        ...
+
+
+class NoExperts:
+    """The applier of a base without experts: every row must be `BASE`."""
+
+    kind: Literal["merged"] = "merged"
+    """The weights are always the base's own, as in merged application."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.transformer = transformer
+
+    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+        """The base's velocity, shape [rows, tokens, channels]."""
+        check_known(rows, ())
+        return run_transformer(self.transformer, inputs)
+
+    def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Loads nothing; a name other than `BASE` raises `UnknownExpertError`."""
+        check_known(names, ())
+        return nullcontext()
+
+
+class AdapterLibrary(Protocol):
+    """Adapters by name, e.g. an `ExpertSet`; the sizes are known without reading weights."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that `load` knows."""
+        ...
+
+    def parameters(self, name: str) -> int:
+        """Number of weights of one adapter; raises `UnknownExpertError`."""
+        ...
+
+    def load(self, name: str) -> LoraState:
+        """Reads and checks one adapter; raises `UnknownExpertError`, `AdapterError` or `BaseMismatchError`."""
+        ...
+
+
+class MemoryLibrary:
+    """Adapters that are in memory already, e.g. those of a training run; they may be added and removed at run time."""
+
+    def __init__(self, adapters: Mapping[str, LoraState], shapes: BaseShapes) -> None:
+        self._shapes = shapes
+        self._adapters: dict[str, LoraState] = {}
+        self._lock = Lock()
+        for name, state in adapters.items():
+            self.add(name, state)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order in which they were added."""
+        return tuple(self._adapters)
+
+    def add(self, name: str, state: LoraState) -> None:
+        """Adds or replaces one adapter; raises `BaseMismatchError` if it does not fit."""
+        fitted = fit(state, self._shapes, f"The adapter {name!r}")
+        with self._lock:
+            self._adapters[name] = fitted
+
+    def remove(self, name: str) -> None:
+        """Removes one adapter; raises `UnknownExpertError`."""
+        with self._lock:
+            self.load(name)
+            del self._adapters[name]
+
+    def parameters(self, name: str) -> int:
+        """Number of weights of one adapter."""
+        return self.load(name).parameters
+
+    def load(self, name: str) -> LoraState:
+        """One adapter."""
+        if name not in self._adapters:
+            raise unknown_expert(name, self.names)
+        return self._adapters[name]
+
+
+class LoraApplier:
+    """Base of the appliers: loads adapters from a library, under leases and a byte budget."""
+
+    item_bytes = 4
+    """Bytes that one weight of a loaded adapter takes."""
+
+    def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
+        """Takes ownership of `transformer`. `byte_budget` bounds the loaded adapters, in bytes; None: no bound."""
+        self.transformer = transformer
+        self.library = library
+        self._lock = RLock()
+        self._pool = LeasePool(
+            size=lambda name: library.parameters(name) * self.item_bytes,
+            load=self._load,
+            unload=self._unload,
+            budget=byte_budget,
+            lock=self._lock,
+        )
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Names of the loaded adapters, least recently used first."""
+        return self._pool.resident
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes that the loaded adapters take."""
+        return self._pool.used
+
+    def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Loads the named adapters and keeps them loaded until the context ends.
+
+        Raises `UnknownExpertError`, and `ExpertError` where they and those in use exceed the budget.
+        """
+        names = list(names)
+        check_known(names, self.library.names)
+        return self._pool.lease(names)
+
+    def evict(self, name: str) -> None:
+        """Unloads one expert after it was removed or replaced; raises `ExpertError` while it is leased."""
+        with self._lock:
+            self._pool.drop(name)
+
+    def _load(self, name: str) -> None:
+        raise NotImplementedError
+
+    def _unload(self, name: str) -> None:
+        raise NotImplementedError
+
+
+def check_known(names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises `UnknownExpertError` for a name that is neither `BASE` nor one of `known`."""
+    for name in names:
+        if name != BASE and name not in known:
+            raise unknown_expert(name, known)
+
+
+def run_transformer(transformer: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """The first output of the transformer: the velocity."""
+    return cast(Tensor, transformer(**{**inputs, "return_dict": False})[0])
+
+
+def group_rows(rows: Sequence[str]) -> dict[str, list[int]]:
+    """Row indices per name, names in the order of their first row."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(rows):
+        groups.setdefault(name, []).append(index)
+    return groups
+
+
+def take_rows(inputs: Mapping[str, Any], indices: Sequence[int], rows: int) -> dict[str, Any]:
+    """The transformer inputs of some rows of a batch of `rows` rows, in the order of `indices`."""
+    taken: dict[str, Any] = {}
+    picks: dict[torch.device, Tensor] = {}
+    for key, value in inputs.items():
+        if isinstance(value, Tensor) and key not in _SHARED_INPUTS and value.ndim and value.shape[0] == rows:
+            if value.device not in picks:
+                picks[value.device] = torch.tensor(indices, dtype=torch.long, device=value.device)
+            value = value.index_select(0, picks[value.device])
+        taken[key] = value
+    return taken

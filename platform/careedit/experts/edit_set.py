@@ -11,42 +11,41 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import CareEditError, ExpertError, ManifestError
-from careedit.experts.check import check_base, load_adapter
-from careedit.experts.fingerprint import shapes_of_base
-from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
-from careedit.experts.router_files import router_options
+from careedit.experts.adapters import check_base, load_adapter
+from careedit.experts.manifest import MANIFEST_FILE, SET_FILE, ExpertManifest, ExpertSetFile, RouterSpec
 from careedit.experts.set import (
-    SET_FILE,
     ExpertSet,
-    ExpertSetFile,
     load_expert_set,
     locate,
     read_set_file,
     resolve_base,
+    router_options,
 )
-from careedit.files import folder_digest
+from careedit.experts.shapes import shapes_of_base
+from careedit.experts.store import Folder
+from careedit.files import file_digest, folder_digest
 from careedit.records import unknown_expert
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One flaw of an expert set."""
+    """One problem of an expert set."""
 
     code: str
-    """"manifest", "base", "base-hash", "adapter", "duplicate" or "router"."""
+    """Kind of the problem: "manifest", "base", "base-hash", "adapter", "duplicate" or "router"."""
     subject: str
-    """The expert's name, its folder where it has none, "base" or "router"."""
+    """Name of the expert, or its folder if the name is unknown; or "base", or "router"."""
     message: str
-    """What is wrong and what to do, as a sentence."""
+    """What is wrong and what to do, in one sentence."""
 
 
 def create_expert_set(folder: str | os.PathLike[str], spec: ExpertSetFile) -> ExpertSet:
-    """Starts a set without experts in a local folder; raises `ExpertError` if there is one already."""
+    """Creates a set without experts in a local folder; raises `ExpertError` if the folder has a set already."""
     root = Path(folder)
     if (root / SET_FILE).exists():
         raise ExpertError(f"There is an expert set in {root} already; choose another folder.")
     if spec.experts:
-        raise ManifestError("A new expert set starts without experts; add them with add_expert.")
+        raise ManifestError("A new expert set has no experts; add them with add_expert.")
     root.mkdir(parents=True, exist_ok=True)
     spec.write(root / SET_FILE)
     return load_expert_set(root)
@@ -59,11 +58,11 @@ def add_expert(
     *,
     replace: bool = False,
 ) -> ExpertSet:
-    """Copies an adapter and its manifest into a local set, as `experts/<name>`, and returns the set as it then is.
+    """Copies an adapter and its manifest into a local set, as `experts/<name>`, and returns the changed set.
 
-    Everything is checked first, weights included; then the expert's folder is put in place by one rename, and the set's
-    file is rewritten last, so a reader sees the set with or without the expert, never half of it. Raises what
-    `load_adapter` raises, and `ExpertError` for a name that is taken unless `replace`.
+    Everything is checked first, weights included. Then one rename puts the expert's folder in place, and the set's file is
+    rewritten last, so a reader sees the set with the expert or without it, never half of it. Raises what `load_adapter`
+    raises, and `ExpertError` for a name that is in use, unless `replace`.
     """
     root = _local_root(folder)
     current = load_expert_set(root)
@@ -81,7 +80,7 @@ def add_expert(
         (temporary / manifest.file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, temporary / manifest.file)
         manifest.write(temporary / MANIFEST_FILE)
-        # The copy is what will be served: check it, not the source, which may have changed meanwhile.
+        # Check the copy too: it is what will be served, and the source may have changed since the first check.
         load_adapter(temporary / manifest.file, current.shapes, manifest=manifest)
         os.chmod(temporary, 0o755)
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=".old.")) / "expert"
@@ -99,7 +98,7 @@ def add_expert(
 
 
 def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
-    """Takes one expert out of a local set: first out of its file, then off the disk if it lies inside the set."""
+    """Removes one expert from a local set: first from its file, then from the disk if its folder is inside the set."""
     root = _local_root(folder)
     current = load_expert_set(root)
     if name not in current.manifests:
@@ -114,9 +113,9 @@ def remove_expert(folder: str | os.PathLike[str], name: str) -> ExpertSet:
 def verify_expert_set(
     ref: str | os.PathLike[str], *, cache: Path | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[Finding, ...]:
-    """Checks a set from top to bottom: base, manifests, every adapter's hash, shapes and weights, and the router's files.
+    """Checks a whole set: base, manifests, every adapter's hash, shapes and weights, and the router's files.
 
-    Returns what is wrong, nothing if all is well; raises only if there is no set or its own file is broken.
+    Returns the problems; none means that the set is sound. Raises only if the set does not exist or its own file is broken.
     """
     folder = locate(ref, cache=cache, storage_options=storage_options)
     spec = read_set_file(folder)
@@ -127,14 +126,16 @@ def verify_expert_set(
     except CareEditError as error:
         return (Finding("base", "base", str(error)),)
     if shapes.fingerprint != spec.base.fingerprint:
-        text = f"The base has the fingerprint {shapes.fingerprint[:12]}, {spec.base.fingerprint[:12]} is stated."
+        text = (
+            f"The base has the fingerprint {shapes.fingerprint[:12]}, the set's file says {spec.base.fingerprint[:12]}."
+        )
         findings.append(Finding("base", "base", text))
     if (
         spec.base.sha256 is not None
         and Path(base).is_dir()
         and (digest := folder_digest(Path(base))) != spec.base.sha256
     ):
-        text = f"The base's files have the hash {digest[:12]}, {spec.base.sha256[:12]} is stated; restore the base."
+        text = f"The base's files have the hash {digest[:12]}, the set's file says {spec.base.sha256[:12]}; restore it."
         findings.append(Finding("base-hash", "base", text))
     seen: set[str] = set()
     for entry in spec.experts:
@@ -157,6 +158,30 @@ def verify_expert_set(
     return tuple(findings)
 
 
+def transformer_spec(root: Path, *, router: str = "router", encoder: str = "clip") -> RouterSpec:
+    """The `RouterSpec` of a learned router in the set's folder `root`, with the hashes of its files.
+
+    `router` is the folder of `router.json` and `router.safetensors`. `encoder` is a folder of the set, or an open_clip
+    name, which is kept as it is.
+    """
+    inside = (root / encoder).is_dir()
+    options: dict[str, Any] = {
+        "config": _file(root, f"{router}/router.json"),
+        "weights": _file(root, f"{router}/router.safetensors"),
+        "encoder": {"folder": encoder, "sha256": folder_digest(root / encoder)} if inside else encoder,
+    }
+    return RouterSpec(kind="transformer", options=options)
+
+
+def install_router(root: Path, router: RouterSpec) -> ExpertSet:
+    """Checks the files of `router`, writes it to the file of the local set `root`, and returns the set."""
+    folder = Folder(str(root))
+    spec = read_set_file(folder).model_copy(update={"router": router})
+    router_options(spec, folder)
+    spec.write(root / SET_FILE)
+    return load_expert_set(root)
+
+
 def _local_root(folder: str | os.PathLike[str]) -> Path:
     root = locate(folder).local
     if root is None:
@@ -171,3 +196,9 @@ def _name_of(current: ExpertSet, entry: str) -> str:
 
 def _rewrite(root: Path, spec: ExpertSetFile, experts: tuple[str, ...]) -> None:
     spec.model_copy(update={"experts": experts}).write(root / SET_FILE)
+
+
+def _file(root: Path, name: str) -> dict[str, str]:
+    if not (root / name).is_file():
+        raise ManifestError(f"There is no {name} in {root}; put the router there first.")
+    return {"file": name, "sha256": file_digest(root / name)}

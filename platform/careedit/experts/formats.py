@@ -1,13 +1,13 @@
-"""LoRA files in the layouts that exist, read as one: module path -> (A, B, alpha) for a `FluxTransformer2DModel`.
+"""LoRA files in the existing layouts, read as one: module path -> (A, B, alpha) for a `FluxTransformer2DModel`.
 
-What `FluxFillPipeline.load_lora_weights` accepts for the transformer is accepted, through diffusers' own converters:
+All that `FluxFillPipeline.load_lora_weights` accepts for the transformer is accepted, by diffusers' own converters:
 
 * diffusers (`transformer.<module>.lora_A.weight`), alpha from `<module>.alpha` keys or from the file's
   `lora_adapter_metadata`, else alpha = rank; ICEdit's released normal LoRA is of this layout (rank = alpha = 32);
 * the older `<module>.lora.down.weight`, kohya / ComfyUI (`lora_unet_...lora_down`), XLabs (`processor.qkv_lora1...`).
 
-peft's own files (`base_model.model.<module>.lora_A.weight`) are accepted too; they state no alpha, the manifest does.
-Beyond diffusers, an alpha that stands only in a plain header field is used (`careedit.experts.alphas`).
+peft's own files (`base_model.model.<module>.lora_A.weight`) are accepted too; they state no alpha, but the manifest does.
+Unlike diffusers, careedit also uses an alpha that is only in a plain header field (`careedit.experts.alphas`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from careedit.errors import AdapterError
 from careedit.experts.alphas import (
-    Asked,
     Config,
+    OutsideAlpha,
     agreed,
     config_of_fields,
     config_of_metadata,
@@ -49,11 +49,11 @@ class LoraModule:
     """The update of one linear module: W + (alpha / rank) * up @ down."""
 
     down: Tensor
-    """A, shape [rank, in features]."""
+    """The matrix A, shape [rank, in features]."""
     up: Tensor
-    """B, shape [out features, rank]."""
+    """The matrix B, shape [out features, rank]."""
     alpha: float
-    """LoRA's alpha."""
+    """LoRA's alpha: the update is scaled by alpha / rank."""
 
     @property
     def rank(self) -> int:
@@ -68,22 +68,22 @@ class LoraModule:
 
 @dataclass(frozen=True)
 class Found:
-    """What a file turned out to be, for a person."""
+    """Description of a file, as commands show it."""
 
     layout: str
-    """Name of its key layout."""
+    """Name of the layout of its keys."""
     layers: int
-    """Pairs of matrices in the file; a fused one becomes several modules."""
+    """Number of pairs of matrices in the file. A fused pair becomes several modules."""
     alpha: str
-    """Where its alphas come from."""
+    """The place that states the alphas."""
     ranks: tuple[int, int]
-    """Smallest and largest rank of its layers, as the file has them."""
+    """Smallest and largest rank of the layers in the file."""
     scales: tuple[float, float]
-    """Smallest and largest alpha / rank of its layers."""
+    """Smallest and largest alpha / rank of the layers in the file."""
     asked: bool = False
-    """Whether an alpha from outside the file was needed."""
+    """Whether the file needs an alpha from outside, from a manifest or `--alpha`."""
     warnings: tuple[str, ...] = ()
-    """What the user should know, in sentences."""
+    """Sentences about properties of the file that may surprise the user."""
 
     def __str__(self) -> str:
         def span(values: tuple[float, float]) -> str:
@@ -101,9 +101,9 @@ class LoraState:
     """One adapter, ready to be applied."""
 
     modules: Mapping[str, LoraModule]
-    """By module path inside the transformer, e.g. `transformer_blocks.0.attn.to_q`."""
+    """Update of each module by its path in the transformer, e.g. `transformer_blocks.0.attn.to_q`."""
     found: Found | None = field(default=None, compare=False)
-    """What its file turned out to be; None for one that comes from no file."""
+    """Description of the file; None for an adapter that was not read from a file."""
 
     @cached_property
     def rank(self) -> int:
@@ -122,18 +122,18 @@ class LoraState:
 
 
 def canonical(
-    state: Mapping[str, Tensor], metadata: Mapping[str, str], where: str, *, asked: Asked | None = None
+    state: Mapping[str, Tensor], metadata: Mapping[str, str], where: str, *, outside: OutsideAlpha | None = None
 ) -> LoraState:
-    """Brings the tensors of a file, in any known layout, into the one form.
+    """Converts the tensors of a file, in any known layout, to one form.
 
-    `asked` is an alpha from outside the file; a file of peft's layout needs one unless its header states it. Raises
+    `outside` is an alpha from outside the file; a file in peft's layout needs one unless its header states it. Raises
     `AdapterError` naming `where` for a layout that is unknown or cannot be applied, and for alphas or ranks that
     contradict each other. Tensors keep their number format; nothing is checked against a base here.
     """
     layers = layers_of(state, where)
     layout = name_of_layout(state)
     check_alpha_keys(layers, layout, where)
-    source, told = agreed(layers, metadata, asked, where)
+    source, alpha_source = agreed(layers, metadata, outside, where)
     folded, without = folds_alpha(state), any(layer.alpha is None for layer in layers.values())
     if folded and source is not None and _is_one_alpha(source):
         state = with_alpha(state, layers, _value(source))
@@ -160,23 +160,23 @@ def canonical(
     found = Found(
         layout,
         len(layers),
-        told,
+        alpha_source,
         (min(own.values()), max(own.values())),
         (min(scales), max(scales)),
-        isinstance(source, Asked) and without,
+        isinstance(source, OutsideAlpha) and without,
         tuple(_warnings(modules, layers, metadata, folded=folded)),
     )
     return LoraState(modules, found)
 
 
-def _is_one_alpha(source: Config | Asked) -> bool:
-    """Whether a source outside the keys states the same plain alpha for all layers, as a key would."""
-    return isinstance(source, Asked) or not (source.strict or source.alpha_pattern or source.rslora)
+def _is_one_alpha(source: Config | OutsideAlpha) -> bool:
+    """Whether a source other than the keys states one plain alpha for all layers, as a key would."""
+    return isinstance(source, OutsideAlpha) or not (source.strict or source.alpha_pattern or source.rslora)
 
 
-def _value(source: Config | Asked) -> float:
-    value = source.value if isinstance(source, Asked) else source.alpha
-    assert value is not None  # `agreed` names no source without one
+def _value(source: Config | OutsideAlpha) -> float:
+    value = source.value if isinstance(source, OutsideAlpha) else source.alpha
+    assert value is not None  # every source that `agreed` returns has one
     return value
 
 
@@ -184,7 +184,7 @@ def _alphas(
     state: Mapping[str, Tensor],
     layers: Mapping[str, Layer],
     ranks: Mapping[str, int],
-    source: Config | Asked | None,
+    source: Config | OutsideAlpha | None,
     layout: str,
     where: str,
 ) -> dict[str, float]:
@@ -197,12 +197,12 @@ def _alphas(
     keys = {module_of(key.removesuffix(".alpha")): tensor for key, tensor in state.items() if key.endswith(".alpha")}
     if keys and source is None:
         return resolved_keys(ranks, keys, where)
-    if isinstance(source, Asked):
+    if isinstance(source, OutsideAlpha):
         return dict.fromkeys(ranks, source.value)
     if source is not None:
         return {module: source.alpha_of(module, rank) for module, rank in ranks.items()}
     if layout == "peft":
-        raise AdapterError(f"{where} is a peft file, which states no alpha; state it in the manifest or with --alpha.")
+        raise AdapterError(f"{where} is a peft file, which states no alpha; give it in the manifest or with --alpha.")
     return {module: float(rank) for module, rank in ranks.items()}
 
 
@@ -212,8 +212,8 @@ def _warnings(
     without = sum(layer.alpha is None for layer in layers.values())
     if 0 < without < len(layers):
         taken = "their rank" if folded else "that of the first layer that does"
-        yield f"{without} of {len(layers)} layers state no alpha; as in diffusers they take {taken}."
+        yield f"{without} of {len(layers)} layers state no alpha; as in diffusers they use {taken}."
     for name in unread_fields(metadata):
-        yield f"The header field {name!r} is not read; where it states this LoRA's alpha, give it with --alpha."
+        yield f"The header field {name!r} is not read; if it states this LoRA's alpha, give it with --alpha."
     if not any(bool(module.up.any()) and bool(module.down.any()) for module in modules.values()):
         yield "All its updates are zero: this file changes nothing."

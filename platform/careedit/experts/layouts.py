@@ -1,8 +1,8 @@
-"""The keys of a LoRA file: which layout they are in, what each one means, and which of them diffusers would drop.
+"""The header and keys of a LoRA file: its layout, the meaning of each key, and the keys that diffusers would drop.
 
-`FluxFillPipeline.lora_state_dict` (diffusers.loaders.lora_conversion_utils) brings every layout into one, but leaves out
-without a word what it does not know. Here every key is accounted for: it is a matrix of a pair, or a pair's alpha, and it
-reaches the transformer; otherwise the file is refused and the key is named.
+`FluxFillPipeline.lora_state_dict` (diffusers.loaders.lora_conversion_utils) converts every layout into one, but drops
+unknown keys without a warning. Here every key is accounted for: it is a matrix of a pair, or a pair's alpha, and it
+reaches the transformer. Otherwise the file is refused, and the error names the key.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from diffusers import FluxFillPipeline
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from careedit.errors import AdapterError
-from careedit.experts.header import AdapterHeader
 
 Layout = Literal["diffusers", "peft"]
 
@@ -50,9 +51,9 @@ _REFUSED = (
     ),
     (
         re.compile(r"\.diff(_b)?$|\.set_weight$"),
-        "changes weights or biases directly, beside its LoRA; export it without",
+        "also changes weights or biases directly; export the LoRA alone",
     ),
-    (re.compile(r"\.bias$|lora_bias"), "trains biases beside its LoRA; train it with bias='none'"),
+    (re.compile(r"\.bias$|lora_bias"), "also trains biases; train it with bias='none'"),
     (
         re.compile(r"^(text_encoder|lora_te|text_encoders\.|text_model\.|lora_prior_te|te\d?[._]|clip_[lg]\.|t5xxl\.)"),
         "also changes a text encoder, which experts share; export its transformer part alone",
@@ -61,16 +62,63 @@ _REFUSED = (
 )
 
 
+DTYPES = ("F64", "F32", "F16", "BF16")
+"""Number formats that an adapter may use."""
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class AdapterHeader:
+    """The names and shapes of all tensors of a file, and its metadata."""
+
+    tensors: Mapping[str, tuple[int, ...]]
+    """Shape of each tensor by its key, in the order of the data."""
+    metadata: Mapping[str, str]
+    """Text fields of the header, by name."""
+
+
+def read_header(path: Path) -> AdapterHeader:
+    """Reads and checks the header of `path`; a pickle, a truncated or an inconsistent file raises `AdapterError`.
+
+    The safetensors library checks the format (https://huggingface.co/docs/safetensors): the header's length and JSON, each
+    tensor's bytes against its type and shape, no gaps, no overlaps, and the file's size.
+    """
+    if path.suffix != ".safetensors":
+        raise AdapterError(f"{path.name} is not a .safetensors file; other formats can run code when they are opened.")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+        with safe_open(path, framework="numpy") as file:  # maps the file, and reads only its header
+            tensors = {}
+            for key in file.offset_keys():
+                entry = file.get_slice(key)
+                if entry.get_dtype() not in DTYPES:
+                    raise AdapterError(
+                        f"{path.name} stores {key!r} as {entry.get_dtype()}; an adapter has {', '.join(DTYPES)} only; "
+                        "convert it to one of them."
+                    )
+                tensors[key] = tuple(entry.get_shape())
+            return AdapterHeader(tensors=tensors, metadata=file.metadata() or {})
+    except OSError as error:
+        raise AdapterError(f"{path.name} cannot be read ({error.strerror}); check that it exists.") from error
+    except SafetensorError as error:
+        # Only after safetensors refuses it: the length of a good header may start with a pickle's bytes (640 is 80 02).
+        if start.startswith(_PICKLES):
+            raise AdapterError(f"{path.name} is a pickle named .safetensors; convert it to safetensors.") from error
+        raise AdapterError(f"{path.name} is not a valid safetensors file ({error}); get it again.") from error
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One pair of matrices of a file, by the file's own name."""
+    """One pair of matrices of a file, under the file's own name."""
 
     down: Tensor
-    """A, shape [rank, in features]."""
+    """The matrix A, shape [rank, in features]."""
     up: Tensor
-    """B, shape [out features, rank]."""
+    """The matrix B, shape [out features, rank]."""
     alpha: Tensor | None
-    """The layer's own alpha, one value; None where the file states none."""
+    """The layer's own alpha, a single value; None if the file does not state it."""
 
     @property
     def rank(self) -> int:
@@ -79,12 +127,12 @@ class Layer:
 
 
 def layout_of(keys: Mapping[str, Any]) -> Layout:
-    """Which layout the keys of a file are in, as a manifest states it."""
+    """The layout of the keys of a file, as a manifest states it."""
     return "peft" if any(key.startswith(PEFT_PREFIX) and not _is_bfl(key) for key in keys) else "diffusers"
 
 
 def name_of_layout(keys: Mapping[str, Any]) -> str:
-    """The layout of a file, for a person; the tests are those of `lora_state_dict`, in its order."""
+    """The display name of a file's layout; the tests are those of `lora_state_dict`, in its order."""
     if layout_of(keys) == "peft":
         return "peft"
     if any(".lora_down.weight" in key for key in keys):
@@ -98,7 +146,7 @@ def name_of_layout(keys: Mapping[str, Any]) -> str:
 
 
 def module_of(layer: str) -> str:
-    """The module path that a layer's name stands for, in the layouts whose names are diffusers' own."""
+    """The module path of a layer, in the layouts that use diffusers' own names."""
     return layer.removeprefix(PEFT_PREFIX).removeprefix(PREFIX)
 
 
@@ -108,7 +156,7 @@ def folds_alpha(keys: Mapping[str, Any]) -> bool:
 
 
 def stand_ins(header: AdapterHeader, *, up: float = 1.0) -> dict[str, Tensor]:
-    """Tensors of the header's shapes that take no memory, to run a conversion before a weight is read.
+    """Tensors of the header's shapes that take no memory, to try a conversion before a weight is read.
 
     `up` fills B: the conversion splits a fused layer whose B is block-diagonal, as one of zeros is, into smaller ranks.
     """
@@ -120,7 +168,7 @@ def stand_ins(header: AdapterHeader, *, up: float = 1.0) -> dict[str, Tensor]:
 
 
 def layers_of(state: Mapping[str, Tensor], where: str) -> dict[str, Layer]:
-    """The pairs of a file by its own layer names; raises `AdapterError` naming any key that belongs to none."""
+    """The pairs of a file by its own layer names; raises `AdapterError` for a key that belongs to no pair."""
     for pattern, reason in _REFUSED:
         for key in state:
             if pattern.search(key):
@@ -134,38 +182,38 @@ def layers_of(state: Mapping[str, Tensor], where: str) -> dict[str, Layer]:
                 "this key."
             )
         part = "alpha" if match["alpha"] else "down" if "A" in (match["ab"] or "") or match["way"] == "down" else "up"
-        held = parts.setdefault(match["layer"], {})
-        if part in held:
+        found = parts.setdefault(match["layer"], {})
+        if part in found:
             raise AdapterError(f"{where} states {match['layer'][:120]!r} twice, in two layouts; keep one of them.")
-        held[part] = tensor
+        found[part] = tensor
     if not parts:
         raise AdapterError(f"{where} holds no LoRA weights for the transformer; check that it is the right file.")
-    return {name: _layer(name, held, where) for name, held in parts.items()}
+    return {name: _layer(name, found, where) for name, found in parts.items()}
 
 
-def _layer(name: str, held: Mapping[str, Tensor], where: str) -> Layer:
-    down, up, alpha = held.get("down"), held.get("up"), held.get("alpha")
+def _layer(name: str, found: Mapping[str, Tensor], where: str) -> Layer:
+    down, up, alpha = found.get("down"), found.get("up"), found.get("alpha")
     shown = name.removeprefix(PREFIX)[:120]
     paired = down is not None and up is not None and down.ndim == up.ndim == 2
     if not paired or down is None or up is None or down.shape[0] != up.shape[1] or not down.shape[0]:
-        shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in held.items())
+        shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in found.items())
         raise AdapterError(f"{where} has no matching pair of LoRA weights for {shown!r} ({shapes}); export it again.")
     if alpha is not None and alpha.numel() != 1:
-        raise AdapterError(f"{where} states {alpha.numel()} values as the alpha of {shown!r}; one is due.")
+        raise AdapterError(f"{where} states {alpha.numel()} values as the alpha of {shown!r}; it must be one value.")
     return Layer(down, up, alpha)
 
 
 def check_all_used(state: Mapping[str, Tensor], where: str) -> dict[str, str]:
     """The file's own name of the layer that each module comes from, by module path.
 
-    Raises `AdapterError` naming a layer that the conversion leaves out, or two that it takes for the same module. Each
-    layer is converted alone as well: what it gives must be in the whole conversion, and nobody else's.
+    Raises `AdapterError` for a layer that the conversion drops, and for two layers of the same module. Each layer is also
+    converted alone: its modules must be in the whole conversion, and no other layer may have them.
     """
     if name_of_layout(state) == "fal":
-        return {}  # that conversion wants all layers at once, and raises for what it does not know
+        return {}  # that conversion needs all layers at once, and raises for unknown ones
     stray = next((key for key in state if not key.startswith(PEFT_PREFIX)), None)
     if layout_of(state) == "peft" and stray is not None:
-        raise AdapterError(f"{where} holds {stray[:120]!r} beside keys of peft's layout; keep one of the two layouts.")
+        raise AdapterError(f"{where} holds {stray[:120]!r} and keys of peft's layout; keep one of the two layouts.")
     owners: dict[str, str] = {}
     keys: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -175,7 +223,7 @@ def check_all_used(state: Mapping[str, Tensor], where: str) -> dict[str, str]:
     for layer, given in converted.items():
         if not given or not set(given) <= whole.keys():
             raise AdapterError(
-                f"{where} holds the layer {layer[:120]!r}, which load_lora_weights leaves out in this layout; export it "
+                f"{where} holds the layer {layer[:120]!r}, which load_lora_weights drops in this layout; export it "
                 "with FluxFillPipeline.save_lora_weights, or without this layer."
             )
         for key in given:
@@ -191,14 +239,14 @@ def check_all_used(state: Mapping[str, Tensor], where: str) -> dict[str, str]:
 def convert(state: Mapping[str, Tensor], where: str, layer: str | None = None) -> dict[str, Tensor]:
     """`<module>.lora_A.weight` and `.lora_B.weight` of every module that `load_lora_weights` would change.
 
-    A file in which no key has the prefix gets it; where some have it, the others are for no part of the pipeline.
-    Alphas are folded in, where `folds_alpha`, and left out otherwise. `layer` is the one that `state` holds, for the error.
+    If no key has the prefix, all get it; if some have it, the other keys are not for the pipeline. Alphas are multiplied
+    into the matrices if `folds_alpha`, and left out otherwise. `layer` is the layer in `state`, for the error message.
     """
     if not any(key.startswith(PREFIX) for key in state):
         state = {_with_prefix(key): tensor for key, tensor in state.items()}
     try:
         converted = cast(dict[str, Tensor], FluxFillPipeline.lora_state_dict(dict(state)))
-        # What has no prefix now is for no part of the pipeline.
+        # Keys without the prefix are not for the transformer.
         found = {key.removeprefix(PREFIX): value for key, value in converted.items() if key.startswith(PREFIX)}
         found = {key: value for key, value in found.items() if not key.endswith(".alpha")}
         if not any(".lora_A." in key for key in found):
@@ -220,18 +268,18 @@ def with_alpha(state: Mapping[str, Tensor], layers: Mapping[str, Layer], alpha: 
 
 
 def check_alpha_keys(layers: Mapping[str, Layer], layout: str, where: str) -> None:
-    """Raises `AdapterError` for an alpha that is negative or infinite, or that this layout's conversion leaves out."""
+    """Raises `AdapterError` for an alpha that is negative or infinite, or that this layout's conversion drops."""
     for name, layer in layers.items():
         if layer.alpha is None:
             continue
         value = float(layer.alpha)
         if not (math.isfinite(value) and value >= 0):
             raise AdapterError(
-                f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha is finite and at least 0."
+                f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha must be finite and at least 0."
             )
         if layout not in ("diffusers", "kohya / ComfyUI", "peft"):
             raise AdapterError(
-                f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights leaves out in this layout; export it "
+                f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights drops in this layout; export it "
                 "with FluxFillPipeline.save_lora_weights."
             )
 

@@ -1,4 +1,4 @@
-"""An expert's manifest: what it can do, which file holds it and which base it fits."""
+"""The files that users write: an expert's manifest (`expert.yaml`) and a set's own file (`expert_set.yaml`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from careedit.errors import AdapterError, ManifestError
 from careedit.record import YamlRecord
@@ -15,7 +15,14 @@ from careedit.records import BASE
 MANIFEST_FILE = "expert.yaml"
 """Name of a manifest inside its expert's folder."""
 
+SET_FILE = "expert_set.yaml"
+"""Name of the file that makes a folder an expert set."""
+
+Application = Literal["merged", "shared"]
+"""How adapters are applied: merged into the base's weights, or kept separate and chosen per row of a batch."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def check_name(name: str) -> str:
@@ -52,52 +59,158 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A sha256 digest in lower-case hexadecimal."""
 
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
-"""Text for a person."""
+"""A text of up to 500 characters that is shown to people."""
 
 
 class BaseReference(YamlRecord):
     """The base that an expert was trained on."""
 
     name: Sentence
-    """Its name, for a person."""
+    """Name of the base. It is only shown to people."""
     fingerprint: Sha256
-    """`BaseShapes.fingerprint` of its transformer."""
+    """`BaseShapes.fingerprint` of the base's transformer. An expert fits a base with the same fingerprint."""
 
 
 class ExpertManifest(YamlRecord):
     """One expert: a LoRA adapter and what is known about it."""
 
     format_version: Literal[1] = 1
-    """Version of this file's format."""
+    """Version of the format of this file."""
     name: Name
-    """Unique within an expert set."""
+    """Name of the expert, unique within an expert set."""
     competence: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_ -]{0,63}$")]
-    """What it is for, in a word: erase, compose, style, identity, reference, or one of your own."""
+    """What the expert is for, in one word: erase, compose, style, identity, reference, or your own word."""
     description: Sentence
-    """What it does, in a sentence."""
+    """What the expert does, in one sentence."""
     handles: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")], ...]
-    """Edit kinds and conditions that it is for, e.g. "remove", "mask", "reference"; the rules router reads them."""
+    """Kinds of edits and conditions that the expert is for, e.g. "remove", "mask", "reference". The rules router uses them."""
     file: Annotated[str, AfterValidator(_check_file)]
-    """The adapter's file name, relative to the manifest's folder."""
+    """Name of the adapter file, relative to the manifest's folder."""
     sha256: Sha256
-    """Hash of that file."""
+    """sha256 of the adapter file, in hexadecimal."""
     rank: Annotated[int, Field(ge=1)]
     """Largest rank of the modules that the file changes."""
     alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)]
     """LoRA's alpha: the update B @ A is scaled by alpha / rank. The most common one, where modules differ."""
     alpha_source: Annotated[Literal["file", "manifest"], Field(exclude_if=lambda value: value == "file")] = "file"
-    """Who states alpha. "file": its keys or header, or it is the rank. "manifest": the file states none, and the alpha here
-    holds for every layer (`--alpha`). Left out where it is "file"; a file of peft's format always takes the manifest's."""
+    """Where alpha comes from. "file": the file's keys or header, or else alpha equals the rank. "manifest": the file states no
+    alpha, so the alpha here is used for every layer (`--alpha`). A file in peft's format always takes the manifest's."""
     format: Literal["diffusers", "peft", "icedit"]
-    """Who wrote the file: diffusers (`save_lora_weights`), peft (`save_pretrained`) or ICEdit's training."""
+    """Which program wrote the file: diffusers (`save_lora_weights`), peft (`save_pretrained`) or ICEdit's training."""
     base: BaseReference
-    """The base that it fits."""
+    """The base that the expert fits."""
     licence: Sentence
-    """Licence of the weights, an SPDX expression where there is one."""
+    """Licence of the weights, as an SPDX expression if one exists."""
     provenance: Sentence
     """Where the weights come from: recipe and data, or an address."""
 
     @property
     def states_alpha(self) -> bool:
-        """Whether the file is to be read with the manifest's alpha."""
+        """Whether the file is read with the manifest's alpha."""
         return self.format == "peft" or self.alpha_source == "manifest"
+
+
+class BaseSpec(YamlRecord):
+    """The frozen base model of a set."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    """A folder inside the set ("./base"), an absolute path, an fsspec address, or a hub id ("organisation/name")."""
+    revision: str | None = None
+    """Git revision of a hub id; None means the newest. Set it, so that the base cannot change."""
+    max_sequence_length: Annotated[int, Field(ge=1, le=512)] = 512
+    """Number of T5 tokens per prompt, 512 by default as in FLUX. Longer prompts are cut."""
+    fingerprint: Sha256
+    """`BaseShapes.fingerprint` of the base's transformer."""
+    sha256: Sha256 | None = None
+    """`folder_digest` of the base's folder. It detects other weights of the same shapes; None if it is unknown."""
+
+    @property
+    def is_hub_id(self) -> bool:
+        """Whether `path` names a repository on the Hugging Face hub."""
+        return "://" not in self.path and not self.path.startswith((".", "/")) and bool(_HUB_ID.fullmatch(self.path))
+
+
+class PanelSpec(YamlRecord):
+    """How an image is fitted to a panel of the canvas."""
+
+    size: Annotated[int, Field(ge=16, le=4096)]
+    """Length of a panel's side, in pixels."""
+    fit: Literal["letterbox", "resize"] = "letterbox"
+    """How an image of another shape fits the panel: "letterbox" pads it, "resize" distorts it (`careedit.images.fit_panel`)."""
+    multiple: Annotated[int, Field(ge=1, le=256)] = 16
+    """The sides of a panel are multiples of this many pixels, 16 by default."""
+
+
+class Defaults(YamlRecord):
+    """What an edit uses when its request does not say."""
+
+    steps: Annotated[int, Field(ge=1, le=200)]
+    """Number of denoising steps of an edit."""
+    guidance: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    """Guidance scale; None for a base that takes no guidance."""
+    top_k: Annotated[int, Field(ge=1, le=16)] = 1
+    """Maximum number of experts that the router may mix in one edit."""
+    start: Literal["noise", "source"] = "noise"
+    """What denoising starts from: "noise" for FLUX.1-Fill and similar bases; "source", the source with noise added, for a
+    base that was trained that way."""
+    noise_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Standard deviation of the initial noise. A value below 1, which is what training uses, makes seeds differ less; it helps a
+    small base that mistakes structure in the noise for content."""
+
+
+class RouterSpec(YamlRecord):
+    """The router that chooses the experts."""
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "rules"
+    """Name of the router: "rules", "fixed", "transformer" or another registered one."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of the router. A file or folder among them is a mapping with its name and sha256 (`router_options`)."""
+
+
+class ExpertSetFile(YamlRecord):
+    """The content of `expert_set.yaml`."""
+
+    format_version: Literal[1] = 1
+    """Version of the format of this file."""
+    name: Name
+    """Name of the expert set."""
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,63}$")]
+    """Version of the set, as its makers number it."""
+    description: Sentence | None = None
+    """What the set is for, in one sentence."""
+    base: BaseSpec
+    """The base model that all experts fit."""
+    panel: PanelSpec
+    """Size of a panel, and how images are fitted to it."""
+    defaults: Defaults
+    """Settings of an edit whose request does not give them."""
+    router: RouterSpec = RouterSpec()
+    """The router that chooses the experts of an edit."""
+    application: Application = "merged"
+    """How experts are applied unless the caller chooses. It changes speed and memory, not the edit."""
+    experts: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
+    """Folders of the experts: inside the set ("experts/erase"), absolute, or fsspec addresses."""
+
+    @model_validator(mode="after")
+    def _check_unique(self) -> ExpertSetFile:
+        if len(set(self.experts)) != len(self.experts):
+            raise ManifestError(f"The expert set {self.name!r} lists an expert twice; remove one of them.")
+        return self
+
+
+class FileOption(YamlRecord):
+    """An option of a router that is a file of the set."""
+
+    file: str = Field(min_length=1, max_length=1000)
+    """Name of the file, relative to the set's folder."""
+    sha256: Sha256
+    """sha256 of the file, in hexadecimal."""
+
+
+class FolderOption(YamlRecord):
+    """An option of a router that is a folder of the set, such as its encoder."""
+
+    folder: str = Field(min_length=1, max_length=1000)
+    """Name of the folder, relative to the set's folder."""
+    sha256: Sha256
+    """Hash of the folder, computed by `folder_digest`."""

@@ -1,4 +1,4 @@
-"""Which adapters are resident: a byte budget, leases that pin, and the least recently used one to go first."""
+"""The loaded adapters: a byte budget, leases that pin adapters, and eviction of the least recently used one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Resident:
 
 
 class LeasePool:
-    """Keeps adapters loaded under a byte budget. An adapter that somebody leases is never evicted."""
+    """Keeps adapters loaded under a byte budget. A leased adapter is never evicted."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class LeasePool:
     def lease(self, names: Iterable[str]) -> Iterator[None]:
         """Loads `names` and pins them until the context ends.
 
-        Raises `ExpertError` where they do not fit the budget beside those in use; then nothing stays pinned.
+        Raises `ExpertError` if they and those in use exceed the budget; then nothing stays pinned.
         """
         wanted = [name for name in dict.fromkeys(names) if name != BASE]
         pinned: list[str] = []
         try:
             with self._lock:
-                # Pin what is there first, so that making room for one of `names` never evicts another.
+                # Pin the loaded ones first, so that making room for one of `names` never evicts another.
                 for name in sorted(wanted, key=lambda name: name not in self._resident):
                     self._ensure(name)
                     self._resident[name].leases += 1

@@ -3,137 +3,54 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import ValidationError
 
 from careedit import plugins
-from careedit.errors import ExpertError, ManifestError
-from careedit.experts.base import Application
-from careedit.experts.check import check_adapter, check_base, load_adapter
-from careedit.experts.fingerprint import BaseShapes, shapes_of_base
+from careedit.errors import AdapterError, ExpertError, ManifestError
+from careedit.experts.adapters import check_adapter, check_base, load_adapter
 from careedit.experts.formats import LoraState
-from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, Name, Sentence, Sha256
-from careedit.experts.store import Folder, default_cache, is_url
-from careedit.files import json_digest
+from careedit.experts.manifest import (
+    MANIFEST_FILE,
+    SET_FILE,
+    BaseSpec,
+    ExpertManifest,
+    ExpertSetFile,
+    FileOption,
+    FolderOption,
+    RouterSpec,
+)
+from careedit.experts.shapes import BaseShapes, shapes_of_base
+from careedit.experts.store import Folder, default_cache
+from careedit.files import file_digest, folder_digest, json_digest
 from careedit.images import MAX_REFERENCES
-from careedit.record import YamlRecord
+from careedit.record import error_sentence
 from careedit.records import unknown_expert
 
-SET_FILE = "expert_set.yaml"
-"""Name of the file that makes a folder an expert set."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-class BaseSpec(YamlRecord):
-    """The frozen base of a set."""
-
-    path: Annotated[str, Field(min_length=1, max_length=1000)]
-    """A folder inside the set ("./base"), an absolute path, an fsspec address, or a hub id ("organisation/name")."""
-    revision: str | None = None
-    """Revision of a hub id."""
-    max_sequence_length: Annotated[int, Field(ge=1, le=512)] = 512
-    """T5 tokens per prompt."""
-    fingerprint: Sha256
-    """`BaseShapes.fingerprint` of its transformer."""
-    sha256: Sha256 | None = None
-    """`folder_digest` of a base folder, so that other weights of the same shape are told apart; None where unknown."""
-
-    @property
-    def is_hub_id(self) -> bool:
-        """Whether `path` names a repository on the Hugging Face hub."""
-        return not is_url(self.path) and not self.path.startswith((".", "/")) and bool(_HUB_ID.fullmatch(self.path))
-
-
-class PanelSpec(YamlRecord):
-    """How a picture is fitted to a panel of the canvas."""
-
-    size: Annotated[int, Field(ge=16, le=4096)]
-    """Side of a panel, in pixels."""
-    fit: Literal["letterbox", "resize"] = "letterbox"
-    """The rule of `careedit.images.fit_panel`."""
-    multiple: Annotated[int, Field(ge=1, le=256)] = 16
-    """Sides are multiples of this many pixels."""
-
-
-class Defaults(YamlRecord):
-    """What an edit uses where its request says nothing."""
-
-    steps: Annotated[int, Field(ge=1, le=200)]
-    """Denoising steps."""
-    guidance: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
-    """Guidance scale; None for a base that takes none."""
-    top_k: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many experts the router may mix."""
-    start: Literal["noise", "source"] = "noise"
-    """What denoising starts from: "noise" for FLUX.1-Fill and its like; "source", the source with noise upon it, for a base
-    that was trained so."""
-    noise_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Spread of the noise that an edit starts from. Less than the 1 of training gives up variety between seeds, and what
-    a small base mistakes in noise for a picture."""
-
-
-class RouterSpec(YamlRecord):
-    """Which router chooses the experts."""
-
-    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "rules"
-    """"rules", "fixed", or another registered router."""
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-    """Its settings; a file among them is named with its sha256."""
-
-
-class ExpertSetFile(YamlRecord):
-    """The content of `expert_set.yaml`."""
-
-    format_version: Literal[1] = 1
-    """Version of this file's format."""
-    name: Name
-    """Name of the set."""
-    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,63}$")]
-    """Version of the set, as its makers count it."""
-    description: Sentence | None = None
-    """What it is for."""
-    base: BaseSpec
-    """The base."""
-    panel: PanelSpec
-    """Panel size and fitting."""
-    defaults: Defaults
-    """Steps, guidance and top-k."""
-    router: RouterSpec = RouterSpec()
-    """The router."""
-    application: Application = "merged"
-    """How experts are applied unless the caller says otherwise; it changes speed and memory, not the edit."""
-    experts: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
-    """Folders of the experts: inside the set ("experts/erase"), absolute, or fsspec addresses."""
-
-    @model_validator(mode="after")
-    def _check_unique(self) -> ExpertSetFile:
-        if len(set(self.experts)) != len(self.experts):
-            raise ManifestError(f"The expert set {self.name!r} lists an expert twice; remove one of the two.")
-        return self
+UNIFIED_FOLDER = "baselines/unified"
+"""Where a set keeps its unified LoRA, the baseline of routing. The set's file does not list it, so no edit uses it."""
 
 
 @dataclass(frozen=True)
 class ExpertSet:
-    """A set that was read and checked: every manifest is valid and fits the base. No weight was read.
+    """A set whose file and manifests are read and checked. Every manifest is valid and fits the base; no weight is read yet.
 
     It is also an `AdapterLibrary`: appliers load experts from it by name.
     """
 
     spec: ExpertSetFile
-    """The set's file."""
+    """Content of the set's own file."""
     folder: Folder
-    """Where it was read from."""
+    """Folder that the set was read from."""
     manifests: Mapping[str, ExpertManifest]
-    """Manifest per expert name, in the set's order."""
+    """Manifest of each expert by its name, in the set's order."""
     places: Mapping[str, Folder]
-    """Folder per expert name."""
+    """Folder of each expert by its name."""
 
     @property
     def name(self) -> str:
@@ -147,7 +64,7 @@ class ExpertSet:
 
     @property
     def references(self) -> int:
-        """References that an edit may have: as many as the base's canvas has panels for."""
+        """Maximum number of references of an edit: the base's canvas has one panel for each."""
         return MAX_REFERENCES
 
     @property
@@ -157,9 +74,9 @@ class ExpertSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over what decides an edit: base, panel, defaults, router, and every expert's manifest (with its hash).
+        """Hash of all that decides an edit: base, panel, defaults, router, and every expert's manifest (with its hash).
 
-        Name, version, local paths, the order of the experts and `application` do not enter it.
+        Name, version, local paths, the order of the experts and `application` are not part of it.
         """
         base, defaults = self.spec.base, self.spec.defaults
         content = {
@@ -169,7 +86,7 @@ class ExpertSet:
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
             "panel": self.spec.panel.model_dump(mode="json"),
-            # A set from before there were a start and a noise scale keeps its hash: its edits are the same.
+            # Start and noise scale are left out at their defaults: sets written before these fields keep their hash.
             "defaults": {
                 name: value
                 for name, value in defaults.model_dump(mode="json").items()
@@ -187,7 +104,7 @@ class ExpertSet:
 
     @cached_property
     def shapes(self) -> BaseShapes:
-        """The base's shapes, from its configuration; raises `ManifestError` if they are not the stated ones."""
+        """The base's shapes, from its configuration; raises `ManifestError` if they are not those of the set's file."""
         shapes = shapes_of_base(self.base_path, revision=self.spec.base.revision)
         if shapes.fingerprint != self.spec.base.fingerprint:
             raise ManifestError(
@@ -212,7 +129,7 @@ class ExpertSet:
         return check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name)).parameters
 
     def load(self, name: str) -> LoraState:
-        """Reads one expert's weights, every check done."""
+        """Reads and checks one expert's weights."""
         return load_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
 
 
@@ -221,8 +138,9 @@ def load_expert_set(
 ) -> ExpertSet:
     """Reads the set that `ref` names and checks all its manifests; reads no weights.
 
-    `ref` is the name of a set inside the package ("tiny"), a local folder, an fsspec address, or a registry's name for one
-    ("models:/tiny@champion"). `storage_options` go to its filesystem. Raises `ExpertError`, `ManifestError`, `AdapterError` or `BaseMismatchError`, each a sentence.
+    `ref` is the name of a packaged set ("tiny"), a local folder, an fsspec address, or a name in a registry
+    ("models:/tiny@champion"). `storage_options` go to the filesystem of the address. Raises `ExpertError`,
+    `ManifestError`, `AdapterError` or `BaseMismatchError`.
     """
     folder = locate(ref, cache=cache, storage_options=storage_options)
     spec = read_set_file(folder)
@@ -281,3 +199,58 @@ def resolve_base(base: BaseSpec, folder: Folder) -> str:
     if base.is_hub_id and (folder.local is None or not (folder.local / base.path).is_dir()):
         return base.path
     return str(folder.fetch_tree(base.path.removeprefix("./")))
+
+
+def baseline_set(expert_set: ExpertSet, folder: str | os.PathLike[str] | None = None) -> ExpertSet:
+    """The base, panel and defaults of a set with only one expert: the one in `folder` (default `UNIFIED_FOLDER`).
+
+    Raises `ExpertError` if the folder has no expert, `BaseMismatchError` if it was made for another base.
+    """
+    own = expert_set.folder
+    place = own.child(UNIFIED_FOLDER) if folder is None else Folder(os.fspath(folder), {}, own.cache)
+    manifest = ExpertManifest.from_yaml(place.read_text(MANIFEST_FILE), MANIFEST_FILE)
+    check_base(manifest, expert_set.spec.base.fingerprint)
+    # The set's own router knows its routed experts, which are not in this set.
+    spec = expert_set.spec.model_copy(update={"router": RouterSpec(), "experts": ()})
+    return ExpertSet(spec=spec, folder=own, manifests={manifest.name: manifest}, places={manifest.name: place})
+
+
+def has_baseline(expert_set: ExpertSet) -> bool:
+    """Whether a local set has a unified LoRA. The LoRA itself is not checked."""
+    local = expert_set.folder.local
+    return local is not None and (local / UNIFIED_FOLDER / MANIFEST_FILE).is_file()
+
+
+def router_options(spec: ExpertSetFile, folder: Folder) -> dict[str, Any]:
+    """The options of a set's router as `careedit.routing.build_router` takes them: files and folders as local paths.
+
+    An option that is a mapping with `file` or `folder` names one; remote ones are fetched, and every hash is checked.
+    The hashes are part of the set's file, so the set's own hash covers the content. Raises `ManifestError`, `ExpertError`,
+    or `AdapterError` if the content has another hash.
+    """
+    return {name: _resolve_option(name, value, folder) for name, value in spec.router.options.items()}
+
+
+def _resolve_option(name: str, value: Any, folder: Folder) -> Any:
+    if not isinstance(value, Mapping) or not {"file", "folder"} & set(value):
+        return value
+    try:
+        option = (FileOption if "file" in value else FolderOption).model_validate(dict(value))
+    except ValidationError as error:
+        raise ManifestError(error_sentence(error, f"The router's option {name!r}")) from error
+    relative = (option.file if isinstance(option, FileOption) else option.folder).removeprefix("./")
+    path: Path
+    if isinstance(option, FileOption):
+        path = folder.fetch(relative, option.sha256)
+        digest = file_digest(path) if path.is_file() else None
+    else:
+        path = folder.fetch_tree(relative)
+        digest = folder_digest(path)
+    if digest is None:
+        raise ManifestError(f"The router's {name} {relative!r} is not in the set; put it there or correct the option.")
+    if digest != option.sha256:
+        raise AdapterError(
+            f"The router's {name} {relative!r} has the hash {digest[:12]}, the set's file says {option.sha256[:12]}; restore it "
+            "or correct the set's file."
+        )
+    return str(path)

@@ -1,7 +1,7 @@
-"""Where expert sets live: a local folder or any fsspec address (s3://, hf://, memory://, ...).
+"""Folders of expert sets: local, or any fsspec address (s3://, hf://, memory://, ...).
 
-Remote files come into a local cache, addressed by their sha256: checked when they arrive and each time they are used,
-written under a temporary name and renamed, so that processes may share the cache. Local files are used in place.
+Remote files are copied to a local cache, addressed by their sha256. They are checked when they arrive and each time they are
+used, and written under a temporary name first, so that processes can share the cache. Local files are used in place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import fsspec
 from fsspec.utils import get_protocol
 
 from careedit.errors import AdapterError, CareEditError, ExpertError
-from careedit.experts.check import resolve_inside
 from careedit.experts.manifest import check_relative
 from careedit.files import MAX_YAML_BYTES, atomic_path, file_digest
 
@@ -53,11 +52,11 @@ class Folder:
     """A folder, local or remote, to read files from."""
 
     address: str
-    """A local path, or an fsspec address."""
+    """Path of a local folder, or an fsspec address."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Storage options of the fsspec filesystem, e.g. `endpoint_url`."""
+    """Storage options of the fsspec filesystem, e.g. `endpoint_url` of an S3 server."""
     cache: Path = field(default_factory=default_cache)
-    """Where remote files are kept."""
+    """Local folder in which copies of remote files are kept; `default_cache()` by default."""
 
     @property
     def local(self) -> Path | None:
@@ -79,7 +78,7 @@ class Folder:
         """The text of a small file in the folder; raises `ExpertError`."""
         check_relative(name)
         local = self.local
-        with _sentences(self.address, name):
+        with _translated_errors(self.address, name):
             if local is not None:
                 data = resolve_inside(local, name).read_bytes()
             else:
@@ -88,9 +87,9 @@ class Folder:
             return bytes(data).decode("utf-8")
 
     def fetch(self, name: str, sha256: str) -> Path:
-        """A local path of file `name`, whose hash is `sha256`; raises `AdapterError` if it is another one's.
+        """A local path of file `name`; raises `AdapterError` if a remote file does not have the hash `sha256`.
 
-        A file in a local folder is used in place and hashed by whoever reads it.
+        A file in a local folder is used in place; the caller checks its hash when it reads the file.
         """
         check_relative(name)
         local = self.local
@@ -101,24 +100,26 @@ class Folder:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
-            with _sentences(self.address, name):
+            with _translated_errors(self.address, name):
                 digest = self._download(self._path(name), temporary)
             if digest != sha256:
                 raise AdapterError(
-                    f"The file {name!r} from {self.address} has the hash {digest[:12]}, {sha256[:12]} is due; "
+                    f"The file {name!r} from {self.address} has the hash {digest[:12]}, the manifest says {sha256[:12]}; "
                     "upload the right file or correct the manifest."
                 )
         return target
 
     def fetch_tree(self, name: str) -> Path:
-        """A local copy of sub-folder `name` with all its files, kept per address and file listing."""
+        """A local copy of sub-folder `name` with all its files, cached by address and file listing."""
         source = self.child(name)
         local = source.local
         if local is not None:
             if not local.is_dir():
-                raise ExpertError(f"There is no folder {name!r} in {self.address}; put it there or correct the path.")
+                raise ExpertError(
+                    f"The folder {self.address} has no folder {name!r}; put it there or correct the path."
+                )
             return local
-        with _sentences(self.address, name):
+        with _translated_errors(self.address, name):
             filesystem = source._filesystem()
             root = source._path("").rstrip("/")
             listing = {
@@ -140,7 +141,7 @@ class Folder:
                     source._download(f"{root}/{relative}", temporary / relative)
                 try:
                     os.rename(temporary, target)
-                except OSError:  # another process was faster; its copy is as good
+                except OSError:  # another process was faster; its copy is the same
                     if not target.is_dir():
                         raise
             finally:
@@ -168,9 +169,20 @@ def _same_protocol(first: str, second: str) -> bool:
     return is_url(second) and get_protocol(first) == get_protocol(second)
 
 
+def resolve_inside(folder: Path, name: str) -> Path:
+    """The path of file `name` in `folder`; raises `AdapterError` if it leads out of the folder, also by a link."""
+    check_relative(name)
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise AdapterError(f"The file {name!r} is a link that leads out of its folder; replace the link by the file.")
+    if not path.is_file():
+        raise AdapterError(f"The folder {folder.name!r} has no file {name!r}; put it there or correct the manifest.")
+    return path
+
+
 @contextmanager
-def _sentences(address: str, name: str) -> Iterator[None]:
-    """Turns what a filesystem raises into one sentence."""
+def _translated_errors(address: str, name: str) -> Iterator[None]:
+    """Turns the exceptions of a filesystem into `ExpertError`."""
     what = f"{name!r} in {address}" if name else address
     try:
         yield
@@ -183,11 +195,11 @@ def _sentences(address: str, name: str) -> Iterator[None]:
             f"Reading {protocol}:// needs a package that is missing; run pip install {package}."
         ) from error
     except FileNotFoundError as error:
-        raise ExpertError(f"There is no {what}; check the address.") from error
+        raise ExpertError(f"{what} does not exist; check the address.") from error
     except PermissionError as error:
         raise ExpertError(f"Access to {what} is refused; check the credentials.") from error
     except UnicodeDecodeError as error:
-        raise ExpertError(f"The file {what} is not UTF-8 text; it is no manifest.") from error
+        raise ExpertError(f"The file {what} is not UTF-8 text; a manifest must be.") from error
     except Exception as error:  # every filesystem raises its own kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ExpertError(f"Reading {what} failed ({reason}); check address, network and credentials.") from error

@@ -22,8 +22,8 @@ from careedit.editing import EditorBase, Start, load_base
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
-from careedit.experts.manifest import MANIFEST_FILE
-from careedit.experts.set import SET_FILE, packaged_set
+from careedit.experts.manifest import MANIFEST_FILE, SET_FILE
+from careedit.experts.set import packaged_set
 from careedit.experts.store import is_url
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import check_curve

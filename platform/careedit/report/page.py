@@ -1,4 +1,4 @@
-"""The page of edits: before, after and truth side by side, with the expert and the verdict; one file, no script."""
+"""A page of edits: before, after and right result side by side, with expert and verdict; one file, no script."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class EditRow:
     """One edit on the page."""
 
     kind: str
-    """The kind of edit, for the summary."""
+    """Kind of the edit, by which the summary counts."""
     instruction: str
-    """What was asked for."""
+    """Instruction of the edit, as the user wrote it."""
     pictures: Mapping[str, Image.Image]
-    """Pictures by caption, in order."""
+    """Images by their captions, in the order of display."""
     right: bool
-    """Whether the verdict is good."""
+    """Whether the edit is right; it sets the verdict's colour and the summary's count."""
     verdict: str
-    """The verdict in words."""
+    """Verdict on the edit, as a sentence for people."""
     routing: str
-    """Which experts, and why."""
+    """Chosen experts and the reason for the choice."""
 
 
 def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow]) -> None:
-    """Write the page, its pictures inside, through a temporary name."""
+    """Write the page atomically, with its images inside."""
     kinds = list(dict.fromkeys(row.kind for row in rows))
     summary = [
         (kind, sum(row.right for row in rows if row.kind == kind), sum(row.kind == kind for row in rows))
@@ -53,7 +53,7 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
 
 
 def write_template(path: Path, template: str, *, package: str = "careedit.report", **context: object) -> None:
-    """Fill a template of a package and write it through a temporary name."""
+    """Fill a template of a package and write the result atomically."""
     environment = Environment(loader=PackageLoader(package, "."), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,32 +38,33 @@ Read = TypeVar("Read")
 
 
 class EndpointConfig(Record):
-    """An OpenAI-compatible chat endpoint: where it is, and how patient to be with it."""
+    """An OpenAI-compatible chat endpoint: its address, limits and retries."""
 
     base_url: str
-    """Up to and including the version, e.g. "http://localhost:8000/v1"."""
+    """Address of the endpoint, up to and including the version, e.g. "http://localhost:8000/v1"."""
     model: str = Field(min_length=1)
-    """The endpoint's name of the model; it must take pictures."""
+    """The endpoint's name of the model; it must accept images."""
     revision: str = "unknown"
-    """What is known of the model's version; part of the judge's identity."""
+    """Version of the model, if it is known. It is part of the judge's identity; default "unknown"."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; None: the endpoint needs none."""
+    """Name of the environment variable that holds the key; None: the endpoint needs no key."""
     answers: Literal["auto", "logprobs", "json"] = "auto"
-    """How probabilities are had: from the first token's, or as a number that the model writes; auto: as offered."""
+    """How the model gives probabilities. "logprobs": of the first token; "json": as a number that it writes; "auto"
+    (default): by logprobs if the endpoint offers them."""
     timeout: float = Field(default=60.0, gt=0, le=3600)
-    """Seconds for one attempt, from connecting to the last byte."""
+    """Time limit of one attempt in seconds, from connecting to the last byte; default 60."""
     attempts: int = Field(default=4, ge=1, le=20)
-    """How often a question is sent at most."""
+    """Maximum number of attempts per question; default 4."""
     backoff: float = Field(default=0.5, ge=0, le=3600)
-    """Seconds before the second attempt; doubled for each later one, less up to half of it at random."""
+    """Wait before the second attempt in seconds, default 0.5. It doubles per attempt, less a random part of up to half."""
     max_backoff: float = Field(default=30.0, ge=0, le=3600)
-    """Longest wait between two attempts; an endpoint that asks for more is given up."""
+    """Longest wait between two attempts in seconds, default 30. An endpoint that asks for a longer wait fails."""
     concurrency: int = Field(default=8, ge=1, le=1024)
-    """Questions that are under way at once."""
+    """Maximum number of questions that are sent at the same time; default 8."""
     seed: int = 0
-    """Seed of the waits, and the sampling seed that is sent."""
+    """Seed of the random waits; it is also sent as the sampling seed."""
     extra: Mapping[str, JsonValue] = Field(default_factory=dict)
-    """Fields put over those of every request, e.g. `chat_template_kwargs`; None takes a field out."""
+    """Fields that replace or extend those of every request, e.g. `chat_template_kwargs`; None removes a field."""
 
     @field_validator("base_url")
     @classmethod
@@ -71,7 +72,7 @@ class EndpointConfig(Record):
         if any(mark in value for mark in "@?#"):
             # Errors and logs quote the URL, so it must not hold a secret.
             raise InputError(
-                "base_url holds a user name, a query or a fragment; give the plain address, and a key by api_key_env."
+                "base_url has a user name, a query or a fragment; give the plain address, and a key by api_key_env."
             )
         try:
             parts = urlsplit(value)
@@ -80,7 +81,9 @@ class EndpointConfig(Record):
         except (ValueError, httpx2.InvalidURL):
             right = False
         if not right:
-            raise InputError(f"base_url {value!r} is not an http address; give one such as http://localhost:8000/v1.")
+            raise InputError(
+                f"base_url {value!r} is not an http(s) address; give one such as http://localhost:8000/v1."
+            )
         return value.rstrip("/")
 
 
@@ -150,7 +153,7 @@ class Endpoint:
         bodies: Sequence[Callable[[], Mapping[str, Any]]],
         read: Callable[[bytes], Read],
     ) -> list[Read | Unanswered]:
-        """What `read` finds in the reply to each of `bodies`, or why there is no answer, in their order.
+        """What `read` finds in the reply to each of `bodies`, or the reason why it has no answer, in their order.
 
         Each body is built when its request begins, so that no more pictures are encoded at once than are sent.
         """
@@ -261,9 +264,9 @@ def _read_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise InputError(f"The environment variable {variable} holds no key for the endpoint; set it.")
+        raise InputError(f"The environment variable {variable} has no key for the endpoint; set it.")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(f"The environment variable {variable} holds more than a key; set it to the key alone.")
+        raise InputError(f"The environment variable {variable} has more than a key; set it to the key alone.")
     return key
 
 
@@ -294,7 +297,7 @@ class _BoundedClient(httpx2.AsyncClient):
 
 
 def _message(document: object) -> str:
-    """The message of an error reply, in OpenAI's shape or in those of its imitators; "" if there is none."""
+    """The message of an error reply, in OpenAI's shape or in those of its imitators; "" if it has no message."""
     found = document.get("message", document.get("detail")) if isinstance(document, dict) else None
     return found if isinstance(found, str) else ""
 

@@ -57,7 +57,7 @@ class TransformersAsker:
         batch: int = BATCH,
         folder: Path | None = None,
     ) -> None:
-        """`folder` is where the model's files lie, if they are local; `revision` may be any name for their state."""
+        """`folder` has the model's files, if they are local; `revision` may be any name for their state."""
         if batch < 1:
             raise InputError(f"batch is {batch}; at least one question is asked at a time.")
         check_processor(processor, name)
@@ -162,7 +162,7 @@ def load_asker(
 
     `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
     `revision` is a hub commit, branch or tag (the commit is what the judge is then known by); a folder is known by the
-    sha256 of its model's files unless `revision` names it. Raises `InputError` where there is no such model, and as
+    sha256 of its model's files unless `revision` names it. Raises `InputError` if the model does not exist, and as
     `TransformersAsker` does.
     """
     path = str(source)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from careedit.bench import GOALS, Subject, bench_engine, load_subject, untrained_subject
+from careedit.bench import GOALS, Subject, bench_engine, load_subject
 from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
+from careedit_tiny.bench.untrained import untrained_subject
 
 FIGURES = (*COMPARISONS, "memory_share_per_expert")
 
@@ -73,7 +74,7 @@ def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], 
 
 
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExpertError, match="no expert set"):
+    with pytest.raises(ExpertError, match="not an expert set"):
         load_subject(str(tmp_path))
 
 

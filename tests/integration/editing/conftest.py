@@ -12,7 +12,7 @@ from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
 from careedit.editing import EditJob, EditorBase, EditState, Engine
-from careedit.experts.base import NoExperts
+from careedit.experts.applier import NoExperts
 from careedit.images import canvas_mask, compose_canvas
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 

@@ -10,7 +10,7 @@ import torch
 from careedit.editing import EncodingCache, Engine
 from careedit.editing.latents import unpack
 from careedit.errors import ImageError, InputError
-from careedit.experts.base import NoExperts
+from careedit.experts.applier import NoExperts
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPi
 
 from careedit.editing import EditorBase, Engine, load_base
 from careedit.errors import ExpertError
-from careedit.experts.base import NoExperts
+from careedit.experts.applier import NoExperts
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
 
 
@@ -60,17 +60,17 @@ def test_bfloat16_equals_the_stock_pipeline_too(saved, make_job, run_to_end, sto
 
 @pytest.mark.parametrize("name", ["/no/such/base", "no-such-base", "./a/b/c", Path("no/base")])
 def test_a_missing_folder_is_named(name):
-    with pytest.raises(ExpertError, match=r"There is no base folder '.*base|a/b/c'"):
+    with pytest.raises(ExpertError, match=r"The base folder '.*(base|a/b/c)' does not exist"):
         load_base(name)
 
 
 def test_a_hub_id_that_cannot_be_had_is_named():
-    with pytest.raises(ExpertError, match="'nobody/nothing' is no folder, and the hub did not give it"):
+    with pytest.raises(ExpertError, match="'nobody/nothing' is not a folder, and the hub does not have it"):
         load_base("nobody/nothing")
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
-    with pytest.raises(ExpertError, match=r"holds no readable model_index\.json"):
+    with pytest.raises(ExpertError, match=r"has no readable model_index\.json"):
         load_base(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_an_index_that_names_other_code_is_refused(folder, entry):
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     (folder / "model_index.json").write_text(json.dumps({**index, "vae": entry}), "utf-8")
 
-    with pytest.raises(ExpertError, match="states no vae from diffusers or transformers"):
+    with pytest.raises(ExpertError, match="names no vae from diffusers or transformers"):
         load_base(folder)
 
 

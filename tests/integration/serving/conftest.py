@@ -112,7 +112,7 @@ def alone(open_editor):
 @pytest.fixture
 def ask(served, serve_cluster, until):
     """`ask("expert-main-erase")`: the status of one of its replicas, once there is one; it does not wait behind edits."""
-    from whereabouts import status
+    from replica_process import status
 
     return lambda name: until(lambda: serve_cluster.inside("edits", name, status))[0]
 

@@ -9,8 +9,7 @@ from contextlib import aclosing
 import pytest
 from ray import serve
 
-from careedit.experts import load_expert_set, make_manifest, remove_expert
-from careedit.experts.edit_set import add_expert
+from careedit.experts import add_expert, load_expert_set, make_manifest, remove_expert
 from careedit.records import EarlyFilter
 from careedit_deployments.edits.backend import ImageDone
 from judging import DEADLY

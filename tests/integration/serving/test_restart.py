@@ -10,9 +10,9 @@ import pytest
 from careedit.images import decode_image
 from careedit.records import EditRequest
 from crowd import Crowd, body_of, is_edit
+from replica_process import status
 from slots import half_a_body, held
 from webhooks import receiving
-from whereabouts import status
 
 JOBS = 12
 BUSY_S = 4.0

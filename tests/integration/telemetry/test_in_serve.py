@@ -31,12 +31,12 @@ def told(serve_cluster):
     from telemetry_apps import build
 
     with receive_spans() as receiver:
-        handle = serve.run(build({"otlp_endpoint": receiver.url}), name="telling", route_prefix="/telling")
+        handle = serve.run(build({"otlp_endpoint": receiver.url}), name="telemetry", route_prefix="/telemetry")
         handle.edit.remote({"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}).result(timeout_s=60)
         spans = receiver.wait_for("request", "expert", seconds=60)
         ports = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
         lines = scrape(ports, until=(EDITS.prometheus, STEPS.prometheus, JOBS_WAITING.prometheus))
-        serve.delete("telling")
+        serve.delete("telemetry")
     return spans, lines
 
 
@@ -49,7 +49,7 @@ def scrape(ports: set[int], until: tuple[str, ...], seconds: float = 90) -> list
             text = b"\n".join(pages).decode()
         except urllib.error.URLError:
             text = ""
-        lines = [line for line in text.splitlines() if 'application="telling"' in line]
+        lines = [line for line in text.splitlines() if 'application="telemetry"' in line]
         if all(any(line.startswith(f"{name}{{") for line in lines) for name in until):
             return lines
         assert time.monotonic() < end, sorted(set(re.findall(r"ray_careedit_\w+", text)))
@@ -69,7 +69,7 @@ def value(lines: list[str], name: str, **labels: str) -> float:
 
 def test_prometheus_sees_the_names_and_labels_of_the_catalogue(told) -> None:
     _, lines = told
-    assert value(lines, EDITS.prometheus, arm="a", expert="erase", outcome="made", application="telling") == 1
+    assert value(lines, EDITS.prometheus, arm="a", expert="erase", outcome="made", application="telemetry") == 1
     assert value(lines, STEPS.prometheus, arm="a", expert="erase", deployment="Inner") == 4
     assert value(lines, COST.prometheus, arm="a") == 2
     assert value(lines, IN_HAND.prometheus, expert="erase") == 3

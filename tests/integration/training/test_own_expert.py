@@ -101,7 +101,7 @@ def test_an_experts_folder_is_added_only_whole(
     assert "is not the file of its manifest" in capsys.readouterr().err
     (out / "expert.yaml").unlink()
     assert main(["experts", "add", str(out), "--expert-set", str(copied)]) == 2
-    assert "holds no expert" in capsys.readouterr().err
+    assert "has no expert" in capsys.readouterr().err
 
 
 def test_bad_rows_are_refused_by_name_and_skipped_where_asked_for(

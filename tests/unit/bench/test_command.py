@@ -74,7 +74,7 @@ def test_a_count_of_zero_is_the_users_mistake_and_nothing_is_written(
 ) -> None:
     assert main(["bench", "engine", option, "0", "--out", str(tmp_path / "engine.json")]) == 2
 
-    assert f"{option} is 0" in capsys.readouterr().err
+    assert option in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -126,11 +126,11 @@ def test_an_existing_answer_is_replaced(run, folder):
         (["-o", "look.webp", "--reference", "look.webp"], "would replace the input 'look.webp'; name another"),
         (["-o", "photo.png", "-n", "2", "--trace", "photo.png"], "would replace the input 'photo.png'; name another"),
         (["-o", "a.png", "--trace", "a.png"], "Two outputs would be written to 'a.png'"),
-        (["-o", "a.tiff"], "The output 'a.tiff' has no suffix that names a format; use .png, .jpg or .webp"),
+        (["-o", "a.tiff"], "The output 'a.tiff' has no suffix of an image format; use .png, .jpg or .webp"),
         (["-o", "nowhere/a.png"], "The folder 'nowhere' of the output does not exist; create it first"),
         (["-o", "sub.png"], "The output 'sub.png' is a folder; give a file name"),
         (["--trace", "sub"], "The output 'sub' is a folder; give a file name"),
-        (["--expert", "erase=0.5,style"], "is no mixture; write it as erase=0.7,style=0.3"),
+        (["--expert", "erase=0.5,style"], "is not a mixture; write it as erase=0.7,style=0.3"),
         (["--expert", "erase=0.5,erase=0.5"], "names 'erase' twice; give each expert one weight"),
         (["--expert", "erase=0.5,style=0.1"], "must be positive and sum to 1"),
         (["--expert", "erase=nan,style=0.1"], "must be positive and sum to 1"),
@@ -162,20 +162,20 @@ def test_an_instruction_is_needed_except_for_a_replay_which_takes_none(run, fold
     assert run("photo.png")[2].startswith("error: The instruction is missing; say what to change")
     for wish in (["-n", "2"], ["--seed", "1"], ["--refine-mask"], ["--expert", "style"], [REMOVE]):
         assert main(["edit", "photo.png", *wish, "--replay", "trace.json"]) == 2
-        assert "A trace says how its edit was made" in capsys.readouterr().err
+        assert "A trace has all settings of its edit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (None, "The trace 'trace.json' cannot be read (No such file or directory); check the path."),
-        ("", "holds no trace; give one that careedit edit --trace wrote."),
-        ("{}", "holds no trace"),
-        ("[]", "holds no trace"),
-        ('{"traces": 3}', "holds no trace"),
-        ('{"traces": []}', "holds no trace"),
-        ('{"traces": ["a"]}', "holds no trace"),
-        ("[" * 100_000, "holds no trace"),
+        ("", "has no trace; give a file that careedit edit --trace wrote."),
+        ("{}", "has no trace"),
+        ("[]", "has no trace"),
+        ('{"traces": 3}', "has no trace"),
+        ('{"traces": []}', "has no trace"),
+        ('{"traces": ["a"]}', "has no trace"),
+        ("[" * 100_000, "has no trace"),
         ('{"traces": [{"prompt": "a"}]}', "EditTrace needs the field 'expert_set', which is missing"),
         ('{"traces": [{"colour": "a"}]}', "EditTrace has no field 'colour'"),
     ],

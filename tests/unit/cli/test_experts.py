@@ -83,7 +83,7 @@ def test_show_is_the_manifest(run, untrained_set):
 def test_an_expert_that_the_set_lacks_is_named_with_those_it_has(command, run, copy):
     code, out, err = run(command, "magic", "--expert-set", str(copy))
     assert (code, out) == (2, "")
-    assert err == f"error: There is no expert 'magic'; the experts are {', '.join(NAMES)} and 'base'.\n"
+    assert err == f"error: The expert 'magic' does not exist; the experts are {', '.join(NAMES)} and 'base'.\n"
 
 
 def test_a_sound_set_is_verified_with_exit_code_0(run, untrained_set):

@@ -8,8 +8,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from careedit.editing import EditJob, EditState
-from careedit.editing.prompts import DIPTYCH, TRIPTYCH
 from careedit.editing.schedule import make_schedule
+from careedit.editing.state import DIPTYCH, TRIPTYCH
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 
 PANEL = Image.new("RGB", (64, 64))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from careedit.errors import UnknownExpertError
-from careedit.experts.base import ExpertApplier, NoExperts
+from careedit.experts.applier import ExpertApplier, NoExperts
 from careedit.records import BASE
 
 
@@ -32,5 +32,5 @@ def test_it_is_an_applier():
 
 @pytest.mark.parametrize("use", [lambda a: a.lease(["erase"]), lambda a: a.velocity(["base", "erase"], {})])
 def test_a_named_expert_is_refused(use):
-    with pytest.raises(UnknownExpertError, match="no expert 'erase'"):
+    with pytest.raises(UnknownExpertError, match="expert 'erase' does not exist"):
         use(NoExperts(Doubling()))

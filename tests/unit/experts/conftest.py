@@ -24,6 +24,7 @@ from careedit.experts import (
     LoraState,
     PanelSpec,
     create_expert_set,
+    make_manifest,
     save_adapter,
     shapes_of,
 )
@@ -119,6 +120,25 @@ def adapter(
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def describe(shapes: BaseShapes) -> Callable[..., ExpertManifest]:
+    """`describe(path, **changes)`: the manifest of an adapter file, with some of its texts changed."""
+
+    def make(path: Path, **changes: Any) -> ExpertManifest:
+        fields: dict[str, Any] = {
+            "name": "erase",
+            "competence": "erase",
+            "description": "Removes.",
+            "handles": ("remove",),
+            "base_name": "tiny",
+            "licence": "MIT",
+            "provenance": "Drawn at random.",
+        }
+        return make_manifest(path, shapes, **(fields | changes))
+
+    return make
 
 
 @pytest.fixture

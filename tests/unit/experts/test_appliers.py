@@ -21,7 +21,7 @@ from careedit.experts import (
     make_applier,
     shapes_of,
 )
-from careedit.experts.shared import RoutedLinear
+from careedit.experts.appliers import RoutedLinear
 
 Inputs = Callable[[int], dict[str, Any]]
 Lora = Callable[..., LoraState]
@@ -219,7 +219,9 @@ def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
     applier = make_applier(transformer, library, kind)
     assert isinstance(applier, ExpertApplier)
     assert applier.kind == kind
-    with pytest.raises(UnknownExpertError, match="no expert 'blur'; the experts are erase, style, type and 'base'"):
+    with pytest.raises(
+        UnknownExpertError, match="expert 'blur' does not exist; the experts are erase, style, type and 'base'"
+    ):
         applier.velocity(["blur"], inputs(1))
     with pytest.raises(UnknownExpertError), applier.lease(["blur"]):
         pytest.fail("it was leased")
@@ -242,7 +244,7 @@ def test_experts_come_and_go_under_a_byte_budget(
         with pytest.raises(ExpertError, match="budget"), applier.lease(["style", "type"]):
             pytest.fail("the budget was exceeded")
         with pytest.raises(ExpertError, match="in use"):
-            applier.forget("erase")
+            applier.evict("erase")
     for name in (*library.names, *reversed(library.names)):
         torch.testing.assert_close(applier.velocity([name], batch), expected[name], rtol=0.0, atol=1e-4)
         assert applier.resident_bytes <= sizes["erase"] + sizes["type"]
@@ -259,8 +261,8 @@ def test_an_evicted_adapter_frees_its_weights(transformer: nn.Module, library: M
         applier.velocity(["erase", "style"], inputs(2))
         assert held() * 4 == applier.resident_bytes
         assert held() == library.parameters("erase") + library.parameters("style")
-        applier.forget("erase")
-        applier.forget("style")
+        applier.evict("erase")
+        applier.evict("style")
     assert held() == 0
     assert applier.resident == ()
 
@@ -273,7 +275,7 @@ def test_a_replaced_expert_is_used_after_forget(
     batch = inputs(1)
     old = applier.velocity(["erase"], batch)
     own.add("erase", lora(9))
-    applier.forget("erase")
+    applier.evict("erase")
     assert not torch.allclose(applier.velocity(["erase"], batch), old, atol=1e-3)
     own.remove("erase")
     with pytest.raises(UnknownExpertError):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from careedit.errors import AdapterError
-from careedit.experts import ICEDIT_TARGETS, BaseShapes, LoraState, load_adapter, make_manifest
+from careedit.experts import ICEDIT_TARGETS, BaseShapes, LoraState, load_adapter
 
 Lora = Callable[..., LoraState]
 Keys = Callable[[LoraState], dict[str, Tensor]]
@@ -118,29 +118,20 @@ def test_an_xlabs_file_is_split_into_its_projections(tmp_path: Path, shapes: Bas
     assert_same(LoraState({name: m for name, m in read.modules.items() if name.endswith("to_q")}), state)
 
 
-def test_a_peft_file_takes_its_alpha_from_the_configuration_beside_it(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys
+def test_a_peft_file_takes_its_alpha_from_the_configuration_in_its_folder(
+    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, describe: Any
 ) -> None:
     path = write(tmp_path / "adapter_model.safetensors", prefixed("base_model.model.", keys(lora(1))))
     with pytest.raises(AdapterError, match="states no alpha"):
         load_adapter(path, shapes)
-    fields: dict[str, Any] = {
-        "name": "erase",
-        "competence": "erase",
-        "description": "Removes.",
-        "handles": (),
-        "base_name": "tiny",
-        "licence": "MIT",
-        "provenance": "Drawn.",
-    }
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24}))
-    manifest = make_manifest(path, shapes, **fields)
+    manifest = describe(path)
     assert (manifest.format, manifest.alpha) == ("peft", 24.0)
     read = load_adapter(path, shapes, manifest=manifest)
     assert {module.scale for module in read.modules.values()} == {3.0}
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24, "use_rslora": True}))
     with pytest.raises(AdapterError, match="one alpha cannot state"):
-        make_manifest(path, shapes, **fields)
+        describe(path)
 
 
 @pytest.mark.parametrize(

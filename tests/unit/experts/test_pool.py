@@ -10,7 +10,7 @@ from careedit.experts.pool import LeasePool
 
 
 class Recorder:
-    """Stands in for the weights: remembers what was loaded and unloaded."""
+    """A pool without weights that records what is loaded and unloaded."""
 
     def __init__(self, budget: int | None) -> None:
         self.log: list[str] = []

@@ -14,7 +14,7 @@ from careedit.experts.set import resolve
 def looked_up(name: str) -> str:
     """A registry that knows one set."""
     if name != "shelf:/mine@best":
-        raise InputError(f"There is no {name}; name another.")
+        raise InputError(f"{name} does not exist; name another.")
     return "tiny"
 
 
@@ -34,10 +34,10 @@ def shelf(monkeypatch: pytest.MonkeyPatch):
     return use
 
 
-def test_a_registrys_name_is_the_set_that_it_stands_for(shelf) -> None:
+def test_a_registrys_name_gives_its_set(shelf) -> None:
     shelf(f"{Path(__file__).stem}:looked_up [eval]")
     assert load_expert_set("shelf:/mine@best").sha256 == load_expert_set("tiny").sha256
-    with pytest.raises(InputError, match="There is no shelf:/other; name another"):
+    with pytest.raises(InputError, match="shelf:/other does not exist; name another"):
         load_expert_set("shelf:/other")
 
 
@@ -55,7 +55,7 @@ def test_what_a_registry_lacks_is_a_sentence(shelf) -> None:
         load_expert_set("shelf:/mine@best")
 
 
-def test_an_installation_without_a_registry_says_that_there_is_no_such_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_a_registry_says_that_it_is_not_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins.metadata, "entry_points", lambda **_: [])
     with pytest.raises(ExpertError, match="'models:/tiny@champion' is not an expert set"):
         load_expert_set("models:/tiny@champion")

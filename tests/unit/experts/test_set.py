@@ -20,7 +20,6 @@ from careedit.experts import (
     add_expert,
     create_expert_set,
     load_expert_set,
-    make_manifest,
     remove_expert,
     verify_expert_set,
 )
@@ -62,29 +61,20 @@ experts:
 
 
 @pytest.fixture
-def describe(adapter: Write, shapes: BaseShapes) -> Callable[..., tuple[ExpertManifest, Path]]:
-    def make(name: str, seed: int = 1, **options: Any) -> tuple[ExpertManifest, Path]:
-        path = adapter(name, seed, **options)
-        manifest = make_manifest(
-            path,
-            shapes,
-            name=name,
-            competence=name,
-            description=f"Does {name}.",
-            handles=("remove",),
-            base_name="tiny",
-            licence="MIT",
-            provenance="Drawn at random.",
-        )
-        return manifest, path
+def drawn(adapter: Write, describe: Any) -> Callable[..., tuple[ExpertManifest, Path]]:
+    """`drawn(name, seed)`: an expert's manifest and its adapter file, drawn at random."""
+
+    def make(name: str, seed: int = 1) -> tuple[ExpertManifest, Path]:
+        path = adapter(name, seed)
+        return describe(path, name=name, competence=name), path
 
     return make
 
 
 @pytest.fixture
-def add(set_folder: Path, describe: Any) -> Add:
+def add(set_folder: Path, drawn: Any) -> Add:
     def put(name: str, seed: int = 1, **options: Any) -> ExpertSet:
-        return add_expert(set_folder, *describe(name, seed), **options)
+        return add_expert(set_folder, *drawn(name, seed), **options)
 
     return put
 
@@ -207,17 +197,17 @@ def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folde
 
 @pytest.mark.parametrize("flaw", ["hash", "nan", "base", "truncated"])
 def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
-    set_folder: Path, describe: Any, flaw: str, add: Add
+    set_folder: Path, describe: Any, violation: str, add: Add
 ) -> None:
     add("style", 2)
     manifest, path = describe("erase")
-    if flaw == "hash":
+    if violation == "hash":
         manifest = manifest.model_copy(update={"sha256": "a" * 64})
-    elif flaw == "nan":
+    elif violation == "nan":
         tensors = load_file(path)
         next(iter(tensors.values()))[0, 0] = torch.nan
         save_file(tensors, path)
-    elif flaw == "base":
+    elif violation == "base":
         manifest = manifest.model_copy(update={"base": BaseReference(name="other", fingerprint="b" * 64)})
     else:
         path.write_bytes(path.read_bytes()[:-10])
@@ -228,7 +218,7 @@ def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
 
 
 def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(
-    set_folder: Path, describe: Any, add: Add, monkeypatch: pytest.MonkeyPatch
+    set_folder: Path, drawn: Any, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = add("style", 2).sha256
 
@@ -238,7 +228,7 @@ def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(
     with monkeypatch.context() as patch:
         patch.setattr(edit_set_module, "_rewrite", crash)
         with pytest.raises(KeyboardInterrupt):
-            add_expert(set_folder, *describe("erase"))
+            add_expert(set_folder, *drawn("erase"))
     assert load_expert_set(set_folder).sha256 == before
     assert add("erase", 1).names == ("style", "erase")
 
@@ -307,7 +297,7 @@ def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path
         ("manifest", "experts/broken"),
     }
     assert "has the hash" in found["adapter", "flipped"]
-    assert "There is no file" in found["adapter", "gone"]
+    assert "has no file" in found["adapter", "gone"]
 
 
 def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) -> None:

@@ -11,12 +11,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from careedit.errors import AdapterError, ExpertError, ManifestError
-from careedit.experts import Folder, add_expert, load_expert_set, make_manifest, verify_expert_set
+from careedit.experts import Folder, add_expert, load_expert_set, verify_expert_set
 from careedit.files import file_digest
 
 
 class CountingMemory(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
-    """A filesystem in memory that remembers what was opened, to stand in for a remote one."""
+    """A filesystem in memory that records what is opened, in the place of a remote one."""
 
     protocol = ("hf",)
     store: ClassVar[dict[str, Any]] = {}
@@ -43,20 +43,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingMemory]]:
 
 
 @pytest.fixture
-def local_set(set_folder: Path, adapter: Any, shapes: Any) -> Path:
+def local_set(set_folder: Path, adapter: Any, describe: Any) -> Path:
     path = adapter("erase")
-    manifest = make_manifest(
-        path,
-        shapes,
-        name="erase",
-        competence="erase",
-        description="Removes.",
-        handles=("remove",),
-        base_name="tiny",
-        licence="MIT",
-        provenance="Drawn at random.",
-    )
-    add_expert(set_folder, manifest, path)
+    add_expert(set_folder, describe(path), path)
     return set_folder
 
 
@@ -141,7 +130,10 @@ def test_a_missing_package_is_named_with_how_to_install_it(
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("memory://nothing/here", "There is no 'expert_set.yaml' in memory://nothing/here"), ("nonsense://a", "nonsense")],
+    [
+        ("memory://nothing/here", "'expert_set.yaml' in memory://nothing/here does not exist"),
+        ("nonsense://a", "nonsense"),
+    ],
 )
 def test_an_address_that_leads_nowhere_is_refused_in_a_sentence(address: str, words: str) -> None:
     with pytest.raises(ExpertError, match=words) as caught:

@@ -111,7 +111,7 @@ def test_a_seed_is_drawn_once_and_steps_are_settled():
         ({"guidance": 3.0}, "takes none"),
         ({"early_filter": EarlyFilter()}, "needs a judge"),
         ({"seed": MAX_SEED, "n": 2}, "no room"),
-        ({"expert": "nobody"}, "no expert"),
+        ({"expert": "nobody"}, "does not exist"),
     ],
 )
 def test_what_the_arm_cannot_do_is_refused_before_it_is_asked(request_, words):

@@ -129,7 +129,7 @@ def test_the_fleet_sends_an_edit_to_its_experts_own_replicas_or_to_the_pool(conf
         *(f"expert-main-{name}" for name in fleet.arms["main"].own),
         "shared-main",
     }
-    with pytest.raises(InputError, match="no expert 'magic'"):
+    with pytest.raises(InputError, match="expert 'magic' does not exist"):
         fleet.deployment_for("main", decide(magic=1.0))
     alone = plan_fleet(
         ServeConfig(arms={"main": {"expert_set": "x"}}, shared=None), {"main": load_expert_set(untrained_set)}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from careedit.editing import EditorBase
-from careedit.editing.prompts import DIPTYCH, TRIPTYCH
+from careedit.editing.state import DIPTYCH, TRIPTYCH
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
 from careedit.finetune.data import (

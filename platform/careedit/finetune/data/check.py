@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from careedit.editing import EditorBase
-from careedit.editing.prompts import in_context_prompt
+from careedit.editing.state import in_context_prompt
 from careedit.errors import InputError
 from careedit.files import write_atomic
 from careedit.finetune.data.columns import Columns

@@ -1,4 +1,4 @@
-"""What a LoRA file says of alpha and rank: used where it stands, refused where two places disagree, never left out."""
+"""Alpha and rank of a LoRA file: every place that states them is used, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from torch import Tensor
 
 from careedit.cli.main import main
 from careedit.errors import AdapterError, BaseMismatchError, CareEditError
-from careedit.experts import BaseShapes, load_adapter, load_expert_set, make_manifest
+from careedit.experts import BaseShapes, load_adapter, load_expert_set
 
 Q = "transformer.transformer_blocks.0.attn.to_q"
 K = "transformer.transformer_blocks.0.attn.to_k"
 PROJ, FUSED = "lora_unet_double_blocks_0_img_attn_proj", "lora_unet_double_blocks_0_img_attn_qkv"
-ABOUT: dict[str, Any] = {
-    "name": "sketch", "competence": "style", "description": "Draws.", "handles": (), "base_name": "tiny",
-    "licence": "MIT", "provenance": "Drawn.",
-}  # fmt: skip
 
 
 def pair(
@@ -64,7 +60,7 @@ def adapter_metadata(**fields: Any) -> dict[str, str]:
         ({}, None, 1.0),
     ],
 )
-def test_an_alpha_is_used_wherever_it_stands(
+def test_an_alpha_is_used_from_every_place_that_states_it(
     tmp_path: Path, shapes: BaseShapes, header: dict[str, str], alpha: float | None, scale: float
 ) -> None:
     state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes, alpha=alpha)
@@ -125,7 +121,7 @@ def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(
         (pair(Q), {"lora_alpha": "-4"}, None, ["as its header field 'lora_alpha'"]),
         (pair(Q), {"alpha_pattern": "{"}, None, ["'alpha_pattern' is not JSON"]),
         (pair(Q), {"rank": "16.5"}, None, ["'16.5' as its header field 'rank'"]),
-        (pair(Q), {"use_rslora": "true"}, None, ["header field 'use_rslora' comes without a lora_alpha"]),
+        (pair(Q), {"use_rslora": "true"}, None, ["header field 'use_rslora' needs a lora_alpha, which is missing"]),
         (
             pair(Q),
             {"use_rslora": "maybe", "lora_alpha": "8"},
@@ -133,7 +129,7 @@ def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(
             ["'use_rslora' is 'maybe', neither true nor false"],
         ),
         (pair(Q), {"lora_adapter_metadata": "[1]"}, None, ["lora_adapter_metadata) is not a JSON object"]),
-        (pair(Q), adapter_metadata(r=16), None, ["lora_adapter_metadata) comes without a lora_alpha"]),
+        (pair(Q), adapter_metadata(r=16), None, ["lora_adapter_metadata) needs a lora_alpha, which is missing"]),
         (pair(Q), adapter_metadata(r=16, lora_alpha=[8]), None, ["'[8]' as lora_alpha in its metadata"]),
         (pair(Q), adapter_metadata(r=16.5, lora_alpha=8), None, ["'16.5' as r in its metadata"]),
         (
@@ -190,7 +186,7 @@ def test_metadata_of_a_method_that_is_not_plain_lora_is_refused_by_its_field(
         load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes)
 
 
-def test_metadata_that_only_says_how_training_went_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_metadata_about_training_alone_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
     header = adapter_metadata(
         r=16, lora_alpha=8, init_lora_weights="gaussian", lora_dropout=0.1, bias="none", peft_type="LORA",
         use_dora=False, modules_to_save=None, megatron_core="megatron.core", peft_version="0.21",
@@ -200,7 +196,7 @@ def test_metadata_that_only_says_how_training_went_is_accepted(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("field", ["network_alphas", "lora_config", "conv_alpha"])
-def test_a_header_field_that_speaks_of_an_alpha_and_is_not_read_gives_a_warning(
+def test_a_header_field_that_mentions_an_alpha_and_is_not_read_gives_a_warning(
     tmp_path: Path, shapes: BaseShapes, field: str
 ) -> None:
     text = json.dumps({"lora_alpha": 64}) if field == "lora_config" else "64"
@@ -229,12 +225,12 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
 @pytest.mark.parametrize("layer", OUTSIDE)
-def test_a_kohya_layer_outside_the_blocks_is_refused_since_diffusers_leaves_it_out(
+def test_a_kohya_layer_outside_the_blocks_is_refused_because_diffusers_drops_it(
     tmp_path: Path, shapes: BaseShapes, layer: str, alpha: float | None
 ) -> None:
     inner, outer = OUTSIDE[layer]
     tensors = pair(PROJ, alpha=8.0) | pair(f"lora_unet_{layer}", inner=inner, outer=outer, alpha=alpha)
-    with pytest.raises(AdapterError, match=rf"'lora_unet_{layer}', which load_lora_weights leaves out"):
+    with pytest.raises(AdapterError, match=rf"'lora_unet_{layer}', which load_lora_weights drops"):
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
@@ -256,9 +252,9 @@ def test_a_kohya_layer_outside_the_blocks_is_refused_since_diffusers_leaves_it_o
         ({"text_encoders.t5xxl.transformer.shared.lora_up.weight": torch.zeros(4, 4)}, "text encoder"),
         ({"text_encoder_2.shared.lora_A.weight": torch.ones(4, 4)}, "text encoder"),
         ({f"{PROJ}.scale": torch.ones(1)}, "not a LoRA weight"),
-        (pair("transformer.transformer_blocks.0.attn.to_q"), "'lora_unet_double_blocks_0_img_attn_proj', which .* leaves out"),
+        (pair("transformer.transformer_blocks.0.attn.to_q"), "'lora_unet_double_blocks_0_img_attn_proj', which .* drops"),
         (pair("diffusion_model.double_blocks.0.img_attn.proj"), "twice, as .*diffusion_model.* and as .*lora_unet"),
-        (pair("double_blocks.0.img_attn.proj"), "'double_blocks.0.img_attn.proj', which .* leaves out"),
+        (pair("double_blocks.0.img_attn.proj"), "'double_blocks.0.img_attn.proj', which .* drops"),
         (pair("lora_unet_double_blocks_0_img_attn_to_q"), r"img_attn_to_q' \(ValueError: Incompatible keys detected: lora_"),
         (pair("lora_unet_double_blocks_0_img_attn_norm"), "img_attn_norm"),
         (pair("lora_unet_double_blocks_19_img_attn_proj"), "double_blocks_19"),
@@ -271,7 +267,7 @@ def test_a_kohya_layer_outside_the_blocks_is_refused_since_diffusers_leaves_it_o
         ({f"{PROJ}.lora_A.weight": torch.ones(16, 192)}, "twice, in two layouts"),
     ],
 )  # fmt: skip
-def test_a_key_beside_a_good_layer_is_never_left_out_without_a_word(
+def test_a_key_next_to_a_good_layer_is_never_dropped_silently(
     tmp_path: Path, shapes: BaseShapes, tensors: dict[str, Tensor], words: str
 ) -> None:
     path = write(tmp_path / "a.safetensors", pair(PROJ, alpha=8.0) | tensors)
@@ -283,14 +279,14 @@ def test_a_key_beside_a_good_layer_is_never_left_out_without_a_word(
     ("tensors", "words"),
     [
         (pair("diffusion_model.transformer_blocks.0.attn.to_q"), "'diffusion_model.transformer_blocks.0.attn.to_q'"),
-        (pair("base_model.model.x_embedder") | pair(Q), "'transformer.transformer_blocks.0.attn.to_q.*' beside keys of peft"),
-        (pair(Q) | pair("transformer_blocks.0.attn.to_k"), "the layer 'transformer_blocks.0.attn.to_k', which .* leaves out"),
+        (pair("base_model.model.x_embedder") | pair(Q), "'transformer.transformer_blocks.0.attn.to_q.*' and keys of peft"),
+        (pair(Q) | pair("transformer_blocks.0.attn.to_k"), "the layer 'transformer_blocks.0.attn.to_k', which .* drops"),
         (pair("lora_transformer_transformer_blocks_0_ff_net_2", alpha=4.0), r"\(the file's 'lora_transformer_.*_ff_net_2'\)"),
         ({"transformer_blocks.0.attn.to_q.lora_down.weight": torch.ones(8, 192),
           "transformer_blocks.0.attn.to_q.lora_up.weight": torch.ones(192, 8),
-          "transformer_blocks.0.attn.to_q.alpha": torch.tensor(4.0)}, r"to_q\.alpha', which load_lora_weights leaves out"),
+          "transformer_blocks.0.attn.to_q.alpha": torch.tensor(4.0)}, r"to_q\.alpha', which load_lora_weights drops"),
         ({f"{Q}.lora_down.weight": torch.ones(8, 192), f"{Q}.lora_up.weight": torch.ones(192, 8),
-          f"{Q}.alpha": torch.tensor(4.0)}, r"'.*to_q\.alpha', which load_lora_weights leaves out"),
+          f"{Q}.alpha": torch.tensor(4.0)}, r"'.*to_q\.alpha', which load_lora_weights drops"),
         ({"double_blocks.0.processor.proj_lora1.down.weight": torch.ones(8, 192),
           "double_blocks.0.processor.proj_lora1.up.weight": torch.ones(192, 8),
           "double_blocks.0.processor.proj_lora1.alpha": torch.tensor(4.0)}, r"proj_lora1\.alpha', which"),
@@ -306,22 +302,24 @@ def test_what_only_looks_like_a_known_layout_is_refused_by_name(
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
-def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(
+    tmp_path: Path, shapes: BaseShapes, describe: Any
+) -> None:
     for layer in (Q, FUSED, PROJ):
         path = write(tmp_path / "a.safetensors", pair(layer, outer=576 if layer == FUSED else 192))
-        plain = make_manifest(path, shapes, **ABOUT)
+        plain = describe(path)
         assert "alpha_source" not in plain.to_yaml() and "alpha_source" not in plain.model_dump()
-        manifest = make_manifest(path, shapes, alpha=64.0, **ABOUT)
+        manifest = describe(path, alpha=64.0)
         assert (manifest.alpha, manifest.alpha_source) == (64.0, "manifest")
         again = load_adapter(path, shapes, manifest=type(manifest).from_yaml(manifest.to_yaml(), "expert.yaml"))
         assert again.found is not None and again.found.scales == (4.0, 4.0)
 
 
-def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shapes: BaseShapes, describe: Any) -> None:
     up = torch.block_diag(*(torch.ones(192, 16) for _ in range(3)))
     tensors = {f"{FUSED}.lora_down.weight": torch.ones(48, 192), f"{FUSED}.alpha": torch.tensor(16.0)}
     path = write(tmp_path / "a.safetensors", tensors | {f"{FUSED}.lora_up.weight": up})
-    manifest = make_manifest(path, shapes, **ABOUT)
+    manifest = describe(path)
     assert (manifest.rank, manifest.alpha) == (16, 16.0)
     load_adapter(path, shapes, manifest=manifest)
     for rank in (8, 48, 64):
@@ -329,17 +327,17 @@ def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shap
             load_adapter(path, shapes, manifest=manifest.model_copy(update={"rank": rank}))
 
 
-def test_a_peft_configuration_beside_its_file_must_fit_the_tensors(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path: Path, describe: Any) -> None:
     path = write(tmp_path / "a.safetensors", pair(Q.replace("transformer.", "base_model.model.", 1)))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24}))
-    with pytest.raises(AdapterError, match=r"rank 16 for .* r in adapter_config\.json beside it says 8"):
-        make_manifest(path, shapes, **ABOUT)
+    with pytest.raises(AdapterError, match=r"rank 16 for .* r in adapter_config\.json in its folder says 8"):
+        describe(path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 16, "lora_alpha": 24}))
     with pytest.raises(
-        AdapterError, match=r"adapter_config\.json beside it says 24, the alpha given \(--alpha\) says 8"
+        AdapterError, match=r"adapter_config\.json in its folder says 24, the alpha given \(--alpha\) says 8"
     ):
-        make_manifest(path, shapes, alpha=8.0, **ABOUT)
-    assert make_manifest(path, shapes, **ABOUT).alpha == 24.0
+        describe(path, alpha=8.0)
+    assert describe(path).alpha == 24.0
 
 
 @pytest.fixture
@@ -361,7 +359,7 @@ def test_the_command_says_what_it_found_and_warns(
     )
     assert (
         err
-        == "warning: The header field 'conv_alpha' is not read; where it states this LoRA's alpha, give it with --alpha.\n"
+        == "warning: The header field 'conv_alpha' is not read; if it states this LoRA's alpha, give it with --alpha.\n"
     )
     assert load_expert_set(copied).manifest("given").alpha == 64.0
     assert main(["experts", "verify", "--expert-set", str(copied)]) == 0
@@ -376,8 +374,8 @@ def test_the_command_says_what_it_found_and_warns(
     assert "manifest says alpha 64, --alpha says 8" in capsys.readouterr().err
 
 
-def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path: Path, describe: Any) -> None:
     path = write(tmp_path / "a.safetensors", pair(Q))
     for alpha in (0.0, -1.0, 1e9, float("nan")):
         with pytest.raises(CareEditError, match="alpha"):
-            make_manifest(path, shapes, alpha=alpha, **ABOUT)
+            describe(path, alpha=alpha)

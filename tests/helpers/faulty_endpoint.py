@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on this machine that behaves as it is told to, and mostly badly."""
+"""A local OpenAI-compatible endpoint that answers by a script, most often wrongly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SQUARE = Image.new("RGB", (16, 16), (200, 30, 30))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands each request to the server's script."""
+    """Answers each request by the server's script."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -61,7 +61,7 @@ Behaviour = Callable[[Handler], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Answers request i by `script[i]`, and all after the last by the last; remembers what it was sent."""
+    """Answers request i by `script[i]`, later ones by the last; records what it receives."""
 
     def __init__(self, *script: Behaviour) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -103,7 +103,7 @@ def slow(handler: Handler) -> None:
 
 
 def drips(handler: Handler) -> None:
-    """Sends a byte at a time, each in time, and never ends."""
+    """Sends one byte at a time, fast enough for each read, without an end."""
     handler.send_response(200)
     handler.send_header("content-length", "1000000")
     handler.end_headers()
@@ -136,7 +136,7 @@ WRITTEN = says(completion('{"answer": "no", "confidence": 0.75}'))
 
 
 class Clock:
-    """Waits for nothing and remembers for how long it was asked to."""
+    """Does not wait, and records the waits that were asked for."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []

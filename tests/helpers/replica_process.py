@@ -1,4 +1,4 @@
-"""What is asked of a Ray actor from inside of it, so it is in a module that its process can import."""
+"""Functions that run inside a Ray actor, in a module that the actor's process can import."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 
-def whereabouts(_actor: Any) -> tuple[int, str]:
-    """Process and node of an actor."""
+def process_and_node(_actor: Any) -> tuple[int, str]:
+    """Process id and node id of an actor."""
     return os.getpid(), ray.get_runtime_context().get_node_id()
 
 

@@ -1,3 +1,5 @@
+"""Adapter files: what is checked before they are used, and how they are written."""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,43 +12,36 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from careedit.errors import AdapterError, BaseMismatchError
+from careedit.errors import AdapterError, BaseMismatchError, ManifestError
 from careedit.experts import (
+    DEFAULT_TARGETS,
     BaseReference,
     BaseShapes,
     ExpertManifest,
     LoraState,
+    adapters,
     check_adapter,
     load_adapter,
-    make_manifest,
+    save_adapter,
 )
-from careedit.experts import check as check_module
-from careedit.experts.check import resolve_inside
+from careedit.experts.store import resolve_inside
+from careedit.files import file_digest
 
 Write = Callable[..., Path]
+Describe = Callable[..., ExpertManifest]
 Keys = Callable[[LoraState], dict[str, Tensor]]
 Q0 = "transformer.transformer_blocks.0.attn.to_q"
 
 
-def describe(path: Path, shapes: BaseShapes, **changes: Any) -> ExpertManifest:
-    fields = {
-        "name": "erase",
-        "competence": "erase",
-        "description": "Removes.",
-        "handles": ("remove",),
-        "base_name": "tiny",
-        "licence": "MIT",
-        "provenance": "Drawn.",
-    }
-    return make_manifest(path, shapes, **(fields | changes))
-
-
-def test_a_good_file_is_read_as_its_manifest_says(adapter: Write, shapes: BaseShapes, lora: Any) -> None:
+def test_a_good_file_is_read_as_its_manifest_says(
+    adapter: Write, shapes: BaseShapes, lora: Any, describe: Describe
+) -> None:
     path = adapter(rank=16, alpha=32.0)
-    manifest = describe(path, shapes)
+    manifest = describe(path)
     assert (manifest.rank, manifest.alpha, manifest.format) == (16, 32.0, "diffusers")
     assert manifest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     state = load_adapter(path, shapes, manifest=manifest)
@@ -86,7 +81,7 @@ def test_a_wrong_shape_is_refused_before_a_tensor_is_read(
     def read(*_: object) -> None:
         raise RuntimeError("a tensor was read")
 
-    monkeypatch.setattr(check_module, "load", read)
+    monkeypatch.setattr(adapters, "load", read)
     monkeypatch.setattr(Path, "read_bytes", read)
     with pytest.raises(BaseMismatchError, match="does not fit this base"):
         load_adapter(path, shapes)
@@ -103,8 +98,8 @@ def test_an_unknown_module_does_not_fit(adapter: Write, shapes: BaseShapes) -> N
 
 
 @pytest.mark.parametrize("rank", [1, 4, 257, 320])
-def test_any_rank_is_accepted(adapter: Write, shapes: BaseShapes, rank: int) -> None:
-    assert describe(adapter(rank=rank, alpha=float(rank)), shapes).rank == rank
+def test_any_rank_is_accepted(adapter: Write, describe: Describe, rank: int) -> None:
+    assert describe(adapter(rank=rank, alpha=float(rank))).rank == rank
 
 
 @pytest.mark.parametrize(
@@ -117,10 +112,10 @@ def test_any_rank_is_accepted(adapter: Write, shapes: BaseShapes, rank: int) -> 
     ],
 )
 def test_a_file_that_is_not_as_its_manifest_states_is_refused(
-    adapter: Write, shapes: BaseShapes, change: dict[str, Any], words: str
+    adapter: Write, shapes: BaseShapes, describe: Describe, change: dict[str, Any], words: str
 ) -> None:
     path = adapter()
-    manifest = describe(path, shapes).model_copy(update=change)
+    manifest = describe(path).model_copy(update=change)
     with pytest.raises(AdapterError, match=words):
         load_adapter(path, shapes, manifest=manifest)
 
@@ -236,3 +231,63 @@ def test_an_adapter_of_a_base_with_fewer_input_channels_is_padded_with_zeros(
     assert down.shape == (8, 128)
     assert torch.equal(down[:, :32], narrow)
     assert not down[:, 32:].any()
+
+
+def test_a_trained_lora_is_saved_and_read_again(tmp_path: Path, transformer: Any, shapes: BaseShapes) -> None:
+    transformer.add_adapter(
+        LoraConfig(r=8, lora_alpha=16, target_modules=DEFAULT_TARGETS, init_lora_weights=False), adapter_name="x"
+    )
+    state = get_peft_model_state_dict(transformer, adapter_name="x")
+    path = tmp_path / "deep" / "adapter.safetensors"
+    digest = save_adapter(path, state, rank=8, alpha=16)
+    assert digest == file_digest(path)
+    read = load_adapter(path, shapes)
+    assert (read.rank, read.alpha) == (8, 16.0)
+    for name, module in read.modules.items():
+        assert torch.equal(module.down, state[f"{name}.lora_A.weight"])
+        assert torch.equal(module.up, state[f"{name}.lora_B.weight"])
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path, lora: Any, keys: Any) -> None:
+    state = keys(lora(1))
+    first = save_adapter(tmp_path / "a.safetensors", state, 8, 8)
+    second = save_adapter(tmp_path / "b.safetensors", dict(reversed(state.items())), 8, 8)
+    assert first == second
+    assert save_adapter(tmp_path / "c.safetensors", state, 8, 16) != first
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x_embedder.lora_A.weight": torch.full((8, 128), torch.nan)}, "training has diverged"),
+        ({"x_embedder.weight": torch.zeros(8, 8)}, "is not a LoRA weight"),
+        ({"x_embedder.lora_A.weight": torch.zeros(4, 128)}, "not rank 8"),
+    ],
+)
+def test_what_is_no_usable_lora_is_not_saved(
+    tmp_path: Path, lora: Any, keys: Keys, change: dict[str, Tensor], words: str
+) -> None:
+    with pytest.raises(AdapterError, match=words):
+        save_adapter(tmp_path / "a.safetensors", keys(lora(1)) | change, 8, 8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_is_saved_in_no_other_format(tmp_path: Path, lora: Any, keys: Any) -> None:
+    with pytest.raises(AdapterError, match="safetensors"):
+        save_adapter(tmp_path / "a.bin", keys(lora(1)), 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"competence": "Not a word!"}, "'competence'"),
+        ({"handles": ("Remove It",)}, "'handles.0'"),
+        ({"description": ""}, "'description'"),
+        ({"name": "../x"}, "cannot be used"),
+    ],
+)
+def test_a_manifest_with_a_wrong_field_is_not_made(
+    adapter: Write, describe: Describe, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ManifestError, match=words):
+        describe(adapter(), **change)
