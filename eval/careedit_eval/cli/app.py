@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from careedit.cli.files import check_outputs
+from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
+from careedit.plugins import EVAL
 from careedit_eval.cli import planning, registry
 from careedit_eval.cli.work import RunnerName, all_runs, find_run, finish_run, run_suite, tracked
 from careedit_eval.compare import Preference
@@ -23,6 +25,7 @@ from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
 
 app = typer.Typer(
+    cls=lazy_group(EVAL),
     no_args_is_help=True,
     epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
 )
