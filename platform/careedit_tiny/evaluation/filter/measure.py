@@ -93,7 +93,7 @@ class FilterBench:
     editor: Editor
     """The editor of the expert set."""
     plan: FilterPlan
-    """The scenes and settings."""
+    """The scenes and the settings of the filter."""
     judge: Scorer | None = None
     """The judge; None leaves its rows out of the table."""
     encoder: OpenClipEncoder | None = None
@@ -101,7 +101,7 @@ class FilterBench:
     encoder_name: str = "clip"
     """The name of the CLIP model in the report."""
     cache: Cache[SceneTable] = field(default_factory=lambda: Cache(SceneTable))
-    """Tables of earlier runs."""
+    """The tables of earlier runs, by key."""
     done: Callable[[int], None] = lambda _: None
     """Called with the number of scenes that were measured, or found in the cache."""
 

@@ -33,7 +33,7 @@ class Task:
     sample: Sample
     """The scene with its instruction and its right result."""
     arm: Arm
-    """What edits the scene."""
+    """The expert or mixture that edits the scene."""
     noise: int
     """The seed of the noise."""
     keep: bool = False
@@ -51,7 +51,7 @@ class Bench:
     plan: Plan
     """The scenes and the noise."""
     cache: Cache[Outcome]
-    """Outcomes of earlier runs."""
+    """The outcomes of earlier runs, by key."""
     batch: int = MAX_BATCH
     """Edits that are denoised together, at most `MAX_BATCH`."""
     done: Done = lambda _: None
