@@ -45,7 +45,7 @@ class Pictures:
     found: Mapping[Role, Image.Image | CareEditError | None]
     """Each picture, why it cannot be used, or None where the sample has none."""
     references: tuple[Image.Image, ...]
-    """RGB."""
+    """The reference images, RGB, in the order of the sample."""
     alignment: Alignment
     """How the source came onto the canvas."""
 
@@ -86,11 +86,13 @@ def load_pictures(sample: Sample) -> Pictures:
     alignment: Alignment = "none"
     if sample.align == "canvas" and isinstance(source, Image.Image):
         if target is None:
-            raise BenchmarkError(f"Sample {sample.id!r} is to be laid on its target, which it has not; give one.")
+            raise BenchmarkError(
+                f"Sample {sample.id!r} must be placed on the canvas of its target, but it has no target; add one."
+            )
         alignment = "unknown"  # also where the target cannot be read
         if isinstance(target, Image.Image):
             alignment = find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
-            source = laid(source, target.size, alignment)
+            source = place_on_canvas(source, target.size, alignment)
     if isinstance(mask, Image.Image) and isinstance(source, Image.Image) and mask.size != source.size:
         # A region of another canvas says nothing of this one; metrics that need it say so.
         unknown = alignment == "unknown" and isinstance(target, Image.Image)
@@ -155,14 +157,14 @@ def find_alignment(source: Image.Image, target: Image.Image, mask: Image.Image |
     for way in ways:
         shown = keep & (_pixels_of_bars(source, target.size) if way == "contain" else True)
         # A canvas whose bars are empty matches no source there, so bars count for nothing.
-        error = np.abs(_pixels(laid(source, target.size, way)) - small)[shown]
+        error = np.abs(_pixels(place_on_canvas(source, target.size, way)) - small)[shown]
         found[way] = float(error.mean()) if error.size else 1.0
     best = min(ways, key=lambda way: found[way])
     return best if found[best] <= NEAR else "unknown"
 
 
-def laid(source: Image.Image, canvas: tuple[int, int], way: Alignment) -> Image.Image:
-    """`source` on a canvas of size (width, height), with Lanczos; "same", "none" and "unknown" leave it as it is."""
+def place_on_canvas(source: Image.Image, canvas: tuple[int, int], way: Alignment) -> Image.Image:
+    """Place `source` on a canvas of size (width, height), with Lanczos. "same", "none" and "unknown" leave it unchanged."""
     kernel = Image.Resampling.LANCZOS
     if way == "resize":
         return source.resize(canvas, kernel)
@@ -177,5 +179,5 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 def _pixels_of_bars(source: Image.Image, canvas: tuple[int, int]) -> np.ndarray:
     """True where a contained source has pixels, [PROBE, PROBE]."""
-    whole = laid(Image.new("RGB", source.size, "white"), canvas, "contain")
+    whole = place_on_canvas(Image.new("RGB", source.size, "white"), canvas, "contain")
     return _pixels(whole)[..., 0] > 0.99

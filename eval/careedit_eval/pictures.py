@@ -27,26 +27,26 @@ class Cell(Record):
     """A cell of a parquet file that holds a picture, as bytes or as Hugging Face's {bytes, path}."""
 
     group: int
-    """Row group."""
+    """The index of the row group."""
     row: int
-    """Row within its group."""
+    """The row within its row group, from 0."""
     column: str
-    """Name of the column."""
+    """The name of the column."""
 
 
 class PictureRef(Record):
-    """The bytes of one picture file: in hand, or where to read them."""
+    """The bytes of one image file, or the place to read them from."""
 
     sha256: str = Field(min_length=64, max_length=64)
-    """Of the bytes."""
+    """The sha256 of the file's bytes, in hex."""
     data: bytes | None = Field(default=None, repr=False)
-    """The bytes themselves."""
+    """The bytes themselves; None if they are read from a place."""
     uri: str | None = None
     """A path, or what fsspec opens ("s3://bucket/key"): the picture, or the parquet file that holds it."""
     cell: Cell | None = None
     """Where in the parquet file at `uri`; None: `uri` is the picture."""
     missing: str | None = None
-    """Why there is no picture, as a sentence that names the file or the row; None: there is one."""
+    """Why the image is missing, as a sentence that names the file or the row; None if it is not missing."""
 
     @model_validator(mode="after")
     def _check_place(self) -> PictureRef:
@@ -57,7 +57,7 @@ class PictureRef(Record):
 
     @classmethod
     def of(cls, data: bytes) -> PictureRef:
-        """A picture that is in hand."""
+        """An image whose bytes are already read."""
         return cls(sha256=hashlib.sha256(data).hexdigest(), data=data)
 
     @classmethod

@@ -30,13 +30,13 @@ class Sample(Record):
     """One row of a benchmark: an edit that is wanted, and what is known of its result."""
 
     id: str = Field(min_length=1)
-    """Unique within the benchmark."""
+    """The id of the sample, unique within the benchmark."""
     kind: str
-    """The kind of edit by which results are told apart: "Add", "Remove", ..."""
+    """The kind of edit, such as "Add" or "Remove", by which results are grouped."""
     instruction: str
-    """What to change."""
+    """The instruction that says what to change."""
     source: PictureRef
-    """The picture before."""
+    """The image before the edit."""
     target: PictureRef | None = None
     """The picture that is wanted; None where the benchmark has none."""
     mask: PictureRef | None = None
@@ -76,7 +76,7 @@ class Sample(Record):
         return json_digest(
             {
                 "source": self.source.sha256,
-                # How a source is laid on its canvas is read off the target and the mask.
+                # The place of a source on its canvas depends on the target and the mask.
                 "canvas": [self.target and self.target.sha256, self.mask and self.mask.sha256]
                 if self.align == "canvas"
                 else None,
@@ -102,7 +102,7 @@ class Output(Record):
     name: str = Field(min_length=1)
     """Unique among the metrics of a suite: "clip_i", "vqa_followed"."""
     better: Better
-    """Which way is up."""
+    """Whether higher or lower values are better."""
     passes: bool = False
     """Whether it is 0 or 1, failed or passed: then its intervals are score intervals."""
     unit: str = ""
@@ -153,33 +153,33 @@ class EditRow(Record):
     edit_key: str
     """Content key: everything that decides the picture."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     kind: str
-    """Its kind."""
+    """The kind of edit of the sample."""
     group: str
-    """Its group."""
+    """The group of the sample: rows on one source image."""
     arm: str
     """Who edited: the expert set's name in this run."""
     seed: int
-    """Seed of the noise."""
+    """The seed of the edit's noise."""
     picture: str | None = None
     """File of the picture, relative to the run's folder."""
     picture_sha256: str | None = None
-    """Of that file's bytes."""
+    """The sha256 of the image file's bytes; None without an image."""
     alignment: str = "none"
-    """How the source was laid on its canvas (`careedit_eval.alignment`)."""
+    """How the source was placed on its canvas (`careedit_eval.alignment`)."""
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Wall-clock seconds of the edit alone, as its editor says; None where it does not."""
     nfe: int | None = Field(default=None, ge=0)
-    """Evaluations of the transformer."""
+    """The number of evaluations of the transformer; None if it is not known."""
     judge_calls: int | None = Field(default=None, ge=0)
     """Questions to a judge by the early filter."""
     trace: str | None = None
-    """The `EditTrace` as JSON."""
+    """The `EditTrace` as JSON; None if the editor has no trace."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the picture, e.g. that it has not its source's size."""
     error: str | None = None
-    """Why there is no picture, as a sentence."""
+    """Why the edit failed, as a sentence; None if it has an image."""
 
     @model_validator(mode="after")
     def _check_one(self) -> EditRow:
@@ -194,9 +194,9 @@ class Measurement(Record):
     values: Mapping[str, float] = Field(default_factory=dict)
     """Number per output of the metric."""
     error: str | None = None
-    """Why there is none, as a sentence."""
+    """Why the metric failed, as a sentence; None if it has values."""
     not_applicable: str | None = None
-    """Why the metric says nothing of this sample, as a sentence: no number, and nobody's error. It depends on the sample
+    """Why the metric says nothing of this sample, as a sentence. This is not an error. It depends on the sample
     alone, so it is the same for every editor."""
     notes: tuple[str, ...] = ()
     """What a reader must know of the numbers, e.g. "text truncated"."""
@@ -222,23 +222,23 @@ class ScoreRow(Measurement):
     """A measurement that is kept: one edit by one metric."""
 
     score_key: str
-    """`score_key(...)`."""
+    """The key of the score, from the function `score_key`."""
     edit_key: str
-    """The edit."""
+    """The key of the edit that is measured."""
     sample_id: str
-    """Its sample."""
+    """The id of the edited sample."""
     kind: str
-    """Its kind."""
+    """The kind of edit of the sample."""
     group: str
-    """Its group."""
+    """The group of the sample: rows on one source image."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     seed: int
-    """Seed of its noise."""
+    """The seed of the edit's noise."""
     metric: str
-    """`MetricSpec.name`."""
+    """The name of the metric, as `MetricSpec.name`."""
     metric_key: str
-    """`MetricSpec.key`."""
+    """The identity of the metric, as `MetricSpec.key`."""
     rival: str | None = None
     """Edit key of the edit that it was compared with."""
 

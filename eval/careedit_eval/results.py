@@ -25,33 +25,33 @@ class EditLine:
     """One edit that was wanted."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
     """Rows of one group share a source picture."""
     instruction: str
-    """What was asked for."""
+    """The instruction of the sample."""
     edit_key: str
-    """The edit."""
+    """The key of the edit in the store."""
     picture: str | None
     """Its file in the store."""
     nfe: int | None
-    """Evaluations of the transformer."""
+    """The number of evaluations of the transformer; None if it is not known."""
     seconds: float | None
-    """Seconds of the edit."""
+    """The wall-clock seconds of the edit; None if they are not known."""
     experts: str
     """Who was routed to, e.g. "erase 1.00"."""
     alignment: str
     """How the source lay on its canvas."""
     error: str | None
-    """Why there is no picture."""
+    """Why the edit failed; None if it did not."""
     notes: str = ""
     """What a reader must know of the picture."""
 
@@ -61,25 +61,25 @@ class ScoreLine:
     """One number of one edit, or the error in its place."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
     """Rows of one group share a source picture."""
     output: str
-    """Name of the number."""
+    """The name of the measured number."""
     rival: str | None
     """Set that it was compared with; None where it was measured alone."""
     value: float | None
-    """The number."""
+    """The number; None if it could not be measured or does not apply."""
     error: str | None
-    """Why there is none."""
+    """Why the number could not be measured; None if it was."""
     notes: str
     """What a reader must know of it; where it has neither number nor error, why the metric does not apply."""
 

@@ -50,13 +50,13 @@ class BenchmarkFacts(Record):
     """What was edited."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     revision: str
-    """Which state of it."""
+    """The revision of the benchmark's data."""
     fingerprint: str
     """sha256 over ids and contents of its rows."""
     rows: int
-    """Rows that are measured."""
+    """The number of rows that are measured."""
     unusable: Mapping[str, str] = Field(default_factory=dict)
     """Rows that cannot be edited or lack a picture that they name, and why: id -> sentence."""
 
@@ -65,7 +65,7 @@ class SetFacts(Record):
     """Who edited."""
 
     name: str
-    """What tables call it."""
+    """The name of the set in the tables."""
     identity_sha256: str
     """Hash of all that its edits depend on, besides sample and seed."""
     facts: Mapping[str, str]
@@ -82,7 +82,7 @@ class Narrowed(Record):
 
     @property
     def reason(self) -> str | None:
-        """Why the run is no whole one; None where it is."""
+        """Why the run covers only a part of the suite; None if it covers all."""
         options = [f"--limit {self.limit}"] if self.limit is not None else []
         options += [f"--set {name}" for name in self.sets]
         return f"it was made with {' '.join(options)}" if options else None
@@ -104,13 +104,13 @@ class RunRecord(Record):
     suite_folder: str
     """Folder of the suite's file, relative to the run's: where its baseline is looked for."""
     trigger: Trigger
-    """Who wanted it."""
+    """What started the run: a user, the nightly job, or a pull request."""
     finished: str
-    """UTC time, ISO 8601."""
+    """The end of the run in UTC, ISO 8601."""
     benchmarks: tuple[BenchmarkFacts, ...]
-    """What was edited."""
+    """The benchmarks that were edited."""
     sets: tuple[SetFacts, ...]
-    """Who edited."""
+    """The sets and rows that edited."""
     metrics: tuple[MetricSpec, ...]
     """What measured: two runs compare only where these are equal."""
     missing: Mapping[str, str] = Field(default_factory=dict)
@@ -126,7 +126,7 @@ class RunRecord(Record):
     narrowed: Narrowed | None = None
     """How much of the suite was run; None in runs of before this field, which do not say."""
     environment: Mapping[str, str]
-    """Versions, commit, machine kind."""
+    """Versions of libraries, commit, and kind of machine."""
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -144,9 +144,9 @@ class Run:
     """A finished run, read back."""
 
     folder: Path
-    """Its folder."""
+    """The folder of the run."""
     record: RunRecord
-    """What was evaluated."""
+    """The content of the run's `run.json`."""
 
     @cached_property
     def table(self) -> Table:
@@ -224,7 +224,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         data = json.loads((place / RUN_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{place} is no finished run ({error}); give a folder that `careedit eval run` wrote."
+            f"{place} is not a finished run ({error}); give a folder that `careedit eval run` wrote."
         ) from error
     if not isinstance(data, dict):
         raise InputError(f"{place / RUN_FILE} is not a JSON object; give a folder that `careedit eval run` wrote.")

@@ -37,7 +37,7 @@ class Arm(Record):
     """Who edits: a set in this process or its workers, a live service, or what needs no model."""
 
     name: Name
-    """What tables call it."""
+    """The name of the set in tables."""
     kind: Literal["set", "http", "identity", "truth", "custom"] = "set"
     """"identity" gives the source back, "truth" the target; "custom" is one's own editor."""
     expert_set: str = "tiny"
@@ -77,7 +77,7 @@ class Arm(Record):
     extensions: bool = True
     """kind http: whether seed, steps, expert and filter are sent, which only a careedit service knows."""
     picture_hosts: tuple[str, ...] = ()
-    """kind http: private hosts, beside that of `url`, from which a picture is read that the service answers by its address."""
+    """kind http: private hosts, in addition to that of `url`, from which images are read that the service returns by address."""
     editor: Part | None = None
     """kind custom: what makes the editor."""
     other_size: Literal["refuse", "keep"] | None = None
@@ -113,7 +113,7 @@ class Comparison(Record):
     """Two sets: may `b` replace `a`?"""
 
     a: Name
-    """The set in use."""
+    """The name of the set in use."""
     b: Name
     """The set that may replace it."""
 
@@ -153,7 +153,7 @@ class Workers(Record):
     edit: Annotated[int, Field(ge=1)] | None = None
     """Actors that edit; None: from the cluster, one CPU left free."""
     score: Annotated[int, Field(ge=1)] | None = None
-    """Actors that measure."""
+    """The number of actors that measure; None means as many as fit."""
     num_gpus: NonNegative = 0.0
     """GPUs of an editing actor."""
     score_num_gpus: NonNegative = 0.0
@@ -172,34 +172,34 @@ class Suite(Record):
     schema_version: Literal[1] = 1
     """Version of this file's format."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Name of the suite."""
+    """The name of the suite, part of its runs' folders."""
     description: str = ""
-    """What it is for."""
+    """What the suite is for, shown on the page."""
     benchmarks: Annotated[tuple[Part, ...], Field(min_length=1)]
-    """What is edited."""
+    """The benchmarks whose samples are edited, with their options."""
     sets: Annotated[tuple[Arm, ...], Field(min_length=1)]
-    """Who edits."""
+    """The sets that edit; at least one."""
     rows: tuple[RowName, ...] = ("identity",)
-    """What stands beside them; all but identity and truth are made of the first set's base and experts."""
+    """Reference rows; all except identity and truth are made with the base model and experts of the first set."""
     metrics: Annotated[tuple[Part, ...], Field(min_length=1)]
-    """What is measured."""
+    """The metrics that measure each edit, with their options."""
     pairwise: tuple[Part, ...] = ()
     """Metrics that compare two edits of one sample, used on every two sets."""
     primary: str
     """The number by which best-single and oracle are chosen, and losses are sorted."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """Noises of every sample."""
+    """The seeds of the noise; every sample is edited with each."""
     pick_seed: int = 1_000_003
     """Noise on which best-single and oracle are chosen: on the one they are measured on they would look too good."""
     compare: tuple[Comparison, ...] = ()
-    """Which sets are compared."""
+    """The pairs of sets that are compared."""
     gate: Gate | None = None
     """What must hold; None: nothing."""
     timing: Timing | None = None
     """How sets are timed. None: as `Timing` says where time is asked for, that is, where the gate has `max_slowdown`, or
     sets are compared and a metric is `latency` or `cost`; else not at all, because it costs edits."""
     workers: Workers = Workers()
-    """Who works."""
+    """How many samples are edited and measured at once."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Suite:
@@ -243,7 +243,9 @@ def make_benchmark(part: Part) -> Benchmark:
 
         made = load_benchmark(part.name, **part.options)
     if not isinstance(made, Benchmark):
-        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no benchmark; see docs/evaluation.md.")
+        raise InputError(
+            f"{part.name!r} made a {type(made).__name__}, which is not a benchmark; see docs/evaluation.md."
+        )
     return made
 
 
@@ -255,7 +257,7 @@ def make_metric(part: Part) -> Metric:
 
         made = load_metric(part.name, **part.options)
     if not isinstance(made, Metric):
-        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no metric; see docs/evaluation.md.")
+        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is not a metric; see docs/evaluation.md.")
     return made
 
 
@@ -266,7 +268,7 @@ def _own(part: Part) -> Any:
 
 
 def call_own(module: str, function: str, options: Mapping[str, JsonValue]) -> Any:
-    """`module.function(**options)`; raises `InputError` where there is none."""
+    """`module.function(**options)`; raises `InputError` if it does not exist."""
     try:
         factory = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -20,13 +20,13 @@ class TimedSample(Record):
     """One sample, edited by both sets in the order A B B A, once or several times."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seconds_a: tuple[Seconds, ...] = ()
     """Seconds of A's edits; the edit of B at the same place has the same noise."""
     seconds_b: tuple[Seconds, ...] = ()
-    """Seconds of B's edits."""
+    """The seconds of each edit by set B."""
     load: float | None = None
     """The machine's load average over one minute when the sample was begun; None where the system does not say."""
     error: str | None = None
@@ -37,11 +37,11 @@ class TimedPair(Record):
     """Two sets on the same samples."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
     """The set that may replace it."""
     samples: tuple[TimedSample, ...] = ()
-    """The samples."""
+    """The samples that both sets edited, with their seconds."""
     machine: Mapping[str, str] = Field(default_factory=dict)
     """Kind of machine: processor, cores that the process may use, device of each set; nothing that names it."""
     missing: str | None = None
@@ -56,7 +56,7 @@ class TimingRecord(Record):
     rounds: int
     """How often a sample was edited in the order A B B A."""
     pairs: tuple[TimedPair, ...]
-    """What was timed."""
+    """The pairs of sets that were timed."""
 
     def pair(self, a: str, b: str) -> TimedPair | None:
         """The pair of these two, in this order."""
@@ -72,13 +72,13 @@ class Slowdown:
     low: float
     """Lower end of its 95 % interval."""
     high: float
-    """Upper end."""
+    """The upper end of the interval."""
     samples: int
     """Samples that it is made of."""
     seconds_a: float
     """Geometric mean of A's seconds."""
     seconds_b: float
-    """Geometric mean of B's."""
+    """The geometric mean of the seconds of set B."""
 
 
 def slowdown(samples: Iterable[TimedSample]) -> Slowdown | None:

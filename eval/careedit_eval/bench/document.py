@@ -42,9 +42,9 @@ class Size:
     edits: int
     """Edits of each way and number of workers."""
     pairs: int
-    """Samples that metrics measure."""
+    """The number of samples that the metrics measure."""
     repeats: int
-    """Repeats of the metrics."""
+    """The number of repeats of each timed metric."""
     few: int
     """Rows of the small run."""
     many: int
@@ -58,12 +58,12 @@ QUICK = Size(edits=4, pairs=8, repeats=1, few=24, many=48)
 def bench_eval(
     size: Size = FULL, *, expert_set: str = "tiny", rows: Path | None = None, done: Said = lambda _: None
 ) -> dict[str, Any]:
-    """Measure everything on drawn rows; the document has the figures, and all that they are made of.
+    """Measure everything on drawn rows. The document has the figures and all raw data.
 
     `edit_throughput_per_worker` ({"1", "2"}: share of a plain loop's rate that each worker has), `metric_speedup` (one
-    set's edits; by sets under `details`), `resume_seconds` (a finished run of `size.many` rows once more),
+    set's edits; by sets under `details`), `resume_seconds` (a finished run of `size.many` rows again),
     `memory_growth_ratio` (peak memory with `size.many` rows over that with `size.few`). `rows` is a folder that keeps
-    what is drawn; None: it is drawn anew. `done` is told what was finished. Raises `CareEditError`.
+    what is drawn; with None it is drawn again. `done` is called with what was finished. Raises `CareEditError`.
     """
     with tempfile.TemporaryDirectory(prefix="careedit-bench-") as name:
         folder = Path(name)

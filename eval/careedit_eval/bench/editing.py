@@ -33,7 +33,7 @@ class Throughput:
     loop_per_second: float
     """Edits of the loop, the mean of before and after."""
     workers: int
-    """How many there were."""
+    """The number of workers that edited."""
 
     @property
     def per_worker(self) -> float:

@@ -20,9 +20,9 @@ class Growth:
     """One run in a fresh process."""
 
     rows: int
-    """Rows of its benchmark."""
+    """The number of rows of its benchmark."""
     edited: int
-    """Edits that it made."""
+    """The number of edits that it made."""
     seconds: float
     """From reading the benchmark to the run's folder, imports left out."""
     peak_bytes: int
@@ -58,7 +58,7 @@ def _grow(rows: Path, folder: Path, count: int, name: str) -> Growth:
 
 
 def _peak() -> int:
-    """Bytes. Linux keeps `ru_maxrss` across exec, so a child would be told its parent's; `VmHWM` is its own."""
+    """Bytes. Linux keeps `ru_maxrss` across exec, so a child would see its parent's value; `VmHWM` is its own."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text("ascii", "replace").splitlines() if line.startswith("VmHWM"))

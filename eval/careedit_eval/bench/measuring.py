@@ -29,7 +29,7 @@ Means = Mapping[str, float]
 def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, threads: int = 1) -> Comparison:
     """Seconds of the script over those of the metrics, for `sets` edits of every sample by CLIP-I, CLIP-T, L1 and L2.
 
-    The target itself is measured by CLIP-T as well. That is what MagicBrush's script tells of one set, which is run once
+    The target itself is measured by CLIP-T as well. MagicBrush's script does this for one set, so it runs once
     per set. Here a target and a caption are embedded once, whatever looks at them. Raises `RunError` where the two ways
     do not tell the same.
     """
@@ -123,7 +123,7 @@ def _script(encoder: OpenClipEncoder, samples: Sequence[Sample], edits: Sequence
 
 
 def _opened(samples: Sequence[Sample], made: Sequence[bytes]) -> Iterator[tuple[Image.Image, Image.Image]]:
-    """Edit and target of every sample, decoded anew."""
+    """Edit and target of every sample, decoded again."""
     for sample, data in zip(samples, made, strict=True):
         if sample.target is not None:
             edit, target = (Image.open(io.BytesIO(one)).convert("RGB") for one in (data, sample.target.read()))

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
     before: Floats | None
     """Numbers of A [n]; None: B alone is looked at."""
     after: Floats
-    """Numbers of B [n]."""
+    """The numbers of set B, [n]."""
     labels: list[int] | None
     """Picture of each row; None: each its own."""
     truth: float
@@ -56,17 +56,17 @@ class Line:
     what: str
     """"coverage", "false pass", "false verdict", "contradiction", "power"."""
     case: str
-    """What was simulated."""
+    """The name of what was simulated."""
     pictures: int
     """Source pictures of a run."""
     value: float
-    """Share of the runs."""
+    """The share of the runs."""
     low: float
     """Least share that is right."""
     high: float
-    """Largest."""
+    """The largest share that is still acceptable."""
     draws: int
-    """Runs."""
+    """The number of simulated runs."""
 
     @property
     def goal(self) -> str:

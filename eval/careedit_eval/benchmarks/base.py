@@ -103,10 +103,10 @@ def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:
     return frozenset(ranked[:limit])
 
 
-def told_apart(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Ids from (name, content) rows: the name, and where several rows share it, a hash of the content after it.
+def distinct_ids(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Ids from (name, content) rows: the name and, if several rows share it, a hash of the content after it.
 
-    Rows that share both keep one id between them, which `fingerprint_of` refuses.
+    Rows that share both get the same id, which `fingerprint_of` refuses.
     """
     counts = Counter(name for name, _ in rows)
     return [

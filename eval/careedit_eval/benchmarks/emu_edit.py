@@ -1,7 +1,7 @@
 """Emu Edit's test set (arXiv 2311.10089): 3,589 instructions of seven tasks, without targets.
 
 The split called "test" holds the test rows in `facebook/emu_edit_test_set`; in `..._generations`, which repeats them
-beside Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
+with Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
 captions are equal, which moves CLIP-T by 0.026: `captions` names the choice.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, group_of, told_apart
+from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, distinct_ids, group_of
 from careedit_eval.benchmarks.shards import Line, Shards, newest_commit, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
@@ -22,7 +22,7 @@ HUB = "hf://facebook/emu_edit_test_set"
 WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
 PICTURES = ("image",)
 VALIDATION_ROWS = 2022
-"""Rows of the validation split, by which a mix-up is told."""
+"""The number of rows of the validation split, by which swapped names are recognised."""
 
 
 class EmuEditConfig(Source):
@@ -52,7 +52,7 @@ class EmuEdit(TableBenchmark):
                 f"{self.source.path!r} holds {VALIDATION_ROWS:,} rows, which is Emu Edit's validation split; give the "
                 "test split of 3,589 rows (called validation in the repository of generations)."
             )
-        named = list(zip(told_apart([(_name(line), line.text("hash")) for line in lines]), lines, strict=True))
+        named = list(zip(distinct_ids([(_name(line), line.text("hash")) for line in lines]), lines, strict=True))
         if self.config.captions == "changed":
             same = ("input_caption", "output_caption")
             named = [(name, line) for name, line in named if len({_plain(line, column) for column in same}) == 2]

@@ -28,7 +28,7 @@ PICTURE_ROLES = ("source", "target", "mask", "reference")
 TEXTS = ("source_caption", "target_caption")
 """Columns of texts, and their names in `Sample.texts`."""
 OWN = ("id", "kind", "group", "scene", *TEXTS)
-"""Columns that a row may have beside its roles."""
+"""Columns that a row may have in addition to its roles."""
 
 
 class FolderConfig(Source):

@@ -1,7 +1,7 @@
 """MagicBrush (arXiv 2306.10012): people's edits in sessions of up to three turns.
 
 Two published layouts are read: the hub's parquet shards (train, dev), and the folder of the test archive, whose rows may
-not be redistributed: `edit_sessions.json`, `images/ID/...`, and beside them the captions. The paper's CLIP-T takes the
+not be redistributed: `edit_sessions.json`, `images/ID/...`, and the captions next to them. The paper's CLIP-T takes the
 *local* captions, which the shards do not have.
 """
 
@@ -51,12 +51,19 @@ class Turn:
     """One turn of a session."""
 
     session: str
+    """The id of the session that the turn belongs to."""
     index: int
+    """The number of the turn within its session, from 1."""
     instruction: str
+    """The instruction of this turn."""
     source: PictureRef
+    """The image before this turn."""
     target: PictureRef | None
+    """The image after this turn; None if the data set has none."""
     mask: PictureRef | None
+    """The mask of this turn; None if the data set has none."""
     texts: Mapping[str, str]
+    """Captions by name, for metrics that compare with text."""
     problem: str | None = None
     """Why it cannot be edited; None: it can."""
 

@@ -26,11 +26,11 @@ class Place:
     """A row."""
 
     uri: str
-    """Its shard."""
+    """The address of its shard."""
     group: int
     """Row group in the shard."""
     row: int
-    """Row in the group."""
+    """The row within its row group, from 0."""
     shard: str
     """Its shard below the folder of the data set: "data/train-00000-of-00034.parquet"."""
     number: int
@@ -50,10 +50,12 @@ class Line:
     """A row without its pictures."""
 
     place: Place
+    """The place of the row, for error messages."""
     cells: Mapping[str, Any]
+    """The cells of the row by column."""
 
     def text(self, column: str) -> str:
-        """A cell as stripped text, empty where there is none; see `careedit.tabular.words_of`."""
+        """A cell as stripped text, empty if the cell is missing; see `careedit.tabular.words_of`."""
         try:
             return words_of(self.cells.get(column))
         except InputError:

@@ -1,4 +1,4 @@
-"""Measure the evaluation: what its pipeline costs beside the edits and scores that it makes."""
+"""Measure the evaluation: what its pipeline costs in addition to edits and scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from careedit_eval.bench.document import FULL, QUICK, bench_eval
 app = typer.Typer(add_completion=False)
 
 PARTS = 5
-"""How often `bench_eval` tells of its progress."""
+"""How often `bench_eval` reports its progress."""
 
 
 @app.command("eval")
@@ -31,7 +31,7 @@ def eval_(
 ) -> None:
     """Measure workers against a plain loop, metrics against a script, a resumed run, and memory over rows.
 
-    An unmet goal is told, it is no failure: the exit code is 0.
+    A goal that is not met is reported; the exit code is 0.
     """
     if out is not None:
         check_outputs([out], [])

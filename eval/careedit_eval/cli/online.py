@@ -59,6 +59,6 @@ def _show(report: OnlineReport) -> None:
             )
         )
     emit_table(("arms", "number", "A / B", "difference", "interval", "p (Holm)", "users", "verdict"), rows)
-    note(f"Split of the traffic: p = {report.split_p:.3g}; of all users that were dealt: p = {report.assigned_p:.3g}.")
+    note(f"Split of the traffic: p = {report.split_p:.3g}; of all assigned users: p = {report.assigned_p:.3g}.")
     for line in report.notes:
         note(line)

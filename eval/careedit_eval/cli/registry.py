@@ -43,7 +43,7 @@ def promote_run(
         raise typer.Exit(verdict.exit_code)
     facts = next((one for one in found.record.sets if one.name == verdict.candidate), None)
     if facts is None or not is_own_set(found, facts):
-        raise InputError(f"{verdict.candidate!r} is no expert set that routes by itself, so it cannot be a champion.")
+        raise InputError(f"{verdict.candidate!r} is not an expert set with a router, so it cannot become the champion.")
     run_id = tracked(found, verdict)
     with tracking(default_uri(workspace_of(found))):
         version = promote(facts.facts, run_id=run_id, reason=verdict.line)

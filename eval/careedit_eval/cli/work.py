@@ -27,7 +27,7 @@ SUITES = next(
     ),
     Path("suites"),
 )
-"""The suites that come along: in the package where it was installed from a wheel, beside it in a checkout."""
+"""The packaged suites: inside the package of an installed wheel, next to it in a checkout."""
 
 
 class RunnerName(StrEnum):
@@ -45,7 +45,7 @@ def find_suite(name: str) -> Path:
     shipped = SUITES / f"{name}.yaml"
     if path.suffix or not shipped.is_file():
         known = ", ".join(sorted(file.stem for file in SUITES.glob("*.yaml"))) or "none"
-        raise InputError(f"There is no suite {name!r}; give a file, or one of those that come along: {known}.")
+        raise InputError(f"The suite {name!r} does not exist; give a file, or a packaged suite: {known}.")
     return shipped
 
 
@@ -129,11 +129,11 @@ def find_run(run: Path | None, out: Path) -> Run:
 
 
 class Shown:
-    """Progress of a stage with its rate: on a bar, or, where stderr is no terminal, as a line every `every` seconds."""
+    """Progress of a stage with its rate: on a bar, or, if stderr is not a terminal, as a line every `every` seconds."""
 
     def __init__(self, bar: Bar, every: float = 30.0) -> None:
         self._bar, self._stage, self._share, self._started = bar, "", 0.0, 0.0
-        self._every, self._told = every, 0.0
+        self._every, self._reported = every, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """As `careedit_eval.pipeline.Progress`."""
@@ -147,8 +147,8 @@ class Shown:
         said = f"{stage}: {done} of {total}, {rate:.1f} per second"
         self._bar.describe(said)
         now = time.perf_counter()
-        if total and not sys.stderr.isatty() and (done == 0 or now - self._told >= self._every):
-            self._told = now
+        if total and not sys.stderr.isatty() and (done == 0 or now - self._reported >= self._every):
+            self._reported = now
             note(said if done else f"{stage}: {total} to do")
 
 

@@ -23,7 +23,7 @@ from careedit_eval.stats import (
 )
 
 ALL = "all"
-"""The kind that stands for every kind together."""
+"""The name of all kinds together."""
 ALPHA = 0.05
 """Level of every line that is judged alone, and of all others together."""
 
@@ -33,9 +33,9 @@ class Difference:
     """One number of two sets on one kind of edit."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
-    """The number."""
+    """The name of the number that is compared."""
     kind: str
     """Kind of edit, or `ALL`."""
     better: str
@@ -63,13 +63,13 @@ class Difference:
     wins: int
     """Pairs that B has better; 0 where no way is up."""
     ties: int
-    """Pairs without a difference."""
+    """The number of pairs without a difference."""
     losses: int
     """Pairs that A has better."""
     errors_a: int
     """Errors of A in place of a number."""
     errors_b: int
-    """Errors of B."""
+    """The number of errors of set B."""
     unpaired: tuple[str, ...]
     """Samples with a number on one side only, at most 50."""
     alone: bool = False
@@ -77,7 +77,7 @@ class Difference:
     level: float = ALPHA
     """What p must be below if no other line differs: 0.05, over the number of lines that are judged together."""
     spread: Spread | None = None
-    """How the differences vary, for planning; None where there is no interval."""
+    """How the differences vary, for planning; None without an interval."""
     information: bool = False
     """Whether the number only informs (`Output.information`): it is not tested, and has no verdict."""
 

@@ -20,11 +20,11 @@ class Preference:
     """One pairwise judge on two sets and one benchmark."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
     """The number: 1 where B is preferred in both orders, 0 where A is, 0.5 for a tie or where the orders disagree."""
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
     """The set that may replace it."""
     share: float
@@ -36,13 +36,13 @@ class Preference:
     wins: int
     """Pairs in which B is preferred."""
     ties: int
-    """Pairs without a preference."""
+    """The number of pairs without a preference."""
     losses: int
     """Pairs in which A is preferred."""
     images: int
     """Source images among the pairs."""
     errors: int
-    """Pairs without a verdict."""
+    """The number of pairs without a verdict."""
     consistency: float | None
     """Share of pairs in which the judge gives one answer in both orders; None where it does not say."""
 

@@ -16,11 +16,11 @@ class Mean:
     """One number of one set on one kind of edit: the mean over samples (micro), as HumanEdit and MagicBrush have it."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """The set."""
+    """The name of the set or row."""
     output: str
-    """The number."""
+    """The name of the number that is averaged."""
     kind: str
     """Kind of edit, or `ALL`."""
     mean: float | None
@@ -28,7 +28,7 @@ class Mean:
     interval: Interval | None
     """Of the mean, over source images."""
     n: int
-    """Rows with a number."""
+    """The number of rows that have a number."""
     errors: int
     """Rows with an error in its place."""
 
@@ -58,17 +58,17 @@ class Flip:
     """One sample and seed."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     a: float | None
     """The primary number of A; None: it failed."""
     b: float | None
-    """That of B."""
+    """The number of set B; None if it failed."""
     gain: float
     """How much better B is; a failure of one side counts as infinitely bad."""
 
@@ -78,9 +78,9 @@ class Flips:
     """Both ends of the list."""
 
     losses: tuple[Flip, ...]
-    """Worst first."""
+    """Samples on which B is worse, worst first."""
     wins: tuple[Flip, ...]
-    """Best first."""
+    """Samples on which B is better, best first."""
 
 
 def flips_of(table: Table, a: str, b: str, output: Output, *, count: int = 20) -> Flips:

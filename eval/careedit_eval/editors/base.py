@@ -19,19 +19,19 @@ class EditWork:
     """One edit to be made, its pictures decoded."""
 
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     source: Image.Image
     """RGB; of a later turn the picture that the turn before made."""
     instruction: str
-    """What to change."""
+    """The instruction that says what to change."""
     mask: Image.Image | None
     """"L", 255 = edit; None where the editor is not shown one."""
     references: tuple[Image.Image, ...]
-    """RGB."""
+    """The reference images, RGB, in the sample's order."""
     target: Image.Image | None
-    """RGB; only the "truth" may look. None where there is none that can be used."""
+    """The right result, RGB; only the row "truth" may use it. None if the sample has no usable target."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Edited:
     seconds: float | None = None
     """Wall-clock seconds of the edit alone."""
     nfe: int | None = None
-    """Evaluations of the transformer."""
+    """The number of evaluations of the transformer; None if it is not known."""
     judge_calls: int | None = None
     """Questions that an early filter asked."""
     trace: str | None = None
-    """The `EditTrace` as JSON."""
+    """The `EditTrace` as JSON; None if the editor has no trace."""
 
 
 class SampleEditor(Protocol):

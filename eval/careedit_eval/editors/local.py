@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from careedit.experts import ExpertSet
 
 UNIFIED = ":unified"
-"""The expert name that stands for a set's unified LoRA; no expert can be called so."""
+"""The expert name that means a set's unified LoRA; no expert can have this name."""
 
 
 class LocalEditor:

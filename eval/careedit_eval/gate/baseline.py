@@ -22,33 +22,33 @@ class FrozenRow(Record):
     """One sample and seed."""
 
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
-    """Its source picture."""
+    """The group of the sample: rows on one source image."""
     values: Mapping[str, float | None]
     """Number per output; None where the baseline failed."""
     edit_failed: bool = False
     """Whether the baseline did not edit it."""
     failed: tuple[str, ...] = ()
-    """Numbers that failed, those beside `values` included: what fails for the baseline too is not the candidate's fault.
-    Files from before this field was there know only those in `values`."""
+    """Numbers that failed, not only those in `values`: what also fails for the baseline is not the candidate's fault.
+    Files without this field list only those in `values`."""
 
 
 class FrozenBenchmark(Record):
     """One benchmark of a baseline."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     fingerprint: str
     """Of its rows: another one cannot be compared with."""
     seconds: float | None
-    """Median seconds per edit."""
+    """The median seconds per edit; None if they are not known."""
     rows: tuple[FrozenRow, ...]
-    """The rows."""
+    """One row per sample and seed."""
 
 
 class Baseline(Record):
@@ -57,9 +57,9 @@ class Baseline(Record):
     schema_version: Literal[1] = 1
     """Version of this file's format."""
     suite: str
-    """Name of the suite."""
+    """The name of the suite."""
     set: str
-    """Who edited."""
+    """The name of the set that edited."""
     facts: Mapping[str, str]
     """What is known of that set."""
     finished: str
@@ -67,7 +67,7 @@ class Baseline(Record):
     metrics: Mapping[str, str]
     """Key of the metric behind every number: a number measured in another way cannot be compared with."""
     benchmarks: tuple[FrozenBenchmark, ...]
-    """What was edited."""
+    """The benchmarks with the numbers of the set."""
 
     def column(self, benchmark: str, output: str) -> dict[Pair, ScoreLine]:
         """One number's rows, as a table has them."""
@@ -96,7 +96,7 @@ class Baseline(Record):
 
 
 def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
-    """A set's numbers of a run as a baseline; raises `InputError` where there is no such set or number."""
+    """A set's numbers of a run as a baseline; raises `InputError` if the set or number does not exist."""
     table, record, wanted = run.table, run.record, tuple(dict.fromkeys(outputs))
     unknown = [output for output in wanted if output not in record.outputs]
     if unknown or not wanted:

@@ -18,10 +18,10 @@ from careedit_eval.timing import slowdown
 
 
 def judge_run(run: Run) -> Verdict:
-    """Hold a run against its suite's gate. Raises `InputError` where there is none, or nothing to compare with."""
+    """Check a run with its suite's gate. Raises `InputError` without a gate, or without anything to compare with."""
     suite = run.record.suite
     if suite.gate is None:
-        raise InputError(f"The suite {suite.name!r} has no gate; give it one, with margins.")
+        raise InputError(f"The suite {suite.name!r} has no gate; add a gate with margins to it.")
     gate = suite.gate
     if not gate.margins:
         raise InputError(f"The gate of {suite.name!r} has no margins, so no number is judged; give it one.")
@@ -75,7 +75,7 @@ def _coverage(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> 
     wanted = {(row.sample_id, row.seed) for row in frozen.rows if not row.edit_failed}
     there = sum(pair in edits and edits[pair].error is None for pair in wanted) / max(1, len(wanted))
     outcome: Outcome = "pass" if there >= gate.min_coverage else "worse"
-    shown, least = told_apart(there, gate.min_coverage)
+    shown, least = distinct_percentages(there, gate.min_coverage)
     said = f"{shown} of the rows that the baseline edited were edited, at least {least} must be"
     return Check("coverage", frozen.name, None, ALL, there, gate.min_coverage, outcome, said)
 
@@ -147,7 +147,7 @@ def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchma
     total = len(edits) + len(scores)
     rate = len(own) / max(1, total)
     outcome: Outcome = "pass" if rate <= bound else "worse"
-    shown, most = told_apart(rate, bound)
+    shown, most = distinct_percentages(rate, bound)
     said = (
         f"{shown} of edits and numbers ({len(own)} of {total}) failed where the baseline's did not, at most {most} may"
     )
@@ -158,7 +158,7 @@ def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchma
     return Check("errors", frozen.name, None, ALL, rate, bound, outcome, said)
 
 
-def told_apart(value: float, bound: float) -> tuple[str, str]:
+def distinct_percentages(value: float, bound: float) -> tuple[str, str]:
     """Two shares as percentages, with as many digits as it takes to see which is larger."""
     for digits in range(1, 10):
         shown, limit = f"{value:.{digits}%}", f"{bound:.{digits}%}"

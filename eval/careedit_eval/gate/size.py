@@ -22,9 +22,9 @@ class Need:
     """One margin on one benchmark."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
-    """The number."""
+    """The name of the gated number."""
     kind: str
     """Kind of edit, or `ALL`."""
     margin: float
@@ -82,9 +82,9 @@ def full_name(name: str, outputs: Mapping[str, Output]) -> str:
 
 
 def seconds_per_image(run: Run, benchmark: str) -> float | None:
-    """Seconds of all edits and scores of one source image, from a run; None where it has none.
+    """Seconds of all edits and scores of one source image, from a run; None if the run has none.
 
-    An edit's seconds are its own; a score's are what a run took beside its edits, over the scores that it made.
+    An edit's seconds are its own; those of a score are the rest of the run's time, divided by the number of scores.
     """
     edits = {line.edit_key: line for line in run.table.edits if line.benchmark == benchmark}
     images = len({line.group for line in edits.values()})
@@ -100,8 +100,10 @@ def seconds_per_image(run: Run, benchmark: str) -> float | None:
 
 def _spread(suite: Suite, run: Run | None, benchmark: str, output: str, kind: str) -> Spread:
     if run is None or not suite.compare:
-        reason = "There is no earlier run of this suite" if run is None else "The suite compares no two sets"
-        raise InputError(f"{reason}, so nothing says how numbers vary; assume it by --flips (pass/fail) or --sd.")
+        reason = "This suite has no earlier run" if run is None else "The suite does not compare two sets"
+        raise InputError(
+            f"{reason}, so it is not known how the numbers vary; assume it with --flips (pass/fail) or --sd."
+        )
     a, b = suite.compare[0].a, suite.compare[0].b
     columns = [of_kind(run.table.column(benchmark, name, output), kind) for name in (a, b)]
     spread = difference_of(benchmark, run.record.outputs[output], kind, *columns).spread

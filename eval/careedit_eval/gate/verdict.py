@@ -13,10 +13,10 @@ from careedit_eval.stats import Interval
 Outcome = Literal["pass", "worse", "inconclusive"]
 """It holds; it is shown not to hold; the run has too little data to say either."""
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "worse": 1, "inconclusive": 3}
-"""Exit code of a command that ends with an outcome; 2 stands for wrong input."""
+"""The exit code of a command by outcome; 2 means wrong input."""
 
 SHOWN = 3
-"""Checks that a verdict's line names."""
+"""The maximum number of checks in a verdict's line."""
 
 
 def outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
@@ -30,21 +30,21 @@ class Check:
     """One thing that must hold."""
 
     name: str
-    """"margin", "coverage", "errors", "slowdown"."""
+    """What is checked: "margin", "coverage", "errors" or "slowdown"."""
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str | None
     """The number, for a margin."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit that is checked, or "all"."""
     value: float | None
     """What is compared with the bound: for a margin the end of the interval that must not be worse than it."""
     bound: float
     """What it is held against."""
     outcome: Outcome
-    """Whether it holds."""
+    """Whether the check holds, fails or is inconclusive."""
     sentence: str
-    """The same in words."""
+    """The same as a sentence for people."""
     estimate: float | None = None
     """Margin: mean of B - A."""
     interval: Interval | None = None
@@ -81,9 +81,9 @@ class Verdict:
     """What the gate says."""
 
     candidate: str
-    """Who was judged."""
+    """The name of the set that is judged."""
     baseline: str
-    """Against whom."""
+    """The name of the set or baseline that it is compared with."""
     checks: tuple[Check, ...]
     """Everything that was looked at."""
 

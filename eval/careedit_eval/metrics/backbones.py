@@ -65,7 +65,7 @@ class Embedder(Generic[Thing]):
         return [found[key] for key in keys]
 
     def forget(self) -> None:
-        """Remember nothing: what comes next is embedded anew."""
+        """Forget all embeddings; what follows is embedded again."""
         self._known.clear()
 
 
@@ -76,11 +76,11 @@ class ClipBackbone:
     name: str
     """Which model, and what runs it."""
     revision: str
-    """sha256 of its weights."""
+    """The sha256 of the model's weights."""
     preprocessing: str
     """What becomes of a picture."""
     images: Embedder[Image.Image]
-    """Of pictures."""
+    """Embeds images and remembers their embeddings."""
     texts: Embedder[str]
     """Of texts, which are cut at the context with the end token kept."""
     is_cut: Callable[[str], bool]
@@ -92,9 +92,13 @@ class VitBackbone:
     """A vision transformer as DINO metrics need it; fields as in `ClipBackbone`."""
 
     name: str
+    """The name of the model in reports."""
     revision: str
+    """The sha256 of the model's weights."""
     preprocessing: str
+    """How images are resized and normalised, in words."""
     images: Embedder[Image.Image]
+    """Embeds images and remembers their embeddings."""
 
 
 @lru_cache(maxsize=4)
@@ -152,7 +156,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
 
 
 def check_dino_vits16(model: str) -> None:
-    """Raises `MetricError` where a folder or hub id is no ViT-S/16: under MagicBrush's name stands MagicBrush's model."""
+    """Raises `MetricError` if a folder or hub id is not a ViT-S/16, because MagicBrush's protocol uses that model."""
     try:
         found = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
@@ -162,7 +166,7 @@ def check_dino_vits16(model: str) -> None:
     shape = tuple(getattr(found, name, None) for name in ("hidden_size", "num_hidden_layers", "patch_size"))
     if shape != (384, 12, 16):
         raise MetricError(
-            f"{model!r} is no ViT-S/16, which magicbrush-v1 takes for DINO; give facebook/dino-vits16, or the protocol own."
+            f"{model!r} is not a ViT-S/16, which magicbrush-v1 uses for DINO; give facebook/dino-vits16, or use the protocol own."
         )
 
 

@@ -42,7 +42,9 @@ def nfe() -> Counted:
 def cost(per_gpu_hour: float) -> Counted:
     """Seconds of an edit at a price per hour of its device, in the price's currency: information only, as its seconds are."""
     if not 0 < per_gpu_hour < 1e6:
-        raise MetricError(f"A GPU hour at {per_gpu_hour:g} is no price; state what an hour of the device costs.")
+        raise MetricError(
+            f"The price of a GPU hour is {per_gpu_hour:g}; give what an hour of the device costs, above 0."
+        )
     spec = _spec("cost", information=True).model_copy(update={"settings": {"per_gpu_hour": per_gpu_hour}})
     return Counted(
         spec,

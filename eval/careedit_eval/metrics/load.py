@@ -27,7 +27,7 @@ class BackboneOptions(Record):
     pretrained: str | None = None
     """With "own": the tag of an open_clip name's weights."""
     device: str = "cpu"
-    """Where the model runs."""
+    """The device that runs the model, such as cpu or cuda."""
     against: Literal["target", "source"] = "target"
     """clip_i and dino: what the edit is compared with."""
     text: str = "target_caption"
@@ -49,9 +49,9 @@ class JudgeOptions(Record):
     judge: str = "tiny"
     """A folder, a hub id, or "tiny"; not for viescore, which needs an endpoint."""
     revision: str | None = None
-    """Of that judge."""
+    """The revision of that judge; None means the newest one."""
     device: str | None = None
-    """Where that judge runs."""
+    """The device that runs that judge; None means a GPU if one is available."""
     endpoint: Mapping[str, Any] | None = None
     """Fields of `careedit.scoring.openai_http.EndpointConfig`, instead of a local judge."""
 
@@ -222,7 +222,7 @@ def find_metric(name: str) -> tuple[type[Record], Callable[[Any], Metric]]:
         plugins.METRICS, name, error=MetricError
     )
     if found is None:
-        raise InputError(f"There is no metric {name!r}; choose from {', '.join(metric_names())}.")
+        raise InputError(f"The metric {name!r} does not exist; choose from {', '.join(metric_names())}.")
     return found
 
 

@@ -25,7 +25,7 @@ def cosine(one: Vector, other: Vector) -> float:
     """Cosine of two vectors; raises `MetricError` where one of them has no direction."""
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     if not np.isfinite(length) or length == 0:
-        raise MetricError("An embedding has no direction, so its cosine is no number; check the backbone's weights.")
+        raise MetricError("An embedding is zero or not finite, so it has no cosine; check the backbone's weights.")
     return float(np.clip(one @ other / length, -1, 1))
 
 

@@ -1,7 +1,7 @@
-"""Arms in traffic, compared: unit by unit, with intervals that hold however often they are looked at.
+"""Compares the arms in traffic unit by unit, with intervals that are valid no matter how often one looks at them.
 
-A unit is what chance dealt an arm to: a user comes again with the same arm, so a user's edits are one mean, as rows on one
-source picture are in the offline comparison.
+A unit is what was randomly assigned to an arm. A user always gets the same arm, so the edits of a user count as one mean, as
+rows on one source image do in the offline comparison.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class ArmTraffic:
     """What one arm was given."""
 
     arm: str
-    """The arm."""
+    """The name of the arm."""
     expert_set: str
-    """Its set, as configured."""
+    """The address of its expert set, as configured."""
     weight: float
-    """As configured."""
+    """Its share of the traffic, as configured."""
     units: int
-    """Users, keys and requests of nobody that chance dealt it, with an edit."""
+    """Users, keys and requests without a user that were randomly assigned to it and have an edit."""
     edits: int
-    """Their edits."""
+    """The number of edits of these units."""
     others: int
     """Edits that chance did not deal it; they are left out."""
 
@@ -52,25 +52,25 @@ class OnlineDifference:
     output: str
     """"failed", "judge", "seconds", "rating", or "preferred" (0.5: people prefer neither)."""
     a: str
-    """The arm in use."""
+    """The name of the arm in use."""
     b: str
-    """The other one."""
+    """The name of the arm that it is compared with."""
     better: Better
-    """Which way is up."""
+    """Whether higher or lower numbers are better."""
     mean_a: float | None
-    """Mean over A's units."""
+    """The mean over the units of arm A; None without units."""
     mean_b: float | None
     """Mean over B's units; of "preferred" the share of comparisons that B won, ties half."""
     units_a: int
     """Units of A with such a number."""
     units_b: int
-    """Units of B."""
+    """The number of units of arm B."""
     difference: float | None = None
     """B - A; of "preferred" B's share - 0.5."""
     interval: Interval | None = None
     """Of the difference, valid at any time; None with fewer than `FEWEST` units on a side."""
     p: float | None = None
-    """Valid at any time."""
+    """The p value, valid at any time; None if it is not tested."""
     p_adjusted: float | None = None
     """Holm's, over all numbers and arms."""
 

@@ -21,7 +21,7 @@ class ExportedArm(Record):
     """An arm that takes traffic."""
 
     expert_set: str
-    """As configured."""
+    """The address of the expert set, as configured."""
     weight: float = Field(ge=0, allow_inf_nan=False)
     """Share of the traffic, relative to the other arms' weights."""
 
@@ -30,37 +30,37 @@ class ExportedEvent(Record):
     """An arm was taken out of traffic or put back."""
 
     arm: str
-    """The arm."""
+    """The name of the arm."""
     what: Literal["cut", "restored"]
-    """What happened to it."""
+    """Whether the arm was taken out of traffic or restored."""
     created: float
-    """When, Unix time."""
+    """The time of the event in Unix seconds."""
 
 
 class Header(Record):
     """The first line."""
 
     version: int
-    """Of the format."""
+    """The version of the export's format."""
     since: float
     """Edits from then on, Unix time."""
     arms: Mapping[str, ExportedArm]
-    """Arms that take traffic."""
+    """The arms that take traffic, by name."""
     assigned: Mapping[str, int]
-    """Users who were dealt each arm, ever; who is nobody is not counted."""
+    """The number of users that were ever assigned to each arm. Requests without a user are not counted."""
     events: tuple[ExportedEvent, ...] = ()
-    """Cuts, oldest first."""
+    """Changes of the guard, oldest first."""
 
 
 class ExportedEdit(Record):
-    """An edit that somebody was served."""
+    """An edit that was returned to a user."""
 
     id: str
-    """Its id."""
+    """The id of the edit."""
     unit: str
-    """Whom the arm was dealt to, hashed: one user, one key, or one request of nobody."""
+    """Hash of the unit that was assigned to the arm: a user, a key, or a request without a user."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     dealt: bool
     """Whether chance chose the arm."""
     outcome: str
@@ -68,7 +68,7 @@ class ExportedEdit(Record):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     """From acceptance to the end."""
     scores: Mapping[str, float] | None = None
-    """The judge's, by name."""
+    """The judge's scores by name; None if it was not judged."""
     created: float
     """When it was accepted, Unix time."""
 
@@ -77,13 +77,13 @@ class ExportedFeedback(Record):
     """What a person said of one edit, or of two."""
 
     edits: tuple[str, ...] = Field(min_length=1, max_length=2)
-    """The edits."""
+    """The ids of the edits that it is about."""
     winner: str | None = None
     """The better of two; None: neither."""
     rating: int | None = Field(default=None, ge=1, le=5)
-    """Of one edit."""
+    """The rating of a single edit; None for a preference."""
     created: float
-    """When, Unix time."""
+    """The time of the feedback in Unix seconds."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Traffic:
     """An export, read."""
 
     header: Header
-    """What was served."""
+    """The arms and events of the export."""
     edits: tuple[ExportedEdit, ...]
-    """Oldest first."""
+    """The edits, oldest first, without damaged lines."""
     feedback: tuple[ExportedFeedback, ...]
-    """Oldest first."""
+    """The feedback of users, oldest first."""
 
 
 def read_export(path: str | Path) -> Traffic:

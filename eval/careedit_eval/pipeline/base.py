@@ -28,7 +28,7 @@ class Stage:
     workers: int | None = None
     """Workers, where the runner has several; None: as many as the machines have room for."""
     num_gpus: float = 0.0
-    """GPUs per worker."""
+    """The number of GPUs per worker; a fraction shares a GPU."""
     stall_timeout_s: float = 600.0
     """Seconds without a finished batch after which `RunError` is raised."""
 

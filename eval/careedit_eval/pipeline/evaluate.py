@@ -20,7 +20,7 @@ from careedit_eval.suite import Part, Workers
 from careedit_eval.timing import TimingRecord
 
 Progress = Callable[[str, int, int], None]
-"""Told of a stage, how many items are done, and how many there are."""
+"""Called with the name of a stage, the number of finished items, and the number of all items."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evaluation:
     """What a run came to."""
 
     plan: Plan
-    """What was wanted."""
+    """The plan that was carried out."""
     table: Table
     """Every edit and number, best-single and oracle rows included."""
     edited: int
@@ -36,7 +36,7 @@ class Evaluation:
     measured: int
     """Scores made in this run."""
     timing: TimingRecord | None = None
-    """How long edits of compared sets take; None where nobody asked, or nothing was edited."""
+    """How long edits of compared sets take; None if the suite does not ask for it, or nothing was edited."""
 
 
 def evaluate(

@@ -26,13 +26,13 @@ class Rows:
     """A benchmark's rows, read."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     revision: str
-    """Which state of it."""
+    """The revision of the benchmark's data."""
     fingerprint: str
     """sha256 over ids and contents of `samples`."""
     samples: tuple[Sample, ...]
-    """The rows."""
+    """All rows, in the order of the benchmark."""
 
     @property
     def scored(self) -> tuple[Sample, ...]:
@@ -45,15 +45,15 @@ class Plan:
     """All that a run is made of."""
 
     suite: Suite
-    """The suite."""
+    """The suite that is evaluated."""
     benchmarks: tuple[Rows, ...]
-    """What is edited."""
+    """The benchmarks whose samples are edited."""
     arms: tuple[Resolved, ...]
     """Who edits: the suite's sets, then what its rows need."""
     metrics: tuple[Metric, ...]
-    """What measures alone."""
+    """The metrics that measure one edit."""
     pairwise: tuple[Metric, ...]
-    """What compares two edits."""
+    """The metrics that compare two edits."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Rows that cannot be had, and why."""
 

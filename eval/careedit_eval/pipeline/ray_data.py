@@ -96,7 +96,7 @@ class Actor:
 
 @contextmanager
 def _settings(stage: Stage) -> Iterator[None]:
-    """Ray Data's settings while a stage runs; its own `copy` of them warns of settings that nobody touched."""
+    """Ray Data's settings while a stage runs; its own `copy` of them warns of settings that were not changed."""
     context = DataContext.get_current()
     wanted = {
         "max_errored_blocks": 0,

@@ -20,13 +20,13 @@ class EditTask:
     """Samples that one arm edits one after another with one seed: a session's turns, or a single sample."""
 
     arm: Arm
-    """Who edits."""
+    """The arm that edits the samples."""
     samples: tuple[Sample, ...]
     """The samples; each but the first has its source from one before."""
     keys: tuple[str, ...]
-    """Their edit keys."""
+    """The edit keys of the samples, in their order."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     benchmark: str
     """Where the samples are from."""
 
@@ -36,13 +36,13 @@ class ScoreTask:
     """One edit, and the metrics that it lacks."""
 
     sample: Sample
-    """The sample."""
+    """The sample that was edited."""
     edit: EditRow
-    """The edit."""
+    """The edit that is measured."""
     picture: str
-    """Path of its picture."""
+    """The path of the edited image."""
     metrics: tuple[int, ...]
-    """Indices of the metrics."""
+    """The indices of the metrics in the plan."""
     rival: str | None = None
     """Edit key of the edit that it is compared with."""
     rival_picture: str | None = None

@@ -102,7 +102,7 @@ def _filled(pair: TimedPair, index: int, tasks: Sequence[TimingTask], timed: Seq
     here = {(one.sample.benchmark, one.sample.sample_id): one for one in timed if one.pair == index}
     wanted = [(task.benchmark, task.sample.id) for task in tasks if task.pair == index]
     if pair.missing is None and not wanted:
-        return pair.model_copy(update={"missing": f"There is no sample that both {pair.a} and {pair.b} edited."})
+        return pair.model_copy(update={"missing": f"No sample was edited by both {pair.a} and {pair.b}."})
     samples = tuple(here[one].sample for one in wanted if one in here)
     machine = next((one.machine for one in here.values()), {})
     return pair.model_copy(update={"samples": samples, "machine": machine})

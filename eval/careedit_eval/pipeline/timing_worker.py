@@ -31,15 +31,15 @@ class TimingTask:
     """One sample that both sets are to edit."""
 
     pair: int
-    """Index of the pair."""
+    """The index of the pair of sets."""
     a: Arm
-    """The set in use."""
+    """The arm of the set in use."""
     b: Arm
     """The set that may replace it."""
     sample: Sample
-    """The sample."""
+    """The sample that both sets edit."""
     benchmark: str
-    """Where it is from."""
+    """The benchmark that the sample is from."""
     rounds: int
     """How often it is edited in the order A B B A."""
 
@@ -49,11 +49,11 @@ class Timed:
     """What a task came to."""
 
     pair: int
-    """Index of the pair."""
+    """The index of the pair of sets."""
     sample: TimedSample
-    """The seconds."""
+    """The sample with the seconds of both sets."""
     machine: dict[str, str]
-    """Where they were measured."""
+    """The kind of machine that measured."""
 
 
 class TimingWorker:

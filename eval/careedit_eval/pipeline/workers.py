@@ -1,4 +1,4 @@
-"""What workers do: edit, and measure. What is wrong with one row is that row's error and nobody else's."""
+"""The work of a worker: edit and measure. What is wrong with one row becomes the error of that row only."""
 
 from __future__ import annotations
 

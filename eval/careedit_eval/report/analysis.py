@@ -22,8 +22,8 @@ from careedit_eval.compare import (
 )
 from careedit_eval.compare.differences import ALL
 from careedit_eval.gate import Verdict, judge_run
+from careedit_eval.report.remarks import Remark, errors_of, not_applicable_of, notes_of
 from careedit_eval.report.speed import Speed, speeds_of
-from careedit_eval.report.told import Told, errors_of, not_applicable_of, notes_of
 from careedit_eval.runs import Run, write_json
 from careedit_eval.stats import Strength, davidson_strengths
 from careedit_eval.suite import Suite
@@ -36,7 +36,7 @@ class Compared:
     """One comparison of the suite."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
     """The set that may replace it."""
     differences: tuple[Difference, ...]
@@ -44,7 +44,7 @@ class Compared:
     flips: Flips
     """Where they differ most, by the primary number."""
     preferences: tuple[Preference, ...] = ()
-    """What pairwise judges prefer."""
+    """The preferences of pairwise judges between the two sets."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Analysis:
     means: tuple[Mean, ...]
     """Every number of every set and kind."""
     compared: tuple[Compared, ...]
-    """The comparisons."""
+    """The comparisons that the suite asks for."""
     verdict: Verdict | None
     """The gate's; None where the suite has none."""
     rankings: Mapping[str, Ranking]
     """Three sets or more, by the name of the number that says who won."""
-    errors: tuple[Told, ...]
+    errors: tuple[Remark, ...]
     """Each error that stands in the place of an edit or a number, most frequent first."""
-    not_applicable: tuple[Told, ...]
-    """Why metrics say nothing of samples, which is nobody's error."""
-    notes: tuple[Told, ...]
-    """What a reader must know of edits and numbers: another size than the source's, a text that was cut."""
+    not_applicable: tuple[Remark, ...]
+    """Why metrics do not apply to samples, which is not an error."""
+    notes: tuple[Remark, ...]
+    """What a reader must know of edits and numbers: another size than the source's, a text that was truncated."""
     speed: tuple[Speed, ...]
     """How long edits of compared sets take, timed by turns."""
     preferences: tuple[Preference, ...] = ()
@@ -84,7 +84,7 @@ class Analysis:
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
     """Compute it; `pairs` are compared instead of the suite's own. Raises `InputError`."""
     table, record = run.table, run.record
-    # A row that cannot be had is told as missing, and what it would be compared with is told without it.
+    # A row that cannot be measured is reported as missing, and so are its comparisons.
     own = tuple((one.a, one.b) for one in record.suite.compare if not {one.a, one.b} & record.missing.keys())
     wanted = pairs if pairs is not None else own
     primary, alone = record.outputs[record.suite.primary], _alone(record.suite)

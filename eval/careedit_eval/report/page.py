@@ -19,7 +19,7 @@ from careedit_eval.runs import Run
 
 REPORT_FILE, GRID_FILE = "report.html", "grid.png"
 REFERENCE = ("identity", "truth", "base", "best_single", "unified", "oracle")
-"""Rows that stand beside the sets, in this order."""
+"""Rows that are shown after the sets, in this order."""
 NAMES = {
     "identity": "identity (no edit)",
     "truth": "truth (the target itself)",

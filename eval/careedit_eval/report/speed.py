@@ -13,15 +13,15 @@ class Speed:
     """One pair of sets on one benchmark."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
     """The set that may replace it."""
     benchmark: str
     """The benchmark; "" where the pair was not timed."""
     found: Slowdown | None
-    """The ratio of their seconds; None where there is none."""
+    """The ratio of their seconds; None if it could not be measured."""
     missing: str | None
-    """Why there is none."""
+    """Why no ratio could be computed; None if there is one."""
     failed: int
     """Samples that could not be timed."""
     edits: int
@@ -29,7 +29,7 @@ class Speed:
     load: tuple[float, float] | None
     """Lowest and highest load average of the machine meanwhile."""
     machine: Mapping[str, str]
-    """Kind of machine."""
+    """The kind of machine that measured."""
 
     @property
     def sentence(self) -> str:

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 class Clusters:
     """Values [n] in clusters (labels [n], by default every row its own).
 
-    Raises `InputError` for no values, a value that is no finite number, or another number of labels.
+    Raises `InputError` for no values, a value that is not finite, or another number of labels.
     """
 
     def __init__(self, values: ArrayLike, labels: Sequence[Hashable] | None = None) -> None:
@@ -28,7 +28,7 @@ class Clusters:
         if self.values.ndim != 1 or self.values.size == 0:
             raise InputError("An interval needs one or more values; give the rows that were scored.")
         if not np.isfinite(self.values).all():
-            raise InputError("A value is no finite number; an error is an error row, never a NaN among the scores.")
+            raise InputError("A value is not a finite number; record an error as an error row, not as NaN.")
         if labels is not None and len(labels) != self.values.size:
             raise InputError(f"{self.values.size} values came with {len(labels)} clusters; give one cluster per value.")
         codes: dict[Hashable, int] = {}

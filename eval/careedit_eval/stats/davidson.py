@@ -25,9 +25,9 @@ class Game(NamedTuple):
     """One verdict: of two sets, which edited a sample better."""
 
     first: str
-    """A set."""
+    """The name of one set."""
     second: str
-    """Another one."""
+    """The name of the other set."""
     outcome: float
     """1: the first won, 0: the second, 0.5: a tie (also where the judge's two orders disagree)."""
     group: Hashable = None
@@ -38,7 +38,7 @@ class Strength(NamedTuple):
     """What the verdicts say of one set."""
 
     name: str
-    """The set."""
+    """The name of the set."""
     strength: float
     """Log-strength against the anchor, which has 0; in nats."""
     games: int

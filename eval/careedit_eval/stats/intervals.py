@@ -1,15 +1,15 @@
 """Intervals of a mean, and of a mean difference, over rows that share source images (`Clusters`).
 
-Which one is a matter of the values alone:
+The values decide which interval is used:
 
-- 0 or 1, and differences of such: score intervals (`wilson`, `flips_interval`) with a design effect: counts divided by it
-  are those of so many independent rows (Korn & Graubard, Surv. Methodol. 24, 1998).
-- other numbers: the t interval of the clustered mean, and where the values are skewed also Hall's (J. R. Stat. Soc. B 54,
-  1992, eq. 2.2), the farther end of the two on each side. t alone covers lognormal distances too rarely, Hall's alone
-  differences of two such; neither draws, so the same rows give the same bounds.
-- numbers of which at least half of the images have one and the same value, as where two sets route alike: besides, the score
-  interval of the rare changes, a change of half the scale counting as half a flip. Of variables in [0, scale] with one mean a
-  flip has the largest variance. So "nothing changed" is no point: some images may change that were not drawn.
+- Values of 0 or 1, and differences of such values: score intervals (`wilson`, `flips_interval`) with a design effect. The
+  counts are divided by it, so that they equal those of independent rows (Korn & Graubard, Surv. Methodol. 24, 1998).
+- Other numbers: the t interval of the clustered mean. If the values are skewed, Hall's interval (J. R. Stat. Soc. B 54,
+  1992, eq. 2.2) is used as well, and on each side the outer end of the two counts. t alone covers lognormal distances too
+  rarely, Hall's alone differences of two such distances. Neither draws at random, so equal rows give equal bounds.
+- Numbers of which at least half of the images have the same value, as when two sets route alike: in addition, the score
+  interval of the rare changes, in which a change of half the scale counts as half a flip. Of all variables in [0, scale] with
+  one mean, a flip has the largest variance. So the interval of "nothing changed" has a width: other images may change.
 
 `careedit eval check-statistics` simulates how often they hold.
 """
@@ -100,9 +100,9 @@ class Changes(NamedTuple):
     size: float
     """What counts as one change."""
     won: float
-    """Changes up."""
+    """The number of changes upwards."""
     lost: float
-    """Changes down."""
+    """The number of changes downwards."""
     rows: float
     """Rows divided by the design effect."""
 

@@ -34,7 +34,7 @@ class Spread(NamedTuple):
     size: float = 0.0
     """Size of such a change, in the metric's unit; 0: differences are no rare changes."""
     rows: float = 1.0
-    """Independent rows per image."""
+    """The number of independent rows per source image."""
 
 
 def spread_of(rows: Clusters, scale: float) -> Spread | None:

@@ -21,7 +21,7 @@ class Anytime(NamedTuple):
     """What is known of a quantity now, if it was looked at after every row."""
 
     value: float
-    """The estimate."""
+    """The estimate from all data so far."""
     interval: Interval
     """Holds at all times at once with the stated probability."""
     p: float
@@ -84,6 +84,6 @@ def sample_ratio_p(seen: Mapping[str, int], weights: Mapping[str, float]) -> flo
     if total == 0 or len(arms) < 2:
         return 1.0
     if sum(seen[arm] for arm in arms) != total:
-        return 0.0  # somebody was sent to an arm that takes no traffic
+        return 0.0  # a user was assigned to an arm that takes no traffic
     expected = [total * weights[arm] / whole for arm in arms]
     return float(stats.chisquare([seen[arm] for arm in arms], expected).pvalue)

@@ -29,13 +29,13 @@ class Content:
     """One run of MLflow's."""
 
     name: str
-    """Its name."""
+    """The name of the MLflow run."""
     tags: Mapping[str, str]
     """Its tags, set when it is created."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Its parameters."""
+    """The parameters of the MLflow run."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Its metrics."""
+    """The metrics of the MLflow run."""
     datasets: tuple[tuple[Any, Mapping[str, str]], ...] = ()
     """Its inputs (mlflow.data), each with its tags."""
     facts: SetFacts | None = None
@@ -49,11 +49,11 @@ class Contents:
     """A parent with its children."""
 
     parent: Content
-    """The evaluation."""
+    """The parent run: the whole evaluation."""
     children: tuple[Content, ...]
     """One per benchmark and set."""
     files: tuple[Path, ...]
-    """The parent's artifacts."""
+    """The artifacts of the parent run."""
 
 
 def contents_of(run: Run, verdict: Verdict | None) -> Contents:

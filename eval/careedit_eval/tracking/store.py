@@ -19,8 +19,8 @@ QUICK = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git, which a container need not have
 }
-"""What MLflow is told where nobody else told it: a server that is down must not hold an evaluation for minutes, and what a
-command prints is its own."""
+"""Settings of MLflow that apply unless the environment has others: a server that is down must not delay an evaluation for
+minutes, and MLflow must not print."""
 
 
 def default_uri(workspace: Path) -> str:
@@ -41,7 +41,7 @@ def tracking(uri: str) -> Iterator[None]:
     import requests
     from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("mlflow", "alembic"):  # what they have to say of their own tables is nobody's result
+    for name in ("mlflow", "alembic"):  # what they log about their own tables is not a result
         logging.getLogger(name).setLevel(logging.WARNING)
     before = {name: os.environ.get(name) for name in (VARIABLE, "MLFLOW_REGISTRY_URI")}
     try:
@@ -56,16 +56,16 @@ def tracking(uri: str) -> Iterator[None]:
     finally:
         for forget in (mlflow.set_tracking_uri, mlflow.set_registry_uri):
             forget(None)  # type: ignore[arg-type]
-        # MLflow writes what it is told into the environment, where `default_uri` would find it next time.
+        # MLflow writes its settings into the environment, where `default_uri` would find it next time.
         for variable, known in before.items():
             os.environ.pop(variable, None)
             os.environ.update({} if known is None else {variable: known})
 
 
 def experiment_of(name: str) -> str:
-    """Id of the experiment, made where it is not there. Within `tracking`.
+    """The id of the experiment, which is created if it does not exist. Call it within `tracking`.
 
-    With a SQLite file artifacts lie beside it: MLflow's default is wherever one happens to be.
+    With a SQLite file, artifacts are stored next to it; MLflow's default is the current folder.
     """
     import mlflow
 

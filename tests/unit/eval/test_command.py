@@ -81,8 +81,8 @@ def test_a_baseline_is_frozen_and_held_against(place: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "nothing"], "There is no suite 'nothing'"),
-        (["gate", "nowhere"], "is no finished run"),
+        (["run", "nothing"], "The suite 'nothing' does not exist"),
+        (["gate", "nowhere"], "is not a finished run"),
         (["compare", "a", "b"], "There are no runs"),
     ],
 )

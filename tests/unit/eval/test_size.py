@@ -66,7 +66,7 @@ def test_a_run_of_few_pictures_is_warned_about(capsys, limit: str, warned: bool)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "no earlier run of this suite"),
+        ([], "This suite has no earlier run"),
         (["--flips", "1.5"], "share of flips is 1.5"),
         (["--flips", "0.1", "--sd", "0.1"], "either a share of flips or"),
         (["--sd", "0.1", "--margin", "bright"], "is not a margin"),

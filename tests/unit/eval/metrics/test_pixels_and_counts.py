@@ -106,7 +106,7 @@ def test_what_the_editor_says_is_reported_and_silence_is_an_error(make_item, dra
 def test_another_price_is_another_metric():
     one, other = (load_metric("cost", per_gpu_hour=price).spec for price in (1.0, 2.0))
     assert one.key != other.key
-    with pytest.raises(MetricError, match="no price"):
+    with pytest.raises(MetricError, match="price of a GPU hour"):
         from careedit_eval.metrics.counted import cost
 
         cost(math.nan)

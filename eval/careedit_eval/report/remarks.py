@@ -13,13 +13,13 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One sentence that stands at edits or numbers."""
+class Remark:
+    """One sentence about edits or numbers, with how often it occurs."""
 
     what: str
-    """The sentence."""
+    """The sentence, such as an error."""
     times: int
-    """How often it occurs."""
+    """How often the sentence occurs in the run."""
     arms: tuple[str, ...]
     """The sets that it concerns."""
     samples: tuple[str, ...]
@@ -36,20 +36,20 @@ class Told:
         return f"{sets}; sample{'s' if self.sample_count > 1 else ''} {names}"
 
 
-def errors_of(table: Table) -> tuple[Told, ...]:
+def errors_of(table: Table) -> tuple[Remark, ...]:
     """Every error once, where it began: numbers of an edit that failed repeat its error and are left out."""
     lines: list[EditLine | ScoreLine] = [*table.edits]
     lines += [line for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
-    return _told((line.error, line) for line in lines if line.error is not None)
+    return _counted((line.error, line) for line in lines if line.error is not None)
 
 
-def not_applicable_of(table: Table) -> tuple[Told, ...]:
+def not_applicable_of(table: Table) -> tuple[Remark, ...]:
     """Why metrics say nothing of samples, with the number's name."""
     lines = [line for line in table.scores if not line.applies]
-    return _told((f"{line.output} {line.notes.removeprefix(DOES_NOT_APPLY)}", line) for line in lines)
+    return _counted((f"{line.output} {line.notes.removeprefix(DOES_NOT_APPLY)}", line) for line in lines)
 
 
-def notes_of(table: Table) -> tuple[Told, ...]:
+def notes_of(table: Table) -> tuple[Remark, ...]:
     """Every note; sizes, of which each sample may have its own, are written as WxH where they differ."""
     found: list[tuple[str, EditLine | ScoreLine]] = []
     for line in table.edits:
@@ -60,20 +60,20 @@ def notes_of(table: Table) -> tuple[Told, ...]:
     sizes: dict[str, set[str]] = {}
     for note, _ in found:
         sizes.setdefault(_sizeless(note), set()).add(note)
-    return _told((note if len(sizes[_sizeless(note)]) == 1 else _sizeless(note), line) for note, line in found)
+    return _counted((note if len(sizes[_sizeless(note)]) == 1 else _sizeless(note), line) for note, line in found)
 
 
 def _sizeless(note: str) -> str:
     return re.sub(r"\b\d+x\d+\b", "WxH", note)
 
 
-def _told(found: Iterable[tuple[str, EditLine | ScoreLine]]) -> tuple[Told, ...]:
+def _counted(found: Iterable[tuple[str, EditLine | ScoreLine]]) -> tuple[Remark, ...]:
     at: dict[str, list[EditLine | ScoreLine]] = {}
     for what, line in found:
         at.setdefault(what, []).append(line)
-    told = []
+    remarks = []
     for what, lines in at.items():
         samples = tuple(dict.fromkeys(line.sample_id for line in lines))
         arms = tuple(dict.fromkeys(line.arm for line in lines))
-        told.append(Told(what, len(lines), arms, samples[:NAMED], len(samples)))
-    return tuple(sorted(told, key=lambda one: -one.times))
+        remarks.append(Remark(what, len(lines), arms, samples[:NAMED], len(samples)))
+    return tuple(sorted(remarks, key=lambda one: -one.times))
