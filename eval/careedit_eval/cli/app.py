@@ -100,7 +100,7 @@ def nightly(
 ) -> None:
     """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if B is worse, 3 if inconclusive.
 
-    An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
+    If MLflow is down, the command does not fail: the run is kept, and `careedit eval log` logs it later.
     """
     made = run_suite(suite, out=out, runner=runner, limit=limit, workers=workers, trigger="nightly")
     if made.record.suite.gate is None:

@@ -21,12 +21,14 @@ PARTS = 5
 @app.command("eval")
 def eval_(
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few rows: to see that it runs; the figures say little.")
+        bool, typer.Option("--quick", help="Use a few rows only, to see that it runs; the figures are not meaningful.")
     ] = False,
     expert_set: Annotated[
         str, typer.Option("--expert-set", help="Name, folder or address of the set that edits.")
     ] = "tiny",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure workers against a plain loop, metrics against a script, a resumed run, and memory over rows.

@@ -60,7 +60,7 @@ def test_the_last_run_says_how_numbers_vary_and_how_long_pictures_take(capsys) -
 def test_a_run_of_few_pictures_is_warned_about(capsys, limit: str, warned: bool) -> None:
     main(["eval", "run", written(), "--limit", limit])
     assert main(["eval", "plan-size", "s.yaml"]) in (0, 3)
-    assert ("warning: that run has 6 source pictures" in capsys.readouterr().err) == warned
+    assert ("warning: that run has 6 source images" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize(
