@@ -21,14 +21,14 @@ from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 Alignment = Literal["none", "same", "resize", "cover", "contain", "unknown"]
-"""none: not asked; same: of one size; resize: squashed onto the canvas; cover: its middle; contain: with bars."""
+"""none: not requested; same: of equal size; resize: stretched to the canvas; cover: its middle part; contain: with bars."""
 
 PROBE = 128
-"""Side of the pictures that are compared, in pixels: enough to tell three ways apart, and cheap."""
+"""The side of the images that are compared, in pixels: enough to distinguish three ways, and fast."""
 NEAR = 0.08
-"""Mean absolute difference (of a full scale of 1) under which a way is believed; JPEG and resampling give 0.02."""
+"""The largest mean absolute difference (of 1) with which a way is accepted; JPEG and resampling give 0.02."""
 GREYS = 0.1
-"""Share of a mask's pixels that may be neither dark nor bright; a picture has more."""
+"""The maximum share of a mask's pixels that are neither dark nor bright; a photo has more."""
 
 
 Role = Literal["source", "target", "mask"]
@@ -43,22 +43,22 @@ class Pictures:
     """
 
     found: Mapping[Role, Image.Image | CareEditError | None]
-    """Each picture, why it cannot be used, or None where the sample has none."""
+    """Each image, the reason why it cannot be used, or None if the sample has none."""
     references: tuple[Image.Image, ...]
     """The reference images, RGB, in the order of the sample."""
     alignment: Alignment
-    """How the source came onto the canvas."""
+    """How the source was placed on the canvas."""
 
     @property
     def source(self) -> Image.Image:
-        """RGB, on the target's canvas where the sample asks for that."""
+        """The source, RGB, on the target's canvas if the sample asks for that."""
         picture = self._get("source")
         assert picture is not None, "every sample has a source"
         return picture
 
     @property
     def target(self) -> Image.Image | None:
-        """RGB."""
+        """The target, RGB."""
         return self._get("target")
 
     @property
@@ -67,7 +67,7 @@ class Pictures:
         return self._get("mask")
 
     def known(self, role: Role) -> Image.Image | None:
-        """A picture, or None where the sample has none that can be used."""
+        """An image, or None if the sample has no usable one."""
         picture = self.found[role]
         return picture if isinstance(picture, Image.Image) else None
 
@@ -106,7 +106,7 @@ def load_pictures(sample: Sample) -> Pictures:
 
 
 def _decoded(sample: Sample, role: Role) -> Image.Image | CareEditError | None:
-    """A picture of a sample, or why it cannot be used."""
+    """An image of a sample, or the reason why it cannot be used."""
     reference = getattr(sample, role)
     try:
         return None if reference is None else _picture(reference, role)
@@ -141,7 +141,7 @@ def read_mask(data: bytes) -> Image.Image:
 
 
 def find_alignment(source: Image.Image, target: Image.Image, mask: Image.Image | None) -> Alignment:
-    """The way in which `source` lies on the canvas of `target`, judged outside `mask` ("L", of the target's size)."""
+    """How `source` is placed on the canvas of `target`, judged outside `mask` ("L", of the target's size)."""
     if source.size == target.size:
         return "same"
     if source.width * target.height == source.height * target.width:

@@ -18,7 +18,7 @@ from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
 
 HUB = "hf://facebook/emu_edit_test_set"
-"""Where the data set is published."""
+"""The address of the published data set."""
 WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
 PICTURES = ("image",)
 VALIDATION_ROWS = 2022
@@ -26,17 +26,17 @@ VALIDATION_ROWS = 2022
 
 
 class EmuEditConfig(Source):
-    """Which Emu Edit."""
+    """Options of Emu Edit."""
 
     path: str = Field(default=HUB, min_length=1)
     """As `Source.path`; by default the data set on the hub, at the commit that is the newest there unless `revision` names
     one. A run states which it was."""
     captions: Literal["all", "changed"] = "all"
-    """Every row (Emu Edit, OmniGen), or only those whose two captions differ (UltraEdit, ICEdit)."""
+    """Which rows are used: all (Emu Edit, OmniGen), or those whose two captions differ (UltraEdit, ICEdit)."""
 
 
 class EmuEdit(TableBenchmark):
-    """The true test split."""
+    """The rows of the true test split."""
 
     def __init__(self, config: EmuEditConfig) -> None:
         pinned = newest_commit(HUB) if config.path == HUB and config.revision is None else None
@@ -62,7 +62,7 @@ class EmuEdit(TableBenchmark):
                 yield _sample(name, line)
 
     def _shards(self) -> Shards:
-        """The shards of the test rows, whatever they are called."""
+        """The shards of the test rows, whatever their split is named."""
         every = Shards(self.path)
         generations = "edited_image" in every.columns()
         prefix = "validation" if generations else "test"

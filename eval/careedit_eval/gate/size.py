@@ -1,4 +1,4 @@
-"""How many source images a gate's margins need, before they are edited: from an earlier run's spread, or an assumed one."""
+"""How many source images the margins of a gate need, from the spread of an earlier run or an assumed one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from careedit_eval.stats import Spread, images_needed
 from careedit_eval.suite import Gate, Suite, check_margins, make_benchmark
 
 POWERS = (0.8, 0.95)
-"""Probabilities that a set as good as the one in use passes, for which a size is planned."""
+"""The probabilities, for which a size is planned, that a set as good as the one in use passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One margin on one benchmark."""
+    """The need of one margin on one benchmark."""
 
     benchmark: str
     """The name of the benchmark."""
     output: str
     """The name of the gated number."""
     kind: str
-    """Kind of edit, or `ALL`."""
+    """The kind of edit, or `ALL`."""
     margin: float
-    """How much worse is still acceptable."""
+    """The largest loss that is still acceptable."""
     has: int
-    """Source images that the suite has of that kind."""
+    """The number of source images of that kind in the suite."""
     images: tuple[int | None, ...]
-    """Source images that it needs, per power of `POWERS`; None: no number is enough, the margin is 0."""
+    """The number of source images that it needs, per power of `POWERS`; None if the margin is 0, so that no number is enough."""
     hours: tuple[float | None, ...]
-    """Hours of editing and measuring that many from nothing, one after the other; None: no run says how long that takes."""
+    """The hours to edit and measure that many images one after the other; None if no run shows how long that takes."""
 
     @property
     def enough(self) -> bool:
-        """Whether the suite has what a power of 0.8 needs."""
+        """Whether the suite has as many as a power of 0.8 needs."""
         return self.images[0] is not None and self.images[0] <= self.has
 
 
@@ -74,7 +74,7 @@ def plan_size(
 
 
 def full_name(name: str, outputs: Mapping[str, Output]) -> str:
-    """The number of that name, or the only one that ends with it: "compliant" is "oracle_compliant". Raises `InputError`."""
+    """The output `name`, or the only one that ends with it: "compliant" is "oracle_compliant". Raises `InputError`."""
     ending = [one for one in outputs if one.endswith(f"_{name}")]
     if name in outputs or len(ending) == 1:
         return name if name in outputs else ending[0]

@@ -1,4 +1,4 @@
-"""Reads what `careedit ab export` wrote: format `VERSION`, JSON lines, a header first."""
+"""Reads the file that `careedit ab export` wrote: format `VERSION`, JSON lines, a header first."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ VERSION = 1
 
 
 class ExportedArm(Record):
-    """An arm that takes traffic."""
+    """An arm that takes traffic, as exported."""
 
     expert_set: str
     """The address of the expert set, as configured."""
     weight: float = Field(ge=0, allow_inf_nan=False)
-    """Share of the traffic, relative to the other arms' weights."""
+    """The weight of the arm, relative to the weights of the other arms."""
 
 
 class ExportedEvent(Record):
-    """An arm was taken out of traffic or put back."""
+    """A change of the guard: an arm was taken out of traffic or restored."""
 
     arm: str
     """The name of the arm."""
@@ -38,12 +38,12 @@ class ExportedEvent(Record):
 
 
 class Header(Record):
-    """The first line."""
+    """The first line of an export."""
 
     version: int
     """The version of the export's format."""
     since: float
-    """Edits from then on, Unix time."""
+    """The start of the exported edits in Unix seconds."""
     arms: Mapping[str, ExportedArm]
     """The arms that take traffic, by name."""
     assigned: Mapping[str, int]
@@ -62,24 +62,24 @@ class ExportedEdit(Record):
     arm: str
     """The name of the arm that edited."""
     dealt: bool
-    """Whether chance chose the arm."""
+    """Whether the arm was chosen at random."""
     outcome: str
-    """"made", "failed", "cancelled"; what else there is was not the arm's doing."""
+    """The outcome: "made", "failed" or "cancelled". Other values are not the arm's doing."""
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    """From acceptance to the end."""
+    """The seconds from acceptance to the end."""
     scores: Mapping[str, float] | None = None
     """The judge's scores by name; None if it was not judged."""
     created: float
-    """When it was accepted, Unix time."""
+    """The time of acceptance in Unix seconds."""
 
 
 class ExportedFeedback(Record):
-    """What a person said of one edit, or of two."""
+    """The feedback of a user on one edit, or on two."""
 
     edits: tuple[str, ...] = Field(min_length=1, max_length=2)
     """The ids of the edits that it is about."""
     winner: str | None = None
-    """The better of two; None: neither."""
+    """The id of the better one of two edits; None if the user prefers neither."""
     rating: int | None = Field(default=None, ge=1, le=5)
     """The rating of a single edit; None for a preference."""
     created: float
@@ -88,7 +88,7 @@ class ExportedFeedback(Record):
 
 @dataclass(frozen=True)
 class Traffic:
-    """An export, read."""
+    """The content of an export."""
 
     header: Header
     """The arms and events of the export."""
@@ -99,7 +99,7 @@ class Traffic:
 
 
 def read_export(path: str | Path) -> Traffic:
-    """Read an export; raises `InputError` naming the line that is wrong."""
+    """Read an export. Raises `InputError` that names the wrong line."""
     found: dict[str, list[Any]] = {"header": [], "edit": [], "feedback": []}
     kinds: Mapping[str, type[Record]] = {"header": Header, "edit": ExportedEdit, "feedback": ExportedFeedback}
     for number, line in _lines(Path(path)):
@@ -126,7 +126,7 @@ def read_export(path: str | Path) -> Traffic:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers."""
+    """The lines that are not empty, with their numbers."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
