@@ -1,4 +1,4 @@
-"""Memory of a run and seconds of resuming one, by the number of its rows; each run in a process of its own."""
+"""The memory of a run and the seconds to resume one, by the number of rows; each run in its own process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from careedit_eval.suite import Arm, Part, Suite, Workers
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One run in a fresh process."""
+    """The memory and seconds of one run in a new process."""
 
     rows: int
     """The number of rows of its benchmark."""
     edited: int
     """The number of edits that it made."""
     seconds: float
-    """From reading the benchmark to the run's folder, imports left out."""
+    """The seconds from reading the benchmark to the run's folder, without imports."""
     peak_bytes: int
-    """The most memory that the process had at once."""
+    """The peak memory of the process in bytes."""
 
 
 def grow(rows: Path, folder: Path, count: int, name: str) -> Growth:

@@ -1,4 +1,4 @@
-"""A live service that edits: `POST /v1/images/edits` as OpenAI's API has it, with careedit's own fields where it is one."""
+"""A running service that edits: `POST /v1/images/edits` as in OpenAI's API, with careedit's own fields if it is careedit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSING = (408, 409, 425, 429)
 
 
 class HttpEditor:
-    """Asks a service; overload and lost connections are asked again, anything else is that row's error."""
+    """Asks a service. Overload and lost connections are retried; anything else becomes the error of the row."""
 
     def __init__(self, arm: Arm, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._arm, self._sleep = arm, sleep
@@ -35,7 +35,7 @@ class HttpEditor:
         weakref.finalize(self, self._client.close)
 
     def edit(self, work: EditWork) -> Edited:
-        """One edit; raises `EditFailed` with the service's own words."""
+        """Make one edit. Raises `EditFailed` with the service's message."""
         arm = self._arm
         fields = {"prompt": work.instruction, "n": "1", "output_format": "png"}
         if arm.model is not None:
@@ -68,7 +68,7 @@ class HttpEditor:
         )
 
     def _post(self, fields: Mapping[str, str], files: list[Any]) -> tuple[dict[str, Any], float]:
-        """The answer of the attempt that succeeded, and its seconds."""
+        """The answer of the successful attempt, and its seconds."""
 
         def post() -> tuple[dict[str, Any], float]:
             started = time.perf_counter()
@@ -122,7 +122,7 @@ def service_identity(arm: Arm) -> dict[str, str]:
 
 
 def _is_hashed(record: Mapping[str, Any]) -> bool:
-    """Whether a model's record holds a hash, so that another version has another record."""
+    """Whether a model's record contains a hash, so that another version has another record."""
     return "sha256" in json.dumps(record)
 
 
@@ -140,7 +140,7 @@ def _root(arm: Arm) -> str:
 
 
 def _transparent(mask: Image.Image) -> Image.Image:
-    """OpenAI's mask: where alpha is 0 the picture may change."""
+    """The mask in OpenAI's form: the image may change where alpha is 0."""
     shown = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     shown.putalpha(mask.point([255 - value for value in range(256)]))
     return shown

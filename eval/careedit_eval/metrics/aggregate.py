@@ -10,7 +10,7 @@ from careedit_eval.errors import MetricError
 
 
 class Mean(NamedTuple):
-    """A mean and what it is of."""
+    """A mean with the number of its samples."""
 
     mean: float
     """The mean over the samples."""
@@ -19,7 +19,7 @@ class Mean(NamedTuple):
 
 
 def by_kind(values: Sequence[tuple[str, float]]) -> dict[str, Mean]:
-    """Mean per kind of (kind, value) rows, kinds in the order in which they come."""
+    """The mean per kind of (kind, value) rows, in the order of the kinds' first rows."""
     rows: dict[str, list[float]] = defaultdict(list)
     for kind, value in values:
         rows[kind].append(value)
@@ -35,7 +35,7 @@ def micro(kinds: Mapping[str, Mean]) -> Mean:
 
 
 def macro(kinds: Mapping[str, Mean]) -> Mean:
-    """The mean over kinds that have samples, each as heavy as the others; raises `MetricError` without samples."""
+    """The mean over kinds that have samples, with equal weights; raises `MetricError` without samples."""
     found = [kind for kind in kinds.values() if kind.n]
     if not found:
         raise MetricError("No samples were measured, so a mean cannot be computed; check the errors of the run.")

@@ -33,25 +33,25 @@ from careedit_eval.pictures import reason_of
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
-"""Pictures, or texts, per forward pass."""
+"""The number of images or texts per forward pass."""
 MEMORY = 8192
-"""Embeddings that are remembered, the newest: targets and captions come again with every expert set."""
+"""The number of embeddings that are cached, the newest: targets and captions occur again with every expert set."""
 MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
-"""OpenAI's own ViT-B/32 was trained with the quick GELU, which open_clip keeps in an architecture of its own."""
+"""OpenAI's own ViT-B/32 was trained with the quick GELU, for which open_clip has its own architecture."""
 MAGICBRUSH_DINO = "facebook/dino-vits16"
 
 Thing = TypeVar("Thing")
 
 
 class Embedder(Generic[Thing]):
-    """Embeddings as float64 vectors, remembered by content."""
+    """Embeds images or texts as float64 vectors, cached by content."""
 
     def __init__(self, embed: Callable[[list[Thing]], Tensor], key: Callable[[Thing], str], batch: int) -> None:
         self._embed, self._key, self.batch = embed, key, batch
         self._known: LRUCache[str, Vector] = LRUCache(MEMORY)
 
     def __call__(self, things: Sequence[Thing]) -> list[Vector]:
-        """One vector per thing, in order; equal things are embedded once."""
+        """One vector per item, in order; equal items are embedded once."""
         keys = [self._key(thing) for thing in things]
         wanted = {key: thing for key, thing in zip(keys, things, strict=True) if key not in self._known}
         found = {key: self._known[key] for key in keys if key in self._known}
@@ -71,10 +71,10 @@ class Embedder(Generic[Thing]):
 
 @dataclass(frozen=True)
 class ClipBackbone:
-    """A CLIP model as metrics need it."""
+    """A CLIP model for metrics."""
 
     name: str
-    """Which model, and what runs it."""
+    """The name of the model, and the library that runs it."""
     revision: str
     """The sha256 of the model's weights."""
     preprocessing: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from careedit_eval.results import DOES_NOT_APPLY, EditLine, ScoreLine, Table
 
 NAMED = 5
-"""Samples that are named; the others are counted."""
+"""The number of samples that are named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Remark:
     times: int
     """How often the sentence occurs in the run."""
     arms: tuple[str, ...]
-    """The sets that it concerns."""
+    """The names of the sets that it concerns."""
     samples: tuple[str, ...]
-    """The first of its samples."""
+    """The ids of its first samples."""
     sample_count: int
-    """How many samples it concerns."""
+    """The number of samples that it concerns."""
 
     @property
     def where(self) -> str:
@@ -37,20 +37,20 @@ class Remark:
 
 
 def errors_of(table: Table) -> tuple[Remark, ...]:
-    """Every error once, where it began: numbers of an edit that failed repeat its error and are left out."""
+    """Every error once, at its origin: the numbers of a failed edit repeat its error and are left out."""
     lines: list[EditLine | ScoreLine] = [*table.edits]
     lines += [line for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
     return _counted((line.error, line) for line in lines if line.error is not None)
 
 
 def not_applicable_of(table: Table) -> tuple[Remark, ...]:
-    """Why metrics say nothing of samples, with the number's name."""
+    """Why metrics do not apply to samples, with the number's name."""
     lines = [line for line in table.scores if not line.applies]
     return _counted((f"{line.output} {line.notes.removeprefix(DOES_NOT_APPLY)}", line) for line in lines)
 
 
 def notes_of(table: Table) -> tuple[Remark, ...]:
-    """Every note; sizes, of which each sample may have its own, are written as WxH where they differ."""
+    """Every note. Sizes that differ between samples are written as WxH."""
     found: list[tuple[str, EditLine | ScoreLine]] = []
     for line in table.edits:
         found += [(note, line) for note in line.notes.split("; ") if note]

@@ -12,11 +12,11 @@ from careedit.errors import InputError
 from careedit.stats import SEED, Interval
 
 EXACT_UP_TO = 13
-"""Clusters that differ, up to which every assignment of signs is counted: 2^13 of them."""
+"""Up to this number of clusters that differ, every assignment of signs is counted: 2^13 of them."""
 FLIPS = 10_000
-"""Random assignments beyond."""
+"""The number of random assignments beyond that."""
 _AT_ONCE = 4_000_000
-"""Signs held at once, which bounds the memory of a test."""
+"""The number of signs held at once, which limits the memory of a test."""
 
 Key = TypeVar("Key")
 

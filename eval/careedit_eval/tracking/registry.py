@@ -14,9 +14,9 @@ from careedit_eval.errors import TrackingError
 from careedit_eval.tracking.store import default_uri, experiment_of, tracking
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-"""Aliases: what is in use, and what may replace it."""
+"""The aliases of the set in use and of the set that may replace it."""
 EXPERIMENT = "expert-sets"
-"""MLflow's experiment of the sets; a model must have one, whichever evaluation it was registered from."""
+"""MLflow's experiment of the sets. A registered model must have one, whichever evaluation it comes from."""
 WORKSPACE = Path("eval-runs")
 """The default folder of `careedit eval`."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
@@ -48,7 +48,7 @@ def register_set(facts: Mapping[str, str]) -> str:
 
 
 def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str:
-    """Make a set the champion and say why; the version. Within `tracking`; only a passed gate may call it."""
+    """Make a set the champion, with a reason, and return its version. Call it within `tracking`, after a passed gate only."""
     from mlflow import MlflowClient
 
     client, name = MlflowClient(), facts["set"]
@@ -64,7 +64,7 @@ def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str
 
 
 def roll_back(name: str) -> str:
-    """Make the champion's predecessor the champion again; its version. Within `tracking`."""
+    """Make the champion's predecessor the champion again and return its version. Call it within `tracking`."""
     from mlflow import MlflowClient
 
     client, version = MlflowClient(), _version(name, CHAMPION)

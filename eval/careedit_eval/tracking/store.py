@@ -1,4 +1,4 @@
-"""Which MLflow is talked to, and its failures as sentences."""
+"""The MLflow that is used, and its failures as sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from careedit_eval.errors import TrackingError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-"""MLflow's own variable: a server's address, or "sqlite:///FILE"."""
+"""MLflow's own variable: the address of a server, or "sqlite:///FILE"."""
 QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -24,13 +24,13 @@ minutes, and MLflow must not print."""
 
 
 def default_uri(workspace: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the folder of evaluations."""
+    """The value of `MLFLOW_TRACKING_URI`, or a SQLite file in the folder of evaluations."""
     return os.environ.get(VARIABLE) or f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
 
 
 @contextmanager
 def tracking(uri: str) -> Iterator[None]:
-    """Talk to `uri` meanwhile; whatever MLflow raises becomes a `TrackingError`."""
+    """Use the MLflow at `uri` within the block. Any error of MLflow becomes a `TrackingError`."""
     for name, value in QUICK.items():
         os.environ.setdefault(name, value)
     try:
