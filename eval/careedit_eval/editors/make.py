@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import InputError
-from careedit_eval.editors.base import SampleEditor
-from careedit_eval.editors.fixed import Identity, Truth
+from careedit_eval.editors.base import Identity, SampleEditor, Truth
 from careedit_eval.editors.http import HttpEditor, service_identity
 from careedit_eval.editors.local import UNIFIED, LocalEditor, load_set
 from careedit_eval.errors import TrackingError

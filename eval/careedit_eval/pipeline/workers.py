@@ -17,7 +17,7 @@ from careedit.errors import CareEditError
 from careedit.files import png_bytes
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
-from careedit_eval.editors.fixed import Truth
+from careedit_eval.editors.base import Truth
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
