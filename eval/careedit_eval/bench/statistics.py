@@ -62,7 +62,7 @@ class Line:
     value: float
     """The share of the runs."""
     low: float
-    """The smallest acceptable share."""
+    """The smallest acceptable share of the runs."""
     high: float
     """The largest share that is still acceptable."""
     draws: int

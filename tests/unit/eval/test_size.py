@@ -53,7 +53,7 @@ def test_the_last_run_says_how_numbers_vary_and_how_long_pictures_take(capsys) -
     # Two edits of half a second for each of a picture's two rows, and what measuring took.
     assert need["hours"][0] == pytest.approx(need["images"][0] * 2 / 3600, rel=0.5)
     assert main(["eval", "plan-size", "s.yaml", "--margin", "bright=0.02"]) in (0, 3)
-    assert "They vary as the run 2" in capsys.readouterr().err
+    assert "taken from the run 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("80", False), ("12", True)])
