@@ -35,17 +35,17 @@ def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, thread
     """
     edits = [[_edited(sample, shift) for sample in samples] for shift in range(sets)]
     encoder = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu", cache_entries=0)
-    told: dict[str, Means] = {}
+    means: dict[str, Means] = {}
 
     def by_script() -> None:
-        told["script"] = _script(encoder, samples, edits)
+        means["script"] = _script(encoder, samples, edits)
 
     def by_metrics() -> None:
-        told["metrics"] = _measure(samples, edits)
+        means["metrics"] = _measure(samples, edits)
 
     with use_threads(threads):
         found = compare("script", by_script, "metrics", by_metrics, repeats=repeats, device=torch.device("cpu"))
-    _check(told["metrics"], told["script"])
+    _check(means["metrics"], means["script"])
     return found
 
 

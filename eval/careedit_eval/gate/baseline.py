@@ -100,8 +100,8 @@ def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
     table, record, wanted = run.table, run.record, tuple(dict.fromkeys(outputs))
     unknown = [output for output in wanted if output not in record.outputs]
     if unknown or not wanted:
-        told = f"gives no {unknown[0]!r}" if unknown else "gates nothing"
-        raise InputError(f"The suite {record.suite.name!r} {told}; name numbers among {', '.join(record.outputs)}.")
+        problem = f"gives no {unknown[0]!r}" if unknown else "gates nothing"
+        raise InputError(f"The suite {record.suite.name!r} {problem}; name numbers among {', '.join(record.outputs)}.")
     frozen = []
     for facts in record.benchmarks:
         edits = table.edits_of(facts.name, name)

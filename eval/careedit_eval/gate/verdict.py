@@ -107,14 +107,14 @@ class Verdict:
         """The verdict as one sentence: what decided, with estimate, interval, margin and number of images."""
         failed = [check for check in self.checks if check.outcome == self.outcome and self.outcome != "pass"]
         said = [check.sentence for check in failed or self.checks if failed or check.name == "margin"]
-        told = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+        decided = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
         a, b = self.baseline, self.candidate
         opening = {
             "pass": f"PASS: {b} may replace {a}",
             "worse": f"WORSE: {b} must not replace {a}",
             "inconclusive": f"INCONCLUSIVE: too little is known to replace {a} by {b}",
         }[self.outcome]
-        return f"{opening}: {told}." if told else f"{opening} ({len(self.checks)} checks)."
+        return f"{opening}: {decided}." if decided else f"{opening} ({len(self.checks)} checks)."
 
     def document(self) -> dict[str, Any]:
         """The verdict as JSON data. Version 2 added the three outcomes; `passed` stays for readers of version 1."""

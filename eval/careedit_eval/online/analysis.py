@@ -114,7 +114,7 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
         raise InputError(f"No arm {against!r} takes traffic; the arms are {', '.join(taking) or 'none'}.")
     dealt = {name: [edit for edit in traffic.edits if edit.arm == name and edit.dealt] for name in arms}
     units = {name: len({edit.unit for edit in dealt[name]}) for name in arms}
-    told = tuple(
+    served = tuple(
         ArmTraffic(
             name,
             arm.expert_set,
@@ -138,7 +138,7 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
     weights = {name: arm.weight for name, arm in arms.items()}
     assigned = {name: traffic.header.assigned.get(name, 0) for name in arms}
     report = OnlineReport(
-        arms=told,
+        arms=served,
         split_p=sample_ratio_p(units, weights),
         assigned_p=sample_ratio_p(assigned, weights),
         differences=tuple(replace(one, p_adjusted=adjusted[one.output, one.b]) for one in differences),
@@ -191,11 +191,13 @@ def _preferred(a: str, b: str, traffic: Traffic) -> OnlineDifference:
             of.setdefault(min(edit.unit for edit in both), []).append(won)
     shares = [float(np.mean(found)) for found in of.values()]
     share = _mean(shares)
-    told = OnlineDifference("preferred", a, b, "higher", None if share is None else 1 - share, share, len(of), len(of))
+    preferred = OnlineDifference(
+        "preferred", a, b, "higher", None if share is None else 1 - share, share, len(of), len(of)
+    )
     known = confidence_sequence([value - 0.5 for value in shares]) if len(of) >= FEWEST else None
     if known is None:
-        return told
-    return replace(told, difference=known.value, interval=known.interval, p=known.p)
+        return preferred
+    return replace(preferred, difference=known.value, interval=known.interval, p=known.p)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -72,11 +72,11 @@ def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strengt
     strengths, tie = _fit(whole, at)
     intervals = _intervals(counts, at)
     played = whole.sum(axis=(1, 2)) + whole.sum(axis=(0, 2))
-    told = [
+    ranked = [
         Strength(name, float(strengths[i]), int(played[i]), None if i == at or intervals is None else intervals[i])
         for name, i in place.items()
     ]
-    return sorted(told, key=lambda one: -one.strength), math.exp(tie)
+    return sorted(ranked, key=lambda one: -one.strength), math.exp(tie)
 
 
 def _fit(counts: Floats, anchor: int) -> tuple[Floats, float]:
