@@ -21,14 +21,14 @@ from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 Alignment = Literal["none", "same", "resize", "cover", "contain", "unknown"]
-"""none: not asked; same: of one size; resize: squashed onto the canvas; cover: its middle; contain: with bars."""
+"""none: not requested; same: of equal size; resize: stretched to the canvas; cover: its middle part; contain: with bars."""
 
 PROBE = 128
-"""Side of the pictures that are compared, in pixels: enough to tell three ways apart, and cheap."""
+"""The side of the images that are compared, in pixels: enough to distinguish three ways, and fast."""
 NEAR = 0.08
-"""Mean absolute difference (of a full scale of 1) under which a way is believed; JPEG and resampling give 0.02."""
+"""The largest mean absolute difference (of 1) with which a way is accepted; JPEG and resampling give 0.02."""
 GREYS = 0.1
-"""Share of a mask's pixels that may be neither dark nor bright; a picture has more."""
+"""The maximum share of a mask's pixels that are neither dark nor bright; a photo has more."""
 
 
 Role = Literal["source", "target", "mask"]
@@ -43,22 +43,22 @@ class Pictures:
     """
 
     found: Mapping[Role, Image.Image | CareEditError | None]
-    """Each picture, why it cannot be used, or None where the sample has none."""
+    """Each image, the reason why it cannot be used, or None if the sample has none."""
     references: tuple[Image.Image, ...]
-    """RGB."""
+    """The reference images, RGB, in the order of the sample."""
     alignment: Alignment
-    """How the source came onto the canvas."""
+    """How the source was placed on the canvas."""
 
     @property
     def source(self) -> Image.Image:
-        """RGB, on the target's canvas where the sample asks for that."""
+        """The source, RGB, on the target's canvas if the sample asks for that."""
         picture = self._get("source")
         assert picture is not None, "every sample has a source"
         return picture
 
     @property
     def target(self) -> Image.Image | None:
-        """RGB."""
+        """The target, RGB."""
         return self._get("target")
 
     @property
@@ -67,7 +67,7 @@ class Pictures:
         return self._get("mask")
 
     def known(self, role: Role) -> Image.Image | None:
-        """A picture, or None where the sample has none that can be used."""
+        """An image, or None if the sample has no usable one."""
         picture = self.found[role]
         return picture if isinstance(picture, Image.Image) else None
 
@@ -86,11 +86,13 @@ def load_pictures(sample: Sample) -> Pictures:
     alignment: Alignment = "none"
     if sample.align == "canvas" and isinstance(source, Image.Image):
         if target is None:
-            raise BenchmarkError(f"Sample {sample.id!r} is to be laid on its target, which it has not; give one.")
+            raise BenchmarkError(
+                f"Sample {sample.id!r} must be placed on the canvas of its target, but it has no target; add one."
+            )
         alignment = "unknown"  # also where the target cannot be read
         if isinstance(target, Image.Image):
             alignment = find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
-            source = laid(source, target.size, alignment)
+            source = place_on_canvas(source, target.size, alignment)
     if isinstance(mask, Image.Image) and isinstance(source, Image.Image) and mask.size != source.size:
         # A region of another canvas says nothing of this one; metrics that need it say so.
         unknown = alignment == "unknown" and isinstance(target, Image.Image)
@@ -104,7 +106,7 @@ def load_pictures(sample: Sample) -> Pictures:
 
 
 def _decoded(sample: Sample, role: Role) -> Image.Image | CareEditError | None:
-    """A picture of a sample, or why it cannot be used."""
+    """An image of a sample, or the reason why it cannot be used."""
     reference = getattr(sample, role)
     try:
         return None if reference is None else _picture(reference, role)
@@ -139,7 +141,7 @@ def read_mask(data: bytes) -> Image.Image:
 
 
 def find_alignment(source: Image.Image, target: Image.Image, mask: Image.Image | None) -> Alignment:
-    """The way in which `source` lies on the canvas of `target`, judged outside `mask` ("L", of the target's size)."""
+    """How `source` is placed on the canvas of `target`, judged outside `mask` ("L", of the target's size)."""
     if source.size == target.size:
         return "same"
     if source.width * target.height == source.height * target.width:
@@ -155,14 +157,14 @@ def find_alignment(source: Image.Image, target: Image.Image, mask: Image.Image |
     for way in ways:
         shown = keep & (_pixels_of_bars(source, target.size) if way == "contain" else True)
         # A canvas whose bars are empty matches no source there, so bars count for nothing.
-        error = np.abs(_pixels(laid(source, target.size, way)) - small)[shown]
+        error = np.abs(_pixels(place_on_canvas(source, target.size, way)) - small)[shown]
         found[way] = float(error.mean()) if error.size else 1.0
     best = min(ways, key=lambda way: found[way])
     return best if found[best] <= NEAR else "unknown"
 
 
-def laid(source: Image.Image, canvas: tuple[int, int], way: Alignment) -> Image.Image:
-    """`source` on a canvas of size (width, height), with Lanczos; "same", "none" and "unknown" leave it as it is."""
+def place_on_canvas(source: Image.Image, canvas: tuple[int, int], way: Alignment) -> Image.Image:
+    """Place `source` on a canvas of size (width, height), with Lanczos. "same", "none" and "unknown" leave it unchanged."""
     kernel = Image.Resampling.LANCZOS
     if way == "resize":
         return source.resize(canvas, kernel)
@@ -177,5 +179,5 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 def _pixels_of_bars(source: Image.Image, canvas: tuple[int, int]) -> np.ndarray:
     """True where a contained source has pixels, [PROBE, PROBE]."""
-    whole = laid(Image.new("RGB", source.size, "white"), canvas, "contain")
+    whole = place_on_canvas(Image.new("RGB", source.size, "white"), canvas, "contain")
     return _pixels(whole)[..., 0] > 0.99

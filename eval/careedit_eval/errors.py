@@ -2,7 +2,7 @@
 
 CareEditError
 ├── InputError
-│   └── BenchmarkError    a data set that is missing, damaged or laid out in another way     (CLI exit 2)
+│   └── BenchmarkError    a data set that is missing, damaged or in another layout            (CLI exit 2)
 ├── MetricError           a metric that cannot be had, or cannot measure this edit
 ├── RunError              an evaluation that had to stop; what was finished is kept              (CLI exit 1)
 └── TrackingError         MLflow is down or refuses; the run's folder is whole                   (CLI exit 1)
@@ -12,7 +12,7 @@ from careedit.errors import CareEditError, InputError
 
 
 class BenchmarkError(InputError):
-    """A data set that is missing, damaged or laid out in another way than its benchmark reads."""
+    """A data set that is missing, damaged or in another layout than its benchmark reads."""
 
 
 class MetricError(CareEditError):

@@ -17,36 +17,36 @@ from careedit.record import Record
 from careedit_eval.errors import BenchmarkError
 
 GROUPS_IN_MEMORY = 4
-"""Columns of row groups that a process keeps: rows are read in order, and the columns of one row lie side by side."""
+"""The number of columns of row groups that a process caches. Rows are read in order, and the columns of a row together."""
 
 EMPTY = hashlib.sha256(b"").hexdigest()
-"""Hash of no bytes: of a picture that is missing, and of an empty file."""
+"""The hash of no bytes: of a missing image, and of an empty file."""
 
 
 class Cell(Record):
-    """A cell of a parquet file that holds a picture, as bytes or as Hugging Face's {bytes, path}."""
+    """A cell of a parquet file with an image, as bytes or as Hugging Face's {bytes, path}."""
 
     group: int
-    """Row group."""
+    """The index of the row group."""
     row: int
-    """Row within its group."""
+    """The row within its row group, from 0."""
     column: str
-    """Name of the column."""
+    """The name of the column."""
 
 
 class PictureRef(Record):
-    """The bytes of one picture file: in hand, or where to read them."""
+    """The bytes of one image file, or the place to read them from."""
 
     sha256: str = Field(min_length=64, max_length=64)
-    """Of the bytes."""
+    """The sha256 of the file's bytes, in hex."""
     data: bytes | None = Field(default=None, repr=False)
-    """The bytes themselves."""
+    """The bytes themselves; None if they are read from a place."""
     uri: str | None = None
-    """A path, or what fsspec opens ("s3://bucket/key"): the picture, or the parquet file that holds it."""
+    """A path or an address for fsspec ("s3://bucket/key"): the image, or the parquet file that contains it."""
     cell: Cell | None = None
-    """Where in the parquet file at `uri`; None: `uri` is the picture."""
+    """The cell in the parquet file at `uri`; None if `uri` is the image."""
     missing: str | None = None
-    """Why there is no picture, as a sentence that names the file or the row; None: there is one."""
+    """Why the image is missing, as a sentence that names the file or the row; None if it is not missing."""
 
     @model_validator(mode="after")
     def _check_place(self) -> PictureRef:
@@ -57,17 +57,17 @@ class PictureRef(Record):
 
     @classmethod
     def of(cls, data: bytes) -> PictureRef:
-        """A picture that is in hand."""
+        """An image whose bytes are already read."""
         return cls(sha256=hashlib.sha256(data).hexdigest(), data=data)
 
     @classmethod
     def gone(cls, why: str) -> PictureRef:
-        """A picture that a row names and that cannot be had; `why` is the error of everyone who reads it."""
+        """An image that a row names but that cannot be read; `why` becomes the error of every reader."""
         return cls(sha256=EMPTY, missing=why)
 
     @property
     def place(self) -> str:
-        """Where it lies, for a person; "" where its bytes are held here."""
+        """The place of the image, for messages; "" if its bytes are held here."""
         if self.uri is None:
             return ""
         if self.cell is None:
@@ -75,7 +75,7 @@ class PictureRef(Record):
         return f"{self.uri!r}, row {self.cell.row + 1} of row group {self.cell.group + 1}, {self.cell.column}"
 
     def read(self) -> bytes:
-        """The bytes; raises `BenchmarkError` where they are missing, gone, or no longer those that were listed."""
+        """The bytes. Raises `BenchmarkError` if they are missing, gone, or no longer the listed ones."""
         if self.missing is not None:
             raise BenchmarkError(self.missing)
         if self.data is not None:
@@ -88,7 +88,7 @@ class PictureRef(Record):
 
 
 def read_bytes(uri: str) -> bytes:
-    """A whole file; raises `BenchmarkError`."""
+    """The bytes of a file. Raises `BenchmarkError`."""
     try:
         with fsspec.open(uri, "rb") as stream:
             return bytes(stream.read())
@@ -97,13 +97,13 @@ def read_bytes(uri: str) -> bytes:
 
 
 def picture_bytes(value: Any) -> bytes | None:
-    """The bytes in a cell of a picture column; None where it holds none."""
+    """The bytes in a cell of an image column; None for an empty cell."""
     found = value.get("bytes") if isinstance(value, dict) else value
     return found if isinstance(found, bytes) and found else None
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
+    """The message of an exception, in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -117,7 +117,7 @@ def _cell(uri: str, cell: Cell) -> bytes:
 
 @lru_cache(maxsize=GROUPS_IN_MEMORY)
 def read_column(uri: str, group: int, column: str) -> Any:
-    """One column of a row group, as an Arrow array; raises `BenchmarkError`."""
+    """One column of a row group, as an Arrow array. Raises `BenchmarkError`."""
     from pyarrow import parquet
 
     try:

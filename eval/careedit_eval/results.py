@@ -16,44 +16,44 @@ from pyarrow import parquet
 from careedit.errors import InputError
 
 DOES_NOT_APPLY = "does not apply: "
-"""Before the reason in `ScoreLine.notes`."""
+"""The prefix of the reason in `ScoreLine.notes`."""
 EDITS_FILE, SCORES_FILE = "edits.parquet", "scores.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class EditLine:
-    """One edit that was wanted."""
+    """One requested edit, made or failed."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
-    """Rows of one group share a source picture."""
+    """The group of the sample: rows on one source image."""
     instruction: str
-    """What was asked for."""
+    """The instruction of the sample."""
     edit_key: str
-    """The edit."""
+    """The key of the edit in the store."""
     picture: str | None
-    """Its file in the store."""
+    """The file of the image in the store; None if the edit failed."""
     nfe: int | None
-    """Evaluations of the transformer."""
+    """The number of evaluations of the transformer; None if it is not known."""
     seconds: float | None
-    """Seconds of the edit."""
+    """The wall-clock seconds of the edit; None if they are not known."""
     experts: str
-    """Who was routed to, e.g. "erase 1.00"."""
+    """The experts that were chosen, such as "erase 1.00"."""
     alignment: str
-    """How the source lay on its canvas."""
+    """How the source was placed on its canvas."""
     error: str | None
-    """Why there is no picture."""
+    """Why the edit failed; None if it did not."""
     notes: str = ""
-    """What a reader must know of the picture."""
+    """Notes on the image, such as another size than the source's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +61,41 @@ class ScoreLine:
     """One number of one edit, or the error in its place."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
-    """Rows of one group share a source picture."""
+    """The group of the sample: rows on one source image."""
     output: str
-    """Name of the number."""
+    """The name of the measured number."""
     rival: str | None
-    """Set that it was compared with; None where it was measured alone."""
+    """The set that it was compared with; None for a metric of a single edit."""
     value: float | None
-    """The number."""
+    """The number; None if it could not be measured or does not apply."""
     error: str | None
-    """Why there is none."""
+    """Why the number could not be measured; None if it was."""
     notes: str
-    """What a reader must know of it; where it has neither number nor error, why the metric does not apply."""
+    """Notes on the number; without number and error, the reason why the metric does not apply."""
 
     @property
     def applies(self) -> bool:
-        """Whether there is a number, or an error where one should be."""
+        """Whether the metric applies, so that there is a number or an error."""
         return self.value is not None or self.error is not None
 
 
 Line = TypeVar("Line", EditLine, ScoreLine)
 Pair = tuple[str, int]
-"""A sample and a seed: what comparisons are paired on."""
+"""A sample and a seed. Comparisons are paired on them."""
 
 
 class Table:
-    """Results, looked up by benchmark, set and number."""
+    """The results, looked up by benchmark, set and number."""
 
     def __init__(self, edits: Sequence[EditLine], scores: Sequence[ScoreLine]) -> None:
         self.edits, self.scores = tuple(edits), tuple(scores)
@@ -109,19 +109,19 @@ class Table:
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
-        """Names of the benchmarks."""
+        """The names of the benchmarks."""
         return tuple(dict.fromkeys(benchmark for benchmark, _ in self._edits))
 
     def arms(self, benchmark: str) -> tuple[str, ...]:
-        """Who edited it."""
+        """The names of the arms that edited a benchmark."""
         return tuple(arm for of, arm in self._edits if of == benchmark)
 
     def kinds(self, benchmark: str) -> tuple[str, ...]:
-        """Its kinds of edit, sorted."""
+        """The kinds of edit of a benchmark, sorted."""
         return tuple(sorted({edit.kind for edit in self.edits if edit.benchmark == benchmark}))
 
     def edits_of(self, benchmark: str, arm: str) -> Mapping[Pair, EditLine]:
-        """Edits of a set by sample and seed."""
+        """The edits of a set by sample and seed."""
         return self._edits.get((benchmark, arm), {})
 
     def column(self, benchmark: str, arm: str, output: str, rival: str | None = None) -> Mapping[Pair, ScoreLine]:
@@ -135,7 +135,7 @@ class Table:
 
     @classmethod
     def read(cls, folder: Path) -> Table:
-        """Read what `write` wrote; raises `InputError`."""
+        """Read what `write` wrote. Raises `InputError`."""
         return cls(_read(folder / EDITS_FILE, EditLine), _read(folder / SCORES_FILE, ScoreLine))
 
 

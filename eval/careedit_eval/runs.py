@@ -41,121 +41,121 @@ PACKAGES = (
     "ray",
     "mlflow",
 )
-"""Whose versions a run states."""
+"""The packages whose versions a run records."""
 
 Trigger = Literal["manual", "nightly", "pr"]
 
 
 class BenchmarkFacts(Record):
-    """What was edited."""
+    """The facts of one benchmark in a run."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     revision: str
-    """Which state of it."""
+    """The revision of the benchmark's data."""
     fingerprint: str
-    """sha256 over ids and contents of its rows."""
+    """The sha256 over ids and contents of its rows."""
     rows: int
-    """Rows that are measured."""
+    """The number of rows that are measured."""
     unusable: Mapping[str, str] = Field(default_factory=dict)
-    """Rows that cannot be edited or lack a picture that they name, and why: id -> sentence."""
+    """Rows that cannot be edited or lack an image that they name: the reason by id."""
 
 
 class SetFacts(Record):
-    """Who edited."""
+    """The facts of one set in a run."""
 
     name: str
-    """What tables call it."""
+    """The name of the set in the tables."""
     identity_sha256: str
-    """Hash of all that its edits depend on, besides sample and seed."""
+    """The hash of everything that its edits depend on, apart from sample and seed."""
     facts: Mapping[str, str]
-    """Set, hash, base; what a service stated."""
+    """Name, hash and base of the set, or what a service reported."""
 
 
 class Narrowed(Record):
-    """How much of its suite a run was made of."""
+    """The part of its suite that a run covers."""
 
     limit: int | None = None
-    """Samples of each benchmark, by `--limit`; None: all."""
+    """The number of samples of each benchmark from `--limit`; None means all."""
     sets: tuple[str, ...] = ()
-    """The only sets, by `--set`; empty: all."""
+    """The sets from `--set`; empty means all."""
 
     @property
     def reason(self) -> str | None:
-        """Why the run is no whole one; None where it is."""
+        """Why the run covers only a part of the suite; None if it covers all."""
         options = [f"--limit {self.limit}"] if self.limit is not None else []
         options += [f"--set {name}" for name in self.sets]
         return f"it was made with {' '.join(options)}" if options else None
 
 
 WHOLE = Narrowed()
-"""A whole suite."""
+"""The record of a run of the whole suite."""
 
 
 class RunRecord(Record):
-    """What was evaluated, and how."""
+    """The content of `run.json`: what was evaluated, and how."""
 
     schema_version: Literal[1] = 1
-    """Version of this file's format."""
+    """The version of this file's format."""
     id: str
-    """Name of the run's folder."""
+    """The id of the run, which is the name of its folder."""
     suite: Suite
-    """The suite, as it was run."""
+    """The suite as it was run."""
     suite_folder: str
-    """Folder of the suite's file, relative to the run's: where its baseline is looked for."""
+    """The folder of the suite's file, relative to the run's folder. Its baseline is looked up there."""
     trigger: Trigger
-    """Who wanted it."""
+    """What started the run: a user, the nightly job, or a pull request."""
     finished: str
-    """UTC time, ISO 8601."""
+    """The end of the run in UTC, ISO 8601."""
     benchmarks: tuple[BenchmarkFacts, ...]
-    """What was edited."""
+    """The benchmarks that were edited."""
     sets: tuple[SetFacts, ...]
-    """Who edited."""
+    """The sets and rows that edited."""
     metrics: tuple[MetricSpec, ...]
-    """What measured: two runs compare only where these are equal."""
+    """The identities of the metrics. Two runs can be compared only if these are equal."""
     missing: Mapping[str, str] = Field(default_factory=dict)
-    """Rows that could not be had, and why."""
+    """Rows that could not be measured, with the reasons."""
     store: str
-    """The store, relative to the run's folder."""
+    """The folder of the store, relative to the run's folder."""
     edited: int
-    """Edits made in this run; others were in the store."""
+    """The number of edits made in this run; the others were in the store."""
     measured: int
-    """Scores made in this run."""
+    """The number of scores made in this run."""
     seconds: float
-    """Wall-clock seconds of this run."""
+    """The wall-clock seconds of this run."""
     narrowed: Narrowed | None = None
-    """How much of the suite was run; None in runs of before this field, which do not say."""
+    """The part of the suite that was run; None in older runs, which do not record it."""
     environment: Mapping[str, str]
-    """Versions, commit, machine kind."""
+    """Versions of libraries, commit, and kind of machine."""
 
     @property
     def outputs(self) -> dict[str, Output]:
-        """Every number by its name."""
+        """Every output by its name."""
         return {one.name: one for spec in self.metrics for one in spec.outputs}
 
     @property
     def metric_keys(self) -> dict[str, str]:
-        """Key of the metric behind every number."""
+        """The key of the metric behind every number."""
         return {one.name: spec.key for spec in self.metrics for one in spec.outputs}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read back."""
+    """A finished run, read from its folder."""
 
     folder: Path
-    """Its folder."""
+    """The folder of the run."""
     record: RunRecord
-    """What was evaluated."""
+    """The content of the run's `run.json`."""
 
     @cached_property
     def table(self) -> Table:
-        """Its results."""
+        """The table of results."""
         return Table.read(self.folder)
 
     @cached_property
     def timing(self) -> TimingRecord | None:
-        """How long edits of compared sets take; None where the run was not timed. Raises `InputError`."""
+        """The timing of compared sets; None if the run was not timed. Raises `InputError`."""
         file = self.folder / TIMING_FILE
         if not file.is_file():
             return None
@@ -167,7 +167,7 @@ class Run:
 
     @property
     def store(self) -> Path:
-        """Where its pictures are."""
+        """The store with the images."""
         return (self.folder / self.record.store).resolve()
 
 
@@ -175,7 +175,7 @@ def save_run(
     folder: Path, found: Evaluation, *, store: Path, suite_folder: Path, trigger: Trigger, seconds: float,
     narrowed: Narrowed = WHOLE,
 ) -> Run:  # fmt: skip
-    """Write a run's folder; raises `InputError` where that cannot be done."""
+    """Write the folder of a run. Raises `InputError` if it cannot be written."""
     plan = found.plan
     record = RunRecord(
         id=folder.name,
@@ -218,13 +218,13 @@ def save_run(
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:
-    """Read a finished run; raises `InputError`."""
+    """Read a finished run. Raises `InputError`."""
     place = Path(folder)
     try:
         data = json.loads((place / RUN_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{place} is no finished run ({error}); give a folder that `careedit eval run` wrote."
+            f"{place} is not a finished run ({error}); give a folder that `careedit eval run` wrote."
         ) from error
     if not isinstance(data, dict):
         raise InputError(f"{place / RUN_FILE} is not a JSON object; give a folder that `careedit eval run` wrote.")
@@ -236,7 +236,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def environment() -> dict[str, str]:
-    """Versions, commit and kind of machine; nothing that names it."""
+    """Versions, commit and kind of machine, without anything that identifies the machine."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in PACKAGES:
         try:
@@ -276,5 +276,5 @@ def git_state() -> dict[str, str]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document so that it is whole or not there; a NaN raises ValueError."""
+    """Write a JSON document atomically. A NaN raises ValueError."""
     write_atomic(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())

@@ -1,4 +1,4 @@
-"""A suite: which sets edit which benchmarks, what is measured, compared, and still good enough. One YAML file each."""
+"""The suite: which sets edit which benchmarks, what is measured and compared, and what is good enough. A YAML file."""
 
 from __future__ import annotations
 
@@ -21,80 +21,84 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 _OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep"}
-"""What `Arm.other_size` is where a suite does not say."""
+"""The default of `Arm.other_size`, by kind; "refuse" for every other kind."""
 
 
 class Part(Record):
-    """A benchmark or a metric by its name, with its options."""
+    """A benchmark, metric or editor by its name, with its options."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A registered name, or "module:function" of one's own, which is called with the options."""
+    """A registered name, or "module:function" of your own code, which is called with the options."""
     options: Mapping[str, JsonValue] = Field(default_factory=dict)
-    """Keyword arguments of its making."""
+    """The options, as keyword arguments; empty for the defaults."""
 
 
 class Arm(Record):
-    """Who edits: a set in this process or its workers, a live service, or what needs no model."""
+    """What edits: an expert set in this process or its workers, a running service, or a fixed image."""
 
     name: Name
-    """What tables call it."""
+    """The name of the set in tables."""
     kind: Literal["set", "http", "identity", "truth", "custom"] = "set"
-    """"identity" gives the source back, "truth" the target; "custom" is one's own editor."""
+    """How the arm edits: "set" loads an expert set, "http" asks a service, "identity" returns the source, "truth" returns the
+    target, and "custom" is an editor of your own."""
     expert_set: str = "tiny"
-    """kind set: as `careedit.load_editor` takes it, or `models:/NAME@ALIAS` of the registry."""
+    """The expert set of the kind "set": a name, folder or address, or `models:/NAME@ALIAS` of the registry."""
     otherwise: str | None = None
-    """kind set: taken where the registry has no such alias yet, or does not answer."""
+    """The expert set to use if the registry does not have that alias yet, or does not answer; None stops the run."""
     expert: str = "auto"
-    """"auto": the set's router; an expert's name; "base": none; ":unified": the set's unified LoRA."""
+    """The expert of every edit: "auto" asks the router, "base" uses no expert, ":unified" uses the set's unified LoRA, and
+    any other value is the name of an expert."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
-    """Denoising steps; None: the set's default."""
+    """The number of denoising steps; None means the default of the set."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """How many experts the router may mix."""
+    """The maximum number of experts that the router may mix; None means the default of the set."""
     early_filter: EarlyFilter | None = None
-    """Several noises, and a judge."""
+    """The early filter of every edit; None edits without one."""
     judge: str = "tiny"
-    """Who judges an early filter's previews."""
+    """The judge of the early filter's previews: "tiny", a folder or a hub id."""
     device: str | None = None
-    """Device of the editor; None: a GPU where workers have one."""
+    """The device of the editor; None means a GPU if the workers have one, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format; None: the editor's default for its device."""
+    """The number format; None means bfloat16 on a GPU and float32 on a CPU."""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
-    """Threads of torch on a CPU; they shape rounding, so they are part of an edit's key."""
+    """The number of torch's threads on a CPU. They change rounding, so they are part of an edit's key."""
     url: str | None = None
-    """kind http: the service, up to and including /v1."""
+    """The address of the service up to and including /v1; needed by the kind "http", and only there."""
     model: str | None = None
-    """kind http: its name there."""
+    """The name of the model at the service; None if the service has a single model."""
     revision: str = "unknown"
-    """kind http: what is known of its version, where the service does not say."""
+    """The version of the service's model, if the service does not report it."""
     api_key_env: str | None = None
-    """kind http: environment variable that holds the key."""
+    """The environment variable with the API key of the service; None sends no key."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
-    """kind http: edits under way at once."""
+    """The number of edits that are sent to the service at once."""
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """kind http: seconds for one attempt."""
+    """The seconds after which one request to the service is given up."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """kind http: how often an edit is sent at most."""
+    """The maximum number of attempts per edit at the service."""
     extensions: bool = True
-    """kind http: whether seed, steps, expert and filter are sent, which only a careedit service knows."""
+    """Whether seed, steps, expert and early filter are sent to the service. Set it to false for services other than careedit."""
     picture_hosts: tuple[str, ...] = ()
-    """kind http: private hosts, beside that of `url`, from which a picture is read that the service answers by its address."""
+    """Private hosts, in addition to that of `url`, from which images may be read that the service returns by address."""
     editor: Part | None = None
-    """kind custom: what makes the editor."""
+    """The function that makes the editor; needed by the kind "custom", and only there."""
     other_size: Literal["refuse", "keep"] | None = None
-    """What becomes of an edit that has not its source's size. "keep": it stays as it came, metrics resize it as their
-    protocols say, and its row has a note. "refuse": it is an error. None: "keep" for http, whose services choose their own
-    sizes, else "refuse", because another size is then a bug."""
+    """What happens to an edit whose size differs from its source's. "keep": it stays as it is, metrics resize it as their
+    protocols say, and its row has a note. "refuse": it is an error. None means "keep" for the kind "http", because services
+    choose their own sizes, and "refuse" otherwise, because another size is a bug."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> Arm:
         if (self.kind == "http") != (self.url is not None):
-            raise InputError(f"url belongs to the kind http, and that kind needs it; correct the set {self.name!r}.")
+            raise InputError(f"url is needed by the kind http, and only by it; correct the set {self.name!r}.")
         if (self.kind == "custom") != (self.editor is not None):
-            raise InputError(f"editor belongs to the kind custom, and that needs it; correct the set {self.name!r}.")
+            raise InputError(f"editor is needed by the kind custom, and only by it; correct the set {self.name!r}.")
         if self.other_size is not None and self.kind in ("identity", "truth"):
-            raise InputError(f"other_size has no meaning for {self.kind}; take it out of the set {self.name!r}.")
+            raise InputError(
+                f"other_size has no meaning for the kind {self.kind}; remove it from the set {self.name!r}."
+            )
         if self.picture_hosts and self.kind != "http":
-            raise InputError(f"picture_hosts belongs to the kind http; take it out of the set {self.name!r}.")
+            raise InputError(f"picture_hosts is only for the kind http; remove it from the set {self.name!r}.")
         return self
 
     @property
@@ -104,102 +108,103 @@ class Arm(Record):
 
     @property
     def size_wish(self) -> dict[str, str]:
-        """`other_size` as a part of the edits' keys: only where it is not what its kind does anyway."""
+        """`other_size` as a part of the edits' keys, if it differs from the default of the kind."""
         usual = _OTHER_SIZE.get(self.kind, "refuse")
         return {"other_size": self.other_size} if self.other_size not in (None, usual) else {}
 
 
 class Comparison(Record):
-    """Two sets: may `b` replace `a`?"""
+    """A comparison of two sets: may `b` replace `a`?"""
 
     a: Name
-    """The set in use."""
+    """The name of the set in use."""
     b: Name
     """The set that may replace it."""
 
 
 class Gate(Record):
-    """What still is good enough."""
+    """The rule that decides whether a set is good enough."""
 
     baseline: str | None = None
-    """A frozen baseline (`careedit eval baseline`), relative to the suite's file; None: set `a` of the first comparison."""
+    """The file of a frozen baseline (`careedit eval baseline`), relative to the suite's file; None means set `a` of the first
+    comparison."""
     set: Name | None = None
-    """Who must pass; None: `b` of the first comparison, or the first set."""
+    """The set that must pass; None means `b` of the first comparison, or else the first set."""
     margins: Mapping[str, NonNegative] = Field(default_factory=dict)
-    """Per number ("clip_i"), or number and kind ("clip_i/Add"): how much worse is still acceptable."""
+    """The largest acceptable loss per number ("clip_i"), or per number and kind of edit ("clip_i/Add")."""
     min_images: Annotated[int, Field(ge=2)] = 30
-    """Source images with a number on both sides that a margin needs; with fewer the gate is inconclusive."""
+    """The minimum number of source images with numbers of both sets. With fewer, the gate is inconclusive."""
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of edits and scores that may have failed."""
+    """The maximum share of edits and scores that failed, from 0 to 1."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the baseline's rows that must be there today."""
+    """The minimum share of the baseline's rows that the run must have, from 0 to 1."""
     max_slowdown: Annotated[float, Field(gt=0)] | None = None
-    """How many times the baseline's seconds an edit may take, judged by the interval of the run's timing; None: not looked
-    at."""
+    """The maximum ratio of an edit's seconds to those of the baseline, judged by the interval of the run's timing. None means
+    that time is not judged."""
 
 
 class Timing(Record):
-    """How the time of an edit is measured: both sets of a comparison by turns, in one process, right before the report."""
+    """How the time of an edit is measured: both sets of a comparison take turns in one process, just before the report."""
 
     samples: Annotated[int, Field(ge=0, le=1000)] = 12
-    """Samples of each benchmark; 0: nothing is timed. More make the interval of the ratio narrower."""
+    """The number of samples of each benchmark; 0 turns timing off. More samples give a narrower interval of the ratio."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
-    """How often each sample is edited in the order A B B A: four edits a round."""
+    """How often each sample is edited in the order A B B A, which makes four edits per round."""
 
 
 class Workers(Record):
-    """Who works, and how patient the driver is."""
+    """The workers of a run, and how long the driver waits for them."""
 
     edit: Annotated[int, Field(ge=1)] | None = None
-    """Actors that edit; None: from the cluster, one CPU left free."""
+    """The number of actors that edit; None means as many as the cluster has CPUs, less one."""
     score: Annotated[int, Field(ge=1)] | None = None
-    """Actors that measure."""
+    """The number of actors that measure; None means as many as fit."""
     num_gpus: NonNegative = 0.0
-    """GPUs of an editing actor."""
+    """The number of GPUs of an editing actor; a fraction shares a GPU."""
     score_num_gpus: NonNegative = 0.0
-    """GPUs of a measuring actor."""
+    """The number of GPUs of a measuring actor; a fraction shares a GPU."""
     edit_batch: Annotated[int, Field(ge=1)] = 4
-    """Edits that travel together; each is still made alone, so that its bits do not depend on its neighbours."""
+    """The number of edits per task. Each edit is still made alone, so that its bits do not depend on the others."""
     score_batch: Annotated[int, Field(ge=1)] = 32
-    """Edits that are measured together."""
+    """The number of edits that are measured together."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds without one finished batch after which the run is given up, with what is there kept."""
+    """The seconds without a finished batch after which the run is given up. Finished work is kept."""
 
 
 class Suite(Record):
-    """What is evaluated."""
+    """What is evaluated, compared and decided, as a suite's YAML file states it."""
 
     schema_version: Literal[1] = 1
-    """Version of this file's format."""
+    """The version of this file's format."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Name of the suite."""
+    """The name of the suite, part of its runs' folders."""
     description: str = ""
-    """What it is for."""
+    """What the suite is for, shown on the page."""
     benchmarks: Annotated[tuple[Part, ...], Field(min_length=1)]
-    """What is edited."""
+    """The benchmarks whose samples are edited, with their options."""
     sets: Annotated[tuple[Arm, ...], Field(min_length=1)]
-    """Who edits."""
+    """The sets that edit; at least one."""
     rows: tuple[RowName, ...] = ("identity",)
-    """What stands beside them; all but identity and truth are made of the first set's base and experts."""
+    """Reference rows; all except identity and truth are made with the base model and experts of the first set."""
     metrics: Annotated[tuple[Part, ...], Field(min_length=1)]
-    """What is measured."""
+    """The metrics that measure each edit, with their options."""
     pairwise: tuple[Part, ...] = ()
-    """Metrics that compare two edits of one sample, used on every two sets."""
+    """The metrics that compare two edits of one sample, for every two sets."""
     primary: str
-    """The number by which best-single and oracle are chosen, and losses are sorted."""
+    """The number that the decision is about. It also chooses best-single and oracle, and sorts the losses."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """Noises of every sample."""
+    """The seeds of the noise; every sample is edited with each."""
     pick_seed: int = 1_000_003
-    """Noise on which best-single and oracle are chosen: on the one they are measured on they would look too good."""
+    """The seed on which best-single and oracle are chosen. Chosen on a seed of `seeds`, they would look too good."""
     compare: tuple[Comparison, ...] = ()
-    """Which sets are compared."""
+    """The pairs of sets that are compared."""
     gate: Gate | None = None
-    """What must hold; None: nothing."""
+    """The gate of the suite; None means that the suite decides nothing."""
     timing: Timing | None = None
-    """How sets are timed. None: as `Timing` says where time is asked for, that is, where the gate has `max_slowdown`, or
-    sets are compared and a metric is `latency` or `cost`; else not at all, because it costs edits."""
+    """How sets are timed. None means the defaults of `Timing` if time matters: if the gate has `max_slowdown`, or if sets are
+    compared and a metric is `latency` or `cost`. Otherwise nothing is timed, because timing costs edits."""
     workers: Workers = Workers()
-    """Who works."""
+    """How many samples are edited and measured at once."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Suite:
@@ -209,66 +214,70 @@ class Suite(Record):
         wanted += [self.gate.set] if self.gate is not None and self.gate.set is not None else []
         unknown = [name for name in wanted if name not in {*names, *self.rows}]
         if twice:
-            raise InputError(f"Two sets are called {twice[0]!r}; give each its own name.")
+            raise InputError(f"Two sets have the name {twice[0]!r}; give each its own name.")
         if unknown:
             raise InputError(f"The suite has no set {unknown[0]!r}; its sets are {', '.join(names)}.")
         if self.timing is not None and not self.timing.samples and self.gate is not None and self.gate.max_slowdown:
-            raise InputError("The gate's max_slowdown is judged by the timing, which has 0 samples; give it some.")
+            raise InputError(
+                "The gate's max_slowdown needs the timing, which has 0 samples; set timing.samples to 1 or more."
+            )
         if len(set(self.seeds)) < len(self.seeds):
-            raise InputError("A seed is given twice; give each once.")
+            raise InputError("A seed occurs twice; give each seed once.")
         return self
 
 
 def check_margins(gate: Gate, kinds: Collection[str]) -> None:
-    """Raise `InputError` for a gate without margins, or with one of a kind of edit that is not among `kinds`."""
+    """Raise `InputError` if a gate has no margins, or a margin of a kind of edit that is not among `kinds`."""
     if not gate.margins:
-        raise InputError("The gate has no margins, so no number is judged; give it one, as in margins: {l1: 0.02}.")
+        raise InputError("The gate has no margins, so it judges no number; add one, for example margins: {l1: 0.02}.")
     for name in gate.margins:
         kind = name.partition("/")[2]
         if kind and kind not in kinds:
             known = ", ".join(sorted(kinds))
-            raise InputError(f"The margin {name!r} is of a kind of edit that no row has; the kinds are {known}.")
+            raise InputError(f"The margin {name!r} is for a kind of edit that no row has; the kinds are {known}.")
 
 
 def load_suite(path: str | Path) -> Suite:
-    """Read a suite's file; raises `InputError`."""
+    """Read the file of a suite. Raises `InputError`."""
     return Suite(**read_yaml(path, "suite"))
 
 
 def make_benchmark(part: Part) -> Benchmark:
-    """The benchmark of that name; raises `InputError`."""
+    """The benchmark of a suite's entry. Raises `InputError`."""
     made = _own(part)
     if made is None:
         from careedit_eval.benchmarks import load_benchmark
 
         made = load_benchmark(part.name, **part.options)
     if not isinstance(made, Benchmark):
-        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no benchmark; see docs/evaluation.md.")
+        raise InputError(
+            f"{part.name!r} made a {type(made).__name__}, which is not a benchmark; see docs/evaluation.md."
+        )
     return made
 
 
 def make_metric(part: Part) -> Metric:
-    """The metric of that name; raises `InputError`."""
+    """The metric of a suite's entry. Raises `InputError`."""
     made = _own(part)
     if made is None:
         from careedit_eval.metrics import load_metric
 
         made = load_metric(part.name, **part.options)
     if not isinstance(made, Metric):
-        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is no metric; see docs/evaluation.md.")
+        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is not a metric; see docs/evaluation.md.")
     return made
 
 
 def _own(part: Part) -> Any:
-    """What "module:function" makes; None for a registered name."""
+    """The object that "module:function" makes; None for a registered name."""
     module, colon, function = part.name.partition(":")
     return call_own(module, function, part.options) if colon else None
 
 
 def call_own(module: str, function: str, options: Mapping[str, JsonValue]) -> Any:
-    """`module.function(**options)`; raises `InputError` where there is none."""
+    """Call `module.function(**options)`. Raises `InputError` if it does not exist."""
     try:
         factory = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"There is no {module}:{function} ({error}); give an importable function.") from error
+        raise InputError(f"{module}:{function} cannot be imported ({error}); give an importable function.") from error
     return factory(**options)

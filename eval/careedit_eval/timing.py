@@ -1,4 +1,4 @@
-"""What a timing holds (`timing.json` of a run), and the ratio that it shows."""
+"""The content of a run's `timing.json`, and the ratio that it shows."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class TimedSample(Record):
-    """One sample, edited by both sets in the order A B B A, once or several times."""
+    """One sample that both sets edited in the order A B B A, once or several times."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seconds_a: tuple[Seconds, ...] = ()
-    """Seconds of A's edits; the edit of B at the same place has the same noise."""
+    """The seconds of each edit by set A. The edit of B at the same position has the same noise."""
     seconds_b: tuple[Seconds, ...] = ()
-    """Seconds of B's edits."""
+    """The seconds of each edit by set B."""
     load: float | None = None
-    """The machine's load average over one minute when the sample was begun; None where the system does not say."""
+    """The load average over one minute at the start of the sample; None if the system does not report it."""
     error: str | None = None
-    """Why there are no seconds, as a sentence."""
+    """Why the sample has no seconds, as a sentence; None if it has."""
 
 
 class TimedPair(Record):
-    """Two sets on the same samples."""
+    """Two sets timed on the same samples."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
-    """The set that may replace it."""
+    """The name of the set that may replace it."""
     samples: tuple[TimedSample, ...] = ()
-    """The samples."""
+    """The samples that both sets edited, with their seconds."""
     machine: Mapping[str, str] = Field(default_factory=dict)
-    """Kind of machine: processor, cores that the process may use, device of each set; nothing that names it."""
+    """The processor, the cores that the process may use, and the device of each set."""
     missing: str | None = None
-    """Why the pair was not timed, as a sentence."""
+    """Why the pair was not timed, as a sentence; None if it was."""
 
 
 class TimingRecord(Record):
-    """The file `timing.json`: made with every run, never taken from an earlier one."""
+    """The file `timing.json`. It is made in every run and never taken from an earlier one."""
 
     schema_version: Literal[1] = 1
-    """Version of this file's format."""
+    """The version of this file's format."""
     rounds: int
     """How often a sample was edited in the order A B B A."""
     pairs: tuple[TimedPair, ...]
-    """What was timed."""
+    """The pairs of sets that were timed."""
 
     def pair(self, a: str, b: str) -> TimedPair | None:
-        """The pair of these two, in this order."""
+        """The pair of these two sets, in this order."""
         return next((one for one in self.pairs if (one.a, one.b) == (a, b)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """How many times A's seconds an edit by B takes."""
+    """The ratio of the seconds of an edit by B to those by A."""
 
     ratio: float
-    """Geometric mean over samples of B's seconds over A's."""
+    """The geometric mean over samples of B's seconds over A's."""
     low: float
-    """Lower end of its 95 % interval."""
+    """The lower end of its 95 % interval."""
     high: float
-    """Upper end."""
+    """The upper end of the interval."""
     samples: int
-    """Samples that it is made of."""
+    """The number of samples of the ratio."""
     seconds_a: float
-    """Geometric mean of A's seconds."""
+    """The geometric mean of A's seconds."""
     seconds_b: float
-    """Geometric mean of B's."""
+    """The geometric mean of the seconds of set B."""
 
 
 def slowdown(samples: Iterable[TimedSample]) -> Slowdown | None:

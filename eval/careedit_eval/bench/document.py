@@ -1,4 +1,4 @@
-"""All measurements of the evaluation as one document, with what is aimed at."""
+"""All measurements of the evaluation as one document, with its goals."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from careedit_eval.pipeline.timing_worker import cores
 from careedit_eval.records import Sample
 
 VERSION = 1
-"""Of the document that `bench_eval` gives."""
+"""The version of the document that `bench_eval` returns."""
 WORKERS = (1, 2)
-"""Numbers of workers that edit."""
+"""The numbers of workers that edit."""
 SETS = (1, 2, 4)
-"""Numbers of sets whose edits of the same samples are measured; the first one is `metric_speedup`."""
+"""The numbers of sets whose edits of the same samples are measured; the first one is `metric_speedup`."""
 GOALS: Mapping[str, Goal] = {
     "edit_throughput_per_worker": Goal("at least", 0.9),
     "metric_speedup": Goal("at least", 5.0),
     "memory_growth_ratio": Goal("at most", 1.5),
 }
-"""What is aimed at, for every number of workers."""
+"""The goals, for every number of workers."""
 
 Said = Callable[[str], None]
 
@@ -40,15 +40,15 @@ class Size:
     """How much is measured."""
 
     edits: int
-    """Edits of each way and number of workers."""
+    """The number of edits of each way and number of workers."""
     pairs: int
-    """Samples that metrics measure."""
+    """The number of samples that the metrics measure."""
     repeats: int
-    """Repeats of the metrics."""
+    """The number of repeats of each timed metric."""
     few: int
-    """Rows of the small run."""
+    """The number of rows of the small run."""
     many: int
-    """Rows of the large run, which is then resumed."""
+    """The number of rows of the large run, which is then resumed."""
 
 
 FULL = Size(edits=48, pairs=128, repeats=5, few=500, many=5000)
@@ -58,12 +58,12 @@ QUICK = Size(edits=4, pairs=8, repeats=1, few=24, many=48)
 def bench_eval(
     size: Size = FULL, *, expert_set: str = "tiny", rows: Path | None = None, done: Said = lambda _: None
 ) -> dict[str, Any]:
-    """Measure everything on drawn rows; the document has the figures, and all that they are made of.
+    """Measure everything on drawn rows. The document has the figures and all raw data.
 
     `edit_throughput_per_worker` ({"1", "2"}: share of a plain loop's rate that each worker has), `metric_speedup` (one
-    set's edits; by sets under `details`), `resume_seconds` (a finished run of `size.many` rows once more),
+    set's edits; by sets under `details`), `resume_seconds` (a finished run of `size.many` rows again),
     `memory_growth_ratio` (peak memory with `size.many` rows over that with `size.few`). `rows` is a folder that keeps
-    what is drawn; None: it is drawn anew. `done` is told what was finished. Raises `CareEditError`.
+    what is drawn; with None it is drawn again. `done` is called with what was finished. Raises `CareEditError`.
     """
     with tempfile.TemporaryDirectory(prefix="careedit-bench-") as name:
         folder = Path(name)
@@ -83,7 +83,7 @@ def bench_eval(
 
 
 def _drawn(folder: Path, rows: int) -> tuple[Path, tuple[Sample, ...]]:
-    """A file of HumanEdit's columns, drawn where it is not there yet; it is read as any other such file."""
+    """A file with HumanEdit's columns, drawn if it does not exist yet; it is read like any other such file."""
     drawn: Any = load_benchmark("tiny_humanedit", path=str(folder), rows=rows)
     file: Path = drawn.file
     if not file.is_file():
@@ -133,7 +133,7 @@ def _document(
 
 
 def _speedup(one: Comparison, edits: int) -> dict[str, Any]:
-    """Edits per second of both ways, and their ratios; that of processor time is steadier on a busy machine."""
+    """Edits per second of both ways, and their ratios. The ratio of processor time varies less on a busy machine."""
     script, metrics = one.seconds
     return {
         "ratio": one.ratio,

@@ -19,25 +19,25 @@ from careedit_eval.records import Sample
 from careedit_eval.suite import Arm, Part, Suite, Workers
 
 BATCH = 2
-"""Edits that travel together: few, so that no worker waits long for the last ones."""
+"""The number of edits per task: few, so that no worker waits long for the last ones."""
 WARM = 2
-"""Batches per worker that come before the clock starts: workers load their models in the first."""
+"""The number of batches per worker before the clock starts; workers load their models in the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """One number of workers."""
+    """Edits per second with one number of workers."""
 
     per_second: float
-    """Edits of the pipeline, from plan to store, after its workers have loaded."""
+    """Edits per second of the pipeline, from plan to store, after its workers have loaded."""
     loop_per_second: float
-    """Edits of the loop, the mean of before and after."""
+    """Edits per second of the loop, the mean of before and after."""
     workers: int
-    """How many there were."""
+    """The number of workers that edited."""
 
     @property
     def per_worker(self) -> float:
-        """Share of the loop's rate that each worker has."""
+        """The share of the loop's rate that each worker reaches."""
         return self.per_second / self.workers / self.loop_per_second
 
 
@@ -68,7 +68,7 @@ def _suite(rows: Path, workers: int, edits: int, expert_set: str) -> Suite:
 
 
 def _loop(arm: Arm, samples: Sequence[Sample], folder: Path) -> float:
-    """What a script does: read, edit, write, one after another. Edits per second, the model loaded before."""
+    """A plain script: read, edit, write, one after another. Returns edits per second, without loading the model."""
     editor = make_editor(arm)
 
     def edit(sample: Sample) -> None:
@@ -86,7 +86,7 @@ def _loop(arm: Arm, samples: Sequence[Sample], folder: Path) -> float:
 
 
 def _pipeline(plan: Plan, folder: Path, workers: int) -> float:
-    """Edits per second as the store gets them, from the moment at which every worker is at work."""
+    """Edits per second as they reach the store, from the moment when every worker is at work."""
     seen: list[tuple[int, float]] = []
 
     def done(stage: str, finished: int, _: int) -> None:
@@ -101,7 +101,7 @@ def _pipeline(plan: Plan, folder: Path, workers: int) -> float:
 
 @contextmanager
 def cluster(cpus: int) -> Iterator[Runner]:
-    """A `RayRunner` on the cluster that this process is connected to, or on one of its own with so many CPUs."""
+    """A `RayRunner` on the cluster that this process is connected to, or on its own cluster with this number of CPUs."""
     import ray
 
     from careedit_eval.pipeline.ray_data import RayRunner

@@ -1,4 +1,4 @@
-"""Memory of a run and seconds of resuming one, by the number of its rows; each run in a process of its own."""
+"""The memory of a run and the seconds to resume one, by the number of rows; each run in its own process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from careedit_eval.suite import Arm, Part, Suite, Workers
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One run in a fresh process."""
+    """The memory and seconds of one run in a new process."""
 
     rows: int
-    """Rows of its benchmark."""
+    """The number of rows of its benchmark."""
     edited: int
-    """Edits that it made."""
+    """The number of edits that it made."""
     seconds: float
-    """From reading the benchmark to the run's folder, imports left out."""
+    """The seconds from reading the benchmark to the run's folder, without imports."""
     peak_bytes: int
-    """The most memory that the process had at once."""
+    """The peak memory of the process in bytes."""
 
 
 def grow(rows: Path, folder: Path, count: int, name: str) -> Growth:
@@ -58,7 +58,7 @@ def _grow(rows: Path, folder: Path, count: int, name: str) -> Growth:
 
 
 def _peak() -> int:
-    """Bytes. Linux keeps `ru_maxrss` across exec, so a child would be told its parent's; `VmHWM` is its own."""
+    """Bytes. Linux keeps `ru_maxrss` across exec, so a child would see its parent's value; `VmHWM` is its own."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text("ascii", "replace").splitlines() if line.startswith("VmHWM"))

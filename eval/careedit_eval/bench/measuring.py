@@ -1,4 +1,4 @@
-"""Scores per second of the metrics, over a script that takes one picture at a time as MagicBrush's does."""
+"""Scores per second of the metrics, over a script that measures one image at a time as MagicBrush's does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from careedit_eval.records import EditRow, Metric, Sample
 from careedit_eval.suite import Workers
 
 NEAR = 2e-3
-"""By how much the two ways may differ in any mean: they are to be two ways to one number."""
+"""The largest difference between the two ways in any mean; both must give the same number."""
 
 Means = Mapping[str, float]
 
@@ -29,34 +29,34 @@ Means = Mapping[str, float]
 def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, threads: int = 1) -> Comparison:
     """Seconds of the script over those of the metrics, for `sets` edits of every sample by CLIP-I, CLIP-T, L1 and L2.
 
-    The target itself is measured by CLIP-T as well. That is what MagicBrush's script tells of one set, which is run once
+    The target itself is measured by CLIP-T as well. MagicBrush's script does this for one set, so it runs once
     per set. Here a target and a caption are embedded once, whatever looks at them. Raises `RunError` where the two ways
     do not tell the same.
     """
     edits = [[_edited(sample, shift) for sample in samples] for shift in range(sets)]
     encoder = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu", cache_entries=0)
-    told: dict[str, Means] = {}
+    means: dict[str, Means] = {}
 
     def by_script() -> None:
-        told["script"] = _script(encoder, samples, edits)
+        means["script"] = _script(encoder, samples, edits)
 
     def by_metrics() -> None:
-        told["metrics"] = _measure(samples, edits)
+        means["metrics"] = _measure(samples, edits)
 
     with use_threads(threads):
         found = compare("script", by_script, "metrics", by_metrics, repeats=repeats, device=torch.device("cpu"))
-    _check(told["metrics"], told["script"])
+    _check(means["metrics"], means["script"])
     return found
 
 
 def _edited(sample: Sample, shift: int) -> bytes:
-    """A picture that an editor might have made: the source, every set's a little brighter than the one before."""
+    """An image that an editor might have made: the source, with every set a little brighter than the one before."""
     source = Image.open(io.BytesIO(sample.source.read())).convert("RGB")
     return png_bytes(source.point([min(255, value + 3 * shift + 1) for value in range(256)] * 3))
 
 
 def _measure(samples: Sequence[Sample], edits: Sequence[Sequence[bytes]]) -> Means:
-    """By the metrics, with nothing remembered, in batches of the pipeline's size."""
+    """By the metrics, with nothing cached, in batches of the pipeline's size."""
     text, image = (load_metric(name, protocol="tiny-v1") for name in ("clip_t", "clip_i"))
     metrics = [image, text, load_metric("l1"), load_metric("l2")]
     backbone = backbones.clip_backbone(None, None, "cpu")
@@ -101,7 +101,7 @@ def _row(sample: Sample, arm: str) -> EditRow:
 
 
 def _script(encoder: OpenClipEncoder, samples: Sequence[Sample], edits: Sequence[Sequence[bytes]]) -> Means:
-    """`evaluation/image_eval.py` with this CLIP: every metric opens its own pictures and embeds them one by one."""
+    """MagicBrush's `evaluation/image_eval.py` with this CLIP: every metric opens its own images and embeds them one by one."""
     kept: dict[str, list[float]] = {name: [] for name in ("l1", "l2", "clip_i", "clip_t", "clip_t_oracle")}
     losses = {"l1": functional.l1_loss, "l2": functional.mse_loss}
 
@@ -123,7 +123,7 @@ def _script(encoder: OpenClipEncoder, samples: Sequence[Sample], edits: Sequence
 
 
 def _opened(samples: Sequence[Sample], made: Sequence[bytes]) -> Iterator[tuple[Image.Image, Image.Image]]:
-    """Edit and target of every sample, decoded anew."""
+    """The edit and the target of every sample, decoded again."""
     for sample, data in zip(samples, made, strict=True):
         if sample.target is not None:
             edit, target = (Image.open(io.BytesIO(one)).convert("RGB") for one in (data, sample.target.read()))

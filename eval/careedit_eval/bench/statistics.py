@@ -1,4 +1,4 @@
-"""Whether the statistics hold, by simulation: coverage of intervals, gates that pass what is worse, verdicts at odds."""
+"""Simulations that check the statistics: coverage of intervals, gates that pass a worse set, contradictory verdicts."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from careedit_eval.stats import (
 )
 
 SEED = 20_261_129
-"""Of all simulated data."""
+"""The seed of all simulated data."""
 SIZES = (20, 48, 120, 400)
-"""Source pictures of a simulated run."""
+"""The numbers of source images of a simulated run."""
 MARGINS = (0.01, 0.03, 0.1)
-"""Margins of simulated gates."""
+"""The margins of simulated gates."""
 ROWS = (1, 2, 3, 8)
-"""Rows of a picture, where pictures have several."""
+"""The numbers of rows of an image, if images have several."""
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
 
 
 class Drawn(NamedTuple):
-    """One simulated comparison, or one set's numbers."""
+    """One simulated comparison, or the numbers of one set."""
 
     before: Floats | None
-    """Numbers of A [n]; None: B alone is looked at."""
+    """The numbers of set A, [n]; None if only B is used."""
     after: Floats
-    """Numbers of B [n]."""
+    """The numbers of set B, [n]."""
     labels: list[int] | None
-    """Picture of each row; None: each its own."""
+    """The image of each row; None if each row has its own."""
     truth: float
-    """The true mean difference, or mean."""
+    """The true mean difference, or the true mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One simulated figure."""
+    """One simulated figure with its bounds."""
 
     what: str
-    """"coverage", "false pass", "false verdict", "contradiction", "power"."""
+    """The figure: "coverage", "false pass", "false verdict", "contradiction" or "power"."""
     case: str
-    """What was simulated."""
+    """The name of what was simulated."""
     pictures: int
-    """Source pictures of a run."""
+    """The number of source images of a run."""
     value: float
-    """Share of the runs."""
+    """The share of the runs."""
     low: float
-    """Least share that is right."""
+    """The smallest acceptable share of the runs."""
     high: float
-    """Largest."""
+    """The largest share that is still acceptable."""
     draws: int
-    """Runs."""
+    """The number of simulated runs."""
 
     @property
     def goal(self) -> str:
@@ -75,7 +75,7 @@ class Line:
 
     @property
     def met(self) -> bool:
-        """Whether the share is within the bounds, or no more than two standard errors of the simulation outside."""
+        """Whether the share is within the bounds, or at most two standard errors of the simulation outside."""
         error = 2 * math.sqrt(self.value * (1 - self.value) / self.draws)
         return self.low - error <= self.value <= self.high + error
 
@@ -103,24 +103,24 @@ def normal(rng: Rng, n: int) -> Drawn:
 
 
 def lognormal(rng: Rng, n: int) -> Drawn:
-    """Distances of one set."""
+    """The distances of one set."""
     return Drawn(None, rng.lognormal(-3, 0.8, n), None, math.exp(-3 + 0.8**2 / 2))
 
 
 def lognormal_pair(rng: Rng, n: int) -> Drawn:
-    """Differences of two independent distances."""
+    """The differences of two independent distances."""
     return Drawn(rng.lognormal(-3, 0.8, n), rng.lognormal(-3, 0.8, n), None, 0.0)
 
 
 def clustered(rng: Rng, n: int) -> Drawn:
-    """Normal differences in pictures of 1, 2, 3 or 8 rows that share half of the spread."""
+    """Normal differences in images of 1, 2, 3 or 8 rows that share half of the spread."""
     labels, shared = _pictures(rng, n)
     before = rng.normal(5, 1, labels.size)
     return Drawn(before, before + shared + rng.normal(0, 1, labels.size), labels.tolist(), 0.0)
 
 
 def clustered_flips(rng: Rng, n: int) -> Drawn:
-    """Flips, 15 % down and 10 % up, in such pictures."""
+    """Flips, 15 % down and 10 % up, in such images."""
     labels, shared = _pictures(rng, n)
     at = special.ndtr((shared + rng.normal(size=labels.size)) / math.sqrt(2))
     delta = np.where(at < 0.15, -1.0, np.where(at > 0.9, 1.0, 0.0))
@@ -128,13 +128,13 @@ def clustered_flips(rng: Rng, n: int) -> Drawn:
 
 
 def rare(rng: Rng, n: int) -> Drawn:
-    """A number of which 5 % of the pictures lose 0.2 and the others nothing, as where two sets route almost alike."""
+    """A number of which 5 % of the images lose 0.2 and the others nothing, as when two sets route almost alike."""
     before = rng.uniform(0.5, 1, n)
     return Drawn(before, before - 0.2 * (rng.random(n) < 0.05), None, -0.01)
 
 
 def losing(kind: str, margin: float) -> Callable[[Rng, int], Drawn]:
-    """B worse by exactly the margin, by losses alone."""
+    """B is worse by exactly the margin, by losses alone."""
 
     def draw(rng: Rng, n: int) -> Drawn:
         if kind == "flips":
@@ -164,37 +164,37 @@ COVERAGE: dict[str, tuple[Callable[[Rng, int], Drawn], bool]] = {
     "flips 15 % down, 10 % up": (flips(0.15, 0.1), True),
     "flips, unequal pictures": (clustered_flips, True),
 }
-"""What is drawn, and whether it is pass/fail. Shares of counts move in steps, so such intervals may hold more often."""
+"""The simulated cases, and whether each is pass/fail. Shares of counts change in steps, so such intervals may cover more often."""
 LOSSES = ("flips", "whole pictures", "rare", "constant", "lognormal")
 
 
 def check_statistics(draws: int) -> list[Line]:
-    """Simulate every figure; `draws` runs each, five times as many for contradictions."""
+    """Simulate every figure with `draws` runs each, and five times as many for contradictions."""
     return [*_coverage(draws), *_false_passes(draws), *_verdicts(draws), *_planned(draws)]
 
 
 def covers(found: Drawn, *, passes: bool) -> bool:
-    """Whether the interval of a simulated run holds its truth."""
+    """Whether the interval of a simulated run contains the true value."""
     interval = _interval(found, passes)
     return interval is not None and interval.low <= found.truth <= interval.high
 
 
 def share_covered(case: str, n: int, draws: int) -> float:
-    """Share of intervals of a case that hold the truth."""
+    """The share of intervals of a case that contain the true value."""
     draw, passes = COVERAGE[case]
     rng = np.random.default_rng([SEED, n])
     return sum(covers(draw(rng, n), passes=passes) for _ in range(draws)) / draws
 
 
 def share_passed(kind: str, margin: float, n: int, draws: int) -> float:
-    """Share of gates that pass a set which is worse by exactly the margin."""
+    """The share of gates that pass a set which is worse by exactly the margin."""
     draw, passes, rng = losing(kind, margin), kind in LOSSES[:2], np.random.default_rng([SEED, n])
     intervals = (_interval(draw(rng, n), passes) for _ in range(draws))
     return sum(found is not None and non_inferiority(found, margin) == "pass" for found in intervals) / draws
 
 
 def skewed(rng: Rng, shape: int) -> Floats:
-    """Differences of 40 to 60 pictures whose mean is 0, or small against its spread: what ranks and means say differs."""
+    """Differences of 40 to 60 images whose mean is 0 or small against its spread, so that ranks and means disagree."""
     if shape == 0:
         return np.asarray(np.where(rng.random(60) < 0.9, -0.01, 0.09), np.float64)
     if shape == 1:
@@ -215,7 +215,7 @@ def judged(delta: Floats) -> Difference:
 
 
 def contradicts(found: Difference) -> bool:
-    """Whether sign, interval, test and verdict do not all say the same."""
+    """Whether sign, interval, test and verdict contradict each other."""
     if found.verdict == "no difference seen":
         return False
     assert found.difference is not None and found.interval is not None and found.p is not None
@@ -256,7 +256,7 @@ def _verdicts(draws: int) -> Iterator[Line]:
 
 
 def _planned(draws: int) -> Iterator[Line]:
-    """Gates of as many pictures as planned, with a B that is as good."""
+    """Gates of as many images as planned, with a B that is as good."""
     for share in (0.05, 0.1):
         for power in (0.8, 0.95):
             n = images_needed(assumed_spread(flips=share), 0.03, power=power) or 0
@@ -281,12 +281,12 @@ def _interval(found: Drawn, passes: bool) -> Interval | None:
 
 
 def _flipped(rng: Rng, delta: Floats) -> tuple[Floats, Floats]:
-    """Pass/fail numbers of both sides with these differences."""
+    """Pass/fail numbers of both sets with these differences."""
     before = np.where(delta < 0, 1.0, np.where(delta > 0, 0.0, (rng.random(delta.size) < 0.6).astype(float)))
     return before, before + delta
 
 
 def _pictures(rng: Rng, n: int) -> tuple[NDArray[np.int64], Floats]:
-    """Picture of every row, and what the rows of a picture share."""
+    """The image of every row, and the effect that the rows of an image share."""
     labels = np.repeat(np.arange(n), rng.choice(ROWS, n))
     return labels, rng.normal(size=n)[labels]

@@ -51,7 +51,7 @@ def find_benchmark(name: str) -> tuple[Callable[..., Source], Callable[..., Benc
         plugins.BENCHMARKS, name, error=BenchmarkError
     )
     if found is None:
-        raise BenchmarkError(f"There is no benchmark {name!r}; choose from {', '.join(benchmark_names())}.")
+        raise BenchmarkError(f"The benchmark {name!r} does not exist; choose from {', '.join(benchmark_names())}.")
     return found
 
 

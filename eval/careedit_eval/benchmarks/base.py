@@ -1,4 +1,4 @@
-"""What all benchmarks share: where the rows lie, which of them are taken, and the hash that says it is still them."""
+"""What all benchmarks share: where the rows are stored, which rows are used, and the fingerprint that detects changes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from careedit_eval.pictures import EMPTY, PictureRef
 from careedit_eval.records import Sample, fingerprint_of
 
 UNVERSIONED = "unversioned"
-"""Revision of a data set whose place has none, a folder or a bucket: then only the fingerprint tells."""
+"""The revision of a data set in a folder or bucket, which has no revision; only the fingerprint detects changes."""
 
 
 class Source(Record):
-    """Where a benchmark's rows lie, and which of them are taken."""
+    """Where the rows of a benchmark are stored, and which of them are used."""
 
     path: str = Field(min_length=1)
     """A folder or file, "s3://bucket/folder", or a data set of a hub: "hf://BryanW/HumanEdit"."""
     revision: str | None = None
-    """Commit of a hub's data set, or a name for the state of a folder."""
+    """The commit of a hub's data set, or a name for the state of a folder; the default is the benchmark's."""
     limit: int | None = Field(default=None, ge=1)
-    """Take this many rows, the same ones every time and of a smaller limit all; whole sessions where there are any."""
+    """The maximum number of rows; None uses all. The choice is always the same, and a smaller limit chooses a part of it. Sessions
+    are chosen as a whole."""
     fingerprint: str | None = None
-    """What the fingerprint must be; another one is refused, as it is another benchmark."""
+    """The expected fingerprint; None expects nothing. Another fingerprint is an error, because it is another benchmark."""
 
 
 class TableBenchmark(ABC):
-    """A benchmark whose rows are listed once, pictures by reference; a `careedit_eval.records.Benchmark`."""
+    """A benchmark whose rows are listed once, with images by reference; a `careedit_eval.records.Benchmark`."""
 
     name: str
     revision: str
@@ -60,7 +61,7 @@ class TableBenchmark(ABC):
 
     @cached_property
     def _listed(self) -> tuple[tuple[Sample, ...], str]:
-        """The samples and their fingerprint; every picture is read once, for its hash."""
+        """The samples and their fingerprint. Every image is read once, for its hash."""
         samples = tuple(self._read())
         if not samples:
             raise BenchmarkError(f"{self.source.path!r} holds no row of {self.name}; check the path and the options.")
@@ -87,26 +88,26 @@ class TableBenchmark(ABC):
 
 
 UNKNOWN = "unknown"
-"""Kind of a row whose data set does not say one."""
+"""The kind of a row whose data set does not name one."""
 
 
 def group_of(source: PictureRef, name: str) -> str:
-    """Rows on one source picture share a group; without a picture a row is alone, under its own `name`."""
+    """The group of a row: its source image, or its own `name` if the image is missing."""
     return name if source.sha256 == EMPTY else source.sha256
 
 
 def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:
-    """`limit` of the keys by the order of their hashes; None: all. A larger limit adds keys and drops none."""
+    """The first `limit` keys by the order of their hashes; None means all. A larger limit adds keys and removes none."""
     if limit is None:
         return None
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode("utf-8")).digest())
     return frozenset(ranked[:limit])
 
 
-def told_apart(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Ids from (name, content) rows: the name, and where several rows share it, a hash of the content after it.
+def distinct_ids(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Ids from (name, content) rows: the name and, if several rows share it, a hash of the content after it.
 
-    Rows that share both keep one id between them, which `fingerprint_of` refuses.
+    Rows that share both get the same id, which `fingerprint_of` refuses.
     """
     counts = Counter(name for name, _ in rows)
     return [
@@ -116,7 +117,7 @@ def told_apart(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:
-    """Raises `BenchmarkError` where a column is missing."""
+    """Raise `BenchmarkError` if a column is missing."""
     missing = [name for name in wanted if name not in names]
     if missing:
         raise BenchmarkError(

@@ -1,7 +1,7 @@
 """Emu Edit's test set (arXiv 2311.10089): 3,589 instructions of seven tasks, without targets.
 
 The split called "test" holds the test rows in `facebook/emu_edit_test_set`; in `..._generations`, which repeats them
-beside Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
+with Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
 captions are equal, which moves CLIP-T by 0.026: `captions` names the choice.
 """
 
@@ -12,31 +12,31 @@ from typing import Literal
 
 from pydantic import Field
 
-from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, group_of, told_apart
+from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, distinct_ids, group_of
 from careedit_eval.benchmarks.shards import Line, Shards, newest_commit, resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
 
 HUB = "hf://facebook/emu_edit_test_set"
-"""Where the data set is published."""
+"""The address of the published data set."""
 WORDS = ("instruction", "task", "split", "idx", "hash", "input_caption", "output_caption")
 PICTURES = ("image",)
 VALIDATION_ROWS = 2022
-"""Rows of the validation split, by which a mix-up is told."""
+"""The number of rows of the validation split, by which swapped names are recognised."""
 
 
 class EmuEditConfig(Source):
-    """Which Emu Edit."""
+    """Options of Emu Edit."""
 
     path: str = Field(default=HUB, min_length=1)
     """As `Source.path`; by default the data set on the hub, at the commit that is the newest there unless `revision` names
     one. A run states which it was."""
     captions: Literal["all", "changed"] = "all"
-    """Every row (Emu Edit, OmniGen), or only those whose two captions differ (UltraEdit, ICEdit)."""
+    """Which rows are used: all (Emu Edit, OmniGen), or those whose two captions differ (UltraEdit, ICEdit)."""
 
 
 class EmuEdit(TableBenchmark):
-    """The true test split."""
+    """The rows of the true test split."""
 
     def __init__(self, config: EmuEditConfig) -> None:
         pinned = newest_commit(HUB) if config.path == HUB and config.revision is None else None
@@ -52,7 +52,7 @@ class EmuEdit(TableBenchmark):
                 f"{self.source.path!r} holds {VALIDATION_ROWS:,} rows, which is Emu Edit's validation split; give the "
                 "test split of 3,589 rows (called validation in the repository of generations)."
             )
-        named = list(zip(told_apart([(_name(line), line.text("hash")) for line in lines]), lines, strict=True))
+        named = list(zip(distinct_ids([(_name(line), line.text("hash")) for line in lines]), lines, strict=True))
         if self.config.captions == "changed":
             same = ("input_caption", "output_caption")
             named = [(name, line) for name, line in named if len({_plain(line, column) for column in same}) == 2]
@@ -62,7 +62,7 @@ class EmuEdit(TableBenchmark):
                 yield _sample(name, line)
 
     def _shards(self) -> Shards:
-        """The shards of the test rows, whatever they are called."""
+        """The shards of the test rows, whatever their split is named."""
         every = Shards(self.path)
         generations = "edited_image" in every.columns()
         prefix = "validation" if generations else "test"

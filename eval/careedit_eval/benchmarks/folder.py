@@ -24,26 +24,26 @@ from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 PICTURE_ROLES = ("source", "target", "mask", "reference")
-"""What a picture of a row can be."""
+"""The roles of a row's images."""
 TEXTS = ("source_caption", "target_caption")
-"""Columns of texts, and their names in `Sample.texts`."""
+"""Columns of texts with their names in `Sample.texts`."""
 OWN = ("id", "kind", "group", "scene", *TEXTS)
-"""Columns that a row may have beside its roles."""
+"""Columns that a row may have in addition to its roles."""
 
 
 class FolderConfig(Source):
-    """Which rows, and where in them."""
+    """Options of a folder of your own rows."""
 
     name: str = Field(default="folder", min_length=1)
-    """What the benchmark is called in reports."""
+    """The name of the benchmark in reports."""
     columns: Mapping[str, str] = Field(default_factory=dict)
-    """Column per role or text where it has another name: {"source": "before"}."""
+    """The column of each role or text that has another name: {"source": "before"}."""
     masks: bool = True
     """Whether the editor sees the masks."""
 
 
 class FolderBenchmark(TableBenchmark):
-    """Rows in a folder. A row without an id is called by its number; one without a kind is an "edit"."""
+    """The rows of a folder. A row without an id is named by its number; a row without a kind has the kind "edit"."""
 
     def __init__(self, config: FolderConfig) -> None:
         path, revision = resolve(config.path, config.revision)
@@ -105,7 +105,7 @@ def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
 
 
 def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
-    """Column per role and text: what is stated first, then the first layout that has source and instruction."""
+    """The column of each role and text: first the configured ones, then the first layout that has source and instruction."""
     from careedit.finetune.data.columns import FILE_NAME, LAYOUTS, ROLES
 
     known = (*ROLES, *OWN)
@@ -133,7 +133,7 @@ def _sample(
     where: str,
     config: FolderConfig,
 ) -> Sample:
-    """A row as a sample; one that cannot be edited says why."""
+    """A row as a sample; a row that cannot be edited has the reason."""
     texts: dict[str, str] = {}
     problem = None
     for role, value in cells.items():

@@ -11,16 +11,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, group_of, told_apart
+from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, distinct_ids, group_of
 from careedit_eval.benchmarks.shards import Line, Shards, resolve
 from careedit_eval.records import Sample, Scalar
 
 HUB = "hf://BryanW/HumanEdit"
-"""Where the data set is published."""
+"""The address of the published data set."""
 REVISION = "dbc60b9ba3c17adf59e1effd8a9d92bdf2f14041"
-"""Commit of BryanW/HumanEdit that is read unless another is stated."""
+"""The commit of BryanW/HumanEdit that is read by default."""
 KINDS = ("Add", "Remove", "Replace", "Action", "Counting", "Relation")
-"""`EDITING_TYPE`."""
+"""The kinds of edit: the values of the column `EDITING_TYPE`."""
 COUNTS: Mapping[str, int] = {
     "Add": 801,
     "Remove": 1813,
@@ -29,9 +29,9 @@ COUNTS: Mapping[str, int] = {
     "Counting": 698,
     "Relation": 410,
 }
-"""Rows per kind of the full set."""
+"""The number of rows per kind in the full set."""
 CORE_COUNTS: Mapping[str, int] = {"Add": 30, "Remove": 188, "Replace": 97, "Action": 37, "Counting": 20, "Relation": 28}
-"""Rows per kind of the CORE subset."""
+"""The number of rows per kind in the CORE subset."""
 WORDS = (
     "IMAGE_ID",
     "EDITING_TYPE",
@@ -46,16 +46,16 @@ PICTURES = ("INPUT_IMG", "MASK_IMG", "OUTPUT_IMG")
 
 
 class HumanEditConfig(Source):
-    """Which HumanEdit."""
+    """Options of HumanEdit."""
 
     path: str = Field(default=HUB, min_length=1)
-    """As `Source.path`; by default the data set on the hub."""
+    """The place of the data, as in `Source.path`; by default the data set on the hub."""
     subset: Literal["full", "core"] = "full"
-    """All rows, or those with CORE = 1."""
+    """Which rows are used: all rows, or those with CORE = 1."""
     masks: Literal["none", "needed", "all"] = "none"
-    """Whose masks the editor sees: nobody's, those of rows with MASK = 1 (which need one), or everybody's."""
+    """The rows whose masks the editor sees: none, those with MASK = 1 (which need one), or all."""
     align: Literal["canvas", "native"] = "canvas"
-    """Sources are laid on the square canvas of their targets, or left at their native size, as older papers did."""
+    """Whether sources are placed on the square canvas of their targets, or keep their native size, as in older papers."""
 
 
 class HumanEdit(TableBenchmark):
@@ -76,7 +76,7 @@ class HumanEdit(TableBenchmark):
             )
             for line in lines
         ]
-        named = list(zip(told_apart(asked), lines, strict=True))
+        named = list(zip(distinct_ids(asked), lines, strict=True))
         if self.config.subset == "core":
             named = [(name, line) for name, line in named if line.cells["CORE"] == 1]
         keep = chosen((name for name, _ in named), self.config.limit)
@@ -98,7 +98,7 @@ class HumanEdit(TableBenchmark):
             instruction=line.text("EDITING_INSTRUCTION"),
             source=source,
             target=line.picture("OUTPUT_IMG"),
-            # The mask belongs to the target's canvas; beside a native source it would mark another place.
+            # The mask belongs to the target's canvas; with a native source it would mark another place.
             mask=line.picture_or_none("MASK_IMG") if canvas else None,
             mask_given=canvas and (self.config.masks == "all" or (self.config.masks == "needed" and needs_mask)),
             texts={text: line.text(column) for text, column in captions.items() if line.text(column)},

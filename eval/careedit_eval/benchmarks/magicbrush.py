@@ -1,7 +1,7 @@
 """MagicBrush (arXiv 2306.10012): people's edits in sessions of up to three turns.
 
 Two published layouts are read: the hub's parquet shards (train, dev), and the folder of the test archive, whose rows may
-not be redistributed: `edit_sessions.json`, `images/ID/...`, and beside them the captions. The paper's CLIP-T takes the
+not be redistributed: `edit_sessions.json`, `images/ID/...`, and the captions next to them. The paper's CLIP-T takes the
 *local* captions, which the shards do not have.
 """
 
@@ -25,23 +25,23 @@ from careedit_eval.pictures import PictureRef, read_bytes
 from careedit_eval.records import Sample
 
 SESSIONS = "edit_sessions.json"
-"""The file that makes a folder the test archive."""
+"""The file that identifies a folder as the test archive."""
 CAPTIONS = {"target_caption": "local_descriptions.json", "target_caption_global": "global_descriptions.json"}
-"""Name of a text, and the archive's file that holds it."""
+"""The name of each text, with the file of the archive that has it."""
 MOST_TURNS = 100
-"""Turns of a session at most; the data set has up to three."""
+"""The maximum number of turns of a session; the data set has up to three."""
 WORDS = ("img_id", "turn_index", "instruction")
 PICTURES = ("source_img", "mask_img", "target_img")
 
 
 class MagicBrushConfig(Source):
-    """Which MagicBrush; `limit` counts sessions."""
+    """Options of MagicBrush; `limit` counts sessions."""
 
     turns: Literal["single", "multi"] = "single"
     """Every turn on its true source (the paper's single-turn), or on the editor's own last picture, of which only the
     last turn is measured (its multi-turn)."""
     split: str = "dev"
-    """Of the parquet shards; the test archive holds but one."""
+    """The split of the parquet shards; the test archive has a single split."""
     masks: bool = False
     """Whether the editor sees the masks."""
 
@@ -51,14 +51,21 @@ class Turn:
     """One turn of a session."""
 
     session: str
+    """The id of the session that the turn belongs to."""
     index: int
+    """The number of the turn within its session, from 1."""
     instruction: str
+    """The instruction of this turn."""
     source: PictureRef
+    """The image before this turn."""
     target: PictureRef | None
+    """The image after this turn; None if the data set has none."""
     mask: PictureRef | None
+    """The mask of this turn; None if the data set has none."""
     texts: Mapping[str, str]
+    """Captions by name, for metrics that compare with text."""
     problem: str | None = None
-    """Why it cannot be edited; None: it can."""
+    """Why the turn cannot be edited; None if it can."""
 
 
 class MagicBrush(TableBenchmark):
@@ -167,7 +174,7 @@ def _id(turn: Turn) -> str:
 
 
 def _without_gaps(session: Sequence[Turn]) -> list[Turn]:
-    """The turns in order, with a row that cannot be edited for each that is not there."""
+    """The turns in order; a missing turn becomes a row that cannot be edited."""
     there = {turn.index for turn in session}
     name = session[0].session
     gone = PictureRef.gone
@@ -180,7 +187,7 @@ def _without_gaps(session: Sequence[Turn]) -> list[Turn]:
 
 
 def _turn_of(line: Line) -> int | None:
-    """The number of a turn, from 1; None where the row does not say one."""
+    """The number of a turn, from 1; None if the row does not have one."""
     text = line.text("turn_index")
     return int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_TURNS else None
 

@@ -1,4 +1,4 @@
-"""Parquet shards wherever fsspec reaches: words of all rows first, pictures by reference."""
+"""Reads parquet shards wherever fsspec can: the words of all rows first, images by reference."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _HUB = re.compile(r"hf://(?:datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(/.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A row."""
+    """The place of a row."""
 
     uri: str
-    """Its shard."""
+    """The address of its shard."""
     group: int
-    """Row group in the shard."""
+    """The index of the row group in the shard."""
     row: int
-    """Row in the group."""
+    """The row within its row group, from 0."""
     shard: str
-    """Its shard below the folder of the data set: "data/train-00000-of-00034.parquet"."""
+    """The path of its shard in the data set: "data/train-00000-of-00034.parquet"."""
     number: int
-    """Row in the shard, from 1."""
+    """The row in the shard, from 1."""
 
     @property
     def name(self) -> str:
-        """What a row is called that has no id of its own."""
+        """The name of a row without an id."""
         return f"{self.shard}:{self.number}"
 
     def __str__(self) -> str:
@@ -47,20 +47,22 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row without its pictures."""
+    """A row without its images."""
 
     place: Place
+    """The place of the row, for error messages."""
     cells: Mapping[str, Any]
+    """The cells of the row by column."""
 
     def text(self, column: str) -> str:
-        """A cell as stripped text, empty where there is none; see `careedit.tabular.words_of`."""
+        """A cell as stripped text, empty if the cell is missing; see `careedit.tabular.words_of`."""
         try:
             return words_of(self.cells.get(column))
         except InputError:
             return ""
 
     def lack(self, *columns: str) -> str | None:
-        """What is wrong with the row, if one of these columns holds no text; None: nothing."""
+        """Why the row is unusable if one of these columns has no text; None if all have text."""
         for column in columns:
             try:
                 if words_of(self.cells.get(column)):
@@ -72,11 +74,11 @@ class Line:
         return None
 
     def picture(self, column: str) -> PictureRef:
-        """A picture; where the cell is empty, one that is missing and says so."""
+        """An image; an empty cell gives an image that is missing and says so."""
         return self.picture_or_none(column) or PictureRef.gone(f"{self.place}: {column} holds no image.")
 
     def picture_or_none(self, column: str) -> PictureRef | None:
-        """A picture, or None where the cell is empty. Reads the cell, for its hash."""
+        """An image, or None for an empty cell. Reads the cell, for its hash."""
         place = self.place
         value = read_column(place.uri, place.group, column)[place.row].as_py()
         data = picture_bytes(value)
@@ -90,7 +92,7 @@ class Line:
 
 
 class Shards:
-    """The rows of a parquet file, or of all shards below a folder whose names begin with `prefix`."""
+    """The rows of a parquet file, or of all shards in a folder whose names begin with `prefix`."""
 
     def __init__(self, path: str, *, prefix: str = "") -> None:
         self.path = path
@@ -110,12 +112,12 @@ class Shards:
         self._names = tuple(posixpath.relpath(name, folder) for name in names)
 
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns, of the first shard."""
+        """The names of the columns of the first shard."""
         with self._open(self.uris[0]) as (file, _):
             return tuple(file.schema_arrow.names)
 
     def lines(self, words: Sequence[str], pictures: Sequence[str]) -> Iterator[Line]:
-        """Every row, in order; all of `words` and `pictures` must be columns, and the words are read."""
+        """Every row, in order, with the words read. All of `words` and `pictures` must be columns."""
         for uri, shard in zip(self.uris, self._names, strict=True):
             with self._open(uri) as (file, name):
                 check_columns(file.schema_arrow.names, (*words, *pictures), f"The shard {name!r}")
@@ -134,7 +136,7 @@ class Shards:
 
 
 class _Opened:
-    """A shard that is open: (file, name for a person)."""
+    """An open shard: (file, name for messages)."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -163,7 +165,7 @@ def _unreadable(uri: str, error: BaseException) -> BenchmarkError:
 
 
 def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:
-    """The picture file that a row at `where` names below `folder`; one that is missing says so. Reads it, for its hash."""
+    """The image file that the row at `where` names in `folder`; a missing file gives an image that says so. Reads it for its hash."""
     local = folder.removeprefix("file://")
     try:
         uri = (
@@ -194,7 +196,7 @@ def resolve(path: str, revision: str | None, pinned: str | None = None) -> tuple
 
 
 def newest_commit(path: str) -> str:
-    """The commit that a hub's data set is at now; raises `BenchmarkError` where the hub does not say."""
+    """The newest commit of a hub's data set. Raises `BenchmarkError` if the hub does not report it."""
     from huggingface_hub import HfApi
 
     name = path.removeprefix("hf://")

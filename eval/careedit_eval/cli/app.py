@@ -1,4 +1,4 @@
-"""Evaluate expert sets on benchmarks: run suites, compare, hold against a gate, report, log, promote."""
+"""Evaluate expert sets on benchmarks: run suites, compare, check gates, report, log, promote."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from careedit.cli.files import check_outputs
+from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
+from careedit.plugins import EVAL
 from careedit_eval.cli import planning, registry
 from careedit_eval.cli.work import RunnerName, all_runs, find_run, finish_run, run_suite, tracked
 from careedit_eval.compare import Preference
@@ -23,21 +25,26 @@ from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
 
 app = typer.Typer(
+    cls=lazy_group(EVAL),
     no_args_is_help=True,
     epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
 )
 planning.register(app)
 registry.register(app)
 
-Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Only this set of the suite; may be given again.")]
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations: the store and the runs.")]
+Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Only this set of the suite; the option may be repeated.")
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with the store and the runs.")
+]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Workers of each stage; default: as many as fit.")
+    int | None, typer.Option("--workers", min=1, help="The number of workers of each stage; default: as many as fit.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first samples of each benchmark.")]
-Runner = Annotated[RunnerName, typer.Option("--runner", help="A plain loop here, or Ray Data.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+Runner = Annotated[RunnerName, typer.Option("--runner", help="Run in a plain loop in this process, or with Ray Data.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 DEFAULT_OUT = Path("eval-runs")
 
 
@@ -56,13 +63,13 @@ def run(
     out: Out = DEFAULT_OUT,
     as_json: JsonOption = False,
 ) -> None:
-    """Edit and measure what is missing, and write tables, comparison and report into a run's folder.
+    """Edit and measure what is missing, and write tables, comparison and report into the folder of a new run.
 
-    The same command goes on where a killed one stopped, and makes what failed again.
+    Run the same command again to resume a killed run and to repeat what failed.
     """
     made = run_suite(suite, out=out, runner=runner, sets=sets, limit=limit, workers=workers)
     analysis = finish_run(made)
-    _tell(made, analysis, as_json)
+    _show(made, analysis, as_json)
 
 
 @app.command("rescore")
@@ -75,17 +82,15 @@ def rescore(
     out: Out = DEFAULT_OUT,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure edits that are there where scores are missing; nothing is edited."""
+    """Measure existing edits whose scores are missing; nothing is edited."""
     made = run_suite(suite, out=out, runner=runner, sets=sets, limit=limit, workers=workers, edit=False)
     analysis = finish_run(made)
-    _tell(made, analysis, as_json)
+    _show(made, analysis, as_json)
 
 
 @app.command("nightly")
 def nightly(
-    suite: Annotated[
-        str, typer.Option("--suite", help="A suite's file, or the name of one that comes along.")
-    ] = "nightly",
+    suite: Annotated[str, typer.Option("--suite", help="A suite file, or the name of a packaged suite.")] = "nightly",
     runner: Runner = RunnerName.local,
     limit: Limit = None,
     workers: Workers = None,
@@ -95,18 +100,18 @@ def nightly(
 ) -> None:
     """Run, compare, gate, report and log; exit code 0 if the gate passes, 1 if B is worse, 3 if inconclusive.
 
-    An MLflow that is down does not fail the night: the run is kept, and `careedit eval log` logs it later.
+    If MLflow is down, the command does not fail: the run is kept, and `careedit eval log` logs it later.
     """
     made = run_suite(suite, out=out, runner=runner, limit=limit, workers=workers, trigger="nightly")
     if made.record.suite.gate is None:
-        raise InputError(f"The suite {made.record.suite.name!r} has no gate, so there is no verdict; give it one.")
+        raise InputError(f"The suite {made.record.suite.name!r} has no gate, so no verdict is possible; add a gate.")
     analysis = finish_run(made)
     if tracking:
         try:
             note(f"Logged to MLflow as run {tracked(made, analysis.verdict)}.")
         except TrackingError as error:
             note(f"warning: {error}")
-    _tell(made, analysis, as_json)
+    _show(made, analysis, as_json)
     if analysis.verdict is not None and not analysis.verdict.passed:
         raise typer.Exit(analysis.verdict.exit_code)
 
@@ -124,12 +129,12 @@ def compare(
     if as_json:
         emit_json(document(found)["comparisons"][0])
     else:
-        _tell_comparisons(found)
+        _show_comparisons(found)
 
 
 @app.command("gate")
 def gate(run: RunFolder, as_json: JsonOption = False) -> None:
-    """Hold a run against its suite's gate.
+    """Check a run with the gate of its suite.
 
     Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
     """
@@ -150,13 +155,13 @@ def baseline(
     file: Annotated[Path, typer.Option("--to", metavar="FILE.json", help="The file, to be committed with the suite.")],
     name: Annotated[str | None, typer.Option("--set", help="The set; default: the first of the suite.")] = None,
 ) -> None:
-    """Freeze a set's gated numbers as the baseline that later runs are held against."""
+    """Freeze a set's gated numbers as the baseline that later runs are compared with."""
     check_outputs([file], [])
     found = load_run(run)
     suite = found.record.suite
     margins = suite.gate.margins if suite.gate is not None else {suite.primary: 0.0}
     freeze(found, name or suite.sets[0].name, [one.partition("/")[0] for one in margins]).write(file)
-    note(f"Frozen in {file}; name it in the suite's gate and commit it.")
+    note(f"Frozen in {file}; name this file in the suite's gate and commit it.")
 
 
 @app.command("report")
@@ -170,7 +175,7 @@ def report(run: RunFolder) -> None:
 
 @app.command("log")
 def log(run: RunFolder) -> None:
-    """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file beside the runs), if it is not there yet."""
+    """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file next to the runs), if it is not there yet."""
     found = load_run(run)
     emit(tracked(found, judge_run(found) if found.record.suite.gate is not None else None))
 
@@ -185,16 +190,16 @@ def list_runs(out: Out = DEFAULT_OUT) -> None:
     emit_table(("run", "suite", "sets", "finished", "rows"), rows)
 
 
-def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
+def _show(run: Run, analysis: Analysis, as_json: bool) -> None:
     if as_json:
-        told = {"run": str(run.folder), "edited": run.record.edited, "measured": run.record.measured}
+        head = {"run": str(run.folder), "edited": run.record.edited, "measured": run.record.measured}
         emit_json(
-            told | document(analysis) | ({} if analysis.verdict is None else {"gate": analysis.verdict.document()})
+            head | document(analysis) | ({} if analysis.verdict is None else {"gate": analysis.verdict.document()})
         )
         return
-    _tell_means(run, analysis)
-    _tell_comparisons(analysis)
-    _tell_beside(analysis)
+    _show_means(run, analysis)
+    _show_comparisons(analysis)
+    _show_remarks(analysis)
     for facts in run.record.benchmarks:
         for name, why in list(facts.unusable.items())[:1]:
             note(
@@ -216,8 +221,8 @@ def _tell(run: Run, analysis: Analysis, as_json: bool) -> None:
         emit(analysis.verdict.line)
 
 
-def _tell_beside(analysis: Analysis) -> None:
-    """Errors, what does not apply, notes, and times: a few of each, the page has more."""
+def _show_remarks(analysis: Analysis) -> None:
+    """Print errors, what does not apply, notes, and times: a few of each; the page has all."""
     for title, rows in (
         ("error", analysis.errors),
         ("does not apply", analysis.not_applicable),
@@ -236,7 +241,7 @@ def _strength(one: Strength) -> str:
     return f"{one.name} {signed(one.strength, 2)}{ends}"
 
 
-def _tell_means(run: Run, analysis: Analysis) -> None:
+def _show_means(run: Run, analysis: Analysis) -> None:
     for benchmark in run.table.benchmarks:
         here = {
             (one.arm, one.output): one for one in analysis.means if one.benchmark == benchmark and one.kind == "all"
@@ -257,7 +262,7 @@ def _tell_means(run: Run, analysis: Analysis) -> None:
         emit_table((benchmark, *titles, "errors"), rows)
 
 
-def _tell_comparisons(analysis: Analysis) -> None:
+def _show_comparisons(analysis: Analysis) -> None:
     for one in analysis.compared:
         rows = []
         for two in one.differences:
@@ -276,11 +281,11 @@ def _tell_comparisons(analysis: Analysis) -> None:
             rows.append((two.output, *figures))
         columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p", "win/tie/loss", "n", "verdict")
         emit_table(columns, rows)
-        _tell_preferences(one.preferences)
-    _tell_preferences(analysis.preferences)
+        _show_preferences(one.preferences)
+    _show_preferences(analysis.preferences)
 
 
-def _tell_preferences(found: Sequence[Preference]) -> None:
+def _show_preferences(found: Sequence[Preference]) -> None:
     for one in found:
         emit(one.line)
         if one.warning is not None:

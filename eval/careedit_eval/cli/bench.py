@@ -1,4 +1,4 @@
-"""Measure the evaluation: what its pipeline costs beside the edits and scores that it makes."""
+"""Measure the evaluation: what its pipeline costs in addition to edits and scores."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from careedit_eval.bench.document import FULL, QUICK, bench_eval
 app = typer.Typer(add_completion=False)
 
 PARTS = 5
-"""How often `bench_eval` tells of its progress."""
+"""How often `bench_eval` reports its progress."""
 
 
 @app.command("eval")
 def eval_(
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few rows: to see that it runs; the figures say little.")
+        bool, typer.Option("--quick", help="Use a few rows only, to see that it runs; the figures are not meaningful.")
     ] = False,
     expert_set: Annotated[
         str, typer.Option("--expert-set", help="Name, folder or address of the set that edits.")
     ] = "tiny",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure workers against a plain loop, metrics against a script, a resumed run, and memory over rows.
 
-    An unmet goal is told, it is no failure: the exit code is 0.
+    A goal that is not met is reported; the exit code is 0.
     """
     if out is not None:
         check_outputs([out], [])

@@ -1,4 +1,4 @@
-"""Compare the arms of an A/B test in traffic, from an export, with intervals that hold however often one looks."""
+"""Compare the arms of an A/B test in traffic, from an export, with intervals that are valid however often one looks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ app = typer.Typer(add_completion=False)
 
 @app.command("report")
 def ab_report(
-    export: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What `careedit ab export` wrote.")],
+    export: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file that `careedit ab export` wrote.")],
     against: Annotated[
-        str | None, typer.Option("--against", metavar="ARM", help="The arm in use; default: the one of most weight.")
+        str | None,
+        typer.Option("--against", metavar="ARM", help="The arm in use; default: the arm with the largest weight."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the arms of an A/B test in traffic; its intervals hold however often it is looked at.
+    """Compare the arms of an A/B test in traffic. The intervals are valid however often you look.
 
-    Exit code 1 where the traffic's split says that the assignment is broken.
+    The exit code is 1 if the split of the traffic shows that the assignment is broken.
     """
     report = analyse_traffic(read_export(export), against)
     if as_json:
@@ -59,6 +60,6 @@ def _show(report: OnlineReport) -> None:
             )
         )
     emit_table(("arms", "number", "A / B", "difference", "interval", "p (Holm)", "users", "verdict"), rows)
-    note(f"Split of the traffic: p = {report.split_p:.3g}; of all users that were dealt: p = {report.assigned_p:.3g}.")
+    note(f"Split of the traffic: p = {report.split_p:.3g}; of all assigned users: p = {report.assigned_p:.3g}.")
     for line in report.notes:
         note(line)

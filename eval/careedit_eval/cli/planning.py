@@ -1,4 +1,4 @@
-"""The sub-commands that come before a night: how many pictures its margins need, and whether the statistics hold."""
+"""The sub-commands for planning: how many images the margins of a gate need, and whether the statistics are valid."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ def register(app: typer.Typer) -> None:
 
 
 def plan_size_of(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's file, or the name of one that comes along.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")],
     margin: Annotated[
         list[str] | None,
-        typer.Option("--margin", metavar="NUMBER=MARGIN", help="May be given again; default: the gate's margins."),
+        typer.Option(
+            "--margin", metavar="NUMBER=MARGIN", help="The option may be repeated; default: the gate's margins."
+        ),
     ] = None,
     flips: Annotated[
         float | None, typer.Option("--flips", help="Assume that this share of pass/fail pairs changes, half each way.")
     ] = None,
     deviation: Annotated[
-        float | None, typer.Option("--sd", help="Assume this standard deviation of a picture's difference.")
+        float | None, typer.Option("--sd", help="Assume this standard deviation of an image's difference.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations, with earlier runs.")
+        Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with earlier runs.")
     ] = Path("eval-runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Say how many source pictures a gate's margins need, how many the suite has, and how long that takes.
+    """Show how many source images the margins of a gate need, how many the suite has, and how long the edits take.
 
-    Spreads and seconds are those of the suite's last run in --out. Exit code 0 if the suite has enough for a power of 80 %, 3 if
-    not.
+    Spreads and seconds are taken from the suite's latest run in --out. The exit code is 0 if the suite has enough images
+    for a power of 80 %, and 3 if not.
     """
     wanted = load_suite(find_suite(suite))
     given = dict(map(_margin, margin or ())) or (wanted.gate.margins if wanted.gate is not None else {})
     if not given:
-        raise InputError("The suite's gate has no margins; give one, as in --margin oracle_compliant=0.03.")
+        raise InputError("The suite's gate has no margins; give one, for example --margin oracle_compliant=0.03.")
     assumed = None if flips is None and deviation is None else assumed_spread(flips=flips, deviation=deviation)
     run = _last_run(out, wanted.name)
     needs = plan_size(wanted, given, run=run, assumed=assumed)
@@ -73,25 +75,25 @@ def plan_size_of(
             ],
         )  # fmt: skip
         source = "an assumption" if assumed is not None else f"the run {run.record.id}" if run is not None else ""
-        note(f"Numbers are source pictures. They vary as {source} says; B is taken to be as good as A.")
+        note(f"Numbers are source images. Their spread is taken from {source}; B is assumed to be as good as A.")
     if assumed is None and run is not None:
         seen, fewest = len({line.group for line in run.table.edits}), (wanted.gate or Gate()).min_images
         if seen < fewest:
             note(
-                f"warning: that run has {seen} source pictures, too few to say how numbers vary; make one of {fewest} or more, "
-                "or assume the spread by --flips or --sd."
+                f"warning: that run has {seen} source images, too few to estimate the spread; make a run with {fewest} or more, "
+                "or assume the spread with --flips or --sd."
             )
     if not enough:
         raise typer.Exit(EXIT_CODES["inconclusive"])
 
 
 def check(
-    draws: Annotated[int, typer.Option("--draws", min=100, help="Simulated runs of each case.")] = 2000,
+    draws: Annotated[int, typer.Option("--draws", min=100, help="The number of simulated runs per case.")] = 2000,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate how often intervals hold, gates pass what is worse, and verdicts contradict themselves.
+    """Simulate how often intervals contain the true value, gates pass a worse set, and verdicts contradict each other.
 
-    Exit code 1 if a goal is missed.
+    The exit code is 1 if a goal is missed.
     """
     found = check_statistics(draws)
     missed = [line for line in found if not line.met]
@@ -115,12 +117,12 @@ def _margin(text: str) -> tuple[str, float]:
     except ValueError:
         margin = math.nan
     if not name or not equals or not math.isfinite(margin) or margin < 0:
-        raise InputError(f"--margin {text!r} is not a margin; write NUMBER=MARGIN, as in oracle_compliant=0.03.")
+        raise InputError(f"--margin {text!r} is not a margin; write NUMBER=MARGIN, for example oracle_compliant=0.03.")
     return name, margin
 
 
 def _last_run(out: Path, suite: str) -> Run | None:
-    """The latest run of the suite of that name that was made with all of its sets."""
+    """The latest run of the suite `suite` with all of its sets."""
     for run in reversed(all_runs(out)):
         narrowed = run.record.narrowed
         if run.record.suite.name == suite and not (narrowed is not None and narrowed.sets):

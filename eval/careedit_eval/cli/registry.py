@@ -1,4 +1,4 @@
-"""The sub-commands that move a champion: promote, rollback, champion."""
+"""The sub-commands for the champion: promote, rollback, champion."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from careedit_eval.cli.work import tracked, workspace_of
 from careedit_eval.gate import judge_run
 from careedit_eval.runs import Run, load_run
 
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of evaluations, where MLflow's file is.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the expert set.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with MLflow's file.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the expert set.")]
 DEFAULT_OUT = Path("eval-runs")
 
 
@@ -26,11 +26,11 @@ def register(app: typer.Typer) -> None:
 
 
 def promote_run(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run whose gate must have passed.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run whose gate passed.")],
 ) -> None:
     """Make the set that a run's gate judged the champion, if the gate passes; exit code 1 if B is worse, 3 if inconclusive.
 
-    A run made with --limit or --set is refused, exit code 2: it does not show what its suite asks for.
+    A run made with --limit or --set is refused with exit code 2, because it covers only a part of its suite.
     """
     from careedit_eval.tracking import default_uri, promote, tracking
     from careedit_eval.tracking.log import is_own_set
@@ -43,7 +43,7 @@ def promote_run(
         raise typer.Exit(verdict.exit_code)
     facts = next((one for one in found.record.sets if one.name == verdict.candidate), None)
     if facts is None or not is_own_set(found, facts):
-        raise InputError(f"{verdict.candidate!r} is no expert set that routes by itself, so it cannot be a champion.")
+        raise InputError(f"{verdict.candidate!r} is not an expert set with a router, so it cannot become the champion.")
     run_id = tracked(found, verdict)
     with tracking(default_uri(workspace_of(found))):
         version = promote(facts.facts, run_id=run_id, reason=verdict.line)
@@ -51,18 +51,18 @@ def promote_run(
 
 
 def _check_whole(run: Run) -> None:
-    """Raise `InputError` unless the run says that it was made of its whole suite."""
+    """Raise `InputError` unless the run covers its whole suite."""
     narrowed = run.record.narrowed
-    reason = "it does not say whether it was made with --limit or --set" if narrowed is None else narrowed.reason
+    reason = "it does not record whether it was made with --limit or --set" if narrowed is None else narrowed.reason
     if reason is not None:
         raise InputError(
-            f"The run {run.record.id} cannot make a champion: {reason}. Run the whole suite; edits that are there are not "
+            f"The run {run.record.id} cannot make a champion: {reason}. Run the whole suite; existing edits are not "
             "made again."
         )
 
 
 def roll_back_champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:
-    """Make the champion before this one the champion again."""
+    """Make the previous champion the champion again."""
     from careedit_eval.tracking import default_uri, roll_back, tracking
 
     with tracking(default_uri(out)):
@@ -71,7 +71,7 @@ def roll_back_champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:
 
 
 def champion(name: NameArgument, out: Out = DEFAULT_OUT) -> None:
-    """Say where a set's champion is, if what is there has the registered hash."""
+    """Show the address of a set's champion, after a check of its registered hash."""
     from careedit_eval.tracking import default_uri, set_location
 
     emit(set_location(f"models:/{name}@champion", default_uri(out)))

@@ -1,4 +1,4 @@
-"""What several sub-commands do: find a suite, run it, analyse a run, log it."""
+"""Shared by the sub-commands: find a suite, run it, analyse a run, log it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ SUITES = next(
     ),
     Path("suites"),
 )
-"""The suites that come along: in the package where it was installed from a wheel, beside it in a checkout."""
+"""The packaged suites: inside the package of an installed wheel, next to it in a checkout."""
 
 
 class RunnerName(StrEnum):
-    """What runs the stages."""
+    """How the stages of an evaluation are run."""
 
     local = "local"
     ray = "ray"
 
 
 def find_suite(name: str) -> Path:
-    """The file of a suite: a path, or the name of one that comes along. Raises `InputError`."""
+    """The file of a suite, given by its path or the name of a packaged suite. Raises `InputError`."""
     path = Path(name)
     if path.is_file():
         return path
     shipped = SUITES / f"{name}.yaml"
     if path.suffix or not shipped.is_file():
         known = ", ".join(sorted(file.stem for file in SUITES.glob("*.yaml"))) or "none"
-        raise InputError(f"There is no suite {name!r}; give a file, or one of those that come along: {known}.")
+        raise InputError(f"The suite {name!r} does not exist; give a file, or a packaged suite: {known}.")
     return shipped
 
 
@@ -74,7 +74,7 @@ def run_suite(
         if suite.gate is not None and suite.gate.baseline is not None:
             load_baseline(
                 path.resolve().parent / suite.gate.baseline
-            )  # one that cannot be read is refused before the night
+            )  # an unreadable baseline is refused before the run
     with progress("Working", 1) as bar:
         found = evaluate(plan, store, hands, edit=edit, done=Shown(bar))
     narrowed = Narrowed(limit=limit, sets=tuple(sets or ()))
@@ -87,7 +87,7 @@ def run_suite(
 
 
 def finish_run(run: Run) -> Analysis:
-    """Analyse a run; write comparison, verdict and page."""
+    """Analyse a run and write comparison, verdict and page."""
     with progress("Comparing"):
         analysis = analyse(run)
         write_analysis(run, analysis)
@@ -96,19 +96,19 @@ def finish_run(run: Run) -> Analysis:
 
 
 def tracked(run: Run, verdict: Verdict | None) -> str:
-    """Log a run to MLflow; its run id there. Raises `TrackingError`."""
+    """Log a run to MLflow and return its run id there. Raises `TrackingError`."""
     from careedit_eval.tracking import log_run
 
     return log_run(run, default_uri(workspace_of(run)), verdict)
 
 
 def workspace_of(run: Run) -> Path:
-    """The folder of evaluations that a run lies in."""
+    """The folder of evaluations that contains a run."""
     return run.folder.resolve().parents[1]
 
 
 def all_runs(out: Path) -> list[Run]:
-    """The runs in the folder of evaluations, oldest first; one that cannot be read is named in a warning."""
+    """The runs in the folder of evaluations, oldest first. A run that cannot be read causes a warning."""
     found = []
     for file in sorted((out / "runs").glob("*/run.json")):
         try:
@@ -119,24 +119,24 @@ def all_runs(out: Path) -> list[Run]:
 
 
 def find_run(run: Path | None, out: Path) -> Run:
-    """The run of that folder; None: the latest in `out`. Raises `InputError`."""
+    """The run in the folder `run`, or the latest run in `out` if it is None. Raises `InputError`."""
     if run is not None:
         return load_run(run)
     found = sorted((out / "runs").glob("*/run.json"))
     if not found:
-        raise InputError(f"There are no runs in {out}; make one with `careedit eval run`, or name its folder.")
+        raise InputError(f"{out} has no runs; make one with `careedit eval run`, or give the folder of a run.")
     return load_run(found[-1].parent)
 
 
 class Shown:
-    """Progress of a stage with its rate: on a bar, or, where stderr is no terminal, as a line every `every` seconds."""
+    """Shows the progress of a stage and its rate: as a bar, or as a line every `every` seconds if stderr is not a terminal."""
 
     def __init__(self, bar: Bar, every: float = 30.0) -> None:
         self._bar, self._stage, self._share, self._started = bar, "", 0.0, 0.0
-        self._every, self._told = every, 0.0
+        self._every, self._reported = every, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """As `careedit_eval.pipeline.Progress`."""
+        """See `careedit_eval.pipeline.Progress`."""
         if stage != self._stage:
             self._bar.advance(-self._share)
             self._stage, self._share, self._started = stage, 0.0, time.perf_counter()
@@ -147,13 +147,13 @@ class Shown:
         said = f"{stage}: {done} of {total}, {rate:.1f} per second"
         self._bar.describe(said)
         now = time.perf_counter()
-        if total and not sys.stderr.isatty() and (done == 0 or now - self._told >= self._every):
-            self._told = now
+        if total and not sys.stderr.isatty() and (done == 0 or now - self._reported >= self._every):
+            self._reported = now
             note(said if done else f"{stage}: {total} to do")
 
 
 def _narrowed(suite: Suite, sets: Sequence[str] | None) -> Suite:
-    """The suite with only those sets, and the comparisons that they still allow."""
+    """The suite with only these sets and the comparisons between them."""
     if not sets:
         return suite
     names = {arm.name for arm in suite.sets}

@@ -23,63 +23,63 @@ from careedit_eval.stats import (
 )
 
 ALL = "all"
-"""The kind that stands for every kind together."""
+"""The name of all kinds together."""
 ALPHA = 0.05
-"""Level of every line that is judged alone, and of all others together."""
+"""The level of a line that is judged alone, and of all other lines together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One number of two sets on one kind of edit."""
+    """The comparison of one number between two sets on one kind of edit."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
-    """The number."""
+    """The name of the number that is compared."""
     kind: str
-    """Kind of edit, or `ALL`."""
+    """The kind of edit, or `ALL`."""
     better: str
-    """Which way is up: "higher", "lower", "neither"."""
+    """Which direction is better: "higher", "lower" or "neither"."""
     pairs: int
-    """Pairs with a number on both sides."""
+    """The number of pairs with numbers of both sets."""
     images: int
-    """Source images among them: what the interval is made of."""
+    """The number of source images among the pairs. The interval is over these images."""
     mean_a: float | None
-    """Mean of A over the pairs."""
+    """The mean of A over the pairs."""
     mean_b: float | None
-    """Mean of B over the pairs."""
+    """The mean of B over the pairs."""
     difference: float | None
-    """Mean of B - A."""
+    """The mean of B - A over the pairs."""
     interval: Interval | None
-    """Of the difference, 95 %; None with fewer than two source images, or where all numbers are 0."""
+    """The 95 % interval of the difference; None with fewer than two source images, or if all numbers are 0."""
     p: float | None
-    """Of the same mean by random signs of the images (`sign_flip_p`); None where nothing differs."""
+    """The p value of the difference by random signs of the images (`sign_flip_p`); None if nothing differs."""
     p_adjusted: float | None
-    """`p` for a line that is judged alone, else Holm's over the lines that are not."""
+    """`p` for a line that is judged alone, else Holm's adjusted p over the other lines."""
     effect: float | None
-    """Cohen's d_z: the difference over the standard deviation of an image's part in it; None where that is 0."""
+    """Cohen's d_z: the difference over the standard deviation of an image's part in it; None if that is 0."""
     detectable: float | None
-    """The true difference that so many images show with a power of 0.8, at `level`."""
+    """The true difference that this number of images shows with a power of 0.8, at `level`."""
     wins: int
-    """Pairs that B has better; 0 where no way is up."""
+    """The number of pairs in which B is better; 0 if no direction is better."""
     ties: int
-    """Pairs without a difference."""
+    """The number of pairs without a difference."""
     losses: int
-    """Pairs that A has better."""
+    """The number of pairs in which A is better."""
     errors_a: int
-    """Errors of A in place of a number."""
+    """The number of errors of set A."""
     errors_b: int
-    """Errors of B."""
+    """The number of errors of set B."""
     unpaired: tuple[str, ...]
-    """Samples with a number on one side only, at most 50."""
+    """Samples with a number of one set only, at most 50."""
     alone: bool = False
-    """Whether the line is tested alone: the suite's primary number and the gate's margins are."""
+    """Whether the line is tested alone, as the suite's primary number and the gate's margins are."""
     level: float = ALPHA
-    """What p must be below if no other line differs: 0.05, over the number of lines that are judged together."""
+    """The level that p must be below if no other line differs: 0.05 over the number of lines that are judged together."""
     spread: Spread | None = None
-    """How the differences vary, for planning; None where there is no interval."""
+    """The spread of the differences, for planning; None without an interval."""
     information: bool = False
-    """Whether the number only informs (`Output.information`): it is not tested, and has no verdict."""
+    """Whether the number is only shown (`Output.information`): it is not tested, and has no verdict."""
 
     @property
     def verdict(self) -> str:
@@ -139,14 +139,14 @@ def _adjusted(found: Sequence[Difference], alone: Collection[tuple[str, str]]) -
 
 
 def of_kind(column: Mapping[Pair, ScoreLine], kind: str) -> dict[Pair, ScoreLine]:
-    """The lines of one kind, or all."""
+    """The lines of one kind of edit, or of all."""
     return {pair: line for pair, line in column.items() if kind in (ALL, line.kind)}
 
 
 def difference_of(
     benchmark: str, output: Output, kind: str, left: Mapping[Pair, ScoreLine], right: Mapping[Pair, ScoreLine]
 ) -> Difference:
-    """One comparison, as if it were judged alone; `p_adjusted` is left open."""
+    """One comparison, as if it were judged alone; `p_adjusted` is not set."""
     values = [
         (one.value, other.value, one.group)
         for pair, one in left.items()

@@ -1,4 +1,4 @@
-"""What a pairwise judge says of two sets: how often it prefers B, how surely, and whether it agrees with itself."""
+"""The preferences of a pairwise judge: how often it prefers B, how certain that is, and whether it agrees with itself."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from careedit_eval.results import Pair, ScoreLine, Table
 from careedit_eval.stats import Clusters, Game, Interval, interval_of_differences, sign_flip_p
 
 CONSISTENT = 0.6
-"""Share of pairs with one answer in both orders, below which a judge's preferences are not to be relied on."""
+"""If fewer pairs than this share get the same answer in both orders, a judge's preferences are not reliable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One pairwise judge on two sets and one benchmark."""
+    """The preference of one pairwise judge between two sets on one benchmark."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
-    """The number: 1 where B is preferred in both orders, 0 where A is, 0.5 for a tie or where the orders disagree."""
+    """The name of the number: 1 if B is preferred in both orders, 0 if A is, 0.5 for a tie or if the orders disagree."""
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
-    """The set that may replace it."""
+    """The name of the set that may replace it."""
     share: float
-    """Mean of that number: the share of pairs in which B is preferred, ties half."""
+    """The mean of that number: the share of pairs in which B is preferred, with ties as a half."""
     interval: Interval | None
-    """95 % of the share, over source images; None with fewer than two."""
+    """The 95 % interval of the share, over source images; None with fewer than two."""
     p: float | None
-    """Of a share of one half, by random signs of the images; None where all is tied."""
+    """The p value against a share of one half, by random signs of the images; None if all pairs are tied."""
     wins: int
-    """Pairs in which B is preferred."""
+    """The number of pairs in which B is preferred."""
     ties: int
-    """Pairs without a preference."""
+    """The number of pairs without a preference."""
     losses: int
-    """Pairs in which A is preferred."""
+    """The number of pairs in which A is preferred."""
     images: int
-    """Source images among the pairs."""
+    """The number of source images among the pairs."""
     errors: int
-    """Pairs without a verdict."""
+    """The number of pairs without a verdict."""
     consistency: float | None
-    """Share of pairs in which the judge gives one answer in both orders; None where it does not say."""
+    """The share of pairs with the same answer in both orders; None if the judge does not report it."""
 
     @property
     def verdict(self) -> str:
@@ -56,7 +56,7 @@ class Preference:
 
     @property
     def line(self) -> str:
-        """The same in one line."""
+        """The preference in one line."""
         ends = "" if self.interval is None else f" ({self.interval.low:.1%} to {self.interval.high:.1%})"
         orders = "" if self.consistency is None else f", order consistency {self.consistency:.1%}"
         errors = f", {self.errors} errors" if self.errors else ""
@@ -67,7 +67,7 @@ class Preference:
 
     @property
     def warning(self) -> str | None:
-        """What a reader must know before believing it."""
+        """A warning if the judge contradicts itself too often; else None."""
         if self.consistency is None or self.consistency >= CONSISTENT:
             return None
         return (
@@ -77,7 +77,7 @@ class Preference:
 
 
 def preferences_of(table: Table, a: str, b: str, specs: Sequence[MetricSpec]) -> list[Preference]:
-    """Every pairwise judge's preference between two sets, benchmark by benchmark; none where nothing was judged."""
+    """The preferences of every pairwise judge between two sets, by benchmark; empty if nothing was judged."""
     return [
         found
         for benchmark in table.benchmarks
@@ -87,7 +87,7 @@ def preferences_of(table: Table, a: str, b: str, specs: Sequence[MetricSpec]) ->
 
 
 def pairwise_outputs(specs: Sequence[MetricSpec]) -> Iterator[tuple[Output, Output | None]]:
-    """Of every pairwise metric the number that says who won, and the one that says whether its orders agree."""
+    """For every pairwise metric, the number with the winner and the number with the agreement of both orders."""
     for spec in specs:
         if spec.reference == "rival":
             wins = [one for one in spec.outputs if one.better == "higher"]
@@ -97,7 +97,7 @@ def pairwise_outputs(specs: Sequence[MetricSpec]) -> Iterator[tuple[Output, Outp
 
 
 def games_of(table: Table, output: str) -> list[Game]:
-    """All verdicts of a pairwise number, for a ranking; pictures of two benchmarks are never one."""
+    """All verdicts of a pairwise number, for a ranking. Images of two benchmarks always count as different."""
     return [
         Game(line.arm, line.rival, (1 + np.sign(line.value - 0.5)) / 2, (line.benchmark, line.group))
         for line in table.scores

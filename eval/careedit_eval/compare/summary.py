@@ -1,4 +1,4 @@
-"""What each set came to, by kind of edit, and the samples on which two sets differ most."""
+"""The mean of each set by kind of edit, and the samples on which two sets differ most."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from careedit_eval.stats import Interval, mean_interval
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """One number of one set on one kind of edit: the mean over samples (micro), as HumanEdit and MagicBrush have it."""
+    """The mean of one number of one set on one kind of edit, over samples (micro) as in HumanEdit and MagicBrush."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     arm: str
-    """The set."""
+    """The name of the set or row."""
     output: str
-    """The number."""
+    """The name of the number that is averaged."""
     kind: str
-    """Kind of edit, or `ALL`."""
+    """The kind of edit, or `ALL`."""
     mean: float | None
-    """Over the rows that have a number; None where none has."""
+    """The mean over the rows that have a number; None if no row has one."""
     interval: Interval | None
-    """Of the mean, over source images."""
+    """The interval of the mean, over source images."""
     n: int
-    """Rows with a number."""
+    """The number of rows that have a number."""
     errors: int
-    """Rows with an error in its place."""
+    """The number of rows with an error instead."""
 
 
 def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
-    """Every number of every set and kind that there is; verdicts on pairs of sets are not among them."""
+    """The means of every number, set and kind of edit, without verdicts on pairs of sets."""
     found: list[Mean] = []
     for benchmark in table.benchmarks:
         for arm in table.arms(benchmark):
@@ -55,32 +55,32 @@ def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One sample and seed."""
+    """The difference of two sets on one sample with one seed."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     a: float | None
-    """The primary number of A; None: it failed."""
+    """The primary number of set A; None if it failed."""
     b: float | None
-    """That of B."""
+    """The number of set B; None if it failed."""
     gain: float
-    """How much better B is; a failure of one side counts as infinitely bad."""
+    """How much better B is. A failure of one set counts as infinitely bad."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """Both ends of the list."""
+    """The largest losses and the largest wins of set B."""
 
     losses: tuple[Flip, ...]
-    """Worst first."""
+    """Samples on which B is worse, worst first."""
     wins: tuple[Flip, ...]
-    """Best first."""
+    """Samples on which B is better, best first."""
 
 
 def flips_of(table: Table, a: str, b: str, output: Output, *, count: int = 20) -> Flips:

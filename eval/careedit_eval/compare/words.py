@@ -32,7 +32,7 @@ def spoken(value: float, interval: Interval | None, *, passes: bool, digits: int
 
 
 def digits_for(margin: float) -> int:
-    """Digits after the point with which differences are written beside a margin."""
+    """Digits after the point with which differences are written next to a margin."""
     return max(0, 2 - math.floor(math.log10(margin))) if margin > 0 else 4
 
 

@@ -1,4 +1,4 @@
-"""The picture of a service's answer: inside it as base64, or behind an address, as OpenAI's API has both."""
+"""The image of a service's answer: as base64 inside it, or at an address, as OpenAI's API allows both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from careedit_eval.editors.base import EditFailed
 from careedit_eval.suite import Arm
 
 LONGEST_WAIT = 60.0
-"""Longest pause between two attempts, in seconds, also where a service asks for a longer one."""
+"""The longest pause between two attempts, in seconds, even if a service asks for a longer one."""
 FIRST_WAIT = 0.5
 """Seconds before the second attempt. They double for each later one, minus up to half at random."""
 
@@ -29,11 +29,11 @@ class PassingFailure(EditFailed):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds that the service asks to wait; 0 where it does not say."""
+        """Seconds that the service asks to wait; 0 if it does not say."""
 
 
 def retrying(attempts: int, sleep: Callable[[float], None]) -> Retrying:
-    """Calls a function up to `attempts` times while it raises `PassingFailure`; raises the last one."""
+    """Calls a function up to `attempts` times while it raises `PassingFailure`, and raises the last one."""
     return Retrying(
         retry=retry_if_exception_type(PassingFailure),
         stop=stop_after_attempt(attempts),
@@ -52,7 +52,7 @@ def _pause(state: RetryCallState) -> float:
 
 
 class AnsweredPictures:
-    """Reads the pictures of one service.
+    """Reads the images of one service.
 
     A service chooses the address that it answers, so the address may lead to public hosts only (`careedit.net`), to the
     service's own host, which the user named, and to the arm's `picture_hosts`. The key is sent to the service's own origin
@@ -62,7 +62,7 @@ class AnsweredPictures:
     def __init__(
         self, arm: Arm, headers: Mapping[str, str], sleep: Callable[[float], None], *, max_bytes: int | None = None
     ) -> None:
-        """`headers` hold the key; `max_bytes` is the largest file, by default that of `careedit.images`."""
+        """`headers` contain the key; `max_bytes` is the largest file, by default that of `careedit.images`."""
         self._arm, self._headers, self._sleep = arm, headers, sleep
         self._max_bytes = max_bytes or DEFAULT_LIMITS.max_bytes
         own = urlsplit(str(arm.url)).hostname or ""
@@ -75,7 +75,7 @@ class AnsweredPictures:
         )
 
     def read(self, answer: Mapping[str, Any]) -> tuple[bytes, float]:
-        """The file of an answer's first picture, and the seconds of reading it; raises `EditFailed`."""
+        """The file of an answer's first image, and the seconds to read it. Raises `EditFailed`."""
         data = answer.get("data")
         first = data[0] if isinstance(data, list) and data else None
         inside, address = (first.get(name) if isinstance(first, dict) else None for name in ("b64_json", "url"))
@@ -119,7 +119,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _decoded(text: str) -> bytes:
-    """base64, alone or as a data: address; line breaks are allowed, as RFC 2045 has them."""
+    """Decode base64, alone or as a data: address; line breaks are allowed, as in RFC 2045."""
     if text.startswith("data:"):
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):

@@ -1,4 +1,4 @@
-"""A live service that edits: `POST /v1/images/edits` as OpenAI's API has it, with careedit's own fields where it is one."""
+"""A running service that edits: `POST /v1/images/edits` as in OpenAI's API, with careedit's own fields if it is careedit."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from careedit_eval.editors.base import Edited, EditFailed, EditWork
 from careedit_eval.suite import Arm
 
 PASSING = (408, 409, 425, 429)
-"""Status codes that may pass when asked again, beside all from 500 on."""
+"""Status codes after which a request is repeated, in addition to all from 500 on."""
 
 
 class HttpEditor:
-    """Asks a service; overload and lost connections are asked again, anything else is that row's error."""
+    """Asks a service. Overload and lost connections are retried; anything else becomes the error of the row."""
 
     def __init__(self, arm: Arm, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._arm, self._sleep = arm, sleep
         self.concurrency = arm.concurrency
         self._pictures = AnsweredPictures(arm, _headers(arm), sleep)
         self._client = httpx2.Client(headers=_headers(arm), timeout=arm.timeout, follow_redirects=False)
-        # An editor lives as long as a worker wants it, and nobody tells it when that ends.
+        # An editor lives as long as its worker needs it, and is not notified of the end.
         weakref.finalize(self, self._client.close)
 
     def edit(self, work: EditWork) -> Edited:
-        """One edit; raises `EditFailed` with the service's own words."""
+        """Make one edit. Raises `EditFailed` with the service's message."""
         arm = self._arm
         fields = {"prompt": work.instruction, "n": "1", "output_format": "png"}
         if arm.model is not None:
@@ -68,7 +68,7 @@ class HttpEditor:
         )
 
     def _post(self, fields: Mapping[str, str], files: list[Any]) -> tuple[dict[str, Any], float]:
-        """The answer of the attempt that succeeded, and its seconds."""
+        """The answer of the successful attempt, and its seconds."""
 
         def post() -> tuple[dict[str, Any], float]:
             started = time.perf_counter()
@@ -93,7 +93,7 @@ class HttpEditor:
 def service_identity(arm: Arm) -> dict[str, str]:
     """What a service says of its model, from /v1/models; without that, its address and the arm's `revision`.
 
-    Raises `InputError` where nothing answers: a run of nothing but errors helps nobody.
+    Raises `InputError` if nothing answers, because a run with errors only is useless.
     """
     try:
         with httpx2.Client(headers=_headers(arm), timeout=min(arm.timeout, 30), follow_redirects=False) as client:
@@ -114,7 +114,7 @@ def service_identity(arm: Arm) -> dict[str, str]:
     if arm.model is None and len(listed) > 1:
         raise InputError(f"The service {arm.url} has several models ({', '.join(names)}); name one as model.")
     stated = next((one for one in listed if arm.model in (None, one.get("id"))), {})
-    # When it was started is no part of what it is.
+    # The time of its start is not part of its identity.
     record = {key: value for key, value in stated.items() if key not in ("created", "object")}
     return (
         {**known, "stated": json.dumps(record, sort_keys=True)} if _is_hashed(record) else {**known, "url": _root(arm)}
@@ -122,7 +122,7 @@ def service_identity(arm: Arm) -> dict[str, str]:
 
 
 def _is_hashed(record: Mapping[str, Any]) -> bool:
-    """Whether a model's record holds a hash, so that another version has another record."""
+    """Whether a model's record contains a hash, so that another version has another record."""
     return "sha256" in json.dumps(record)
 
 
@@ -140,7 +140,7 @@ def _root(arm: Arm) -> str:
 
 
 def _transparent(mask: Image.Image) -> Image.Image:
-    """OpenAI's mask: where alpha is 0 the picture may change."""
+    """The mask in OpenAI's form: the image may change where alpha is 0."""
     shown = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     shown.putalpha(mask.point([255 - value for value in range(256)]))
     return shown
@@ -150,7 +150,7 @@ def _document(answer: httpx2.Response) -> dict[str, Any]:
     try:
         found = answer.json()
     except ValueError as error:
-        raise EditFailed("The service's answer is no JSON; is the address that of an API?") from error
+        raise EditFailed("The service's answer is not JSON; check that the address is that of an API.") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from careedit.experts import ExpertSet
 
 UNIFIED = ":unified"
-"""The expert name that stands for a set's unified LoRA; no expert can be called so."""
+"""The expert name that means a set's unified LoRA; no expert can have this name."""
 
 
 class LocalEditor:
-    """Loads its set at the first edit; torch and diffusers are not imported before."""
+    """Loads its set at the first edit. torch and diffusers are not imported before."""
 
     concurrency = 1
 
@@ -27,7 +27,7 @@ class LocalEditor:
         self._arm = arm
 
     def edit(self, work: EditWork) -> Edited:
-        """Edit alone, with nothing remembered of other edits. Raises `CareEditError`."""
+        """Make one edit without anything cached from other edits. Raises `CareEditError`."""
         import torch
 
         arm = self._arm
@@ -60,7 +60,7 @@ _room = 1
 
 
 def keep_open(count: int) -> None:
-    """How many editors this process keeps, 1 unless said: two bases may not fit, but timing needs two side by side."""
+    """Set the number of editors that this process keeps, by default 1: two bases may not fit, but timing needs two."""
     global _room
     _room = count
     while len(_OPEN) > _room:
@@ -68,7 +68,7 @@ def keep_open(count: int) -> None:
 
 
 def _open(expert_set: str, unified: bool, device: str | None, dtype: str | None, judge: str | None) -> Editor:
-    """An editor; the experts of one set share it, and another set takes the place of the one that was used longest ago."""
+    """An open editor. The experts of one set share it; a new set replaces the one that was not used for the longest time."""
     key = (expert_set, unified, device, dtype, judge)
     if key in _OPEN:
         _OPEN.move_to_end(key)

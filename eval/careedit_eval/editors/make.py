@@ -1,4 +1,4 @@
-"""From an arm's settings to what its edits depend on (in the driver), and to its editor (in a worker)."""
+"""From the settings of an arm to its identity (in the driver), and to its editor (in a worker)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import InputError
-from careedit_eval.editors.base import SampleEditor
-from careedit_eval.editors.fixed import Identity, Truth
+from careedit_eval.editors.base import Identity, SampleEditor, Truth
 from careedit_eval.editors.http import HttpEditor, service_identity
 from careedit_eval.editors.local import UNIFIED, LocalEditor, load_set
 from careedit_eval.errors import TrackingError
@@ -21,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resolved:
-    """An arm with everything that its edits depend on, besides sample and seed."""
+    """An arm with everything that its edits depend on, apart from sample and seed."""
 
     arm: Arm
-    """Its settings, device and set filled in."""
+    """The settings of the arm, with device and set filled in."""
     identity: Mapping[str, Any]
-    """JSON data: equal identities make equal edits."""
+    """The identity as JSON data: equal identities make equal edits."""
     facts: Mapping[str, str]
-    """What a report says of it: set, hash, base."""
+    """The facts of the arm in a report: set, hash, base."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name of the arm in tables."""
         return self.arm.name
 
 
@@ -80,7 +79,7 @@ def resolve_arm(arm: Arm, *, gpus: bool = False, registry: str | None = None) ->
 
 
 def _address(expert_set: str) -> str:
-    """A local folder absolute: who reads it in the registry may work elsewhere."""
+    """The absolute path of a local folder, for readers of the registry in another folder."""
     folder = Path(expert_set)
     return str(folder.resolve()) if folder.is_dir() else expert_set
 
@@ -98,7 +97,7 @@ def _registered(arm: Arm, registry: str | None) -> str:
 
 
 def make_editor(arm: Arm) -> SampleEditor:
-    """The editor of a resolved arm; heavy imports and weights wait for its first edit."""
+    """The editor of a resolved arm. Heavy imports and weights wait for its first edit."""
     if arm.kind == "identity":
         return Identity()
     if arm.kind == "truth":

@@ -19,58 +19,58 @@ from careedit_eval.runs import Run
 
 
 class FrozenRow(Record):
-    """One sample and seed."""
+    """The numbers of the baseline on one sample with one seed."""
 
     sample_id: str
-    """The sample."""
+    """The id of the sample."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit of the sample."""
     group: str
-    """Its source picture."""
+    """The group of the sample: rows on one source image."""
     values: Mapping[str, float | None]
-    """Number per output; None where the baseline failed."""
+    """The numbers per output; None where the baseline failed."""
     edit_failed: bool = False
-    """Whether the baseline did not edit it."""
+    """Whether the baseline failed to edit the sample."""
     failed: tuple[str, ...] = ()
-    """Numbers that failed, those beside `values` included: what fails for the baseline too is not the candidate's fault.
-    Files from before this field was there know only those in `values`."""
+    """Numbers that failed, not only those in `values`: what also fails for the baseline is not the candidate's fault.
+    Files without this field list only those in `values`."""
 
 
 class FrozenBenchmark(Record):
-    """One benchmark of a baseline."""
+    """The numbers of a baseline on one benchmark."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     fingerprint: str
-    """Of its rows: another one cannot be compared with."""
+    """The fingerprint of its rows. Runs with another one cannot be compared."""
     seconds: float | None
-    """Median seconds per edit."""
+    """The median seconds per edit; None if they are not known."""
     rows: tuple[FrozenRow, ...]
-    """The rows."""
+    """One row per sample and seed."""
 
 
 class Baseline(Record):
-    """The file."""
+    """The content of the file of a baseline."""
 
     schema_version: Literal[1] = 1
-    """Version of this file's format."""
+    """The version of this file's format."""
     suite: str
-    """Name of the suite."""
+    """The name of the suite."""
     set: str
-    """Who edited."""
+    """The name of the set that edited."""
     facts: Mapping[str, str]
-    """What is known of that set."""
+    """Facts about that set: name, hash, base."""
     finished: str
-    """When its run was finished, UTC."""
+    """The end of its run in UTC, ISO 8601."""
     metrics: Mapping[str, str]
-    """Key of the metric behind every number: a number measured in another way cannot be compared with."""
+    """The key of the metric behind every number. A number of another metric cannot be compared."""
     benchmarks: tuple[FrozenBenchmark, ...]
-    """What was edited."""
+    """The benchmarks with the numbers of the set."""
 
     def column(self, benchmark: str, output: str) -> dict[Pair, ScoreLine]:
-        """One number's rows, as a table has them."""
+        """The rows of one number, as in a table of results."""
         found = next((one for one in self.benchmarks if one.name == benchmark), None)
         return {
             (row.sample_id, row.seed): ScoreLine(
@@ -91,17 +91,17 @@ class Baseline(Record):
         }
 
     def write(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file, atomically."""
         write_atomic(path, f"{self.model_dump_json(indent=1)}\n".encode())
 
 
 def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
-    """A set's numbers of a run as a baseline; raises `InputError` where there is no such set or number."""
+    """Freeze a set's numbers of a run as a baseline. Raises `InputError` if the set or number does not exist."""
     table, record, wanted = run.table, run.record, tuple(dict.fromkeys(outputs))
     unknown = [output for output in wanted if output not in record.outputs]
     if unknown or not wanted:
-        told = f"gives no {unknown[0]!r}" if unknown else "gates nothing"
-        raise InputError(f"The suite {record.suite.name!r} {told}; name numbers among {', '.join(record.outputs)}.")
+        problem = f"gives no {unknown[0]!r}" if unknown else "gates nothing"
+        raise InputError(f"The suite {record.suite.name!r} {problem}; name numbers among {', '.join(record.outputs)}.")
     frozen = []
     for facts in record.benchmarks:
         edits = table.edits_of(facts.name, name)
@@ -148,7 +148,7 @@ def freeze(run: Run, name: str, outputs: Iterable[str]) -> Baseline:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read the file; raises `InputError`."""
+    """Read the file of a baseline. Raises `InputError`."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -18,10 +18,10 @@ from careedit_eval.timing import slowdown
 
 
 def judge_run(run: Run) -> Verdict:
-    """Hold a run against its suite's gate. Raises `InputError` where there is none, or nothing to compare with."""
+    """Check a run with its suite's gate. Raises `InputError` without a gate, or without anything to compare with."""
     suite = run.record.suite
     if suite.gate is None:
-        raise InputError(f"The suite {suite.name!r} has no gate; give it one, with margins.")
+        raise InputError(f"The suite {suite.name!r} has no gate; add a gate with margins to it.")
     gate = suite.gate
     if not gate.margins:
         raise InputError(f"The gate of {suite.name!r} has no margins, so no number is judged; give it one.")
@@ -63,25 +63,25 @@ def _checks(run: Run, gate: Gate, candidate: str, baseline: Baseline) -> Iterato
 
 
 def _is_judged(run: Run, name: str, benchmark: str) -> bool:
-    """Whether a margin is judged on a benchmark: one of a kind only where rows are of that kind, if there are any."""
+    """Whether a margin applies to a benchmark: a margin of one kind applies where rows have that kind."""
     kind = name.partition("/")[2]
     here = [one.name for one in run.record.benchmarks if kind in run.table.kinds(one.name)]
     return not kind or not here or benchmark in here
 
 
 def _coverage(run: Run, gate: Gate, candidate: str, frozen: FrozenBenchmark) -> Check:
-    """Share of the baseline's rows that the candidate edited."""
+    """The share of the baseline's rows that the candidate edited."""
     edits = run.table.edits_of(frozen.name, candidate)
     wanted = {(row.sample_id, row.seed) for row in frozen.rows if not row.edit_failed}
     there = sum(pair in edits and edits[pair].error is None for pair in wanted) / max(1, len(wanted))
     outcome: Outcome = "pass" if there >= gate.min_coverage else "worse"
-    shown, least = told_apart(there, gate.min_coverage)
+    shown, least = distinct_percentages(there, gate.min_coverage)
     said = f"{shown} of the rows that the baseline edited were edited, at least {least} must be"
     return Check("coverage", frozen.name, None, ALL, there, gate.min_coverage, outcome, said)
 
 
 def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate: str, name: str) -> Check:
-    """Non-inferiority of one number, on all kinds or the one that `name` says ("clip_i/Add")."""
+    """Non-inferiority of one number, on all kinds or on the kind in `name` ("clip_i/Add")."""
     output, _, kind = name.partition("/")
     kind, margin, about = kind or ALL, gate.margins[name], run.record.outputs[output]
     left = of_kind(baseline.column(benchmark, output), kind)
@@ -102,7 +102,7 @@ def _margin(run: Run, gate: Gate, baseline: Baseline, benchmark: str, candidate:
 
 
 def _why(check: Check, fewest: int) -> str:
-    """How many pictures a margin's outcome stands on, or what it lacks."""
+    """The number of images behind a margin's outcome, or what it lacks."""
     images = check.images or 0
     if check.outcome != "inconclusive":
         return f", {images:,} pictures"
@@ -118,7 +118,7 @@ def _why(check: Check, fewest: int) -> str:
 
 
 NAMED = 3
-"""Samples that a sentence names."""
+"""The maximum number of samples that a sentence names."""
 
 
 def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchmark) -> Check:
@@ -147,7 +147,7 @@ def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchma
     total = len(edits) + len(scores)
     rate = len(own) / max(1, total)
     outcome: Outcome = "pass" if rate <= bound else "worse"
-    shown, most = told_apart(rate, bound)
+    shown, most = distinct_percentages(rate, bound)
     said = (
         f"{shown} of edits and numbers ({len(own)} of {total}) failed where the baseline's did not, at most {most} may"
     )
@@ -158,8 +158,8 @@ def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchma
     return Check("errors", frozen.name, None, ALL, rate, bound, outcome, said)
 
 
-def told_apart(value: float, bound: float) -> tuple[str, str]:
-    """Two shares as percentages, with as many digits as it takes to see which is larger."""
+def distinct_percentages(value: float, bound: float) -> tuple[str, str]:
+    """Two shares as percentages, with enough digits to see which is larger."""
     for digits in range(1, 10):
         shown, limit = f"{value:.{digits}%}", f"{bound:.{digits}%}"
         if shown != limit or value == bound:
@@ -168,7 +168,7 @@ def told_apart(value: float, bound: float) -> tuple[str, str]:
 
 
 def check_slowdown(run: Run, bound: float, candidate: str, baseline: Baseline, benchmark: str) -> Check:
-    """How many times the baseline's seconds the candidate takes. Inconclusive where both were not timed side by side."""
+    """The ratio of the candidate's seconds to the baseline's. Inconclusive if both were not timed together."""
     pair = None if run.timing is None else run.timing.pair(baseline.set, candidate)
     why = _unknown(run, candidate, baseline) if pair is None else pair.missing
     found = None
@@ -213,6 +213,6 @@ def _unknown(run: Run, candidate: str, baseline: Baseline) -> str:
 
 
 def _changed(run: Run, baseline: Baseline) -> bool:
-    """Whether the set of the baseline's name is another one today."""
+    """Whether the set with the baseline's name has changed since."""
     facts = next((one.facts for one in run.record.sets if one.name == baseline.set), {})
     return facts.get("sha256") != baseline.facts.get("sha256")

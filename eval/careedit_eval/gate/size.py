@@ -1,4 +1,4 @@
-"""How many source images a gate's margins need, before they are edited: from an earlier run's spread, or an assumed one."""
+"""How many source images the margins of a gate need, from the spread of an earlier run or an assumed one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from careedit_eval.stats import Spread, images_needed
 from careedit_eval.suite import Gate, Suite, check_margins, make_benchmark
 
 POWERS = (0.8, 0.95)
-"""Probabilities that a set as good as the one in use passes, for which a size is planned."""
+"""The probabilities, for which a size is planned, that a set as good as the one in use passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One margin on one benchmark."""
+    """The need of one margin on one benchmark."""
 
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str
-    """The number."""
+    """The name of the gated number."""
     kind: str
-    """Kind of edit, or `ALL`."""
+    """The kind of edit, or `ALL`."""
     margin: float
-    """How much worse is still acceptable."""
+    """The largest loss that is still acceptable."""
     has: int
-    """Source images that the suite has of that kind."""
+    """The number of source images of that kind in the suite."""
     images: tuple[int | None, ...]
-    """Source images that it needs, per power of `POWERS`; None: no number is enough, the margin is 0."""
+    """The number of source images that it needs, per power of `POWERS`; None if the margin is 0, so that no number is enough."""
     hours: tuple[float | None, ...]
-    """Hours of editing and measuring that many from nothing, one after the other; None: no run says how long that takes."""
+    """The hours to edit and measure that many images one after the other; None if no run shows how long that takes."""
 
     @property
     def enough(self) -> bool:
-        """Whether the suite has what a power of 0.8 needs."""
+        """Whether the suite has as many as a power of 0.8 needs."""
         return self.images[0] is not None and self.images[0] <= self.has
 
 
@@ -74,7 +74,7 @@ def plan_size(
 
 
 def full_name(name: str, outputs: Mapping[str, Output]) -> str:
-    """The number of that name, or the only one that ends with it: "compliant" is "oracle_compliant". Raises `InputError`."""
+    """The output `name`, or the only one that ends with it: "compliant" is "oracle_compliant". Raises `InputError`."""
     ending = [one for one in outputs if one.endswith(f"_{name}")]
     if name in outputs or len(ending) == 1:
         return name if name in outputs else ending[0]
@@ -82,9 +82,9 @@ def full_name(name: str, outputs: Mapping[str, Output]) -> str:
 
 
 def seconds_per_image(run: Run, benchmark: str) -> float | None:
-    """Seconds of all edits and scores of one source image, from a run; None where it has none.
+    """Seconds of all edits and scores of one source image, from a run; None if the run has none.
 
-    An edit's seconds are its own; a score's are what a run took beside its edits, over the scores that it made.
+    An edit's seconds are its own; those of a score are the rest of the run's time, divided by the number of scores.
     """
     edits = {line.edit_key: line for line in run.table.edits if line.benchmark == benchmark}
     images = len({line.group for line in edits.values()})
@@ -100,8 +100,10 @@ def seconds_per_image(run: Run, benchmark: str) -> float | None:
 
 def _spread(suite: Suite, run: Run | None, benchmark: str, output: str, kind: str) -> Spread:
     if run is None or not suite.compare:
-        reason = "There is no earlier run of this suite" if run is None else "The suite compares no two sets"
-        raise InputError(f"{reason}, so nothing says how numbers vary; assume it by --flips (pass/fail) or --sd.")
+        reason = "This suite has no earlier run" if run is None else "The suite does not compare two sets"
+        raise InputError(
+            f"{reason}, so it is not known how the numbers vary; assume it with --flips (pass/fail) or --sd."
+        )
     a, b = suite.compare[0].a, suite.compare[0].b
     columns = [of_kind(run.table.column(benchmark, name, output), kind) for name in (a, b)]
     spread = difference_of(benchmark, run.record.outputs[output], kind, *columns).spread

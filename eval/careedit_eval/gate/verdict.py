@@ -1,4 +1,4 @@
-"""What a gate says: one outcome per check, and one for all of them."""
+"""The outcome of a gate: one outcome per check, and one for all of them."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from careedit_eval.records import Better
 from careedit_eval.stats import Interval
 
 Outcome = Literal["pass", "worse", "inconclusive"]
-"""It holds; it is shown not to hold; the run has too little data to say either."""
+""" "pass": the check holds; "worse": it is shown not to hold; "inconclusive": the run has too little data."""
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "worse": 1, "inconclusive": 3}
-"""Exit code of a command that ends with an outcome; 2 stands for wrong input."""
+"""The exit code of a command by outcome; 2 means wrong input."""
 
 SHOWN = 3
-"""Checks that a verdict's line names."""
+"""The maximum number of checks in a verdict's line."""
 
 
 def outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcome of several checks together: one that is worse decides, then one that is inconclusive."""
+    """The outcome of several checks together: "worse" wins, then "inconclusive"."""
     found = set(outcomes)
     return "worse" if "worse" in found else "inconclusive" if "inconclusive" in found else "pass"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold."""
+    """One condition of a gate and its outcome."""
 
     name: str
-    """"margin", "coverage", "errors", "slowdown"."""
+    """What is checked: "margin", "coverage", "errors" or "slowdown"."""
     benchmark: str
-    """The benchmark."""
+    """The name of the benchmark."""
     output: str | None
-    """The number, for a margin."""
+    """The name of the number, for a margin."""
     kind: str
-    """Kind of edit."""
+    """The kind of edit that is checked, or "all"."""
     value: float | None
-    """What is compared with the bound: for a margin the end of the interval that must not be worse than it."""
+    """The value that is compared with the bound; for a margin the worse end of the interval."""
     bound: float
-    """What it is held against."""
+    """The bound that the value is compared with."""
     outcome: Outcome
-    """Whether it holds."""
+    """Whether the check holds, fails or is inconclusive."""
     sentence: str
-    """The same in words."""
+    """The same as a sentence for people."""
     estimate: float | None = None
-    """Margin: mean of B - A."""
+    """For a margin: the mean of B - A."""
     interval: Interval | None = None
-    """Margin: 95 % interval of B - A."""
+    """For a margin: the 95 % interval of B - A."""
     better: Better | None = None
-    """Margin: which way is up."""
+    """For a margin: whether higher or lower numbers are better."""
     passes: bool = False
-    """Margin: whether the number is 0 or 1."""
+    """For a margin: whether the number is 0 or 1."""
     images: int | None = None
-    """Margin: source images with a number on both sides."""
+    """For a margin: the number of source images with numbers of both sets."""
     needed: int | None = None
-    """Margin: source images that would show with a power of 0.8 that a set as good as A is not worse; None: unknown."""
+    """For a margin: the source images needed to show with a power of 0.8 that an equally good set is not worse; None: unknown."""
 
     @property
     def passed(self) -> bool:
-        """Whether it holds."""
+        """Whether the check holds."""
         return self.outcome == "pass"
 
     @property
     def measured(self) -> str:
-        """A margin's number: estimate, interval and margin in words."""
+        """The number of a margin in words: estimate, interval and margin."""
         where = f"{self.output} on {self.benchmark}" + ("" if self.kind == "all" else f" ({self.kind})")
         sign = "+" if self.better == "lower" else "-"
         size = f"{100 * self.bound:g} points" if self.passes else f"{self.bound:g}"
@@ -78,46 +78,46 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says."""
+    """The decision of a gate, with all checks."""
 
     candidate: str
-    """Who was judged."""
+    """The name of the set that is judged."""
     baseline: str
-    """Against whom."""
+    """The name of the set or baseline that it is compared with."""
     checks: tuple[Check, ...]
-    """Everything that was looked at."""
+    """All checks of the gate."""
 
     @property
     def outcome(self) -> Outcome:
-        """Of all checks together."""
+        """The outcome of all checks together."""
         return outcome_of(check.outcome for check in self.checks)
 
     @property
     def passed(self) -> bool:
-        """Whether all of it holds."""
+        """Whether all checks hold."""
         return self.outcome == "pass"
 
     @property
     def exit_code(self) -> int:
-        """0, 1 or 3; see `EXIT_CODES`."""
+        """The exit code 0, 1 or 3; see `EXIT_CODES`."""
         return EXIT_CODES[self.outcome]
 
     @property
     def line(self) -> str:
-        """The verdict in one sentence: what decided, with estimate, interval, margin and pictures."""
+        """The verdict as one sentence: what decided, with estimate, interval, margin and number of images."""
         failed = [check for check in self.checks if check.outcome == self.outcome and self.outcome != "pass"]
         said = [check.sentence for check in failed or self.checks if failed or check.name == "margin"]
-        told = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+        decided = "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
         a, b = self.baseline, self.candidate
         opening = {
             "pass": f"PASS: {b} may replace {a}",
             "worse": f"WORSE: {b} must not replace {a}",
             "inconclusive": f"INCONCLUSIVE: too little is known to replace {a} by {b}",
         }[self.outcome]
-        return f"{opening}: {told}." if told else f"{opening} ({len(self.checks)} checks)."
+        return f"{opening}: {decided}." if decided else f"{opening} ({len(self.checks)} checks)."
 
     def document(self) -> dict[str, Any]:
-        """As JSON. Version 2 added the three outcomes; `passed` stays for readers of version 1."""
+        """The verdict as JSON data. Version 2 added the three outcomes; `passed` stays for readers of version 1."""
         return {
             "schema_version": 2,
             "outcome": self.outcome,

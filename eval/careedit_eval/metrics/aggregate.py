@@ -10,15 +10,16 @@ from careedit_eval.errors import MetricError
 
 
 class Mean(NamedTuple):
-    """A mean and what it is of."""
+    """A mean with the number of its samples."""
 
     mean: float
+    """The mean over the samples."""
     n: int
-    """Samples."""
+    """The number of samples in the mean."""
 
 
 def by_kind(values: Sequence[tuple[str, float]]) -> dict[str, Mean]:
-    """Mean per kind of (kind, value) rows, kinds in the order in which they come."""
+    """The mean per kind of (kind, value) rows, in the order of the kinds' first rows."""
     rows: dict[str, list[float]] = defaultdict(list)
     for kind, value in values:
         rows[kind].append(value)
@@ -26,16 +27,16 @@ def by_kind(values: Sequence[tuple[str, float]]) -> dict[str, Mean]:
 
 
 def micro(kinds: Mapping[str, Mean]) -> Mean:
-    """The mean over all samples, from means per kind; raises `MetricError` where there is none."""
+    """The mean over all samples, from means per kind; raises `MetricError` without samples."""
     total = sum(kind.n for kind in kinds.values())
     if not total:
-        raise MetricError("There is no sample to average over; a mean of nothing is no number.")
+        raise MetricError("No samples were measured, so a mean cannot be computed; check the errors of the run.")
     return Mean(sum(kind.mean * kind.n for kind in kinds.values()) / total, total)
 
 
 def macro(kinds: Mapping[str, Mean]) -> Mean:
-    """The mean over kinds that have samples, each as heavy as the others; raises `MetricError` where there is none."""
+    """The mean over kinds that have samples, with equal weights; raises `MetricError` without samples."""
     found = [kind for kind in kinds.values() if kind.n]
     if not found:
-        raise MetricError("There is no sample to average over; a mean of nothing is no number.")
+        raise MetricError("No samples were measured, so a mean cannot be computed; check the errors of the run.")
     return Mean(sum(kind.mean for kind in found) / len(found), sum(kind.n for kind in found))

@@ -33,25 +33,25 @@ from careedit_eval.pictures import reason_of
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
-"""Pictures, or texts, per forward pass."""
+"""The number of images or texts per forward pass."""
 MEMORY = 8192
-"""Embeddings that are remembered, the newest: targets and captions come again with every expert set."""
+"""The number of embeddings that are cached, the newest: targets and captions occur again with every expert set."""
 MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
-"""OpenAI's own ViT-B/32 was trained with the quick GELU, which open_clip keeps in an architecture of its own."""
+"""OpenAI's own ViT-B/32 was trained with the quick GELU, for which open_clip has its own architecture."""
 MAGICBRUSH_DINO = "facebook/dino-vits16"
 
 Thing = TypeVar("Thing")
 
 
 class Embedder(Generic[Thing]):
-    """Embeddings as float64 vectors, remembered by content."""
+    """Embeds images or texts as float64 vectors, cached by content."""
 
     def __init__(self, embed: Callable[[list[Thing]], Tensor], key: Callable[[Thing], str], batch: int) -> None:
         self._embed, self._key, self.batch = embed, key, batch
         self._known: LRUCache[str, Vector] = LRUCache(MEMORY)
 
     def __call__(self, things: Sequence[Thing]) -> list[Vector]:
-        """One vector per thing, in order; equal things are embedded once."""
+        """One vector per item, in order; equal items are embedded once."""
         keys = [self._key(thing) for thing in things]
         wanted = {key: thing for key, thing in zip(keys, things, strict=True) if key not in self._known}
         found = {key: self._known[key] for key in keys if key in self._known}
@@ -65,22 +65,22 @@ class Embedder(Generic[Thing]):
         return [found[key] for key in keys]
 
     def forget(self) -> None:
-        """Remember nothing: what comes next is embedded anew."""
+        """Forget all embeddings; what follows is embedded again."""
         self._known.clear()
 
 
 @dataclass(frozen=True)
 class ClipBackbone:
-    """A CLIP model as metrics need it."""
+    """A CLIP model for metrics."""
 
     name: str
-    """Which model, and what runs it."""
+    """The name of the model, and the library that runs it."""
     revision: str
-    """sha256 of its weights."""
+    """The sha256 of the model's weights."""
     preprocessing: str
     """What becomes of a picture."""
     images: Embedder[Image.Image]
-    """Of pictures."""
+    """Embeds images and remembers their embeddings."""
     texts: Embedder[str]
     """Of texts, which are cut at the context with the end token kept."""
     is_cut: Callable[[str], bool]
@@ -92,9 +92,13 @@ class VitBackbone:
     """A vision transformer as DINO metrics need it; fields as in `ClipBackbone`."""
 
     name: str
+    """The name of the model in reports."""
     revision: str
+    """The sha256 of the model's weights."""
     preprocessing: str
+    """How images are resized and normalised, in words."""
     images: Embedder[Image.Image]
+    """Embeds images and remembers their embeddings."""
 
 
 @lru_cache(maxsize=4)
@@ -152,7 +156,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
 
 
 def check_dino_vits16(model: str) -> None:
-    """Raises `MetricError` where a folder or hub id is no ViT-S/16: under MagicBrush's name stands MagicBrush's model."""
+    """Raises `MetricError` if a folder or hub id is not a ViT-S/16, because MagicBrush's protocol uses that model."""
     try:
         found = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
@@ -162,7 +166,7 @@ def check_dino_vits16(model: str) -> None:
     shape = tuple(getattr(found, name, None) for name in ("hidden_size", "num_hidden_layers", "patch_size"))
     if shape != (384, 12, 16):
         raise MetricError(
-            f"{model!r} is no ViT-S/16, which magicbrush-v1 takes for DINO; give facebook/dino-vits16, or the protocol own."
+            f"{model!r} is not a ViT-S/16, which magicbrush-v1 uses for DINO; give facebook/dino-vits16, or use the protocol own."
         )
 
 

@@ -24,7 +24,7 @@ class ScoreItem:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """What the sample's pictures show, the source laid on the target's canvas."""
+        """The sample's images, decoded; the source is placed on the target's canvas."""
         return load_pictures(self.sample)
 
     @cached_property
@@ -53,7 +53,7 @@ class ScoreItem:
     def rival(self) -> Image.Image:
         """The other edit, RGB; raises `MetricError` where none was given."""
         if self._rival is None:
-            raise MetricError("There is no other edit to compare with; give a second expert set.")
+            raise MetricError("The edit has no other edit to be compared with; add a second expert set to the suite.")
         return decode_image(self._rival)
 
 
@@ -62,7 +62,7 @@ class NotApplicableError(MetricError):
 
 
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
-    """Measures item after item; what is wrong with one is that one's error and nobody else's."""
+    """Measures item after item; what is wrong with one item becomes the error of that item only."""
     found = []
     for item in batch:
         try:

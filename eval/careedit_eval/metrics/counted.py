@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, one_by_one
+from careedit_eval.metrics.options import CostOptions, NoOptions
 from careedit_eval.records import EditRow, Measurement, MetricSpec, Output
 
 
@@ -29,20 +30,19 @@ class Counted:
         return one_by_one(batch, measure)
 
 
-def latency() -> Counted:
+def latency(_: NoOptions) -> Counted:
     """Wall-clock seconds of an edit, as its editor measured them when the edit was made: information only."""
     return Counted(_spec("latency", "s", information=True), lambda edit: edit.seconds, "how long the edit took")
 
 
-def nfe() -> Counted:
+def nfe(_: NoOptions) -> Counted:
     """Evaluations of the transformer for an edit, an early filter's previews included."""
     return Counted(_spec("nfe"), lambda edit: edit.nfe, "how often its transformer ran")
 
 
-def cost(per_gpu_hour: float) -> Counted:
+def cost(options: CostOptions) -> Counted:
     """Seconds of an edit at a price per hour of its device, in the price's currency: information only, as its seconds are."""
-    if not 0 < per_gpu_hour < 1e6:
-        raise MetricError(f"A GPU hour at {per_gpu_hour:g} is no price; state what an hour of the device costs.")
+    per_gpu_hour = options.per_gpu_hour
     spec = _spec("cost", information=True).model_copy(update={"settings": {"per_gpu_hour": per_gpu_hour}})
     return Counted(
         spec,

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from careedit.errors import CareEditError
-from careedit.scoring import Asker, Pair, Preference, Score, Scorer, ScoreRequest, compare
+from careedit.scoring import Asker, AtomicScorer, Pair, Preference, Score, Scorer, ScoreRequest, VqaScorer, compare
 from careedit.scoring.base import JudgeIdentity, identity_of
+from careedit.scoring.openai import EndpointAsker
+from careedit.scoring.openai_http import EndpointConfig
 from careedit.scoring.pairwise import PROMPTS as PAIRWISE
 from careedit.scoring.sent import settings_of
+from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, resized
-from careedit_eval.records import Measurement, MetricSpec, Output
+from careedit_eval.metrics.options import JudgeOptions
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 ASPECTS = ("followed", "preserved", "clean", "overall")
 LOCAL = "transformers"
@@ -155,3 +159,29 @@ def _judged(
         code_version=2,  # since then the settings say what the judge is sent
         settings=settings,
     )
+
+
+def vqa(options: JudgeOptions) -> Metric:
+    """VQA scores from their options."""
+    return VqaMetric(VqaScorer(_asker(options)))
+
+
+def atomic(options: JudgeOptions) -> Metric:
+    """Atomic VQA scores from their options."""
+    return VqaMetric(AtomicScorer(_asker(options)), name="atomic")
+
+
+def pairwise(options: JudgeOptions) -> Metric:
+    """Pairwise preferences from their options."""
+    return PairwiseWin(_asker(options))
+
+
+def _asker(options: JudgeOptions) -> Asker:
+    if options.endpoint is None:
+        from careedit.scoring.vlm import load_judge
+
+        return load_judge(options.judge, revision=options.revision, device=options.device).asker
+    config = EndpointConfig(**options.endpoint)
+    if config.answers == "auto":  # the first answer would decide it, and with it the metric's identity
+        raise MetricError('An endpoint that measures must say how it answers; set `answers` to "logprobs" or "json".')
+    return EndpointAsker(config)

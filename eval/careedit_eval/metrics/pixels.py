@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one, resized
-from careedit_eval.records import Measurement, MetricSpec, Output
+from careedit_eval.metrics.options import NoOptions, PixelOptions
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 RESIZED = "edit resized to the reference's size, Pillow's bicubic; RGB from 0 to 1"
 
@@ -80,3 +81,18 @@ def difference(edited: Image.Image, reference: Image.Image) -> np.ndarray[Any, n
     sides = [np.asarray(image, np.float64) / 255 for image in (resized(edited, reference.size), reference)]
     found: np.ndarray[Any, np.dtype[np.float64]] = sides[0] - sides[1]
     return found
+
+
+def l1(options: PixelOptions) -> Metric:
+    """L1 from its options."""
+    return PixelDistance(1, options.against)
+
+
+def l2(options: PixelOptions) -> Metric:
+    """L2 from its options."""
+    return PixelDistance(2, options.against)
+
+
+def preservation(_: NoOptions) -> Metric:
+    """Preservation; it has no options."""
+    return Preservation()

@@ -10,9 +10,20 @@ from PIL import Image
 
 from careedit.errors import CareEditError
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.backbones import ClipBackbone, Embedder, Vector, VitBackbone
+from careedit_eval.metrics.backbones import (
+    MAGICBRUSH_CLIP,
+    MAGICBRUSH_DINO,
+    ClipBackbone,
+    Embedder,
+    Vector,
+    VitBackbone,
+    check_dino_vits16,
+    clip_backbone,
+    vit_backbone,
+)
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one
-from careedit_eval.records import Measurement, MetricSpec, Output
+from careedit_eval.metrics.options import BackboneOptions
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 Against = Literal["target", "source"]
 CUT = "text truncated"
@@ -25,7 +36,7 @@ def cosine(one: Vector, other: Vector) -> float:
     """Cosine of two vectors; raises `MetricError` where one of them has no direction."""
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     if not np.isfinite(length) or length == 0:
-        raise MetricError("An embedding has no direction, so its cosine is no number; check the backbone's weights.")
+        raise MetricError("An embedding is zero or not finite, so it has no cosine; check the backbone's weights.")
     return float(np.clip(one @ other / length, -1, 1))
 
 
@@ -153,3 +164,44 @@ def warm(
         except CareEditError:
             continue
     embed(wanted)
+
+
+def clip_i(options: BackboneOptions) -> Metric:
+    """CLIP-I from its options."""
+    backbone = _clip(options)
+    spec = image_spec("clip_i", options.protocol, options.against, backbone)
+    return ImageSimilarity(spec, backbone.images, options.against)
+
+
+def clip_t(options: BackboneOptions) -> Metric:
+    """CLIP-T from its options."""
+    return ClipText(options.protocol, _clip(options), options.text)
+
+
+def clip_direction(options: BackboneOptions) -> Metric:
+    """CLIP direction from its options."""
+    return ClipDirection(options.protocol, _clip(options), options.before, options.text)
+
+
+def dino(options: BackboneOptions) -> Metric:
+    """DINO from its options."""
+    magicbrush = options.protocol == "magicbrush-v1"
+    model = (options.model or MAGICBRUSH_DINO) if magicbrush else _own(options)
+    if magicbrush:
+        check_dino_vits16(str(model))
+    backbone = vit_backbone(model, magicbrush, options.device)
+    spec = image_spec("dino", options.protocol, options.against, backbone)
+    return ImageSimilarity(spec, backbone.images, options.against)
+
+
+def _clip(options: BackboneOptions) -> ClipBackbone:
+    if options.protocol == "magicbrush-v1":
+        name, tag = MAGICBRUSH_CLIP
+        return clip_backbone(name, options.model or tag, options.device)
+    return clip_backbone(_own(options), options.pretrained, options.device)
+
+
+def _own(options: BackboneOptions) -> str | None:
+    if options.protocol == "own" and options.model is None:
+        raise MetricError('The protocol "own" needs a model; name it by folder or hub id.')
+    return options.model

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from PIL import Image
 
 from careedit.errors import CareEditError
 from careedit.scoring.base import JudgeIdentity
-from careedit.scoring.openai_answers import without_thought
-from careedit.scoring.openai_http import Unanswered
-from careedit.scoring.sent import settings_of
+from careedit.scoring.openai_answers import text_of, without_thought
+from careedit.scoring.openai_http import Endpoint, EndpointConfig, Time, Unanswered, picture_part, run
+from careedit.scoring.sent import TEXT, probe_picture, settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem
-from careedit_eval.records import Measurement, MetricSpec, Output
+from careedit_eval.metrics.options import JudgeOptions
+from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 PROMPTS = "vie-1"
 """Version of the questions below."""
@@ -155,3 +157,47 @@ def _measurement(consistency: str | CareEditError, quality: str | CareEditError,
         return Measurement(error=str(error))
     values = dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True))
     return Measurement(values=values, notes=notes)
+
+
+MAX_TOKENS = 512
+"""The maximum length of an answer, for marks and a sentence."""
+Prompt = tuple[Sequence[Image.Image], str]
+
+
+class EndpointWriter:
+    """A `Writer` over HTTP, several prompts at once, at temperature 0."""
+
+    backend = "openai"
+
+    def __init__(self, config: EndpointConfig, *, time: Time | None = None) -> None:
+        """Raises `InputError` if the key's environment variable holds no usable key; sends nothing yet."""
+        self.config, self.model, self.revision = config, config.model, config.revision
+        self._endpoint = Endpoint(config, time)
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """The address and what is sent to it (`careedit.scoring.sent`)."""
+        picture = probe_picture()
+        return self._endpoint.settings(self._body(((picture, picture), TEXT)))
+
+    def write(self, prompts: Sequence[Prompt]) -> list[str | CareEditError]:
+        """See `Writer`."""
+        return run(self._write_all(prompts))
+
+    async def _write_all(self, prompts: Sequence[Prompt]) -> list[str | CareEditError]:
+        async with self._endpoint.client() as client:
+            bodies = [partial(self._body, prompt) for prompt in prompts]
+            found = await self._endpoint.post_all(client, bodies, text_of)
+        return [MetricError(str(one)) if isinstance(one, Unanswered) else one for one in found]
+
+    def _body(self, prompt: Prompt) -> Mapping[str, Any]:
+        pictures, text = prompt
+        content = [*map(picture_part, pictures), {"type": "text", "text": text}]
+        return self._endpoint.body(content, {"max_tokens": MAX_TOKENS})
+
+
+def viescore(options: JudgeOptions) -> Metric:
+    """VIEScore from its options."""
+    if options.endpoint is None:
+        raise MetricError("viescore needs a judge that writes; give the fields of an endpoint under `endpoint`.")
+    return VieScore(EndpointWriter(EndpointConfig(**options.endpoint)))

@@ -1,7 +1,7 @@
-"""Arms in traffic, compared: unit by unit, with intervals that hold however often they are looked at.
+"""Compares the arms in traffic unit by unit, with intervals that are valid no matter how often one looks at them.
 
-A unit is what chance dealt an arm to: a user comes again with the same arm, so a user's edits are one mean, as rows on one
-source picture are in the offline comparison.
+A unit is what was randomly assigned to an arm. A user always gets the same arm, so the edits of a user count as one mean, as
+rows on one source image do in the offline comparison.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from careedit_eval.records import Better
 from careedit_eval.stats import Interval, confidence_sequence, difference_sequence, holm, sample_ratio_p
 
 FEWEST = 30
-"""Units of each arm below which nothing is said: the intervals hold for many rows, not for few."""
+"""The minimum number of units of each arm. The intervals are valid for many rows, not for few."""
 BROKEN = 0.001
-"""p of the split under which the assignment counts as broken."""
+"""If the p value of the split is below this, the assignment counts as broken."""
 ENDED = ("made", "failed", "expired")
-"""Outcomes that say something of an arm; what its user gave up does not."""
+"""The outcomes that count for an arm. An edit that its user cancelled does not."""
 
 Values = dict[str, list[float]]
 """Values by unit, in the order of the units' first edits."""
@@ -29,54 +29,54 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class ArmTraffic:
-    """What one arm was given."""
+    """The traffic of one arm."""
 
     arm: str
-    """The arm."""
+    """The name of the arm."""
     expert_set: str
-    """Its set, as configured."""
+    """The address of its expert set, as configured."""
     weight: float
-    """As configured."""
+    """Its share of the traffic, as configured."""
     units: int
-    """Users, keys and requests of nobody that chance dealt it, with an edit."""
+    """Users, keys and requests without a user that were randomly assigned to it and have an edit."""
     edits: int
-    """Their edits."""
+    """The number of edits of these units."""
     others: int
-    """Edits that chance did not deal it; they are left out."""
+    """The number of edits that were not randomly assigned; they are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineDifference:
-    """One number of an arm (B) against the one in use (A)."""
+    """One number of an arm (B) compared with the arm in use (A)."""
 
     output: str
-    """"failed", "judge", "seconds", "rating", or "preferred" (0.5: people prefer neither)."""
+    """The name of the number: "failed", "judge", "seconds", "rating", or "preferred" (0.5: no preference)."""
     a: str
-    """The arm in use."""
+    """The name of the arm in use."""
     b: str
-    """The other one."""
+    """The name of the arm that it is compared with."""
     better: Better
-    """Which way is up."""
+    """Whether higher or lower numbers are better."""
     mean_a: float | None
-    """Mean over A's units."""
+    """The mean over the units of arm A; None without units."""
     mean_b: float | None
-    """Mean over B's units; of "preferred" the share of comparisons that B won, ties half."""
+    """The mean over the units of B; for "preferred" the share of comparisons that B won, with ties as a half."""
     units_a: int
-    """Units of A with such a number."""
+    """The number of units of A with such a number."""
     units_b: int
-    """Units of B."""
+    """The number of units of arm B."""
     difference: float | None = None
-    """B - A; of "preferred" B's share - 0.5."""
+    """B - A; for "preferred" B's share - 0.5."""
     interval: Interval | None = None
-    """Of the difference, valid at any time; None with fewer than `FEWEST` units on a side."""
+    """The interval of the difference, valid at any time; None if an arm has fewer than `FEWEST` units."""
     p: float | None = None
-    """Valid at any time."""
+    """The p value, valid at any time; None if it is not tested."""
     p_adjusted: float | None = None
-    """Holm's, over all numbers and arms."""
+    """Holm's adjusted p value, over all numbers and arms."""
 
     @property
     def verdict(self) -> str:
-        """In a word, as `careedit_eval.compare.Difference` has it."""
+        """The verdict in a word, as in `careedit_eval.compare.Difference`."""
         if self.interval is None:
             return "too few"
         if self.p_adjusted is None or self.p_adjusted >= 0.05 or not self.difference:
@@ -86,27 +86,27 @@ class OnlineDifference:
 
 @dataclass(frozen=True, slots=True)
 class OnlineReport:
-    """All of it."""
+    """The whole report of an A/B test."""
 
     arms: tuple[ArmTraffic, ...]
-    """Every arm, in the configuration's order."""
+    """Every arm, in the order of the configuration."""
     split_p: float
-    """p of the units' split under the weights; below `BROKEN` nothing else here can be believed."""
+    """The p value of the split of the units under the weights. Below `BROKEN`, the other figures are not reliable."""
     assigned_p: float
-    """The same of all users that the server remembers, with edits or without."""
+    """The same for all users that the server remembers, with edits or without."""
     differences: tuple[OnlineDifference, ...]
-    """Every arm against the one in use."""
+    """Every arm compared with the arm in use."""
     notes: tuple[str, ...]
-    """What a reader must know, sentences."""
+    """Notes on the figures, as sentences."""
 
     @property
     def broken(self) -> bool:
-        """Whether the split says that the assignment is broken."""
+        """Whether the split shows that the assignment is broken."""
         return min(self.split_p, self.assigned_p) < BROKEN
 
 
 def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineReport:
-    """Compare every arm with `against`, by default the one of the largest weight. Raises `InputError`."""
+    """Compare every arm with `against`, by default the arm with the largest weight. Raises `InputError`."""
     arms = traffic.header.arms
     taking = [name for name, arm in arms.items() if arm.weight > 0]
     against = against or max(taking, key=lambda name: arms[name].weight, default="")
@@ -114,7 +114,7 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
         raise InputError(f"No arm {against!r} takes traffic; the arms are {', '.join(taking) or 'none'}.")
     dealt = {name: [edit for edit in traffic.edits if edit.arm == name and edit.dealt] for name in arms}
     units = {name: len({edit.unit for edit in dealt[name]}) for name in arms}
-    told = tuple(
+    served = tuple(
         ArmTraffic(
             name,
             arm.expert_set,
@@ -138,7 +138,7 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
     weights = {name: arm.weight for name, arm in arms.items()}
     assigned = {name: traffic.header.assigned.get(name, 0) for name in arms}
     report = OnlineReport(
-        arms=told,
+        arms=served,
         split_p=sample_ratio_p(units, weights),
         assigned_p=sample_ratio_p(assigned, weights),
         differences=tuple(replace(one, p_adjusted=adjusted[one.output, one.b]) for one in differences),
@@ -150,7 +150,7 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
 def _numbers(
     a: str, b: str, left: Sequence[ExportedEdit], right: Sequence[ExportedEdit], feedback: Sequence[ExportedFeedback]
 ) -> list[OnlineDifference]:
-    """Everything that each arm has by itself."""
+    """The values of each arm by unit."""
     ratings: dict[str, list[float]] = {}
     for said in feedback:
         if said.rating is not None:
@@ -181,7 +181,7 @@ def _unit_means(edits: Sequence[ExportedEdit], values: Callable[[ExportedEdit], 
 
 
 def _preferred(a: str, b: str, traffic: Traffic) -> OnlineDifference:
-    """People's comparisons of an edit of A with one of B; one person's are one mean."""
+    """Users' comparisons of an edit of A with one of B. The comparisons of one user count as one mean."""
     edits = {edit.id: edit for edit in traffic.edits}
     of: Values = {}
     for one in traffic.feedback:
@@ -191,11 +191,13 @@ def _preferred(a: str, b: str, traffic: Traffic) -> OnlineDifference:
             of.setdefault(min(edit.unit for edit in both), []).append(won)
     shares = [float(np.mean(found)) for found in of.values()]
     share = _mean(shares)
-    told = OnlineDifference("preferred", a, b, "higher", None if share is None else 1 - share, share, len(of), len(of))
+    preferred = OnlineDifference(
+        "preferred", a, b, "higher", None if share is None else 1 - share, share, len(of), len(of)
+    )
     known = confidence_sequence([value - 0.5 for value in shares]) if len(of) >= FEWEST else None
     if known is None:
-        return told
-    return replace(told, difference=known.value, interval=known.interval, p=known.p)
+        return preferred
+    return replace(preferred, difference=known.value, interval=known.interval, p=known.p)
 
 
 def _mean(values: Sequence[float]) -> float | None:

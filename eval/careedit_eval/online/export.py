@@ -1,4 +1,4 @@
-"""Reads what `careedit ab export` wrote: format `VERSION`, JSON lines, a header first."""
+"""Reads the file that `careedit ab export` wrote: format `VERSION`, JSON lines, a header first."""
 
 from __future__ import annotations
 
@@ -18,88 +18,88 @@ VERSION = 1
 
 
 class ExportedArm(Record):
-    """An arm that takes traffic."""
+    """An arm that takes traffic, as exported."""
 
     expert_set: str
-    """As configured."""
+    """The address of the expert set, as configured."""
     weight: float = Field(ge=0, allow_inf_nan=False)
-    """Share of the traffic, relative to the other arms' weights."""
+    """The weight of the arm, relative to the weights of the other arms."""
 
 
 class ExportedEvent(Record):
-    """An arm was taken out of traffic or put back."""
+    """A change of the guard: an arm was taken out of traffic or restored."""
 
     arm: str
-    """The arm."""
+    """The name of the arm."""
     what: Literal["cut", "restored"]
-    """What happened to it."""
+    """Whether the arm was taken out of traffic or restored."""
     created: float
-    """When, Unix time."""
+    """The time of the event in Unix seconds."""
 
 
 class Header(Record):
-    """The first line."""
+    """The first line of an export."""
 
     version: int
-    """Of the format."""
+    """The version of the export's format."""
     since: float
-    """Edits from then on, Unix time."""
+    """The start of the exported edits in Unix seconds."""
     arms: Mapping[str, ExportedArm]
-    """Arms that take traffic."""
+    """The arms that take traffic, by name."""
     assigned: Mapping[str, int]
-    """Users who were dealt each arm, ever; who is nobody is not counted."""
+    """The number of users that were ever assigned to each arm. Requests without a user are not counted."""
     events: tuple[ExportedEvent, ...] = ()
-    """Cuts, oldest first."""
+    """Changes of the guard, oldest first."""
 
 
 class ExportedEdit(Record):
-    """An edit that somebody was served."""
+    """An edit that was returned to a user."""
 
     id: str
-    """Its id."""
+    """The id of the edit."""
     unit: str
-    """Whom the arm was dealt to, hashed: one user, one key, or one request of nobody."""
+    """Hash of the unit that was assigned to the arm: a user, a key, or a request without a user."""
     arm: str
-    """Who edited."""
+    """The name of the arm that edited."""
     dealt: bool
-    """Whether chance chose the arm."""
+    """Whether the arm was chosen at random."""
     outcome: str
-    """"made", "failed", "cancelled"; what else there is was not the arm's doing."""
+    """The outcome: "made", "failed" or "cancelled". Other values are not the arm's doing."""
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    """From acceptance to the end."""
+    """The seconds from acceptance to the end."""
     scores: Mapping[str, float] | None = None
-    """The judge's, by name."""
+    """The judge's scores by name; None if it was not judged."""
     created: float
-    """When it was accepted, Unix time."""
+    """The time of acceptance in Unix seconds."""
 
 
 class ExportedFeedback(Record):
-    """What a person said of one edit, or of two."""
+    """The feedback of a user on one edit, or on two."""
 
     edits: tuple[str, ...] = Field(min_length=1, max_length=2)
-    """The edits."""
+    """The ids of the edits that it is about."""
     winner: str | None = None
-    """The better of two; None: neither."""
+    """The id of the better one of two edits; None if the user prefers neither."""
     rating: int | None = Field(default=None, ge=1, le=5)
-    """Of one edit."""
+    """The rating of a single edit; None for a preference."""
     created: float
-    """When, Unix time."""
+    """The time of the feedback in Unix seconds."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """An export, read."""
+    """The content of an export."""
 
     header: Header
-    """What was served."""
+    """The arms and events of the export."""
     edits: tuple[ExportedEdit, ...]
-    """Oldest first."""
+    """The edits, oldest first, without damaged lines."""
     feedback: tuple[ExportedFeedback, ...]
-    """Oldest first."""
+    """The feedback of users, oldest first."""
 
 
 def read_export(path: str | Path) -> Traffic:
-    """Read an export; raises `InputError` naming the line that is wrong."""
+    """Read an export. Raises `InputError` that names the wrong line."""
     found: dict[str, list[Any]] = {"header": [], "edit": [], "feedback": []}
     kinds: Mapping[str, type[Record]] = {"header": Header, "edit": ExportedEdit, "feedback": ExportedFeedback}
     for number, line in _lines(Path(path)):
@@ -126,7 +126,7 @@ def read_export(path: str | Path) -> Traffic:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers."""
+    """The lines that are not empty, with their numbers."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

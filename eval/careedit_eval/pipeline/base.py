@@ -1,4 +1,4 @@
-"""What runs a stage: items in, results out, in any order. `LocalRunner` is a plain loop, for laptops and tests."""
+"""Runners of a stage: items in, results out, in any order. `LocalRunner` is a plain loop, for laptops and tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Work(Protocol):
-    """A stage's work on a few items. It catches what is wrong with one item: what it raises stops the run."""
+    """A stage's work on a few items. It handles the errors of single items; an exception stops the run."""
 
     def __call__(self, items: Sequence[Any], /) -> list[Any]:
         """Results of the items, in any number."""
@@ -20,15 +20,15 @@ class Stage:
     """One stage of an evaluation, the same for every runner."""
 
     name: str
-    """What an error calls it: "editing", "measuring"."""
+    """The name of the stage in errors, such as "editing" or "measuring"."""
     make: Callable[[], Work]
-    """Makes the work where it is done; can be pickled, and so can items and results."""
+    """Makes the work in the worker. It must be picklable, and so must items and results."""
     batch: int
-    """Items that travel together; what they make is on disk before the next ones."""
+    """The number of items per task. Their results are stored before the next task."""
     workers: int | None = None
-    """Workers, where the runner has several; None: as many as the machines have room for."""
+    """The number of workers, if the runner has several; None means as many as fit."""
     num_gpus: float = 0.0
-    """GPUs per worker."""
+    """The number of GPUs per worker; a fraction shares a GPU."""
     stall_timeout_s: float = 600.0
     """Seconds without a finished batch after which `RunError` is raised."""
 
@@ -42,7 +42,7 @@ class Runner(Protocol):
         ...
 
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """Results as they are done, batch by batch. Raises `RunError` where it cannot go on."""
+        """Results as they are finished, batch by batch. Raises `RunError` if it cannot continue."""
         ...
 
 
@@ -57,7 +57,7 @@ class LocalRunner:
         return torch.cuda.is_available()
 
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """Results of one batch after another; a loop that hangs is the user's to interrupt."""
+        """Results of one batch after another; a loop that hangs must be interrupted by the user."""
         if not items:
             return
         work = stage.make()

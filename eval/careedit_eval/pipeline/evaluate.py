@@ -20,23 +20,23 @@ from careedit_eval.suite import Part, Workers
 from careedit_eval.timing import TimingRecord
 
 Progress = Callable[[str, int, int], None]
-"""Told of a stage, how many items are done, and how many there are."""
+"""Called with the name of a stage, the number of finished items, and the number of all items."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run came to."""
+    """The result of an evaluation."""
 
     plan: Plan
-    """What was wanted."""
+    """The plan that was carried out."""
     table: Table
-    """Every edit and number, best-single and oracle rows included."""
+    """Every edit and number, including the rows best-single and oracle."""
     edited: int
-    """Edits made in this run; the others were there."""
+    """The number of edits made in this run; the others were in the store."""
     measured: int
-    """Scores made in this run."""
+    """The number of scores made in this run."""
     timing: TimingRecord | None = None
-    """How long edits of compared sets take; None where nobody asked, or nothing was edited."""
+    """How long edits of compared sets take; None if the suite does not ask for it, or nothing was edited."""
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> Iterator[EditRow]:
-    """Make and keep the edits that are missing; `edits` is brought up to date."""
+    """Make and store the missing edits; `edits` is updated."""
     have = present(edits) & {row.edit_key for row in edits.values() if store.path(row).is_file()}
     todo = [task for task in plan.tasks if not have.issuperset(task.keys)]
     total, finished = sum(len(task.keys) for task in todo), 0
@@ -76,7 +76,7 @@ def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], d
 
 
 def _edit_stages(workers: Workers, todo: Sequence[EditTask]) -> Iterator[tuple[Stage, list[EditTask]]]:
-    """Sets on this cluster's workers; then every service from one worker, whose threads are all it is asked by."""
+    """Edit sets on this cluster's workers, then each service from one worker, whose threads make all requests to it."""
     common = {"name": "editing", "make": EditWorker, "stall_timeout_s": workers.stall_timeout_s}
     here = [task for task in todo if task.arm.kind != "http"]
     if here:
@@ -89,7 +89,7 @@ def _edit_stages(workers: Workers, todo: Sequence[EditTask]) -> Iterator[tuple[S
 
 
 def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditRow], done: Progress) -> int:
-    """Make and keep the scores that are missing; how many there were."""
+    """Make and store the missing scores. Returns their number."""
     have = present(store.scores())
     todo = list(_score_tasks(plan, store, edits, have))
     total, finished, made = len(todo), 0, 0
@@ -113,7 +113,7 @@ def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditR
 
 
 def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: set[str]) -> Iterator[ScoreTask]:
-    """Every edit that lacks a score, with the metrics that it lacks."""
+    """Every edit without some score, with the metrics that are missing."""
     alone = range(len(plan.metrics))
     paired = range(len(plan.metrics), len(plan.metrics) + len(plan.pairwise))
     metrics = (*plan.metrics, *plan.pairwise)
@@ -130,7 +130,7 @@ def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: s
 
 
 def wanted_edits(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow]]:
-    """Every edit that is there and measured, under the names that its sample and set have now."""
+    """Every existing edit to be measured, under the current names of its sample and set."""
     for task in plan.tasks:
         for sample, key in zip(task.samples, task.keys, strict=True):
             row = edits.get(key)
@@ -139,7 +139,7 @@ def wanted_edits(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sam
 
 
 def renamed(row: EditRow, sample: Sample, task: EditTask) -> EditRow:
-    """A kept edit under today's names: what a set is called, or a kind, does not make another edit."""
+    """A stored edit under the current names. Another name of a set or kind does not make another edit."""
     return row.model_copy(update={"arm": task.arm.name, "kind": sample.kind, "group": sample.group})
 
 

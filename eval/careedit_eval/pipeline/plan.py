@@ -1,4 +1,4 @@
-"""What a suite wants: benchmarks read, sets resolved, reference rows added, and every edit with its key."""
+"""The plan of a suite: benchmarks read, sets resolved, reference rows added, and every edit with its key."""
 
 from __future__ import annotations
 
@@ -18,73 +18,73 @@ from careedit_eval.suite import Arm, Suite, check_margins, make_benchmark, make_
 logger = logging.getLogger(__name__)
 
 SINGLE = "single/"
-"""Before an expert's name: the set's base with that expert alone, of which best-single and oracle are made."""
+"""The prefix of an arm with one expert: the set's base with that expert alone. Best-single and oracle are made of these arms."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A benchmark's rows, read."""
+    """The rows of a benchmark."""
 
     name: str
-    """The benchmark."""
+    """The name of the benchmark."""
     revision: str
-    """Which state of it."""
+    """The revision of the benchmark's data."""
     fingerprint: str
-    """sha256 over ids and contents of `samples`."""
+    """The sha256 over ids and contents of `samples`."""
     samples: tuple[Sample, ...]
-    """The rows."""
+    """All rows, in the order of the benchmark."""
 
     @property
     def scored(self) -> tuple[Sample, ...]:
-        """Those that are measured; others only lead to a later turn."""
+        """The samples that are measured; others only lead to a later turn."""
         return tuple(sample for sample in self.samples if sample.scored)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run is made of."""
+    """Everything that a run is made of."""
 
     suite: Suite
-    """The suite."""
+    """The suite that is evaluated."""
     benchmarks: tuple[Rows, ...]
-    """What is edited."""
+    """The benchmarks whose samples are edited."""
     arms: tuple[Resolved, ...]
-    """Who edits: the suite's sets, then what its rows need."""
+    """The arms that edit: the suite's sets, then those that its rows need."""
     metrics: tuple[Metric, ...]
-    """What measures alone."""
+    """The metrics that measure one edit."""
     pairwise: tuple[Metric, ...]
-    """What compares two edits."""
+    """The metrics that compare two edits."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Rows that cannot be had, and why."""
+    """Rows that cannot be measured, with the reasons."""
 
     @property
     def outputs(self) -> dict[str, Output]:
-        """Every number by its name."""
+        """Every output by its name."""
         return {one.name: one for metric in (*self.metrics, *self.pairwise) for one in metric.spec.outputs}
 
     @property
     def specs(self) -> tuple[MetricSpec, ...]:
-        """Identities of all metrics."""
+        """The identities of all metrics."""
         return tuple(metric.spec for metric in (*self.metrics, *self.pairwise))
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Names of the suite's own sets."""
+        """The names of the suite's own sets."""
         return tuple(arm.name for arm in self.suite.sets)
 
     @property
     def singles(self) -> tuple[str, ...]:
-        """Names of the arms of single experts."""
+        """The names of the arms with a single expert."""
         return tuple(arm.name for arm in self.arms if arm.name.startswith(SINGLE))
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
-        """Noises of an arm: single experts also get the one on which they are chosen."""
+        """The seeds of an arm. Single experts also get the seed on which they are chosen."""
         seeds = self.suite.seeds
         return (*seeds, self.suite.pick_seed) if arm in self.singles and self.suite.pick_seed not in seeds else seeds
 
     @cached_property
     def tasks(self) -> tuple[EditTask, ...]:
-        """Every edit that is wanted, arm by arm."""
+        """All edits of the run, arm by arm."""
         return tuple(
             EditTask(arm.arm, chain, edit_keys(arm.identity, chain, seed), seed, rows.name)
             for arm in self.arms
@@ -95,7 +95,7 @@ class Plan:
 
     @cached_property
     def keys(self) -> dict[tuple[str, str, int], dict[str, str]]:
-        """Edit key by sample, of every (benchmark, arm, seed)."""
+        """The edit keys by sample, for every (benchmark, arm, seed)."""
         found: dict[tuple[str, str, int], dict[str, str]] = {}
         for task in self.tasks:
             column = found.setdefault((task.benchmark, task.arm.name, task.seed), {})
@@ -138,7 +138,7 @@ def _rows(suite: Suite, limit: int | None) -> Iterator[Rows]:
 
 
 def _arms(suite: Suite, gpus: bool, registry: str | None) -> tuple[tuple[Resolved, ...], dict[str, str]]:
-    """The suite's sets and what its rows need; what cannot be had, with the reason."""
+    """The suite's sets and the arms that its rows need; and the rows that cannot be measured, with the reasons."""
     arms = [resolve_arm(arm, gpus=gpus, registry=registry) for arm in suite.sets]
     missing: dict[str, str] = {}
     subject = next((arm.arm for arm in arms if arm.arm.kind == "set"), None)
@@ -187,5 +187,5 @@ def _check_outputs(suite: Suite, metrics: Sequence[Metric], pairwise: Sequence[M
 
 
 def suite_folder(path: str | Path) -> Path:
-    """The folder that a suite's own paths start from."""
+    """The folder to which a suite's own paths are relative."""
     return Path(path).resolve().parent

@@ -24,16 +24,16 @@ from careedit_eval.errors import RunError
 from careedit_eval.pipeline.base import Stage, Work
 
 COLUMN = "data"
-"""The one column: pickled items, then pickled results."""
+"""The single column: pickled items, then pickled results."""
 MOST_BLOCKS = 10_000
-"""Blocks of one execution; more items than that many batches travel in larger blocks."""
+"""The maximum number of blocks of one execution; more items are put into larger blocks."""
 
 
 class RayRunner:
-    """Runs stages on the Ray cluster that this process is connected to, or starts one here."""
+    """Runs stages on the Ray cluster that this process is connected to, or starts one on this machine."""
 
     def __init__(self, address: str | None = None) -> None:
-        """`address` is a cluster's; None: the one of the environment, else one is started on this machine."""
+        """`address` is that of a cluster; None uses the one of the environment, or else starts one on this machine."""
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it has to say comes as an exception
@@ -44,7 +44,7 @@ class RayRunner:
         return _resources().get("GPU", 0) > 0
 
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """Results as blocks are done; a dead worker or node costs its blocks a second try, on what is left."""
+        """Results as blocks are finished. If a worker or node dies, the rest of its blocks is tried a second time."""
         if not items:
             return
         size = pool_size(stage, _resources())
@@ -79,13 +79,13 @@ class RayRunner:
 
 
 class Actor:
-    """A stage's work in an actor."""
+    """The work of a stage in an actor."""
 
     def __init__(self, make: Callable[[], Work], batch: int) -> None:
         self._work, self._batch = make(), batch
 
     def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Results of a block's items, batch by batch."""
+        """The results of a block's items, batch by batch."""
         items = [pickle.loads(data) for data in block[COLUMN]]
         for first in range(0, len(items), self._batch):
             results = self._work(items[first : first + self._batch])
@@ -96,7 +96,7 @@ class Actor:
 
 @contextmanager
 def _settings(stage: Stage) -> Iterator[None]:
-    """Ray Data's settings while a stage runs; its own `copy` of them warns of settings that nobody touched."""
+    """Ray Data's settings while a stage runs. Its own `copy` of them warns about settings that were not changed."""
     context = DataContext.get_current()
     wanted = {
         "max_errored_blocks": 0,

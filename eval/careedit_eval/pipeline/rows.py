@@ -14,7 +14,7 @@ from careedit_eval.results import EditLine, ScoreLine, Table
 
 
 def derived_rows(plan: Plan, table: Table) -> Table:
-    """The table with the derived rows that the suite asks for, and without the picks."""
+    """The table with the derived rows that the suite asks for, and without the edits that were only made to choose."""
     kept = Table(
         [line for line in table.edits if line.seed in plan.suite.seeds],
         [line for line in table.scores if line.seed in plan.suite.seeds],
@@ -35,14 +35,14 @@ def derived_rows(plan: Plan, table: Table) -> Table:
 
 
 def _copied(lines: Sequence[EditLine] | Sequence[ScoreLine], row: str, benchmark: str, best: Mapping[str, str]) -> list:  # type: ignore[type-arg]
-    """Lines of the chosen arms under the row's name."""
+    """The lines of the chosen arms under the row's name."""
     return [
         replace(line, arm=row) for line in lines if line.benchmark == benchmark and best.get(line.sample_id) == line.arm
     ]
 
 
 def _value(plan: Plan, table: Table, benchmark: str, arm: str, sample: str) -> float:
-    """The primary number on the picking noise, larger = better; a failure is worst."""
+    """The primary number on the seed for choosing, where larger is better; a failure is the worst."""
     line = table.column(benchmark, arm, plan.suite.primary).get((sample, plan.suite.pick_seed))
     if line is None or line.value is None:
         return float("-inf")
@@ -50,14 +50,14 @@ def _value(plan: Plan, table: Table, benchmark: str, arm: str, sample: str) -> f
 
 
 def _best_per_sample(plan: Plan, table: Table, benchmark: str, samples: Sequence[str]) -> dict[str, str]:
-    """The best expert of each sample, ties to the first."""
+    """The best expert of each sample; of equal experts the first."""
     return {
         sample: max(plan.singles, key=lambda arm: _value(plan, table, benchmark, arm, sample)) for sample in samples
     }
 
 
 def _best_of_all(plan: Plan, table: Table, benchmark: str, samples: Sequence[str]) -> str:
-    """The expert of the best mean; an expert that failed on a sample has that sample counted as nothing won."""
+    """The expert with the best mean; experts with fewer failures come first."""
 
     def mean(arm: str) -> tuple[int, float]:
         values = [_value(plan, table, benchmark, arm, sample) for sample in samples]

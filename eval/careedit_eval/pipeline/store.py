@@ -1,8 +1,8 @@
-"""What was edited and measured, on disk, by content key; the same store may serve many runs.
+"""Edits and scores on disk, by content key. Several runs may share one store.
 
-Pictures lie one by one under their edit keys; rows lie in files of JSON lines, one file per finished batch. Every file
-is written under a temporary name and renamed, pictures before the rows that name them: whenever a run is killed, what
-the store says is there is there. `FORMAT` is the version of this layout.
+Each image is a file under its edit's key. Rows are JSON lines, one file per finished batch. Every file is written under a
+temporary name and then renamed, and images are written before the rows that name them. So a run may be killed at any
+time: what the store lists is complete. `FORMAT` is the version of this layout.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from careedit.errors import InputError
 from careedit.files import write_atomic
@@ -21,108 +23,135 @@ from careedit_eval.records import EditRow, ScoreRow
 
 FORMAT = 1
 COMPACT_ABOVE = 64
-"""Files of rows above which they are made one, when a run begins."""
+"""If a folder has more files of rows than this when a run begins, they are merged into one file."""
 
-Row = TypeVar("Row", EditRow, ScoreRow)
+Row = TypeVar("Row")
+
+
+class RowFiles(Generic[Row]):
+    """Rows of one kind in a folder, as files of JSON lines. One process writes; any number may read."""
+
+    def __init__(self, folder: Path, kind: type[Row], key: Callable[[Row], str]) -> None:
+        """`kind` is a record or dataclass, `key` reads a row's content key. Raises `InputError` for an unusable folder."""
+        self.folder, self._key = folder, key
+        self._rows: TypeAdapter[Row] = TypeAdapter(kind)
+        self.unreadable = 0
+        """Lines that could not be read. Their work is done again."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unusable(folder, error) from error
+
+    def read(self) -> dict[str, Row]:
+        """All rows by key. The last row of a key counts, but an error does not replace a result."""
+        found: dict[str, Row] = {}
+        for file in self._files():
+            for line in file.read_bytes().splitlines():
+                try:
+                    row = self._rows.validate_json(line)
+                except (ValueError, InputError):
+                    self.unreadable += 1
+                    continue
+                key = self._key(row)
+                if getattr(row, "error", None) is None or key not in found or found[key].error is not None:  # type: ignore[attr-defined]
+                    found[key] = row
+        return found
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write a batch of rows as one file. Raises `RunError` if the disk is full."""
+        if not rows:
+            return
+        # Names sort by time, so that later rows are read later.
+        path = self.folder / f"{time.time_ns():020}-{secrets.token_hex(4)}.jsonl"
+        try:
+            write_atomic(path, b"".join(self._rows.dump_json(row) + b"\n" for row in rows))
+        except OSError as error:
+            raise _full(self.folder, error) from error
+
+    def compact(self) -> None:
+        """Merge many files into one. If this is killed half-way, some rows exist twice; they are equal."""
+        files = self._files()
+        if len(files) > COMPACT_ABOVE:
+            self.write(list(self.read().values()))
+            _remove(files)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.jsonl"))
 
 
 class Store:
     """A folder of edits and scores. One process writes; any number may read."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Raises `InputError` where the folder cannot be used."""
+        """Raises `InputError` if the folder cannot be used."""
         self.folder = Path(folder).resolve()
-        self.unreadable = 0
-        """Lines that could not be read; what they said is made again."""
         mark = self.folder / "format"
+        self._edits = RowFiles(self.folder / "edits", EditRow, lambda row: row.edit_key)
+        self._scores = RowFiles(self.folder / "scores", ScoreRow, lambda row: row.score_key)
         try:
-            for name in ("pictures", "edits", "scores"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / "pictures").mkdir(exist_ok=True)
             if not mark.exists():
                 write_atomic(mark, f"{FORMAT}\n".encode())
             found = mark.read_text("ascii").strip()
         except OSError as error:
-            raise InputError(f"The store {str(folder)!r} cannot be used ({error.strerror}); give another.") from error
+            raise unusable(self.folder, error) from error
         if found != str(FORMAT):
             raise InputError(
-                f"The store {str(folder)!r} has format {found}, this careedit reads {FORMAT}; give another."
+                f"The store {str(folder)!r} has format {found}, but this careedit reads format {FORMAT}; use another folder."
             )
 
+    @property
+    def unreadable(self) -> int:
+        """Lines that could not be read. Their edits and scores are made again."""
+        return self._edits.unreadable + self._scores.unreadable
+
     def edits(self) -> dict[str, EditRow]:
-        """Every edit by its key; of several rows the last, but no error in place of a picture."""
-        return self._read("edits", EditRow, lambda row: row.edit_key)
+        """Every edit by its key."""
+        return self._edits.read()
 
     def scores(self) -> dict[str, ScoreRow]:
-        """Every score by its key, likewise."""
-        return self._read("scores", ScoreRow, lambda row: row.score_key)
+        """Every score by its key."""
+        return self._scores.read()
 
     def put_edits(self, made: Sequence[tuple[EditRow, bytes | None]]) -> None:
-        """Keep edits with the files of their pictures; raises `RunError` where the disk takes no more."""
+        """Store edits with their image files. Raises `RunError` if the disk is full."""
         try:
             for row, picture in made:
                 if picture is not None and row.picture is not None:
                     path = self.folder / row.picture
                     path.parent.mkdir(exist_ok=True)
                     write_atomic(path, picture)
-            self._write("edits", [row for row, _ in made])
         except OSError as error:
             raise _full(self.folder, error) from error
+        self._edits.write([row for row, _ in made])
 
     def put_scores(self, rows: Sequence[ScoreRow]) -> None:
-        """Keep scores; raises `RunError` where the disk takes no more."""
-        try:
-            self._write("scores", rows)
-        except OSError as error:
-            raise _full(self.folder, error) from error
+        """Store scores. Raises `RunError` if the disk is full."""
+        self._scores.write(rows)
 
     def path(self, row: EditRow) -> Path:
-        """The file of an edit's picture."""
+        """The file of an edit's image."""
         return self.folder / str(row.picture)
 
     def compact(self) -> None:
-        """Make one file of many. Left alone when killed half-way: rows that stand twice are the same rows."""
-        edits, scores = self._files("edits"), self._files("scores")
-        if len(edits) > COMPACT_ABOVE:
-            self._write("edits", list(self.edits().values()))
-            _remove(edits)
-        if len(scores) > COMPACT_ABOVE:
-            self._write("scores", list(self.scores().values()))
-            _remove(scores)
-
-    def _files(self, name: str) -> list[Path]:
-        return sorted((self.folder / name).glob("[0-9]*.jsonl"))
-
-    def _write(self, name: str, rows: Sequence[EditRow] | Sequence[ScoreRow]) -> None:
-        if rows:
-            text = "".join(row.model_dump_json() + "\n" for row in rows)
-            # The name sorts by time, so that later rows are read later.
-            write_atomic(
-                self.folder / name / f"{time.time_ns():020}-{secrets.token_hex(4)}.jsonl", text.encode("utf-8")
-            )
-
-    def _read(self, name: str, kind: type[Row], key: Callable[[Row], str]) -> dict[str, Row]:
-        found: dict[str, Row] = {}
-        for file in self._files(name):
-            for line in file.read_bytes().splitlines():
-                try:
-                    row = kind.model_validate_json(line)
-                except (ValueError, InputError):
-                    self.unreadable += 1
-                    continue
-                one = key(row)
-                if row.error is None or one not in found or found[one].error is not None:
-                    found[one] = row
-        return found
+        """Merge many files of rows into one."""
+        self._edits.compact()
+        self._scores.compact()
 
 
-def present(rows: Mapping[str, Row]) -> set[str]:
-    """Keys of rows that hold a result: an error is none, so the next run tries again."""
+def present(rows: Mapping[str, EditRow] | Mapping[str, ScoreRow]) -> set[str]:
+    """Keys of rows that hold a result. Rows that hold an error are left out, so that the next run tries again."""
     return {key for key, row in rows.items() if row.error is None}
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run had under temporary names; only the process that writes may call it."""
+    """Remove the temporary files of a killed run. Only the process that writes may call this."""
     _remove(folder.rglob(".*.tmp"))
+
+
+def unusable(folder: Path, error: OSError) -> InputError:
+    """The error for a folder that cannot be created or read."""
+    return InputError(f"The folder {str(folder)!r} cannot be used ({error.strerror}); choose another folder.")
 
 
 def _remove(files: Iterable[Path]) -> None:
@@ -132,6 +161,6 @@ def _remove(files: Iterable[Path]) -> None:
 
 def _full(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"The store {folder} cannot be written ({error.strerror}); what is done is kept. Free some space and run the same "
+        f"{folder} cannot be written ({error.strerror}); what is done is kept. Free some space and run the same "
         "command again."
     )

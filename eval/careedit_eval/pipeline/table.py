@@ -1,4 +1,4 @@
-"""From the store's rows to the table of results: every wanted edit and number, in order, none left out."""
+"""From the rows of the store to the table of results: every requested edit and number, in order, none left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_EDITED = "Nothing was edited; run the suite without leaving editing out."
 
 
 def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, ScoreRow]) -> Table:
-    """Look every wanted edit and score up; what failed, or is not there, stands as an error."""
+    """Look up every requested edit and score. What failed or is missing becomes an error."""
     edit_lines: list[EditLine] = []
     score_lines: list[ScoreLine] = []
     pairs = _pairs(plan)
@@ -38,7 +38,7 @@ def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, S
 
 
 def rival_pairs(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow, EditRow]]:
-    """Edits of one sample and seed by every two sets: sample, edit, and the rival it is compared with."""
+    """The edits of one sample and seed by every two sets: sample, edit, and the rival that it is compared with."""
     if not plan.pairwise:
         return
     for rows in plan.benchmarks:
@@ -51,7 +51,7 @@ def rival_pairs(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Samp
 
 
 def _pairs(plan: Plan) -> list[tuple[str, str]]:
-    """Every two sets, in the suite's order; a comparison of the suite turns its two round."""
+    """Every two sets, in the suite's order; a comparison of the suite may reverse the order of a pair."""
     named = [(one.a, one.b) for one in plan.suite.compare]
     names = plan.sets
     between = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
@@ -105,7 +105,7 @@ def _score_lines(
 
 
 def _experts(edit: EditRow | None) -> str:
-    """Who was routed to, from the trace: "erase 1.00"."""
+    """The chosen experts from the trace, such as "erase 1.00"."""
     if edit is None or edit.trace is None:
         return ""
     weights: dict[str, float] = json.loads(edit.trace).get("routing", {}).get("weights", {})

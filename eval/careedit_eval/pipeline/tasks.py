@@ -1,4 +1,4 @@
-"""Items of the two stages, and the content keys by which they are found again."""
+"""The items of the two stages, and the content keys by which they are found again."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from careedit_eval.records import EditRow, Sample
 from careedit_eval.suite import Arm
 
 KEY_VERSION = 1
-"""Raised with a change that makes other edits of the same settings."""
+"""The version of the keys. Raise it with a change that makes other edits from the same settings."""
 
 
 @dataclass(frozen=True)
 class EditTask:
-    """Samples that one arm edits one after another with one seed: a session's turns, or a single sample."""
+    """Samples that one arm edits in sequence with one seed: the turns of a session, or a single sample."""
 
     arm: Arm
-    """Who edits."""
+    """The arm that edits the samples."""
     samples: tuple[Sample, ...]
-    """The samples; each but the first has its source from one before."""
+    """The samples. Each except the first gets its source from an earlier one."""
     keys: tuple[str, ...]
-    """Their edit keys."""
+    """The edit keys of the samples, in their order."""
     seed: int
-    """Of the noise."""
+    """The seed of the noise."""
     benchmark: str
-    """Where the samples are from."""
+    """The benchmark that the samples are from."""
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """One edit, and the metrics that it lacks."""
+    """One edit, and the metrics that have not measured it yet."""
 
     sample: Sample
-    """The sample."""
+    """The sample that was edited."""
     edit: EditRow
-    """The edit."""
+    """The edit that is measured."""
     picture: str
-    """Path of its picture."""
+    """The path of the edited image."""
     metrics: tuple[int, ...]
-    """Indices of the metrics."""
+    """The indices of the metrics in the plan."""
     rival: str | None = None
-    """Edit key of the edit that it is compared with."""
+    """The key of the edit that it is compared with; None for metrics of a single edit."""
     rival_picture: str | None = None
-    """Path of that one's picture."""
+    """The path of the image of that edit."""
 
 
 def chains_of(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
@@ -68,7 +68,7 @@ def chains_of(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
 
 
 def edit_keys(identity: Mapping[str, Any], chain: Sequence[Sample], seed: int) -> tuple[str, ...]:
-    """The content key of every edit of a chain: who edits, what it sees, the noise, and the edit that it goes on from."""
+    """The content keys of the edits of a chain: who edits, what it sees, the noise, and the edit that it continues."""
     made: dict[str, str] = {}
     for sample in chain:
         content = {

@@ -1,4 +1,4 @@
-"""The stage of timing: which sets, on which samples."""
+"""The timing stage: which sets are timed, on which samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def time_pairs(
 
 
 def pairs_of(suite: Suite, *, asked: bool) -> list[tuple[str, str]]:
-    """Pairs to be timed: the suite's comparisons where time is asked for, and the gate's baseline with its candidate."""
+    """The pairs to be timed: the suite's comparisons if time matters, and the gate's baseline with its candidate."""
     pairs = [(one.a, one.b) for one in suite.compare] if asked else []
     gate = suite.gate
     if gate is not None and gate.max_slowdown is not None and suite.compare:
@@ -64,7 +64,7 @@ def _missing(arms: dict[str, Resolved], *names: str) -> str | None:
 
 
 def _tasks(plan: Plan, table: Table, a: Resolved, b: Resolved, pair: int, wanted: Timing) -> list[TimingTask]:
-    """Samples evenly spread over each benchmark, so that its kinds are among them."""
+    """Samples that are evenly spread over each benchmark, so that all kinds are among them."""
     tasks = []
     for rows in plan.benchmarks:
         good = [sample for sample in rows.scored if sample.previous is None and _edited(table, rows.name, sample, a, b)]
@@ -75,7 +75,7 @@ def _tasks(plan: Plan, table: Table, a: Resolved, b: Resolved, pair: int, wanted
 
 
 def _edited(table: Table, benchmark: str, sample: Sample, *arms: Resolved) -> bool:
-    """Whether every set edited the sample, with every seed that there is a line of."""
+    """Whether every set edited the sample with every seed that has a line."""
     lines = [
         line for arm in arms for (name, _), line in table.edits_of(benchmark, arm.name).items() if name == sample.id
     ]
@@ -83,7 +83,7 @@ def _edited(table: Table, benchmark: str, sample: Sample, *arms: Resolved) -> bo
 
 
 def _run(plan: Plan, runner: Runner, tasks: Sequence[TimingTask], done: Callable[[str, int, int], None]) -> list[Timed]:
-    """All tasks by one worker, one after another: sets that edit at the same time would slow each other."""
+    """All tasks by one worker, one after the other. Sets that edit at the same time would slow each other down."""
     workers = plan.suite.workers
     stage = Stage("timing", TimingWorker, 1, 1, workers.num_gpus, workers.stall_timeout_s)
     timed: list[Timed] = []
@@ -98,11 +98,11 @@ def _run(plan: Plan, runner: Runner, tasks: Sequence[TimingTask], done: Callable
 
 
 def _filled(pair: TimedPair, index: int, tasks: Sequence[TimingTask], timed: Sequence[Timed]) -> TimedPair:
-    """The pair with its samples in the order of the tasks."""
+    """The pair with its samples, in the order of the tasks."""
     here = {(one.sample.benchmark, one.sample.sample_id): one for one in timed if one.pair == index}
     wanted = [(task.benchmark, task.sample.id) for task in tasks if task.pair == index]
     if pair.missing is None and not wanted:
-        return pair.model_copy(update={"missing": f"There is no sample that both {pair.a} and {pair.b} edited."})
+        return pair.model_copy(update={"missing": f"No sample was edited by both {pair.a} and {pair.b}."})
     samples = tuple(here[one].sample for one in wanted if one in here)
     machine = next((one.machine for one in here.values()), {})
     return pair.model_copy(update={"samples": samples, "machine": machine})

@@ -1,4 +1,4 @@
-"""The work of timing: both sets stay loaded in one process and edit by turns; only seconds are kept."""
+"""The work of timing: both sets stay loaded in one process and take turns; only seconds are kept."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from careedit_eval.timing import TimedSample
 logger = logging.getLogger(__name__)
 
 SEED = 2_000_003
-"""First noise of a timing. No suite uses it, so no service has an answer of it in its cache."""
+"""The first seed of a timing. No suite uses it, so no service has a cached answer for it."""
 
 
 @dataclass(frozen=True)
 class TimingTask:
-    """One sample that both sets are to edit."""
+    """One sample that both sets edit."""
 
     pair: int
-    """Index of the pair."""
+    """The index of the pair of sets."""
     a: Arm
-    """The set in use."""
+    """The arm of the set in use."""
     b: Arm
-    """The set that may replace it."""
+    """The arm of the set that may replace it."""
     sample: Sample
-    """The sample."""
+    """The sample that both sets edit."""
     benchmark: str
-    """Where it is from."""
+    """The benchmark that the sample is from."""
     rounds: int
     """How often it is edited in the order A B B A."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a task came to."""
+    """The result of a task."""
 
     pair: int
-    """Index of the pair."""
+    """The index of the pair of sets."""
     sample: TimedSample
-    """The seconds."""
+    """The sample with the seconds of both sets."""
     machine: dict[str, str]
-    """Where they were measured."""
+    """The kind of machine that measured."""
 
 
 class TimingWorker:
-    """Times tasks one after another. The first of a pair is edited by both sets beforehand, unmeasured, to warm up."""
+    """Times tasks one after the other. Both sets first edit the first sample of a pair without measurement, to warm up."""
 
     def __init__(self) -> None:
         keep_open(2)
@@ -96,7 +96,7 @@ class TimingWorker:
     def _ready(
         self, task: TimingTask, seconds: Callable[[SampleEditor, int], float]
     ) -> tuple[SampleEditor, SampleEditor]:
-        """Both editors, warm; what could not be warmed up on two samples is not tried on every one."""
+        """Both editors after a warm-up. After two failed warm-ups, no further sample is tried."""
         if self._arms != (task.a, task.b):
             self._arms, self._editors, self._failures = (task.a, task.b), None, []
         if len(self._failures) == 2:
@@ -114,7 +114,7 @@ class TimingWorker:
 
 
 def seconds_of(editor: SampleEditor, work: EditWork) -> float:
-    """Seconds of one edit as its editor states them, else by this process's clock."""
+    """The seconds of one edit as its editor reports them, else by the clock of this process."""
     started = time.perf_counter()
     edited = editor.edit(work)
     passed = time.perf_counter() - started
@@ -123,7 +123,7 @@ def seconds_of(editor: SampleEditor, work: EditWork) -> float:
 
 
 def load() -> float | None:
-    """The load average over one minute; None where the system does not say."""
+    """The load average over one minute; None if the system does not report it."""
     try:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):
@@ -131,7 +131,7 @@ def load() -> float | None:
 
 
 def machine_of(*arms: Arm) -> dict[str, str]:
-    """Kind of processor, its cores, and the device of each set; nothing that names the machine."""
+    """The processor, its cores, and the device of each set, without anything that identifies the machine."""
     found = {"cpu": _cpu(), "cores": str(cores())}
     for arm in arms:
         found[f"device of {arm.name}"] = _device(arm)
@@ -139,7 +139,7 @@ def machine_of(*arms: Arm) -> dict[str, str]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # no Linux

@@ -1,4 +1,4 @@
-"""What workers do: edit, and measure. What is wrong with one row is that row's error and nobody else's."""
+"""The work of a worker: edit and measure. What is wrong with one row becomes the error of that row only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from careedit.errors import CareEditError
 from careedit.files import png_bytes
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
-from careedit_eval.editors.fixed import Truth
+from careedit_eval.editors.base import Truth
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
 from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
@@ -26,18 +26,18 @@ from careedit_eval.suite import Arm, Part, make_metric
 logger = logging.getLogger(__name__)
 
 Made = tuple[EditRow, bytes | None]
-"""An edit and the file of its picture."""
+"""An edit and the file of its image."""
 
 
 class EditWorker:
-    """Edits tasks; keeps the editor of the arm that it worked for last."""
+    """Edits tasks. It keeps the editor of the latest arm."""
 
     def __init__(self) -> None:
         self._arm: Arm | None = None
         self._editor: SampleEditor | None = None
 
     def __call__(self, tasks: Sequence[EditTask]) -> list[Made]:
-        """The edits of all tasks' samples. Tasks of a service run at once, as many as its arm allows."""
+        """The edits of the samples of all tasks. Tasks of a service run at once, as many as its arm allows."""
         return [one for _, alike in groupby(tasks, lambda task: task.arm) for one in self._edit_alike(list(alike))]
 
     def _edit_alike(self, tasks: Sequence[EditTask]) -> list[Made]:
@@ -51,7 +51,7 @@ class EditWorker:
 
 
 def edit_task(editor: SampleEditor, task: EditTask) -> list[Made]:
-    """One task's edits in order; a turn whose predecessor failed fails too, and says so."""
+    """The edits of one task in order. A turn whose predecessor failed fails too, with that reason."""
     pictures: dict[str, Image.Image] = {}
     failed: dict[str, str] = {}
     made: list[Made] = []
@@ -104,7 +104,7 @@ def _edit_row(task: EditTask, sample: Sample, key: str, **found: Any) -> EditRow
 def _edit(
     editor: SampleEditor, task: EditTask, sample: Sample, pictures: Mapping[str, Image.Image]
 ) -> tuple[Edited, str, tuple[str, ...]]:
-    """One edit, how its source lies on the canvas, and notes; raises whatever is wrong with it."""
+    """One edit, how its source is placed on the canvas, and notes. Raises any error of it."""
     loaded = load_pictures(sample)
     notes: list[str] = []
     truth = isinstance(editor, Truth)
@@ -129,7 +129,7 @@ def _edit(
 
 
 class ScoreWorker:
-    """Measures tasks; metrics are made once, at the first task that wants them."""
+    """Measures tasks. Metrics are made once, at the first task that needs them."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = tuple(parts)
@@ -139,7 +139,7 @@ class ScoreWorker:
         return tuple(make_metric(part) for part in self._parts)
 
     def __call__(self, tasks: Sequence[ScoreTask]) -> list[ScoreRow]:
-        """Every task's measurements by every metric that it lacks."""
+        """The measurements of every task by every metric that is missing."""
         items = [_item(task) for task in tasks]
         rows: list[ScoreRow] = []
         for index, metric in enumerate(self._metrics):
@@ -155,7 +155,7 @@ class ScoreWorker:
 
 
 def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
-    """One measurement per item. Where a batch fails, or answers for too few, each item is measured alone."""
+    """One measurement per item. If a batch fails or returns too few, each item is measured alone."""
     if not items:
         return []
     try:
@@ -173,7 +173,7 @@ def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
 
 
 def sentence(error: BaseException) -> str:
-    """An exception as the error of a row: careedit's own in its words, others with their kind."""
+    """An exception as the error of a row: careedit's own errors by their message, others also by their type."""
     words = " ".join(str(error).split())[:500]
     if isinstance(error, CareEditError) and words:
         return words
@@ -181,7 +181,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _item(task: ScoreTask) -> ScoreItem | str:
-    """What metrics look at, or why its pictures cannot be read."""
+    """The item for the metrics, or the reason why its images cannot be read."""
     try:
         rival = None if task.rival_picture is None else Path(task.rival_picture).read_bytes()
         data = Path(task.picture).read_bytes()

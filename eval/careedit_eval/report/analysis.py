@@ -22,8 +22,8 @@ from careedit_eval.compare import (
 )
 from careedit_eval.compare.differences import ALL
 from careedit_eval.gate import Verdict, judge_run
+from careedit_eval.report.remarks import Remark, errors_of, not_applicable_of, notes_of
 from careedit_eval.report.speed import Speed, speeds_of
-from careedit_eval.report.told import Told, errors_of, not_applicable_of, notes_of
 from careedit_eval.runs import Run, write_json
 from careedit_eval.stats import Strength, davidson_strengths
 from careedit_eval.suite import Suite
@@ -33,58 +33,58 @@ COMPARISON_FILE, GATE_FILE = "comparison.json", "gate.json"
 
 @dataclass(frozen=True)
 class Compared:
-    """One comparison of the suite."""
+    """One comparison of the suite with its results."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
-    """The set that may replace it."""
+    """The name of the set that may replace it."""
     differences: tuple[Difference, ...]
-    """B - A, every number and kind."""
+    """The differences B - A, for every number and kind."""
     flips: Flips
-    """Where they differ most, by the primary number."""
+    """The samples on which they differ most, by the primary number."""
     preferences: tuple[Preference, ...] = ()
-    """What pairwise judges prefer."""
+    """The preferences of pairwise judges between the two sets."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Three sets or more by one pairwise judge."""
+    """The ranking of three sets or more by one pairwise judge."""
 
     strengths: tuple[Strength, ...]
-    """Strongest first, against the first set."""
+    """The strengths, strongest first, relative to the first set."""
     tie: float
-    """Davidson's tie parameter v: with equal sets v / (2 + v) of verdicts are ties."""
+    """Davidson's tie parameter v: with equal sets a share v / (2 + v) of the verdicts are ties."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All of it."""
+    """All results that are computed from a run."""
 
     means: tuple[Mean, ...]
-    """Every number of every set and kind."""
+    """The means of every number of every set and kind."""
     compared: tuple[Compared, ...]
-    """The comparisons."""
+    """The comparisons that the suite asks for."""
     verdict: Verdict | None
-    """The gate's; None where the suite has none."""
+    """The verdict of the gate; None if the suite has no gate."""
     rankings: Mapping[str, Ranking]
-    """Three sets or more, by the name of the number that says who won."""
-    errors: tuple[Told, ...]
-    """Each error that stands in the place of an edit or a number, most frequent first."""
-    not_applicable: tuple[Told, ...]
-    """Why metrics say nothing of samples, which is nobody's error."""
-    notes: tuple[Told, ...]
-    """What a reader must know of edits and numbers: another size than the source's, a text that was cut."""
+    """Rankings of three sets or more, by the name of the number with the winner."""
+    errors: tuple[Remark, ...]
+    """Each error that replaces an edit or a number, the most frequent first."""
+    not_applicable: tuple[Remark, ...]
+    """Why metrics do not apply to samples, which is not an error."""
+    notes: tuple[Remark, ...]
+    """Notes on edits and numbers: another size than the source's, a text that was truncated."""
     speed: tuple[Speed, ...]
-    """How long edits of compared sets take, timed by turns."""
+    """The times of edits of compared sets."""
     preferences: tuple[Preference, ...] = ()
-    """What pairwise judges prefer among sets that are not compared here."""
+    """The preferences of pairwise judges among sets that are not compared here."""
 
 
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
-    """Compute it; `pairs` are compared instead of the suite's own. Raises `InputError`."""
+    """Compute the analysis; `pairs` are compared instead of the suite's own. Raises `InputError`."""
     table, record = run.table, run.record
-    # A row that cannot be had is told as missing, and what it would be compared with is told without it.
+    # A row that cannot be measured is reported as missing, and so are its comparisons.
     own = tuple((one.a, one.b) for one in record.suite.compare if not {one.a, one.b} & record.missing.keys())
     wanted = pairs if pairs is not None else own
     primary, alone = record.outputs[record.suite.primary], _alone(record.suite)
@@ -119,7 +119,7 @@ def write_analysis(run: Run, analysis: Analysis) -> None:
 
 
 def document(analysis: Analysis) -> dict[str, Any]:
-    """Means, comparisons and ranking as JSON."""
+    """Means, comparisons and ranking as JSON data."""
     return {
         # Version 2: p by random signs, `alone` and `level` per line, preferences, rankings in place of strengths.
         "schema_version": 2,
@@ -149,7 +149,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
 
 
 def _plain(one: Any) -> dict[str, Any]:
-    """A dataclass as JSON data; an infinite gain, where one side failed, is null."""
+    """A dataclass as JSON data; an infinite gain, when one set failed, is null."""
     data = {
         key: (None if isinstance(value, float) and not math.isfinite(value) else value)
         for key, value in asdict(one).items()
@@ -166,20 +166,20 @@ def _preference(one: Preference) -> dict[str, Any]:
 
 
 def _judged(run: Run, compared: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """Pairs of sets with pairwise verdicts, that are not compared."""
+    """Pairs of sets with pairwise verdicts that are not compared."""
     there = {(line.rival, line.arm): None for line in run.table.scores if line.rival is not None}
     return [pair for pair in there if pair not in compared and pair[::-1] not in compared]
 
 
 def _alone(suite: Suite) -> set[tuple[str, str]]:
-    """Numbers and kinds that are tested alone: the primary one, and what the gate has margins for."""
+    """The numbers and kinds that are tested alone: the primary one, and those with a margin in the gate."""
     margins = suite.gate.margins if suite.gate is not None else {}
     named = [name.partition("/") for name in margins]
     return {(suite.primary, ALL), *((output, kind or ALL) for output, _, kind in named)}
 
 
 def _rankings(run: Run) -> dict[str, Ranking]:
-    """Davidson's model of who won, for three sets or more; left out where the verdicts cannot rank them."""
+    """Davidson's model of the verdicts, for three sets or more; left out if the verdicts cannot rank them."""
     sets = [arm.name for arm in run.record.suite.sets]
     found: dict[str, Ranking] = {}
     for win, _ in pairwise_outputs(run.record.metrics) if len(sets) > 2 else ():

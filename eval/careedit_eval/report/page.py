@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens without a server, pictures and plots inside."""
+"""The report: one HTML file that opens without a server, with images and plots inside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from careedit_eval.runs import Run
 
 REPORT_FILE, GRID_FILE = "report.html", "grid.png"
 REFERENCE = ("identity", "truth", "base", "best_single", "unified", "oracle")
-"""Rows that stand beside the sets, in this order."""
+"""Rows that are shown after the sets, in this order."""
 NAMES = {
     "identity": "identity (no edit)",
     "truth": "truth (the target itself)",
@@ -29,13 +29,13 @@ NAMES = {
     "oracle": "oracle routing",
 }
 MOST = 200
-"""Sentences of errors, and of notes, that the page lists; the others are counted."""
+"""The maximum number of errors, and of notes, that the page lists; the others are counted."""
 PLOT = 180
-"""Width of an interval's plot, in pixels."""
+"""The width of an interval's plot, in pixels."""
 
 
 def write_report(run: Run, analysis: Analysis) -> Path:
-    """Write `report.html` and `grid.png` into the run's folder; the page's path."""
+    """Write `report.html` and `grid.png` into the run's folder and return the page's path."""
     gallery = Gallery(run)
     shown = [_compared(run, one, gallery) for one in analysis.compared]
     environment = Environment(
@@ -68,7 +68,7 @@ def write_report(run: Run, analysis: Analysis) -> Path:
 
 
 def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
-    """One benchmark's tables: per kind, rows of sets and columns of numbers."""
+    """The tables of one benchmark: per kind, rows of sets and columns of numbers."""
     here = [one for one in means if one.benchmark == name]
     arms = run.table.arms(name)
     own = [arm.name for arm in run.record.suite.sets]
@@ -142,7 +142,7 @@ def _margin_plot(check: Check) -> dict[str, float] | None:
 
 
 def _card(run: Run, flip: Flip, one: Compared, gallery: Gallery) -> dict[str, Any]:
-    """One sample: pictures, words, numbers of both sets, who was routed to."""
+    """One sample: images, instruction, numbers of both sets, and the chosen experts."""
     lines = {arm: run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed)) for arm in (one.a, one.b)}
     numbers = []
     for output in run.record.outputs:

@@ -1,4 +1,4 @@
-"""Pictures of the report: what a sample looked like before and after, small enough to travel inside the page."""
+"""Images of the report: a sample before and after, small enough to be part of the page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from careedit_eval.runs import Run
 from careedit_eval.suite import make_benchmark
 
 SIDE = 320
-"""Longest side of a picture on the page, in pixels; smaller ones stay as they are."""
+"""The longest side of an image on the page, in pixels; smaller ones keep their size."""
 CELL = 128
-"""Side of a cell of the grid."""
+"""The side of a cell of the grid, in pixels."""
 
 
 class Gallery:
-    """The pictures of a run's samples, scaled down; what cannot be read is left out."""
+    """The images of a run's samples, scaled down; unreadable ones are left out."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -36,7 +36,7 @@ class Gallery:
                 continue
 
     def of(self, flip: Flip, arms: Sequence[str]) -> dict[str, Image.Image]:
-        """Source, the edit of each set, truth: by caption, in this order."""
+        """The source, the edit of each set, and the right result, by caption in this order."""
         found: dict[str, Image.Image] = {}
         sample = self._samples.get((flip.benchmark, flip.sample_id))
         loaded = None
@@ -58,7 +58,7 @@ class Gallery:
 
 
 def write_grid(path: Path, rows: Sequence[Mapping[str, Image.Image]]) -> None:
-    """One picture per sample, row by row: what a tracking page shows without opening the report."""
+    """One image of several samples, row by row, for a tracking page."""
     columns = max((len(row) for row in rows), default=0)
     if not columns:
         return

@@ -1,4 +1,4 @@
-"""How long edits take, set against set, as the page and the command tell it."""
+"""How long edits take, by pair of sets, for the page and the command."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from careedit_eval.timing import Slowdown, TimingRecord, slowdown
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One pair of sets on one benchmark."""
+    """The times of one pair of sets on one benchmark."""
 
     a: str
-    """The set in use."""
+    """The name of the set in use."""
     b: str
-    """The set that may replace it."""
+    """The name of the set that may replace it."""
     benchmark: str
-    """The benchmark; "" where the pair was not timed."""
+    """The name of the benchmark; "" if the pair was not timed."""
     found: Slowdown | None
-    """The ratio of their seconds; None where there is none."""
+    """The ratio of their seconds; None if it could not be measured."""
     missing: str | None
-    """Why there is none."""
+    """Why no ratio could be computed; None if there is one."""
     failed: int
-    """Samples that could not be timed."""
+    """The number of samples that could not be timed."""
     edits: int
-    """Edits of each set per sample."""
+    """The number of edits of each set per sample."""
     load: tuple[float, float] | None
-    """Lowest and highest load average of the machine meanwhile."""
+    """The lowest and highest load average of the machine during the timing."""
     machine: Mapping[str, str]
-    """Kind of machine."""
+    """The kind of machine that measured."""
 
     @property
     def sentence(self) -> str:
-        """All of it in words."""
+        """The times in words."""
         if self.found is None:
             return f"{self.b} and {self.a} were not timed: {self.missing}"
         one = self.found

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 class Clusters:
     """Values [n] in clusters (labels [n], by default every row its own).
 
-    Raises `InputError` for no values, a value that is no finite number, or another number of labels.
+    Raises `InputError` for no values, a value that is not finite, or another number of labels.
     """
 
     def __init__(self, values: ArrayLike, labels: Sequence[Hashable] | None = None) -> None:
@@ -28,7 +28,7 @@ class Clusters:
         if self.values.ndim != 1 or self.values.size == 0:
             raise InputError("An interval needs one or more values; give the rows that were scored.")
         if not np.isfinite(self.values).all():
-            raise InputError("A value is no finite number; an error is an error row, never a NaN among the scores.")
+            raise InputError("A value is not a finite number; record an error as an error row, not as NaN.")
         if labels is not None and len(labels) != self.values.size:
             raise InputError(f"{self.values.size} values came with {len(labels)} clusters; give one cluster per value.")
         codes: dict[Hashable, int] = {}
@@ -37,24 +37,24 @@ class Clusters:
             if labels is None
             else np.array([codes.setdefault(label, len(codes)) for label in labels])
         )
-        """Cluster of each row, numbered in the order of appearance."""
+        """The cluster of each row, numbered in the order of appearance."""
         self.sums = self.total(self.values)
-        """Sum of the values per cluster."""
+        """The sum of the values per cluster."""
         self.counts = self.total(np.ones_like(self.values))
-        """Rows per cluster."""
+        """The number of rows per cluster."""
 
     @property
     def size(self) -> int:
-        """Number of clusters."""
+        """The number of clusters."""
         return self.sums.size
 
     @property
     def mean(self) -> float:
-        """Mean over the rows."""
+        """The mean over the rows."""
         return float(self.values.sum() / self.values.size)
 
     def total(self, values: Floats) -> Floats:
-        """Sum of row values [n] per cluster."""
+        """The sum of row values [n] per cluster."""
         return np.bincount(self.index, weights=values).astype(np.float64)
 
     @cached_property
@@ -84,7 +84,7 @@ class Clusters:
 
     @cached_property
     def skew(self) -> float:
-        """Skewness of the clusters' part in the mean, over the root of their number; 0 with fewer than three."""
+        """The skewness of the clusters' part in the mean, over the root of their number; 0 with fewer than three."""
         n, parts = self.size, self.residuals
         spread = float((parts**2).mean())
         if n < 3 or spread <= 0:
@@ -93,7 +93,7 @@ class Clusters:
 
     @cached_property
     def residuals(self) -> Floats:
-        """What each cluster's sum is above its share of the mean."""
+        """The sum of each cluster above its share of the mean."""
         return self.sums - self.mean * self.counts
 
     @property
@@ -114,10 +114,10 @@ class Clusters:
 
 
 PRIOR = 2
-"""Weight of the worst case in a design effect, in changed clusters."""
+"""The weight of the worst case in a design effect, in changed clusters."""
 
 
 def cluster_means(values: ArrayLike, labels: Sequence[Hashable] | None = None) -> Floats:
-    """Mean of `values` [n] per cluster, in the order in which the clusters appear."""
+    """The mean of `values` [n] per cluster, in the order in which the clusters appear."""
     found = Clusters(values, labels)
     return np.asarray(found.sums / found.counts, np.float64)

@@ -14,37 +14,37 @@ from careedit.errors import InputError
 from careedit.stats import LEVEL, SEED, Interval
 
 DRAWS = 400
-"""Resamples of the source images, for intervals of strengths."""
+"""The number of resamples of the source images for intervals of strengths."""
 FEWEST = 0.95
-"""Share of resamples that must rank all sets; with fewer an interval would leave the unclear cases out."""
+"""The minimum share of resamples that rank all sets; with fewer, an interval would leave out the unclear cases."""
 
 Floats = NDArray[np.float64]
 
 
 class Game(NamedTuple):
-    """One verdict: of two sets, which edited a sample better."""
+    """One verdict: which of two sets edited a sample better."""
 
     first: str
-    """A set."""
+    """The name of one set."""
     second: str
-    """Another one."""
+    """The name of the other set."""
     outcome: float
-    """1: the first won, 0: the second, 0.5: a tie (also where the judge's two orders disagree)."""
+    """1 if the first set won, 0 if the second, 0.5 for a tie (also if the judge's two orders disagree)."""
     group: Hashable = None
-    """Source image; None: unknown, and strengths have no interval."""
+    """The source image; None if unknown, and then strengths have no interval."""
 
 
 class Strength(NamedTuple):
-    """What the verdicts say of one set."""
+    """The strength of one set from the verdicts."""
 
     name: str
-    """The set."""
+    """The name of the set."""
     strength: float
-    """Log-strength against the anchor, which has 0; in nats."""
+    """The log-strength relative to the anchor, which has 0; in nats."""
     games: int
-    """Verdicts it took part in."""
+    """The number of verdicts of the set."""
     interval: Interval | None = None
-    """95 % of the strength, percentiles of a bootstrap over source images; None for the anchor, or where images are unknown."""
+    """The 95 % interval: percentiles of a bootstrap over source images. None for the anchor, or if images are unknown."""
 
 
 def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strength], float]:
@@ -72,15 +72,15 @@ def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strengt
     strengths, tie = _fit(whole, at)
     intervals = _intervals(counts, at)
     played = whole.sum(axis=(1, 2)) + whole.sum(axis=(0, 2))
-    told = [
+    ranked = [
         Strength(name, float(strengths[i]), int(played[i]), None if i == at or intervals is None else intervals[i])
         for name, i in place.items()
     ]
-    return sorted(told, key=lambda one: -one.strength), math.exp(tie)
+    return sorted(ranked, key=lambda one: -one.strength), math.exp(tie)
 
 
 def _fit(counts: Floats, anchor: int) -> tuple[Floats, float]:
-    """Log-strengths against the anchor and the tie parameter's logarithm, from counts [first, second, lost | tied | won]."""
+    """Log-strengths relative to the anchor and the logarithm of the tie parameter, from counts [first, second, lost | tied | won]."""
     first, second = np.nonzero(counts.sum(axis=2))
     lost, tied, won = counts[first, second].T
     size = counts.shape[0]
@@ -104,7 +104,7 @@ def _fit(counts: Floats, anchor: int) -> tuple[Floats, float]:
 
 
 def _intervals(counts: Floats, anchor: int) -> list[Interval] | None:
-    """Percentiles of the strengths over resampled groups [groups, first, second, 3]; None where too few resamples rank."""
+    """Percentiles of the strengths over resampled groups [groups, first, second, 3]; None if too few resamples rank all sets."""
     groups = counts.shape[0]
     if groups < 2:
         return None
@@ -121,7 +121,7 @@ def _intervals(counts: Floats, anchor: int) -> list[Interval] | None:
 
 
 def _unranked(counts: Floats) -> int | None:
-    """A set that does not reach every other along wins and ties (Ford, Am. Math. Mon. 64, 1957), or None."""
+    """A set that does not reach every other set along wins and ties (Ford, Am. Math. Mon. 64, 1957), or None."""
     size = counts.shape[0]
     reach = np.eye(size, dtype=bool) | (counts[:, :, 1:].sum(axis=2) > 0) | (counts[:, :, :2].sum(axis=2) > 0).T
     for middle in range(size):

@@ -1,15 +1,15 @@
 """Intervals of a mean, and of a mean difference, over rows that share source images (`Clusters`).
 
-Which one is a matter of the values alone:
+The values decide which interval is used:
 
-- 0 or 1, and differences of such: score intervals (`wilson`, `flips_interval`) with a design effect: counts divided by it
-  are those of so many independent rows (Korn & Graubard, Surv. Methodol. 24, 1998).
-- other numbers: the t interval of the clustered mean, and where the values are skewed also Hall's (J. R. Stat. Soc. B 54,
-  1992, eq. 2.2), the farther end of the two on each side. t alone covers lognormal distances too rarely, Hall's alone
-  differences of two such; neither draws, so the same rows give the same bounds.
-- numbers of which at least half of the images have one and the same value, as where two sets route alike: besides, the score
-  interval of the rare changes, a change of half the scale counting as half a flip. Of variables in [0, scale] with one mean a
-  flip has the largest variance. So "nothing changed" is no point: some images may change that were not drawn.
+- Values of 0 or 1, and differences of such values: score intervals (`wilson`, `flips_interval`) with a design effect. The
+  counts are divided by it, so that they equal those of independent rows (Korn & Graubard, Surv. Methodol. 24, 1998).
+- Other numbers: the t interval of the clustered mean. If the values are skewed, Hall's interval (J. R. Stat. Soc. B 54,
+  1992, eq. 2.2) is used as well, and on each side the outer end of the two counts. t alone covers lognormal distances too
+  rarely, Hall's alone differences of two such distances. Neither draws at random, so equal rows give equal bounds.
+- Numbers of which at least half of the images have the same value, as when two sets route alike: in addition, the score
+  interval of the rare changes, in which a change of half the scale counts as half a flip. Of all variables in [0, scale] with
+  one mean, a flip has the largest variance. So the interval of "nothing changed" has a width: other images may change.
 
 `careedit eval check-statistics` simulates how often they hold.
 """
@@ -28,10 +28,10 @@ from careedit.stats import LEVEL, Interval, normal_quantile, wilson
 from careedit_eval.stats.clusters import Clusters, Floats
 
 SAME = 1e-6
-"""Values this near, relative to the largest, are one value: a model's numbers move so much between machines."""
+"""Values this close, relative to the largest, count as equal: a model's numbers differ this much between machines."""
 
 SKEW = 1.5
-"""Factor of the skewness: that of a few images is too small on average, by half for lognormal numbers (`check-statistics`)."""
+"""A factor of the skewness: that of a few images is too small on average, by half for lognormal numbers (`check-statistics`)."""
 
 
 def mean_interval(
@@ -71,20 +71,20 @@ def difference_interval(
 
 
 def scale_of(before: Floats, after: Floats, *, passes: bool = False) -> float:
-    """The largest change that must be reckoned with: from the least value, or 0, to the largest, or 0; 1 with `passes`."""
+    """The largest possible change: from the smallest value, or 0, to the largest, or 0; 1 with `passes`."""
     ends = (before.min(), after.min(), before.max(), after.max(), 0.0)
     return 1.0 if passes else float(max(ends) - min(ends))
 
 
 def clustered_differences(before: Floats, after: Floats, labels: Sequence[Hashable] | None) -> Clusters:
-    """`after` - `before` [n]; those that differ by rounding alone are 0."""
+    """`after` - `before` [n]; differences from rounding alone become 0."""
     delta = after - before
     delta[np.abs(delta) <= _step(np.concatenate([before, after]))] = 0.0
     return Clusters(delta, labels)
 
 
 def interval_of_differences(rows: Clusters, scale: float, *, level: float = LEVEL) -> Interval | None:
-    """Interval of the mean of paired differences, `scale` the largest that one can be; None as `difference_interval` says."""
+    """The interval of the mean of paired differences; `scale` is the largest possible one. None as in `difference_interval`."""
     if rows.size < 2 or scale <= 0:
         return None
     changes = changes_of(rows, scale)
@@ -93,22 +93,22 @@ def interval_of_differences(rows: Clusters, scale: float, *, level: float = LEVE
 
 
 class Changes(NamedTuple):
-    """Values as changes from the usual one, in independent rows."""
+    """Values as changes from the usual value, in independent rows."""
 
     usual: float
-    """The value that most rows have."""
+    """The usual value: the one that most rows have."""
     size: float
-    """What counts as one change."""
+    """The size that counts as one change."""
     won: float
-    """Changes up."""
+    """The number of changes upwards."""
     lost: float
-    """Changes down."""
+    """The number of changes downwards."""
     rows: float
-    """Rows divided by the design effect."""
+    """The number of rows divided by the design effect."""
 
 
 def changes_of(rows: Clusters, scale: float) -> Changes | None:
-    """Flips, or the changes of a number that most clusters have alike; None where most clusters differ."""
+    """Flips, or the changes of a number that is equal in most clusters; None if most clusters differ."""
     if _are_flips(rows, scale):
         return _changes(rows, 0.0, scale)
     usual = _most_common(rows.values)
@@ -126,7 +126,7 @@ def changes_of(rows: Clusters, scale: float) -> Changes | None:
 
 
 def _are_flips(rows: Clusters, scale: float) -> bool:
-    """Whether every row goes up by the scale, down by it, or nowhere."""
+    """Whether every row goes up by the scale, down by it, or does not change."""
     return scale > 0 and bool(np.isin(np.abs(rows.values), (0.0, scale)).all())
 
 
@@ -137,7 +137,7 @@ def _changes(rows: Clusters, usual: float, size: float) -> Changes:
 
 
 def _of_numbers(rows: Clusters, rare: Interval | None, level: float) -> Interval:
-    """By t and Hall's transformation, and by the score of rare changes where there is one."""
+    """The interval by t and Hall's transformation, and by the score of rare changes if there are such."""
     quantile = float(special.stdtrit(rows.freedom, (1 + level) / 2))
     found = [Interval(rows.mean - quantile * rows.error, rows.mean + quantile * rows.error)]
     if rows.skew and rows.error > 0:
@@ -148,20 +148,20 @@ def _of_numbers(rows: Clusters, rare: Interval | None, level: float) -> Interval
 
 
 def _of_changes(changes: Changes, rows: Clusters, level: float) -> Interval:
-    """By the score of changes."""
+    """The interval by the score of changes."""
     low, high = flips_interval(changes.won, changes.lost, changes.rows, _score_quantile(rows, level))
     return Interval(changes.usual + changes.size * low, changes.usual + changes.size * high)
 
 
 def _score_quantile(rows: Clusters, level: float) -> float:
-    """Of t where a design effect is estimated from the clusters, else the normal's."""
+    """The quantile of t if a design effect is estimated from the clusters, else that of the normal distribution."""
     if rows.size == rows.values.size:
         return normal_quantile(level)
     return float(special.stdtrit(rows.freedom, (1 + level) / 2))
 
 
 def _untransformed(quantile: float, skew: float) -> float:
-    """The studentised mean at which Hall's monotone transformation, which takes the skew away, is `quantile`."""
+    """The studentised mean at which Hall's monotone transformation, which removes the skew, is `quantile`."""
     third = SKEW * skew / 3
     return (math.cbrt(1 + 3 * third * (quantile - third / 2)) - 1) / third
 
@@ -179,7 +179,7 @@ def _changed(rows: Clusters, usual: float) -> int:
 
 
 def _step(values: Floats) -> float:
-    """How near two of these values are one; a frozen baseline keeps nine digits after the point."""
+    """How close two of these values must be to count as equal; a frozen baseline keeps nine digits after the point."""
     return max(2e-9, SAME * float(np.abs(values).max()))
 
 
@@ -199,7 +199,7 @@ def flips_interval(won: float, lost: float, rows: float, quantile: float) -> tup
 
 
 def flips_variance(won: float, lost: float, difference: float) -> float:
-    """Variance of one pair's difference where the true mean is `difference`, from the observed shares of flips.
+    """The variance of one pair's difference if the true mean is `difference`, from the observed shares of flips.
 
     The share lost is the likeliest under that mean (Tango, eq. 9).
     """

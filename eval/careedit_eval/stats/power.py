@@ -17,28 +17,28 @@ from careedit_eval.stats.clusters import Clusters
 from careedit_eval.stats.intervals import changes_of, flips_variance
 
 ALPHA = 1 - LEVEL
-"""Two-sided error of the first kind; a margin's, which has one side, is half of it."""
+"""The two-sided error of the first kind; that of a margin, which has one side, is half of it."""
 POWER = 0.8
-"""Probability that a difference of the stated size is seen."""
+"""The probability that a difference of the stated size is found."""
 
 
 class Spread(NamedTuple):
     """How paired differences vary, per source image."""
 
     deviation: float
-    """Standard deviation of an image's part in the mean difference, in the metric's unit."""
+    """The standard deviation of an image's part in the mean difference, in the metric's unit."""
     won: float = 0.0
-    """Share of independent rows with a change up."""
+    """The share of independent rows with a change up."""
     lost: float = 0.0
-    """Share of independent rows with a change down."""
+    """The share of independent rows with a change down."""
     size: float = 0.0
-    """Size of such a change, in the metric's unit; 0: differences are no rare changes."""
+    """The size of such a change, in the metric's unit; 0 if differences are not rare changes."""
     rows: float = 1.0
-    """Independent rows per image."""
+    """The number of independent rows per source image."""
 
 
 def spread_of(rows: Clusters, scale: float) -> Spread | None:
-    """Of paired differences; `scale` is the largest that one can be. None with fewer than two clusters, or no scale."""
+    """The spread of paired differences; `scale` is the largest possible one. None with fewer than two clusters, or no scale."""
     if rows.size < 2 or scale <= 0:
         return None
     deviation = rows.error * math.sqrt(rows.size)
@@ -50,7 +50,7 @@ def spread_of(rows: Clusters, scale: float) -> Spread | None:
 
 
 def assumed_spread(*, flips: float | None = None, deviation: float | None = None) -> Spread:
-    """Of a pass/fail number of which a share of `flips` changes, half of it each way, or one of that deviation per image."""
+    """The spread of a pass/fail number of which a share of `flips` changes, half of it each way, or one of that deviation per image."""
     if (flips is None) == (deviation is None):
         raise InputError("Give either a share of flips or a standard deviation.")
     if flips is not None:

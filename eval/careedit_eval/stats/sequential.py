@@ -1,4 +1,4 @@
-"""Statistics that may be looked at any time: online A/B tests are, whatever was planned."""
+"""Statistics that may be looked at any time, as people do with online A/B tests, whatever was planned."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from careedit.errors import InputError
 from careedit.stats import Interval
 
 TIGHTEST_AT = 500
-"""Number of rows at which the confidence sequence is narrowest."""
+"""The number of rows at which the confidence sequence is narrowest."""
 
 
 class Anytime(NamedTuple):
-    """What is known of a quantity now, if it was looked at after every row."""
+    """An estimate that remains valid if one looks after every row."""
 
     value: float
-    """The estimate."""
+    """The estimate from all data so far."""
     interval: Interval
-    """Holds at all times at once with the stated probability."""
+    """An interval that is valid at all times at once with the stated probability."""
     p: float
-    """Of 0 being the truth: 1 - the widest level whose interval leaves 0 out; may be looked at any time too."""
+    """The p value of 0, valid at any time: 1 - the widest level whose interval excludes 0."""
 
 
 def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT) -> Anytime | None:
@@ -84,6 +84,6 @@ def sample_ratio_p(seen: Mapping[str, int], weights: Mapping[str, float]) -> flo
     if total == 0 or len(arms) < 2:
         return 1.0
     if sum(seen[arm] for arm in arms) != total:
-        return 0.0  # somebody was sent to an arm that takes no traffic
+        return 0.0  # a user was assigned to an arm that takes no traffic
     expected = [total * weights[arm] / whole for arm in arms]
     return float(stats.chisquare([seen[arm] for arm in arms], expected).pvalue)

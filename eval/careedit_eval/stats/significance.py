@@ -12,11 +12,11 @@ from careedit.errors import InputError
 from careedit.stats import SEED, Interval
 
 EXACT_UP_TO = 13
-"""Clusters that differ, up to which every assignment of signs is counted: 2^13 of them."""
+"""Up to this number of clusters that differ, every assignment of signs is counted: 2^13 of them."""
 FLIPS = 10_000
-"""Random assignments beyond."""
+"""The number of random assignments beyond that."""
 _AT_ONCE = 4_000_000
-"""Signs held at once, which bounds the memory of a test."""
+"""The number of signs held at once, which limits the memory of a test."""
 
 Key = TypeVar("Key")
 
@@ -47,12 +47,12 @@ def sign_flip_p(sums: ArrayLike) -> float | None:
 
 
 def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
-    """Holm's step-down adjusted p (Scand. J. Stat. 6, 1979); None stays None and is no test that counts."""
-    told = sorted((p, i) for i, p in enumerate(p_values.values()) if p is not None)
+    """Holm's step-down adjusted p (Scand. J. Stat. 6, 1979); None stays None and does not count as a test."""
+    ordered = sorted((p, i) for i, p in enumerate(p_values.values()) if p is not None)
     adjusted: dict[int, float] = {}
     reached = 0.0
-    for rank, (p, i) in enumerate(told):
-        reached = max(reached, min(1.0, (len(told) - rank) * p))
+    for rank, (p, i) in enumerate(ordered):
+        reached = max(reached, min(1.0, (len(ordered) - rank) * p))
         adjusted[i] = reached
     return {key: adjusted.get(i) for i, key in enumerate(p_values)}
 

@@ -1,4 +1,4 @@
-"""What is logged of a run: computed from its folder before MLflow is asked for anything, so nothing of it can fail half-way."""
+"""The content that is logged of a run, computed from its folder before MLflow is used, so that it cannot fail half-way."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from careedit_eval.timing import TIMING_FILE
 from careedit_eval.tracking.names import safe_part, safe_parts
 
 ARTIFACTS = (RUN_FILE, EDITS_FILE, SCORES_FILE, COMPARISON_FILE, GATE_FILE, TIMING_FILE, REPORT_FILE, GRID_FILE)
-"""Files of a run's folder that are uploaded, where they are there."""
+"""The files of a run's folder that are uploaded, if they exist."""
 MAX_VALUE = 500
-"""Longest value of a parameter, in characters."""
+"""The maximum length of a parameter's value, in characters."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """One run of MLflow's."""
+    """The content of one MLflow run."""
 
     name: str
-    """Its name."""
+    """The name of the MLflow run."""
     tags: Mapping[str, str]
-    """Its tags, set when it is created."""
+    """The tags of the MLflow run, set when it is created."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Its parameters."""
+    """The parameters of the MLflow run."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Its metrics."""
+    """The metrics of the MLflow run."""
     datasets: tuple[tuple[Any, Mapping[str, str]], ...] = ()
-    """Its inputs (mlflow.data), each with its tags."""
+    """The inputs of the MLflow run (mlflow.data), each with its tags."""
     facts: SetFacts | None = None
-    """Child: the set, if it is one that can be deployed and is therefore registered."""
+    """The set of a child run, if it can be deployed and is therefore registered; else None."""
     challenger: bool = False
-    """Child: whether the gate judges it."""
+    """Whether the gate judges the set of this child run."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A parent with its children."""
+    """The content of a parent run and its children."""
 
     parent: Content
-    """The evaluation."""
+    """The parent run: the whole evaluation."""
     children: tuple[Content, ...]
-    """One per benchmark and set."""
+    """The child runs: one per benchmark and set."""
     files: tuple[Path, ...]
-    """The parent's artifacts."""
+    """The artifacts of the parent run."""
 
 
 def contents_of(run: Run, verdict: Verdict | None) -> Contents:
-    """All that is logged of a run."""
+    """Everything that is logged of a run."""
     record, date = run.record, run.record.finished[:10]
     means = summarise(run.table, record.outputs)
     data = {facts.name: _dataset(run, facts.name) for facts in record.benchmarks}
@@ -81,7 +81,7 @@ def contents_of(run: Run, verdict: Verdict | None) -> Contents:
 
 
 def is_own_set(run: Run, facts: SetFacts) -> bool:
-    """Whether it is a whole expert set of the suite, routed by itself: that is what can be deployed."""
+    """Whether it is an expert set of the suite with its own router, which can be deployed."""
     own = any(arm.name == facts.name for arm in run.record.suite.sets)
     return own and facts.facts.get("kind") == "set" and facts.facts.get("expert") == "auto"
 
@@ -150,7 +150,7 @@ def _decision(run: Run, verdict: Verdict | None) -> dict[str, float]:
 
 
 def _preferences(run: Run) -> dict[str, float]:
-    """What pairwise judges prefer: `BENCHMARK/NUMBER/B_over_A/share`, `/ci_low`, `/ci_high`, `/n`, `/consistency`."""
+    """The preferences of pairwise judges: `BENCHMARK/NUMBER/B_over_A/share`, `/ci_low`, `/ci_high`, `/n`, `/consistency`."""
     found: dict[str, float] = {}
     pairs = dict.fromkeys((line.rival, line.arm) for line in run.table.scores if line.rival is not None)
     for a, b in pairs:
@@ -165,7 +165,7 @@ def _preferences(run: Run) -> dict[str, float]:
 
 
 def _comparison(run: Run) -> dict[str, Any]:
-    """What the page says, so that MLflow says the same; computed where the page was not made yet."""
+    """The analysis of the page, so that MLflow shows the same; computed if the page was not made yet."""
     file = run.folder / COMPARISON_FILE
     try:
         found: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -175,7 +175,7 @@ def _comparison(run: Run) -> dict[str, Any]:
 
 
 def _dataset(run: Run, name: str) -> Any:
-    """The benchmark's index under our own digest: MLflow's leaves out pictures, and all rows after 10,000."""
+    """The benchmark's index under careedit's own digest. MLflow's digest leaves out images, and all rows after 10,000."""
     import pandas  # type: ignore[import-untyped]
     from mlflow.data.pandas_dataset import from_pandas
 

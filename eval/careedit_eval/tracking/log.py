@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 TRACKED_FILE = "mlflow.json"
-"""Says where a run was logged."""
+"""The name of the file that records where a run was logged."""
 FINISHED, FAILED, RUNNING = "FINISHED", "FAILED", "RUNNING"
 PARENT, FOLDER, SHA = "mlflow.parentRunId", "run_folder", "run_sha256"
-"""Tags: the parent of a child; the run's folder; hash of its run.json, as a folder's name may occur twice."""
+"""Tags: the parent of a child, the run's folder, and the hash of its run.json, because a folder's name may occur twice."""
 _METRICS, _OTHERS = 500, 100
-"""Metrics, and parameters or tags, per request; MLflow takes 1,000 and 100."""
+"""The number of metrics, and of parameters or tags, per request; MLflow accepts 1,000 and 100."""
 
 
 def log_run(run: Run, uri: str, verdict: Verdict | None = None) -> str:
@@ -75,7 +75,7 @@ def _log(run: Run, wanted: Contents) -> str:
 def _log_child(
     client: MlflowClient, experiment: str, child: Content, tags: Mapping[str, str], before: MlflowRun | None
 ) -> None:
-    """One benchmark and set; a set of the suite is registered, and the gate's candidate becomes the challenger."""
+    """Log one benchmark and set. A set of the suite is registered, and the gate's candidate becomes the challenger."""
     with _open(client, experiment, child, tags, before) as opened:
         model_id = None
         if child.facts is not None:
@@ -91,7 +91,7 @@ def _log_child(
 def _open(
     client: MlflowClient, experiment: str, content: Content, tags: Mapping[str, str], before: MlflowRun | None
 ) -> Iterator[MlflowRun]:
-    """The run that was begun before, or a new one whose tags are there from its first moment; it ends FINISHED or FAILED."""
+    """The run that was begun before, or a new one with its tags from the start. It ends as FINISHED or FAILED."""
     from mlflow.tracking.context.registry import resolve_tags
 
     if before is None:
@@ -120,7 +120,7 @@ def _fill(
     context: str | None = None,
     model_id: str | None = None,
 ) -> None:
-    """Parameters, inputs and metrics that the run does not have yet."""
+    """The parameters, inputs and metrics that the run does not have yet."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param
 
     run_id, data, inputs = opened.info.run_id, opened.data, opened.inputs
@@ -165,14 +165,14 @@ def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> No
 
 
 def _earlier(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
-    """Parents that this folder was logged to before, the one to go on with first: a finished one, else the latest."""
+    """The parents that this folder was logged to before, the one to continue first: a finished one, else the latest."""
     runs = _search(client, experiment, FOLDER, tags[FOLDER])
     own = [run for run in runs if PARENT not in run.data.tags and run.data.tags.get(SHA, tags[SHA]) == tags[SHA]]
     return sorted(own, key=lambda run: (run.info.status != FINISHED, -run.info.start_time))
 
 
 def _children(client: MlflowClient, experiment: str, parent: str) -> list[MlflowRun]:
-    """A parent's children, finished ones last, so that they are kept of several for one place."""
+    """The children of a parent, finished ones last, so that these are kept of several for one place."""
     return sorted(_search(client, experiment, PARENT, parent), key=lambda run: run.info.status == FINISHED)
 
 
@@ -195,7 +195,7 @@ def _close(client: MlflowClient, experiment: str, parent: MlflowRun) -> None:
 
 
 def _place(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """What tells one child from another."""
+    """The name that distinguishes a child from the others."""
     return tags.get("benchmark"), tags.get("expert_set")
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 MAX_PART = 60
-"""Longest part of a name, in characters: four of them and MLflow's limit of 250 is kept."""
+"""The maximum length of a part of a name, in characters: four parts keep MLflow's limit of 250."""
 _HASH = 12
 _KEPT = re.compile(rf"[\w-]([\w.\- ]{{0,{MAX_PART - 2}}}[\w-])?")
 _HASHED = re.compile(rf".*-[0-9a-f]{{{_HASH}}}", re.DOTALL)

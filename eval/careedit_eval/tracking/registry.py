@@ -14,11 +14,11 @@ from careedit_eval.errors import TrackingError
 from careedit_eval.tracking.store import default_uri, experiment_of, tracking
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-"""Aliases: what is in use, and what may replace it."""
+"""The aliases of the set in use and of the set that may replace it."""
 EXPERIMENT = "expert-sets"
-"""MLflow's experiment of the sets; a model must have one, whichever evaluation it was registered from."""
+"""MLflow's experiment of the sets. A registered model must have one, whichever evaluation it comes from."""
 WORKSPACE = Path("eval-runs")
-"""Where `careedit eval` keeps its files if nobody says otherwise."""
+"""The default folder of `careedit eval`."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
 
@@ -48,7 +48,7 @@ def register_set(facts: Mapping[str, str]) -> str:
 
 
 def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str:
-    """Make a set the champion and say why; the version. Within `tracking`; only a passed gate may call it."""
+    """Make a set the champion, with a reason, and return its version. Call it within `tracking`, after a passed gate only."""
     from mlflow import MlflowClient
 
     client, name = MlflowClient(), facts["set"]
@@ -64,7 +64,7 @@ def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str
 
 
 def roll_back(name: str) -> str:
-    """Make the champion's predecessor the champion again; its version. Within `tracking`."""
+    """Make the champion's predecessor the champion again and return its version. Call it within `tracking`."""
     from mlflow import MlflowClient
 
     client, version = MlflowClient(), _version(name, CHAMPION)
@@ -72,7 +72,7 @@ def roll_back(name: str) -> str:
         raise InputError(f"{name!r} has no champion; promote a set first.")
     before = client.get_model_version(name, version).tags.get("previous_champion", "none")
     if before == "none":
-        raise InputError(f"Version {version} of {name!r} is the first champion; there is none to go back to.")
+        raise InputError(f"Version {version} of {name!r} is the first champion; no earlier champion exists.")
     client.set_model_version_tag(name, version, "rolled_back", "true")
     client.set_registered_model_alias(name, CHAMPION, before)
     return str(before)
@@ -87,11 +87,13 @@ def set_location(address: str, uri: str | None = None) -> str:
 
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
-        raise InputError(f"{address!r} is no set of the registry; write models:/NAME@champion or models:/NAME/VERSION.")
+        raise InputError(
+            f"{address!r} is not an address in the registry; write models:/NAME@champion or models:/NAME/VERSION."
+        )
     uri = uri or default_uri(Path.cwd())
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError(
-            f"There is no registry at {uri} yet, so no {address}; promote a set with `careedit eval promote`."
+            f"No registry exists at {uri} yet, so {address} cannot be found; promote a set with `careedit eval promote`."
         )
     with tracking(uri):
         from mlflow import MlflowClient
@@ -113,12 +115,12 @@ def set_location(address: str, uri: str | None = None) -> str:
 
 
 def find_set(address: str) -> str:
-    """`set_location` for whoever names a set: in `MLFLOW_TRACKING_URI`, else in the folder that `careedit eval` writes to."""
+    """`set_location` for a caller that names a set: in `MLFLOW_TRACKING_URI`, else in the folder that `careedit eval` writes to."""
     return set_location(address, default_uri(WORKSPACE))
 
 
 def champion_facts(name: str) -> dict[str, str] | None:
-    """What the registry says of a set's champion; None where there is none. Within `tracking`."""
+    """The registry's entry of a set's champion; None without a champion. Call it within `tracking`."""
     from mlflow import MlflowClient
 
     version = _version(name, CHAMPION)

@@ -1,4 +1,4 @@
-"""Which MLflow is talked to, and its failures as sentences."""
+"""The MLflow that is used, and its failures as sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from careedit_eval.errors import TrackingError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-"""MLflow's own variable: a server's address, or "sqlite:///FILE"."""
+"""MLflow's own variable: the address of a server, or "sqlite:///FILE"."""
 QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -19,18 +19,18 @@ QUICK = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git, which a container need not have
 }
-"""What MLflow is told where nobody else told it: a server that is down must not hold an evaluation for minutes, and what a
-command prints is its own."""
+"""Settings of MLflow that apply unless the environment has others: a server that is down must not delay an evaluation for
+minutes, and MLflow must not print."""
 
 
 def default_uri(workspace: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the folder of evaluations."""
+    """The value of `MLFLOW_TRACKING_URI`, or a SQLite file in the folder of evaluations."""
     return os.environ.get(VARIABLE) or f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
 
 
 @contextmanager
 def tracking(uri: str) -> Iterator[None]:
-    """Talk to `uri` meanwhile; whatever MLflow raises becomes a `TrackingError`."""
+    """Use the MLflow at `uri` within the block. Any error of MLflow becomes a `TrackingError`."""
     for name, value in QUICK.items():
         os.environ.setdefault(name, value)
     try:
@@ -41,7 +41,7 @@ def tracking(uri: str) -> Iterator[None]:
     import requests
     from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("mlflow", "alembic"):  # what they have to say of their own tables is nobody's result
+    for name in ("mlflow", "alembic"):  # what they log about their own tables is not a result
         logging.getLogger(name).setLevel(logging.WARNING)
     before = {name: os.environ.get(name) for name in (VARIABLE, "MLFLOW_REGISTRY_URI")}
     try:
@@ -56,16 +56,16 @@ def tracking(uri: str) -> Iterator[None]:
     finally:
         for forget in (mlflow.set_tracking_uri, mlflow.set_registry_uri):
             forget(None)  # type: ignore[arg-type]
-        # MLflow writes what it is told into the environment, where `default_uri` would find it next time.
+        # MLflow writes its settings into the environment, where `default_uri` would find it next time.
         for variable, known in before.items():
             os.environ.pop(variable, None)
             os.environ.update({} if known is None else {variable: known})
 
 
 def experiment_of(name: str) -> str:
-    """Id of the experiment, made where it is not there. Within `tracking`.
+    """The id of the experiment, which is created if it does not exist. Call it within `tracking`.
 
-    With a SQLite file artifacts lie beside it: MLflow's default is wherever one happens to be.
+    With a SQLite file, artifacts are stored next to it; MLflow's default is the current folder.
     """
     import mlflow
 

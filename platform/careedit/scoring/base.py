@@ -67,8 +67,11 @@ class Asker(Protocol):
     """The backend's name, as in `JudgeIdentity.backend`."""
     model: str
     """The model's name, as in `JudgeIdentity.model`."""
-    revision: str
-    """The model's version, as in `JudgeIdentity.revision`."""
+
+    @property
+    def revision(self) -> str:
+        """The model's version, as in `JudgeIdentity.revision`."""
+        ...
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question, in their order. Deterministic. The answer of a question that fails is an error."""

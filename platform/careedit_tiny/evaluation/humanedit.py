@@ -56,11 +56,11 @@ class TinyHumanEditConfig(HumanEditConfig):
     seed: int = Field(default=0, ge=0, le=99)
     """Another one draws other scenes, all from the split."""
     split: Literal["train", "validation", "test"] = "test"
-    """Of the tiny world; scenes of "test" are in nobody's training."""
+    """The split of the drawn world; no model was trained on scenes of "test"."""
     size: int = Field(default=64, ge=32, le=1024)
-    """Side of the pictures, in pixels."""
+    """The side of the images, in pixels."""
     masks: Literal["none", "needed", "all"] = "needed"
-    """As `HumanEditConfig.masks`."""
+    """The rows whose masks the editor sees, as in `HumanEditConfig.masks`."""
 
 
 class TinyHumanEdit(HumanEdit):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from careedit.files import json_digest
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, one_by_one
-from careedit_eval.metrics.load import NoOptions
+from careedit_eval.metrics.options import NoOptions
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 from careedit_tiny import Thresholds, judge, sample_from_dict
 

@@ -28,7 +28,7 @@ def test_the_champion_is_served_and_the_one_before_after_a_rollback(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match="There is no registry"):
+    with pytest.raises(InputError, match="No registry exists"):
         set_reference(CHAMPION)
     first = resolve_arm(Arm(name="x", expert_set=str(untrained_set))).facts
     other = {**resolve_arm(Arm(name="x", expert_set="tiny")).facts, "set": "untrained"}

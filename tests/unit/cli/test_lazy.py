@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -62,10 +63,14 @@ def test_help_lists_both_and_imports_nothing(group: typer.Typer) -> None:
     assert "lazy_other" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["engine", "quality", "filter", "scorer", "serve"])
-def test_every_benchmark_is_a_command(name: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("careedit.cli.bench", {"engine", "eval", "scorer", "serve", "soak"}),
+        ("careedit_eval.cli.app", {"run", "gate", "quality", "filter"}),
+    ],
+)
+def test_own_commands_and_those_of_other_packages_are_in_a_group(module: str, names: set[str]) -> None:
     from typer.main import get_group
 
-    from careedit.cli.bench import app
-
-    assert name in get_group(app).commands
+    assert names <= set(get_group(importlib.import_module(module).app).commands)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from careedit.errors import MaskError
-from careedit_eval.alignment import find_alignment, laid, load_pictures, read_mask
+from careedit_eval.alignment import find_alignment, load_pictures, place_on_canvas, read_mask
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
@@ -41,7 +41,7 @@ def edited(canvas: Image.Image) -> tuple[Image.Image, Image.Image]:
 @pytest.mark.parametrize("size", [(300, 200), (180, 240), (150, 100)])
 def test_each_way_is_told_from_the_others(way, size):
     source = noise(size)
-    target, mask = edited(laid(source, (160, 160), way))
+    target, mask = edited(place_on_canvas(source, (160, 160), way))
     assert find_alignment(source, target, mask) == way
     assert find_alignment(source, target, None) == way
 
@@ -59,7 +59,7 @@ def test_pictures_that_have_nothing_to_do_with_each_other_are_not_laid_on_each_o
 def test_a_mask_over_everything_leaves_nothing_to_tell_by():
     source = noise((300, 200))
     mask = Image.new("L", (160, 160), 255)
-    assert find_alignment(source, laid(source, (160, 160), "cover"), mask) == "unknown"
+    assert find_alignment(source, place_on_canvas(source, (160, 160), "cover"), mask) == "unknown"
 
 
 def test_a_sample_of_unknown_alignment_keeps_its_source_and_loses_its_mask():
@@ -70,7 +70,7 @@ def test_a_sample_of_unknown_alignment_keeps_its_source_and_loses_its_mask():
 
 
 def test_a_canvas_without_a_target_is_refused():
-    with pytest.raises(BenchmarkError, match="which it has not"):
+    with pytest.raises(BenchmarkError, match="it has no target"):
         load_pictures(row(noise((8, 8)), None, None))
 
 

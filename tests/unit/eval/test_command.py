@@ -81,9 +81,9 @@ def test_a_baseline_is_frozen_and_held_against(place: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "nothing"], "There is no suite 'nothing'"),
-        (["gate", "nowhere"], "is no finished run"),
-        (["compare", "a", "b"], "There are no runs"),
+        (["run", "nothing"], "The suite 'nothing' does not exist"),
+        (["gate", "nowhere"], "is not a finished run"),
+        (["compare", "a", "b"], "has no runs"),
     ],
 )
 def test_what_is_not_there_is_told_in_a_sentence(place: Path, capsys, arguments, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from careedit.cli.main import main
 from careedit.errors import CareEditError
 from careedit_eval.gate import freeze, judge_run, load_baseline
-from careedit_eval.gate.check import told_apart
+from careedit_eval.gate.check import distinct_percentages
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one
 from careedit_eval.records import Measurement, MetricSpec, Output
 from careedit_eval.report import analyse, write_analysis, write_report
@@ -145,9 +145,9 @@ def test_the_page_and_the_command_name_samples_beside_errors(tmp_path: Path, cap
     known = json.loads((run.folder / "comparison.json").read_text())
     assert known["errors"] == {"The target 'x.png' is damaged.": 8}
     assert known["error_samples"] == {"The target 'x.png' is damaged.": [f"s{i:03}" for i in range(5)]}
-    from careedit_eval.cli.app import _tell
+    from careedit_eval.cli.app import _show
 
-    _tell(run, analyse(run), as_json=False)
+    _show(run, analyse(run), as_json=False)
     said = capsys.readouterr()
     assert f"8 x error: The target 'x.png' is damaged. ({where})" in said.err
     assert "(n=12)" in said.out and "(n=20)" in said.out, "means of unequal rows show it"
@@ -159,4 +159,4 @@ def test_the_page_and_the_command_name_samples_beside_errors(tmp_path: Path, cap
      (0.99996, 1.0, ("99.996%", "100.000%"))],
 )  # fmt: skip
 def test_shares_have_the_digits_that_show_which_is_larger(value: float, bound: float, shown: tuple[str, str]) -> None:
-    assert told_apart(value, bound) == shown
+    assert distinct_percentages(value, bound) == shown

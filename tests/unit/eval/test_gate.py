@@ -117,7 +117,7 @@ def test_a_margin_of_a_kind_is_judged_where_rows_are_of_that_kind(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("margins", "says"),
-    [({}, "no margins"), ({"bright/Ad": 0.1}, "'bright/Ad' is of a kind of edit that no row has; the kinds are Add, Remove")],
+    [({}, "no margins"), ({"bright/Ad": 0.1}, "'bright/Ad' is for a kind of edit that no row has; the kinds are Add, Remove")],
 )  # fmt: skip
 def test_a_gate_that_judges_nothing_is_refused_before_the_first_edit(margins: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -217,7 +217,7 @@ def test_a_private_host_that_the_set_lists_is_read(serve) -> None:
         {"data": [{"url": files.replace("/v1", "/files/a.png")}]}
     )
     assert data == base64.b64decode(picture()) and seconds > 0
-    with pytest.raises(InputError, match="picture_hosts belongs to the kind http"):
+    with pytest.raises(InputError, match="picture_hosts is only for the kind http"):
         Arm(name="x", picture_hosts=("a",))
 
 

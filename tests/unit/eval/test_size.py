@@ -53,20 +53,20 @@ def test_the_last_run_says_how_numbers_vary_and_how_long_pictures_take(capsys) -
     # Two edits of half a second for each of a picture's two rows, and what measuring took.
     assert need["hours"][0] == pytest.approx(need["images"][0] * 2 / 3600, rel=0.5)
     assert main(["eval", "plan-size", "s.yaml", "--margin", "bright=0.02"]) in (0, 3)
-    assert "They vary as the run 2" in capsys.readouterr().err
+    assert "taken from the run 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("80", False), ("12", True)])
 def test_a_run_of_few_pictures_is_warned_about(capsys, limit: str, warned: bool) -> None:
     main(["eval", "run", written(), "--limit", limit])
     assert main(["eval", "plan-size", "s.yaml"]) in (0, 3)
-    assert ("warning: that run has 6 source pictures" in capsys.readouterr().err) == warned
+    assert ("warning: that run has 6 source images" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "no earlier run of this suite"),
+        ([], "This suite has no earlier run"),
         (["--flips", "1.5"], "share of flips is 1.5"),
         (["--flips", "0.1", "--sd", "0.1"], "either a share of flips or"),
         (["--sd", "0.1", "--margin", "bright"], "is not a margin"),

@@ -122,7 +122,7 @@ def test_nothing_is_timed_where_nobody_asks(tmp_path: Path) -> None:
     )
     off = evaluate(make_plan(suite(**fields, timing=Timing(samples=0))), Store(tmp_path / "3"), LocalRunner())
     assert (quiet.timing, off.timing) == (None, None) and asked.timing is not None
-    with pytest.raises(InputError, match="judged by the timing, which has 0 samples"):
+    with pytest.raises(InputError, match="needs the timing, which has 0 samples"):
         raced(timed("a", 1), timed("b", 1), timing=Timing(samples=0))
 
 

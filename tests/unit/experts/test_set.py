@@ -195,7 +195,7 @@ def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folde
     assert sorted(path.name for path in (set_folder / "experts").iterdir()) == ["erase", "style"]
 
 
-@pytest.mark.parametrize("flaw", ["hash", "nan", "base", "truncated"])
+@pytest.mark.parametrize("violation", ["hash", "nan", "base", "truncated"])
 def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
     set_folder: Path, describe: Any, violation: str, add: Add
 ) -> None:

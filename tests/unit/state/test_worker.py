@@ -324,9 +324,7 @@ def test_a_job_fails_at_once_by_a_fault_of_its_own(
     with_store(work)
 
 
-def test_a_deadline_is_tried_again_because_a_replica_may_have_hung_but_not_for_ever(
-    with_store: Any, tmp_path: Path
-) -> None:
+def test_a_deadline_is_tried_again_but_not_for_ever(with_store: Any, tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         bench = Bench(store, tmp_path)
         bench.painter.fails = DeadlineError("Too late.")

@@ -96,7 +96,7 @@ def test_a_win_counts_only_in_both_orders(items, second_last, first_last, win, c
 
 def test_without_a_rival_there_is_no_win_and_no_loss(make_item, draw_picture):
     (found,) = PairwiseWin(Scripted(by_aspect)).score([make_item(draw_picture(), draw_picture())])
-    assert "no other edit" in found.error
+    assert "has no other edit" in found.error
 
 
 @pytest.mark.parametrize(

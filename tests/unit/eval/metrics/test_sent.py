@@ -16,7 +16,7 @@ from careedit.scoring.openai_http import EndpointConfig
 from careedit.scoring.vlm import load_asker
 from careedit_eval.editors import resolve_arm
 from careedit_eval.metrics import load_metric
-from careedit_eval.metrics.endpoint_writer import EndpointWriter
+from careedit_eval.metrics.vie import EndpointWriter
 from careedit_eval.suite import Arm
 
 ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m", "answers": "json"}
@@ -69,7 +69,7 @@ def test_any_extra_field_makes_another_metric(extra) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "smaller"])
-@pytest.mark.parametrize("module", ["careedit.scoring.openai", "careedit_eval.metrics.endpoint_writer"])
+@pytest.mark.parametrize("module", ["careedit.scoring.openai", "careedit_eval.metrics.vie"])
 def test_pictures_sent_in_another_way_make_another_metric(kind, module, monkeypatch) -> None:
     """The identity comes from the builder of the request, so a change of the builder is a change of the identity."""
     make = EndpointAsker if module == "careedit.scoring.openai" else EndpointWriter

@@ -196,7 +196,7 @@ def test_under_magicbrushs_name_stands_no_other_model(clip_folder, tmp_path):
     from careedit_tiny.models.dino import build_dino, save_dino
 
     save_dino(build_dino(0), tmp_path / "dino")
-    with pytest.raises(MetricError, match="no ViT-S/16"):
+    with pytest.raises(MetricError, match="not a ViT-S/16"):
         load_metric("dino", model=str(tmp_path / "dino"))
     assert load_metric("dino", protocol="own", model=str(tmp_path / "dino")).spec.protocol == "own"
 

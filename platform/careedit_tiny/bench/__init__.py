@@ -1,1 +1,0 @@
-"""What the tiny family is worth: right edits by every way of routing, and by every way of filtering."""
