@@ -25,13 +25,13 @@ class Interval(Record):
     """A share or a mean with its 95 % confidence interval."""
 
     value: float
-    """What was measured."""
+    """The measured share or mean."""
     low: float
-    """Lower end."""
+    """Lower end of the 95 % confidence interval."""
     high: float
-    """Upper end."""
+    """Upper end of the 95 % confidence interval."""
     count: int
-    """What it was measured on."""
+    """Number of edits or judgements that the value is computed from."""
 
 
 class ArmStatus(Record):

@@ -19,7 +19,7 @@ WARM_UP = 2
 """Edits of each side before its latency is taken."""
 
 Done = Callable[[], None]
-"""Told after each timed run."""
+"""Called after each timed run."""
 
 
 def latencies(sides: Mapping[str, Edit], load: Workload, done: Done) -> dict[str, list[float]]:
@@ -65,9 +65,9 @@ def throughputs(sides: Mapping[str, Batch], load: Workload, done: Done) -> Throu
 
 
 def behind_long(sides: Mapping[str, Edit], load: Workload, done: Done) -> dict[str, list[list[float]]]:
-    """Seconds of short edits, round by round, while long ones of the same expert are in hand.
+    """Seconds of short edits, round by round, while long ones of the same expert are in flight.
 
-    The side `alone`, if there is one, has nothing before it.
+    The side `alone`, if there is one, does not run long edits.
     """
     plan = load.plan
     (long,) = load.alike(0, 1, plan.long_steps)
@@ -95,9 +95,9 @@ class Replayed:
     failed: int
     """Requests that failed or were refused."""
     p50: float | None
-    """Median seconds of those that were answered; None: none was."""
+    """Median seconds of answered requests; None if none was answered."""
     p95: float | None
-    """Their 95th percentile."""
+    """95th percentile of the seconds of answered requests; None if none was answered."""
 
 
 def replayed(sides: Mapping[str, Edit], load: Workload, rows: Sequence[TraceRow], done: Done) -> dict[str, Replayed]:

@@ -24,7 +24,7 @@ GOALS: Mapping[str, Goal] = {
     "throughput_over_litserve": Goal("at least", 2.0),
     "throughput_over_fastapi": Goal("at least", 2.0),
 }
-"""What is aimed at; a figure that is not here is told without a verdict."""
+"""Goal of each figure. A figure without a goal is reported without a verdict."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Report:
     environment: Mapping[str, Any]
     """What was measured, with what."""
     latencies: Mapping[str, Sequence[float]]
-    """Of `latencies`, by side."""
+    """Seconds of each edit at concurrency 1, by side, as `latencies` returns them."""
     throughput: Throughput
-    """Of `throughputs`."""
+    """Edits per second of every side, as `throughputs` returns them."""
     behind_long: Mapping[str, Sequence[Sequence[float]]]
-    """Of `behind_long`, by side."""
+    """Seconds of short edits while long ones run, by side and round, as `behind_long` returns them."""
     replays: Mapping[str, Replayed]
-    """Of `replayed`, by side."""
+    """The results of the replayed trace, by side, as `replayed` returns them."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Baselines that were left out, and why."""
 

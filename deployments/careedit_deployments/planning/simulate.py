@@ -48,6 +48,7 @@ class Replica:
     """A replica and its edits; `Pool` calls it."""
 
     pool: Pool
+    """The pool that the replica belongs to."""
     held: dict[int, tuple[float, simpy.Event]] = field(default_factory=dict)
     """Per edit in progress: remaining seconds (alone), and the event at its end."""
     slots: int = 0

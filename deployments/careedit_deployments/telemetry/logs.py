@@ -1,9 +1,9 @@
-"""JSON logs: one object per line, with the request's id, without pictures, and without prompts unless they are wanted.
+"""JSON logs: one object per line, with the request's id, without images, and without prompts by default.
 
-Log as ever, `logger.info("Edited.", extra={"edit": edit_id, "seconds": 1.2})`; what stands in `extra` becomes a field.
-Whatever was handed in, no line holds the bytes of a picture: bytes and pictures are described, and a long run of base64 is
-cut out of any text. Text that may quote the user's words goes under one of `PROMPT_FIELDS`, which are dropped unless
-`telemetry.log_prompts` is on; so is the text of an error that may quote its input.
+Log as usual: `logger.info("Edited.", extra={"edit": edit_id, "seconds": 1.2})`. Every entry of `extra` becomes a field. No
+line contains the bytes of an image: bytes and images are replaced by a description, and long base64 text is removed. Text
+that may quote the user's words belongs into one of `PROMPT_FIELDS`. These fields are omitted unless
+`telemetry.log_prompts` is on, and so is the text of an error that may quote its input.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _request_id: ContextVar[str] = ContextVar("careedit_request_id", default="")
 
 
 def set_request_id(request_id: str) -> None:
-    """Everything logged from here on in this task, and in tasks that it starts, bears this id.
+    """Set the request id of all later log lines of this task and of the tasks that it starts.
 
-    To be called where a request begins (each one runs in a task of its own, so there is nothing to put back).
+    Call it where a request begins. Each request runs in its own task, so the id need not be reset.
     """
     _request_id.set(request_id)
 
 
 def get_request_id() -> str:
-    """The id of the request that this task works on; empty where there is none."""
+    """The id of the request that this task works on; empty outside a request."""
     return _request_id.get()
 
 

@@ -68,6 +68,7 @@ class Case:
     """The part of a sample that does not depend on the judged image. Images are in YCbCr, except `target`."""
 
     target: Pixels
+    """The truth in RGB, [side, side, 3], values from 0 to 1."""
     change: Pixels
     """The source minus the truth, softened."""
     blurred: Pixels

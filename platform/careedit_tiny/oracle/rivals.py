@@ -42,8 +42,9 @@ class Rival:
     name: str
     """What is different, for example "colour red"."""
     rows: slice
+    """Rows in which the drawing differs from the truth."""
     columns: slice
-    """Rows and columns in which it differs from the truth."""
+    """Columns in which the drawing differs from the truth."""
     difference: Pixels
     """Rival minus truth, in that window."""
     shade: Pixels | None = None

@@ -18,8 +18,11 @@ class JudgedEdit:
     """One sample, its edit, and the oracle's verdict on it."""
 
     sample: Sample
+    """The drawn sample with its right result."""
     result: EditResult
+    """The edited picture and its trace."""
     verdict: Verdict
+    """The oracle's verdict on the edited picture."""
 
 
 def request_for(

@@ -60,16 +60,21 @@ class Thing:
     """One object."""
 
     shape: str
+    """Shape of the object, one of `SHAPES`."""
     colour: str
+    """Colour of the object, one of `COLOURS`."""
     cell: int
     """Its place, an index into `POSITIONS`."""
     size: str = "medium"
+    """Size of the object, one of `SIZES`. Default: medium."""
     texture: str = "plain"
+    """Texture of the object, one of `TEXTURES`. Default: plain."""
     pose: str = "up"
     """A direction for a `TURNING` shape, a mood for a face, "up" for all others."""
     dx: float = 0.0
-    """Offset from the cell's centre, as a share of the picture's side."""
+    """Horizontal offset from the cell's centre, as a share of the picture's side. Default: 0."""
     dy: float = 0.0
+    """Vertical offset from the cell's centre, as a share of the picture's side. Default: 0."""
 
     @property
     def name(self) -> str:
@@ -82,8 +87,11 @@ class Scene:
     """A picture as data."""
 
     background: str
+    """Colour of the background, a key of `BACKGROUNDS`."""
     backdrop: str = "plain"
+    """Pattern of the background, one of `BACKDROPS`. Default: plain."""
     things: tuple[Thing, ...] = ()
+    """The objects of the scene, each in a cell of its own."""
     look: str | None = None
     """A global look over the whole picture."""
     keep: int | None = None

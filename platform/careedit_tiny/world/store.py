@@ -41,6 +41,7 @@ class StoredSample:
     """One row of a sample folder."""
 
     sample: Sample
+    """The drawn sample of this row."""
     size: int
     """Side of its pictures, in pixels."""
     files: Mapping[str, str]

@@ -7,21 +7,6 @@ ROOT = Path(__file__).parents[3]
 SOURCES = (ROOT / "platform", ROOT / "deployments", ROOT / "eval")
 MIN_WORDS = 5
 
-NOT_YET_DONE: set[str] = {
-    "deployments/careedit_deployments/ab/status.py",
-    "deployments/careedit_deployments/bench/measure.py",
-    "deployments/careedit_deployments/bench/report.py",
-    "deployments/careedit_deployments/planning/simulate.py",
-    "platform/careedit_tiny/report/showcase.py",
-    "platform/careedit_tiny/oracle/compare.py",
-    "platform/careedit_tiny/oracle/rivals.py",
-    "platform/careedit_tiny/world/scene.py",
-    "platform/careedit_tiny/world/store.py",
-    "platform/careedit_tiny/recipes/clip/captions.py",
-    "platform/careedit_tiny/recipes/clip/train.py",
-}
-"""Modules whose fields still lack sentences. Only remove from this set."""
-
 
 def undocumented_fields(source: str) -> list[str]:
     """`Class.field` of every public field without a docstring of at least `MIN_WORDS` words."""
@@ -56,11 +41,5 @@ def modules() -> dict[str, str]:
 
 
 def test_every_field_has_a_docstring_of_a_full_sentence():
-    found = {name: undocumented_fields(source) for name, source in modules().items() if name not in NOT_YET_DONE}
+    found = {name: undocumented_fields(source) for name, source in modules().items()}
     assert {name: fields for name, fields in found.items() if fields} == {}
-
-
-def test_a_module_whose_fields_are_documented_leaves_the_list():
-    sources = modules()
-    done = {name for name in NOT_YET_DONE if name not in sources or not undocumented_fields(sources[name])}
-    assert done == set(), "remove these from NOT_YET_DONE"

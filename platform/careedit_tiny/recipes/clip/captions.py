@@ -34,10 +34,13 @@ class Mention:
     """An object, or a group of equal ones, as a caption names it."""
 
     shape: str
+    """Shape of the object, one of `SHAPES`."""
     colour: str
+    """Colour of the object, one of `COLOURS`."""
     cell: int | None = None
     """Index into `POSITIONS`. None if the caption does not name the place."""
     count: int = 1
+    """Number of equal objects that the mention names. Default: 1."""
     details: tuple[str, ...] = ()
     """Words for its size or texture."""
 
@@ -54,13 +57,21 @@ class Caption:
     """What a caption says, apart from how."""
 
     mentions: tuple[Mention, ...]
+    """The objects that the caption names, in order."""
     background: str | None = None
+    """Colour of the background; None if the caption does not name it."""
     backdrop: str | None = None
+    """Pattern of the background; None if the caption does not name it."""
     look: str | None = None
+    """Look of the picture; None if the caption does not name one."""
     opening: str = ""
+    """Words before the objects, such as "a picture of "."""
     place: str = PLACES[0]
+    """Template of an object's place, one of `PLACES`."""
     ground: str = GROUNDS[0]
+    """Template of the words for the background, one of `GROUNDS`."""
     joiner: str = JOINERS[0]
+    """Words between two objects, one of `JOINERS`."""
 
     def __str__(self) -> str:
         parts = [mention.words(self.place) for mention in self.mentions]

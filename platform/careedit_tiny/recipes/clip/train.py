@@ -173,12 +173,17 @@ class Retrieval:
     """How well pictures find their captions among `count`, and the reverse; shares, 0 to 1."""
 
     count: int
+    """Number of pictures and captions that are compared."""
     image_to_text_1: float
+    """Share of pictures whose own caption comes first."""
     image_to_text_5: float
+    """Share of pictures whose own caption is among the first five."""
     text_to_image_1: float
+    """Share of captions whose own picture comes first."""
     text_to_image_5: float
+    """Share of captions whose own picture is among the first five."""
     hard: float
-    """A caption beats the same one with one word changed."""
+    """Share of pictures that prefer their caption to the same caption with one word changed."""
 
 
 def measure(encoder: OpenClipEncoder, count: int = 500, *, split: Split = "test") -> Retrieval:
