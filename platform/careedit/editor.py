@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
-from careedit.editing.base import find_device, runtime_of
+from careedit.editing.base_model import find_device, runtime_of
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask

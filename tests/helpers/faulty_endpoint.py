@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from careedit.scoring.base import Question
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig, Time
+from careedit.scoring.scorer import Question
 
 KEY = "sk-very/secret+key"
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -15,7 +15,7 @@ from careedit_deployments.cluster.fleet import describe_arm
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent
 from careedit_deployments.errors import OverloadedError, ScorerUnavailableError, UnavailableError
-from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.replica.scheduler import StepScheduler
 
 

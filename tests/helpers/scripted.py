@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from careedit.scoring.base import Answer, Question
+from careedit.scoring.scorer import Answer, Question
 
 
 class Scripted:

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.scoring.base import Question
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import MAX_BYTES, EndpointConfig
+from careedit.scoring.scorer import Question
 from faulty_endpoint import (
     GOOD,
     KEY,

@@ -23,7 +23,7 @@ from careedit_deployments.app import set_reference
 from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 from careedit_deployments.bench.load import Edit
 from careedit_deployments.bench.report import Report
-from careedit_deployments.bench.run import Sides, bench_serve, runs_of
+from careedit_deployments.bench.serve import Sides, bench_serve, runs_of
 from careedit_deployments.bench.servers import SERIAL_ARM, arm_of, baseline, free_port, platform, with_serial_arm
 from careedit_deployments.bench.trace import MIXED, read_trace
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload

@@ -18,7 +18,7 @@ from careedit_deployments.errors import FieldError, NotFoundError, UnavailableEr
 from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.services import Services, caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStreamResponse, sse
-from careedit_deployments.jobs.pool import wait_for
+from careedit_deployments.jobs.workers import wait_for
 from careedit_deployments.state.records import JOB_ENDS, JobEvent
 
 POLL_S = 0.5

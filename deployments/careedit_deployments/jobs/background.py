@@ -15,10 +15,10 @@ from careedit.errors import CareEditError
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.cleanup import Cleanup
-from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.jobs.webhooks import WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
+from careedit_deployments.jobs.workers import Pool
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.records import JobRecord

@@ -33,7 +33,7 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
-from careedit_deployments.jobs.pool import wait_for
+from careedit_deployments.jobs.workers import wait_for
 from careedit_deployments.problems import problem_of
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord

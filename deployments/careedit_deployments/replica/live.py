@@ -19,7 +19,7 @@ from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
 from careedit_deployments.edits.backend import EditCall, EditEvent
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.replica.scheduler import OnBatch, StepScheduler
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing

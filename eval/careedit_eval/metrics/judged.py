@@ -7,10 +7,10 @@ from typing import Literal
 
 from careedit.errors import CareEditError
 from careedit.scoring import Asker, AtomicScorer, Pair, Preference, Score, Scorer, ScoreRequest, VqaScorer, compare
-from careedit.scoring.base import JudgeIdentity, identity_of
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
 from careedit.scoring.pairwise import PROMPTS as PAIRWISE
+from careedit.scoring.scorer import JudgeIdentity, identity_of
 from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, resized

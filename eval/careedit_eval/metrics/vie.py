@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from careedit.errors import CareEditError
-from careedit.scoring.base import JudgeIdentity
 from careedit.scoring.openai_answers import text_of, without_thought
 from careedit.scoring.openai_http import Endpoint, EndpointConfig, Time, Unanswered, picture_part, run
+from careedit.scoring.scorer import JudgeIdentity
 from careedit.scoring.sent import TEXT, probe_picture, settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem
@@ -46,7 +46,7 @@ class Writer(Protocol):
     """Writes about pictures."""
 
     backend: str
-    """As in `careedit.scoring.base.JudgeIdentity`."""
+    """As in `careedit.scoring.scorer.JudgeIdentity`."""
     model: str
     """As there."""
     revision: str

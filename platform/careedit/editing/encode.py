@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.base import EditorBase, settings
+from careedit.editing.base_model import EditorBase, settings
 from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.latents import pack, pack_mask, unpack
 from careedit.images import image_sha256

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.base import EditorBase
+from careedit.editing.base_model import EditorBase
 from careedit.editing.cache import EncodingCache
 from careedit.editing.encode import Encoder
 from careedit.editing.latents import position_ids, token_coverage

@@ -1,7 +1,8 @@
 """Judges of edits: their scores are probabilities or an error, never a made-up number."""
 
 from careedit.scoring.atomic import AtomicScorer
-from careedit.scoring.base import (
+from careedit.scoring.pairwise import Pair, Preference, compare, order_consistency
+from careedit.scoring.scorer import (
     Answer,
     AskedQuestion,
     Asker,
@@ -11,7 +12,6 @@ from careedit.scoring.base import (
     Scorer,
     ScoreRequest,
 )
-from careedit.scoring.pairwise import Pair, Preference, compare, order_consistency
 from careedit.scoring.vqa import VqaScorer, questions_for, score_of
 
 __all__ = [

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from careedit.language import Clause, clauses_of, except_for
-from careedit.scoring.base import Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
+from careedit.scoring.scorer import Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 from careedit.scoring.vqa import questions_for, score_all
 
 PROMPTS = "atomic-2"
@@ -137,11 +137,11 @@ class AtomicScorer:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """See `careedit.scoring.base.Scorer`."""
+        """See `careedit.scoring.scorer.Scorer`."""
         return identity_of(self.asker, PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `careedit.scoring.base.Scorer`; all questions are asked in one call."""
+        """See `careedit.scoring.scorer.Scorer`; all questions are asked in one call."""
         posed = [
             [(atom.aspect, atom.wanted, question) for atom, question in atomic_questions(request)]
             for request in requests

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from careedit.encoders import OpenClipEncoder
-from careedit.scoring.base import JudgeIdentity, Score, ScoreRequest
+from careedit.scoring.scorer import JudgeIdentity, Score, ScoreRequest
 
 PROMPTS = "clip-1"
 """Version of the way in which a score is computed."""
@@ -33,7 +33,7 @@ class ClipScorer:
         self.identity = JudgeIdentity(backend="open_clip", model=model, revision=revision, prompts=PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `careedit.scoring.base.Scorer`; pictures are encoded as one batch, each text once."""
+        """See `careedit.scoring.scorer.Scorer`; pictures are encoded as one batch, each text once."""
         if not requests:
             return []
         pictures = self.encoder.image_embeddings([request.edited for request in requests])

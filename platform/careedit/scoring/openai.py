@@ -11,7 +11,6 @@ from cachetools import LRUCache, cached
 from openai import AsyncOpenAI
 from PIL import Image
 
-from careedit.scoring.base import Answer, Question
 from careedit.scoring.openai_answers import (
     RESPONSE_FORMAT,
     TOP_LOGPROBS,
@@ -21,6 +20,7 @@ from careedit.scoring.openai_answers import (
     yes_by_logprobs,
 )
 from careedit.scoring.openai_http import Endpoint, EndpointConfig, Time, Unanswered, picture_part, run
+from careedit.scoring.scorer import Answer, Question
 from careedit.scoring.sent import probe_question
 
 Way = Literal["logprobs", "json"]
@@ -65,7 +65,7 @@ class EndpointAsker:
         return self._settings[way]
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """See `careedit.scoring.base.Asker`."""
+        """See `careedit.scoring.scorer.Asker`."""
         return run(self._ask_all(questions)) if questions else []
 
     async def _ask_all(self, questions: Sequence[Question]) -> list[Answer]:

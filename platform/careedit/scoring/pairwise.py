@@ -14,7 +14,7 @@ from careedit.errors import InputError
 from careedit.images import turn_note
 from careedit.record import Record
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture
-from careedit.scoring.base import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
+from careedit.scoring.scorer import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
 from careedit.scoring.vqa import lead_of
 
 PROMPTS = "pairwise-2"

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from careedit.files import json_digest
-from careedit.scoring.base import Question
+from careedit.scoring.scorer import Question
 
 LEAD, TEXT = "An edit was asked for.", "Was it done?"
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from careedit import plugins
-from careedit.editing.base import quiet_loading
+from careedit.editing.base_model import quiet_loading
 from careedit.errors import InputError
 from careedit.files import folder_digest
-from careedit.scoring.base import Answer, Question
+from careedit.scoring.scorer import Answer, Question
 from careedit.scoring.sent import digest_of_request, probe_question
 from careedit.scoring.vqa import VqaScorer
 
@@ -83,7 +83,7 @@ class TransformersAsker:
         return settings if self._folder is None else {**settings, "weights": hash_model(self._folder)}
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """See `careedit.scoring.base.Asker`."""
+        """See `careedit.scoring.scorer.Asker`."""
         answers: dict[int, Answer] = {}
         # Questions alike go together: less padding, and no batch mixes texts with pictures and without.
         order = sorted(range(len(questions)), key=lambda i: (len(questions[i].images), len(questions[i].words)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from careedit.scoring.base import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
+from careedit.scoring.scorer import AskedQuestion, Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
 
 PROMPTS = "vqa-3"
 """Version of the questions below and of their leads."""
@@ -42,11 +42,11 @@ class VqaScorer:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """See `careedit.scoring.base.Scorer`."""
+        """See `careedit.scoring.scorer.Scorer`."""
         return identity_of(self.asker, PROMPTS)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `careedit.scoring.base.Scorer`."""
+        """See `careedit.scoring.scorer.Scorer`."""
         posed = [[(aspect, True, question) for aspect, question in questions_for(request)] for request in requests]
         return score_all(self.asker, PROMPTS, posed)
 

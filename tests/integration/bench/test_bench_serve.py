@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from careedit_deployments.bench.baselines import BaselineSettings
-from careedit_deployments.bench.run import Sides, bench_serve, runs_of
+from careedit_deployments.bench.serve import Sides, bench_serve, runs_of
 from careedit_deployments.bench.servers import baseline, free_port
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,10 @@ def test_what_a_server_writes_by_default_is_ignored() -> None:
     state = ServeConfig.from_yaml(ROOT / "deployments/config/tiny.yaml").state
     for place in (state.blobs, state.database.removeprefix("sqlite+aiosqlite:///"), "demo/"):
         assert {f"{place.partition('/')[0]}/", f"/{place.partition('/')[0]}/"} & set(ignored), place
+
+
+def test_no_file_name_occurs_more_than_five_times() -> None:
+    names = Counter(
+        path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"
+    )
+    assert {name: count for name, count in names.items() if count > 5} == {}

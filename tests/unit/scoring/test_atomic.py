@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from careedit.scoring.atomic import Atom, AtomicScorer, atoms_of
-from careedit.scoring.base import Question, ScoreRequest
+from careedit.scoring.scorer import Question, ScoreRequest
 from scripted import Scripted
 
 RED, BLUE, GREY = (Image.new("RGB", (8, 8), colour) for colour in ((200, 0, 0), (0, 0, 200), (90, 90, 90)))

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from careedit.errors import InputError
-from careedit.scoring.base import Question
 from careedit.scoring.pairwise import Pair, Preference, compare, order_consistency
+from careedit.scoring.scorer import Question
 from scripted import Scripted
 
 

@@ -12,7 +12,7 @@ from careedit.editing import EditJob
 from careedit.records import EditRequest, RoutingDecision
 from careedit.scoring import JudgeIdentity, Score
 from careedit_deployments.edits.backend import EditCall
-from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.replica.scheduler import StepScheduler
 
 BATCH = 4

@@ -5,7 +5,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from careedit.records import EarlyFilter
 from careedit_deployments.config import Telemetry
-from careedit_deployments.replica.run import EditRunner
+from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from careedit_deployments.telemetry.tracing import Tracing
 

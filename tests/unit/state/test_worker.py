@@ -30,8 +30,8 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.jobs.background import count_job
 from careedit_deployments.jobs.cleanup import Cleanup
-from careedit_deployments.jobs.pool import Pool
 from careedit_deployments.jobs.worker import JobWorker
+from careedit_deployments.jobs.workers import Pool
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import JobRecord, new_id
 from careedit_deployments.state.store import Store

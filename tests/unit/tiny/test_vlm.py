@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from careedit.scoring import questions_for
-from careedit.scoring.base import ScoreRequest
+from careedit.scoring.scorer import ScoreRequest
 from careedit.scoring.vlm import TransformersAsker, load_asker
 from careedit_tiny.models.judge import build_judge, save_judge
 
