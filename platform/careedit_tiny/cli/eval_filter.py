@@ -9,8 +9,7 @@ import typer
 
 from careedit.cli.bench import DtypeOption, torch_dtype
 from careedit.cli.editors import load_scorer, quieten
-from careedit.cli.files import check_outputs, write_all
-from careedit.cli.measured import tell
+from careedit.cli.files import check_outputs, write_all, write_report
 from careedit.cli.output import JsonOption, emit_table, note, progress
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder, load_encoder
@@ -93,7 +92,7 @@ def filter_(
         write_filter_page(html, document)
     if plot is not None:
         write_all({plot: draw_plot(document)})
-    tell(document, lambda: _show(document), out=out, as_json=as_json)
+    write_report(document, lambda: _show(document), out=out, as_json=as_json)
 
 
 def _show(document: dict[str, Any]) -> None:

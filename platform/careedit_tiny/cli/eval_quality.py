@@ -9,8 +9,7 @@ import typer
 
 from careedit.cli.bench import DtypeOption, torch_dtype
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs, write_all
-from careedit.cli.measured import note_goals, tell
+from careedit.cli.files import check_outputs, note_goals, write_all, write_report
 from careedit.cli.output import JsonOption, emit_table, note, progress
 
 app = typer.Typer(add_completion=False)
@@ -92,7 +91,7 @@ def quality(
     if picture is not None:
         router = "learned_top1" if subject.learned else "rules"
         write_all({picture: draw_gallery(scenes, ("base", "unified", router))})
-    tell(document, lambda: _show(document), out=out, as_json=as_json)
+    write_report(document, lambda: _show(document), out=out, as_json=as_json)
 
 
 def note_unreadable(lines: int) -> None:

@@ -15,7 +15,7 @@ from careedit.bench import GOALS, Subject, bench_engine, load_subject
 from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
-from careedit_tiny.bench.untrained import untrained_subject
+from careedit_tiny.models.untrained import untrained_subject
 
 FIGURES = (*COMPARISONS, "memory_share_per_expert")
 

@@ -10,8 +10,9 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from careedit_eval.alignment import load_pictures
-from careedit_eval.benchmarks import TinyHumanEdit, TinyHumanEditConfig, load_benchmark
+from careedit_eval.benchmarks import load_benchmark
 from careedit_eval.errors import BenchmarkError
+from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig
 
 
 @pytest.fixture(scope="module")

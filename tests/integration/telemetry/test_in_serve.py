@@ -12,7 +12,7 @@ from careedit_deployments.telemetry.catalogue import (
     EDIT_SECONDS,
     EDITS,
     ENTROPY,
-    IN_HAND,
+    IN_FLIGHT,
     JOBS_WAITING,
     QUEUED_SECONDS,
     STEPS,
@@ -72,7 +72,7 @@ def test_prometheus_sees_the_names_and_labels_of_the_catalogue(told) -> None:
     assert value(lines, EDITS.prometheus, arm="a", expert="erase", outcome="made", application="telemetry") == 1
     assert value(lines, STEPS.prometheus, arm="a", expert="erase", deployment="Inner") == 4
     assert value(lines, COST.prometheus, arm="a") == 2
-    assert value(lines, IN_HAND.prometheus, expert="erase") == 3
+    assert value(lines, IN_FLIGHT.prometheus, expert="erase") == 3
     assert value(lines, QUEUED_SECONDS.prometheus, expert="erase") == 7.5
     assert value(lines, JOBS_WAITING.prometheus) == 2
 

@@ -52,7 +52,7 @@ def test_a_measurement_is_numbers_or_an_error(fields):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_must_be_an_error(value):
-    with pytest.raises(InputError, match="must be an error"):
+    with pytest.raises(InputError, match="report an error instead"):
         Measurement(values={"l1": value})
 
 

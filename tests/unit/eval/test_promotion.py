@@ -40,7 +40,7 @@ def test_a_run_that_does_not_say_how_much_was_run_makes_no_champion_but_is_read(
     file.write_text(json.dumps(data))
     assert main(["eval", "gate", str(file.parent)]) == 0
     assert main(["eval", "promote", str(file.parent)]) == 2
-    assert "does not say whether it was made with --limit" in capsys.readouterr().err
+    assert "does not record whether it was made with --limit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("by", "n", "code", "word"), [(50, 20, 3, "INCONCLUSIVE"), (20, 64, 1, "WORSE")])

@@ -197,10 +197,10 @@ def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folde
 
 @pytest.mark.parametrize("violation", ["hash", "nan", "base", "truncated"])
 def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
-    set_folder: Path, describe: Any, violation: str, add: Add
+    set_folder: Path, drawn: Any, violation: str, add: Add
 ) -> None:
     add("style", 2)
-    manifest, path = describe("erase")
+    manifest, path = drawn("erase")
     if violation == "hash":
         manifest = manifest.model_copy(update={"sha256": "a" * 64})
     elif violation == "nan":

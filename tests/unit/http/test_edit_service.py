@@ -90,7 +90,7 @@ def test_a_higher_quality_of_a_shipped_configuration_takes_more_work(path):
 
 def test_a_configuration_whose_quality_has_a_filter_needs_a_judge():
     fields = {"arms": {"tiny": {"expert_set": "tiny"}}, "quality": {"high": {"early_filter": {}}}}
-    with pytest.raises(InputError, match="no scorer; give `scorer`"):
+    with pytest.raises(InputError, match="no scorer is configured; give `scorer`"):
         ServeConfig(**fields)
     assert ServeConfig(**fields, scorer=JUDGE).quality["high"].early_filter == EarlyFilter()
 

@@ -118,7 +118,9 @@ def test_weights_that_are_rounded_are_made_exact(experts):
 
 @pytest.mark.parametrize("choice", ["stlye", {"stlye": 1.0}])
 def test_an_unknown_expert_is_refused_with_the_known_ones(experts, choice):
-    with pytest.raises(UnknownExpertError, match=r"no expert 'stlye'; .* erase, compose, .* and 'base'\."):
+    with pytest.raises(
+        UnknownExpertError, match=r"The expert 'stlye' does not exist; .* erase, compose, .* and 'base'\."
+    ):
         FixedRouter(choice, experts)
 
 

@@ -40,7 +40,7 @@ def test_a_router_is_replaced_in_place_and_a_bad_one_is_refused(routed):
         router = RouterReplica({})
         with pytest.raises(UnavailableError, match="not configured"):
             await router.check_health()
-        with pytest.raises(ManifestError, match="no router 'magic'"):
+        with pytest.raises(ManifestError, match="The router 'magic' does not exist"):
             await router.reconfigure({**routed, "kind": "magic"})
         await router.reconfigure(routed)
         first = await router.route(RoutingFeatures("remove the red circle"), 1)
@@ -122,8 +122,8 @@ def test_a_step_that_is_no_number_is_refused(untrained_set, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"backend": "import", "model": "judging:Magic"}, "no scorer 'judging:Magic'"),
-        ({"backend": "import", "model": "no_such_module:x"}, "no scorer 'no_such_module:x'"),
+        ({"backend": "import", "model": "judging:Magic"}, "The scorer 'judging:Magic' cannot be imported"),
+        ({"backend": "import", "model": "no_such_module:x"}, "The scorer 'no_such_module:x' cannot be imported"),
         ({"backend": "transformers", "model": "/no/such/judge"}, "judge '/no/such/judge'"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from careedit.finetune.stored import join_records
-from careedit.routing.transformer.batch import RouterBatch, pad_texts
+from careedit.routing.transformer.model import RouterBatch, pad_texts
 
 _TENSORS = ("source", "reference_index", "conditions", "targets", "feasible")
 _WORDS = ("texts", "operations", "groups", "held_out")

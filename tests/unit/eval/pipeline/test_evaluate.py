@@ -161,7 +161,7 @@ evaluate(make_plan(wanted), Store(folder / "store"), LocalRunner()).table.write(
         ({"primary": "dark"}, "names 'dark'"),
         ({"compare": ({"a": "a", "b": "c"},)}, "no set 'c'"),
         ({"metrics": ({"name": "scripted_eval:sharper"},), "primary": "won"}, "belongs among"),
-        ({"metrics": ({"name": "scripted_eval:nothing"},)}, "no scripted_eval:nothing"),
+        ({"metrics": ({"name": "scripted_eval:nothing"},)}, "scripted_eval:nothing cannot be imported"),
         ({"seeds": (1, 1)}, "twice"),
     ],
 )
