@@ -42,9 +42,9 @@ def draw_samples(
     count: int, *, side: int, first: int = 0, kinds: Sequence[str] | None = None, plain: bool = False
 ) -> list[SampleEdit]:
     """Edits of the drawn world's test split, as `careedit.samples.DrawSamples`."""
-    from careedit_tiny.report.showcase import request_for  # here: torch-heavy, and not needed for the folders
     from careedit_tiny.world.operations import KINDS
     from careedit_tiny.world.samples import draw_samples as draw
+    from careedit_tiny.world.samples import request_for
 
     wanted = tuple(kind for kind in kinds or KINDS if not plain or kind not in ("masked", "reference"))
     return [

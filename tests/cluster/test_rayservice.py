@@ -20,8 +20,7 @@ from careedit.experts import add_expert, load_expert_set, make_manifest
 from careedit.experts.set import locate
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.samples import draw_sample, request_for
 from crowd import is_edit
 
 pytestmark = pytest.mark.timeout(1800)  # nodes and seven replicas start several times, on as few as two cores

@@ -138,7 +138,7 @@ def test_a_mask_of_another_size_or_without_a_mark_is_refused(folder, refused):
         ([REMOVE, "--steps", "many"], "--steps"),
         ([REMOVE, "--seed", "-1"], "The seed is -1; it must lie between 0 and 2^63 - 1"),
         ([REMOVE, "--seed", str(2**63)], "The seed is 9223372036854775808"),
-        ([REMOVE, "--seed", str(2**63 - 1), "-n", "2"], "leaves no room for 2 images"),
+        ([REMOVE, "--seed", str(2**63 - 1), "-n", "2"], "leaves no room for the edit's 2 noises"),
         ([REMOVE, "-n", "0"], "n is 0; between 1 and 16 images"),
         ([REMOVE, "--guidance", "nan"], "guidance is nan"),
         ([REMOVE, "--expert", "magic"], "The expert 'magic' does not exist; the experts are erase, compose"),
@@ -195,8 +195,8 @@ def have_other_shapes(path: Path) -> None:
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "a wrong hash": (flip_a_bit, "its manifest says"),
     "a truncated file": (truncate, "get it again"),
-    "a pickle": (put_a_pickle_there, "is a pickle under a .safetensors name; convert it to safetensors"),
-    "a torch file": (put_a_torch_file_there, "is a pickle under a .safetensors name"),
+    "a pickle": (put_a_pickle_there, "is a pickle named .safetensors; convert it to safetensors"),
+    "a torch file": (put_a_torch_file_there, "is a pickle named .safetensors"),
     "another base": (fit_another_base, "does not fit this base: the base has no linear module"),
     "other shapes": (have_other_shapes, "does not fit this base"),
 }

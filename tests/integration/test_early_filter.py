@@ -16,8 +16,7 @@ from careedit.images import decode_image, image_sha256
 from careedit.scoring import JudgeIdentity, Score
 from careedit.selection.judge import Judge
 from careedit_tiny.oracle.verdict import judge as oracle
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.samples import draw_sample, request_for
 
 IDENTITY = JudgeIdentity(backend="test", model="picture", revision="1", prompts="none-1")
 MIXTURE = {"style": 0.6, "erase": 0.3, "base": 0.1}
@@ -197,9 +196,9 @@ def test_where_nothing_is_chosen_no_judge_is_loaded_and_no_strip_drawn(run, fold
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([*FILTER[:1], "--candidates", "3"], "name one with --early-filter, e.g. halving"),
-        ([*FILTER[:1], "--save-previews", "seen"], "name one with --early-filter, e.g. halving"),
-        ([*FILTER[:1], "--judge", "tiny"], "name one with --early-filter, e.g. halving"),
+        ([*FILTER[:1], "--candidates", "3"], "need --early-filter, e.g. halving"),
+        ([*FILTER[:1], "--save-previews", "seen"], "need --early-filter, e.g. halving"),
+        ([*FILTER[:1], "--judge", "tiny"], "need --early-filter, e.g. halving"),
         ([*FILTER, "--candidates", "0"], "candidates is 0; between 1 and 16 noises can be tried"),
         ([*FILTER, "--preview-steps", "4"], "preview_steps is 4 and the edit has 4 steps"),
         ([*FILTER, "--early-exit", "2"], "EarlyFilter does not accept 2.0 for its field 'early_exit'"),
@@ -216,9 +215,9 @@ def test_what_cannot_be_filtered_is_said_before_a_judge_is_loaded(arguments, sen
 
 
 def test_an_installation_without_the_judge_says_so(folder, untrained_set, capsys, monkeypatch):
-    from careedit.scoring import vlm
+    from careedit_tiny import plugin
 
-    monkeypatch.setattr(vlm, "__file__", str(folder / "a" / "b.py"))
+    monkeypatch.setattr(plugin, "WEIGHTS", folder)
     assert main(["edit", "photo.png", *FILTER, "--expert-set", str(untrained_set)]) == 2
     assert "has no tiny judge" in capsys.readouterr().err
 

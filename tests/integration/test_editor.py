@@ -233,7 +233,7 @@ def test_a_seed_that_was_not_given_is_drawn_and_told(editor, draw_picture):
 
 
 def test_seeds_that_would_run_over_are_refused(editor, draw_picture):
-    with pytest.raises(InputError, match="leaves no room for 2 images"):
+    with pytest.raises(InputError, match="leaves no room for the edit's 2 noises"):
         editor.edit(EditRequest(image=draw_picture(), instruction="x", seed=2**63 - 1, n=2))
     assert editor.edit(EditRequest(image=draw_picture(), instruction="x", seed=2**63 - 1, steps=1)).trace.nfe == 1
 

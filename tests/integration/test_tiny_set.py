@@ -18,8 +18,7 @@ from careedit.experts import load_expert_set, verify_expert_set
 from careedit.images import canvas_mask, compose_canvas, crop_target
 from careedit_tiny.recipes.cards import measure
 from careedit_tiny.recipes.vae import TEST_SEED, draw_panels, psnr
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.samples import draw_sample, request_for
 
 WEIGHTS = Path(str(files("careedit_tiny").joinpath("weights")))
 

@@ -73,8 +73,8 @@ def show(url: str, out: Path, count: int, first: int) -> dict[str, object]:
     from careedit.images import save_image
     from careedit.report import write_edit_page
     from careedit_deployments.client import Client
-    from careedit_tiny.report.showcase import judged, page_row, request_for, score
-    from careedit_tiny.world.samples import draw_samples
+    from careedit_tiny.report.showcase import judged, page_row, score
+    from careedit_tiny.world.samples import draw_samples, request_for
 
     samples = list(draw_samples(count, "test", first=first))
     started = time.perf_counter()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from careedit.editor import Editor, OnStep
-from careedit.records import EditRequest, EditResult
+from careedit.records import EditResult
 from careedit.report.page import EditRow
 from careedit_tiny.oracle.verdict import Verdict, judge
-from careedit_tiny.world.samples import Sample
+from careedit_tiny.world.samples import Sample, request_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,21 +23,6 @@ class JudgedEdit:
     """The edited picture and its trace."""
     verdict: Verdict
     """The oracle's verdict on the edited picture."""
-
-
-def request_for(
-    sample: Sample, *, seed: int = 0, expert: str | Mapping[str, float] = "auto", size: int = 64
-) -> EditRequest:
-    """The request that a user would make for this sample."""
-    reference = sample.reference_image(size)
-    return EditRequest(
-        image=sample.source_image(size),
-        instruction=sample.instruction,
-        mask=sample.mask_image(size),
-        references=() if reference is None else (reference,),
-        seed=seed,
-        expert=expert,
-    )
 
 
 def edit_samples(

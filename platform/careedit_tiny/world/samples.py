@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from PIL import Image, ImageDraw
 
+from careedit.records import EditRequest
 from careedit_tiny.world.draw import changed_region, draw_scene, silhouette
 from careedit_tiny.world.operations import EXPERT_OF, KINDS, OPERATIONS, Change
 from careedit_tiny.world.phrases import phrasings
@@ -213,3 +214,18 @@ def draw_chain(index: int, split: Split = "test", *, turns: int = 3) -> tuple[Sa
         chain.append(replace(turn, id=f"chain-{seed}-{len(chain) + 1}"))
         scene = turn.target
     return tuple(chain)
+
+
+def request_for(
+    sample: Sample, *, seed: int = 0, expert: str | Mapping[str, float] = "auto", size: int = 64
+) -> EditRequest:
+    """The request that a user would make for this sample."""
+    reference = sample.reference_image(size)
+    return EditRequest(
+        image=sample.source_image(size),
+        instruction=sample.instruction,
+        mask=sample.mask_image(size),
+        references=() if reference is None else (reference,),
+        seed=seed,
+        expert=expert,
+    )

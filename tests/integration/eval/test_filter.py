@@ -17,7 +17,7 @@ from careedit_tiny.evaluation.filter import FilterBench, FilterPlan, SceneTable,
 from careedit_tiny.evaluation.filter.page import write_filter_page
 from careedit_tiny.models.clip import untrained_encoder
 from careedit_tiny.oracle.verdict import judge as verdict_on
-from careedit_tiny.report.showcase import request_for
+from careedit_tiny.world.samples import request_for
 
 IDENTITY = JudgeIdentity(backend="test", model="brightness", revision="1", prompts="none-1")
 

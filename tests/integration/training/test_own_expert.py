@@ -98,7 +98,7 @@ def test_an_experts_folder_is_added_only_whole(
     assert "--name is missing" in capsys.readouterr().err
     adapter.write_bytes(adapter.read_bytes() + b"x")
     assert main(["experts", "add", str(out), "--expert-set", str(copied)]) == 2
-    assert "is not the file of its manifest" in capsys.readouterr().err
+    assert "is not the file that its manifest states" in capsys.readouterr().err
     (out / "expert.yaml").unlink()
     assert main(["experts", "add", str(out), "--expert-set", str(copied)]) == 2
     assert "has no expert" in capsys.readouterr().err

@@ -26,8 +26,7 @@ from careedit_tiny.recipes.clip import train as clip_recipe
 from careedit_tiny.recipes.router import outcomes as outcomes_recipe
 from careedit_tiny.recipes.router import run as router_run
 from careedit_tiny.recipes.router.run import put_into_set, train_router
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.samples import draw_sample, request_for
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,7 @@ from careedit_tiny.evaluation.filter.plan import FilterPlan, look_key
 from careedit_tiny.oracle.compare import Thresholds
 from careedit_tiny.oracle.verdict import judge as verdict_on
 from careedit_tiny.recipes.clip.captions import caption_of
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import Sample
+from careedit_tiny.world.samples import Sample, request_for
 
 SIDE = 64
 """The side of every image in pixels: the panel of the tiny family."""

@@ -18,8 +18,7 @@ from careedit_tiny.evaluation.quality.outcomes import Outcome, judge_outcome, ou
 from careedit_tiny.evaluation.quality.plan import Plan
 from careedit_tiny.evaluation.quality.subject import UNIFIED, Subject
 from careedit_tiny.models.family import PANEL
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import Sample
+from careedit_tiny.world.samples import Sample, request_for
 
 Arm = str | Mapping[str, float]
 """What edits: `BASE`, an expert, `UNIFIED_ARM`, or the weights of a mixture."""

@@ -38,8 +38,7 @@ from careedit_tiny.evaluation.quality.sections import (
 )
 from careedit_tiny.evaluation.quality.subject import UNIFIED
 from careedit_tiny.models.family import PANEL
-from careedit_tiny.report.showcase import request_for
-from careedit_tiny.world.samples import Sample
+from careedit_tiny.world.samples import Sample, request_for
 
 VERSION = 1
 """The version of the document's layout."""

@@ -15,9 +15,8 @@ from careedit.images import composite, grow, refine_mask
 from careedit_tiny.models.judge import SIDE
 from careedit_tiny.oracle.verdict import judge
 from careedit_tiny.recipes.judge.data import JudgePool, Shown, pool_of, sharded
-from careedit_tiny.report.showcase import request_for
 from careedit_tiny.world.operations import KINDS
-from careedit_tiny.world.samples import Sample, Split, draw_sample
+from careedit_tiny.world.samples import Sample, Split, draw_sample, request_for
 
 FIRST = 31_000_000
 """Index of the first training sample that is edited."""
