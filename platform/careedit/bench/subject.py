@@ -98,13 +98,11 @@ def load_subject(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    packaged = expert_set is None and packaged_set("tiny") is not None
-    if expert_set is None and not packaged:
-        expert_set = UNTRAINED
-    build = plugins.load(plugins.BENCH_SUBJECTS, expert_set or "tiny", error=ExpertError)
+    name = expert_set or ("tiny" if packaged_set("tiny") is not None else UNTRAINED)
+    build = plugins.load(plugins.BENCH_SUBJECTS, name, error=ExpertError)
     if build is not None:
         return cast(Subject, build(device=device, dtype=dtype))
-    loaded = load_expert_set(expert_set or "tiny")
+    loaded = load_expert_set(name)
     if len(loaded.names) < 2:
         raise ExpertError(
             f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another set."

@@ -19,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from careedit.editing import EditorBase, Start, load_base
+from careedit.editing.base_model import find_device
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
@@ -163,7 +164,7 @@ def run(
     table = open_table(wanted.data)
     columns = find_columns(table.columns, wanted.columns)
     subject = find_subject(wanted)
-    device = _device(wanted)
+    device = str(find_device(wanted.device))
     number_format = _number_format(wanted, device)
     dtype = _base_format(wanted, device, number_format)
     note(f"Number format: {number_format}; the frozen base is kept in {str(dtype).removeprefix('torch.')}.")
@@ -244,15 +245,6 @@ def find_subject(wanted: OwnRun) -> Subject:
         start=spec.defaults.start,
         noise_scale=spec.defaults.noise_scale,
     )
-
-
-def _device(wanted: OwnRun) -> str:
-    device = wanted.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {device!r} cannot be used ({' '.join(str(error).split())[:120]}).") from None
-    return device
 
 
 def _number_format(wanted: OwnRun, device: str) -> NumberFormat:
