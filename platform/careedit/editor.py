@@ -297,7 +297,7 @@ class Editor:
         slot = batch[index]
         degradations = [*decoding_notes((slot.request.image, *slot.request.references))]
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
-        if state.prompt_truncated:
+        if state.encoded.truncated:
             degradations.append("instruction: longer than the base reads, its end was cut")
         if chosen is not None and chosen.degraded is not None:
             went_on = chosen.candidates[chosen.chosen].seed
@@ -308,7 +308,7 @@ class Editor:
             expert_set=self.expert_set.name,
             expert_set_sha256=self.expert_set.sha256,
             instruction=slot.request.instruction,
-            prompt=slot.job.prompt,
+            prompt=self.engine.base.prompt(slot.job),
             image_sha256=image_hash,
             mask_sha256=mask_hash,
             reference_sha256=reference_hashes,
@@ -316,7 +316,7 @@ class Editor:
             application=self.application,
             seed=state.job.seed,
             steps=slot.job.steps,
-            guidance=state.guidance,
+            guidance=state.encoded.scale,
             refine_mask=slot.request.refine_mask,
             panel=slot.job.source.size,
             nfe=state.nfe,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from careedit.experts.applier import ExpertApplier, Inputs
 
 
 def velocity_inputs(pipeline: Any, *, rows: int = 8, columns: int = 16, words: int = 24) -> dict[str, Any]:
@@ -20,3 +24,9 @@ def velocity_inputs(pipeline: Any, *, rows: int = 8, columns: int = 16, words: i
         "img_ids": ids,
         "txt_ids": torch.zeros(words, 3),
     }
+
+
+def velocity(applier: ExpertApplier, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+    """`applier.velocity` of a FLUX.1 transformer's keyword arguments."""
+    shared = {name: value for name, value in inputs.items() if name in ("img_ids", "txt_ids") or value is None}
+    return applier.velocity(rows, Inputs({name: inputs[name] for name in inputs.keys() - shared.keys()}, shared))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import FluxFillPipeline
 
-from careedit.editing.state import in_context_prompt
+from careedit.editing.families import in_context_prompt
 from careedit.editor import Editor, load_editor
 from careedit.experts import load_expert_set, verify_expert_set
 from careedit.images import canvas_mask, compose_canvas, crop_target

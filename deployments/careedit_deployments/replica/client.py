@@ -16,7 +16,7 @@ from PIL import Image
 from careedit.editing import EditJob, EditState, OnSteps
 from careedit.errors import CancelledError
 from careedit_deployments.errors import ServingError
-from careedit_deployments.replica.scheduler import StepScheduler, work_of
+from careedit_deployments.replica.scheduler import StepScheduler
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class EngineClient:
 
         def stepped(count: int) -> None:
             if self._announced is not None:
-                self.scheduler.load.spend(self._announced, count * work_of(states[0]))
+                self.scheduler.load.spend(self._announced, count * self.scheduler.engine.base.work_of(states[0].job))
             if on_steps is not None:
                 on_steps(count)
 

@@ -10,7 +10,6 @@ from contextlib import ExitStack, suppress
 
 from PIL import Image
 
-from careedit.editing.mixing import mixture_rows
 from careedit.editor import Editor
 from careedit.scoring import Scorer
 from careedit.selection.judge import Judge
@@ -128,7 +127,11 @@ class _Edit:
         groups = batches(slots, self.scheduler.batch)
         with ExitStack() as announced:
             for group in groups:
-                key = announced.enter_context(self.scheduler.load.announced(sum(_work(slot) for slot in group)))
+                key = announced.enter_context(
+                    self.scheduler.load.announced(
+                        sum(slot.plan.cost * self.editor.engine.base.work_of(slot.job) for slot in group)
+                    )
+                )
                 self._clients.append(EngineClient(self.scheduler, key, waited=queued))
             if self._cancelled:  # before there were clients
                 self.cancel()
@@ -180,10 +183,3 @@ class _Report:
     def _send(self, now: float) -> None:
         self._reported, self._at = self._done, now
         self._report(Progress(image=self._image, done=self._done, total=self._total))
-
-
-def _work(slot: Slot) -> int:
-    """Work of an image in row-pixels, the candidates of its early filter included."""
-    width, height = slot.job.source.size
-    rows = len(mixture_rows(slot.job.weights, masked=slot.job.mask is not None))
-    return slot.plan.cost * rows * slot.job.panels * width * height

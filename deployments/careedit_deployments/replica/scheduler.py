@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import torch
 
 from careedit.editing import EditState, Engine, OnSteps
-from careedit.editing.mixing import mixture_rows
 from careedit.errors import CancelledError
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.replica.load import Load
@@ -189,8 +188,8 @@ class StepScheduler:
             if request.future.cancelled() or not due:
                 _settle(request)
                 continue
-            more = rows_of(due)
-            if picked and (rows + more > self.batch or shape_of(due[0]) != shape_of(picked[0].due[0])):
+            more = self._rows(due)
+            if picked and (rows + more > self.batch or due[0].encoded.layout != picked[0].due[0].encoded.layout):
                 rest.append(request)
                 continue
             picked.append(request)
@@ -216,7 +215,7 @@ class StepScheduler:
         for request in requests:
             states = due[id(request)]
             request.stepping += seconds
-            request.shared |= len(requests) > 1 or rows_of(states) > self.batch
+            request.shared |= len(requests) > 1 or self._rows(states) > self.batch
             stepped = sum(state.index > before[id(state)] for state in states)
             try:
                 if stepped and request.on_steps is not None and not request.future.done():
@@ -237,15 +236,15 @@ class StepScheduler:
 
     def _run(self, states: Sequence[EditState]) -> None:
         """One step of each state, in as many batches as needed; counted and timed."""
-        for chunk in _chunks(states, self.batch):
+        for chunk in self._chunks(states):
             cancelled = [(state, state.index) for state in chunk if state.cancelled]
-            before, rows = sum(state.index for state in chunk), rows_of(chunk)
+            before, rows = sum(state.index for state in chunk), self._rows(chunk)
             started = time.perf_counter()
             self.engine.step(chunk)
             if self.engine.base.device.type == "cuda":
                 torch.cuda.synchronize(self.engine.base.device)  # without it, the time is that of queueing the step
             seconds = time.perf_counter() - started
-            self.load.did(sum(work_of(state) for state in chunk), seconds)
+            self.load.did(sum(self.engine.base.work_of(state.job) for state in chunk), seconds)
             self.counters.batches += 1
             self.counters.rows += rows
             self.counters.steps += sum(state.index for state in chunk) - before
@@ -253,6 +252,19 @@ class StepScheduler:
             if self._on_batch is not None:
                 self._on_batch(rows, seconds, sum(state.cancelled for state in chunk))
         self._healthy = True
+
+    def _rows(self, states: Sequence[EditState]) -> int:
+        """Transformer evaluations that one step of `states` takes."""
+        return sum(self.engine.base.rows_of(state.job) for state in states)
+
+    def _chunks(self, states: Sequence[EditState]) -> list[list[EditState]]:
+        """`states` in their order, in chunks of at most `batch` rows; a state that needs more is a chunk of its own."""
+        chunks: list[list[EditState]] = []
+        for state in states:
+            if not chunks or self._rows([*chunks[-1], state]) > self.batch:
+                chunks.append([])
+            chunks[-1].append(state)
+        return chunks
 
     def _fail(self, request: StepRequest, error: BaseException) -> None:
         with suppress(InvalidStateError):
@@ -263,31 +275,6 @@ class StepScheduler:
         self._healthy = False
         if self.engine.base.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def rows_of(states: Sequence[EditState]) -> int:
-    """Transformer evaluations that one step of `states` takes."""
-    return sum(len(mixture_rows(state.job.weights, masked=state.coverage is not None)) for state in states)
-
-
-def work_of(state: EditState) -> int:
-    """One step's work, in row-pixels: evaluations times the canvas' pixels."""
-    return rows_of([state]) * state.canvas_size[0] * state.canvas_size[1]
-
-
-def shape_of(state: EditState) -> tuple[tuple[int, int], int]:
-    """What states must have in common to share a batch, as in `Engine.step`."""
-    return state.canvas_size, state.prompt_tokens.shape[1]
-
-
-def _chunks(states: Sequence[EditState], rows: int) -> list[list[EditState]]:
-    """`states` in their order, in chunks of at most `rows` evaluations; a state that needs more is a chunk of its own."""
-    chunks: list[list[EditState]] = []
-    for state in states:
-        if not chunks or rows_of([*chunks[-1], state]) > rows:
-            chunks.append([])
-        chunks[-1].append(state)
-    return chunks
 
 
 def _settle(request: StepRequest) -> None:

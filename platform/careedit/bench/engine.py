@@ -154,9 +154,9 @@ def stock(subject: Subject, job: EditJob) -> Image.Image:
     subject.merged.applier.merge(next(iter(job.weights)))  # type: ignore[attr-defined]  # `merged` has a MergedApplier
     canvas = compose_canvas([job.source, job.source])
     pictures = cast(Any, subject.pipeline)(
-        prompt=job.prompt,
+        prompt=subject.base.prompt(job),
         image=canvas,
-        mask_image=canvas_mask(job.panels, job.source.size, None),
+        mask_image=canvas_mask(2 + len(job.references), job.source.size, None),
         height=canvas.height,
         width=canvas.width,
         num_inference_steps=job.steps,

@@ -10,7 +10,7 @@ import diffusers
 import peft
 import torch
 
-from careedit.editing import EditorBase
+from careedit.editing import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Goal:
         return {"goal": str(self), "bound": self.bound, "value": value, "met": met}
 
 
-def environment(base: EditorBase) -> dict[str, Any]:
+def environment(base: Family) -> dict[str, Any]:
     """What computes: threads, device, number format and versions of the libraries."""
     return {
         "threads": torch.get_num_threads(),

@@ -13,7 +13,7 @@ from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
 from careedit import plugins
-from careedit.editing import EditJob, EditorBase, Engine, load_base
+from careedit.editing import EditJob, Engine, Family, load_base
 from careedit.errors import ExpertError
 from careedit.experts import (
     AdapterLibrary,
@@ -46,7 +46,7 @@ class Subject:
 
     name: str
     """Name of the expert set, or `UNTRAINED`."""
-    base: EditorBase
+    base: Family
     """Components of the base model."""
     library: AdapterLibrary
     """The experts that are measured; at least two."""

@@ -1,17 +1,20 @@
 """Editing: one denoising loop over diffusers' components, one explicit state per edit."""
 
-from careedit.editing.base_model import EditorBase, load_base
+from careedit.editing.base_model import load_base
 from careedit.editing.cache import EncodingCache
-from careedit.editing.engine import DEFAULT_GUIDANCE, Engine
-from careedit.editing.state import EditJob, EditState, OnSteps, Start, Stepper, in_context_prompt
+from careedit.editing.engine import Engine
+from careedit.editing.families import FAMILIES, Family, FluxFill, in_context_prompt
+from careedit.editing.job import EditJob, Start
+from careedit.editing.state import EditState, OnSteps, Stepper
 
 __all__ = [
-    "DEFAULT_GUIDANCE",
+    "FAMILIES",
     "EditJob",
     "EditState",
-    "EditorBase",
     "EncodingCache",
     "Engine",
+    "Family",
+    "FluxFill",
     "OnSteps",
     "Start",
     "Stepper",

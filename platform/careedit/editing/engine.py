@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.base_model import EditorBase
 from careedit.editing.cache import EncodingCache
-from careedit.editing.encode import Encoder
-from careedit.editing.latents import position_ids, token_coverage
+from careedit.editing.families.family import Family, Row
+from careedit.editing.job import EditJob
 from careedit.editing.mixing import mix_velocities, mixture_rows
 from careedit.editing.schedule import Schedule, make_schedule
-from careedit.editing.state import EditJob, EditState, OnSteps
-from careedit.errors import CareEditError, ImageError, InputError
-from careedit.experts.applier import ExpertApplier
-from careedit.images import canvas_mask, compose_canvas, crop_target
-
-DEFAULT_GUIDANCE = 30.0
-"""Default guidance scale of `FluxFillPipeline`, for a guidance-distilled base."""
+from careedit.editing.state import EditState, OnSteps
+from careedit.errors import CareEditError
+from careedit.experts.applier import ExpertApplier, Inputs
 
 
 class Engine:
-    """Edits panel-sized pictures in context with one base; equals `FluxFillPipeline` for one edit without experts.
+    """Edits panel-sized pictures in context with one base; equals the stock pipeline for one edit without experts.
 
     It is a `Stepper` that never waits.
     """
@@ -36,50 +30,36 @@ class Engine:
     shared = False
     """A batch holds no other edits than the caller's."""
 
-    def __init__(self, base: EditorBase, applier: ExpertApplier, *, cache: EncodingCache | None = None) -> None:
+    def __init__(self, base: Family, applier: ExpertApplier, *, cache: EncodingCache | None = None) -> None:
         self.base = base
         self.applier = applier
         self.cache = EncodingCache() if cache is None else cache
-        self.encoder = Encoder(base, self.cache)
         self._schedules: dict[tuple[int, int], Schedule] = {}
-        self._positions: dict[tuple[int, int], Tensor] = {}
 
     def prepare(self, job: EditJob) -> EditState:
-        """Encode an edit and draw its noise. Panel sides must be multiples of `base.multiple`.
-
-        Raises `InputError` for guidance on a base that takes none, `ImageError` for a panel size that does not fit.
-        """
-        guidance = self.check(job)
-        canvas = compose_canvas([*job.references, job.source, job.source])
-        mask = canvas_mask(job.panels, job.source.size, job.mask)
-        prompt = self.encoder.prompt(job.prompt)
-        start = self.encoder.start(canvas, mask, job.seed)
-        latents = start.noise * job.noise_scale
-        if job.start == "source":
-            latents = latents + self.encoder.picture(canvas)
+        """Encode an edit and draw its noise; errors as in `Family.check`."""
+        encoded = self.base.encode(job, self.cache)
+        begin = self.base.begin(job, encoded)
         return EditState(
             job=job,
-            canvas_size=canvas.size,
-            schedule=self._schedule(job.steps, start.noise.shape[1]),
-            latents=latents,
-            condition=start.condition,
-            coverage=None if job.mask is None else token_coverage(start.mask),
-            prompt_tokens=prompt.tokens,
-            prompt_pooled=prompt.pooled,
-            prompt_truncated=prompt.truncated,
-            guidance=guidance,
+            encoded=encoded,
+            schedule=self._schedule(job.steps, begin.latents.shape[1]),
+            latents=begin.latents,
+            condition=begin.condition,
+            coverage=begin.coverage,
+            kept=begin.kept,
         )
 
     @torch.no_grad()
     def step(self, states: Sequence[EditState]) -> None:
         """Advance every live state by one step of its own schedule; finished and cancelled ones are not changed.
 
-        States whose canvases and texts have the same shape run as one batch, one row per expert of each state.
+        States of one layout run as one batch, one row per expert and guidance branch of each state.
         """
-        groups: dict[tuple[tuple[int, int], int], list[EditState]] = {}
+        groups: dict[Hashable, list[EditState]] = {}
         for state in dict.fromkeys(states):  # a state that is listed twice advances once
             if state.live:
-                groups.setdefault((state.canvas_size, state.prompt_tokens.shape[1]), []).append(state)
+                groups.setdefault(state.encoded.layout, []).append(state)
         for group in groups.values():
             self._step_group(group)
 
@@ -107,7 +87,7 @@ class Engine:
         return self.preview_many([state])[0]
 
     def preview_many(self, states: Sequence[EditState]) -> list[Image.Image]:
-        """`preview` of several states, decoded as one batch per canvas size."""
+        """`preview` of several states, decoded as one batch per size."""
         estimates = []
         for state in states:
             state.raise_if_cancelled()
@@ -124,7 +104,7 @@ class Engine:
         return self.finish_many([state])[0]
 
     def finish_many(self, states: Sequence[EditState]) -> list[Image.Image]:
-        """`finish` of several states, decoded as one batch per canvas size."""
+        """`finish` of several states, decoded as one batch per size."""
         for state in states:
             state.raise_unless_finished()
         return self._panels(states, [state.latents for state in states])
@@ -133,79 +113,61 @@ class Engine:
         """Stop an edit, as `state.cancel()` does; the next `step` skips it."""
         state.cancel()
 
+    def check(self, job: EditJob) -> float | None:
+        """The guidance scale that `prepare` would use; raises what `prepare` would raise for this base, at no cost."""
+        return self.base.check(job)
+
     def decode(self, states: Sequence[EditState], latents: Sequence[Tensor]) -> list[Tensor]:
-        """Whole canvases, [1, 3, height, width] in about -1..1, of the states' sizes from `latents` ([1, T, 4C] each)."""
+        """Pictures [1, 3, height, width] in about -1..1 from `latents` ([1, T, C] each); for a canvas, the whole canvas."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for position, state in enumerate(states):
-            by_size.setdefault(state.canvas_size, []).append(position)
+            by_size.setdefault(state.encoded.grid, []).append(position)
         decoded: dict[int, Tensor] = {}
-        for size, positions in by_size.items():
-            batch = self.encoder.decode(torch.cat([latents[i] for i in positions]), size)
+        for grid, positions in by_size.items():
+            batch = self.base.decode(torch.cat([latents[i] for i in positions]), grid)
             decoded.update(zip(positions, torch.split(batch, 1), strict=True))
         return [decoded[position] for position in range(len(states))]
 
     def _step_group(self, group: Sequence[EditState]) -> None:
-        rows = [mixture_rows(state.job.weights, masked=state.coverage is not None) for state in group]
-        names = [name for row in rows for name in row]
+        rows = [(state, name, text) for state in group for name in _experts(state) for text in state.encoded.texts]
+        names = [name for _, name, _ in rows]
         with self.applier.lease(set(names)):
-            velocity = self.applier.velocity(names, self._inputs(group, [len(row) for row in rows]))
-        first = 0
-        for state, row in zip(group, rows, strict=True):
-            own = {name: velocity[first + i : first + i + 1] for i, name in enumerate(row)}
-            first += len(row)
+            output = self.applier.velocity(names, self._inputs(rows))
+        velocities = iter(torch.split(output[:, : group[0].latents.shape[1]], 1))
+        for state in group:
+            own = {
+                name: self.base.combine([next(velocities) for _ in state.encoded.texts], state.encoded.scale)
+                for name in _experts(state)
+            }
             mixed = mix_velocities(own, state.job.weights, state.coverage)
-            state.latents = state.schedule.advance(state.latents, mixed, state.index)
+            latents = state.schedule.advance(state.latents, mixed, state.index)
+            state.index += 1
+            if state.kept is not None:
+                latents = state.kept.restore(latents, state.schedule.sigmas[state.index])
+            state.latents = latents
             # A slice would keep the whole batch's velocities in memory while this edit waits.
             state.velocity = mixed.clone()
-            state.index += 1
-            state.nfe += len(row)
+            state.nfe += len(own) * len(state.encoded.texts)
 
-    def _inputs(self, group: Sequence[EditState], repeats: Sequence[int]) -> dict[str, Any]:
-        """The transformer's arguments, each state's row repeated once per expert it needs."""
-        repeated = [state for state, times in zip(group, repeats, strict=True) for _ in range(times)]
-        dtype, device = self.base.dtype, self.base.device
-        times = torch.stack([state.schedule.timesteps[state.index] for state in repeated])
-        scales = [state.guidance for state in repeated if state.guidance is not None]
-        return {
-            "hidden_states": torch.cat([torch.cat((state.latents, state.condition), dim=2) for state in repeated]),
-            "timestep": times.to(dtype) / 1000,
-            "guidance": torch.tensor(scales, dtype=torch.float32, device=device) if scales else None,
-            "pooled_projections": torch.cat([state.prompt_pooled for state in repeated]),
-            "encoder_hidden_states": torch.cat([state.prompt_tokens for state in repeated]),
-            "txt_ids": torch.zeros(group[0].prompt_tokens.shape[1], 3, device=device, dtype=dtype),
-            "img_ids": self._position_ids(group[0].canvas_size),
-        }
+    def _inputs(self, rows: Sequence[tuple[EditState, str, Mapping[str, Tensor]]]) -> Inputs:
+        timesteps = torch.stack([state.schedule.timesteps[state.index] for state, _, _ in rows])
+        return self.base.inputs(
+            [Row(state.latents, state.condition, text, state.encoded.scale) for state, _, text in rows],
+            timesteps,
+            rows[0][0].encoded.shared,
+        )
 
     def _panels(self, states: Sequence[EditState], latents: Sequence[Tensor]) -> list[Image.Image]:
-        canvases = self.decode(states, latents)
-        return [
-            crop_target(self.encoder.to_pictures(canvas)[0], state.job.panels)
-            for state, canvas in zip(states, canvases, strict=True)
-        ]
-
-    def check(self, job: EditJob) -> float | None:
-        """The guidance scale that `prepare` would use; raises what `prepare` would raise for this base, at no cost."""
-        multiple = self.base.multiple
-        if any(side % multiple for side in job.source.size):
-            raise ImageError(
-                f"The source's panel is {job.source.width}x{job.source.height}; its sides must be multiples of {multiple}."
-            )
-        if self.base.takes_guidance:
-            return DEFAULT_GUIDANCE if job.guidance is None else job.guidance
-        if job.guidance is not None:
-            raise InputError(
-                f"guidance is {job.guidance}, but this base is not guidance-distilled and takes none; leave guidance out.",
-                field="guidance",
-            )
-        return None
+        pictures = self.decode(states, latents)
+        return [self.base.to_image(picture, state.job) for state, picture in zip(states, pictures, strict=True)]
 
     def _schedule(self, steps: int, tokens: int) -> Schedule:
         if (steps, tokens) not in self._schedules:
-            self._schedules[steps, tokens] = make_schedule(self.base.scheduler, steps, tokens, self.base.device)
+            self._schedules[steps, tokens] = make_schedule(
+                self.base.scheduler, steps, self.base.shift(tokens, steps), self.base.device
+            )
         return self._schedules[steps, tokens]
 
-    def _position_ids(self, size: tuple[int, int]) -> Tensor:
-        if size not in self._positions:
-            width, height = (side // self.base.vae_scale for side in size)
-            self._positions[size] = position_ids(height, width).to(device=self.base.device, dtype=self.base.dtype)
-        return self._positions[size]
+
+def _experts(state: EditState) -> tuple[str, ...]:
+    return mixture_rows(state.job.weights, masked=state.coverage is not None)

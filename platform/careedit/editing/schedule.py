@@ -1,4 +1,4 @@
-"""The noise schedule of one edit, computed by the base's own scheduler class as `FluxFillPipeline` sets it up."""
+"""The noise schedule of one edit, computed by the base's own scheduler class as the stock pipelines set it up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 from torch import Tensor
 
 
@@ -42,18 +41,8 @@ class Schedule:
         return (latents.to(torch.float32) - self.sigmas[index] * velocity).to(latents.dtype)
 
 
-def make_schedule(
-    scheduler: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int, device: torch.device
-) -> Schedule:
-    """The schedule of `steps` steps for a canvas of `tokens` tokens; FLUX shifts the sigmas by the token count."""
+def make_schedule(scheduler: FlowMatchEulerDiscreteScheduler, steps: int, mu: float, device: torch.device) -> Schedule:
+    """The schedule of `steps` steps; `mu` is the shift of the sigmas (`Family.shift`)."""
     own: Any = deepcopy(scheduler)
-    config = own.config
-    mu = calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
     own.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), device=device, mu=mu)
     return Schedule(own.timesteps, own.sigmas)

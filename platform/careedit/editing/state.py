@@ -1,95 +1,22 @@
-"""One edit: its inputs (`EditJob`), its progress (`EditState`), and the protocol of what steps it (`Stepper`)."""
+"""The progress of one edit (`EditState`), and the protocol of what steps it (`Stepper`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from PIL import Image
 from torch import Tensor
 
+from careedit.editing.families.family import Encoded, Kept
+from careedit.editing.job import EditJob
 from careedit.editing.schedule import Schedule
-from careedit.errors import CancelledError, CareEditError, InputError, MaskError
-from careedit.images import MAX_REFERENCES
-from careedit.records import BASE, check_weights
-
-DIPTYCH = "A diptych with two side-by-side images of the same scene. On the right, the scene is exactly the same as on the left but"
-TRIPTYCH = (
-    "A triptych with three side-by-side images. On the left, a reference. On the right, the scene is exactly the same as in "
-    "the middle but, taking from the reference,"
-)
-"""The in-context prompts (ICEdit, arXiv 2504.20690, section 3.1, in the wording of its released code)."""
-
-Start = Literal["noise", "source"]
-"""What the target panel starts from: noise alone, or the source picture plus noise."""
+from careedit.errors import CancelledError, CareEditError
 
 OnSteps = Callable[[int], None]
 """Called after each step with the number of states that made it. What it raises ends the edit."""
-
-
-def in_context_prompt(instruction: str, *, references: int = 0) -> str:
-    """The prompt that the base sees: the fixed frame, then the instruction as the user wrote it."""
-    return f"{TRIPTYCH if references else DIPTYCH} {instruction.strip()}"
-
-
-@dataclass(frozen=True, eq=False)
-class EditJob:
-    """The inputs of one image; all pictures have the panel's size."""
-
-    source: Image.Image
-    """The source, RGB; its sides are multiples of the base's `multiple`."""
-    instruction: str
-    """What to change, as the user wrote it."""
-    seed: int
-    """Seed of this image's noise, 0 or more."""
-    steps: int
-    """Number of denoising steps, 1 or more."""
-    mask: Image.Image | None = None
-    """"L", of the source's size, 255 where pixels may change; None: everywhere."""
-    references: tuple[Image.Image, ...] = ()
-    """At most one, of the source's size."""
-    guidance: float | None = None
-    """Guidance scale of a guidance-distilled base; None: its default. Other bases take only None."""
-    noise_scale: float = 1.0
-    """Standard deviation of the noise that denoising starts from, above 0 and at most 1."""
-    start: Start = "noise"
-    """"source": denoising starts from the canvas with the source in its target panel, plus noise. Only a base that was
-    trained this way supports it (`careedit.finetune.flow`)."""
-    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
-    """Weight per expert, positive and summing to 1; `BASE` is the base without an expert."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; give at least one denoising step.", field="steps")
-        if self.seed < 0:
-            raise InputError(f"The seed is {self.seed}; it must not be negative.", field="seed")
-        if not 0 < self.noise_scale <= 1:
-            raise InputError(f"noise_scale is {self.noise_scale}; it must be above 0 and at most 1.")
-        if len(self.references) > MAX_REFERENCES:
-            raise InputError(
-                f"{len(self.references)} references were given; one reference is supported.", field="references"
-            )
-        check_weights(self.weights)
-        if self.mask is not None and self.mask.size != self.source.size:
-            raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")
-        if any(reference.size != self.source.size for reference in self.references):
-            raise InputError(
-                f"Every reference must be fitted to the source's panel of {self.source.size} pixels.",
-                field="references",
-            )
-
-    @property
-    def panels(self) -> int:
-        """Panels of the canvas: [source | target], with a reference [reference | source | target]."""
-        return 2 + len(self.references)
-
-    @property
-    def prompt(self) -> str:
-        """The in-context prompt that the base reads."""
-        return in_context_prompt(self.instruction, references=len(self.references))
 
 
 @dataclass(eq=False)
@@ -98,30 +25,24 @@ class EditState:
 
     job: EditJob
     """The inputs of the edit."""
-    canvas_size: tuple[int, int]
-    """Width and height of the canvas, in pixels."""
+    encoded: Encoded
+    """Its text and pictures as tensors."""
     schedule: Schedule
     """The noise schedule of this edit."""
     latents: Tensor
-    """Noisy latents of the canvas at `sigma`, tokens [1, T, 4C]."""
+    """Noisy latents at `sigma`: the tokens that are denoised, [1, T, C]."""
     condition: Tensor
-    """Latents of the masked canvas and the mask, tokens [1, T, 4C + 4*s*s]."""
+    """What the transformer sees with them (`Begin.condition`)."""
     coverage: Tensor | None
-    """Share of each token's pixels that the user's mask marks as editable, [1, T, 1]; None without a mask."""
-    prompt_tokens: Tensor
-    """T5's output, [1, L, width]."""
-    prompt_pooled: Tensor
-    """CLIP's pooled output, [1, width]."""
-    prompt_truncated: bool
-    """Whether the prompt was too long, so that the base did not see its end."""
-    guidance: float | None
-    """Guidance scale in use; None if the base takes none."""
+    """Share of each token's pixels that a native mask marks as editable, [1, T, 1]; None without such a mask."""
+    kept: Kept | None
+    """The source's latents, for a mask on a base without mask input; else None."""
     index: int = 0
     """Number of steps that were made."""
     nfe: int = 0
-    """Transformer evaluations so far: rows of batches, one per expert and step."""
+    """Transformer evaluations so far: rows of batches, one per step, expert and guidance branch."""
     velocity: Tensor | None = None
-    """The velocity of the last step, tokens [1, T, 4C], so that a preview costs no evaluation; None before the first."""
+    """The velocity of the last step, tokens [1, T, C], so that a preview costs no evaluation; None before the first."""
     cancelled: bool = False
     """Whether the edit was cancelled; set by `cancel`."""
 

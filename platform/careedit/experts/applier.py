@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock, RLock
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,23 @@ from careedit.experts.pool import LeasePool
 from careedit.experts.shapes import BaseShapes
 from careedit.records import BASE, unknown_expert
 
-_SHARED_INPUTS = frozenset({"img_ids", "txt_ids"})
-"""Inputs of `FluxTransformer2DModel` that all rows share."""
+
+class Inputs(NamedTuple):
+    """The keyword arguments of a transformer's `forward` for one batch."""
+
+    per_row: Mapping[str, Tensor]
+    """Tensors whose first dimension is the rows of the batch."""
+    shared: Mapping[str, Any]
+    """Arguments that all rows share, such as positions."""
+
+    def take(self, indices: Sequence[int]) -> Inputs:
+        """The inputs of some rows, in the order of `indices`."""
+        picks: dict[torch.device, Tensor] = {}
+        for value in self.per_row.values():
+            if value.device not in picks:
+                picks[value.device] = torch.tensor(indices, dtype=torch.long, device=value.device)
+        taken = {name: value.index_select(0, picks[value.device]) for name, value in self.per_row.items()}
+        return Inputs(taken, self.shared)
 
 
 @runtime_checkable
@@ -30,12 +45,11 @@ class ExpertApplier(Protocol):
         """How this applier applies adapters."""
         ...
 
-    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+    def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
         """The transformer's output, row i computed by expert `rows[i]` (`BASE`: by no expert).
 
-        `inputs` are the keyword arguments of `FluxTransformer2DModel.forward` for a batch of `len(rows)` rows; a tensor
-        in it is per row where its first dimension is the batch, except `img_ids` and `txt_ids` (2-D, shared by all
-        rows); None where the base takes no guidance. Returns the velocity, shape [rows, tokens, channels].
+        `inputs` are the arguments of the transformer's `forward` for a batch of `len(rows)` rows. Returns the velocity,
+        shape [rows, tokens, channels].
         Every name must be leased (`lease`) by the caller; an expert that the set lacks raises `UnknownExpertError`.
         """
         ...
@@ -54,7 +68,7 @@ class NoExperts:
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
 
-    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+    def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
         """The base's velocity, shape [rows, tokens, channels]."""
         check_known(rows, ())
         return run_transformer(self.transformer, inputs)
@@ -177,9 +191,9 @@ def check_known(names: Iterable[str], known: Sequence[str]) -> None:
             raise unknown_expert(name, known)
 
 
-def run_transformer(transformer: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+def run_transformer(transformer: nn.Module, inputs: Inputs) -> Tensor:
     """The first output of the transformer: the velocity."""
-    return cast(Tensor, transformer(**{**inputs, "return_dict": False})[0])
+    return cast(Tensor, transformer(**inputs.per_row, **inputs.shared, return_dict=False)[0])
 
 
 def group_rows(rows: Sequence[str]) -> dict[str, list[int]]:
@@ -188,16 +202,3 @@ def group_rows(rows: Sequence[str]) -> dict[str, list[int]]:
     for index, name in enumerate(rows):
         groups.setdefault(name, []).append(index)
     return groups
-
-
-def take_rows(inputs: Mapping[str, Any], indices: Sequence[int], rows: int) -> dict[str, Any]:
-    """The transformer inputs of some rows of a batch of `rows` rows, in the order of `indices`."""
-    taken: dict[str, Any] = {}
-    picks: dict[torch.device, Tensor] = {}
-    for key, value in inputs.items():
-        if isinstance(value, Tensor) and key not in _SHARED_INPUTS and value.ndim and value.shape[0] == rows:
-            if value.device not in picks:
-                picks[value.device] = torch.tensor(indices, dtype=torch.long, device=value.device)
-            value = value.index_select(0, picks[value.device])
-        taken[key] = value
-    return taken

@@ -8,7 +8,7 @@ place. A test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from careedit.experts.applier import (
     AdapterLibrary,
     ExpertApplier,
+    Inputs,
     LoraApplier,
     check_known,
     group_rows,
     run_transformer,
-    take_rows,
 )
 from careedit.experts.formats import LoraState
 from careedit.experts.manifest import Application
@@ -60,7 +60,7 @@ class MergedApplier(LoraApplier):
         self._pristine: dict[str, Tensor] = {}
         self._merged: set[str] = set()
 
-    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+    def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
         """The velocity, shape [rows, tokens, channels]: one pass per expert, the merged one first."""
         check_known(rows, self.library.names)
         with self._lock, self._pool.lease(rows):
@@ -72,7 +72,7 @@ class MergedApplier(LoraApplier):
             parts: dict[int, Tensor] = {}
             for name in order:
                 self.merge(name)
-                output = run_transformer(self.transformer, take_rows(inputs, groups[name], len(rows)))
+                output = run_transformer(self.transformer, inputs.take(groups[name]))
                 parts.update(zip(groups[name], output, strict=True))
             return torch.stack([parts[index] for index in range(len(rows))])
 
@@ -126,6 +126,16 @@ class Route:
     def __init__(self) -> None:
         self.spans: Spans | None = None
         """None outside `SharedApplier.velocity`."""
+        self.rows = 0
+        """Number of rows of the running batch."""
+
+    def repeated(self, spans: Spans, count: int) -> Iterator[tuple[str, int, int]]:
+        """`spans` for a layer that sees `count` rows.
+
+        Qwen-Image-Edit-2511 (`zero_cond_t`) shows some layers the batch twice, one copy after the other.
+        """
+        for first in range(0, count, self.rows):
+            yield from ((name, first + start, first + stop) for name, start, stop in spans)
 
 
 class RoutedLinear(LoraLinear):
@@ -144,7 +154,7 @@ class RoutedLinear(LoraLinear):
             return super().forward(x, *args, **kwargs)
         result = cast(Tensor, self.base_layer(x))
         downs, ups = self.lora_A._modules, self.lora_B._modules
-        for name, start, stop in spans:
+        for name, start, stop in self.route.repeated(spans, len(x)):
             if name not in downs:  # this expert does not target this layer
                 continue
             down, up = cast(Tensor, downs[name].weight), cast(Tensor, ups[name].weight)
@@ -162,11 +172,12 @@ class SharedApplier(LoraApplier):
 
     def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
         super().__init__(transformer, library, byte_budget=byte_budget)
-        self.item_bytes = next(transformer.parameters()).element_size()
+        self._dtype = _compute_dtype(transformer)
+        self.item_bytes = self._dtype.itemsize
         self._route = Route()
         self._tuner: LoraModel | None = None
 
-    def velocity(self, rows: Sequence[str], inputs: Mapping[str, Any]) -> Tensor:
+    def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
         """The velocity, shape [rows, tokens, channels], in one pass of the transformer."""
         check_known(rows, self.library.names)
         with self._lock, self._pool.lease(rows):
@@ -179,9 +190,9 @@ class SharedApplier(LoraApplier):
                 if name != BASE:
                     spans.append((_peft_name(name), start, start + len(indices)))
                 start += len(indices)
-            self._route.spans = tuple(spans)
+            self._route.spans, self._route.rows = tuple(spans), len(rows)
             try:
-                taken = inputs if ordered else take_rows(inputs, order, len(rows))
+                taken = inputs if ordered else inputs.take(order)
                 output = run_transformer(self.transformer, taken)
             finally:
                 self._route.spans = None
@@ -215,7 +226,7 @@ class SharedApplier(LoraApplier):
                 layer.route = self._route
                 weight = cast(Tensor, layer.get_base_layer().weight)
                 for side, tensor in ((layer.lora_A, module.down), (layer.lora_B, module.up)):
-                    placed = tensor.to(weight.device, weight.dtype, copy=True).contiguous()
+                    placed = tensor.to(weight.device, self._dtype, copy=True).contiguous()
                     side[adapter].weight = nn.Parameter(placed, requires_grad=False)
                 layer.set_adapter([])  # outside `velocity` the transformer is the plain base
             self.transformer.eval()
@@ -223,6 +234,12 @@ class SharedApplier(LoraApplier):
     def _unload(self, name: str) -> None:
         if self._tuner is not None and _peft_name(name) in self._tuner.peft_config:
             self._tuner.delete_adapter(_peft_name(name))
+
+
+def _compute_dtype(transformer: nn.Module) -> torch.dtype:
+    """The number format that the transformer computes in; its weights may be stored in a smaller one."""
+    dtype = getattr(transformer, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else next(transformer.parameters()).dtype
 
 
 def _peft_name(name: str) -> str:

@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.errors import CareEditError
 from careedit.experts import DEFAULT_TARGETS
 from careedit.finetune.data import Columns, Plan, RowRules, Table, read_row, row_item
@@ -59,12 +59,12 @@ def checkpoint_name(name: str) -> str:
     return f"expert-{name}"
 
 
-def default_learning_rate(base: EditorBase) -> float:
+def default_learning_rate(base: FluxFill) -> float:
     """2e-3 for a base of fewer than `SMALL_BASE` parameters, 1e-4 for a larger one."""
     return 2e-3 if sum(p.numel() for p in base.transformer.parameters()) < SMALL_BASE else 1e-4
 
 
-def own_config(base: EditorBase, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
+def own_config(base: FluxFill, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
     """Settings of a run on own rows: short warm-up, cosine schedule, no weight decay, averaged weights."""
     return TrainConfig(
         steps=steps,
@@ -92,7 +92,7 @@ def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tens
 
 
 def encode_rows(
-    table: Table, columns: Columns, rules: RowRules, plan: Plan, base: EditorBase, folder: Path
+    table: Table, columns: Columns, rules: RowRules, plan: Plan, base: FluxFill, folder: Path
 ) -> tuple[Pools, Pools]:
     """The planned rows as latents, kept in `folder`: those to train on, and those held out. Existing files are reused."""
     found: list[dict[str, Mapping[str, Tensor]]] = []
@@ -109,7 +109,7 @@ def encode_rows(
 
 
 def train_own(
-    name: str, base: EditorBase, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
+    name: str, base: FluxFill, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
     rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, flow: Callable[..., Tensor] = flow_loss,
 ) -> Trained:  # fmt: skip
     """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed.
@@ -133,7 +133,7 @@ def train_own(
 
 
 def validation_loss(
-    base: EditorBase, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
+    base: FluxFill, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
 ) -> float | None:
     """Mean loss on held-out rows, with the same noise at every call. None if `pools` is empty."""
     total, count = 0.0, 0
@@ -152,9 +152,7 @@ def validation_loss(
 
 
 @contextmanager
-def _lora(
-    base: EditorBase, name: str, rank: int, seed: int, checkpoint_gradients: bool
-) -> Iterator[list[nn.Parameter]]:
+def _lora(base: FluxFill, name: str, rank: int, seed: int, checkpoint_gradients: bool) -> Iterator[list[nn.Parameter]]:
     """The trained parameters of a new LoRA on the base, in float32. The LoRA is removed at the end."""
     transformer = cast(Any, base.transformer)
     with torch.random.fork_rng(devices=[]):
@@ -180,5 +178,5 @@ def _panels(bucket: str) -> int:
     return int(bucket.rpartition("-")[2].split("x")[0])
 
 
-def _clip_length(base: EditorBase) -> int:
+def _clip_length(base: FluxFill) -> int:
     return min(77, int(base.tokenizer.model_max_length))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from careedit.editing import EditorBase, Start
+from careedit.editing import FluxFill, Start
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
 from careedit.finetune.precision import products
 
@@ -34,14 +34,14 @@ AuxiliaryLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(text tokens [B, L, d], the pool's "labels" [B, A, T], edited tokens [B, T, 1]) -> a weighted loss term, a scalar."""
 
 
-def encode_text(base: EditorBase, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
+def encode_text(base: FluxFill, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Token embeddings [B, L, d] and pooled embedding [B, d_p], as diffusers' pipeline makes them."""
     tokens = base.text_encoder_2(t5_ids, output_hidden_states=False)[0]
     return tokens, base.text_encoder(clip_ids, output_hidden_states=False).pooler_output
 
 
 def flow_loss(
-    base: EditorBase,
+    base: FluxFill,
     pool: Mapping[str, Tensor],
     chosen: Tensor,
     generator: torch.Generator,
@@ -82,7 +82,7 @@ def flow_loss(
             timestep=sigma,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
-            guidance=torch.ones(len(chosen), device=device) if base.takes_guidance else None,
+            guidance=torch.ones(len(chosen), device=device) if base.guidance == "embedded" else None,
             img_ids=position_ids(height, width).to(device),
             txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
             return_dict=False,

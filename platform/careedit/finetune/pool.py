@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.errors import CareEditError
 from careedit.files import atomic_path
 from careedit.finetune.precision import products
@@ -52,7 +52,7 @@ Items = Callable[[int], Item]
 """A function from an index to a training item. Equal indices give equal items."""
 
 
-def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
+def encode_canvases(base: FluxFill, canvases: Tensor) -> Tensor:
     """[B, 3, H, W] in [-1, 1] -> normalised latents [B, C, H/4, W/4], float16."""
     vae: Any = base.vae
     with torch.no_grad(), products(base.device, base.dtype):
@@ -62,7 +62,7 @@ def encode_canvases(base: EditorBase, canvases: Tensor) -> Tensor:
     return latents.half()
 
 
-def _encode(items: Items, first: int, count: int, base: EditorBase, clip_length: int) -> dict[str, Tensor]:
+def _encode(items: Items, first: int, count: int, base: FluxFill, clip_length: int) -> dict[str, Tensor]:
     chosen = [items(first + i) for i in range(count)]
     pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in chosen])).permute(0, 3, 1, 2) / 127.5 - 1
     masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in chosen]))[:, None] > 127
@@ -93,7 +93,7 @@ def build_pool(
     name: str,
     items: Items,
     size: int,
-    base: EditorBase,
+    base: FluxFill,
     folder: Path,
     *,
     shard_size: int | None = None,

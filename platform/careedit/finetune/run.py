@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from careedit.editing import EditorBase, Start, load_base
+from careedit.editing import FluxFill, Start, load_base
 from careedit.editing.base_model import find_device
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
@@ -177,7 +177,7 @@ def _run(
     table: Table,
     columns: Columns,
     subject: Subject,
-    base: EditorBase,
+    base: FluxFill,
     checking: Callable[[int], Callable[[], None]],
     report_problems: Callable[[tuple[Problem, ...]], None],
 ) -> OwnResult:
@@ -262,7 +262,7 @@ def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> to
     return dtype
 
 
-def _load(subject: Subject, device: str, dtype: torch.dtype) -> EditorBase:
+def _load(subject: Subject, device: str, dtype: torch.dtype) -> FluxFill:
     base = load_base(
         subject.path,
         revision=subject.revision,
@@ -322,7 +322,7 @@ def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
 
 
 def _write(
-    wanted: OwnRun, subject: Subject, base: EditorBase, columns: Columns, plan: Plan, trained: Trained
+    wanted: OwnRun, subject: Subject, base: FluxFill, columns: Columns, plan: Plan, trained: Trained
 ) -> OwnResult:
     out = wanted.out
     rows = dict(plan.summary())

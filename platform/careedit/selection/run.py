@@ -80,7 +80,9 @@ def batches(slots: Sequence[Slot], maximum: int) -> list[list[Slot]]:
     """
     groups: dict[Hashable, list[Slot]] = {}
     for slot in slots:
-        alike = id(slot) if slot.plan.checkpoints else (slot.job.source.size, slot.job.panels)
+        alike = (
+            id(slot) if slot.plan.checkpoints else (slot.job.source.size, *(one.size for one in slot.job.references))
+        )
         groups.setdefault(alike, []).append(slot)
     return [group[i : i + maximum] for group in groups.values() for i in range(0, len(group), maximum)]
 

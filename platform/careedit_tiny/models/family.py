@@ -20,7 +20,7 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from careedit.editing.state import DIPTYCH, TRIPTYCH
+from careedit.editing.families.fill import DIPTYCH, TRIPTYCH
 from careedit.tabular import lines_of
 
 PANEL = 64

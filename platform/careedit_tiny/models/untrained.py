@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from careedit.bench.subject import INSTRUCTIONS, UNTRAINED, Subject
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.experts import DEFAULT_TARGETS, BaseShapes, LoraModule, LoraState, MemoryLibrary, shapes_of
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
 
@@ -21,7 +21,7 @@ def untrained_subject(
 ) -> Subject:
     """The tiny architecture with weights and adapters drawn at random, in memory."""
     pipe = build_pipeline(INSTRUCTIONS)
-    base = EditorBase.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device=device, dtype=dtype)
+    base = FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device=device, dtype=dtype)
     shapes = shapes_of(base.transformer)
     adapters = {f"expert{number}": _adapter(shapes, rank, seed=number) for number in range(experts)}
     return Subject(UNTRAINED, base, MemoryLibrary(adapters, shapes), shapes, PANEL, STEPS)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.finetune.expert import add_lora, lora_state
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
@@ -57,7 +57,7 @@ RECIPES: Mapping[str, LoraRecipe] = {
 
 
 def train_lora(
-    name: str, recipe: LoraRecipe, base: EditorBase, folder: Path, config: TrainConfig | None = None
+    name: str, recipe: LoraRecipe, base: FluxFill, folder: Path, config: TrainConfig | None = None
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train LoRA `name` on the pools in `folder/pools`; returns peft's state dict of the adapter.
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import FluxFillPipeline
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from careedit.editing import EditorBase, load_base
+from careedit.editing import FluxFill, load_base
 from careedit.errors import CareEditError
 from careedit.experts import (
     UNIFIED_FOLDER,
@@ -74,7 +74,7 @@ COMPANIONS = ("clip", "judge", "dino")
 """Models that measure edits. Those that are trained are copied into the set, each in its own folder."""
 
 
-def save_base(base: EditorBase, folder: Path) -> None:
+def save_base(base: FluxFill, folder: Path) -> None:
     """Write an ordinary diffusers pipeline folder; the transformer in float16, which halves the package."""
     components = {
         name: getattr(base, name)
@@ -113,14 +113,14 @@ def load_vae(folder: Path) -> AutoencoderKL:
     return vae
 
 
-def load_trained_base(folder: Path) -> EditorBase:
+def load_trained_base(folder: Path) -> FluxFill:
     """The base that `careedit train base` left in `folder`."""
     if not (folder / "base").is_dir():
         raise CareEditError(f"{folder} has no trained base; run 'careedit train base' first.")
     return load_tiny_base(folder / "base")
 
 
-def with_decoder(base: EditorBase, folder: Path) -> EditorBase:
+def with_decoder(base: FluxFill, folder: Path) -> FluxFill:
     """The base with the decoder that `careedit train decoder` left in `folder`, if it did.
 
     Raises `CareEditError` for the decoder of another VAE: its latents mean something else to the base.
@@ -134,12 +134,12 @@ def with_decoder(base: EditorBase, folder: Path) -> EditorBase:
     return replace(base, vae=vae)
 
 
-def load_tiny_base(folder: Path) -> EditorBase:
+def load_tiny_base(folder: Path) -> FluxFill:
     """A base of the tiny architecture, in float32, e.g. the one in the package to train on from."""
     return load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
 
 
-def make_base(folder: Path, config: TrainConfig, start: EditorBase | None = None) -> TrainReport:
+def make_base(folder: Path, config: TrainConfig, start: FluxFill | None = None) -> TrainReport:
     """Train the base on the VAE in `folder`, or on from `start`; it and its report are left in `folder`."""
     check_curve()
     base, report = train_base(load_vae(folder) if start is None else start.vae, folder, config, start=start)

@@ -11,18 +11,18 @@ import torch
 from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
-from careedit.editing import EditJob, EditorBase, EditState, Engine
+from careedit.editing import EditJob, EditState, Engine, FluxFill, in_context_prompt
 from careedit.experts.applier import NoExperts
 from careedit.images import canvas_mask, compose_canvas
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 
 
-def make_base(pipe: FluxFillPipeline) -> EditorBase:
-    return EditorBase.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH)
+def make_base(pipe: FluxFillPipeline) -> FluxFill:
+    return FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 @pytest.fixture(scope="session")
-def base(tiny_pipeline: FluxFillPipeline) -> EditorBase:
+def base(tiny_pipeline: FluxFillPipeline) -> FluxFill:
     return make_base(tiny_pipeline)
 
 
@@ -34,7 +34,7 @@ def guided_pipeline() -> FluxFillPipeline:
 
 
 @pytest.fixture
-def engine(base: EditorBase) -> Engine:
+def engine(base: FluxFill) -> Engine:
     return Engine(base, NoExperts(base.transformer))
 
 
@@ -82,9 +82,9 @@ def stock() -> Callable[..., Any]:
         canvas = compose_canvas([*job.references, job.source, job.source])
         guidance = {} if job.guidance is None else {"guidance_scale": job.guidance}
         return pipe(
-            prompt=job.prompt,
+            prompt=in_context_prompt(job.instruction, references=len(job.references)),
             image=canvas,
-            mask_image=canvas_mask(job.panels, job.source.size, job.mask),
+            mask_image=canvas_mask(2 + len(job.references), job.source.size, job.mask),
             height=canvas.height,
             width=canvas.width,
             num_inference_steps=job.steps,

@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxFillPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
-from careedit.editing import EditorBase, Engine
+from careedit.editing import Engine, FluxFill
 from careedit.experts import DEFAULT_TARGETS, MemoryLibrary, load_adapter, make_applier, save_adapter, shapes_of
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 
@@ -48,7 +48,7 @@ def engines(adapters) -> Callable[[str], Engine]:
 
     def get(kind: str) -> Engine:
         if kind not in made:
-            base = EditorBase.from_pipeline(pipeline(), max_sequence_length=MAX_SEQUENCE_LENGTH)
+            base = FluxFill.from_pipeline(pipeline(), max_sequence_length=MAX_SEQUENCE_LENGTH)
             shapes = shapes_of(base.transformer)
             library = MemoryLibrary({name: load_adapter(path, shapes) for name, path in adapters.items()}, shapes)
             made[kind] = Engine(base, make_applier(base.transformer, library, kind))

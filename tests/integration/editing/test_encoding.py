@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from careedit.editing import EncodingCache, Engine
+from careedit.editing import EditState, EncodingCache, Engine
+from careedit.editing.families.fill import DIPTYCH, TRIPTYCH
 from careedit.editing.latents import unpack
 from careedit.errors import ImageError, InputError
 from careedit.experts.applier import NoExperts
@@ -50,8 +53,8 @@ def test_an_edit_may_start_from_its_source_with_noise_upon_it(engine, make_job):
     noise, bridged = (engine.prepare(make_job(seed=3, start=start, noise_scale=0.25)) for start in ("noise", "source"))
 
     assert torch.equal(bridged.condition, noise.condition)
-    width, height = (side // engine.base.vae_scale for side in bridged.canvas_size)
-    left, right = unpack(bridged.latents - noise.latents, height, width).chunk(2, dim=3)
+    rows, columns = bridged.encoded.grid
+    left, right = unpack(bridged.latents - noise.latents, 2 * rows, 2 * columns).chunk(2, dim=3)
     seam = 3  # latents there depend on the other panel
     difference = (left - right)[..., seam:-seam].square().mean() / left.var()
     assert difference < 0.05
@@ -80,24 +83,29 @@ def test_a_cached_encoding_gives_the_same_edit_as_a_fresh_one(base, make_job):
     fresh, again = uncached.prepare(make_job(seed=4)), cached.prepare(make_job(seed=4))
 
     assert cached.cache.hits == 2 and len(uncached.cache) == 0
-    for name in ("latents", "condition", "prompt_tokens", "prompt_pooled"):
-        assert torch.equal(getattr(fresh, name), getattr(again, name))
+    assert torch.equal(fresh.latents, again.latents) and torch.equal(fresh.condition, again.condition)
+    for name, value in fresh.encoded.texts[0].items():
+        assert torch.equal(value, again.encoded.texts[0][name])
+
+
+def words_of(state: EditState) -> torch.Tensor:
+    return state.encoded.texts[0]["encoder_hidden_states"]
 
 
 @pytest.mark.parametrize(("words", "cut"), [(1, False), (60, True)])
 def test_a_text_that_was_cut_says_so(engine, make_job, words, cut):
     state = engine.prepare(make_job(instruction="remove " + "circle " * words))
 
-    assert state.prompt_truncated is cut
-    assert state.prompt_tokens.shape[1] == MAX_SEQUENCE_LENGTH
+    assert state.encoded.truncated is cut
+    assert words_of(state).shape[1] == MAX_SEQUENCE_LENGTH
 
 
 def test_the_end_of_a_cut_text_does_not_matter_and_its_start_does(engine, make_job):
     long = "remove the red circle " * 20
     states = [engine.prepare(make_job(instruction=text)) for text in (long, long + "star", "add " + long)]
 
-    assert torch.equal(states[0].prompt_tokens, states[1].prompt_tokens)
-    assert not torch.equal(states[0].prompt_tokens, states[2].prompt_tokens)
+    assert torch.equal(words_of(states[0]), words_of(states[1]))
+    assert not torch.equal(words_of(states[0]), words_of(states[2]))
 
 
 def test_a_long_text_is_reported_by_the_flag_and_not_by_a_log(engine, make_job, caplog):
@@ -123,3 +131,20 @@ def test_guidance_is_refused_by_a_base_that_takes_none(engine, make_job):
 def test_a_panel_that_is_not_a_whole_number_of_tokens_is_refused(engine, make_job):
     with pytest.raises(ImageError, match="60x64; its sides must be multiples of 8"):
         engine.prepare(make_job(size=(60, 64)))
+
+
+def test_a_reference_makes_the_canvas_a_triptych(engine, make_job):
+    plain, referring = make_job(), make_job(reference=True)
+
+    assert engine.base.prompt(plain) == f"{DIPTYCH} remove the red circle"
+    assert engine.base.prompt(referring) == f"{TRIPTYCH} remove the red circle"
+    assert [engine.prepare(job).encoded.grid for job in (plain, referring)] == [(8, 16), (8, 24)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"), [([(64, 64), (64, 64)], "takes one reference"), ([(32, 32)], "fitted to the source's panel")]
+)
+def test_references_that_do_not_fit_the_canvas_are_refused(engine, make_job, sizes, says):
+    references = tuple(Image.new("RGB", size) for size in sizes)
+    with pytest.raises(InputError, match=says):
+        engine.check(replace(make_job(), references=references))

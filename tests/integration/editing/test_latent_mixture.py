@@ -24,9 +24,9 @@ class KnownVelocities:
     def velocity(self, rows, inputs):
         assert self.leased == set(rows)
         self.batches.append(tuple(rows))
-        per_row = {name: value for name, value in inputs.items() if name not in ("img_ids", "txt_ids", "guidance")}
+        per_row = inputs.per_row
         assert all(value.shape[0] == len(rows) for value in per_row.values())
-        tokens = inputs["hidden_states"].shape[1]
+        tokens = per_row["hidden_states"].shape[1]
         return torch.stack([torch.full((tokens, 32), VALUES[row]) for row in rows])
 
     @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxFillPipeline
 
-from careedit.editing import EditorBase, Engine, load_base
+from careedit.editing import Engine, FluxFill, load_base
 from careedit.errors import ExpertError
 from careedit.experts.applier import NoExperts
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_transformer
@@ -36,7 +36,7 @@ def test_a_loaded_folder_edits_as_the_pipeline_it_was_saved_from(kind, saved, en
     (original,) = run_to_end(engine, make_job(steps=2))
 
     assert torch.equal(loaded.latents, original.latents)
-    assert (base.vae_scale, base.latent_channels, base.multiple, base.takes_guidance) == (4, 8, 8, False)
+    assert (base.vae_scale, base.latent_channels, base.multiple, base.guidance) == (4, 8, 8, "none")
 
 
 def test_the_number_format_can_be_chosen_and_edits(saved, make_job, run_to_end):
@@ -78,7 +78,9 @@ def test_another_kind_of_pipeline_is_refused(folder):
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}), "utf-8")
 
-    with pytest.raises(ExpertError, match="is a FluxPipeline, not a FluxFillPipeline"):
+    with pytest.raises(
+        ExpertError, match="is a FluxPipeline; the pipelines that work are FluxFillPipeline, FluxKontextPipeline"
+    ):
         load_base(folder)
 
 
@@ -134,10 +136,10 @@ class Parts:
 )
 def test_a_component_that_does_not_belong_is_named(tiny_pipeline, replaced, says):
     with pytest.raises(ExpertError, match=says):
-        EditorBase.from_pipeline(Parts(tiny_pipeline, **replaced()))
+        FluxFill.from_pipeline(Parts(tiny_pipeline, **replaced()))
 
 
 @pytest.mark.parametrize("length", [0, 513])
 def test_an_impossible_sequence_length_is_refused(tiny_pipeline, length):
     with pytest.raises(ExpertError, match=f"max_sequence_length is {length}"):
-        EditorBase.from_pipeline(tiny_pipeline, max_sequence_length=length)
+        FluxFill.from_pipeline(tiny_pipeline, max_sequence_length=length)

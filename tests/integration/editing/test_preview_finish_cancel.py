@@ -35,7 +35,7 @@ def test_a_preview_is_the_denoised_estimate_of_the_step_just_made(engine, make_j
 
     # The straight line through the first step, followed to sigma = 0.
     estimate = start - state.schedule.sigmas[0] * state.velocity
-    picture = engine.encoder.to_pictures(engine.decode([state], [estimate])[0])[0].crop((64, 0, 128, 64))
+    picture = engine.base.image_processor.postprocess(engine.decode([state], [estimate])[0])[0].crop((64, 0, 128, 64))
 
     difference = np.abs(np.asarray(picture, dtype=int) - np.asarray(engine.preview(state), dtype=int))
     assert difference.max() <= 1

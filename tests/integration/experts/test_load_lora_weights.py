@@ -25,7 +25,7 @@ from careedit.experts import (
     shapes_of,
 )
 from careedit_tiny.models.family import build_pipeline
-from velocities import velocity_inputs
+from velocities import velocity, velocity_inputs
 
 DOUBLE_ATTENTION = r"transformer_blocks\.\d+\.attn\.to_out\.0|transformer_blocks\.\d+\.ff\.net\.2"
 
@@ -149,7 +149,7 @@ def test_a_file_has_the_effect_that_load_lora_weights_gives_it(
     for application in ("merged", "shared"):
         applier = make_applier(copy.deepcopy(pristine.transformer), library, application)
         with applier.lease(["expert"]):
-            output = applier.velocity(["expert", "expert"], inputs)
+            output = velocity(applier, ["expert", "expert"], inputs)
         torch.testing.assert_close(output, expected, rtol=0.0, atol=1e-4)
 
 

@@ -24,7 +24,7 @@ from careedit.experts import (
     make_applier,
     shapes_of,
 )
-from velocities import velocity_inputs
+from velocities import velocity, velocity_inputs
 
 Tensors = dict[str, Tensor]
 DOUBLE, SINGLE = "lora_unet_double_blocks_0_", "lora_unet_single_blocks_0_"
@@ -194,7 +194,7 @@ def test_a_file_has_the_effect_of_load_lora_weights(
     for application in ("merged", "shared"):
         applier = make_applier(copy.deepcopy(pristine.transformer), library, application)
         with applier.lease(["expert"]):
-            output = applier.velocity(["expert", "expert"], inputs)
+            output = velocity(applier, ["expert", "expert"], inputs)
         torch.testing.assert_close(output, expected, rtol=0.0, atol=1e-4)
 
 

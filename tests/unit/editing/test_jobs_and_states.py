@@ -8,8 +8,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from careedit.editing import EditJob, EditState
+from careedit.editing.families import Encoded
 from careedit.editing.schedule import make_schedule
-from careedit.editing.state import DIPTYCH, TRIPTYCH
 from careedit.errors import CancelledError, CareEditError, InputError, MaskError
 
 PANEL = Image.new("RGB", (64, 64))
@@ -20,9 +20,9 @@ def job(**fields) -> EditJob:
 
 
 def state() -> EditState:
-    schedule = make_schedule(FlowMatchEulerDiscreteScheduler(), 3, 128, torch.device("cpu"))
+    schedule = make_schedule(FlowMatchEulerDiscreteScheduler(), 3, 0.5, torch.device("cpu"))
     nothing = torch.zeros(1, 128, 1)
-    return EditState(job(), (128, 64), schedule, nothing, nothing, None, nothing, nothing, False, None)
+    return EditState(job(), Encoded((), None, (8, 16), (8, 16), {}, ()), schedule, nothing, nothing, None, None)
 
 
 @pytest.mark.parametrize(
@@ -36,20 +36,11 @@ def state() -> EditState:
         ({"weights": {"erase": 0.5}}, InputError, "sum to 1"),
         ({"weights": {"erase": 1.5, "style": -0.5}}, InputError, "positive"),
         ({"mask": Image.new("L", (32, 64))}, MaskError, "fit both alike"),
-        ({"references": (PANEL, PANEL)}, InputError, "one reference"),
-        ({"references": (Image.new("RGB", (32, 32)),)}, InputError, "fitted to the source's panel"),
     ],
 )
 def test_a_job_that_cannot_be_done_is_refused_in_a_sentence(fields, error, says):
     with pytest.raises(error, match=says):
         job(**fields)
-
-
-def test_a_reference_makes_the_canvas_a_triptych():
-    plain, referring = job(), job(references=(PANEL,))
-
-    assert (plain.panels, plain.prompt) == (2, f"{DIPTYCH} remove the star")
-    assert (referring.panels, referring.prompt) == (3, f"{TRIPTYCH} remove the star")
 
 
 def test_a_state_is_live_until_its_last_step():

@@ -21,7 +21,7 @@ def scheduler(**config) -> FlowMatchEulerDiscreteScheduler:
 @pytest.mark.parametrize("steps", [1, 2, 7, 28])
 @pytest.mark.parametrize("tokens", [128, 192, 8192])
 def test_sigmas_fall_from_one_to_zero_as_the_scheduler_sets_them(config, steps, tokens):
-    own = make_schedule(scheduler(**config), steps, tokens, CPU)
+    own = make_schedule(scheduler(**config), steps, calculate_shift(tokens), CPU)
     theirs = scheduler(**config)
     theirs.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=calculate_shift(tokens))
 
@@ -32,7 +32,7 @@ def test_sigmas_fall_from_one_to_zero_as_the_scheduler_sets_them(config, steps, 
 
 
 def test_more_tokens_shift_the_sigmas_towards_noise():
-    few, many = (make_schedule(scheduler(), 8, tokens, CPU) for tokens in (128, 4096))
+    few, many = (make_schedule(scheduler(), 8, calculate_shift(tokens), CPU) for tokens in (128, 4096))
 
     assert (many.sigmas[1:-1] > few.sigmas[1:-1]).all()
 
@@ -41,7 +41,7 @@ def test_more_tokens_shift_the_sigmas_towards_noise():
 def test_a_step_is_rounded_as_the_schedulers(dtype):
     theirs = scheduler()
     theirs.set_timesteps(sigmas=np.linspace(1.0, 1 / 5, 5), mu=calculate_shift(128))
-    own = make_schedule(scheduler(), 5, 128, CPU)
+    own = make_schedule(scheduler(), 5, calculate_shift(128), CPU)
     ours = expected = torch.randn(1, 128, 32, dtype=dtype)
 
     for index, timestep in enumerate(theirs.timesteps):
@@ -53,7 +53,7 @@ def test_a_step_is_rounded_as_the_schedulers(dtype):
 
 
 def test_the_denoised_estimate_recovers_clean_latents_from_their_true_velocity():
-    schedule = make_schedule(scheduler(), 6, 128, CPU)
+    schedule = make_schedule(scheduler(), 6, calculate_shift(128), CPU)
     clean, noise = torch.randn(2, 1, 128, 32)
 
     for index, sigma in enumerate(schedule.sigmas):

@@ -22,6 +22,7 @@ from careedit.experts import (
     shapes_of,
 )
 from careedit.experts.appliers import RoutedLinear
+from velocities import velocity
 
 Inputs = Callable[[int], dict[str, Any]]
 Lora = Callable[..., LoraState]
@@ -80,9 +81,9 @@ def test_each_row_of_a_mixed_batch_is_what_it_is_alone(
     applier = make_applier(transformer, library, kind)
     batch = inputs(len(ROWS))
     with applier.lease(ROWS):
-        together = applier.velocity(ROWS, batch)
+        together = velocity(applier, ROWS, batch)
         for index, name in enumerate(ROWS):
-            alone = applier.velocity([name], row(batch, index))
+            alone = velocity(applier, [name], row(batch, index))
             torch.testing.assert_close(together[index : index + 1], alone, rtol=0.0, atol=1e-4)
     assert together.shape == (len(ROWS), 32, 32)
 
@@ -93,7 +94,7 @@ def test_merged_and_shared_give_the_same(pristine: nn.Module, library: MemoryLib
     merged = MergedApplier(copy.deepcopy(pristine), library)
     shared = SharedApplier(copy.deepcopy(pristine), library)
     batch = inputs(len(ROWS))
-    one, other = merged.velocity(ROWS, batch), shared.velocity(ROWS, batch)
+    one, other = velocity(merged, ROWS, batch), velocity(shared, ROWS, batch)
     torch.testing.assert_close(one, other, rtol=0.0, atol=1e-4)
     plain = base_velocity(pristine, batch)
     moved = (one - plain).abs().amax((1, 2))
@@ -111,7 +112,7 @@ def test_shared_is_peft_s_mixed_batch(
     applier = SharedApplier(transformer, library)
     batch = inputs(len(rows))
     with applier.lease(library.names):
-        ours = applier.velocity(rows, batch)
+        ours = velocity(applier, rows, batch)
         with peft_rows(transformer, [f"expert-{name}" if name != "base" else "__base__" for name in rows]):
             reference = base_velocity(transformer, batch)
     torch.testing.assert_close(ours, reference, rtol=0.0, atol=1e-4)
@@ -124,13 +125,13 @@ def test_merging_a_then_b_then_a_gives_the_same_bits(
     batch = inputs(2)
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     plain = base_velocity(transformer, batch)
-    first = applier.velocity(["erase"] * 2, batch)
+    first = velocity(applier, ["erase"] * 2, batch)
     weights = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
-    applier.velocity(["type"] * 2, batch)
-    applier.velocity(["style"] * 2, batch)
-    assert torch.equal(applier.velocity(["erase"] * 2, batch), first)
+    velocity(applier, ["type"] * 2, batch)
+    velocity(applier, ["style"] * 2, batch)
+    assert torch.equal(velocity(applier, ["erase"] * 2, batch), first)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in transformer.state_dict().items())
-    assert torch.equal(applier.velocity(["base"] * 2, batch), plain)
+    assert torch.equal(velocity(applier, ["base"] * 2, batch), plain)
     assert all(torch.equal(tensor, before[name]) for name, tensor in transformer.state_dict().items())
 
 
@@ -162,20 +163,20 @@ def test_a_merge_that_fails_half_way_is_repaired_by_the_next(
     own._adapters["broken"] = broken
     applier = MergedApplier(transformer, own)
     with pytest.raises(RuntimeError):
-        applier.velocity(["broken"], batch)
-    assert torch.equal(applier.velocity(["base"], batch), plain)
+        velocity(applier, ["broken"], batch)
+    assert torch.equal(velocity(applier, ["base"], batch), plain)
 
 
 def test_merged_runs_one_pass_per_expert_and_starts_with_the_one_that_is_merged(
     transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applier = MergedApplier(transformer, library)
-    applier.velocity(["style"], inputs(1))
+    velocity(applier, ["style"], inputs(1))
     passes: list[tuple[str, int]] = []
     transformer.register_forward_pre_hook(
         lambda _, args, kwargs: passes.append((applier.active, len(kwargs["hidden_states"]))), with_kwargs=True
     )
-    applier.velocity(["erase", "style", "erase", "base", "style"], inputs(5))
+    velocity(applier, ["erase", "style", "erase", "base", "style"], inputs(5))
     assert passes == [("style", 2), ("erase", 2), ("base", 1)]
 
 
@@ -185,7 +186,7 @@ def test_shared_runs_one_pass(transformer: nn.Module, library: MemoryLibrary, in
     transformer.register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(len(kwargs["hidden_states"])), with_kwargs=True
     )
-    applier.velocity(ROWS, inputs(6))
+    velocity(applier, ROWS, inputs(6))
     assert passes == [6]
 
 
@@ -195,9 +196,9 @@ def test_outside_the_applier_a_shared_transformer_is_the_plain_base(
     batch = inputs(2)
     plain = base_velocity(transformer, batch)
     applier = SharedApplier(transformer, library)
-    applier.velocity(["erase", "style"], batch)
+    velocity(applier, ["erase", "style"], batch)
     assert torch.equal(base_velocity(transformer, batch), plain)
-    assert torch.equal(applier.velocity(["base", "base"], batch), plain)
+    assert torch.equal(velocity(applier, ["base", "base"], batch), plain)
     assert shapes_of(transformer).fingerprint == shapes.fingerprint
 
 
@@ -208,7 +209,7 @@ def test_an_error_in_the_transformer_leaves_no_route_behind(
     batch = inputs(1)
     plain = base_velocity(transformer, batch)
     with pytest.raises(RuntimeError):
-        applier.velocity(["erase"], batch | {"hidden_states": torch.zeros(1, 32, 5)})
+        velocity(applier, ["erase"], batch | {"hidden_states": torch.zeros(1, 32, 5)})
     assert torch.equal(base_velocity(transformer, batch), plain)
 
 
@@ -222,7 +223,7 @@ def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
     with pytest.raises(
         UnknownExpertError, match="expert 'blur' does not exist; the experts are erase, style, type and 'base'"
     ):
-        applier.velocity(["blur"], inputs(1))
+        velocity(applier, ["blur"], inputs(1))
     with pytest.raises(UnknownExpertError), applier.lease(["blur"]):
         pytest.fail("it was leased")
 
@@ -234,19 +235,19 @@ def test_experts_come_and_go_under_a_byte_budget(
     sizes = {name: library.parameters(name) * 4 for name in library.names}
     applier = kind(transformer, library, byte_budget=sizes["erase"] + sizes["type"])
     batch = inputs(1)
-    expected = {name: applier.velocity([name], batch) for name in library.names}
+    expected = {name: velocity(applier, [name], batch) for name in library.names}
     assert applier.resident_bytes <= sizes["erase"] + sizes["type"]
     with applier.lease(["erase"]):
         for name in ("style", "type", "erase"):
             if sizes[name] <= sizes["type"]:
-                applier.velocity([name], batch)
+                velocity(applier, [name], batch)
         assert "erase" in applier.resident
         with pytest.raises(ExpertError, match="budget"), applier.lease(["style", "type"]):
             pytest.fail("the budget was exceeded")
         with pytest.raises(ExpertError, match="in use"):
             applier.evict("erase")
     for name in (*library.names, *reversed(library.names)):
-        torch.testing.assert_close(applier.velocity([name], batch), expected[name], rtol=0.0, atol=1e-4)
+        torch.testing.assert_close(velocity(applier, [name], batch), expected[name], rtol=0.0, atol=1e-4)
         assert applier.resident_bytes <= sizes["erase"] + sizes["type"]
 
 
@@ -258,7 +259,7 @@ def test_an_evicted_adapter_frees_its_weights(transformer: nn.Module, library: M
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        applier.velocity(["erase", "style"], inputs(2))
+        velocity(applier, ["erase", "style"], inputs(2))
         assert held() * 4 == applier.resident_bytes
         assert held() == library.parameters("erase") + library.parameters("style")
         applier.evict("erase")
@@ -273,13 +274,13 @@ def test_a_replaced_expert_is_used_after_forget(
     own = MemoryLibrary({"erase": lora(1)}, shapes)
     applier = SharedApplier(transformer, own)
     batch = inputs(1)
-    old = applier.velocity(["erase"], batch)
+    old = velocity(applier, ["erase"], batch)
     own.add("erase", lora(9))
     applier.evict("erase")
-    assert not torch.allclose(applier.velocity(["erase"], batch), old, atol=1e-3)
+    assert not torch.allclose(velocity(applier, ["erase"], batch), old, atol=1e-3)
     own.remove("erase")
     with pytest.raises(UnknownExpertError):
-        applier.velocity(["erase"], batch)
+        velocity(applier, ["erase"], batch)
 
 
 def test_guidance_is_taken_per_row(library: MemoryLibrary, inputs: Inputs, lora: Lora) -> None:
@@ -290,7 +291,7 @@ def test_guidance_is_taken_per_row(library: MemoryLibrary, inputs: Inputs, lora:
     own = MemoryLibrary({"a": lora(1), "b": lora(2)}, shapes_of(guided))
     applier = SharedApplier(guided, own)
     batch = inputs(3) | {"guidance": torch.tensor([1.0, 30.0, 50.0])}
-    together = applier.velocity(["a", "b", "a"], batch)
+    together = velocity(applier, ["a", "b", "a"], batch)
     for index, name in enumerate(["a", "b", "a"]):
         alone = row(batch, index) | {"guidance": batch["guidance"][index : index + 1]}
-        torch.testing.assert_close(together[index : index + 1], applier.velocity([name], alone), rtol=0.0, atol=1e-4)
+        torch.testing.assert_close(together[index : index + 1], velocity(applier, [name], alone), rtol=0.0, atol=1e-4)

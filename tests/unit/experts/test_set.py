@@ -26,6 +26,7 @@ from careedit.experts import (
 from careedit.experts import edit_set as edit_set_module
 from careedit.experts import set as set_module
 from careedit.files import folder_digest
+from velocities import velocity
 
 Write = Callable[..., Path]
 Add = Callable[..., ExpertSet]
@@ -111,7 +112,7 @@ def test_an_added_expert_is_loaded_from_the_set(add: Add, set_folder: Path, lora
 def test_a_set_serves_an_applier(add: Add, set_folder: Path, transformer: Any, inputs: Any) -> None:
     add("erase", 1)
     applier = SharedApplier(transformer, load_expert_set(set_folder))
-    output = applier.velocity(["erase", "base"], inputs(2))
+    output = velocity(applier, ["erase", "base"], inputs(2))
     assert output.shape == (2, 32, 32)
     assert applier.resident == ("erase",)
 

@@ -121,14 +121,15 @@ def test_a_restarted_winner_is_the_edit_of_its_seed_alone(edit, scripted):
 
 def test_encodings_are_made_once_for_all_candidates(edit, editor, monkeypatch, scripted):
     calls = Counter()
+    kind = type(editor.engine.base)
     for name in ("_encode_prompt", "_encode_canvas"):
-        made = getattr(editor.engine.encoder, name)
+        made = getattr(kind, name)
 
         def counted(*inputs, made=made, name=name):
             calls[name] += 1
             return made(*inputs)
 
-        monkeypatch.setattr(editor.engine.encoder, name, counted)
+        monkeypatch.setattr(kind, name, counted)
     edit(scripted([0.1, 0.9, 0.2]), strategy="restart", candidates=3, preview_steps=2, masked=True)
     assert calls == {"_encode_prompt": 1, "_encode_canvas": 1}
 

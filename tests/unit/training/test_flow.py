@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.errors import CareEditError
 from careedit.finetune import pool as pool_module
 from careedit.finetune.flow import edited_tokens, flow_loss, source_canvas
@@ -20,13 +20,13 @@ from careedit_tiny.recipes.base.probe import SceneProbe
 
 
 @pytest.fixture(scope="module")
-def base() -> EditorBase:
+def base() -> FluxFill:
     """An untrained base."""
-    return EditorBase.from_pipeline(build_pipeline(["remove the red circle"]), max_sequence_length=MAX_SEQUENCE_LENGTH)
+    return FluxFill.from_pipeline(build_pipeline(["remove the red circle"]), max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 @pytest.fixture(scope="module")
-def pool(base: EditorBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+def pool(base: FluxFill, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Four removals."""
     folder = tmp_path_factory.mktemp("pool")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,14 +35,14 @@ def pool(base: EditorBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return dict(load_pool("erase", folder))
 
 
-def loss_of(base: EditorBase, pool: dict[str, Tensor], probe: SceneProbe | None = None) -> Tensor:
+def loss_of(base: FluxFill, pool: dict[str, Tensor], probe: SceneProbe | None = None) -> Tensor:
     return flow_loss(
         base, pool, torch.arange(4), torch.Generator().manual_seed(1), auxiliary=[] if probe is None else [probe.term]
     )
 
 
 def test_the_loss_is_a_finite_number_that_depends_on_the_generator_alone(
-    base: EditorBase, pool: dict[str, Tensor]
+    base: FluxFill, pool: dict[str, Tensor]
 ) -> None:
     first, again = loss_of(base, pool), loss_of(base, pool)
     other = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(2))
@@ -66,7 +66,7 @@ def test_the_third_panel_is_compared_with_the_second() -> None:
 
 
 def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(
-    base: EditorBase, pool: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    base: FluxFill, pool: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = pool["clean"].float()
     assert torch.equal(source_canvas(clean)[..., :16], clean[..., :16])
@@ -83,7 +83,7 @@ def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(
     assert loss(torch.Generator().manual_seed(1), noise_scale=0.25).item() > drawn[0.25]
 
 
-def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: EditorBase, pool: dict[str, Tensor]) -> None:
+def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: FluxFill, pool: dict[str, Tensor]) -> None:
     plain = loss_of(base, pool)
     probe = SceneProbe(base.transformer)
     probed = loss_of(base, pool, probe)
@@ -95,14 +95,14 @@ def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: EditorBase
         assert bool(part.weight.grad.any())
 
 
-def test_a_probe_without_a_forward_pass_says_so(base: EditorBase) -> None:
+def test_a_probe_without_a_forward_pass_says_so(base: FluxFill) -> None:
     probe = SceneProbe(base.transformer)
     probe.detach()
     with pytest.raises(CareEditError, match="no forward pass"):
         probe(torch.zeros(1, 8, 128, dtype=torch.uint8), torch.ones(1, 128, 1))
 
 
-def test_the_target_panel_has_a_probe_of_its_own(base: EditorBase, pool: dict[str, Tensor]) -> None:
+def test_the_target_panel_has_a_probe_of_its_own(base: FluxFill, pool: dict[str, Tensor]) -> None:
     probe = SceneProbe(base.transformer)
     loss_of(base, pool, probe)
     probe.detach()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.pool import build_pool, load_pool
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
@@ -57,11 +57,11 @@ def test_the_source_is_the_panel_before_the_last() -> None:
 
 
 @pytest.fixture(scope="module")
-def base() -> EditorBase:
-    return EditorBase.from_pipeline(build_pipeline(corpus()), max_sequence_length=MAX_SEQUENCE_LENGTH)
+def base() -> FluxFill:
+    return FluxFill.from_pipeline(build_pipeline(corpus()), max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
-def test_the_heads_learn_from_the_loss(base: EditorBase, tmp_path: Path) -> None:
+def test_the_heads_learn_from_the_loss(base: FluxFill, tmp_path: Path) -> None:
     build_pool("erase", partial(edit_item, "erase"), 4, base, tmp_path, shard_size=4)
     pool = load_pool("erase", tmp_path)
     probe = WordProbe(base.text_encoder_2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from careedit.editing.state import DIPTYCH, TRIPTYCH, in_context_prompt
+from careedit.editing.families.fill import DIPTYCH, TRIPTYCH, in_context_prompt
 from careedit.finetune.pool import CLIP_LENGTH
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_clip_tokenizer, build_t5_tokenizer
 from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus, edit_item, fill_item

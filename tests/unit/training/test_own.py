@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.experts import PanelSpec
 from careedit.finetune.data import Plan, RowRules, Table, check_rows, find_columns, open_table
 from careedit.finetune.expert import default_learning_rate, encode_rows, own_config, train_own
@@ -21,10 +21,10 @@ RULES = RowRules(PanelSpec(size=64, fit="resize", multiple=8))
 
 
 @pytest.fixture(scope="module")
-def base() -> EditorBase:
+def base() -> FluxFill:
     """An untrained base that takes a guidance scale, as FLUX.1-Fill does."""
     pipe = build_pipeline(["add a red star"], guidance_embeds=True)
-    return EditorBase.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH)
+    return FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def table(tmp_path: Path, draw_picture: Callable[..., Image.Image]) -> Table:
     return open_table(tmp_path)
 
 
-def planned(table: Table, base: EditorBase) -> Plan:
+def planned(table: Table, base: FluxFill) -> Plan:
     plan = check_rows(table, find_columns(table.columns), RULES, base, held_out=0)
     return replace(plan, planned=tuple(replace(row, held_out=row.index >= 2) for row in plan.planned))
 
 
-def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: EditorBase, tmp_path: Path) -> None:
+def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: FluxFill, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
     pools, held_out = encode_rows(table, find_columns(table.columns), RULES, planned(table, base), base, tmp_path / "p")
     assert sorted(pools) == ["rows-2x80x56", "rows-3x64x64"]
@@ -58,7 +58,7 @@ def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: Edit
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_encoded_rows_are_not_encoded_again(table: Table, base: EditorBase, tmp_path: Path) -> None:
+def test_encoded_rows_are_not_encoded_again(table: Table, base: FluxFill, tmp_path: Path) -> None:
     columns, plan = find_columns(table.columns), planned(table, base)
     encode_rows(table, columns, RULES, plan, base, tmp_path / "p")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").iterdir()}
@@ -67,7 +67,7 @@ def test_encoded_rows_are_not_encoded_again(table: Table, base: EditorBase, tmp_
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").iterdir()} == written
 
 
-def test_a_small_base_learns_faster(base: EditorBase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_base_learns_faster(base: FluxFill, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_learning_rate(base) == 2e-3
     monkeypatch.setattr("careedit.finetune.expert.SMALL_BASE", 1)
     assert default_learning_rate(base) == 1e-4

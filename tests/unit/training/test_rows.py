@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from careedit.editing import EditorBase
-from careedit.editing.state import DIPTYCH, TRIPTYCH
+from careedit.editing import FluxFill
+from careedit.editing.families.fill import DIPTYCH, TRIPTYCH
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
 from careedit.finetune.data import (
@@ -251,12 +251,12 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, make: Callable[[Path], 
 
 
 @pytest.fixture
-def base(tiny_pipeline: Any) -> EditorBase:
-    return EditorBase.from_pipeline(tiny_pipeline, max_sequence_length=MAX_SEQUENCE_LENGTH)
+def base(tiny_pipeline: Any) -> FluxFill:
+    return FluxFill.from_pipeline(tiny_pipeline, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 def test_every_bad_row_among_many_is_named_and_counted(
-    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: EditorBase
+    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: FluxFill
 ) -> None:
     good = [row | {"source": draw_picture(seed=seed)} for seed in range(10)]
     rows = [*good[:4], "{not json", *bad_rows(row, draw_picture).values(), *good[4:]]
@@ -278,7 +278,7 @@ def test_every_bad_row_among_many_is_named_and_counted(
 
 
 def test_the_rows_held_out_are_fixed_and_share_no_source_with_the_others(
-    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: EditorBase
+    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: FluxFill
 ) -> None:
     rows = [row | {"source": draw_picture(seed=seed // 2), "instruction": f"edit {seed}"} for seed in range(12)]
     table = open_table(write_table(tmp_path / "t", rows))
@@ -290,7 +290,7 @@ def test_the_rows_held_out_are_fixed_and_share_no_source_with_the_others(
     assert not any(entry.held_out for entry in check_rows(table, COLUMNS, RULES, base, held_out=0).planned)
 
 
-def test_oddities_of_good_rows_are_counted(tmp_path: Path, row: dict[str, Any], base: EditorBase) -> None:
+def test_oddities_of_good_rows_are_counted(tmp_path: Path, row: dict[str, Any], base: FluxFill) -> None:
     rows = [row | {"target": row["source"]}, row | {"instruction": "remove the red circle " * 12}]
     plan = check_rows(open_table(write_table(tmp_path / "t", rows)), COLUMNS, RULES, base)
     assert plan.notes["target equal to the source"] == 1

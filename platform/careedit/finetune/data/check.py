@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from careedit.editing import EditorBase
-from careedit.editing.state import in_context_prompt
+from careedit.editing import FluxFill
+from careedit.editing.families import in_context_prompt
 from careedit.errors import InputError
 from careedit.files import write_atomic
 from careedit.finetune.data.columns import Columns
@@ -123,7 +123,7 @@ def check_rows(
     table: Table,
     columns: Columns,
     rules: RowRules,
-    base: EditorBase,
+    base: FluxFill,
     *,
     held_out: float = 0.05,
     done: Callable[[], None] = lambda: None,
@@ -182,7 +182,7 @@ def _held_out(digests: set[str], share: float) -> set[str]:
     return chosen - {ranked[-1]} or {ranked[0]}
 
 
-def _peculiarities(row: Row, base: EditorBase) -> list[str]:
+def _peculiarities(row: Row, base: FluxFill) -> list[str]:
     """What a user should know about a good row, each in a few words."""
     found = []
     prompt = in_context_prompt(row.instruction, references=int(row.reference is not None))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from careedit.editing.state import in_context_prompt
+from careedit.editing.families import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
 from careedit.finetune.data.columns import Columns

@@ -12,7 +12,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from careedit.editing.state import in_context_prompt
+from careedit.editing.families import in_context_prompt
 from careedit.finetune.pool import Item
 from careedit.images import canvas_mask, compose_canvas
 from careedit_tiny.models.family import PANEL

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
-from careedit.editing import EditorBase, Start
+from careedit.editing import FluxFill, Start
 from careedit.finetune.flow import AuxiliaryLoss, flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
@@ -68,16 +68,16 @@ def initialise(transformer: FluxTransformer2DModel) -> None:
                 nn.init.zeros_(module.weight)
 
 
-def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: int = 0) -> EditorBase:
+def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: int = 0) -> FluxFill:
     """The base as training starts: the trained VAE, the trained T5 if there is one, all else new."""
-    new = EditorBase.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
+    new = FluxFill.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialise(new.transformer)
     return replace(new, vae=vae, text_encoder_2=encoder or new.text_encoder_2)
 
 
-def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
+def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
     """Draw and encode every pool that is not there yet."""
     for name in names:
         items = fill_item if name == "fill" else partial(edit_item, name)
@@ -85,7 +85,7 @@ def build_pools(base: EditorBase, folder: Path, names: tuple[str, ...] = tuple(P
 
 
 def fit_probes(
-    base: EditorBase, pool: Mapping[str, Tensor], words: Mapping[str, Tensor], folder: Path, seed: int
+    base: FluxFill, pool: Mapping[str, Tensor], words: Mapping[str, Tensor], folder: Path, seed: int
 ) -> None:
     """Where `folder` has no probes: new ones that read from `base`, which stays as it is, what words mean and tokens show.
 
@@ -117,8 +117,8 @@ def fit_probes(
 
 
 def train_base(
-    vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT, *, start: EditorBase | None = None
-) -> tuple[EditorBase, TrainReport]:
+    vae: AutoencoderKL, folder: Path, config: TrainConfig = DEFAULT, *, start: FluxFill | None = None
+) -> tuple[FluxFill, TrainReport]:
     """Train from nothing but the VAE and the words in `folder`, or on from `start`; pools and checkpoints stay there."""
     base = untrained(vae, load_words(folder)[0], config.seed) if start is None else start
     build_pools(base, folder / "pools")

@@ -16,7 +16,7 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor
 
-from careedit.editing import EditorBase
+from careedit.editing import FluxFill
 from careedit.errors import InputError
 
 READERS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "net.0.proj", "proj_mlp")
@@ -32,13 +32,13 @@ MODULATION: Mapping[str, tuple[str, ...]] = {
 """What the rows of adaptive layer norms are, part by part, as diffusers has them."""
 
 
-def with_heads(base: EditorBase, heads: int) -> EditorBase:
+def with_heads(base: FluxFill, heads: int) -> FluxFill:
     """`base` with `heads` attention heads: wider, narrower, or as it is."""
     own = cast(Any, base.transformer).config.num_attention_heads
     return base if heads == own else widen(base, heads) if heads > own else narrow(base, heads)
 
 
-def widen(base: EditorBase, heads: int, *, seed: int = 0) -> EditorBase:
+def widen(base: FluxFill, heads: int, *, seed: int = 0) -> FluxFill:
     """`base` with `heads` attention heads per block and a stream and hidden layers as much wider; the rest is shared.
 
     Raises `InputError` where that is not more than it has.
@@ -100,7 +100,7 @@ def _put(into: Tensor, old: Tensor) -> Tensor:
     return into
 
 
-def narrow(base: EditorBase, heads: int) -> EditorBase:
+def narrow(base: FluxFill, heads: int) -> FluxFill:
     """`base` cut down to `heads` attention heads, as `widen` would have grown it from them; what only the rest knew is lost.
 
     Raises `InputError` where that is not fewer than it has.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from careedit.editing.state import in_context_prompt
+from careedit.editing.families import in_context_prompt
 from careedit.errors import CareEditError
 from careedit.files import write_atomic
 from careedit.finetune.curve import check_curve, save_report

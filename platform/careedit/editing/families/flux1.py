@@ -1,0 +1,106 @@
+"""What FLUX.1's families share: two text encoders, an `AutoencoderKL`, and the transformer's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from torch import Tensor
+
+from careedit.editing.cache import EncodingCache, Tensors
+from careedit.editing.families.family import Family, Row, settings, tokenized
+from careedit.errors import ExpertError
+from careedit.experts.applier import Inputs
+from careedit.families import GuidanceKind
+
+
+@dataclass(frozen=True, eq=False)
+class Flux1(Family):
+    """A base of FLUX.1's components; the families differ in where the source stands."""
+
+    text_encoder_2: Any
+    """T5, which gives an embedding per text token; `text_encoder` is CLIP, which gives the pooled embedding."""
+    tokenizer_2: Any
+    """Tokenizer that belongs to `text_encoder_2`."""
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """Pixels to tensors and back, as the pipeline's own processor does it."""
+        return VaeImageProcessor(vae_scale_factor=self.multiple, vae_latent_channels=self.latent_channels)
+
+    @property
+    def guidance(self) -> GuidanceKind:
+        """A guidance-distilled transformer takes the scale as an input; another takes none."""
+        return "embedded" if settings(self.transformer).guidance_embeds else "none"
+
+    def check_fit(self) -> None:
+        """Raise `ExpertError` unless VAE, text encoders and transformer agree on their widths."""
+        self.check_scaling()
+        config = settings(self.transformer)
+        latent = 4 * self.latent_channels
+        if (config.out_channels or config.in_channels) != latent:
+            raise ExpertError(f"The base's transformer gives {config.out_channels} channels, but its vae has {latent}.")
+        if config.joint_attention_dim != self.text_encoder_2.config.d_model:
+            raise ExpertError(
+                f"The base's transformer takes text of width {config.joint_attention_dim}, but text_encoder_2 gives "
+                f"{self.text_encoder_2.config.d_model}."
+            )
+        if config.pooled_projection_dim != self.text_encoder.config.hidden_size:
+            raise ExpertError(
+                f"The base's transformer takes pooled text of width {config.pooled_projection_dim}, but text_encoder "
+                f"gives {self.text_encoder.config.hidden_size}."
+            )
+
+    def check_scaling(self) -> None:
+        """Raise `ExpertError` for a VAE that does not state how its latents are scaled."""
+        vae = settings(self.vae)
+        if vae.shift_factor is None or vae.scaling_factor is None:
+            raise ExpertError(
+                f"The base's vae states no shift_factor or no scaling_factor; a {self.facts.pipeline}'s states both."
+            )
+
+    @torch.no_grad()
+    def text(self, prompt: str, cache: EncodingCache) -> tuple[Mapping[str, Tensor], bool]:
+        """The transformer's text inputs, and whether T5, which encodes the words, cut the prompt's end."""
+        tokens, pooled, cut = cache.get(("prompt", prompt), lambda: self._encode_prompt(prompt))
+        return {"encoder_hidden_states": tokens, "pooled_projections": pooled}, bool(cut)
+
+    def make_shared(self, positions: Tensor) -> dict[str, Any]:
+        """The inputs that all rows share: `positions` [T, 3] of the picture tokens, and zeros for the text."""
+        text = torch.zeros(self.max_sequence_length, 3)
+        ids = {"img_ids": positions, "txt_ids": text}
+        return {name: value.to(device=self.device, dtype=self.dtype) for name, value in ids.items()}
+
+    def flux_inputs(self, tokens: Tensor, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
+        """`FluxTransformer2DModel`'s arguments for picture tokens [rows, T, C]."""
+        scales = [row.scale for row in rows if row.scale is not None]
+        per_row = {
+            "hidden_states": tokens,
+            "timestep": timesteps.to(self.dtype) / 1000,
+            "pooled_projections": torch.cat([row.text["pooled_projections"] for row in rows]),
+            "encoder_hidden_states": torch.cat([row.text["encoder_hidden_states"] for row in rows]),
+        }
+        if scales:
+            per_row["guidance"] = torch.tensor(scales, dtype=torch.float32, device=self.device)
+        return Inputs(per_row, {**shared, "guidance": None} if not scales else shared)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, h, w] to pictures [B, 3, height, width] in about -1..1."""
+        vae = self.vae
+        latents = (latents / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
+        if len(latents) > 1 and latents.device.type == "cpu":
+            # A batch decodes a quarter faster on a CPU with its channels last. One canvas gains little, and there the
+            # pipeline's own layout keeps the pipeline's own bits.
+            latents = latents.contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, vae.decode(latents, return_dict=False)[0])
+
+    def _encode_prompt(self, prompt: str) -> Tensors:
+        ids, cut = tokenized(self.tokenizer_2, prompt, self.max_sequence_length)
+        pooled_ids, _ = tokenized(self.tokenizer, prompt, self.tokenizer.model_max_length)
+        tokens = self.text_encoder_2(ids.to(self.device), output_hidden_states=False)[0]
+        pooled = self.text_encoder(pooled_ids.to(self.device), output_hidden_states=False).pooler_output
+        return tokens.to(self.dtype), pooled.to(self.dtype), torch.tensor(cut)

@@ -1,0 +1,148 @@
+"""FLUX.2 [klein]: four axes of positions, text from three layers of Qwen3, latents normalised by the VAE's batch norm.
+
+Every number equals `Flux2KleinPipeline`'s for the same pictures, prompt and seed (guidance branches to rounding, since both
+share one forward); with a mask `Flux2KleinInpaintPipeline`'s at strength 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import torch
+from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
+from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline, compute_empirical_mu
+from PIL import Image
+from torch import Tensor
+
+from careedit.editing.cache import EncodingCache
+from careedit.editing.families.family import Row, settings
+from careedit.editing.families.sequence import Grid, SequenceFamily
+from careedit.editing.job import EditJob
+from careedit.errors import ExpertError
+from careedit.experts.applier import Inputs
+from careedit.families import FLUX2_KLEIN, Facts, GuidanceKind
+
+_PIPELINE: Any = Flux2KleinPipeline
+LAYERS = (9, 18, 27)
+"""Hidden states of the text encoder that are put side by side, as in the pipeline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flux2Klein(SequenceFamily):
+    """The components of a `Flux2KleinPipeline`."""
+
+    facts: ClassVar[Facts] = FLUX2_KLEIN
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """Pixels to tensors and back, as the pipeline's own processor does it."""
+        return Flux2ImageProcessor(vae_scale_factor=2 * self.vae_scale)
+
+    @property
+    def guidance(self) -> GuidanceKind:
+        """A step-distilled base takes no guidance."""
+        return "none" if self.options.get("is_distilled") else "branches"
+
+    def check_fit(self) -> None:
+        """Text encoder, VAE and transformer agree on their widths."""
+        config = settings(self.transformer)
+        width = len(LAYERS) * self.text_encoder.config.hidden_size
+        if config.joint_attention_dim != width:
+            raise ExpertError(
+                f"The base's transformer takes text of width {config.joint_attention_dim}, but three layers of its "
+                f"text_encoder give {width}."
+            )
+        if config.in_channels != 4 * self.latent_channels:
+            raise ExpertError(
+                f"The base's transformer takes {config.in_channels} channels, but its vae gives {4 * self.latent_channels}."
+            )
+        if self.text_encoder.config.num_hidden_layers < LAYERS[-1]:
+            raise ExpertError(f"The base's text_encoder has fewer than {LAYERS[-1]} layers; give klein's own.")
+
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """The mode of the picture's latents, folded 2x2, normalised by the VAE's batch norm, as tokens."""
+        pixels = self.image_processor.preprocess(
+            picture, height=picture.height, width=picture.width, resize_mode="crop"
+        )
+        latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
+        latents = _PIPELINE._patchify_latents(latents)
+        mean, std = self._moments(latents)
+        return _tokens(((latents - mean) / std).to(self.dtype))
+
+    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
+        """Drawn folded, as [1, 4C, rows, columns]."""
+        return _tokens(torch.randn((1, 4 * self.latent_channels, *grid), generator=generator, dtype=self.dtype))
+
+    @torch.no_grad()
+    def texts(
+        self, job: EditJob, cache: EncodingCache, *, guided: bool
+    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """The instruction, and for guidance the empty prompt."""
+        prompts = [self.prompt(job), *([""] if guided else [])]
+        encoded = [cache.get(("prompt", one), lambda one=one: self._encode_prompt(one)) for one in prompts]
+        return tuple({"encoder_hidden_states": tokens} for tokens, _ in encoded), bool(encoded[0][1])
+
+    def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """Axes (picture, row, column, word): the target is picture 0, then 10, 20, ...; words are numbered."""
+        one = torch.arange(1)
+        pictures = [
+            torch.cartesian_prod(torch.tensor([10 * number]), torch.arange(rows), torch.arange(columns), one)
+            for number, (rows, columns) in enumerate(grids)
+        ]
+        words = torch.cartesian_prod(one, one, one, torch.arange(self.max_sequence_length))
+        ids = {"img_ids": torch.cat(pictures), "txt_ids": words}
+        return {**{name: value.to(self.device) for name, value in ids.items()}, "guidance": None}
+
+    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
+        """The pictures' tokens stand behind the target's."""
+        per_row = {
+            "hidden_states": torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows]).to(self.dtype),
+            "encoder_hidden_states": torch.cat([row.text["encoder_hidden_states"] for row in rows]),
+            "timestep": timesteps.to(self.dtype) / 1000,
+        }
+        return Inputs(per_row, shared)
+
+    def shift(self, tokens: int, steps: int) -> float:
+        """FLUX.2's fitted shift, which depends on the number of steps too."""
+        return cast(float, compute_empirical_mu(tokens, steps))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Targets [B, 3, height, width] in about -1..1."""
+        latents = self.vae_latents(tokens, grid).to(self.vae.dtype)
+        return cast(Tensor, self.vae.decode(latents, return_dict=False)[0])
+
+    def vae_latents(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Tokens [B, T, 4C] as the VAE's own latents [B, C, 2 * rows, 2 * columns]."""
+        latents = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+        mean, std = self._moments(latents)
+        return cast(Tensor, _PIPELINE._unpatchify_latents(latents * std + mean))
+
+    def _moments(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        mean = norm.running_mean.view(1, -1, 1, 1).to(latents)
+        return mean, torch.sqrt(norm.running_var.view(1, -1, 1, 1) + self.vae.config.batch_norm_eps).to(latents)
+
+    def _encode_prompt(self, prompt: str) -> tuple[Tensor, Tensor]:
+        tokens = _PIPELINE._get_qwen3_prompt_embeds(
+            self.text_encoder,
+            self.tokenizer,
+            prompt,
+            dtype=self.dtype,
+            device=self.device,
+            max_sequence_length=self.max_sequence_length,
+            hidden_states_layers=LAYERS,
+        )
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        cut = len(self.tokenizer(chat, truncation=False, verbose=False)["input_ids"]) > self.max_sequence_length
+        return tokens, torch.tensor(cut)
+
+
+def _tokens(latents: Tensor) -> Tensor:
+    """[B, C, rows, columns] to tokens [B, T, C]."""
+    return latents.flatten(2).transpose(1, 2)

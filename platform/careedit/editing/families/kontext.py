@@ -1,0 +1,80 @@
+"""FLUX.1 Kontext: the source's tokens stand behind the target's, told apart by the first rotary axis.
+
+Every number equals `FluxKontextPipeline`'s for the same picture, prompt and seed; with a mask `FluxKontextInpaintPipeline`'s
+at strength 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from careedit.editing.cache import EncodingCache
+from careedit.editing.families.family import Row, settings
+from careedit.editing.families.flux1 import Flux1
+from careedit.editing.families.sequence import Grid, SequenceFamily
+from careedit.editing.job import EditJob
+from careedit.editing.latents import pack, position_ids, unpack
+from careedit.errors import ExpertError
+from careedit.experts.applier import Inputs
+from careedit.families import FLUX_KONTEXT, Facts
+
+
+@dataclass(frozen=True, eq=False)
+class FluxKontext(SequenceFamily, Flux1):
+    """The components of a `FluxKontextPipeline`."""
+
+    facts: ClassVar[Facts] = FLUX_KONTEXT
+
+    def check_fit(self) -> None:
+        """The transformer takes the latents' channels alone (64 in FLUX.1-Kontext)."""
+        Flux1.check_fit(self)
+        channels = settings(self.transformer).in_channels
+        if channels != 4 * self.latent_channels:
+            raise ExpertError(
+                f"The base's transformer takes {channels} channels, but with its vae a Kontext transformer takes "
+                f"{4 * self.latent_channels}; give a FLUX.1-Kontext base."
+            )
+
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """The mode of the picture's latents, as tokens."""
+        pixels = self.image_processor.preprocess(picture, height=picture.height, width=picture.width)
+        latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
+        vae = settings(self.vae)
+        return pack(((latents - vae.shift_factor) * vae.scaling_factor).to(self.dtype))
+
+    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
+        """Drawn as [1, C, h, w]."""
+        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
+        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
+
+    def texts(
+        self, job: EditJob, cache: EncodingCache, *, guided: bool
+    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """One branch: guidance is an input of the transformer."""
+        text, cut = self.text(self.prompt(job), cache)
+        return (text,), cut
+
+    def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """Picture n has n on the first axis; the target has 0."""
+        ids = []
+        for number, (rows, columns) in enumerate(grids):
+            own = position_ids(2 * rows, 2 * columns)
+            own[:, 0] = number
+            ids.append(own)
+        return self.make_shared(torch.cat(ids))
+
+    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
+        """The pictures' tokens stand behind the target's."""
+        tokens = torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows])
+        return self.flux_inputs(tokens, rows, timesteps, shared)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Targets [B, 3, height, width] in about -1..1."""
+        return self.decode_latents(unpack(tokens, 2 * grid[0], 2 * grid[1]))

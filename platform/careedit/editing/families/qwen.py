@@ -1,0 +1,182 @@
+"""Qwen-Image-Edit-Plus: the text encoder, Qwen2.5-VL, reads the pictures with the instruction.
+
+Every number equals `QwenImageEditPlusPipeline`'s for the same pictures, prompt and seed (guidance branches and batches to
+rounding), for panels of the area that the pipeline itself would choose. It serves Qwen-Image-Edit-2509 and 2511 and FireRed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as stock
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from careedit.editing.cache import EncodingCache
+from careedit.editing.families.family import Row, settings
+from careedit.editing.families.sequence import Grid, SequenceFamily
+from careedit.editing.job import EditJob
+from careedit.editing.latents import pack, unpack
+from careedit.errors import ExpertError
+from careedit.experts.applier import Inputs
+from careedit.families import QWEN_EDIT_PLUS, Facts
+from careedit.images import image_sha256
+
+TEXT_BUCKET = 64
+"""Texts are padded to multiples of this many tokens, so that edits of unlike texts share batches of few shapes."""
+TEMPLATE = (
+    "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, background), "
+    "then explain how the user's text instruction should alter or modify the image. Generate a new image that meets the "
+    "user's requirements while maintaining consistency with the original input where appropriate.<|im_end|>\n"
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+"""The chat that the model was trained with (Qwen-Image-Edit, in the pipeline's wording)."""
+DROPPED = 64
+"""Tokens of the chat's start whose hidden states are left out."""
+PICTURE = "Picture {}: <|vision_start|><|image_pad|><|vision_end|>"
+NEGATIVE = " "
+"""The prompt of the branch without the instruction."""
+
+
+def cut_words(tokenizer: Any, text: str, length: int) -> tuple[str, bool]:
+    """`text` cut to `length` tokens, and whether it was cut."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return (text, False) if len(ids) <= length else (tokenizer.decode(ids[:length]), True)
+
+
+@dataclass(frozen=True, eq=False)
+class QwenEditPlus(SequenceFamily):
+    """The components of a `QwenImageEditPlusPipeline`."""
+
+    facts: ClassVar[Facts] = QWEN_EDIT_PLUS
+
+    processor: Any
+    """Processor of instruction and pictures for `text_encoder`."""
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent pixel, along one side."""
+        return cast(int, 2 ** len(settings(self.vae).temperal_downsample))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the VAE's latents."""
+        return cast(int, settings(self.vae).z_dim)
+
+    @property
+    def multiple(self) -> int:
+        """Panel sides must be multiples of two tokens, as the pipeline's own sizes are."""
+        return 4 * self.vae_scale
+
+    def check_fit(self) -> None:
+        """Text encoder, VAE and transformer agree on their widths."""
+        config = settings(self.transformer)
+        width = self.text_encoder.config.get_text_config().hidden_size
+        if config.joint_attention_dim != width:
+            raise ExpertError(
+                f"The base's transformer takes text of width {config.joint_attention_dim}, but its text_encoder gives {width}."
+            )
+        if config.in_channels != 4 * self.latent_channels:
+            raise ExpertError(
+                f"The base's transformer takes {config.in_channels} channels, but its vae gives {4 * self.latent_channels}."
+            )
+
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """The mode of the picture's latents [1, C, 1, h, w], normalised by the VAE's own mean and deviation, as tokens."""
+        pixels = self.image_processor.preprocess(picture, height=picture.height, width=picture.width).unsqueeze(2)
+        latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
+        mean, std = self._moments(latents)
+        return pack(((latents - mean) / std)[:, :, 0].to(self.dtype))
+
+    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
+        """Drawn as [1, 1, C, h, w], which has the numbers of [1, C, h, w]."""
+        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
+        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
+
+    @torch.no_grad()
+    def texts(
+        self, job: EditJob, cache: EncodingCache, *, guided: bool
+    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """The instruction, and for guidance a blank; the pictures are part of both."""
+        words, cut = cut_words(self.tokenizer, self.prompt(job), self.max_sequence_length)
+        seen = [self._seen(picture) for picture in (job.source, *job.references)]
+        hashes = tuple(image_sha256(picture) for picture in seen)
+        texts = []
+        for index, text in enumerate((words, NEGATIVE) if guided else (words,)):
+            tokens = cache.get(("prompt", text, hashes), lambda text=text: (self._encode_prompt(text, seen),))[0]
+            if job.text_tokens is not None:  # another edit's place in a replayed batch: only the length matters
+                tokens = functional.pad(tokens, (0, 0, 0, job.text_tokens[index] - tokens.shape[1]))
+            texts.append({"encoder_hidden_states": tokens})
+        return tuple(texts), cut
+
+    def text_layout(self, texts: Sequence[Mapping[str, Tensor]]) -> Hashable:
+        """Texts of any length share a batch: they are padded."""
+        return None
+
+    def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """The transformer numbers the pictures itself: frame 0 is the target's. One entry serves all rows."""
+        return {"img_shapes": [[(1, rows, columns) for rows, columns in grids]], "guidance": None}
+
+    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
+        """Texts of unlike lengths are padded to a multiple of `TEXT_BUCKET` and masked; equal ones need no mask."""
+        texts = [row.text["encoder_hidden_states"] for row in rows]
+        lengths = [text.shape[1] for text in texts]
+        padded = max(lengths)
+        per_row = {
+            "hidden_states": torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows]),
+            "timestep": timesteps.to(self.dtype) / 1000,
+        }
+        if len(set(lengths)) > 1:
+            padded = -(-padded // TEXT_BUCKET) * TEXT_BUCKET
+            mask = torch.arange(padded)[None] < torch.tensor(lengths)[:, None]
+            per_row["encoder_hidden_states_mask"] = mask.to(self.device)
+        per_row["encoder_hidden_states"] = torch.cat(
+            [functional.pad(text, (0, 0, 0, padded - text.shape[1])) for text in texts]
+        )
+        return Inputs(per_row, shared)
+
+    def combine(self, branches: Sequence[Tensor], scale: float | None) -> Tensor:
+        """u + scale * (c - u), each token rescaled to the length of c."""
+        guided = super().combine(branches, scale)
+        if len(branches) == 1:
+            return guided
+        length = torch.norm(branches[0], dim=-1, keepdim=True)
+        return guided * (length / torch.norm(guided, dim=-1, keepdim=True))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Targets [B, 3, height, width] in about -1..1."""
+        latents = unpack(tokens, 2 * grid[0], 2 * grid[1]).unsqueeze(2).to(self.vae.dtype)
+        mean, std = self._moments(latents)
+        return cast(Tensor, self.vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0])
+
+    def _moments(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        config = settings(self.vae)
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1, 1).to(latents)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, std
+
+    def _seen(self, picture: Image.Image) -> Image.Image:
+        """The copy of a picture that the text encoder reads, of about 384 x 384 pixels."""
+        width, height = stock.calculate_dimensions(stock.CONDITION_IMAGE_SIZE, picture.width / picture.height)
+        return cast(Image.Image, self.image_processor.resize(picture, height, width))
+
+    def _encode_prompt(self, text: str, seen: Sequence[Image.Image]) -> Tensor:
+        pictures = "".join(PICTURE.format(number + 1) for number in range(len(seen)))
+        inputs = self.processor(
+            text=[TEMPLATE.format(pictures + text)], images=list(seen), padding=True, return_tensors="pt"
+        ).to(self.device)
+        output = self.text_encoder(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            pixel_values=inputs["pixel_values"],
+            image_grid_thw=inputs["image_grid_thw"],
+            output_hidden_states=True,
+        )
+        return cast(Tensor, output.hidden_states[-1][:, DROPPED:].to(self.dtype))

@@ -1,0 +1,100 @@
+"""What the families share whose pictures stand behind the target as tokens, each picture on a grid of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from careedit.editing.cache import EncodingCache
+from careedit.editing.families.family import Begin, Encoded, Family, Kept
+from careedit.editing.job import EditJob
+from careedit.images import image_sha256
+
+Grid = tuple[int, int]
+"""Rows and columns of tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceFamily(Family):
+    """A base that denoises the target's tokens alone and reads the source and the references behind them."""
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """Pixels to tensors and back, as the pipeline's own processor does it."""
+        return VaeImageProcessor(vae_scale_factor=2 * self.vae_scale)
+
+    @abstractmethod
+    def encode_picture(self, picture: Image.Image) -> Tensor:
+        """One picture's normalised latents as tokens, [1, T, C]."""
+
+    @abstractmethod
+    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
+        """The target's noise as tokens [1, T, C], drawn on the CPU in the pipeline's shape."""
+
+    @abstractmethod
+    def texts(
+        self, job: EditJob, cache: EncodingCache, *, guided: bool
+    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """The text inputs of each guidance branch, and whether the instruction was cut."""
+
+    @abstractmethod
+    def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """The inputs that all rows share, for the target's grid and those of the pictures behind it."""
+
+    def text_layout(self, texts: Sequence[Mapping[str, Tensor]]) -> Hashable:
+        """What the texts of two edits must have in common to share a batch: by default their length."""
+        return texts[0]["encoder_hidden_states"].shape[1]
+
+    def prompt(self, job: EditJob) -> str:
+        """The instruction itself."""
+        return job.instruction.strip()
+
+    @torch.no_grad()
+    def encode(self, job: EditJob, cache: EncodingCache) -> Encoded:
+        """Instruction and pictures; `pictures` are each picture's tokens [1, T, C], the source's first."""
+        scale = self.check(job)
+        pictures = (job.source, *job.references)
+        tokens = tuple(
+            cache.get(("picture", image_sha256(one)), lambda one=one: (self.encode_picture(one),))[0]
+            for one in pictures
+        )
+        texts, truncated = self.texts(job, cache, guided=self.branches(job) == 2)
+        side = 2 * self.vae_scale
+        grids = tuple((one.height // side, one.width // side) for one in (job.source, *pictures))
+        layout = (grids, self.text_layout(texts))
+        shared = self.remember(layout, lambda: self.positions(grids, texts))
+        return Encoded(texts, scale, grids[0], layout, shared, tokens, truncated)
+
+    @torch.no_grad()
+    def begin(self, job: EditJob, encoded: Encoded) -> Begin:
+        """One draw: the target's noise. A mask keeps the source outside it after every step."""
+        generator = torch.Generator("cpu").manual_seed(job.seed)
+        noise = self.noise(encoded.grid, generator).to(self.device) * job.noise_scale
+        condition = torch.cat(encoded.pictures, dim=1)
+        if job.mask is None:
+            return Begin(noise, condition)
+        free = free_tokens(job.mask, encoded.grid).to(device=self.device, dtype=self.dtype)
+        return Begin(noise, condition, kept=Kept(free, noise, encoded.pictures[0]))
+
+    def to_image(self, picture: Tensor, job: EditJob) -> Image.Image:
+        """The picture, clipped and rounded as the pipeline does."""
+        return cast(Image.Image, self.image_processor.postprocess(picture, output_type="pil")[0])
+
+
+def free_tokens(mask: Image.Image, grid: Grid) -> Tensor:
+    """1 for each token with a pixel of 128 or more in `mask`, else 0: [1, T, 1].
+
+    A partly marked token must be free; the pixels outside the mask become the source's own when the result is composed.
+    """
+    marked = torch.from_numpy((np.asarray(mask.convert("L")) >= 128).astype(np.float32))[None, None]
+    return functional.adaptive_max_pool2d(marked, grid).flatten(2).transpose(1, 2)
