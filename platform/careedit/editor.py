@@ -18,6 +18,7 @@ from careedit.experts import Application, ExpertSet, load_expert_set, make_appli
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     BASE,
+    BatchSlot,
     EditRequest,
     EditResult,
     EditTrace,
@@ -207,9 +208,9 @@ class Editor:
         fit = fit_panel(request.image.size, spec.panel.size, spec.panel.fit, spec.panel.multiple)
         panel_mask = None if mask is None else fit.to_panel(mask)
         references = tuple(
-            fit_panel(reference.size, spec.panel.size, spec.panel.fit, spec.panel.multiple).to_panel(reference)
-            if spec.panel.fit == "letterbox"
-            else reference.resize(fit.panel, Image.Resampling.LANCZOS)
+            reference.resize(fit.panel, Image.Resampling.LANCZOS)
+            if spec.panel.fit == "resize" and self.engine.base.facts.layout == "canvas"
+            else fit_panel(reference.size, spec.panel.size, spec.panel.fit, spec.panel.multiple).to_panel(reference)
             for reference in request.references
         )
         steps = request.steps or spec.defaults.steps
@@ -281,20 +282,33 @@ class Editor:
             panels = stepper.finish_many(states)
         pictures = [slot.picture(panel) for slot, panel in zip(batch, panels, strict=True)]
         clock.lap("finish")
-        traces = [self._trace(batch, i, state, stepper, clock.stages, chosen) for i, state in enumerate(states)]
+        places = tuple(self._place(slot, state) for slot, state in zip(batch, states, strict=True))
+        traces = [
+            self._trace(batch[i], state, places, i, stepper, clock.stages, chosen) for i, state in enumerate(states)
+        ]
         return [FinishedImage(picture, trace, seen) for picture, trace in zip(pictures, traces, strict=True)]
+
+    def _place(self, slot: Slot, state: EditState) -> BatchSlot:
+        """What a replay of another image of the batch needs to know about this one."""
+        branches = self.engine.base.guidance == "branches"
+        return BatchSlot(
+            steps=slot.job.steps,
+            weights=dict(slot.job.weights),
+            masked=slot.job.mask is not None,
+            text_tokens=state.encoded.text_tokens if branches else (),
+        )
 
     def _trace(
         self,
-        batch: Sequence[Slot],
-        index: int,
+        slot: Slot,
         state: EditState,
+        places: tuple[BatchSlot, ...],
+        index: int,
         stepper: Stepper,
         stages: Mapping[str, float],
         chosen: FilterTrace | None,
     ) -> EditTrace:
-        """How image `index` of a batch was made, from its finished state; `stages` are seconds per stage after "route"."""
-        slot = batch[index]
+        """How image `index` of a batch (`slot`) was made, from its finished state; `stages` are seconds per stage after "route"."""
         degradations = [*decoding_notes((slot.request.image, *slot.request.references))]
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
         if state.encoded.truncated:
@@ -320,7 +334,7 @@ class Editor:
             refine_mask=slot.request.refine_mask,
             panel=slot.job.source.size,
             nfe=state.nfe,
-            batch=tuple(other.batch_slot for other in batch),
+            batch=places,
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),

@@ -192,7 +192,7 @@ class EditRequest(Record):
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
         if len(self.references) > MAX_REFERENCES:
             raise InputError(
-                f"{len(self.references)} references were given; one reference is supported.", field="references"
+                f"{len(self.references)} references were given; give at most {MAX_REFERENCES}.", field="references"
             )
         if self.refine_mask and self.mask is None:
             raise MaskError("refine_mask needs a mask; give a mask or leave refine_mask off.", field="refine_mask")
@@ -232,6 +232,8 @@ class BatchSlot(Record):
     """Weight of each expert that the edit in this slot uses."""
     masked: bool = False
     """Whether the edit in this slot has a mask, which adds the base to a mixture. Default: false."""
+    text_tokens: Annotated[tuple[int, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Text tokens of each guidance branch, for a base that takes guidance as a second row. Empty for other bases."""
 
 
 class FilterCandidate(Record):

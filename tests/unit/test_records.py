@@ -124,7 +124,7 @@ def test_an_instruction_is_stripped_and_any_script_is_text():
         ({"references": None}, InputError, "references is a NoneType; give one or more pictures"),
         ({"references": 3}, InputError, "references is a int"),
         ({"references": [3]}, ImageError, "is a int; give a path"),
-        ({"references": [IMAGE, IMAGE]}, InputError, "2 references were given; one reference is supported"),
+        ({"references": [IMAGE] * 16}, InputError, "16 references were given; give at most 15"),
         ({"image": None}, ImageError, "is a NoneType; give a path"),
         ({"image": "no/such.png"}, ImageError, "does not exist"),
         ({"image": b"hello"}, ImageError, "is not a picture that is recognised"),

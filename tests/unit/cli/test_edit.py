@@ -136,11 +136,11 @@ def test_an_existing_answer_is_replaced(run, folder):
         (["--expert", "erase=nan,style=0.1"], "must be positive and sum to 1"),
         (["--top-k", "0"], "top_k is 0; at least one expert must be allowed"),
         (["-n", "17"], "n is 17; between 1 and 16 images"),
-        (["--guidance", "3"], "this base is not guidance-distilled and takes none"),
+        (["--guidance", "3"], "this base takes none"),
         (["--refine-mask"], "refine_mask needs a mask"),
         (
             ["--reference", "look.webp", "--reference", "photo.png"],
-            "2 references were given; one reference is supported",
+            "2 references were given, but the base flux-fill takes one reference",
         ),
         (["--application", "blended"], "'blended' is not one of 'merged', 'shared'"),
     ],

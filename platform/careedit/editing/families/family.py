@@ -57,6 +57,11 @@ class Encoded:
     truncated: bool = False
     """Whether the instruction is longer than the base reads, so that its end is missing."""
 
+    @property
+    def text_tokens(self) -> tuple[int, ...]:
+        """Number of text tokens of each guidance branch."""
+        return tuple(text["encoder_hidden_states"].shape[1] for text in self.texts)
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
