@@ -162,6 +162,7 @@ class Editor:
             guidance=trace.guidance,
             expert=dict(trace.routing.weights),
             refine_mask=trace.refine_mask,
+            step_cache=trace.step_cache,
         )
         hashes = _hashes(request)
         if hashes != (trace.image_sha256, trace.mask_sha256, trace.reference_sha256):
@@ -235,6 +236,7 @@ class Editor:
                     start=spec.defaults.start,
                     noise_scale=spec.defaults.noise_scale,
                     weights=decision.weights,
+                    step_cache=request.step_cache,
                 ),
                 seconds,
                 plan,
@@ -296,6 +298,7 @@ class Editor:
             weights=dict(slot.job.weights),
             masked=slot.job.mask is not None,
             text_tokens=state.encoded.text_tokens if branches else (),
+            step_cache=slot.job.step_cache,
         )
 
     def _trace(
@@ -332,6 +335,7 @@ class Editor:
             steps=slot.job.steps,
             guidance=state.encoded.scale,
             refine_mask=slot.request.refine_mask,
+            step_cache=slot.job.step_cache,
             panel=slot.job.source.size,
             nfe=state.nfe,
             batch=places,

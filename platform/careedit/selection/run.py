@@ -66,7 +66,12 @@ class Slot:
         everything = Image.new("L", self.job.source.size, 255)
         mask = (self.job.mask or everything) if other.masked else None
         job = replace(
-            self.job, steps=other.steps, weights=other.weights, mask=mask, text_tokens=other.text_tokens or None
+            self.job,
+            steps=other.steps,
+            weights=other.weights,
+            mask=mask,
+            text_tokens=other.text_tokens or None,
+            step_cache=other.step_cache,
         )
         return replace(self, job=job)
 
