@@ -17,7 +17,7 @@ from careedit_deployments.planning.plot import write_plot
 
 PROFILES = load_profiles()
 FLUX = PROFILES["dit20b-h200"]
-QUICK = ["--edits", "200", "--no-break-even"]
+QUICK = ["--edits", "100", "--no-break-even"]
 
 
 def sized(

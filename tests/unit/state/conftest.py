@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+import stores
 from careedit_deployments.config import StateConfig
-from careedit_deployments.state.store import Store, open_store
 from state_records import Clock
 
 
@@ -25,17 +22,5 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def with_store(state: StateConfig, clock: Clock) -> Callable[[Callable[[Store], Awaitable[Any]]], Any]:
-    """`with_store(work)`: what `work(store)` returns, in an event loop of its own; the store's folder stays."""
-
-    def run(work: Callable[[Store], Awaitable[Any]]) -> Any:
-        async def main() -> Any:
-            store = await open_store(state, clock=clock)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(main())
-
-    return run
+def with_store(state: StateConfig, clock: Clock) -> stores.WithStore:
+    return stores.with_store(state, clock)
