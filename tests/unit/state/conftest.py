@@ -13,7 +13,16 @@ from state_records import Clock
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateConfig:
-    return StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db", blobs=str(tmp_path / "blobs"))
+    """A database with its tables, and a folder for pictures."""
+    config = StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db", blobs=str(tmp_path / "blobs"))
+    stores.place_database(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
 
 
 @pytest.fixture
