@@ -75,7 +75,7 @@ def coarse(truth: Image.Image, fault: str, rng: Random) -> Image.Image:
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_refinement_brings_coarse_boxes_to_the_object_s_boundary(kind: str, fault: str, gain: float) -> None:
     rng, before, after, worse = Random(7), [], [], 0
-    for _ in range(24):
+    for _ in range(8):
         picture, truth = scene(kind, rng)
         mask = coarse(truth, fault, rng)
         before.append(boundary_error(mask, truth))

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FluxFillPipeline
 from torch import Tensor
 
 from careedit.editing import EditorBase
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.pool import build_pool, load_pool
-from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 from careedit_tiny.recipes.base.heads import TaughtHeads, meant_objects, source_tokens
-from careedit_tiny.recipes.base.items import corpus, edit_item
+from careedit_tiny.recipes.base.items import edit_item
 from careedit_tiny.recipes.base.labels import ATTRIBUTES, GRID, canvas_labels
 from careedit_tiny.recipes.base.words import WORD_ATTRIBUTES, WordProbe
 from careedit_tiny.world.samples import draw_sample
@@ -57,8 +58,8 @@ def test_the_source_is_the_panel_before_the_last() -> None:
 
 
 @pytest.fixture(scope="module")
-def base() -> EditorBase:
-    return EditorBase.from_pipeline(build_pipeline(corpus()), max_sequence_length=MAX_SEQUENCE_LENGTH)
+def base(corpus_pipeline: FluxFillPipeline) -> EditorBase:
+    return EditorBase.from_pipeline(corpus_pipeline, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 def test_the_heads_learn_from_the_loss(base: EditorBase, tmp_path: Path) -> None:
@@ -85,4 +86,5 @@ def test_the_heads_learn_from_the_loss(base: EditorBase, tmp_path: Path) -> None
     assert attention.to_q.weight.grad.norm() > 0
     assert base.transformer.transformer_blocks[0].attn.to_q.weight.grad.norm() > 0
     heads.detach()
+    base.transformer.zero_grad()
     assert not attention._forward_pre_hooks

@@ -44,7 +44,10 @@ def planned(table: Table, base: EditorBase) -> Plan:
     return replace(plan, planned=tuple(replace(row, held_out=row.index >= 2) for row in plan.planned))
 
 
-def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: EditorBase, tmp_path: Path) -> None:
+def test_rows_of_several_shapes_are_trained_on_together(
+    table: Table, base: EditorBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("careedit.finetune.expert._VALIDATION_DRAWS", 1)
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
     pools, held_out = encode_rows(table, find_columns(table.columns), RULES, planned(table, base), base, tmp_path / "p")
     assert sorted(pools) == ["rows-2x80x56", "rows-3x64x64"]

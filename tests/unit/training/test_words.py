@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FluxFillPipeline
 from torch import Tensor
-from transformers import T5EncoderModel
 
 from careedit.errors import CareEditError
 from careedit_tiny.models.family import build_pipeline
 from careedit_tiny.recipes.base import words as recipe
-from careedit_tiny.recipes.base.items import corpus
 from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
 from careedit_tiny.recipes.base.words import (
     WORD_ATTRIBUTES,
@@ -64,12 +63,11 @@ def test_a_group_is_of_the_shape_that_its_plural_names() -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+def small(corpus_pipeline: FluxFillPipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """A pool of four instructions per operation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "SENTENCES", 4)
-        tokenizer = build_pipeline(corpus()).tokenizer_2
-        return dict(word_pool(tokenizer, tmp_path_factory.mktemp("pools")))
+        return dict(word_pool(corpus_pipeline.tokenizer_2, tmp_path_factory.mktemp("pools")))
 
 
 def test_the_pool_labels_words_and_nothing_else(small: dict[str, Tensor]) -> None:
@@ -81,19 +79,17 @@ def test_the_pool_labels_words_and_nothing_else(small: dict[str, Tensor]) -> Non
 
 
 def test_training_makes_t5_know_the_words_better_and_is_kept(
-    small: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: dict[str, Tensor], corpus_pipeline: FluxFillPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "word_pool", lambda *_: small)
-    report = make_words(tmp_path, replace(recipe.DEFAULT, steps=30, warmup=5))
+    report = make_words(tmp_path, replace(recipe.DEFAULT, steps=15, warmup=3))
     encoder, probe = load_words(tmp_path)
-    torch.manual_seed(0)
-    fresh: T5EncoderModel = build_pipeline(corpus()).text_encoder_2
     generator = torch.Generator().manual_seed(0)
     known = word_loss(encoder, probe, small, generator).item()
-    unknown = word_loss(fresh, probe, small, generator).item()
+    unknown = word_loss(corpus_pipeline.text_encoder_2, probe, small, generator).item()
     assert known < 0.7 * unknown
     assert not any(parameter.requires_grad for parameter in probe.parameters())
-    assert report.curve[-1][0] == 30
+    assert report.curve[-1][0] == 15
 
 
 def test_a_folder_without_words_says_what_to_do(tmp_path: Path) -> None:
