@@ -211,9 +211,8 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     columns = parse_columns(options.pop("columns", ""))
     data = Path(options.pop("data"))
     quieten()
-    with _checking() as checking:
-        wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-        result = run(wanted, checking=checking, report_problems=_show_problems, note=note)
+    wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
+    result = run(wanted, checking=_checking, report_problems=_show_problems, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return
@@ -235,30 +234,10 @@ def _show_problems(problems: Any) -> None:
 
 
 @contextmanager
-def _checking() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A progress bar that appears when the number of rows is known and goes away after the last one."""
-    shown: list[Any] = []
-
-    def start(rows: int) -> Callable[[], None]:
-        manager = progress("Checking rows", rows)
-        bar = manager.__enter__()
-        shown.append(manager)
-        count = 0
-
-        def done() -> None:
-            nonlocal count
-            bar.advance()
-            count += 1
-            if count == rows:
-                shown.pop().__exit__(None, None, None)
-
-        return done
-
-    try:
-        yield start
-    finally:
-        for manager in shown:
-            manager.__exit__(None, None, None)
+def _checking(rows: int) -> Iterator[Callable[[], None]]:
+    """A progress bar over the rows; its value counts one row."""
+    with progress("Checking rows", rows) as bar:
+        yield bar.advance
 
 
 for _provider in plugins.names(plugins.TRAIN):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from careedit.errors import ExpertError, UnknownExpertError
 from careedit.experts import (
-    BaseShapes,
     ExpertApplier,
     LoraModule,
     LoraState,
@@ -23,12 +22,9 @@ from careedit.experts import (
 )
 from careedit.experts.appliers import RoutedLinear
 
-Inputs = Callable[[int], dict[str, Any]]
-Lora = Callable[..., LoraState]
-
 
 @pytest.fixture(scope="module")
-def library(lora: Lora, shapes: BaseShapes) -> MemoryLibrary:
+def library(lora, shapes):
     """Three experts of different ranks, scales and targets."""
     return MemoryLibrary(
         {
@@ -41,7 +37,7 @@ def library(lora: Lora, shapes: BaseShapes) -> MemoryLibrary:
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients() -> Iterator[None]:
+def _without_gradients():
     with torch.inference_mode():
         yield
 
@@ -74,9 +70,7 @@ ROWS = ["style", "base", "erase", "type", "style", "base"]
 
 
 @pytest.mark.parametrize("kind", ["merged", "shared"])
-def test_each_row_of_a_mixed_batch_is_what_it_is_alone(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: Any
-) -> None:
+def test_each_row_of_a_mixed_batch_is_what_it_is_alone(transformer, library, inputs, kind):
     applier = make_applier(transformer, library, kind)
     batch = inputs(len(ROWS))
     with applier.lease(ROWS):
@@ -87,7 +81,7 @@ def test_each_row_of_a_mixed_batch_is_what_it_is_alone(
     assert together.shape == (len(ROWS), 32, 32)
 
 
-def test_merged_and_shared_give_the_same(pristine: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
+def test_merged_and_shared_give_the_same(pristine, library, inputs):
     import copy
 
     merged = MergedApplier(copy.deepcopy(pristine), library)
@@ -105,9 +99,7 @@ def test_merged_and_shared_give_the_same(pristine: nn.Module, library: MemoryLib
     [ROWS, ["erase"] * 3, ["base"] * 2, ["erase", "style", "erase", "style"], ["base", "type"]],
     ids=lambda rows: "-".join(rows),
 )
-def test_shared_is_peft_s_mixed_batch(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, rows: list[str]
-) -> None:
+def test_shared_is_peft_s_mixed_batch(transformer, library, inputs, rows):
     applier = SharedApplier(transformer, library)
     batch = inputs(len(rows))
     with applier.lease(library.names):
@@ -117,9 +109,7 @@ def test_shared_is_peft_s_mixed_batch(
     torch.testing.assert_close(ours, reference, rtol=0.0, atol=1e-4)
 
 
-def test_merging_a_then_b_then_a_gives_the_same_bits(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs
-) -> None:
+def test_merging_a_then_b_then_a_gives_the_same_bits(transformer, library, inputs):
     applier = MergedApplier(transformer, library)
     batch = inputs(2)
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
@@ -134,9 +124,7 @@ def test_merging_a_then_b_then_a_gives_the_same_bits(
     assert all(torch.equal(tensor, before[name]) for name, tensor in transformer.state_dict().items())
 
 
-def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(
-    transformer: nn.Module, library: MemoryLibrary
-) -> None:
+def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(transformer, library):
     transformer.to(torch.bfloat16)
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     applier = MergedApplier(transformer, library)
@@ -150,9 +138,7 @@ def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(
     assert all(torch.equal(tensor, before[key]) for key, tensor in transformer.state_dict().items())
 
 
-def test_a_merge_that_fails_half_way_is_repaired_by_the_next(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, shapes: BaseShapes
-) -> None:
+def test_a_merge_that_fails_half_way_is_repaired_by_the_next(transformer, library, inputs, shapes):
     batch = inputs(1)
     plain = base_velocity(transformer, batch)
     good = library.load("erase").modules
@@ -167,8 +153,8 @@ def test_a_merge_that_fails_half_way_is_repaired_by_the_next(
 
 
 def test_merged_runs_one_pass_per_expert_and_starts_with_the_one_that_is_merged(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    transformer, library, inputs, monkeypatch
+):
     applier = MergedApplier(transformer, library)
     applier.velocity(["style"], inputs(1))
     passes: list[tuple[str, int]] = []
@@ -179,7 +165,7 @@ def test_merged_runs_one_pass_per_expert_and_starts_with_the_one_that_is_merged(
     assert passes == [("style", 2), ("erase", 2), ("base", 1)]
 
 
-def test_shared_runs_one_pass(transformer: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
+def test_shared_runs_one_pass(transformer, library, inputs):
     applier = SharedApplier(transformer, library)
     passes: list[int] = []
     transformer.register_forward_pre_hook(
@@ -189,9 +175,7 @@ def test_shared_runs_one_pass(transformer: nn.Module, library: MemoryLibrary, in
     assert passes == [6]
 
 
-def test_outside_the_applier_a_shared_transformer_is_the_plain_base(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, shapes: BaseShapes
-) -> None:
+def test_outside_the_applier_a_shared_transformer_is_the_plain_base(transformer, library, inputs, shapes):
     batch = inputs(2)
     plain = base_velocity(transformer, batch)
     applier = SharedApplier(transformer, library)
@@ -201,9 +185,7 @@ def test_outside_the_applier_a_shared_transformer_is_the_plain_base(
     assert shapes_of(transformer).fingerprint == shapes.fingerprint
 
 
-def test_an_error_in_the_transformer_leaves_no_route_behind(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs
-) -> None:
+def test_an_error_in_the_transformer_leaves_no_route_behind(transformer, library, inputs):
     applier = SharedApplier(transformer, library)
     batch = inputs(1)
     plain = base_velocity(transformer, batch)
@@ -213,9 +195,7 @@ def test_an_error_in_the_transformer_leaves_no_route_behind(
 
 
 @pytest.mark.parametrize("kind", ["merged", "shared"])
-def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: Any
-) -> None:
+def test_an_unknown_expert_is_refused_with_the_names_that_there_are(transformer, library, inputs, kind):
     applier = make_applier(transformer, library, kind)
     assert isinstance(applier, ExpertApplier)
     assert applier.kind == kind
@@ -228,9 +208,7 @@ def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
 
 
 @pytest.mark.parametrize("kind", [MergedApplier, SharedApplier])
-def test_experts_come_and_go_under_a_byte_budget(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: type[MergedApplier | SharedApplier]
-) -> None:
+def test_experts_come_and_go_under_a_byte_budget(transformer, library, inputs, kind):
     sizes = {name: library.parameters(name) * 4 for name in library.names}
     applier = kind(transformer, library, byte_budget=sizes["erase"] + sizes["type"])
     batch = inputs(1)
@@ -250,7 +228,7 @@ def test_experts_come_and_go_under_a_byte_budget(
         assert applier.resident_bytes <= sizes["erase"] + sizes["type"]
 
 
-def test_an_evicted_adapter_frees_its_weights(transformer: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
+def test_an_evicted_adapter_frees_its_weights(transformer, library, inputs):
     applier = SharedApplier(transformer, library)
 
     def held() -> int:
@@ -267,9 +245,7 @@ def test_an_evicted_adapter_frees_its_weights(transformer: nn.Module, library: M
     assert applier.resident == ()
 
 
-def test_a_replaced_expert_is_used_after_forget(
-    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, lora: Lora, shapes: BaseShapes
-) -> None:
+def test_a_replaced_expert_is_used_after_forget(transformer, library, inputs, lora, shapes):
     own = MemoryLibrary({"erase": lora(1)}, shapes)
     applier = SharedApplier(transformer, own)
     batch = inputs(1)
@@ -282,7 +258,7 @@ def test_a_replaced_expert_is_used_after_forget(
         applier.velocity(["erase"], batch)
 
 
-def test_guidance_is_taken_per_row(library: MemoryLibrary, inputs: Inputs, lora: Lora) -> None:
+def test_guidance_is_taken_per_row(library, inputs, lora):
     from careedit_tiny.models.family import build_transformer
 
     with torch.inference_mode(False):

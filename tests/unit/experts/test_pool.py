@@ -23,7 +23,7 @@ class Recorder:
         )
 
 
-def test_without_a_budget_all_stay() -> None:
+def test_without_a_budget_all_stay():
     recorder = Recorder(None)
     for name in ("a10", "b10", "c10", "a10"):
         with recorder.pool.lease([name]):
@@ -32,7 +32,7 @@ def test_without_a_budget_all_stay() -> None:
     assert recorder.pool.used == 30
 
 
-def test_the_least_recently_used_one_goes_first() -> None:
+def test_the_least_recently_used_one_goes_first():
     recorder = Recorder(20)
     for name in ("a10", "b10", "a10", "c10"):
         with recorder.pool.lease([name]):
@@ -41,7 +41,7 @@ def test_the_least_recently_used_one_goes_first() -> None:
     assert recorder.pool.resident == ("a10", "c10")
 
 
-def test_as_many_go_as_are_needed_and_no_more() -> None:
+def test_as_many_go_as_are_needed_and_no_more():
     recorder = Recorder(30)
     for name in ("a10", "b10", "c10", "d15"):
         with recorder.pool.lease([name]):
@@ -49,7 +49,7 @@ def test_as_many_go_as_are_needed_and_no_more() -> None:
     assert recorder.log[3:] == ["-a10", "-b10", "+d15"]
 
 
-def test_one_in_use_is_never_evicted() -> None:
+def test_one_in_use_is_never_evicted():
     recorder = Recorder(20)
     with recorder.pool.lease(["a10"]):
         for name in ("b10", "c10", "d10"):
@@ -63,14 +63,14 @@ def test_one_in_use_is_never_evicted() -> None:
         assert recorder.pool.resident == ("c10", "d10")
 
 
-def test_an_adapter_larger_than_the_budget_is_refused_in_a_sentence() -> None:
+def test_an_adapter_larger_than_the_budget_is_refused_in_a_sentence():
     recorder = Recorder(20)
     with pytest.raises(ExpertError, match=r"'a30' needs .* raise the budget"), recorder.pool.lease(["a30"]):
         pytest.fail("it was loaded")
     assert recorder.log == []
 
 
-def test_a_lease_of_several_pins_all_of_them_or_none() -> None:
+def test_a_lease_of_several_pins_all_of_them_or_none():
     recorder = Recorder(20)
     with recorder.pool.lease(["b10"]):
         pass
@@ -81,7 +81,7 @@ def test_a_lease_of_several_pins_all_of_them_or_none() -> None:
     assert recorder.pool.resident == ()
 
 
-def test_making_room_for_one_of_a_lease_does_not_evict_another() -> None:
+def test_making_room_for_one_of_a_lease_does_not_evict_another():
     recorder = Recorder(20)
     for name in ("b10", "c10"):
         with recorder.pool.lease([name]):
@@ -91,7 +91,7 @@ def test_making_room_for_one_of_a_lease_does_not_evict_another() -> None:
     assert "-b10" not in recorder.log
 
 
-def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends() -> None:
+def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends():
     recorder = Recorder(None)
     with recorder.pool.lease(["a10"]):
         with recorder.pool.lease(["a10", "a10", "base"]):
@@ -102,7 +102,7 @@ def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends() -> None:
     assert recorder.log == ["+a10", "-a10"]
 
 
-def test_a_load_that_fails_leaves_nothing_behind() -> None:
+def test_a_load_that_fails_leaves_nothing_behind():
     def fail(name: str) -> None:
         raise ExpertError(f"{name} is damaged.")
 
@@ -112,7 +112,7 @@ def test_a_load_that_fails_leaves_nothing_behind() -> None:
     assert (pool.resident, pool.used) == ((), 0)
 
 
-def test_threads_that_lease_and_release_at_once_stay_within_the_budget() -> None:
+def test_threads_that_lease_and_release_at_once_stay_within_the_budget():
     recorder = Recorder(30)
     seen: list[int] = []
 

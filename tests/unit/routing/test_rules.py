@@ -1,7 +1,5 @@
 """The rules router: conditions, experts of a set, mixtures, and what it says of itself."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

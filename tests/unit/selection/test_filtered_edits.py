@@ -1,7 +1,5 @@
 """Edits with an early filter: the budget, the batches, the encodings, and what happens without a judge."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
