@@ -183,6 +183,17 @@ class RoutingDecision(Record):
     """The reason for the decision, as a sentence for people."""
 
 
+def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ...]:
+    """The experts an edit must evaluate per step, in a fixed order: sorted, so that equal mixtures round equally.
+
+    A mixture under a mask needs the base too; a single expert is not mixed, with or without a mask.
+    """
+    names = sorted(weights)
+    if masked and len(names) > 1 and BASE not in names:
+        names.append(BASE)
+    return tuple(names)
+
+
 def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
     """The error for an expert that a set does not have; `known` are the set's experts."""
     return UnknownExpertError(
