@@ -1,7 +1,5 @@
 """The Latent Mixture's arithmetic."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
