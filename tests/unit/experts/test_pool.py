@@ -23,30 +23,22 @@ class Recorder:
         )
 
 
-def test_without_a_budget_all_stay():
-    recorder = Recorder(None)
-    for name in ("a10", "b10", "c10", "a10"):
+@pytest.mark.parametrize(
+    ("budget", "names", "log", "resident"),
+    [
+        (None, ("a10", "b10", "c10", "a10"), ["+a10", "+b10", "+c10"], ("b10", "c10", "a10")),
+        (20, ("a10", "b10", "a10", "c10"), ["+a10", "+b10", "-b10", "+c10"], ("a10", "c10")),
+        (30, ("a10", "b10", "c10", "d15"), ["+a10", "+b10", "+c10", "-a10", "-b10", "+d15"], ("c10", "d15")),
+    ],
+)
+def test_the_least_recently_used_go_first_and_as_many_as_are_needed(budget, names, log, resident):
+    recorder = Recorder(budget)
+    for name in names:
         with recorder.pool.lease([name]):
             pass
-    assert recorder.log == ["+a10", "+b10", "+c10"]
-    assert recorder.pool.used == 30
-
-
-def test_the_least_recently_used_one_goes_first():
-    recorder = Recorder(20)
-    for name in ("a10", "b10", "a10", "c10"):
-        with recorder.pool.lease([name]):
-            pass
-    assert recorder.log == ["+a10", "+b10", "-b10", "+c10"]
-    assert recorder.pool.resident == ("a10", "c10")
-
-
-def test_as_many_go_as_are_needed_and_no_more():
-    recorder = Recorder(30)
-    for name in ("a10", "b10", "c10", "d15"):
-        with recorder.pool.lease([name]):
-            pass
-    assert recorder.log[3:] == ["-a10", "-b10", "+d15"]
+    assert recorder.log == log
+    assert recorder.pool.resident == resident
+    assert recorder.pool.used == sum(int(name[1:]) for name in resident)
 
 
 def test_one_in_use_is_never_evicted():

@@ -12,14 +12,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from careedit.images import decode_image, image_sha256
+from pictures import encoded
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]], [[255, 255, 255], [0, 0, 0]]], np.uint8)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def pixels(image: Image.Image) -> list[list[list[int]]]:

@@ -15,14 +15,9 @@ from PIL import Image
 
 from careedit.errors import ImageError
 from careedit.images import Limits, decode_image, decode_mask
+from pictures import encoded
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 FILES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 
 import numpy as np
@@ -17,12 +16,7 @@ from careedit.scoring import ScoreRequest
 from careedit_eval.alignment import load_pictures
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from pictures import encoded
 
 
 def turned(value: int = 6, size: tuple[int, int] = (80, 40), mode: str = "RGB") -> bytes:

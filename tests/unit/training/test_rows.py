@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from careedit.editing import EditorBase
 from careedit.editing.state import DIPTYCH, TRIPTYCH
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
+from careedit.files import png_bytes
 from careedit.finetune.data import (
     BadRowError,
     Columns,
@@ -35,12 +35,6 @@ from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 RULES = RowRules(PanelSpec(size=64, multiple=8))
 COLUMNS = Columns("source", "instruction", "target", "mask", "reference")
 Draw = Callable[..., Image.Image]
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any] | str]) -> Path:
@@ -139,7 +133,7 @@ def test_csv_parquet_and_jsonl_rows_are_the_same(tmp_path, row):
     (tmp_path / "t" / "rows.csv").write_text(
         "source,instruction,target\n" + "0-source.png,add a star,0-target.png\n" * 2, "utf-8"
     )
-    cells = {"source": {"bytes": png(row["source"]), "path": "0.png"}, "instruction": "add a star"}
+    cells = {"source": {"bytes": png_bytes(row["source"]), "path": "0.png"}, "instruction": "add a star"}
     cells |= {"target": {"bytes": None, "path": str(folder / "0-target.png")}}
     for name in ("a", "b"):
         parquet.write_table(pyarrow.Table.from_pylist([cells]), tmp_path / f"shards-{name}.parquet")
