@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,18 +31,18 @@ DOUBLE_ATTENTION = r"transformer_blocks\.\d+\.attn\.to_out\.0|transformer_blocks
 
 
 @pytest.fixture(scope="module")
-def pristine():
+def pristine() -> Any:
     return build_pipeline(["a diptych of two scenes"])
 
 
 @pytest.fixture
-def pipeline(pristine):
+def pipeline(pristine: Any) -> Any:
     """The pipeline with a transformer of its own, which a test may change."""
     return type(pristine)(**{**pristine.components, "transformer": copy.deepcopy(pristine.transformer)})
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
+def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
 
@@ -132,7 +133,9 @@ def with_several_ranks(pipeline: Any, path: Path) -> None:
         with_several_ranks,
     ],
 )
-def test_a_file_has_the_effect_that_load_lora_weights_gives_it(pipeline, pristine, tmp_path, write):
+def test_a_file_has_the_effect_that_load_lora_weights_gives_it(
+    pipeline: Any, pristine: Any, tmp_path: Path, write: Any
+) -> None:
     path = tmp_path / "pytorch_lora_weights.safetensors"
     write(pipeline, path)
     inputs = velocity_inputs(pipeline)
@@ -150,7 +153,7 @@ def test_a_file_has_the_effect_that_load_lora_weights_gives_it(pipeline, pristin
         torch.testing.assert_close(output, expected, rtol=0.0, atol=1e-4)
 
 
-def test_the_icedit_file_has_the_released_one_s_keys(pipeline, tmp_path):
+def test_the_icedit_file_has_the_released_one_s_keys(pipeline: Any, tmp_path: Path) -> None:
     path = tmp_path / "pytorch_lora_weights.safetensors"
     by_icedit(pipeline, path)
     tensors = load_file(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from careedit.experts import (
+    BaseShapes,
     LoraState,
     MemoryLibrary,
     load_adapter,
@@ -30,23 +32,23 @@ Q, K, V = (f"transformer_blocks.0.attn.to_{name}" for name in "qkv")
 
 
 @pytest.fixture(scope="module")
-def pristine():
+def pristine() -> Any:
     return FluxFillPipeline.from_pretrained(load_expert_set("tiny").base_path, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
-def shapes():
+def shapes() -> BaseShapes:
     return load_expert_set("tiny").shapes
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
+def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
 
 
 @pytest.fixture(scope="module")
-def inputs(pristine):
+def inputs(pristine: Any) -> dict[str, Any]:
     return velocity_inputs(pristine, rows=4, columns=8, words=8)
 
 
@@ -175,7 +177,9 @@ ACCEPTED: dict[str, Callable[[], tuple[Tensors, dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_a_file_has_the_effect_of_load_lora_weights(name, pristine, shapes, inputs, tmp_path):
+def test_a_file_has_the_effect_of_load_lora_weights(
+    name: str, pristine: Any, shapes: BaseShapes, inputs: dict[str, Any], tmp_path: Path
+) -> None:
     tensors, header = ACCEPTED[name]()
     path = tmp_path / "pytorch_lora_weights.safetensors"
     save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=header)
@@ -195,7 +199,7 @@ def test_a_file_has_the_effect_of_load_lora_weights(name, pristine, shapes, inpu
 
 
 @pytest.fixture(scope="module")
-def flux():
+def flux() -> BaseShapes:
     """A FLUX.1 of the real width and number of blocks, without weights."""
     with torch.device("meta"):
         return shapes_of(FluxTransformer2DModel(in_channels=384, out_channels=64, guidance_embeds=True))
@@ -206,7 +210,9 @@ def updates(state: LoraState) -> Tensors:
 
 
 @pytest.mark.parametrize("diagonal", [True, False])
-def test_the_fused_layer_of_a_single_block_is_split_at_flux_width(flux, tmp_path, diagonal):
+def test_the_fused_layer_of_a_single_block_is_split_at_flux_width(
+    flux: BaseShapes, tmp_path: Path, diagonal: bool
+) -> None:
     outers = (3072, 3072, 3072, 12288)
     layer = f"{SINGLE}linear1"
     tensors = block_diagonal(layer, 3072, outers, rank=4, alpha=8.0) if diagonal else kohya(layer, 3072, sum(outers))
@@ -237,7 +243,7 @@ def fal_kontext() -> Tensors:
     }
 
 
-def test_a_file_with_black_forest_labs_names_by_fal_is_read_whole(flux, tmp_path):
+def test_a_file_with_black_forest_labs_names_by_fal_is_read_whole(flux: BaseShapes, tmp_path: Path) -> None:
     tensors = fal_kontext()
     path = tmp_path / "a.safetensors"
     save_file(tensors, path)

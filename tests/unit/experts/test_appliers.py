@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from careedit.errors import ExpertError, UnknownExpertError
 from careedit.experts import (
+    BaseShapes,
     ExpertApplier,
     LoraModule,
     LoraState,
@@ -22,9 +23,12 @@ from careedit.experts import (
 )
 from careedit.experts.appliers import RoutedLinear
 
+Inputs = Callable[[int], dict[str, Any]]
+Lora = Callable[..., LoraState]
+
 
 @pytest.fixture(scope="module")
-def library(lora, shapes):
+def library(lora: Lora, shapes: BaseShapes) -> MemoryLibrary:
     """Three experts of different ranks, scales and targets."""
     return MemoryLibrary(
         {
@@ -37,7 +41,7 @@ def library(lora, shapes):
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
+def _without_gradients() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -70,7 +74,9 @@ ROWS = ["style", "base", "erase", "type", "style", "base"]
 
 
 @pytest.mark.parametrize("kind", ["merged", "shared"])
-def test_each_row_of_a_mixed_batch_is_what_it_is_alone(transformer, library, inputs, kind):
+def test_each_row_of_a_mixed_batch_is_what_it_is_alone(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: Any
+) -> None:
     applier = make_applier(transformer, library, kind)
     batch = inputs(len(ROWS))
     with applier.lease(ROWS):
@@ -81,7 +87,7 @@ def test_each_row_of_a_mixed_batch_is_what_it_is_alone(transformer, library, inp
     assert together.shape == (len(ROWS), 32, 32)
 
 
-def test_merged_and_shared_give_the_same(pristine, library, inputs):
+def test_merged_and_shared_give_the_same(pristine: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
     import copy
 
     merged = MergedApplier(copy.deepcopy(pristine), library)
@@ -99,7 +105,9 @@ def test_merged_and_shared_give_the_same(pristine, library, inputs):
     [ROWS, ["erase"] * 3, ["base"] * 2, ["erase", "style", "erase", "style"], ["base", "type"]],
     ids=lambda rows: "-".join(rows),
 )
-def test_shared_is_peft_s_mixed_batch(transformer, library, inputs, rows):
+def test_shared_is_peft_s_mixed_batch(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, rows: list[str]
+) -> None:
     applier = SharedApplier(transformer, library)
     batch = inputs(len(rows))
     with applier.lease(library.names):
@@ -109,7 +117,9 @@ def test_shared_is_peft_s_mixed_batch(transformer, library, inputs, rows):
     torch.testing.assert_close(ours, reference, rtol=0.0, atol=1e-4)
 
 
-def test_merging_a_then_b_then_a_gives_the_same_bits(transformer, library, inputs):
+def test_merging_a_then_b_then_a_gives_the_same_bits(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs
+) -> None:
     applier = MergedApplier(transformer, library)
     batch = inputs(2)
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
@@ -124,7 +134,9 @@ def test_merging_a_then_b_then_a_gives_the_same_bits(transformer, library, input
     assert all(torch.equal(tensor, before[name]) for name, tensor in transformer.state_dict().items())
 
 
-def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(transformer, library):
+def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(
+    transformer: nn.Module, library: MemoryLibrary
+) -> None:
     transformer.to(torch.bfloat16)
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     applier = MergedApplier(transformer, library)
@@ -138,7 +150,9 @@ def test_a_bfloat16_base_is_merged_in_float32_and_restored_bit_for_bit(transform
     assert all(torch.equal(tensor, before[key]) for key, tensor in transformer.state_dict().items())
 
 
-def test_a_merge_that_fails_half_way_is_repaired_by_the_next(transformer, library, inputs, shapes):
+def test_a_merge_that_fails_half_way_is_repaired_by_the_next(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, shapes: BaseShapes
+) -> None:
     batch = inputs(1)
     plain = base_velocity(transformer, batch)
     good = library.load("erase").modules
@@ -153,8 +167,8 @@ def test_a_merge_that_fails_half_way_is_repaired_by_the_next(transformer, librar
 
 
 def test_merged_runs_one_pass_per_expert_and_starts_with_the_one_that_is_merged(
-    transformer, library, inputs, monkeypatch
-):
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     applier = MergedApplier(transformer, library)
     applier.velocity(["style"], inputs(1))
     passes: list[tuple[str, int]] = []
@@ -165,7 +179,7 @@ def test_merged_runs_one_pass_per_expert_and_starts_with_the_one_that_is_merged(
     assert passes == [("style", 2), ("erase", 2), ("base", 1)]
 
 
-def test_shared_runs_one_pass(transformer, library, inputs):
+def test_shared_runs_one_pass(transformer: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
     applier = SharedApplier(transformer, library)
     passes: list[int] = []
     transformer.register_forward_pre_hook(
@@ -175,7 +189,9 @@ def test_shared_runs_one_pass(transformer, library, inputs):
     assert passes == [6]
 
 
-def test_outside_the_applier_a_shared_transformer_is_the_plain_base(transformer, library, inputs, shapes):
+def test_outside_the_applier_a_shared_transformer_is_the_plain_base(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, shapes: BaseShapes
+) -> None:
     batch = inputs(2)
     plain = base_velocity(transformer, batch)
     applier = SharedApplier(transformer, library)
@@ -185,7 +201,9 @@ def test_outside_the_applier_a_shared_transformer_is_the_plain_base(transformer,
     assert shapes_of(transformer).fingerprint == shapes.fingerprint
 
 
-def test_an_error_in_the_transformer_leaves_no_route_behind(transformer, library, inputs):
+def test_an_error_in_the_transformer_leaves_no_route_behind(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs
+) -> None:
     applier = SharedApplier(transformer, library)
     batch = inputs(1)
     plain = base_velocity(transformer, batch)
@@ -195,7 +213,9 @@ def test_an_error_in_the_transformer_leaves_no_route_behind(transformer, library
 
 
 @pytest.mark.parametrize("kind", ["merged", "shared"])
-def test_an_unknown_expert_is_refused_with_the_names_that_there_are(transformer, library, inputs, kind):
+def test_an_unknown_expert_is_refused_with_the_names_that_there_are(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: Any
+) -> None:
     applier = make_applier(transformer, library, kind)
     assert isinstance(applier, ExpertApplier)
     assert applier.kind == kind
@@ -208,7 +228,9 @@ def test_an_unknown_expert_is_refused_with_the_names_that_there_are(transformer,
 
 
 @pytest.mark.parametrize("kind", [MergedApplier, SharedApplier])
-def test_experts_come_and_go_under_a_byte_budget(transformer, library, inputs, kind):
+def test_experts_come_and_go_under_a_byte_budget(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, kind: type[MergedApplier | SharedApplier]
+) -> None:
     sizes = {name: library.parameters(name) * 4 for name in library.names}
     applier = kind(transformer, library, byte_budget=sizes["erase"] + sizes["type"])
     batch = inputs(1)
@@ -228,7 +250,7 @@ def test_experts_come_and_go_under_a_byte_budget(transformer, library, inputs, k
         assert applier.resident_bytes <= sizes["erase"] + sizes["type"]
 
 
-def test_an_evicted_adapter_frees_its_weights(transformer, library, inputs):
+def test_an_evicted_adapter_frees_its_weights(transformer: nn.Module, library: MemoryLibrary, inputs: Inputs) -> None:
     applier = SharedApplier(transformer, library)
 
     def held() -> int:
@@ -245,7 +267,9 @@ def test_an_evicted_adapter_frees_its_weights(transformer, library, inputs):
     assert applier.resident == ()
 
 
-def test_a_replaced_expert_is_used_after_forget(transformer, library, inputs, lora, shapes):
+def test_a_replaced_expert_is_used_after_forget(
+    transformer: nn.Module, library: MemoryLibrary, inputs: Inputs, lora: Lora, shapes: BaseShapes
+) -> None:
     own = MemoryLibrary({"erase": lora(1)}, shapes)
     applier = SharedApplier(transformer, own)
     batch = inputs(1)
@@ -258,7 +282,7 @@ def test_a_replaced_expert_is_used_after_forget(transformer, library, inputs, lo
         applier.velocity(["erase"], batch)
 
 
-def test_guidance_is_taken_per_row(library, inputs, lora):
+def test_guidance_is_taken_per_row(library: MemoryLibrary, inputs: Inputs, lora: Lora) -> None:
     from careedit_tiny.models.family import build_transformer
 
     with torch.inference_mode(False):

@@ -21,7 +21,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, RULES)
 def test_every_size_goes_to_its_panel_and_comes_back_at_its_own(width, height, rule):
     fit = fit_panel((width, height), 64, rule, 16)
@@ -31,7 +31,7 @@ def test_every_size_goes_to_its_panel_and_comes_back_at_its_own(width, height, r
     assert fit.from_panel(panel).size == (width, height)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, RULES)
 def test_a_panel_s_own_size_passes_bit_for_bit_both_ways(width, height, rule):
     size = fit_panel((width, height), 64, rule, 16).panel
@@ -41,14 +41,14 @@ def test_a_panel_s_own_size_passes_bit_for_bit_both_ways(width, height, rule):
     assert fit.to_panel(picture).tobytes() == picture.tobytes() == fit.from_panel(picture).tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 64))
 def test_a_letterbox_that_needs_no_scaling_comes_back_bit_for_bit(height):
     fit, picture = fit_panel((64, height), 64, "letterbox", 16), noise(64, height)
     assert fit.from_panel(fit.to_panel(picture)).tobytes() == picture.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, RULES, st.tuples(*[st.integers(0, 255)] * 3))
 def test_a_plain_picture_stays_plain_on_its_panel_and_back(width, height, rule, colour):
     fit = fit_panel((width, height), 64, rule, 16)
@@ -81,7 +81,7 @@ def test_resize_keeps_area_and_aspect(size, panel, expected):
     assert fit_panel(size, panel, "resize", 16).panel == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(64, 4000), st.floats(1 / 16, 16))
 def test_resize_stays_within_one_multiple_of_the_exact_panel(width, aspect):
     height = max(1, round(width * aspect))
@@ -102,7 +102,7 @@ def test_letterbox_centres_and_repeats_the_edge():
     assert panel.crop((0, 48, 64, 64)).getcolors() == [(64 * 16, (10, 20, 30))]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, RULES, st.data())
 def test_a_single_marked_pixel_survives_on_the_panel(width, height, rule, data):
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
@@ -116,7 +116,7 @@ def test_a_single_marked_pixel_survives_on_the_panel(width, height, rule, data):
     assert set(np.unique(panel)) <= {0, 255}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, RULES)
 def test_full_and_empty_masks_stay_full_and_empty(width, height, rule):
     fit = fit_panel((width, height), 64, rule, 16)

@@ -63,7 +63,7 @@ def test_half_a_file_is_called_damaged(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_never_raise_anything_but_an_image_error(name, data):
     damaged = bytearray(FILES[name])
@@ -76,7 +76,7 @@ def test_flipped_bytes_never_raise_anything_but_an_image_error(name, data):
             assert str(error).endswith(".")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBPVP8X"]),
     st.binary(max_size=200),

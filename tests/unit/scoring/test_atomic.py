@@ -123,7 +123,7 @@ def test_unwanted_change_is_asked_about_unless_the_edit_brings_it(instruction, b
     assert "Was anything else taken away?" in unwanted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
