@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 
 from PIL import Image
 
-from careedit.editing.mixing import mixture_rows
 from careedit.editor import Editor
+from careedit.records import mixture_rows
 from careedit.scoring import Scorer
 from careedit.selection.judge import Judge
 from careedit.selection.run import Slot, batches

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import torch
 
 from careedit.editing import EditState, Engine, OnSteps
-from careedit.editing.mixing import mixture_rows
 from careedit.errors import CancelledError
+from careedit.records import mixture_rows
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.replica.load import Load
 

@@ -14,12 +14,13 @@ from careedit.editing.base_model import EditorBase
 from careedit.editing.cache import EncodingCache
 from careedit.editing.encode import Encoder
 from careedit.editing.latents import position_ids, token_coverage
-from careedit.editing.mixing import mix_velocities, mixture_rows
+from careedit.editing.mixing import mix_velocities
 from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditJob, EditState, OnSteps
 from careedit.errors import CareEditError, ImageError, InputError
 from careedit.experts.applier import ExpertApplier
 from careedit.images import canvas_mask, compose_canvas, crop_target
+from careedit.records import mixture_rows
 
 DEFAULT_GUIDANCE = 30.0
 """Default guidance scale of `FluxFillPipeline`, for a guidance-distilled base."""
