@@ -1,11 +1,13 @@
 """Shared by all tests: markers, groups, no network, the untrained set."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpcore2
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would download fails at once instead of waiting
@@ -63,6 +65,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     grouped = "PYTEST_XDIST_WORKER" in os.environ
     if nextitem is None or (grouped and starts_ray(item) and not starts_ray(nextitem)):
         item.config.stash.setdefault(SESSION_STACK, ExitStack()).close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """Load the root certificates once: every HTTP client loads them when it is made (60 ms), and no test uses TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -169,7 +169,7 @@ class Editor:
             raise ReplayError("The image, mask or references are not the ones of the trace; give the same pictures.")
         slot = self.slots(request)[0]
         batch = [replace(slot.in_place_of(other), decision=trace.routing) for other in trace.batch]
-        with _threads(trace.threads):
+        with use_threads(trace.threads):
             result, again, _ = self.make(batch, self.engine, chosen=trace.filter)[trace.slot]
         if again.runtime != trace.runtime:
             changed = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
@@ -376,11 +376,11 @@ def load_editor(
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads on the CPU; None leaves them as they are."""
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads inside the context; None leaves them as they are."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
     try:
+        torch.set_num_threads(count or before)
         yield
     finally:
         torch.set_num_threads(before)

@@ -12,11 +12,12 @@ from torch import Tensor
 from careedit.editing.cache import EncodingCache
 from careedit.editing.families.family import Family, Row
 from careedit.editing.job import EditJob
-from careedit.editing.mixing import mix_velocities, mixture_rows
+from careedit.editing.mixing import mix_velocities
 from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditState, OnSteps
 from careedit.errors import CareEditError
 from careedit.experts.applier import ExpertApplier, Inputs
+from careedit.records import mixture_rows
 
 
 class Engine:

@@ -32,8 +32,11 @@ def folder(tmp_path, monkeypatch, draw_picture, draw_mask):
 
 
 @pytest.fixture
-def run(untrained_set, capsys):
-    """Runs `careedit edit ...` on the untrained set: exit code, stdout, stderr."""
+def run(untrained_set, open_editor, capsys, monkeypatch):
+    """Runs `careedit edit ...` on the untrained set, whose editors are shared: exit code, stdout, stderr."""
+    from careedit.cli import editors
+
+    monkeypatch.setattr(editors, "Editor", lambda _, *, application, **__: open_editor(application or "merged"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = main(["edit", *arguments, "--expert-set", str(untrained_set), "--device", "cpu"])

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from careedit.editing.cache import EncodingCache
 from careedit.editing.job import EditJob
-from careedit.editing.mixing import mixture_rows
 from careedit.errors import ExpertError, ImageError, InputError
 from careedit.experts.applier import Inputs
 from careedit.families import Facts, GuidanceKind
+from careedit.records import mixture_rows
 
 _UNSUPPORTED_SCHEDULES = (
     "stochastic_sampling",
