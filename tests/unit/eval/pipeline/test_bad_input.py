@@ -45,9 +45,10 @@ def test_a_disk_that_is_full_stops_the_run_with_a_sentence_and_costs_nothing_tha
         assert (tmp_path / "full" / file).read_bytes() == (tmp_path / "calm" / file).read_bytes()
 
 
-def test_a_shard_that_decayed_costs_its_rows_and_no_others(tmp_path: Path) -> None:
+def test_a_shard_that_decayed_costs_its_rows_and_no_others(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("careedit_tiny.evaluation.humanedit.GROUP", 12)
     file = tmp_path / "rows.parquet"
-    write_rows(file, TinyHumanEditConfig(path=str(tmp_path), rows=120))
+    write_rows(file, TinyHumanEditConfig(path=str(tmp_path), rows=24))
     wanted = Suite(
         name="decayed",
         benchmarks=(Part(name="humanedit", options={"path": str(file)}),),
@@ -67,12 +68,12 @@ def test_a_shard_that_decayed_costs_its_rows_and_no_others(tmp_path: Path) -> No
     read_column.cache_clear()
     found = evaluate(plan, Store(tmp_path / "store"), LocalRunner())
     bad = [line for line in found.table.edits if line.error is not None]
-    assert 1 <= len(bad) <= 20 and {line.sample_id for line in bad} <= {
-        sample.id for sample in plan.benchmarks[0].samples[100:]
+    assert 1 <= len(bad) <= 12 and {line.sample_id for line in bad} <= {
+        sample.id for sample in plan.benchmarks[0].samples[12:]
     }
     assert all("has changed since" in str(line.error) or "get it again" in str(line.error) for line in bad)
     column = found.table.column(plan.benchmarks[0].name, "identity", "l1")
-    assert len(column) == 120 and sum(line.value is not None for line in column.values()) == 120 - len(bad)
+    assert len(column) == 24 and sum(line.value is not None for line in column.values()) == 24 - len(bad)
 
 
 def test_lines_of_the_store_that_cannot_be_read_are_made_again_and_counted(tmp_path: Path) -> None:
