@@ -195,7 +195,7 @@ def _item(task: ScoreTask) -> ScoreItem | str:
 def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
     spec = metric.spec
     return ScoreRow(
-        **task.edit.model_dump(include=EditFacts.model_fields.keys()),
+        **task.edit.model_dump(include=set(EditFacts.model_fields)),
         **found.model_dump(),
         score_key=score_key(task.edit.edit_key, spec, task.rival),
         metric=spec.name,
