@@ -124,7 +124,7 @@ def _picture(reference: PictureRef, role: str) -> Image.Image:
 
 
 def read_mask(data: bytes) -> Image.Image:
-    """A mask, "L", 255 = edit: the transparent pixels, or white on black if there are none. Raises `MaskError`.
+    """A mask, "L", 255 = edit: the transparent pixels, or white on black if no pixel is transparent. Raises `MaskError`.
 
     Black pixels do not count as transparent, although HumanEdit's own converter marks both.
     """
