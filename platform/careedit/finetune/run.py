@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from careedit.editing import FluxFill, Start, load_base
 from careedit.editing.base_model import find_device
+from careedit.editing.families import as_fill
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
@@ -266,12 +267,14 @@ def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> to
 
 
 def _load(subject: Subject, device: str, dtype: torch.dtype) -> FluxFill:
-    base = load_base(
-        subject.path,
-        revision=subject.revision,
-        max_sequence_length=subject.max_sequence_length,
-        device=device,
-        dtype=dtype,
+    base = as_fill(
+        load_base(
+            subject.path,
+            revision=subject.revision,
+            max_sequence_length=subject.max_sequence_length,
+            device=device,
+            dtype=dtype,
+        )
     )
     for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
         module.requires_grad_(False)
