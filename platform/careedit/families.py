@@ -203,7 +203,7 @@ def facts_of_pipeline(pipeline: object, where: str) -> Facts:
 
 
 def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if there is none.
+    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if it is missing.
 
     Of a hub id only the index is fetched, so another kind of pipeline is refused before gigabytes are fetched.
     """

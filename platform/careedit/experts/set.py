@@ -104,7 +104,7 @@ class ExpertSet:
 
     @cached_property
     def index(self) -> Mapping[str, Any]:
-        """The base's `model_index.json`; raises `ExpertError` if there is none."""
+        """The base's `model_index.json`; raises `ExpertError` if it is missing."""
         return read_index(self.base_path, revision=self.spec.base.revision)[1]
 
     @property
