@@ -146,7 +146,7 @@ def is_own(layer: str, family: Facts) -> bool:
 
 def is_bfl(key: str, family: Facts) -> bool:
     """Whether a key uses Black Forest Labs' module names rather than diffusers'."""
-    return _BFL.search(key) is not None and not is_own(module_of(key), family)
+    return _BFL.search(key) is not None if is_flux1(family) else not is_own(module_of(key), family)
 
 
 def with_prefix(key: str, family: Facts) -> str:

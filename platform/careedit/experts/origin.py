@@ -11,7 +11,7 @@ from careedit.families import FLUX2_KLEIN, FLUX_FILL, FLUX_KONTEXT, LONGCAT_EDIT
 _LAYERS: tuple[tuple[re.Pattern[str], tuple[Facts, ...]], ...] = (
     (re.compile(r"[._](img|txt)_mlp[._]net[._]|transformer_blocks[._]\d+[._](img|txt)_mod[._]1"), (QWEN_EDIT_PLUS,)),
     (re.compile(r"to_qkv_mlp_proj|ff(_context)?[._]linear_(in|out)|(single|double)_stream_modulation"), (FLUX2_KLEIN,)),
-    (re.compile(r"(img|txt)_mod[._]lin|modulation[._]lin|(vector|guidance)_in[._]"), (FLUX_FILL, FLUX_KONTEXT)),
+    (re.compile(r"blocks[._]\d+[._]((img|txt)_mod|modulation)[._]lin|vector_in[._]"), (FLUX_FILL, FLUX_KONTEXT)),
     (
         re.compile(r"proj_mlp|ff(_context)?[._]net[._]|norm1?(_context)?[._]linear"),
         (FLUX_FILL, FLUX_KONTEXT, LONGCAT_EDIT),
