@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -140,6 +140,14 @@ FLUX2_KLEIN = Facts(
     licence="Apache-2.0 (klein 4B and base 4B); FLUX Non-Commercial License (9B)",
     variants=MappingProxyType({"is_distilled": ("base", "distilled")}),
 )
+FLUX2_KLEIN_KV = replace(
+    FLUX2_KLEIN,
+    name="flux2-klein-kv",
+    pipeline="Flux2KleinKVPipeline",
+    guidance="none",
+    default_steps=4,
+    licence="FLUX Non-Commercial License",
+)
 QWEN_EDIT_PLUS = Facts(
     name="qwen-image-edit-plus",
     pipeline="QwenImageEditPlusPipeline",
@@ -193,7 +201,10 @@ LONGCAT_EDIT = Facts(
 )
 
 FACTS: Mapping[str, Facts] = MappingProxyType(
-    {facts.pipeline: facts for facts in (FLUX_FILL, FLUX_KONTEXT, FLUX2_KLEIN, QWEN_EDIT_PLUS, LONGCAT_EDIT)}
+    {
+        facts.pipeline: facts
+        for facts in (FLUX_FILL, FLUX_KONTEXT, FLUX2_KLEIN, FLUX2_KLEIN_KV, QWEN_EDIT_PLUS, LONGCAT_EDIT)
+    }
 )
 """The families by pipeline class. It is fixed: the index of a downloaded folder must not decide which code runs."""
 

@@ -11,6 +11,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxKontextPipeline,
@@ -133,7 +134,8 @@ def kontext(*, guidance_embeds: bool = True) -> Any:
     )
 
 
-def klein(*, distilled: bool = True) -> Any:
+def klein(*, distilled: bool = True, kv: bool = False) -> Any:
+    """`distilled` is False for the base weights; `kv` makes the pipeline that keeps the pictures' keys and values."""
     torch.manual_seed(6)
     text_encoder = Qwen3ForCausalLM(
         Qwen3Config(
@@ -169,7 +171,7 @@ def klein(*, distilled: bool = True) -> Any:
         axes_dims_rope=(8, 8, 8, 8),
         guidance_embeds=False,
     ).eval()
-    return Flux2KleinPipeline(
+    return (Flux2KleinKVPipeline if kv else Flux2KleinPipeline)(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
         vae=vae,
         text_encoder=text_encoder,

@@ -19,6 +19,7 @@ from random_sets import make_random_set
 BUILDERS = {
     "kontext": small_bases.kontext,
     "klein": small_bases.klein,
+    "klein-kv": partial(small_bases.klein, kv=True),
     "klein-base": partial(small_bases.klein, distilled=False),
     "qwen": small_bases.qwen,
     "longcat": small_bases.longcat,

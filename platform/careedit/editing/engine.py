@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,7 +16,7 @@ from careedit.editing.mixing import mix_velocities
 from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditState, OnSteps
 from careedit.errors import CareEditError
-from careedit.experts.applier import ExpertApplier, Inputs
+from careedit.experts.applier import ExpertApplier
 from careedit.records import mixture_rows
 
 
@@ -62,7 +62,8 @@ class Engine:
             if not state.live:
                 continue
             if state.needs_evaluation:
-                groups.setdefault(state.encoded.layout, []).append(state)
+                apart = self.base.first_step_apart and state.index == 0
+                groups.setdefault((state.encoded.layout, apart), []).append(state)
             else:
                 state.move(state.extrapolated())
         for group in groups.values():
@@ -134,10 +135,17 @@ class Engine:
         return [decoded[position] for position in range(len(states))]
 
     def _step_group(self, group: Sequence[EditState]) -> None:
-        rows = [(state, name, text) for state in group for name in _experts(state) for text in state.encoded.texts]
-        names = [name for _, name, _ in rows]
+        names, rows, times = [], [], []
+        for state in group:
+            for name in _experts(state):
+                for branch, text in enumerate(state.encoded.texts):
+                    names.append(name)
+                    memory = state.memory.setdefault((name, branch), {})
+                    rows.append(Row(state.latents, state.condition, text, state.encoded.scale, memory))
+                    times.append(state.schedule.timesteps[state.index])
+        inputs = self.base.inputs(rows, torch.stack(times), group[0].encoded.shared)
         with self.applier.lease(set(names)):
-            output = self.applier.velocity(names, self._inputs(rows))
+            output = self.applier.velocity(names, inputs)
         velocities = iter(torch.split(output[:, : group[0].latents.shape[1]], 1))
         for state in group:
             own = {
@@ -149,14 +157,6 @@ class Engine:
             state.note(mixed)
             state.move(mixed)
             state.nfe += len(own) * len(state.encoded.texts)
-
-    def _inputs(self, rows: Sequence[tuple[EditState, str, Mapping[str, Tensor]]]) -> Inputs:
-        timesteps = torch.stack([state.schedule.timesteps[state.index] for state, _, _ in rows])
-        return self.base.inputs(
-            [Row(state.latents, state.condition, text, state.encoded.scale) for state, _, text in rows],
-            timesteps,
-            rows[0][0].encoded.shared,
-        )
 
     def _panels(self, states: Sequence[EditState], latents: Sequence[Tensor]) -> list[Image.Image]:
         pictures = self.decode(states, latents)

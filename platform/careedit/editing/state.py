@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor
@@ -46,6 +46,8 @@ class EditState:
     """The velocity of the last step, tokens [1, T, C], so that a preview costs no evaluation; None before the first."""
     evaluated: tuple[int, Tensor, Tensor | None] | None = None
     """With a step cache: the last evaluated step, its velocity, and the velocity's change per step (None at first)."""
+    memory: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict, init=False)
+    """What the base keeps between steps for each expert and guidance branch; a copy of the state starts without it."""
     cancelled: bool = False
     """Whether the edit was cancelled; set by `cancel`."""
 
@@ -77,6 +79,8 @@ class EditState:
         if self.kept is not None:
             latents = self.kept.restore(latents, self.schedule.sigmas[self.index])
         self.latents, self.velocity = latents, velocity
+        if self.done:
+            self.memory.clear()
 
     def note(self, velocity: Tensor) -> None:
         """Keep an evaluated velocity for the steps that extrapolate from it."""

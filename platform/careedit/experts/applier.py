@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock, RLock
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
@@ -25,6 +25,10 @@ class Inputs(NamedTuple):
     """Tensors whose first dimension is the rows of the batch."""
     shared: Mapping[str, Any]
     """Arguments that all rows share, such as positions."""
+    rows: tuple[int, ...] = ()
+    """Index of each row in the whole batch, after `take`; before it, the rows are the batch's own."""
+    run: Callable[[nn.Module, Inputs], Tensor] | None = None
+    """Calls the transformer for a base that keeps something between steps; None: a plain call."""
 
     def take(self, indices: Sequence[int]) -> Inputs:
         """The inputs of some rows, in the order of `indices`."""
@@ -33,7 +37,7 @@ class Inputs(NamedTuple):
             if value.device not in picks:
                 picks[value.device] = torch.tensor(indices, dtype=torch.long, device=value.device)
         taken = {name: value.index_select(0, picks[value.device]) for name, value in self.per_row.items()}
-        return Inputs(taken, self.shared)
+        return self._replace(per_row=taken, rows=tuple(indices))
 
 
 @runtime_checkable
@@ -193,6 +197,9 @@ def check_known(names: Iterable[str], known: Sequence[str]) -> None:
 
 def run_transformer(transformer: nn.Module, inputs: Inputs) -> Tensor:
     """The first output of the transformer: the velocity."""
+    if inputs.run is not None:
+        rows = inputs.rows or tuple(range(len(inputs.per_row["hidden_states"])))
+        return inputs.run(transformer, inputs._replace(rows=rows))
     return cast(Tensor, transformer(**inputs.per_row, **inputs.shared, return_dict=False)[0])
 
 

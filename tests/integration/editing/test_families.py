@@ -26,14 +26,23 @@ AREA = 64 * 64
 BUILDERS: dict[str, Callable[[], Any]] = {
     "kontext": small_bases.kontext,
     "klein": small_bases.klein,
+    "klein kv": partial(small_bases.klein, kv=True),
     "klein base": partial(small_bases.klein, distilled=False),
     "qwen 2509": partial(small_bases.qwen, zero_cond_t=False),
     "qwen 2511": small_bases.qwen,
     "longcat": small_bases.longcat,
 }
-GUIDANCE = {"kontext": 2.5, "klein": None, "klein base": 3.0, "qwen 2509": 3.0, "qwen 2511": 3.0, "longcat": 3.0}
+GUIDANCE = {
+    "kontext": 2.5,
+    "klein": None,
+    "klein kv": None,
+    "klein base": 3.0,
+    "qwen 2509": 3.0,
+    "qwen 2511": 3.0,
+    "longcat": 3.0,
+}
 """A guidance scale that the base takes."""
-REFERENCES = {"klein": 3, "klein base": 3, "qwen 2509": 2, "qwen 2511": 2}
+REFERENCES = {"klein": 3, "klein kv": 3, "klein base": 3, "qwen 2509": 2, "qwen 2511": 2}
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
@@ -113,7 +122,7 @@ def finished(engine: Engine, *jobs: EditJob, head_start: int = 0) -> list[torch.
 
 def without_guidance(name: str) -> float | None:
     """The scale at which a base has one branch: its own equality test needs no second forward."""
-    return GUIDANCE[name] if name in ("kontext", "klein") else 1.0
+    return GUIDANCE[name] if name in ("kontext", "klein", "klein kv") else 1.0
 
 
 def test_an_edit_alone_equals_the_pipeline_bit_for_bit(name: str, pipe: Any, engine: Engine) -> None:

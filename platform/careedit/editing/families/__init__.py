@@ -8,12 +8,13 @@ from types import MappingProxyType
 from careedit.editing.families.family import Begin, Encoded, Family, Kept, Row
 from careedit.editing.families.fill import FluxFill, as_fill, in_context_prompt
 from careedit.editing.families.klein import Flux2Klein
+from careedit.editing.families.klein_kv import Flux2KleinKV
 from careedit.editing.families.kontext import FluxKontext
 from careedit.editing.families.longcat import LongCatEdit
 from careedit.editing.families.qwen import QwenEditPlus
 
 FAMILIES: Mapping[str, type[Family]] = MappingProxyType(
-    {kind.facts.pipeline: kind for kind in (FluxFill, FluxKontext, Flux2Klein, QwenEditPlus, LongCatEdit)}
+    {kind.facts.pipeline: kind for kind in (FluxFill, FluxKontext, Flux2Klein, Flux2KleinKV, QwenEditPlus, LongCatEdit)}
 )
 """The class of each family by its pipeline class."""
 
@@ -23,6 +24,7 @@ __all__ = [
     "Encoded",
     "Family",
     "Flux2Klein",
+    "Flux2KleinKV",
     "FluxFill",
     "FluxKontext",
     "Kept",

@@ -104,6 +104,8 @@ class Row(NamedTuple):
     """The text inputs of one guidance branch."""
     scale: float | None
     """The edit's guidance scale; None if the base takes none."""
+    memory: dict[str, Any]
+    """What the base keeps of this edit and expert between steps; empty at the first step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,8 @@ class Family(ABC):
 
     facts: ClassVar[Facts]
     """What is known of the family before weights are read."""
+    first_step_apart: ClassVar[bool] = False
+    """Whether an edit's first step cannot share a batch with later steps of other edits. Default: false."""
 
     transformer: Any
     """Predicts the velocity; experts adapt this component only."""
