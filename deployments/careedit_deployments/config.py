@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from careedit.errors import InputError
 from careedit.files import read_yaml
 from careedit.record import Record
-from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter
+from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -148,6 +148,19 @@ class Quality(Record):
     """Number of denoising steps, 1 to 200. Default: the expert set's value."""
     early_filter: EarlyFilter | None = None
     """Settings of the early filter, which needs a scorer. Default: one noise per image, no filter."""
+    step_cache: StepCache | None = None
+    """Which steps are extrapolated, for a faster and coarser edit. Default: every step is evaluated. A request that states
+    its own `steps` evaluates all of them."""
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Quality:
+        if (
+            self.step_cache is not None
+            and self.steps is not None
+            and self.step_cache.evaluations(self.steps) == self.steps
+        ):
+            raise InputError(f"The step cache has nothing to skip in {self.steps} steps; leave step_cache out.")
+        return self
 
 
 class HttpConfig(Record):

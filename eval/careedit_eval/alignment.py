@@ -1,8 +1,8 @@
-"""How a source lies on its target's canvas.
+"""How a source is placed on the canvas of its target.
 
-HumanEdit's sources have their native size and its targets are square, as DALL-E 2 wanted them; which way a source came
-onto its canvas (squashed, cut or with bars) is said nowhere. It is read off: the mask picture is the canvas with the
-edit region erased, and so, outside that region, is the target. The way whose result differs least is taken.
+HumanEdit's sources have their native size, and its targets are square because DALL-E 2 required that. The data set does not
+say how a source was placed on the canvas: stretched, cropped or with bars. But outside the edited area the target shows the
+source, so the way is chosen whose result differs least from the target there.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ Role = Literal["source", "target", "mask"]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures of a sample, decoded; all but the references of one size wherever `alignment` is not "unknown".
+    """The decoded images of a sample. All except the references have one size, unless `alignment` is "unknown".
 
-    A picture that cannot be used raises its error where it is asked for: a bad target costs the measurements that need
-    it, and not the edit.
+    An unusable image raises its error when it is read, so a bad target fails the measurements that need it, but not the edit.
     """
 
     found: Mapping[Role, Image.Image | CareEditError | None]
@@ -94,7 +93,7 @@ def load_pictures(sample: Sample) -> Pictures:
             alignment = find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
             source = place_on_canvas(source, target.size, alignment)
     if isinstance(mask, Image.Image) and isinstance(source, Image.Image) and mask.size != source.size:
-        # A region of another canvas says nothing of this one; metrics that need it say so.
+        # An area of another canvas does not apply to this one; metrics that need it report that.
         unknown = alignment == "unknown" and isinstance(target, Image.Image)
         mask = None if unknown else MaskError(other_size(mask, source, "its source"))
     pictures = Pictures({"source": source, "target": target, "mask": mask}, references, alignment)
@@ -125,9 +124,9 @@ def _picture(reference: PictureRef, role: str) -> Image.Image:
 
 
 def read_mask(data: bytes) -> Image.Image:
-    """A mask, "L", 255 = edit: what is transparent, or, where nothing is, white on black. Raises `MaskError`.
+    """A mask, "L", 255 = edit: the transparent pixels, or white on black if no pixel is transparent. Raises `MaskError`.
 
-    Transparent pixels are often black, but black ones are not the mask: HumanEdit's own converter marks both.
+    Black pixels do not count as transparent, although HumanEdit's own converter marks both.
     """
     try:
         return decode_mask(data, white_is_edit=False)
@@ -156,7 +155,7 @@ def find_alignment(source: Image.Image, target: Image.Image, mask: Image.Image |
     found = {}
     for way in ways:
         shown = keep & (_pixels_of_bars(source, target.size) if way == "contain" else True)
-        # A canvas whose bars are empty matches no source there, so bars count for nothing.
+        # The bars of a canvas may be empty, so they are not compared.
         error = np.abs(_pixels(place_on_canvas(source, target.size, way)) - small)[shown]
         found[way] = float(error.mean()) if error.size else 1.0
     best = min(ways, key=lambda way: found[way])

@@ -1,6 +1,6 @@
-"""Pictures of benchmark rows, by reference: a row travels as a few hundred bytes, its pixels are read where they are used.
+"""Images of benchmark rows by reference: a row has a few hundred bytes, and its images are read where they are used.
 
-A reference names a file, or a cell of a parquet file, and the hash of its bytes, so that what is read is what was listed.
+A reference names a file, or a cell of a parquet file, and the hash of its bytes, so that a changed image is detected.
 """
 
 from __future__ import annotations

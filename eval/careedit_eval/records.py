@@ -147,13 +147,13 @@ class MetricSpec(Record):
         return json_digest(content)
 
 
-class EditRow(Record):
-    """The edit of one sample by one editor with one seed: an image or an error, never both."""
+class EditFacts(Record):
+    """Which edit a row is about."""
 
     edit_key: str
-    """The content key: a hash of everything that the image depends on."""
+    """The content key of the edit: a hash of everything that its image depends on."""
     sample_id: str
-    """The id of the sample."""
+    """The id of the edited sample."""
     kind: str
     """The kind of edit of the sample."""
     group: str
@@ -162,6 +162,11 @@ class EditRow(Record):
     """The name of the arm that edited."""
     seed: int
     """The seed of the edit's noise."""
+
+
+class EditRow(EditFacts):
+    """The edit of one sample by one editor with one seed: an image or an error, never both."""
+
     picture: str | None = None
     """The file of the image, relative to the store; None if the edit failed."""
     picture_sha256: str | None = None
@@ -220,23 +225,11 @@ class Measurement(Record):
         return self
 
 
-class ScoreRow(Measurement):
+class ScoreRow(EditFacts, Measurement):
     """A stored measurement of one edit by one metric."""
 
     score_key: str
     """The key of the score, from the function `score_key`."""
-    edit_key: str
-    """The key of the edit that is measured."""
-    sample_id: str
-    """The id of the edited sample."""
-    kind: str
-    """The kind of edit of the sample."""
-    group: str
-    """The group of the sample: rows on one source image."""
-    arm: str
-    """The name of the arm that edited."""
-    seed: int
-    """The seed of the edit's noise."""
     metric: str
     """The name of the metric, as `MetricSpec.name`."""
     metric_key: str

@@ -1,6 +1,6 @@
-"""The table of results: every edit that was wanted with every number or the error in its place; two parquet files.
+"""The table of results, in two parquet files: every requested edit, and every number of it or the error in its place.
 
-Rows stand in the order of benchmarks, sets, samples and seeds, so equal results make equal files, byte for byte.
+Rows are in the order of benchmarks, sets, samples and seeds, so equal results make equal files, byte for byte.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from careedit.errors import InputError
+from careedit_eval.pictures import reason_of
 
 DOES_NOT_APPLY = "does not apply: "
 """The prefix of the reason in `ScoreLine.notes`."""
@@ -21,8 +22,8 @@ EDITS_FILE, SCORES_FILE = "edits.parquet", "scores.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class EditLine:
-    """One requested edit, made or failed."""
+class _Line:
+    """Which edit a line is about."""
 
     benchmark: str
     """The name of the benchmark."""
@@ -36,6 +37,12 @@ class EditLine:
     """The kind of edit of the sample."""
     group: str
     """The group of the sample: rows on one source image."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditLine(_Line):
+    """One requested edit, made or failed."""
+
     instruction: str
     """The instruction of the sample."""
     edit_key: str
@@ -57,21 +64,9 @@ class EditLine:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreLine:
+class ScoreLine(_Line):
     """One number of one edit, or the error in its place."""
 
-    benchmark: str
-    """The name of the benchmark."""
-    arm: str
-    """The name of the arm that edited."""
-    sample_id: str
-    """The id of the sample."""
-    seed: int
-    """The seed of the noise."""
-    kind: str
-    """The kind of edit of the sample."""
-    group: str
-    """The group of the sample: rows on one source image."""
     output: str
     """The name of the measured number."""
     rival: str | None
@@ -152,5 +147,4 @@ def _read(path: Path, kind: type[Line]) -> list[Line]:
     try:
         return [kind(**row) for row in parquet.read_table(path).to_pylist()]
     except (OSError, TypeError, pyarrow.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} holds no results ({reason}); give the folder of a finished run.") from error
+        raise InputError(f"{path} holds no results ({reason_of(error)}); give the folder of a finished run.") from error

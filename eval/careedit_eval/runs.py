@@ -1,6 +1,6 @@
-"""A run's folder: `run.json` (what was evaluated, and how), the two tables, and what was made of them.
+"""The folder of a run: `run.json` (what was evaluated, and how), the two tables, and the results.
 
-`run.json` is written last, so where it is the run is whole. The pictures stay in the store, which several runs share.
+`run.json` is written last, so a folder that has it is complete. Images stay in the store, which several runs share.
 """
 
 from __future__ import annotations
@@ -247,10 +247,9 @@ def environment() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str]:
-    """Commit of the code, and whether it has changed since; empty where this file is in no checkout of careedit.
+    """The commit of the code, and whether the code has changed since; empty outside a checkout of careedit.
 
-    An environment may lie inside another project's repository, whose commit says nothing about this code: only a
-    repository that tracks this file counts.
+    Only a repository that tracks this file counts, because the environment may be inside another project's repository.
     """
     here = Path(__file__).parent
     commands = (

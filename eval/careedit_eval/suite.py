@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -18,7 +18,7 @@ from careedit_eval.records import Benchmark, Metric
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle"]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
+Made = TypeVar("Made")
 
 _OTHER_SIZE: Mapping[str, Literal["refuse", "keep"]] = {"http": "keep"}
 """The default of `Arm.other_size`, by kind; "refuse" for every other kind."""
@@ -244,34 +244,26 @@ def load_suite(path: str | Path) -> Suite:
 
 def make_benchmark(part: Part) -> Benchmark:
     """The benchmark of a suite's entry. Raises `InputError`."""
-    made = _own(part)
-    if made is None:
-        from careedit_eval.benchmarks import load_benchmark
+    from careedit_eval.benchmarks import load_benchmark
 
-        made = load_benchmark(part.name, **part.options)
-    if not isinstance(made, Benchmark):
-        raise InputError(
-            f"{part.name!r} made a {type(made).__name__}, which is not a benchmark; see docs/evaluation.md."
-        )
-    return made
+    return _made(part, load_benchmark, Benchmark)  # type: ignore[type-abstract]
 
 
 def make_metric(part: Part) -> Metric:
     """The metric of a suite's entry. Raises `InputError`."""
-    made = _own(part)
-    if made is None:
-        from careedit_eval.metrics import load_metric
+    from careedit_eval.metrics import load_metric
 
-        made = load_metric(part.name, **part.options)
-    if not isinstance(made, Metric):
-        raise InputError(f"{part.name!r} made a {type(made).__name__}, which is not a metric; see docs/evaluation.md.")
-    return made
+    return _made(part, load_metric, Metric)  # type: ignore[type-abstract]
 
 
-def _own(part: Part) -> Any:
-    """The object that "module:function" makes; None for a registered name."""
+def _made(part: Part, load: Callable[..., Made], kind: type[Made]) -> Made:
+    """What "module:function" makes, or what is registered under the name."""
     module, colon, function = part.name.partition(":")
-    return call_own(module, function, part.options) if colon else None
+    made = call_own(module, function, part.options) if colon else load(part.name, **part.options)
+    if not isinstance(made, kind):
+        what = f"a {type(made).__name__}, which is not a {kind.__name__.lower()}"
+        raise InputError(f"{part.name!r} made {what}; see docs/evaluation.md.")
+    return made
 
 
 def call_own(module: str, function: str, options: Mapping[str, JsonValue]) -> Any:

@@ -13,11 +13,13 @@ from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
 from careedit.editing.base_model import find_device, runtime_of
+from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     BASE,
+    BatchSlot,
     EditRequest,
     EditResult,
     EditTrace,
@@ -161,13 +163,14 @@ class Editor:
             guidance=trace.guidance,
             expert=dict(trace.routing.weights),
             refine_mask=trace.refine_mask,
+            step_cache=trace.step_cache,
         )
         hashes = _hashes(request)
         if hashes != (trace.image_sha256, trace.mask_sha256, trace.reference_sha256):
             raise ReplayError("The image, mask or references are not the ones of the trace; give the same pictures.")
         slot = self.slots(request)[0]
         batch = [replace(slot.in_place_of(other), decision=trace.routing) for other in trace.batch]
-        with _threads(trace.threads):
+        with use_threads(trace.threads):
             result, again, _ = self.make(batch, self.engine, chosen=trace.filter)[trace.slot]
         if again.runtime != trace.runtime:
             changed = f"replay: made with {trace.runtime}, again with {again.runtime}, so bits may differ"
@@ -207,9 +210,9 @@ class Editor:
         fit = fit_panel(request.image.size, spec.panel.size, spec.panel.fit, spec.panel.multiple)
         panel_mask = None if mask is None else fit.to_panel(mask)
         references = tuple(
-            fit_panel(reference.size, spec.panel.size, spec.panel.fit, spec.panel.multiple).to_panel(reference)
-            if spec.panel.fit == "letterbox"
-            else reference.resize(fit.panel, Image.Resampling.LANCZOS)
+            reference.resize(fit.panel, Image.Resampling.LANCZOS)
+            if spec.panel.fit == "resize" and self.engine.base.facts.layout == "canvas"
+            else fit_panel(reference.size, spec.panel.size, spec.panel.fit, spec.panel.multiple).to_panel(reference)
             for reference in request.references
         )
         steps = request.steps or spec.defaults.steps
@@ -234,6 +237,7 @@ class Editor:
                     start=spec.defaults.start,
                     noise_scale=spec.defaults.noise_scale,
                     weights=decision.weights,
+                    step_cache=request.step_cache,
                 ),
                 seconds,
                 plan,
@@ -258,7 +262,7 @@ class Editor:
         `previews` are shown by `on_preview` after evenly spaced steps; one that would be the result itself is left out.
         With `chosen`, what the filter of a replayed edit had chosen, no judge is asked.
         """
-        clock = _Clock(stepper)
+        clock = StageClock(stepper)
         seen: tuple[Image.Image, ...] = ()
         with stepper.lease({name for slot in batch for name in slot.job.weights} - {BASE}):
             if chosen is not None:
@@ -281,20 +285,34 @@ class Editor:
             panels = stepper.finish_many(states)
         pictures = [slot.picture(panel) for slot, panel in zip(batch, panels, strict=True)]
         clock.lap("finish")
-        traces = [self._trace(batch, i, state, stepper, clock.stages, chosen) for i, state in enumerate(states)]
+        places = tuple(self._place(slot, state) for slot, state in zip(batch, states, strict=True))
+        traces = [
+            self._trace(batch[i], state, places, i, stepper, clock.stages, chosen) for i, state in enumerate(states)
+        ]
         return [FinishedImage(picture, trace, seen) for picture, trace in zip(pictures, traces, strict=True)]
+
+    def _place(self, slot: Slot, state: EditState) -> BatchSlot:
+        """What a replay of another image of the batch needs to know about this one."""
+        branches = self.engine.base.guidance == "branches"
+        return BatchSlot(
+            steps=slot.job.steps,
+            weights=dict(slot.job.weights),
+            masked=slot.job.mask is not None,
+            text_tokens=state.encoded.text_tokens if branches else (),
+            step_cache=slot.job.step_cache,
+        )
 
     def _trace(
         self,
-        batch: Sequence[Slot],
-        index: int,
+        slot: Slot,
         state: EditState,
+        places: tuple[BatchSlot, ...],
+        index: int,
         stepper: Stepper,
         stages: Mapping[str, float],
         chosen: FilterTrace | None,
     ) -> EditTrace:
-        """How image `index` of a batch was made, from its finished state; `stages` are seconds per stage after "route"."""
-        slot = batch[index]
+        """How image `index` of a batch (`slot`) was made, from its finished state; `stages` are seconds per stage after "route"."""
         degradations = [*decoding_notes((slot.request.image, *slot.request.references))]
         image_hash, mask_hash, reference_hashes = _hashes(slot.request)
         if state.encoded.truncated:
@@ -318,9 +336,10 @@ class Editor:
             steps=slot.job.steps,
             guidance=state.encoded.scale,
             refine_mask=slot.request.refine_mask,
+            step_cache=slot.job.step_cache,
             panel=slot.job.source.size,
             nfe=state.nfe,
-            batch=tuple(other.batch_slot for other in batch),
+            batch=places,
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
@@ -358,11 +377,11 @@ def load_editor(
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads on the CPU; None leaves them as they are."""
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads inside the context; None leaves them as they are."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
     try:
+        torch.set_num_threads(count or before)
         yield
     finally:
         torch.set_num_threads(before)
@@ -371,21 +390,3 @@ def _threads(count: int | None) -> Iterator[None]:
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:
     mask = None if request.mask is None else image_sha256(request.mask)
     return image_sha256(request.image), mask, tuple(image_sha256(reference) for reference in request.references)
-
-
-class _Clock:
-    """Seconds per stage; the seconds in which other edits had the engine are the stage "queue"."""
-
-    def __init__(self, stepper: Stepper) -> None:
-        self._stepper = stepper
-        self._laps: dict[str, float] = {}
-        self._last = time.perf_counter() - (stepper.waited or 0.0)
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter() - (self._stepper.waited or 0.0)
-        self._laps[stage], self._last = now - self._last, now
-
-    @property
-    def stages(self) -> dict[str, float]:
-        queue = {} if self._stepper.waited is None else {"queue": self._stepper.waited}
-        return {**queue, **self._laps}

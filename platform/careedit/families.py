@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from careedit.errors import ExpertError
+
+INDEX = "model_index.json"
+"""The file that names the pipeline class of a folder and its components."""
 
 GuidanceKind = Literal["embedded", "branches", "none"]
 """How a base takes guidance: as an input of the transformer, as a second row without the instruction, or not at all."""
@@ -199,3 +204,27 @@ def facts_of_pipeline(pipeline: object, where: str) -> Facts:
     if facts is None:
         raise ExpertError(f"The base {where!r} is a {pipeline}; the pipelines that work are {', '.join(FACTS)}.")
     return facts
+
+
+def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if it is missing.
+
+    Of a hub id only the index is fetched, so another kind of pipeline is refused before gigabytes are fetched.
+    """
+    from huggingface_hub import hf_hub_download  # here, since most callers read a folder
+
+    name = str(path_or_hub_id)
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        name = str(folder)
+    elif isinstance(path_or_hub_id, Path) or folder.is_absolute() or name.count("/") != 1:
+        raise ExpertError(
+            f"The base folder {name!r} does not exist; give the folder of a diffusers pipeline or a hub id 'owner/name'."
+        )
+    try:
+        path = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
+        index = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"has no readable {INDEX}" if folder.is_dir() else "is not a folder, and the hub does not have it"
+        raise ExpertError(f"The base {name!r} {what}; give the folder of a diffusers pipeline or a hub id.") from error
+    return name, index if isinstance(index, dict) else {}

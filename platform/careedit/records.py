@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from careedit.errors import InputError, MaskError, UnknownExpertError
 from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
@@ -36,6 +37,17 @@ EditMask = Annotated[Image.Image, BeforeValidator(decode_mask)]
 """An "L" picture, 255 where the edit may change pixels; decoded as `Picture` is."""
 
 
+def _between(low: float, high: float, message: str) -> AfterValidator:
+    """A check that a number is from `low` to `high`, or None; `message` is the error's, with the number as `{}`."""
+
+    def check(value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise InputError(message.format(value), field=info.field_name)
+        return value
+
+    return AfterValidator(check)
+
+
 FilterStrategy = Literal["none", "restart", "continue", "halving"]
 
 
@@ -45,10 +57,14 @@ class EarlyFilter(Record):
     strategy: FilterStrategy = "halving"
     """How candidates are dropped, see `careedit.selection`; default "halving". "none" finishes the first noise
     without a judge."""
-    candidates: int = 6
+    candidates: Annotated[
+        int, _between(1, MAX_CANDIDATES, f"candidates is {{}}; between 1 and {MAX_CANDIDATES} noises can be tried.")
+    ] = 6
     """Number of starting noises per image, 1 to 16; default 6. More candidates cost more steps. Candidate j of
     image i has the seed `seed + i + j * n`."""
-    preview_steps: int | None = None
+    preview_steps: Annotated[
+        int | None, _between(1, MAX_STEPS - 1, f"preview_steps is {{}}; it must lie between 1 and {MAX_STEPS - 1}.")
+    ] = None
     """Denoising steps before the last preview, fewer than the steps of the edit. Default: a quarter of those. Raise it
     if previews are too rough to judge."""
     early_exit: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -58,23 +74,26 @@ class EarlyFilter(Record):
     """Time limit in seconds for one answer of the judge, at most 3600; default 60. If the judge takes longer, the
     edit continues without the filter."""
 
-    @field_validator("candidates")
-    @classmethod
-    def _check_candidates(cls, value: int) -> int:
-        if not 1 <= value <= MAX_CANDIDATES:
-            raise InputError(
-                f"candidates is {value}; between 1 and {MAX_CANDIDATES} noises can be tried.", field="candidates"
-            )
-        return value
 
-    @field_validator("preview_steps")
-    @classmethod
-    def _check_preview_steps(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value < MAX_STEPS:
-            raise InputError(
-                f"preview_steps is {value}; it must lie between 1 and {MAX_STEPS - 1}.", field="preview_steps"
-            )
-        return value
+class StepCache(Record):
+    """Skipping evaluations: at a skipped step the velocity is extrapolated from the edit's last two evaluated steps.
+
+    It equals diffusers' `TaylorSeerCacheConfig(use_lite_mode=True)`, but per edit, so that edits at different steps may
+    share a batch.
+    """
+
+    interval: Annotated[int, Field(ge=2, le=20)] = 3
+    """After the first steps, one step in this many is evaluated, 2 to 20; default 3. Raise it to be faster and coarser."""
+    first: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 3
+    """Number of steps at the start that are always evaluated; default 3. Raise it if the layout of results suffers."""
+
+    def evaluates(self, step: int) -> bool:
+        """Whether step `step` (0 is the first) is evaluated."""
+        return step < self.first or (step - self.first - 1) % self.interval == 0
+
+    def evaluations(self, steps: int) -> int:
+        """Number of evaluated steps of `steps`."""
+        return sum(self.evaluates(step) for step in range(steps))
 
 
 class EditRequest(Record):
@@ -90,21 +109,25 @@ class EditRequest(Record):
     image may change."""
     references: tuple[Picture, ...] = ()
     """Images to take a color, texture, object or look from; at most one is supported. Default: no references."""
-    seed: int | None = None
+    seed: Annotated[int | None, _between(0, MAX_SEED, "The seed is {}; it must lie between 0 and 2^63 - 1.")] = None
     """Seed of the first image's noise, 0 to 2^63 - 1. Default: a random seed, which is recorded in the trace. Set
     it to repeat an edit."""
-    steps: int | None = None
+    steps: Annotated[int | None, _between(1, MAX_STEPS, f"steps is {{}}; it must lie between 1 and {MAX_STEPS}.")] = (
+        None
+    )
     """Number of denoising steps, 1 to 200. Default: the expert set's value. More steps take more time and can give
     finer detail."""
-    guidance: float | None = None
+    guidance: Annotated[float | None, _between(0, 1000, "guidance is {}; it must lie between 0 and 1000.")] = None
     """Guidance scale, 0 to 1000, for a guidance-distilled base. Default: the expert set's value. Raise it to follow
     the instruction more strictly."""
-    n: int = 1
+    n: Annotated[
+        int, _between(1, MAX_IMAGES, f"n is {{}}; between 1 and {MAX_IMAGES} images can be asked for at once.")
+    ] = 1
     """Number of images to make, 1 to 16; default 1. Image i starts from the noise of `seed + i`."""
     expert: str | Mapping[str, float] = "auto"
     """Which experts edit. "auto" (default): the router chooses; a name: that expert alone; "base": no expert; a
     mapping: a mixture with these weights, which sum to 1."""
-    top_k: int | None = None
+    top_k: Annotated[int | None, _between(1, math.inf, "top_k is {}; at least one expert must be allowed.")] = None
     """Maximum number of experts that the router may mix. Default: the expert set's value. Each expert costs one
     evaluation per step."""
     refine_mask: bool = False
@@ -113,6 +136,8 @@ class EditRequest(Record):
     early_filter: EarlyFilter | None = None
     """Settings of the early filter, which needs an editor with a judge. Default: one noise per image and no
     previews."""
+    step_cache: Annotated[StepCache | None, Field(exclude_if=lambda value: value is None)] = None
+    """Which steps are extrapolated instead of evaluated. Default: every step is evaluated."""
 
     @field_validator("instruction")
     @classmethod
@@ -132,41 +157,6 @@ class EditRequest(Record):
                 field="instruction",
             )
         return text
-
-    @field_validator("seed")
-    @classmethod
-    def _check_seed(cls, value: int | None) -> int | None:
-        if value is not None and not 0 <= value <= MAX_SEED:
-            raise InputError(f"The seed is {value}; it must lie between 0 and 2^63 - 1.", field="seed")
-        return value
-
-    @field_validator("steps")
-    @classmethod
-    def _check_steps(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value <= MAX_STEPS:
-            raise InputError(f"steps is {value}; it must lie between 1 and {MAX_STEPS}.", field="steps")
-        return value
-
-    @field_validator("n")
-    @classmethod
-    def _check_n(cls, value: int) -> int:
-        if not 1 <= value <= MAX_IMAGES:
-            raise InputError(f"n is {value}; between 1 and {MAX_IMAGES} images can be asked for at once.", field="n")
-        return value
-
-    @field_validator("top_k")
-    @classmethod
-    def _check_top_k(cls, value: int | None) -> int | None:
-        if value is not None and value < 1:
-            raise InputError(f"top_k is {value}; at least one expert must be allowed.", field="top_k")
-        return value
-
-    @field_validator("guidance")
-    @classmethod
-    def _check_guidance(cls, value: float | None) -> float | None:
-        if value is not None and not 0 <= value <= 1000:
-            raise InputError(f"guidance is {value}; it must lie between 0 and 1000.", field="guidance")
-        return value
 
     @field_validator("expert")
     @classmethod
@@ -192,7 +182,7 @@ class EditRequest(Record):
             raise MaskError("The mask marks nothing: no pixel is set to be edited; mark the region to change.")
         if len(self.references) > MAX_REFERENCES:
             raise InputError(
-                f"{len(self.references)} references were given; one reference is supported.", field="references"
+                f"{len(self.references)} references were given; give at most {MAX_REFERENCES}.", field="references"
             )
         if self.refine_mask and self.mask is None:
             raise MaskError("refine_mask needs a mask; give a mask or leave refine_mask off.", field="refine_mask")
@@ -216,6 +206,17 @@ class RoutingDecision(Record):
     """The reason for the decision, as a sentence for people."""
 
 
+def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ...]:
+    """The experts an edit must evaluate per step, in a fixed order: sorted, so that equal mixtures round equally.
+
+    A mixture under a mask needs the base too; a single expert is not mixed, with or without a mask.
+    """
+    names = sorted(weights)
+    if masked and len(names) > 1 and BASE not in names:
+        names.append(BASE)
+    return tuple(names)
+
+
 def unknown_expert(name: str, known: Collection[str]) -> UnknownExpertError:
     """The error for an expert that a set does not have; `known` are the set's experts."""
     return UnknownExpertError(
@@ -232,6 +233,10 @@ class BatchSlot(Record):
     """Weight of each expert that the edit in this slot uses."""
     masked: bool = False
     """Whether the edit in this slot has a mask, which adds the base to a mixture. Default: false."""
+    text_tokens: Annotated[tuple[int, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Text tokens of each guidance branch, for a base that takes guidance as a second row. Empty for other bases."""
+    step_cache: Annotated[StepCache | None, Field(exclude_if=lambda value: value is None)] = None
+    """The step cache of the edit in this slot; null if every step is evaluated."""
 
 
 class FilterCandidate(Record):
@@ -326,6 +331,8 @@ class EditTrace(Record):
     """Guidance scale that was used; null if the base takes no guidance."""
     refine_mask: bool = False
     """Whether the mask was fitted to its object. Default: false."""
+    step_cache: Annotated[StepCache | None, Field(exclude_if=lambda value: value is None)] = None
+    """Which steps were extrapolated; null if every step was evaluated."""
     panel: tuple[int, int]
     """Width and height of one panel of the canvas, in pixels."""
     nfe: int

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from careedit_deployments.errors import NotFoundError, UnavailableError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import new_id
+from state_records import collect_cases
 
 JOB = "jobs/job_0123456789abcdef"
 
 
-CASES: list[Callable[..., Awaitable[None]]] = []
-"""Every case below, for `pytest.mark.parametrize`."""
-
-
-def case(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Decorator that adds a case."""
-    CASES.append(function)
-    return function
+CASES, case = collect_cases()
+"""Every case below, for `pytest.mark.parametrize`, and the decorator that adds one."""
 
 
 def _scope(kind: str = "job") -> str:

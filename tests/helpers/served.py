@@ -21,6 +21,7 @@ from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.records import KeyRecord
 from careedit_deployments.state.store import open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
+from stores import place_database
 
 
 @dataclass(eq=False)
@@ -55,16 +56,17 @@ def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), *
         }
     )
     served, up, failure = Served(), threading.Event(), []
+    if "sqlite" in settings.state.database:
+        place_database(settings.state)
 
     async def main(server: list[uvicorn.Server]) -> None:
         served.loop = asyncio.get_running_loop()
         store = await open_store(settings.state)
-        blobs = open_blobs(settings.state)
         try:
             for key in keys:
                 await store.keys.add(key)
             metrics = Metrics(served.recording)
-            services = assemble(settings, backend, store, blobs, metrics)
+            services = assemble(settings, backend, store, open_blobs(settings.state), metrics)
             served.services = services
             served.app = create_app(services)
             listening = uvicorn.Config(served.app, host="127.0.0.1", port=0, log_config=None, lifespan="on", ws="none")
@@ -78,7 +80,6 @@ def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), *
                 up.set()
             await serving
         finally:
-            await blobs.close()
             await store.close()
 
     server: list[uvicorn.Server] = []

@@ -1,12 +1,14 @@
-"""Valid records for tests of the store, and a clock that tests set."""
+"""Valid records for tests of the store, a clock that tests set, and lists of cases that several stores share."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from careedit_deployments.state.records import EditRecord, JobEvent, JobRecord, SessionRecord, TurnRecord, new_id
 
 NOON = 1_800_000_000.0
+Case = Callable[..., Awaitable[None]]
 
 
 class Clock:
@@ -54,3 +56,14 @@ def a_turn(session: str, **changed: Any) -> TurnRecord:
 def progress(job: JobRecord, done: int = 1) -> JobEvent:
     data = {"image": 0, "done": done, "total": 4}
     return JobEvent(job=job.id, number=0, kind="progress", data=data, created=NOON)
+
+
+def collect_cases() -> tuple[list[Case], Callable[[Case], Case]]:
+    """A list for `pytest.mark.parametrize`, and a decorator that adds a function to it."""
+    cases: list[Case] = []
+
+    def case(function: Case) -> Case:
+        cases.append(function)
+        return function
+
+    return cases, case

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -18,17 +17,11 @@ from careedit_deployments.state.records import (
     new_id,
 )
 from careedit_deployments.state.store import Store
-from state_records import NOON, Clock, a_job, a_session, a_turn, an_edit, progress
+from state_records import NOON, Clock, a_job, a_session, a_turn, an_edit, collect_cases, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
-CASES: list[Callable[..., Awaitable[None]]] = []
-"""Every case below, for `pytest.mark.parametrize`."""
-
-
-def case(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Decorator that adds a case."""
-    CASES.append(function)
-    return function
+CASES, case = collect_cases()
+"""Every case below, for `pytest.mark.parametrize`, and the decorator that adds one."""
 
 
 async def kinds(store: Store, job_id: str) -> list[str]:

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ from faulty_endpoint import (
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+def serve(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running: list[tuple[Server, threading.Thread]] = []
 
@@ -60,13 +59,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         thread.join()
 
 
-def test_the_probability_of_yes_comes_from_the_yes_and_no_tokens(serve: Callable[..., Server]) -> None:
+def test_the_probability_of_yes_comes_from_the_yes_and_no_tokens(serve):
     assert ask(serve(says(completion(tokens={"Yes": 0.5, " yes": 0.1, "No": 0.2, "Maybe": 0.2})))).yes == pytest.approx(
         0.75
     )
 
 
-def test_a_question_is_sent_as_lead_pictures_in_order_and_text(serve: Callable[..., Server]) -> None:
+def test_a_question_is_sent_as_lead_pictures_in_order_and_text(serve):
     server = serve(GOOD)
     pictures = tuple(Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200))
     asker(server).ask([Question(lead="Look at the light.", images=pictures, text="Is it brighter?")])
@@ -88,14 +87,14 @@ def test_a_question_is_sent_as_lead_pictures_in_order_and_text(serve: Callable[.
 
 
 @pytest.mark.parametrize("text", ["Is it a café? ☃ 😀", "half a pair \ud800"])
-def test_any_text_that_python_holds_is_sent(serve: Callable[..., Server], text: str) -> None:
+def test_any_text_that_python_holds_is_sent(serve, text):
     server = serve(GOOD)
     (answer,) = asker(server).ask([Question(images=(Image.new("RGB", (8, 8)),), text=text)])
     assert answer.error is None
     assert server.bodies[0]["messages"][0]["content"][-1]["text"] == text
 
 
-def test_extra_fields_go_over_those_of_the_request(serve: Callable[..., Server]) -> None:
+def test_extra_fields_go_over_those_of_the_request(serve):
     server = serve(GOOD)
     ask(server, extra={"max_tokens": None, "max_completion_tokens": 1, "top_logprobs": 5})
     assert "max_tokens" not in server.bodies[0]
@@ -103,7 +102,7 @@ def test_extra_fields_go_over_those_of_the_request(serve: Callable[..., Server])
 
 
 @pytest.mark.parametrize(("written", "yes"), [("yes", 0.75), ("no", 0.25)])
-def test_strict_json_is_read_where_it_is_asked_for(serve: Callable[..., Server], written: str, yes: float) -> None:
+def test_strict_json_is_read_where_it_is_asked_for(serve, written, yes):
     server = serve(says(completion(json.dumps({"answer": written, "confidence": 0.75}))))
     assert ask(server, answers="json").yes == yes
     assert server.bodies[0]["response_format"]["json_schema"]["strict"] is True
@@ -118,9 +117,7 @@ def test_strict_json_is_read_where_it_is_asked_for(serve: Callable[..., Server],
         (says({"error": {"message": "logprobs are not supported"}}, 400), "json"),
     ],
 )
-def test_the_way_of_answering_is_settled_once_by_what_is_offered(
-    serve: Callable[..., Server], first: Behaviour, way: str
-) -> None:
+def test_the_way_of_answering_is_settled_once_by_what_is_offered(serve, first, way):
     server = serve(first, GOOD if way == "logprobs" else WRITTEN)
     judge = asker(server, answers="auto", revision="r1")
     assert judge.revision == "r1/auto"
@@ -130,7 +127,7 @@ def test_the_way_of_answering_is_settled_once_by_what_is_offered(
     assert len(server.bodies) == 4
 
 
-def test_an_endpoint_that_answers_nothing_is_asked_to_settle_only_once_per_call(serve: Callable[..., Server]) -> None:
+def test_an_endpoint_that_answers_nothing_is_asked_to_settle_only_once_per_call(serve):
     server = serve(fails(404))
     answers = asker(server, answers="auto").ask(questions(5))
     assert all("does not know the model" in str(answer.error) for answer in answers)
@@ -138,7 +135,7 @@ def test_an_endpoint_that_answers_nothing_is_asked_to_settle_only_once_per_call(
 
 
 @pytest.mark.parametrize("trouble", [fails(429), fails(500), fails(503), truncated, hangs_up])
-def test_what_may_pass_is_tried_again(serve: Callable[..., Server], trouble: Behaviour) -> None:
+def test_what_may_pass_is_tried_again(serve, trouble):
     clock = Clock()
     server = serve(trouble, trouble, GOOD)
     assert ask(server, clock).yes == pytest.approx(0.75)
@@ -146,7 +143,7 @@ def test_what_may_pass_is_tried_again(serve: Callable[..., Server], trouble: Beh
 
 
 @pytest.mark.parametrize("trouble", [slow, drips])
-def test_a_reply_that_takes_too_long_is_an_error(serve: Callable[..., Server], trouble: Behaviour) -> None:
+def test_a_reply_that_takes_too_long_is_an_error(serve, trouble):
     server = serve(trouble)
     answer = ask(server, timeout=0.2, attempts=2)
     assert answer.yes is None
@@ -174,9 +171,7 @@ def test_a_reply_that_takes_too_long_is_an_error(serve: Callable[..., Server], t
         (says(completion(tokens={"yes": 0.9}, finish_reason="content_filter")), "refused to answer"),
     ],
 )
-def test_what_will_not_pass_is_an_error_at_once(
-    serve: Callable[..., Server], trouble: Behaviour, sentence: str
-) -> None:
+def test_what_will_not_pass_is_an_error_at_once(serve, trouble, sentence):
     server = serve(trouble)
     answer = ask(server)
     assert answer.yes is None
@@ -199,18 +194,18 @@ def test_what_will_not_pass_is_an_error_at_once(
         "",
     ],
 )
-def test_json_of_another_form_is_an_error_and_never_a_number(serve: Callable[..., Server], content: str) -> None:
+def test_json_of_another_form_is_an_error_and_never_a_number(serve, content):
     answer = ask(serve(says(completion(content))), answers="json")
     assert answer.yes is None
     assert "not the JSON that it was asked for" in answer.error
 
 
-def test_json_that_was_cut_off_is_an_error(serve: Callable[..., Server]) -> None:
+def test_json_that_was_cut_off_is_an_error(serve):
     answer = ask(serve(says(completion('{"answer": "yes", "conf', finish_reason="length"))), answers="json")
     assert "cut off" in answer.error
 
 
-def test_nobody_there_is_an_error(serve: Callable[..., Server]) -> None:
+def test_nobody_there_is_an_error(serve):
     server = serve(GOOD)
     server.shutdown()
     server.server_close()
@@ -219,7 +214,7 @@ def test_nobody_there_is_an_error(serve: Callable[..., Server]) -> None:
     assert len(clock.waits) == 2
 
 
-def test_waits_double_up_to_their_limit_and_are_the_same_for_the_same_seed(serve: Callable[..., Server]) -> None:
+def test_waits_double_up_to_their_limit_and_are_the_same_for_the_same_seed(serve):
     clocks = [Clock(), Clock(), Clock()]
     for clock, seed in zip(clocks, (0, 0, 1), strict=True):
         answer = ask(serve(fails(500)), clock, attempts=6, backoff=1.0, max_backoff=5.0, seed=seed)
@@ -230,29 +225,27 @@ def test_waits_double_up_to_their_limit_and_are_the_same_for_the_same_seed(serve
 
 
 @pytest.mark.parametrize("after", ["7", "Sun, 01 Mar 2026 12:00:07 GMT"])
-def test_retry_after_is_waited_for(serve: Callable[..., Server], after: str) -> None:
+def test_retry_after_is_waited_for(serve, after):
     clock = Clock()
     assert ask(serve(fails(429, retry_after=after), GOOD), clock).yes == pytest.approx(0.75)
     assert clock.waits == [7.0]
 
 
 @pytest.mark.parametrize("after", ["soon", "-3", "Sun, 01 Mar 2026 11:00:00 GMT", "1e999", ""])
-def test_a_retry_after_that_says_nothing_is_passed_over(serve: Callable[..., Server], after: str) -> None:
+def test_a_retry_after_that_says_nothing_is_passed_over(serve, after):
     clock = Clock()
     assert ask(serve(fails(503, retry_after=after), GOOD), clock).yes == pytest.approx(0.75)
     assert 0 < clock.waits[0] <= 0.5
 
 
-def test_an_endpoint_that_wants_too_long_a_wait_is_given_up(serve: Callable[..., Server]) -> None:
+def test_an_endpoint_that_wants_too_long_a_wait_is_given_up(serve):
     clock = Clock()
     server = serve(fails(429, retry_after="86400"))
     assert "asks to wait 86400 s where max_backoff is 30 s" in ask(server, clock).error
     assert (len(server.bodies), clock.waits) == (1, [])
 
 
-def test_answers_keep_the_order_of_their_questions_and_no_more_are_under_way_than_allowed(
-    serve: Callable[..., Server],
-) -> None:
+def test_answers_keep_the_order_of_their_questions_and_no_more_are_under_way_than_allowed(serve):
     def by_number(handler: Handler) -> None:
         server, text = handler.server, handler.body["messages"][0]["content"][-1]["text"]
         with server.changed:  # held until one too many has come, or has had its time to come
@@ -266,15 +259,13 @@ def test_answers_keep_the_order_of_their_questions_and_no_more_are_under_way_tha
     assert server.peak == 3
 
 
-def test_one_bad_question_leaves_the_others_their_answers(serve: Callable[..., Server]) -> None:
+def test_one_bad_question_leaves_the_others_their_answers(serve):
     server = serve(GOOD, fails(400), GOOD)
     answers = asker(server, concurrency=1).ask(questions(3))
     assert [answer.error is None for answer in answers] == [True, False, True]
 
 
-def test_a_key_is_taken_from_the_environment_and_shows_nowhere(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_is_taken_from_the_environment_and_shows_nowhere(serve, monkeypatch, caplog):
     monkeypatch.setenv("JUDGE_KEY", KEY)
     caplog.set_level(logging.INFO)
     told = {"error": {"message": f"The key {KEY} is not allowed."}}
@@ -294,9 +285,7 @@ def test_a_key_is_taken_from_the_environment_and_shows_nowhere(
     assert KEY not in caplog.text
 
 
-def test_nothing_of_the_users_openai_account_reaches_another_endpoint(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_of_the_users_openai_account_reaches_another_endpoint(serve, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, KEY)
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"x-mine: {KEY}\nauthorization: Bearer {KEY}")
@@ -311,9 +300,7 @@ def test_nothing_of_the_users_openai_account_reaches_another_endpoint(
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "two words", "line\nbreak", "schlüssel"])
-def test_a_key_that_is_to_be_there_and_is_not_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
+def test_a_key_that_is_to_be_there_and_is_not_is_one_sentence(monkeypatch, value):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("JUDGE_KEY", value)
@@ -341,13 +328,13 @@ def test_a_key_that_is_to_be_there_and_is_not_is_one_sentence(
         {"key": KEY},
     ],
 )
-def test_settings_that_cannot_be_are_refused_without_repeating_a_key(settings: dict[str, Any]) -> None:
+def test_settings_that_cannot_be_are_refused_without_repeating_a_key(settings):
     with pytest.raises(InputError) as caught:
         EndpointConfig(**{"base_url": "http://localhost:8000/v1", "model": "judge", **settings})
     assert KEY not in str(caught.value)
 
 
-def test_it_can_be_asked_where_an_event_loop_already_runs(serve: Callable[..., Server]) -> None:
+def test_it_can_be_asked_where_an_event_loop_already_runs(serve):
     judge = asker(serve(GOOD))
 
     async def inside() -> Any:
@@ -356,7 +343,7 @@ def test_it_can_be_asked_where_an_event_loop_already_runs(serve: Callable[..., S
     assert asyncio.run(inside())[0].yes == pytest.approx(0.75)
 
 
-def test_no_questions_ask_nobody(serve: Callable[..., Server]) -> None:
+def test_no_questions_ask_nobody(serve):
     server = serve(GOOD)
     assert asker(server).ask([]) == []
     assert server.bodies == []

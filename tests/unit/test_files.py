@@ -1,7 +1,6 @@
 import hashlib
 import io
 import stat
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -21,7 +20,7 @@ from careedit.files import (
 )
 
 
-def test_a_file_is_replaced_as_a_whole_and_leaves_no_temporary_file(tmp_path: Path):
+def test_a_file_is_replaced_as_a_whole_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     write_atomic(path, "old")
     write_atomic(path, "zwölf\r\n")
@@ -31,7 +30,7 @@ def test_a_file_is_replaced_as_a_whole_and_leaves_no_temporary_file(tmp_path: Pa
     assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
 
 
-def test_a_writer_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path: Path):
+def test_a_writer_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -60,7 +59,7 @@ def test_a_json_digest_does_not_depend_on_the_order_of_keys():
         json_digest(float("nan"))
 
 
-def test_a_folder_digest_covers_names_and_contents(tmp_path: Path):
+def test_a_folder_digest_covers_names_and_contents(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.bin").write_bytes(b"b")
     (tmp_path / "a.txt").write_bytes(b"a")
@@ -86,13 +85,13 @@ def test_a_folder_digest_covers_names_and_contents(tmp_path: Path):
         ("a: " + "[" * 5000, "x.yaml is not valid YAML"),
     ],
 )
-def test_yaml_that_hides_mistakes_is_refused_with_file_and_line(text: str, said: str):
+def test_yaml_that_hides_mistakes_is_refused_with_file_and_line(text, said):
     with pytest.raises(ManifestError) as caught:
         parse_yaml(text, "x.yaml", error=ManifestError)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_yaml_file_that_cannot_be_read_is_an_error_with_its_path(tmp_path: Path):
+def test_a_yaml_file_that_cannot_be_read_is_an_error_with_its_path(tmp_path):
     path = tmp_path / "suite.yaml"
     with pytest.raises(InputError, match=r"The suite '.*suite.yaml' cannot be read \(No such file or directory\)"):
         read_yaml(path, "suite")

@@ -86,8 +86,7 @@ class Shadowing:
         try:
             for arm in shadows:
                 await self._copy(call, arm)
-            if self._config.scorer.backend != "none":
-                await self._judge(call.id, call.arm, call.request, made)
+            await self._judge(call.id, call.arm, call.request, made)
         except Exception:  # an error in a task would be lost otherwise
             logger.exception("Copying or judging the edit %s failed.", call.id)
 
@@ -151,14 +150,6 @@ class Shadowing:
     async def _judge(self, edit_id: str, arm: str, request: EditRequest, made: Sequence[ImageDone]) -> bool:
         if self._config.scorer.backend == "none":
             return False
-        return bool(
-            await judge_edit(
-                self._backend,
-                self._store.edits,
-                self._metrics,
-                edit_id=edit_id,
-                arm=arm,
-                request=request,
-                made=made,
-            )
-        )
+        edits, metrics = self._store.edits, self._metrics
+        judged = await judge_edit(self._backend, edits, metrics, edit_id=edit_id, arm=arm, request=request, made=made)
+        return judged is not None

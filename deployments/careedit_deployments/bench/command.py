@@ -24,19 +24,26 @@ from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 from careedit_deployments.bench.load import Edit
 from careedit_deployments.bench.report import Report
 from careedit_deployments.bench.serve import Sides, bench_serve, runs_of
-from careedit_deployments.bench.servers import SERIAL_ARM, arm_of, baseline, free_port, platform, with_serial_arm
-from careedit_deployments.bench.trace import MIXED, read_trace
+from careedit_deployments.bench.servers import (
+    SERIAL_ARM,
+    ServedConfigOption,
+    arm_of,
+    baseline,
+    free_port,
+    platform,
+    with_serial_arm,
+)
+from careedit_deployments.bench.trace import MIXED, TraceScaleOption, read_trace
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
-from careedit_deployments.cli.serve import find_config
+from careedit_deployments.cli.serve import named_config
 from careedit_deployments.client import Client
-from careedit_deployments.config import ServeConfig
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command("serve")
 def serve(
-    config: Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")] = "tiny",
+    config: ServedConfigOption = "tiny",
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=1, help="Rounds per system; medians are reported.  [default: 5]")
     ] = None,
@@ -50,12 +57,7 @@ def serve(
         int | None, typer.Option("--steps", min=1, help="Steps per edit. Default: the set's default.")
     ] = None,
     trace: Annotated[Path, typer.Option("--trace", metavar="FILE.jsonl", help="Requests to replay.")] = MIXED,
-    trace_scale: Annotated[
-        float,
-        typer.Option(
-            "--trace-scale", min=0.001, help="Factor for the arrival times and the allowed times of the trace."
-        ),
-    ] = 1.0,
+    trace_scale: TraceScaleOption = 1.0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads of each baseline. Default: torch's default.")
     ] = None,
@@ -79,7 +81,7 @@ def serve(
     if out is not None:
         check_outputs([out], [])
     missing = _left_out(without or [])
-    settings = ServeConfig.from_yaml(find_config(config))
+    settings = named_config(config)
     arm = arm_of(settings)[1]
     reference = set_reference(arm.expert_set)
     loaded = load_expert_set(reference)

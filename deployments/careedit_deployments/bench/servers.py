@@ -14,14 +14,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
 import httpx2
+import typer
 
 from careedit.errors import InputError
 from careedit_deployments.bench.baselines import BaselineSettings
 from careedit_deployments.cli.serve import at_address, check_sets, start, stop
 from careedit_deployments.config import Arm, AuthConfig, ServeConfig
 from careedit_deployments.errors import ServingError
+
+ServedConfigOption = Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")]
+"""The option for the configuration of the measured platform."""
 
 SERIAL_ARM = "bench-serial"
 """Name of the arm without step batching. Its weight is 0; a request selects it as its model."""

@@ -16,8 +16,8 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import CareEditError, InputError
 from careedit_deployments.bench.memory import Growth, MemoryWatch
-from careedit_deployments.bench.servers import in_folder, platform
-from careedit_deployments.cli.serve import find_config
+from careedit_deployments.bench.servers import ServedConfigOption, in_folder, platform
+from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import OverloadedError
 
@@ -40,7 +40,7 @@ Outcome = Literal["made", "left", "refused", "failed"]
 @app.command()
 def soak(
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Minutes to run.")] = 10.0,
-    config: Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")] = "tiny",
+    config: ServedConfigOption = "tiny",
     clients: Annotated[
         int, typer.Option("--clients", min=1, max=100, help="Number of clients that send edits without a pause.")
     ] = 8,
@@ -51,7 +51,7 @@ def soak(
     Fails (exit code 1) if an edit failed or the memory of a process grew. The first quarter is warm-up.
     """
     with tempfile.TemporaryDirectory(prefix="careedit-soak-") as folder:
-        settings = in_folder(ServeConfig.from_yaml(find_config(config)), Path(folder))
+        settings = in_folder(named_config(config), Path(folder))
         note("Starting Ray, the router, the experts and the HTTP server ...")
         with platform(settings) as url:
             document = work(url, settings, seconds=60 * minutes, clients=clients)

@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from careedit.errors import InputError
@@ -23,6 +24,12 @@ VERSION = 1
 
 MIXED = Path(__file__).parent / "traces" / "mixed.jsonl"
 """The packaged trace: mixed sizes at random times, for the tiny family on a small machine."""
+
+TraceScaleOption = Annotated[
+    float,
+    typer.Option("--trace-scale", min=0.001, help="Factor for the arrival times and the allowed times of the trace."),
+]
+"""The option that `TraceRow.slowed` applies."""
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 

@@ -22,7 +22,7 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.ab.export import MAX_EDITS, export_lines
 from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
-from careedit_deployments.cli.serve import find_config
+from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.state.records import ArmEvent
 from careedit_deployments.state.store import Store, open_store
@@ -39,6 +39,9 @@ ConfigOption = Annotated[
         help="Configuration of the server: a YAML file or a name such as tiny.",
     ),
 ]
+HoursOption = Annotated[
+    float | None, typer.Option(min=0, help="Only count edits of the last HOURS hours. Default: all.")
+]
 ArmArgument = Annotated[str, typer.Argument(metavar="ARM", help="Name of the arm.")]
 
 T = TypeVar("T")
@@ -52,13 +55,11 @@ def ab() -> None:
 @app.command("status")
 def status_command(
     config: ConfigOption,
-    hours: Annotated[
-        float | None, typer.Option(min=0, help="Only count edits of the last HOURS hours. Default: all.")
-    ] = None,
+    hours: HoursOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show each arm: traffic, edits, errors, judge score, feedback, and whether it is out of traffic."""
-    settings = ServeConfig.from_yaml(find_config(config))
+    settings = named_config(config)
     since = 0.0 if hours is None else time.time() - 3600 * hours
     statuses = with_store(settings, lambda store: arm_statuses(settings, store, since=since))
     if as_json:
@@ -74,7 +75,7 @@ def status_command(
 @app.command("restore")
 def restore_command(arm: ArmArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
     """Put an arm back into traffic. Its guard then counts new edits only."""
-    settings = ServeConfig.from_yaml(find_config(config))
+    settings = named_config(config)
     _show(with_store(settings, lambda store: restore(store, arm, actor=operator_name())), as_json)
 
 
@@ -88,7 +89,7 @@ def cut_command(
     as_json: JsonOption = False,
 ) -> None:
     """Take an arm out of traffic until it is restored. The last arm cannot be taken out."""
-    settings = ServeConfig.from_yaml(find_config(config))
+    settings = named_config(config)
     cut = with_store(
         settings, lambda store: disable_by_hand(store, settings.arms, arm, actor=operator_name(), reason=reason)
     )
@@ -101,13 +102,11 @@ def export_command(
     to: Annotated[
         Path, typer.Option("--to", metavar="FILE.jsonl", help="File to write. It contains no names and no pictures.")
     ],
-    hours: Annotated[
-        float | None, typer.Option(min=0, help="Only count edits of the last HOURS hours. Default: all.")
-    ] = None,
+    hours: HoursOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of edits; the newest are kept.")] = MAX_EDITS,
 ) -> None:
     """Write the results of the arms as JSON lines, for `careedit ab report FILE`."""
-    settings = ServeConfig.from_yaml(find_config(config))
+    settings = named_config(config)
     check_outputs([to], [])
     since = 0.0 if hours is None else time.time() - 3600 * hours
 

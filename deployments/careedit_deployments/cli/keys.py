@@ -12,8 +12,7 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
-from careedit_deployments.cli.serve import find_config
-from careedit_deployments.config import ServeConfig
+from careedit_deployments.cli.serve import named_config
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.records import KeyRecord
@@ -46,7 +45,7 @@ def add_command(
         await store.keys.add(record)
         await store.audit.add(operator_name(), "key.added", record.id, name=name)
 
-    with_store(ServeConfig.from_yaml(find_config(config)), add)
+    with_store(named_config(config), add)
     if as_json:
         emit_json({"version": 1, "key": key, "id": record.id})
         return
@@ -57,7 +56,7 @@ def add_command(
 @app.command("list")
 def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
     """List all keys, including revoked ones. The keys themselves are not shown."""
-    records = with_store(ServeConfig.from_yaml(find_config(config)), lambda store: store.keys.all())
+    records = with_store(named_config(config), lambda store: store.keys.all())
     if as_json:
         emit_json({"version": 1, "keys": [record.model_dump(mode="json", exclude={"sha256"}) for record in records]})
         return
@@ -76,7 +75,7 @@ def revoke_command(
             raise NotFoundError(f"No valid key has the id {key_id!r}; `careedit keys list` shows the ids.")
         await store.audit.add(operator_name(), "key.revoked", key_id)
 
-    with_store(ServeConfig.from_yaml(find_config(config)), revoke)
+    with_store(named_config(config), revoke)
     emit(f"{key_id} is revoked.")
 
 

@@ -52,7 +52,7 @@ def serve(
     ] = True,
 ) -> None:
     """Start the served platform, or update a running one (--address): only changed deployments are restarted."""
-    settings = at_address(ServeConfig.from_yaml(find_config(config)), host, port)
+    settings = at_address(named_config(config), host, port)
     if address is None and not blocking:
         raise InputError(
             "--no-blocking needs --address, because a cluster that this command starts ends with it; add --address."
@@ -77,6 +77,11 @@ def find_config(name: str) -> Path:
     if name not in named:
         raise InputError(f"The configuration {name!r} does not exist; give a YAML file or one of {', '.join(named)}.")
     return named[name]
+
+
+def named_config(name: str) -> ServeConfig:
+    """The configuration in a file, or with a name such as "tiny". Raises `InputError`."""
+    return ServeConfig.from_yaml(find_config(name))
 
 
 def at_address(config: ServeConfig, host: str | None, port: int | None) -> ServeConfig:

@@ -70,7 +70,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
         guidance=spec.defaults.guidance,
         top_k=spec.defaults.top_k,
         panel=spec.panel.size,
-        takes_guidance=any("guidance_embedder" in parameter for parameter in expert_set.shapes.parameters),
+        takes_guidance=expert_set.takes_guidance,
         references=expert_set.references,
         shadow=arm.shadow,
     )

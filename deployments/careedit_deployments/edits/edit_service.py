@@ -15,7 +15,7 @@ from anyio.to_thread import run_sync
 from cachetools import LRUCache
 
 from careedit.errors import CareEditError, InputError
-from careedit.records import BASE, EarlyFilter, EditTrace, RoutingDecision
+from careedit.records import EarlyFilter, EditTrace, RoutingDecision, mixture_rows
 from careedit.routing import FixedRouter, features_of
 from careedit.selection.plan import evaluations, first_seed, make_plan
 from careedit_deployments.config import Limits, ServeConfig, Telemetry
@@ -52,12 +52,6 @@ def settings(
         early_filter = meant.early_filter if early_filter is None else early_filter
     one_noise = early_filter is None or early_filter.strategy == "none" or early_filter.candidates == 1
     return steps, None if one_noise else early_filter
-
-
-def rows_of(decision: RoutingDecision, *, masked: bool) -> int:
-    """Transformer evaluations per step: one per expert, and one of the base outside the mask of a mixture."""
-    rows = len(decision.weights)
-    return rows + (masked and rows > 1 and BASE not in decision.weights)
 
 
 def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
@@ -132,7 +126,7 @@ class EditService:
         with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
-        rows = rows_of(decision, masked=request.mask is not None)
+        rows = len(mixture_rows(decision.weights, masked=request.mask is not None))
         check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
         limit = self.config.limits.deadline_s
         given = {

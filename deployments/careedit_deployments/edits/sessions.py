@@ -17,9 +17,8 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
-from careedit_deployments.edits.deletion import delete_session
 from careedit_deployments.edits.edit_service import EditService, Running
-from careedit_deployments.edits.stored import png_of
+from careedit_deployments.edits.stored import delete_session, png_of, scope_of
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
@@ -28,11 +27,6 @@ from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"
 """Names the source of a session in place of a turn."""
-
-
-def scope_of(session_id: str) -> str:
-    """The scope of a session's images in the blob store."""
-    return f"sessions/{session_id}"
 
 
 @dataclass(frozen=True)

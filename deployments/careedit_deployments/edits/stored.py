@@ -1,4 +1,8 @@
-"""The order of a job: JSON in the database, pictures in the job's scope of the blob store."""
+"""What is stored of jobs and sessions: pictures in a scope of the blob store, the order of a job as JSON, and their deletion.
+
+Deletion removes rows first, then pictures. A process that dies in between leaves pictures without rows, which the cleanup
+finds.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.output import Output
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import JobImage
+from careedit_deployments.state.store import Store
 
 SENT = "2-"
 """Prefix of a hash of the sent body. Hashes without it belong to older jobs; see `resolved_sha256`."""
@@ -48,9 +53,24 @@ class StoredOrder(Record):
     """Size, format and quality of the results."""
 
 
-def scope_of(job_id: str) -> str:
-    """The scope of a job's pictures in the blob store."""
-    return f"jobs/{job_id}"
+def scope_of(identity: str) -> str:
+    """The scope of the pictures of a job or session in the blob store, from the id: `jobs/job_...`, `sessions/session_...`."""
+    return f"{identity.partition('_')[0]}s/{identity}"
+
+
+async def delete_job(store: Store, blobs: BlobStore, job_id: str) -> None:
+    """Delete a job with every byte: row, events, webhooks, words in the log of edits, pictures."""
+    await store.edits.redact(job_id)
+    await store.jobs.delete(job_id)
+    await blobs.delete_scope(scope_of(job_id))
+
+
+async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> bool:
+    """Delete a session with every byte: row, turns, words in the log of edits, pictures. False: its row was gone already."""
+    await store.edits.redact(session_id)
+    was_there = await store.sessions.delete(session_id)
+    await blobs.delete_scope(scope_of(session_id))
+    return was_there
 
 
 def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
@@ -59,8 +79,7 @@ def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
     A client's picture keeps the marks of its decoding; a picture that was `made` here has none.
     """
     notes = PngInfo()
-    marks = {} if made else marks_of(picture)
-    for name, text in marks.items():
+    for name, text in ({} if made else marks_of(picture)).items():
         notes.add_text(str(name), text)
     return png_bytes(picture, compress_level=1, pnginfo=notes)
 

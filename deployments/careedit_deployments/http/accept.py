@@ -150,6 +150,7 @@ async def order_of(request: Request, form: EditInput, *, stored_source: bool = F
     await hold_memory(request, files)
     pictures = await decode_pictures(request, files)
     mask = None if form.mask is None else pictures.pop()
+    preset = services.config.quality.get(fields.level)
     edit = EditRequest(
         image=pictures[0],
         instruction=fields.prompt,
@@ -163,6 +164,7 @@ async def order_of(request: Request, form: EditInput, *, stored_source: bool = F
         top_k=fields.top_k,
         refine_mask=fields.refine_mask,
         early_filter=early_filter,
+        step_cache=None if preset is None or fields.steps is not None else preset.step_cache,
     )
     return EditOrder(
         request=edit,

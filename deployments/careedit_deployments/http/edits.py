@@ -14,10 +14,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from careedit.records import RoutingDecision
+from careedit.records import RoutingDecision, mixture_rows
 from careedit.selection.plan import evaluations
 from careedit_deployments.edits.backend import EditEvent, ImageDone, Preview
-from careedit_deployments.edits.edit_service import rows_of
 from careedit_deployments.edits.output import encode_base64
 from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.accept import AcceptedEdit, accept, check_before_decoding, finish, order_of
@@ -158,6 +157,6 @@ async def explain_route(request: Request) -> RouteAnswer:
             order.request.early_filter,
             n=order.request.n,
             steps=steps,
-            rows=rows_of(running.decision, masked=order.request.mask is not None),
+            rows=len(mixture_rows(running.decision.weights, masked=order.request.mask is not None)),
         ),
     )

@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from careedit.errors import InputError
 from careedit.net import MAX_URL
 from careedit.records import EditRequest, EditTrace
-from careedit_deployments.edits.deletion import delete_job
 from careedit_deployments.edits.stored import (
     SENT,
     StoredOrder,
+    delete_job,
     keep_order,
     resolved_sha256,
     scope_of,
@@ -31,7 +31,15 @@ from careedit_deployments.http.accept import check_before_decoding, order_of
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import edit_bodies, error_answers
 from careedit_deployments.http.output import images_response, output_of
-from careedit_deployments.http.schema import Answer, EditBody, EditFields, EditReport, ImageData, ImagesResponse
+from careedit_deployments.http.schema import (
+    Answer,
+    EditBody,
+    EditFields,
+    EditReport,
+    ImageData,
+    ImagesResponse,
+    ListAnswer,
+)
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
@@ -105,11 +113,9 @@ class JobAnswer(Answer):
     """The answer that `POST /v1/images/edits` would have given; null in lists, and until the job is completed."""
 
 
-class JobList(Answer):
+class JobList(ListAnswer):
     """A page of the caller's jobs."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     data: list[JobAnswer]
     """The jobs of the page, newest first."""
     first_id: str | None

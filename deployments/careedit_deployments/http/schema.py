@@ -46,6 +46,13 @@ class Answer(BaseRecord):
     model_config = ConfigDict(strict=False, extra="ignore")
 
 
+class ListAnswer(Answer):
+    """Base of every answer that lists objects."""
+
+    object: str = "list"
+    """Type of the answer; always "list"."""
+
+
 class Body(BaseRecord):
     """Base of every request body. A field that is null counts as absent; a form's texts become numbers."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
-from careedit_deployments.jobs.background import background_hook
+from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.store import Store
@@ -81,7 +82,7 @@ def assemble(
         disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
-    background = background_hook(config, edits, store, blobs, metrics, stopping)
+    jobs = partial(background, config, edits, store, blobs, metrics, stopping=stopping)
     return Services(
         config=config,
         backend=backend,
@@ -91,7 +92,7 @@ def assemble(
         metrics=metrics,
         tracing=tracing,
         stopping=stopping,
-        hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, background),
+        hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, jobs),
     )
 
 

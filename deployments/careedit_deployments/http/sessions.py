@@ -18,7 +18,16 @@ from careedit_deployments.http.form import parse, picture_bytes, read_edit, sort
 from careedit_deployments.http.openapi import edit_bodies, error_answers
 from careedit_deployments.http.pictures import decode_pictures, hold_memory, inspect
 from careedit_deployments.http.reading import read_form, read_json
-from careedit_deployments.http.schema import Answer, Body, EditBody, EditFields, ImageRef, ImagesResponse, Text
+from careedit_deployments.http.schema import (
+    Answer,
+    Body,
+    EditBody,
+    EditFields,
+    ImageRef,
+    ImagesResponse,
+    ListAnswer,
+    Text,
+)
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.state.records import SessionRecord, TurnRecord
@@ -101,22 +110,18 @@ class TurnAnswer(Answer):
     """The result as a PNG in base64; null in lists."""
 
 
-class History(Answer):
+class History(ListAnswer):
     """Every turn of a session."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     head: str | None
     """Id of the turn whose result the next turn edits; null: the source."""
     data: list[TurnAnswer]
     """The turns in the order in which they were made, undone ones included."""
 
 
-class SessionList(Answer):
+class SessionList(ListAnswer):
     """A page of the caller's sessions."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     data: list[SessionAnswer]
     """The sessions of the page, newest first."""
     has_more: bool
@@ -281,24 +286,9 @@ async def _read_session(request: Request) -> tuple[bytes, SessionFields]:
 
 def session_answer(session: SessionRecord) -> SessionAnswer:
     """The answer about a session."""
-    return SessionAnswer(
-        id=session.id,
-        created_at=int(session.created),
-        expires_at=int(session.expires),
-        head=session.head,
-        turns=session.turns,
-        model=session.model,
-    )
+    return SessionAnswer(**dict(session), created_at=int(session.created), expires_at=int(session.expires))
 
 
 def turn_answer(turn: TurnRecord) -> TurnAnswer:
     """The answer about a turn, without its image."""
-    return TurnAnswer(
-        id=turn.id,
-        number=turn.number,
-        parent=turn.parent,
-        prompt=turn.instruction,
-        edit=turn.edit_id,
-        arm=turn.arm,
-        created_at=int(turn.created),
-    )
+    return TurnAnswer(**dict(turn), prompt=turn.instruction, edit=turn.edit_id, created_at=int(turn.created))

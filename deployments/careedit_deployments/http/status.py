@@ -15,7 +15,7 @@ from careedit_deployments.ab.status import ArmStatus, arm_statuses
 from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.schema import Answer
+from careedit_deployments.http.schema import Answer, ListAnswer
 from careedit_deployments.http.services import services_of
 
 router = APIRouter()
@@ -50,11 +50,9 @@ class Model(Answer):
     """Maximum number of references in addition to the source."""
 
 
-class ModelList(Answer):
+class ModelList(ListAnswer):
     """Every model that a request may name."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     data: list[Model]
     """The models, in the order of the configuration."""
 
@@ -78,11 +76,9 @@ class ExpertInfo(Answer):
     """Whether the expert can be used now; null if that is not known."""
 
 
-class ExpertList(Answer):
+class ExpertList(ListAnswer):
     """Every expert that a request may name."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     data: list[ExpertInfo]
     """The experts, arm by arm."""
 
@@ -106,11 +102,9 @@ class LatestEdit(Answer):
     """Time of acceptance, in Unix seconds."""
 
 
-class ArmList(Answer):
+class ArmList(ListAnswer):
     """Every arm, shadow arms included, and the latest edits."""
 
-    object: str = "list"
-    """Type of the answer; always "list"."""
     data: list[ArmStatus]
     """The arms, in the order of the configuration."""
     latest: list[LatestEdit]
@@ -209,13 +203,4 @@ async def ready(request: Request) -> JSONResponse:
 
 
 def _model(arm: ArmInfo) -> Model:
-    return Model(
-        id=arm.name,
-        expert_set=arm.expert_set,
-        version=arm.version,
-        sha256=arm.sha256,
-        steps=arm.steps,
-        panel=arm.panel,
-        takes_guidance=arm.takes_guidance,
-        references=arm.references,
-    )
+    return Model(**dict(arm), id=arm.name)

@@ -7,8 +7,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from careedit.errors import CareEditError
@@ -53,13 +53,8 @@ async def background(
     """
     key = key_from(config.jobs)
     worker = JobWorker(worker_name(), edits, store, blobs, config.jobs)
-    jobs = Pool(
-        worker.claim,
-        worker.work,
-        partial(store.jobs.subscribe, "queued"),
-        places=config.jobs.workers,
-        poll_s=poll_s,
-    )
+    queued = partial(store.jobs.subscribe, "queued")
+    jobs = Pool(worker.claim, worker.work, queued, places=config.jobs.workers, poll_s=poll_s)
     store.jobs.watch(partial(count_job, metrics))
     state = config.state
     cleanup = Cleanup(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
@@ -95,13 +90,6 @@ async def _work(jobs: Pool[JobRecord], stopping: Stopping, grace_s: float) -> No
             task.cancel()
         await asyncio.gather(claiming, stopped, return_exceptions=True)
     await jobs.drain(grace_s)
-
-
-def background_hook(
-    config: ServeConfig, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, stopping: Stopping
-) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """`background` with its arguments bound, for `Services.hooks`."""
-    return partial(background, config, edits, store, blobs, metrics, stopping=stopping)
 
 
 def worker_name() -> str:

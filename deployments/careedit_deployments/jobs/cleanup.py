@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from careedit.errors import CareEditError
-from careedit_deployments.edits.deletion import delete_job, delete_session
+from careedit_deployments.edits.stored import delete_job, delete_session
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import id_time
 from careedit_deployments.state.store import Store

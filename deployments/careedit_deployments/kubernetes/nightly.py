@@ -16,6 +16,7 @@ from careedit_deployments.kubernetes.pods import (
     Manifest,
     head_template,
     labels,
+    manifest,
     reach_stores,
     region,
 )
@@ -74,31 +75,15 @@ def _ray_cron_job(cluster: Cluster, nightly: Nightly) -> Manifest:
     if nightly.deadline_s >= 24 * 3600:
         # RayCronJob has no concurrencyPolicy: only a deadline below the period prevents overlapping runs.
         raise InputError(f"deadline_s of nightly is {nightly.deadline_s}; give less than a day, or two runs overlap.")
-    return {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayCronJob",
-        "metadata": {"name": NAME, "labels": labels("nightly")},
-        "spec": {
-            "schedule": nightly.schedule,
-            "timeZone": nightly.time_zone,
-            "jobTemplate": ray_job_spec(cluster, nightly),
-        },
-    }
+    template = ray_job_spec(cluster, nightly)
+    spec = {"schedule": nightly.schedule, "timeZone": nightly.time_zone, "jobTemplate": template}
+    return manifest("ray.io/v1", "RayCronJob", NAME, "nightly", spec=spec)
 
 
 def _rayjob_config(cluster: Cluster, nightly: Nightly) -> Manifest:
-    job = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": NAME, "labels": labels("nightly")},
-        "spec": ray_job_spec(cluster, nightly),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": f"{NAME}-rayjob", "labels": labels("nightly")},
-        "data": {"rayjob.yaml": yaml.safe_dump(job, sort_keys=False)},
-    }
+    job = manifest("ray.io/v1", "RayJob", NAME, "nightly", spec=ray_job_spec(cluster, nightly))
+    data = {"rayjob.yaml": yaml.safe_dump(job, sort_keys=False)}
+    return manifest("v1", "ConfigMap", f"{NAME}-rayjob", "nightly", data=data)
 
 
 def _cron_job(cluster: Cluster, nightly: Nightly) -> Manifest:

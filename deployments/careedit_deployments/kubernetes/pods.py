@@ -92,6 +92,11 @@ def reach_stores(container: Manifest, cluster: Cluster) -> None:
     container["envFrom"] = [{"secretRef": {"name": "careedit-stores"}}]
 
 
+def manifest(version: str, kind: str, name: str, component: str, **parts: Any) -> Manifest:
+    """A manifest with the labels of its component. `parts` are its fields after `metadata`."""
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels(component)}, **parts}
+
+
 def labels(component: str) -> dict[str, str]:
     """Labels for the selectors of policies, budgets and monitors. KubeRay adds its own."""
     return {"app.kubernetes.io/part-of": "careedit", "app.kubernetes.io/component": component}

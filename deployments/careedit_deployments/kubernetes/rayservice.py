@@ -16,7 +16,7 @@ from careedit_deployments.kubernetes.pods import (
     SERVE_PORT,
     Manifest,
     head_template,
-    labels,
+    manifest,
     worker_template,
 )
 
@@ -44,18 +44,13 @@ def rayservice(cluster: Cluster, configs: Path) -> Manifest:
             **cluster_spec(cluster),
         },
     }
-    metadata = {"name": NAME, "labels": labels("service")}
-    return {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": metadata, "spec": spec}
+    return manifest("ray.io/v1", "RayService", NAME, "service", spec=spec)
 
 
 def config_map(cluster: Cluster, configs: Path) -> Manifest:
     """The same `ServeConfig` as a file, /etc/careedit/serving/serve.yaml in the ingress pods."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": CONFIG, "labels": labels("service")},
-        "data": {"serve.yaml": yaml.safe_dump(cluster.serve_args(configs), sort_keys=False)},
-    }
+    data = {"serve.yaml": yaml.safe_dump(cluster.serve_args(configs), sort_keys=False)}
+    return manifest("v1", "ConfigMap", CONFIG, "service", data=data)
 
 
 def serve_config(cluster: Cluster, configs: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from careedit.errors import InputError
 from careedit_deployments.kubernetes.cluster import Cluster
 from careedit_deployments.kubernetes.dashboards import DASHBOARDS
 from careedit_deployments.kubernetes.nightly import nightly_manifests
+from careedit_deployments.kubernetes.pods import manifest
 from careedit_deployments.kubernetes.rayservice import config_map, rayservice
 from careedit_deployments.kubernetes.rules import rule_groups
 
@@ -39,21 +40,13 @@ def render(root: Path) -> Mapping[Path, str]:
             files[path.with_name("nightly.yaml")] = _yaml(nightly_manifests(cluster), source)
     monitoring = root / "k8s/components/monitoring"
     source = "careedit_deployments/kubernetes/rules.py"
-    groups = {"groups": rule_groups()}
-    files[monitoring / "rules.yaml"] = _yaml([_prometheus_rule(groups)], source)
+    rule = manifest(
+        "monitoring.coreos.com/v1", "PrometheusRule", "careedit", "monitoring", spec={"groups": rule_groups()}
+    )
+    files[monitoring / "rules.yaml"] = _yaml([rule], source)
     for name, build in DASHBOARDS.items():
         files[monitoring / "dashboards" / f"{name}.json"] = json.dumps(build(), indent=1) + "\n"
     return files
-
-
-def _prometheus_rule(spec: dict[str, Any]) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/part-of": "careedit", "app.kubernetes.io/component": "monitoring"}
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PrometheusRule",
-        "metadata": {"name": "careedit", "labels": labels},
-        "spec": spec,
-    }
 
 
 class _Dumper(yaml.SafeDumper):

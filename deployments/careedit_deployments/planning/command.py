@@ -9,8 +9,8 @@ import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit.errors import InputError
-from careedit_deployments.bench.trace import MIXED, TraceRow, read_trace
-from careedit_deployments.cli.serve import find_config
+from careedit_deployments.bench.trace import MIXED, TraceRow, TraceScaleOption, read_trace
+from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
@@ -22,7 +22,7 @@ from careedit_deployments.planning.model import (
     load_prices,
     load_profiles,
 )
-from careedit_deployments.planning.plan import break_even, table
+from careedit_deployments.planning.plan import Goal, break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
 from careedit_deployments.planning.replay import replay
 
@@ -77,12 +77,7 @@ def plan(
         Path | None,
         typer.Option("--trace", metavar="FILE.jsonl", help="Simulate this trace with autoscaling instead of rates."),
     ] = None,
-    trace_scale: Annotated[
-        float,
-        typer.Option(
-            "--trace-scale", min=0.001, help="Factor for the arrival times and the allowed times of the trace."
-        ),
-    ] = 1.0,
+    trace_scale: TraceScaleOption = 1.0,
     config: Annotated[
         str | None, typer.Option("--config", help="Serving configuration for a trace: a YAML file or a name.")
     ] = None,
@@ -104,28 +99,24 @@ def plan(
     machine = _machine(profile, step_seconds)
     if check_against_local:
         arrivals = [row.slowed(trace_scale) for row in read_trace(trace or MIXED)]
-        _check(arrivals, ServeConfig.from_yaml(find_config(config or "tiny")), machine, as_json)
+        _check(arrivals, named_config(config or "tiny"), machine, as_json)
         return
     dollars, priced = _price(machine, price, usd_per_hour)
     used = Filter(candidates=candidates, preview_steps=preview_steps)
     if trace is not None:
         arrivals = [row.slowed(trace_scale) for row in read_trace(trace)]
-        settings = None if config is None else ServeConfig.from_yaml(find_config(config))
+        settings = None if config is None else named_config(config)
         _replay(arrivals, settings, machine, used, dollars, seed, as_json)
         return
     names = [EXPERTS[i] if i < len(EXPERTS) else f"expert-{i + 1}" for i in range(experts)]
     workload = Workload(rate=rates[0], steps={steps: 1.0}, experts=dict.fromkeys(names, 1.0), filter_share=filter_share)
+    goal = Goal(slo_p95=slo_p95, usd_per_hour=dollars, held=held, edits=edits, seed=seed)
     with progress("Simulating", 4 * len(rates)) as bar:
-        rows = table(
-            rates, workload, machine, used, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed,
-            done=bar.advance,
-        )  # fmt: skip
+        rows = table(rates, workload, machine, used, goal, done=bar.advance)
     smallest: float | Literal["unknown"] | None = "unknown"
     if even:
         with progress("Comparing merged and shared"):
-            smallest = break_even(
-                workload, machine, held=held, slo_p95=slo_p95, usd_per_hour=dollars, edits=edits, seed=seed
-            )
+            smallest = break_even(workload, machine, goal)
     caption = f"{machine.name}, {steps} steps, p95 within {slo_p95:g} s, {dollars:g} $ per GPU hour"
     if plot is not None:
         write_plot(plot, rows, caption)

@@ -26,6 +26,21 @@ BREAK_EVEN_RATES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Edits per second at which merged and shared experts are compared."""
 
 
+class Goal(Record):
+    """The objective of a plan, and how it is simulated."""
+
+    slo_p95: float
+    """Maximum of the 95th percentile of the seconds of an edit."""
+    usd_per_hour: float
+    """Price of one GPU hour, in US dollars."""
+    held: int = 1
+    """Edits that a replica works on at the same time. Default: 1."""
+    edits: int
+    """Edits per simulation; more give a more precise result and take longer."""
+    seed: int = 0
+    """Random seed of the simulation. Default: 0."""
+
+
 class Sizing(Record):
     """Replicas and cost of one load with one layout."""
 
@@ -55,18 +70,8 @@ class Sizing(Record):
     """US dollars per 1,000 edits, at constant load."""
 
 
-def size(
-    workload: Workload,
-    profile: Profile,
-    layout: Layout,
-    *,
-    held: int = 1,
-    slo_p95: float,
-    usd_per_hour: float,
-    edits: int,
-    seed: int = 0,
-) -> Sizing:
-    """The smallest number of replicas per pool with which the 95th percentile is at most `slo_p95` seconds."""
+def size(workload: Workload, profile: Profile, layout: Layout, goal: Goal) -> Sizing:
+    """The smallest number of replicas per pool with which the 95th percentile is at most `goal.slo_p95` seconds."""
     filtered = workload.filter is not None
     empty = Sizing(rate=workload.rate, layout=layout, filtered=filtered, feasible=False)
     judges = 0
@@ -74,26 +79,18 @@ def size(
         looks = workload.rate * workload.filter_share * workload.filter.candidates
         judges = max(1, ceil(looks * profile.judge_s / JUDGE_LOAD))
     alone = _alone(workload, profile, layout, judges)
-    if alone > slo_p95:
+    if alone > goal.slo_p95:
         why = f"an edit alone takes {alone:.1f} s (95th percentile)"
         return empty.model_copy(update={"why": why})
     replicas, seconds, busy = 0, list[float](), 0.0
     known: dict[float, tuple[int, Outcome]] = {}
     for share in pools_of(workload, layout).values():
         if share not in known:
-            sized = _pool(
-                workload,
-                share,
-                profile,
-                layout,
-                max(1, round(judges * share)) if judges else 0,
-                held=held,
-                slo_p95=slo_p95,
-                edits=edits,
-                seed=seed,
-            )
+            own_judges = max(1, round(judges * share)) if judges else 0
+            sized = _pool(workload, share, profile, layout, own_judges, goal)
             if sized is None:
-                return empty.model_copy(update={"why": f"no pool of up to {4 * CELL} replicas holds {slo_p95:g} s"})
+                why = f"no pool of up to {4 * CELL} replicas holds {goal.slo_p95:g} s"
+                return empty.model_copy(update={"why": why})
             known[share] = sized
         count, outcome = known[share]
         replicas += count
@@ -110,7 +107,7 @@ def size(
         "p50": seconds[(len(seconds) - 1) // 2],
         "p95": seconds[ceil(0.95 * len(seconds)) - 1],
         "busy": busy / replicas,
-        "usd_per_1000": 1000 * gpus * usd_per_hour / 3600 / workload.rate,
+        "usd_per_1000": 1000 * gpus * goal.usd_per_hour / 3600 / workload.rate,
     }
     return empty.model_copy(update=found)
 
@@ -120,12 +117,8 @@ def table(
     workload: Workload,
     profile: Profile,
     filter_: Filter,
+    goal: Goal,
     *,
-    held: int = 1,
-    slo_p95: float,
-    usd_per_hour: float,
-    edits: int,
-    seed: int = 0,
     done: Callable[[], None] = lambda: None,
 ) -> list[Sizing]:
     """`size` for each rate, layout, and with and without the early filter. `done` is called after each."""
@@ -134,31 +127,12 @@ def table(
         for layout in LAYOUTS:
             for used in (None, filter_):
                 asked = workload.model_copy(update={"rate": rate, "filter": used})
-                sized = size(
-                    asked,
-                    profile,
-                    layout,
-                    held=held,
-                    slo_p95=slo_p95,
-                    usd_per_hour=usd_per_hour,
-                    edits=edits,
-                    seed=seed,
-                )
-                rows.append(sized)
+                rows.append(size(asked, profile, layout, goal))
                 done()
     return rows
 
 
-def break_even(
-    workload: Workload,
-    profile: Profile,
-    *,
-    held: int = 1,
-    slo_p95: float,
-    usd_per_hour: float,
-    edits: int,
-    seed: int = 0,
-) -> float | None:
+def break_even(workload: Workload, profile: Profile, goal: Goal) -> float | None:
     """The smallest of `BREAK_EVEN_RATES` from which merged experts cost no more than shared ones, or None.
 
     Merged experts need at least one replica each. Shared ones take `shared_ratio` times as long for every step.
@@ -166,10 +140,7 @@ def break_even(
     found = None
     for rate in reversed(BREAK_EVEN_RATES):
         asked = workload.model_copy(update={"rate": rate})
-        merged, shared = (
-            size(asked, profile, layout, held=held, slo_p95=slo_p95, usd_per_hour=usd_per_hour, edits=edits, seed=seed)
-            for layout in LAYOUTS
-        )
+        merged, shared = (size(asked, profile, layout, goal) for layout in LAYOUTS)
         if not merged.feasible or (shared.feasible and merged.gpus > shared.gpus):
             break
         found = rate
@@ -193,36 +164,27 @@ def _alone(workload: Workload, profile: Profile, layout: Layout, judges: int) ->
 
 
 def _pool(
-    workload: Workload,
-    share: float,
-    profile: Profile,
-    layout: Layout,
-    judges: int,
-    *,
-    held: int,
-    slo_p95: float,
-    edits: int,
-    seed: int,
+    workload: Workload, share: float, profile: Profile, layout: Layout, judges: int, goal: Goal
 ) -> tuple[int, Outcome] | None:
     """Number of replicas of a pool with this share of the edits, and its outcome. None: no number is enough."""
     rate = workload.rate * share
     asked = workload.model_copy(update={"rate": rate, "experts": {"one": 1.0}})
-    sample = [edit for _, edit in islice(edits_of(asked, profile, layout, seed), 500)]
+    sample = [edit for _, edit in islice(edits_of(asked, profile, layout, goal.seed), 500)]
     mean = sum(sum(edit.work) for edit in sample) / len(sample)
-    load = rate * mean * profile.slowdown(held) / held  # number of replicas that are busy all the time
+    load = rate * mean * profile.slowdown(goal.held) / goal.held  # number of replicas that are busy all the time
     cells = max(1, ceil(load / CELL))
     asked = asked.model_copy(update={"rate": rate / cells})
     pool = "one" if layout == "merged" else "shared"
 
     def attempt(count: int) -> Outcome:
         return run(
-            edits_of(asked, profile, layout, seed), {pool: count}, profile, held=held,
-            judges=ceil(judges / cells), edits=edits, warm_up=edits // 2, seed=seed,
+            edits_of(asked, profile, layout, goal.seed), {pool: count}, profile, held=goal.held,
+            judges=ceil(judges / cells), edits=goal.edits, warm_up=goal.edits // 2, seed=goal.seed,
         )  # fmt: skip
 
     low = max(1, ceil(load / cells / MAX_BUSY))
     high, outcome = low, attempt(low)
-    while outcome.quantile(0.95) > slo_p95:
+    while outcome.quantile(0.95) > goal.slo_p95:
         low, high = high + 1, max(high + 1, ceil(1.15 * high))
         outcome = attempt(high)
         if high > 4 * CELL:
@@ -230,7 +192,7 @@ def _pool(
     while low < high:
         middle = (low + high) // 2
         tried = attempt(middle)
-        if tried.quantile(0.95) <= slo_p95:
+        if tried.quantile(0.95) <= goal.slo_p95:
             high, outcome = middle, tried
         else:
             low = middle + 1

@@ -8,9 +8,9 @@ from careedit.errors import InputError
 from careedit.record import Record
 from careedit.stats import percentile
 from careedit_deployments.bench.trace import TraceRow, attainment
-from careedit_deployments.config import ServeConfig
+from careedit_deployments.config import Scaling, ServeConfig
 from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile
-from careedit_deployments.planning.runs import ALL, run, seconds_alone
+from careedit_deployments.planning.runs import ALL, Outcome, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit
 
 
@@ -70,18 +70,7 @@ def replay(
     judges = judges_of(config)
     used = filter_ if judges else None
     arrivals = arrivals_of(trace, profile, layout, used)
-    outcome = run(
-        arrivals,
-        _pools(arrivals, config),
-        profile,
-        held=config.expert.max_ongoing_requests,
-        queue=config.expert.max_queued_requests,
-        judges=judges if used else 0,
-        scaling=config.expert.scaling,
-        edits=len(arrivals),
-        warm_up=0,
-        seed=seed,
-    )
+    outcome = _run(arrivals, profile, config, config.expert.scaling, judges=judges if used else 0, seed=seed)
     hours = outcome.gpu_seconds / 3600
     return Replay(
         layout=layout,
@@ -118,9 +107,29 @@ def arrivals_of(
     return arrivals
 
 
-def _pools(arrivals: Sequence[tuple[float, Edit]], config: ServeConfig) -> dict[str, int]:
-    """The pools that the edits need, each with the replicas that it starts with."""
-    return dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), max(1, config.expert.scaling.min_replicas))
+def _run(
+    arrivals: Sequence[tuple[float, Edit]],
+    profile: Profile,
+    config: ServeConfig,
+    scaling: Scaling | None,
+    *,
+    judges: int = 0,
+    seed: int = 0,
+) -> Outcome:
+    """Simulate all edits. Each pool that they need starts with its minimum of replicas."""
+    expert = config.expert
+    return run(
+        arrivals,
+        dict.fromkeys(sorted({edit.pool for _, edit in arrivals}), max(1, expert.scaling.min_replicas)),
+        profile,
+        held=expert.max_ongoing_requests,
+        queue=expert.max_queued_requests,
+        judges=judges,
+        scaling=scaling,
+        edits=len(arrivals),
+        warm_up=0,
+        seed=seed,
+    )
 
 
 def _taken(arrivals: Sequence[tuple[float, Edit]]) -> list[float | None]:
@@ -134,16 +143,7 @@ def predict(
     """Simulate a trace with the merged layout."""
     arrivals = arrivals_of(rows, profile, "merged", experts=experts, long_tail=long_tail)
     scaling = config.expert.scaling
-    run(
-        arrivals,
-        _pools(arrivals, config),
-        profile,
-        held=config.expert.max_ongoing_requests,
-        queue=config.expert.max_queued_requests,
-        scaling=scaling if scaling.max_replicas > max(1, scaling.min_replicas) else None,
-        edits=len(arrivals),
-        warm_up=0,
-    )
+    _run(arrivals, profile, config, scaling if scaling.max_replicas > max(1, scaling.min_replicas) else None)
     return passage(rows, _taken(arrivals))
 
 

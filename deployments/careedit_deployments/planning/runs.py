@@ -39,11 +39,6 @@ class Outcome:
         """The q-quantile of `seconds`: the value at rank ceil(q n)."""
         return self.seconds[min(len(self.seconds) - 1, max(0, -(-int(q * 1e9) * len(self.seconds) // 10**9) - 1))]
 
-    @property
-    def mean(self) -> float:
-        """Mean of `seconds`."""
-        return sum(self.seconds) / len(self.seconds)
-
 
 def pools_of(workload: Workload, layout: Layout) -> dict[str, float]:
     """The pools of a layout, each with its share of the edits."""

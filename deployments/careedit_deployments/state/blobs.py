@@ -114,9 +114,6 @@ class BlobStore:
 
         return await self._run(look, "Listing the pictures")
 
-    async def close(self) -> None:
-        """Close the connections."""
-
     def _remove(self, path: str) -> None:
         try:
             self._files.rm(path, recursive=True)

@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Table, event, make_url
+from sqlalchemy import Executable, Select, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from careedit.errors import InputError
+from careedit.record import Record
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.state.tables import AnyRecord, record_of, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,31 @@ class Database:
             logger.warning("The database does not answer: %s", error)
             reason = " ".join(str(getattr(error, "orig", error)).split())[:200]
             raise UnavailableError(f"The database does not answer ({reason}); try again, or check it.") from error
+
+    async def rows(self, kind: type[AnyRecord], query: Select[Any]) -> list[AnyRecord]:
+        """The records of the rows that a query finds."""
+        async with self.read() as connection:
+            return [record_of(kind, row) for row in await connection.execute(query)]
+
+    async def row(self, kind: type[AnyRecord], query: Select[Any]) -> AnyRecord | None:
+        """The record of the row that a query finds; None if it finds no row."""
+        async with self.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else record_of(kind, row)
+
+    async def column(self, query: Select[Any]) -> list[Any]:
+        """The first value of each row that a query finds."""
+        async with self.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def change(self, statement: Executable) -> int:
+        """Run one statement in a transaction of its own; returns the number of changed rows."""
+        async with self.write() as connection:
+            return (await connection.execute(statement)).rowcount
+
+    async def add(self, table: Table, record: Record) -> None:
+        """Insert a record."""
+        await self.change(self.insert(table).values(**values_of(record)))
 
     def insert(self, table: Table) -> Any:
         """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""

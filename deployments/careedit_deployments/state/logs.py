@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, insert, or_, select, update
+from sqlalchemy import Text, cast, delete, func, or_, select, update
 
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.database import Database
@@ -26,7 +26,7 @@ from careedit_deployments.state.tables import (
     edits,
     feedback,
     keys,
-    record_of,
+    newest,
     values_of,
 )
 
@@ -42,27 +42,21 @@ class Keys:
 
     async def add(self, key: KeyRecord) -> None:
         """Store a key."""
-        async with self._database.write() as connection:
-            await connection.execute(insert(keys).values(**values_of(key)))
+        await self._database.add(keys, key)
 
     async def find(self, sha256: str) -> KeyRecord | None:
         """The key with this hash; None if no such key exists or it was revoked."""
-        async with self._database.read() as connection:
-            query = select(keys).where(keys.c.sha256 == sha256, keys.c.revoked.is_(None))
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else record_of(KeyRecord, row)
+        query = select(keys).where(keys.c.sha256 == sha256, keys.c.revoked.is_(None))
+        return await self._database.row(KeyRecord, query)
 
     async def all(self) -> list[KeyRecord]:
         """Every key, revoked ones included, oldest first."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(select(keys).order_by(keys.c.created, keys.c.id))
-            return [record_of(KeyRecord, row) for row in rows]
+        return await self._database.rows(KeyRecord, select(keys).order_by(keys.c.created, keys.c.id))
 
     async def revoke(self, key_id: str) -> bool:
         """Refuse a key from now on. Returns False if no valid key has this id."""
-        async with self._database.write() as connection:
-            good = (keys.c.id == key_id) & keys.c.revoked.is_(None)
-            return (await connection.execute(update(keys).where(good).values(revoked=self._clock()))).rowcount > 0
+        good = (keys.c.id == key_id) & keys.c.revoked.is_(None)
+        return await self._database.change(update(keys).where(good).values(revoked=self._clock())) > 0
 
 
 class EditLog:
@@ -74,20 +68,16 @@ class EditLog:
     async def add(self, edit: EditRecord) -> None:
         """Store an edit; it replaces an edit with the same id."""
         values = values_of(edit)
-        async with self._database.write() as connection:
-            statement = self._database.insert(edits).values(**values)
-            await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        statement = self._database.insert(edits).values(**values)
+        await self._database.change(statement.on_conflict_do_update(index_elements=["id"], set_=values))
 
     async def get(self, edit_id: str, *, owner: str | None = None) -> EditRecord:
         """One edit. Raises `NotFoundError` for an unknown id, or with `owner` for the edit of another owner."""
-        async with self._database.read() as connection:
-            query = select(edits).where(edits.c.id == edit_id)
-            row = (
-                await connection.execute(query if owner is None else query.where(edits.c.owner == owner))
-            ).one_or_none()
-        if row is None:
+        query = select(edits).where(edits.c.id == edit_id)
+        edit = await self._database.row(EditRecord, query if owner is None else query.where(edits.c.owner == owner))
+        if edit is None:
             raise NotFoundError(f"The edit {edit_id!r} does not exist; check the id.")
-        return record_of(EditRecord, row)
+        return edit
 
     async def latest(
         self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()
@@ -98,9 +88,7 @@ class EditLog:
             query = query.where(edits.c.arm == arm)
         if outcomes:
             query = query.where(edits.c.outcome.in_(outcomes))
-        async with self._database.read() as connection:
-            rows = await connection.execute(query.order_by(edits.c.created.desc(), edits.c.id.desc()).limit(limit))
-            return [record_of(EditRecord, row) for row in rows]
+        return await self._database.rows(EditRecord, newest(query, edits, limit))
 
     async def counts(self, *, since: float = 0.0) -> list[ArmCount]:
         """Numbers of edits by arm, outcome and whether a shadow arm made them."""
@@ -117,13 +105,11 @@ class EditLog:
             .group_by(edits.c.arm, edits.c.outcome, shadow)
             .order_by(edits.c.arm, edits.c.outcome, shadow)
         )
-        async with self._database.read() as connection:
-            return [record_of(ArmCount, row) for row in await connection.execute(query)]
+        return await self._database.rows(ArmCount, query)
 
     async def score(self, edit_id: str, scores: Mapping[str, float]) -> None:
         """Add the scores of a judge, if the edit is still stored."""
-        async with self._database.write() as connection:
-            await connection.execute(update(edits).where(edits.c.id == edit_id).values(scores=dict(scores)))
+        await self._database.change(update(edits).where(edits.c.id == edit_id).values(scores=dict(scores)))
 
     async def redact(self, request_id: str) -> int:
         """Remove texts, user, traces and pictures from the edits of a request, job or session; returns the number of edits.
@@ -157,10 +143,8 @@ class ArmLog:
     async def assign(self, assignment: AssignmentRecord) -> None:
         """Store an assignment. An earlier one of the same user and salt stays and gets the new arm."""
         statement = self._database.insert(assignments).values(**values_of(assignment))
-        async with self._database.write() as connection:
-            await connection.execute(
-                statement.on_conflict_do_update(index_elements=["user_sha256", "salt"], set_={"arm": assignment.arm})
-            )
+        moved = {"arm": assignment.arm}
+        await self._database.change(statement.on_conflict_do_update(index_elements=["user_sha256", "salt"], set_=moved))
 
     async def assigned(self, salt: str) -> Mapping[str, int]:
         """Number of assigned users per arm."""
@@ -170,15 +154,12 @@ class ArmLog:
 
     async def add(self, event: ArmEvent) -> None:
         """Store an event."""
-        async with self._database.write() as connection:
-            await connection.execute(insert(arm_events).values(**values_of(event)))
+        await self._database.add(arm_events, event)
 
     async def events(self, *, arm: str | None = None, limit: int = 100) -> list[ArmEvent]:
         """Events of one arm or of all arms, newest first."""
         query = select(arm_events) if arm is None else select(arm_events).where(arm_events.c.arm == arm)
-        newest = query.order_by(arm_events.c.created.desc(), arm_events.c.id.desc()).limit(limit)
-        async with self._database.read() as connection:
-            return [record_of(ArmEvent, row) for row in await connection.execute(newest)]
+        return await self._database.rows(ArmEvent, newest(query, arm_events, limit))
 
     async def disabled(self) -> frozenset[str]:
         """Arms whose latest event took them out of traffic."""
@@ -196,15 +177,12 @@ class FeedbackLog:
 
     async def add(self, feedback_record: FeedbackRecord) -> None:
         """Store feedback."""
-        async with self._database.write() as connection:
-            await connection.execute(insert(feedback).values(**values_of(feedback_record)))
+        await self._database.add(feedback, feedback_record)
 
     async def latest(self, *, since: float = 0.0, limit: int = 1000) -> list[FeedbackRecord]:
         """Feedback, newest first."""
         query = select(feedback).where(feedback.c.created >= since)
-        newest = query.order_by(feedback.c.created.desc(), feedback.c.id.desc()).limit(limit)
-        async with self._database.read() as connection:
-            return [record_of(FeedbackRecord, row) for row in await connection.execute(newest)]
+        return await self._database.rows(FeedbackRecord, newest(query, feedback, limit))
 
 
 class AuditLog:
@@ -218,11 +196,8 @@ class AuditLog:
         entry = AuditRecord(
             id=new_id("audit"), actor=actor, action=action, subject=subject, detail=detail, created=self._clock()
         )
-        async with self._database.write() as connection:
-            await connection.execute(insert(audit).values(**values_of(entry)))
+        await self._database.add(audit, entry)
 
     async def latest(self, *, limit: int = 100) -> list[AuditRecord]:
         """Entries, newest first."""
-        query = select(audit).order_by(audit.c.created.desc(), audit.c.id.desc()).limit(limit)
-        async with self._database.read() as connection:
-            return [record_of(AuditRecord, row) for row in await connection.execute(query)]
+        return await self._database.rows(AuditRecord, newest(select(audit), audit, limit))

@@ -27,7 +27,7 @@ from careedit_deployments.state.records import (
     WebhookRecord,
     new_id,
 )
-from careedit_deployments.state.tables import job_events, jobs, record_of, values_of, webhooks
+from careedit_deployments.state.tables import job_events, jobs, older, record_of, values_of, webhooks
 
 Topic = Literal["queued", "event", "cancel", "webhook"]
 """Changes that `JobTable.subscribe` reports: a job was queued, an event was written, a job is to be cancelled, a webhook is due."""
@@ -97,27 +97,18 @@ class JobTable:
     async def keyed(self, owner: str, key: str) -> JobRecord | None:
         """The job with this owner and idempotency key, or None."""
         query = select(jobs).where((jobs.c.owner == owner) & (jobs.c.idempotency_key == key))
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else record_of(JobRecord, row)
+        return await self._database.row(JobRecord, query)
 
     async def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """One job. Raises `NotFoundError` for an unknown id, or with `owner` for the job of another owner."""
-        async with self._database.read() as connection:
-            query = select(jobs).where(_is(job_id, owner))
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
+        job = await self._database.row(JobRecord, select(jobs).where(_is(job_id, owner)))
+        if job is None:
             raise _gone(job_id)
-        return record_of(JobRecord, row)
+        return job
 
     async def page(self, owner: str, *, before: str | None = None, limit: int = 20) -> list[JobRecord]:
         """Jobs of an owner that are older than the job `before`, newest first."""
-        query = select(jobs).where(jobs.c.owner == owner)
-        if before is not None:
-            query = query.where(jobs.c.id < before)
-        async with self._database.read() as connection:
-            rows = await connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
-            return [record_of(JobRecord, row) for row in rows]
+        return await self._database.rows(JobRecord, older(jobs, owner, before, limit))
 
     async def ahead(self, job: JobRecord) -> int:
         """Number of queued jobs that come before this one."""
@@ -239,8 +230,7 @@ class JobTable:
     async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
         """Events of a job with numbers above `after`, in order."""
         query = select(job_events).where(job_events.c.job == job_id, job_events.c.number > after)
-        async with self._database.read() as connection:
-            return [record_of(JobEvent, row) for row in await connection.execute(query.order_by(job_events.c.number))]
+        return await self._database.rows(JobEvent, query.order_by(job_events.c.number))
 
     async def delete(self, job_id: str) -> None:
         """Delete a job, its events and its webhooks, if it exists."""
@@ -251,13 +241,11 @@ class JobTable:
 
     async def expired(self) -> list[str]:
         """Ids of jobs that have expired."""
-        async with self._database.read() as connection:
-            return list((await connection.execute(select(jobs.c.id).where(jobs.c.expires <= self._clock()))).scalars())
+        return await self._database.column(select(jobs.c.id).where(jobs.c.expires <= self._clock()))
 
     async def existing(self, ids: Collection[str]) -> frozenset[str]:
         """Those of the given ids that belong to a stored job."""
-        async with self._database.read() as connection:
-            return frozenset((await connection.execute(select(jobs.c.id).where(jobs.c.id.in_(list(ids))))).scalars())
+        return frozenset(await self._database.column(select(jobs.c.id).where(jobs.c.id.in_(list(ids)))))
 
     async def _end(
         self,
@@ -366,11 +354,9 @@ class WebhookTable:
         else:
             values = {"next_at": self._clock() + retry_in_s, "error": error}
         mine = (webhooks.c.id == webhook.id) & (webhooks.c.attempt == webhook.attempt)
-        async with self._database.write() as connection:
-            await connection.execute(update(webhooks).where(mine).values(**values))
+        await self._database.change(update(webhooks).where(mine).values(**values))
 
     async def of(self, job_id: str) -> list[WebhookRecord]:
         """Webhooks of a job, oldest first."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(select(webhooks).where(webhooks.c.job == job_id).order_by(webhooks.c.id))
-            return [record_of(WebhookRecord, row) for row in rows]
+        query = select(webhooks).where(webhooks.c.job == job_id).order_by(webhooks.c.id)
+        return await self._database.rows(WebhookRecord, query)

@@ -16,10 +16,12 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    select,
 )
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
@@ -115,3 +117,16 @@ def values_of(record: Record) -> dict[str, Any]:
 def record_of(kind: type[AnyRecord], row: Row[Any]) -> AnyRecord:
     """A whole row as its record."""
     return kind(**row._mapping)
+
+
+def newest(query: Select[Any], table: Table, limit: int) -> Select[Any]:
+    """The query for the `limit` newest rows, newest first."""
+    return query.order_by(table.c.created.desc(), table.c.id.desc()).limit(limit)
+
+
+def older(table: Table, owner: str, before: str | None, limit: int) -> Select[Any]:
+    """The query for a page: rows of an owner that are older than the id `before` (None: from the newest on), newest first."""
+    query = select(table).where(table.c.owner == owner)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    return query.order_by(table.c.id.desc()).limit(limit)

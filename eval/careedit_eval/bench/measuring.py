@@ -11,7 +11,8 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms.functional import to_tensor
 
-from careedit.bench.timing import Comparison, compare, use_threads
+from careedit.bench.timing import Comparison, compare
+from careedit.editor import use_threads
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.files import png_bytes
 from careedit_eval.errors import RunError
@@ -29,9 +30,8 @@ Means = Mapping[str, float]
 def metric_speedup(samples: Sequence[Sample], *, sets: int, repeats: int, threads: int = 1) -> Comparison:
     """Seconds of the script over those of the metrics, for `sets` edits of every sample by CLIP-I, CLIP-T, L1 and L2.
 
-    The target itself is measured by CLIP-T as well. MagicBrush's script does this for one set, so it runs once
-    per set. Here a target and a caption are embedded once, whatever looks at them. Raises `RunError` where the two ways
-    do not tell the same.
+    CLIP-T also measures the target itself. MagicBrush's script measures one set, so it runs once per set. Here each target and
+    caption is embedded once for all metrics. Raises `RunError` if the two ways give different means.
     """
     edits = [[_edited(sample, shift) for sample in samples] for shift in range(sets)]
     encoder = load_encoder(str(backbones.packaged("tiny_clip")), device="cpu", cache_entries=0)

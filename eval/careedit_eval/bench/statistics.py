@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -211,7 +211,7 @@ def judged(delta: Floats) -> Difference:
         for column, arm, number in ((columns[0], "a", 0.5), (columns[1], "b", 0.5 + float(value))):
             column[f"s{i}", 0] = ScoreLine("drawn", arm, f"s{i}", 0, ALL, f"g{i}", "q", None, number, None, "")
     found = difference_of("drawn", Output(name="q", better="higher"), ALL, *columns)
-    return Difference(**{name: getattr(found, name) for name in found.__slots__} | {"p_adjusted": found.p})
+    return replace(found, p_adjusted=found.p)
 
 
 def contradicts(found: Difference) -> bool:

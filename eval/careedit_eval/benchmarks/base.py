@@ -7,15 +7,18 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 from pydantic import Field
 
 from careedit.errors import CareEditError
 from careedit.record import Record
+from careedit_eval.benchmarks.shards import resolve
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import EMPTY, PictureRef
 from careedit_eval.records import Sample, fingerprint_of
 
+Row = TypeVar("Row")
 UNVERSIONED = "unversioned"
 """The revision of a data set in a folder or bucket, which has no revision; only the fingerprint detects changes."""
 
@@ -40,8 +43,11 @@ class TableBenchmark(ABC):
     name: str
     revision: str
 
-    def __init__(self, name: str, source: Source, revision: str) -> None:
-        self.name, self.source, self.revision = name, source, revision
+    def __init__(self, name: str, source: Source, pinned: str | None = None) -> None:
+        """`pinned` is the commit of a hub's data set that is read if `source` names none."""
+        self.name, self.source = name, source
+        self.path, revision = resolve(source.path, source.revision, pinned)
+        self.revision = revision or UNVERSIONED
 
     def rows(self) -> Iterator[Sample]:
         """See `careedit_eval.records.Benchmark`."""
@@ -96,12 +102,17 @@ def group_of(source: PictureRef, name: str) -> str:
     return name if source.sha256 == EMPTY else source.sha256
 
 
-def chosen(keys: Iterable[str], limit: int | None) -> frozenset[str] | None:
-    """The first `limit` keys by the order of their hashes; None means all. A larger limit adds keys and removes none."""
+def taken(rows: Iterable[tuple[str, Row]], limit: int | None) -> list[tuple[str, Row]]:
+    """The (name, row) pairs of the first `limit` names by the order of their hashes; None means all.
+
+    Rows stay in their order. A larger limit adds rows and removes none.
+    """
+    found = list(rows)
     if limit is None:
-        return None
-    ranked = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode("utf-8")).digest())
-    return frozenset(ranked[:limit])
+        return found
+    ranked = sorted({name for name, _ in found}, key=lambda name: hashlib.sha256(name.encode("utf-8")).digest())
+    kept = set(ranked[:limit])
+    return [(name, row) for name, row in found if name in kept]
 
 
 def distinct_ids(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -114,13 +125,3 @@ def distinct_ids(rows: Sequence[tuple[str, str]]) -> list[str]:
         name if counts[name] == 1 else f"{name}~{hashlib.sha256(content.encode('utf-8')).hexdigest()[:8]}"
         for name, content in rows
     ]
-
-
-def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:
-    """Raise `BenchmarkError` if a column is missing."""
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise BenchmarkError(
-            f"{what} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}. Give "
-            "the data set in its published layout."
-        )

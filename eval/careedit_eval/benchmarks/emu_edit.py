@@ -1,8 +1,8 @@
 """Emu Edit's test set (arXiv 2311.10089): 3,589 instructions of seven tasks, without targets.
 
-The split called "test" holds the test rows in `facebook/emu_edit_test_set`; in `..._generations`, which repeats them
-with Emu Edit's own results, the names are swapped. Papers differ in whether rows are dropped whose input and output
-captions are equal, which moves CLIP-T by 0.026: `captions` names the choice.
+The test rows are the split "test" of `facebook/emu_edit_test_set`. In `..._generations`, which repeats them with Emu Edit's
+own results, the names of the splits are swapped. Some papers drop rows whose input and output captions are equal, which
+changes CLIP-T by 0.026: see `captions`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, distinct_ids, group_of
-from careedit_eval.benchmarks.shards import Line, Shards, newest_commit, resolve
+from careedit_eval.benchmarks.base import UNKNOWN, Source, TableBenchmark, distinct_ids, group_of, taken
+from careedit_eval.benchmarks.shards import Line, Shards, newest_commit
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Sample
 
@@ -40,10 +40,9 @@ class EmuEdit(TableBenchmark):
 
     def __init__(self, config: EmuEditConfig) -> None:
         pinned = newest_commit(HUB) if config.path == HUB and config.revision is None else None
-        path, revision = resolve(config.path, config.revision, pinned)
         suffix = "" if config.captions == "all" else "-changed-captions"
-        super().__init__(f"emu_edit{suffix}", config, revision or UNVERSIONED)
-        self.config, self.path = config, path
+        super().__init__(f"emu_edit{suffix}", config, pinned)
+        self.config = config
 
     def _read(self) -> Iterator[Sample]:
         lines = list(self._shards().lines(WORDS, PICTURES))
@@ -56,10 +55,7 @@ class EmuEdit(TableBenchmark):
         if self.config.captions == "changed":
             same = ("input_caption", "output_caption")
             named = [(name, line) for name, line in named if len({_plain(line, column) for column in same}) == 2]
-        keep = chosen((name for name, _ in named), self.config.limit)
-        for name, line in named:
-            if keep is None or name in keep:
-                yield _sample(name, line)
+        yield from (_sample(name, line) for name, line in taken(named, self.config.limit))
 
     def _shards(self) -> Shards:
         """The shards of the test rows, whatever their split is named."""

@@ -1,8 +1,8 @@
 """A user's own rows: a folder with metadata.jsonl or metadata.csv, or parquet shards; and drawn scenes in a folder.
 
-Column names are those of training rows (`careedit.finetune.data`), so that what trained an expert can measure one. Only
-source and instruction are needed; what a row lacks narrows which metrics apply to it. What reads them is imported when
-rows are: it brings all of torch, and other benchmarks need none.
+Columns have the names of training rows (`careedit.finetune.data`), so training data can also measure an expert. Only source
+and instruction are needed; some metrics need more. The readers are imported when rows are read, because they import torch,
+which other benchmarks do not need.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import Field
 from careedit import plugins
 from careedit.errors import InputError
 from careedit.tabular import is_missing, words_of
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, check_columns, chosen, group_of
-from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
+from careedit_eval.benchmarks.base import Source, TableBenchmark, group_of, taken
+from careedit_eval.benchmarks.shards import Line, Shards, check_columns, file_ref
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
@@ -46,9 +46,8 @@ class FolderBenchmark(TableBenchmark):
     """The rows of a folder. A row without an id is named by its number; a row without a kind has the kind "edit"."""
 
     def __init__(self, config: FolderConfig) -> None:
-        path, revision = resolve(config.path, config.revision)
-        super().__init__(config.name, config, revision or UNVERSIONED)
-        self.config, self.path = config, path
+        super().__init__(config.name, config)
+        self.config = config
 
     def _read(self) -> Iterator[Sample]:
         from careedit.finetune.data.tables import METADATA
@@ -61,9 +60,8 @@ class FolderBenchmark(TableBenchmark):
             rows = _text_rows(place, self.config)
         else:
             rows = _parquet_rows(self.path, self.config)
-        samples = list(rows)
-        keep = chosen((sample.id for sample in samples), self.config.limit)
-        return (sample for sample in samples if keep is None or sample.id in keep)
+        named = ((sample.id, sample) for sample in rows)
+        return (sample for _, sample in taken(named, self.config.limit))
 
 
 def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:

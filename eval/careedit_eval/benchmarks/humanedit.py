@@ -1,7 +1,7 @@
 """HumanEdit (arXiv 2412.04280): 5,751 edits by people with DALL-E 2, six kinds, and a CORE subset of 400.
 
-Read from the public data set's own parquet columns. No protocol was published with it beyond "as MagicBrush"; metrics
-take `OUTPUT_DESCRIPTION` as the caption, since the LLaMA captions are paragraphs that CLIP would cut.
+Rows are read from the parquet columns of the public data set. Its protocol is only published as "as MagicBrush". Metrics use
+`OUTPUT_DESCRIPTION` as the caption, because the LLaMA captions are paragraphs that CLIP would truncate.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from careedit_eval.benchmarks.base import UNKNOWN, UNVERSIONED, Source, TableBenchmark, chosen, distinct_ids, group_of
-from careedit_eval.benchmarks.shards import Line, Shards, resolve
+from careedit_eval.benchmarks.base import UNKNOWN, Source, TableBenchmark, distinct_ids, group_of, taken
+from careedit_eval.benchmarks.shards import Line, Shards
 from careedit_eval.records import Sample, Scalar
 
 HUB = "hf://BryanW/HumanEdit"
@@ -62,13 +62,12 @@ class HumanEdit(TableBenchmark):
     """The public data set. Its masks are read by their transparency: its own converter also marks black pixels."""
 
     def __init__(self, config: HumanEditConfig, *, name: str = "humanedit") -> None:
-        path, revision = resolve(config.path, config.revision, REVISION)
-        super().__init__(f"{name}-{config.subset}", config, revision or UNVERSIONED)
-        self.config, self.path = config, path
+        super().__init__(f"{name}-{config.subset}", config, REVISION)
+        self.config = config
 
     def _read(self) -> Iterator[Sample]:
         lines = list(Shards(self.path).lines(WORDS, PICTURES))
-        # A picture may have been edited more than once; over all rows, so that a row is called the same in CORE.
+        # An image may have several edits. Ids are made over all rows, so that a row has the same id in CORE.
         asked = [
             (
                 line.text("IMAGE_ID") or line.place.name,
@@ -79,10 +78,7 @@ class HumanEdit(TableBenchmark):
         named = list(zip(distinct_ids(asked), lines, strict=True))
         if self.config.subset == "core":
             named = [(name, line) for name, line in named if line.cells["CORE"] == 1]
-        keep = chosen((name for name, _ in named), self.config.limit)
-        for name, line in named:
-            if keep is None or name in keep:
-                yield self._sample(name, line)
+        yield from (self._sample(name, line) for name, line in taken(named, self.config.limit))
 
     def _sample(self, name: str, line: Line) -> Sample:
         source, needs_mask = line.picture("INPUT_IMG"), line.cells["MASK"] == 1

@@ -1,8 +1,8 @@
 """MagicBrush (arXiv 2306.10012): people's edits in sessions of up to three turns.
 
-Two published layouts are read: the hub's parquet shards (train, dev), and the folder of the test archive, whose rows may
-not be redistributed: `edit_sessions.json`, `images/ID/...`, and the captions next to them. The paper's CLIP-T takes the
-*local* captions, which the shards do not have.
+Two published layouts are read: the hub's parquet shards (train, dev), and the folder of the test archive, which may not be
+redistributed: `edit_sessions.json`, `images/ID/...`, and files of captions. The paper's CLIP-T uses the *local* captions, which
+the shards do not have.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import fsspec
 
 from careedit.errors import InputError
 from careedit.tabular import is_missing, words_of
-from careedit_eval.benchmarks.base import UNVERSIONED, Source, TableBenchmark, chosen
-from careedit_eval.benchmarks.shards import Line, Shards, file_ref, resolve
+from careedit_eval.benchmarks.base import Source, TableBenchmark, taken
+from careedit_eval.benchmarks.shards import Line, Shards, file_ref
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef, read_bytes
 from careedit_eval.records import Sample
@@ -38,8 +38,8 @@ class MagicBrushConfig(Source):
     """Options of MagicBrush; `limit` counts sessions."""
 
     turns: Literal["single", "multi"] = "single"
-    """Every turn on its true source (the paper's single-turn), or on the editor's own last picture, of which only the
-    last turn is measured (its multi-turn)."""
+    """The source of a turn: "single" uses the true source, and "multi" the editor's own result of the turn before; then only
+    the last turn is measured. Both are protocols of the paper."""
     split: str = "dev"
     """The split of the parquet shards; the test archive has a single split."""
     masks: bool = False
@@ -69,16 +69,15 @@ class Turn:
 
 
 class MagicBrush(TableBenchmark):
-    """Single-turn: all turns; multi-turn: chains, measured at their end.
+    """All turns in single-turn; in multi-turn, chains that are measured at their last turn.
 
-    A turn that is not among a session's rows is a row all the same, one that cannot be edited: in single-turn it is an
-    error by itself, in multi-turn every later turn of its session fails with it.
+    A turn that a session lacks becomes a row that cannot be edited. In single-turn this is one error; in multi-turn every later
+    turn of the session fails too.
     """
 
     def __init__(self, config: MagicBrushConfig) -> None:
-        path, revision = resolve(config.path, config.revision)
-        super().__init__(f"magicbrush-{config.turns}", config, revision or UNVERSIONED)
-        self.config, self.path = config, path.rstrip("/")
+        super().__init__(f"magicbrush-{config.turns}", config)
+        self.config, self.path = config, self.path.rstrip("/")
 
     def _read(self) -> Iterator[Sample]:
         listing = posixpath.join(self.path, SESSIONS)
@@ -112,10 +111,10 @@ class MagicBrush(TableBenchmark):
         every = Shards(self.path)
         shards = every if len(every.uris) == 1 else Shards(self.path, prefix=self.config.split)
         for line in shards.lines(WORDS, PICTURES):
-            # A row that does not say whose turn it is stands alone.
+            # A row without session or turn is a session of its own.
             named = line.lack("img_id") is None and _turn_of(line) is not None
             sessions[line.text("img_id") if named else line.place.name].append(line)
-        for name, lines in _taken(sessions, self.config.limit):
+        for name, lines in taken(sessions.items(), self.config.limit):
             yield [
                 Turn(
                     name,
@@ -133,7 +132,7 @@ class MagicBrush(TableBenchmark):
     def _archive(self, listing: str) -> Iterator[list[Turn]]:
         sessions = _json(listing)
         captions = {name: _json(posixpath.join(self.path, file)) for name, file in CAPTIONS.items()}
-        for name, entries in _taken(sessions, self.config.limit):
+        for name, entries in taken(sessions.items(), self.config.limit):
             turns = entries if isinstance(entries, list) and entries else [None]
             yield [self._turn(name, index, entry, captions) for index, entry in enumerate(turns, 1)]
 
@@ -195,11 +194,6 @@ def _turn_of(line: Line) -> int | None:
 def _no_turn(line: Line) -> str | None:
     text = line.text("turn_index")
     return None if _turn_of(line) else f"{line.place}: turn_index {text!r} is not a number from 1 to {MOST_TURNS}."
-
-
-def _taken(sessions: Mapping[str, Any], limit: int | None) -> list[tuple[str, Any]]:
-    keep = chosen(sessions, limit)
-    return [(name, entries) for name, entries in sessions.items() if keep is None or name in keep]
 
 
 def _json(uri: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import fsspec
 
 from careedit.errors import InputError
 from careedit.tabular import find_file, is_missing, words_of
-from careedit_eval.benchmarks.base import check_columns
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import Cell, PictureRef, picture_bytes, read_bytes, read_column, reason_of
 
@@ -113,14 +113,15 @@ class Shards:
 
     def columns(self) -> tuple[str, ...]:
         """The names of the columns of the first shard."""
-        with self._open(self.uris[0]) as (file, _):
+        with _opened(self.uris[0]) as file:
             return tuple(file.schema_arrow.names)
 
     def lines(self, words: Sequence[str], pictures: Sequence[str]) -> Iterator[Line]:
         """Every row, in order, with the words read. All of `words` and `pictures` must be columns."""
         for uri, shard in zip(self.uris, self._names, strict=True):
-            with self._open(uri) as (file, name):
-                check_columns(file.schema_arrow.names, (*words, *pictures), f"The shard {name!r}")
+            with _opened(uri) as file:
+                what = f"The shard {posixpath.basename(uri)!r}"
+                check_columns(file.schema_arrow.names, (*words, *pictures), what)
                 number = 0
                 for group in range(file.num_row_groups):
                     try:
@@ -131,31 +132,28 @@ class Shards:
                         number += 1
                         yield Line(Place(uri, group, row, shard, number), values)
 
-    def _open(self, uri: str) -> _Opened:
-        return _Opened(uri)
 
+@contextmanager
+def _opened(uri: str) -> Iterator[Any]:
+    """An open shard, as a `pyarrow.parquet.ParquetFile`."""
+    from pyarrow import parquet
 
-class _Opened:
-    """An open shard: (file, name for messages)."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    def __enter__(self) -> tuple[Any, str]:
-        from pyarrow import parquet
-
+    with ExitStack() as stack:
         try:
-            self.stream = fsspec.open(self.uri, "rb").open()
-        except Exception as error:  # each file system raises its own kind
-            raise _unreadable(self.uri, error) from error
-        try:
-            return parquet.ParquetFile(self.stream), posixpath.basename(self.uri)
-        except Exception as error:  # pyarrow's errors have no common root
-            self.stream.close()
-            raise _unreadable(self.uri, error) from error
+            file = parquet.ParquetFile(stack.enter_context(fsspec.open(uri, "rb")))
+        except Exception as error:  # the errors of file systems and of pyarrow have no common root
+            raise _unreadable(uri, error) from error
+        yield file
 
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
+
+def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:
+    """Raise `BenchmarkError` if a column is missing."""
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise BenchmarkError(
+            f"{what} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}. Give "
+            "the data set in its published layout."
+        )
 
 
 def _unreadable(uri: str, error: BaseException) -> BenchmarkError:
@@ -165,7 +163,7 @@ def _unreadable(uri: str, error: BaseException) -> BenchmarkError:
 
 
 def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:
-    """The image file that the row at `where` names in `folder`; a missing file gives an image that says so. Reads it for its hash."""
+    """The image file that the row at `where` names in `folder`, read for its hash; a missing file gives a missing image."""
     local = folder.removeprefix("file://")
     try:
         uri = (
@@ -177,9 +175,9 @@ def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:
 
 
 def resolve(path: str, revision: str | None, pinned: str | None = None) -> tuple[str, str | None]:
-    """(path, revision) to read: "hf://owner/name" becomes the data set of a hub at a commit, other paths stay.
+    """(path, revision) to read: "hf://owner/name" becomes the data set of a hub at a commit; other paths do not change.
 
-    Raises `BenchmarkError` for a hub's data set without a revision, as it could change under the benchmark.
+    Raises `BenchmarkError` for a hub's data set without a revision, because it could change during the evaluation.
     """
     match = _HUB.fullmatch(path)
     if match is None:

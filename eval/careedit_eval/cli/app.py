@@ -14,7 +14,16 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.plugins import EVAL
 from careedit_eval.cli import planning, registry
-from careedit_eval.cli.work import RunnerName, all_runs, find_run, finish_run, run_suite, tracked
+from careedit_eval.cli.work import (
+    DEFAULT_OUT,
+    RunnerName,
+    SuiteArgument,
+    all_runs,
+    find_run,
+    finish_run,
+    run_suite,
+    tracked,
+)
 from careedit_eval.compare import Preference
 from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
@@ -29,10 +38,12 @@ app = typer.Typer(
     no_args_is_help=True,
     epilog="Exit codes: 0 = done, or pass; 1 = failed, or worse; 2 = the input is wrong; 3 = inconclusive.",
 )
-planning.register(app)
-registry.register(app)
+app.command("plan-size")(planning.plan_size_of)
+app.command("check-statistics")(planning.check)
+app.command("promote")(registry.promote_run)
+app.command("rollback")(registry.roll_back_champion)
+app.command("champion")(registry.champion)
 
-Suites = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Only this set of the suite; the option may be repeated.")
 ]
@@ -45,7 +56,6 @@ Workers = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first samples of each benchmark.")]
 Runner = Annotated[RunnerName, typer.Option("--runner", help="Run in a plain loop in this process, or with Ray Data.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
-DEFAULT_OUT = Path("eval-runs")
 
 
 @app.callback()
@@ -55,7 +65,7 @@ def evaluation() -> None:
 
 @app.command("run")
 def run(
-    suite: Suites,
+    suite: SuiteArgument,
     sets: Sets = None,
     runner: Runner = RunnerName.local,
     limit: Limit = None,
@@ -74,7 +84,7 @@ def run(
 
 @app.command("rescore")
 def rescore(
-    suite: Suites,
+    suite: SuiteArgument,
     sets: Sets = None,
     runner: Runner = RunnerName.local,
     limit: Limit = None,

@@ -12,7 +12,7 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit_eval.bench.statistics import check_statistics
-from careedit_eval.cli.work import all_runs, find_suite
+from careedit_eval.cli.work import DEFAULT_OUT, SuiteArgument, all_runs, find_suite
 from careedit_eval.gate import EXIT_CODES
 from careedit_eval.gate.size import POWERS, plan_size
 from careedit_eval.runs import Run
@@ -20,14 +20,8 @@ from careedit_eval.stats import assumed_spread
 from careedit_eval.suite import Gate, load_suite
 
 
-def register(app: typer.Typer) -> None:
-    """Add the sub-commands."""
-    app.command("plan-size")(plan_size_of)
-    app.command("check-statistics")(check)
-
-
 def plan_size_of(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")],
+    suite: SuiteArgument,
     margin: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +36,7 @@ def plan_size_of(
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with earlier runs.")
-    ] = Path("eval-runs"),
+    ] = DEFAULT_OUT,
     as_json: JsonOption = False,
 ) -> None:
     """Show how many source images the margins of a gate need, how many the suite has, and how long the edits take.

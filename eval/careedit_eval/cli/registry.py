@@ -9,20 +9,12 @@ import typer
 
 from careedit.cli.output import emit, note
 from careedit.errors import InputError
-from careedit_eval.cli.work import tracked, workspace_of
+from careedit_eval.cli.work import DEFAULT_OUT, tracked, workspace_of
 from careedit_eval.gate import judge_run
 from careedit_eval.runs import Run, load_run
 
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with MLflow's file.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the expert set.")]
-DEFAULT_OUT = Path("eval-runs")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the sub-commands."""
-    app.command("promote")(promote_run)
-    app.command("rollback")(roll_back_champion)
-    app.command("champion")(champion)
 
 
 def promote_run(
@@ -33,7 +25,7 @@ def promote_run(
     A run made with --limit or --set is refused with exit code 2, because it covers only a part of its suite.
     """
     from careedit_eval.tracking import default_uri, promote, tracking
-    from careedit_eval.tracking.log import is_own_set
+    from careedit_eval.tracking.content import is_own_set
 
     found = load_run(run)
     _check_whole(found)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from careedit.cli.output import Bar, note, progress
 from careedit.errors import InputError
@@ -28,6 +31,10 @@ SUITES = next(
     Path("suites"),
 )
 """The packaged suites: inside the package of an installed wheel, next to it in a checkout."""
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite.")]
+DEFAULT_OUT = Path("eval-runs")
+"""The default folder of evaluations."""
 
 
 class RunnerName(StrEnum):

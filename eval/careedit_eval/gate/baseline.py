@@ -1,6 +1,6 @@
-"""A baseline: the gated numbers of one set, row by row, frozen in a file that is committed with the suite.
+"""A baseline: the gated numbers of one set, row by row, in a file that is committed with the suite.
 
-It never moves by itself: one that follows every pass ratchets downwards, a margin at a time.
+It never changes by itself: a baseline that followed every pass could become worse by a margin each time.
 """
 
 from __future__ import annotations

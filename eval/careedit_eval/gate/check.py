@@ -122,9 +122,9 @@ NAMED = 3
 
 
 def check_failures(run: Run, bound: float, candidate: str, frozen: FrozenBenchmark) -> Check:
-    """Share of the candidate's edits and numbers that failed where the baseline's, at the same sample and seed, did not.
+    """The share of the candidate's edits and numbers that failed, but not for the baseline on the same sample and seed.
 
-    Pairwise verdicts are left out: both sides share them.
+    Pairwise verdicts are left out, because they belong to both sides.
     """
     edit_failed = {(row.sample_id, row.seed) for row in frozen.rows if row.edit_failed}
     known = {

@@ -45,10 +45,10 @@ class Need:
 def plan_size(
     suite: Suite, margins: Mapping[str, float], *, run: Run | None = None, assumed: Spread | None = None
 ) -> list[Need]:
-    """What every margin ("clip_i", "clip_i/Add") needs on every benchmark of the suite.
+    """The need of every margin ("clip_i", "clip_i/Add") on every benchmark of the suite.
 
-    Spreads are the assumed one or the run's, of the two sets that the suite compares first. Raises `InputError` where there is
-    neither, or the run has no such number.
+    Spreads are assumed, or those of the first comparison in the run. Raises `InputError` without both, or if the run lacks the
+    number.
     """
     found = []
     fewest = suite.gate.min_images if suite.gate is not None else 2

@@ -1,7 +1,7 @@
-"""The models behind CLIP and DINO metrics: loaded once per process, each picture and text embedded once.
+"""The models of CLIP and DINO metrics. Each is loaded once per process, and each image and text is embedded once.
 
-Embeddings come from batches of one fixed size, filled up where needed: then a picture's numbers do not depend on what
-else is in its batch, to the last bit, and a run that was cut off and resumed gives the same table.
+All batches have one fixed size and are padded to it. So the bits of an embedding do not depend on the rest of its batch, and
+a resumed run gives the same table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
 """The number of images or texts per forward pass."""
 MEMORY = 8192
-"""The number of embeddings that are cached, the newest: targets and captions occur again with every expert set."""
+"""The number of embeddings that are cached: targets and captions occur again with every expert set."""
 MAGICBRUSH_CLIP = ("ViT-B-32-quickgelu", "openai")
 """OpenAI's own ViT-B/32 was trained with the quick GELU, for which open_clip has its own architecture."""
 MAGICBRUSH_DINO = "facebook/dino-vits16"
@@ -70,29 +70,11 @@ class Embedder(Generic[Thing]):
 
 
 @dataclass(frozen=True)
-class ClipBackbone:
-    """A CLIP model for metrics."""
+class VitBackbone:
+    """A model that embeds images, for metrics."""
 
     name: str
     """The name of the model, and the library that runs it."""
-    revision: str
-    """The sha256 of the model's weights."""
-    preprocessing: str
-    """What becomes of a picture."""
-    images: Embedder[Image.Image]
-    """Embeds images and remembers their embeddings."""
-    texts: Embedder[str]
-    """Of texts, which are cut at the context with the end token kept."""
-    is_cut: Callable[[str], bool]
-    """Whether a text is longer than the context."""
-
-
-@dataclass(frozen=True)
-class VitBackbone:
-    """A vision transformer as DINO metrics need it; fields as in `ClipBackbone`."""
-
-    name: str
-    """The name of the model in reports."""
     revision: str
     """The sha256 of the model's weights."""
     preprocessing: str
@@ -101,9 +83,19 @@ class VitBackbone:
     """Embeds images and remembers their embeddings."""
 
 
+@dataclass(frozen=True)
+class ClipBackbone(VitBackbone):
+    """A CLIP model for metrics, which also embeds texts."""
+
+    texts: Embedder[str]
+    """Embeds texts. A longer text is truncated to the context, and the end token is kept."""
+    is_cut: Callable[[str], bool]
+    """Whether a text is longer than the context."""
+
+
 @lru_cache(maxsize=4)
 def clip_backbone(model: str | None, pretrained: str | None, device: str, batch: int = BATCH) -> ClipBackbone:
-    """An open_clip model by name (with `pretrained`, a tag or a file) or folder; None: the tiny CLIP of the package."""
+    """An open_clip model by name (with `pretrained`, a tag or a file) or folder; None means the tiny CLIP of the package."""
     try:
         encoder = load_encoder(
             packaged("tiny_clip") if model is None else model, pretrained=pretrained, device=device, cache_entries=0
@@ -134,9 +126,9 @@ def clip_backbone(model: str | None, pretrained: str | None, device: str, batch:
 
 @lru_cache(maxsize=4)
 def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = BATCH) -> VitBackbone:
-    """A transformers ViT by hub id or folder; None: the tiny DINO of the package.
+    """A transformers ViT by hub id or folder; None means the tiny DINO of the package.
 
-    `magicbrush`: preprocessed as MagicBrush's script does, otherwise as the model's own image processor says.
+    With `magicbrush`, images are preprocessed as in MagicBrush's script, otherwise by the model's own image processor.
     """
     source = str(packaged("tiny_dino")) if model is None else model
     try:
@@ -171,7 +163,7 @@ def check_dino_vits16(model: str) -> None:
 
 
 def dino_preprocess() -> Callable[[Image.Image], Tensor]:
-    """MagicBrush's, `evaluation/image_eval.py`: Resize(256, bicubic), CenterCrop(224), ImageNet's mean and std."""
+    """MagicBrush's preprocessing (`evaluation/image_eval.py`), with ImageNet's mean and standard deviation."""
     return cast(
         Callable[[Image.Image], Tensor],
         transforms.Compose(
@@ -186,7 +178,7 @@ def dino_preprocess() -> Callable[[Image.Image], Tensor]:
 
 
 def hash_weights(model: nn.Module) -> str:
-    """sha256 over names, shapes and float32 values: equal for equal weights, whatever file they came from."""
+    """The sha256 over names, shapes and float32 values. Equal weights have equal hashes, in whatever file they are."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         data = value.detach().cpu()

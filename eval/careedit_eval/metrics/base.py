@@ -1,9 +1,10 @@
-"""What a metric is given: one edit with its sample, every picture decoded once however many metrics look at it."""
+"""The input of a metric: one edit with its sample. Each image is decoded once, for all metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 from PIL import Image
 
@@ -13,12 +14,14 @@ from careedit_eval.alignment import Pictures, load_pictures
 from careedit_eval.errors import MetricError
 from careedit_eval.records import EditRow, Measurement, Sample
 
+Question = TypeVar("Question")
+
 
 class ScoreItem:
-    """One edit to be measured. Pictures are decoded when they are asked for; a damaged one raises a `CareEditError`."""
+    """One edit to be measured. Images are decoded on first use; a damaged one raises a `CareEditError`."""
 
     def __init__(self, sample: Sample, edit: EditRow, edited: bytes, rival: bytes | None = None) -> None:
-        """`edited` is the file that `edit.picture` names; `rival` another edit of the same sample and seed."""
+        """`edited` is the content of the file `edit.picture`, `rival` that of another edit of the same sample and seed."""
         self.sample, self.edit = sample, edit
         self._edited, self._rival = edited, rival
 
@@ -29,40 +32,40 @@ class ScoreItem:
 
     @cached_property
     def edited(self) -> Image.Image:
-        """The edited picture, RGB, of the editor's size."""
+        """The edited image, RGB, in the size that the editor returned."""
         return decode_image(self._edited)
 
     def edited_at(self, size: tuple[int, int]) -> Image.Image:
-        """The edited picture at `size` (width, height), as a protocol wants it; `resizing` is the note for that."""
+        """The edited image at `size` (width, height), as the protocol requires; `resizing` is the note about it."""
         return resized(self.edited, size)
 
     def resizing(self, size: tuple[int, int]) -> tuple[str, ...]:
-        """A note where `edited_at(size)` is not the edit as it came, else nothing."""
+        """A note if `edited_at(size)` changes the size of the edit; else nothing."""
         if self.edited.size == size:
             return ()
         return (f"the edit is {size_of(self.edited)}, resized to {size[0]}x{size[1]}",)
 
     @property
     def target(self) -> Image.Image:
-        """The target, RGB; raises `MetricError` where the sample has none."""
+        """The target, RGB. Raises `MetricError` if the sample has none."""
         if self.pictures.target is None:
             raise MetricError(f"Sample {self.sample.id!r} has no target; this metric does not apply to it.")
         return self.pictures.target
 
     @cached_property
     def rival(self) -> Image.Image:
-        """The other edit, RGB; raises `MetricError` where none was given."""
+        """The other edit, RGB. Raises `MetricError` if none was given."""
         if self._rival is None:
             raise MetricError("The edit has no other edit to be compared with; add a second expert set to the suite.")
         return decode_image(self._rival)
 
 
 class NotApplicableError(MetricError):
-    """A sample of which a metric can say nothing, whatever the edit is; `one_by_one` makes it a `not_applicable`."""
+    """The metric does not apply to this sample, whatever the edit is; `one_by_one` reports it as `not_applicable`."""
 
 
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:
-    """Measures item after item; what is wrong with one item becomes the error of that item only."""
+    """Measure item after item. A failure becomes the error of that item only."""
     found = []
     for item in batch:
         try:
@@ -74,8 +77,34 @@ def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measur
     return found
 
 
+def ask_about(
+    batch: Sequence[ScoreItem],
+    prepare: Callable[[ScoreItem], Question],
+    ask: Callable[[list[Question]], Iterable[Measurement]],
+    *,
+    alone: bool = False,
+) -> list[Measurement]:
+    """Measure a batch by a judge: all items together, or one by one if `alone`.
+
+    An item that `prepare` cannot turn into a question gets that error. A note says if an edit is resized to its source.
+    """
+    found: dict[int, Measurement] = {}
+    questions: dict[int, Question] = {}
+    for index, item in enumerate(batch):
+        try:
+            questions[index] = prepare(item)
+        except CareEditError as error:
+            found[index] = Measurement(error=str(error))
+    parts = [[index] for index in questions] if alone else [list(questions)] if questions else []
+    for part in parts:
+        for index, one in zip(part, ask([questions[i] for i in part]), strict=True):
+            notes = () if one.error is not None else batch[index].resizing(batch[index].pictures.source.size)
+            found[index] = one.model_copy(update={"notes": (*one.notes, *notes)})
+    return [found[index] for index in range(len(batch))]
+
+
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """`image` at `size` (width, height) by Pillow's default, bicubic, as MagicBrush's script does; equal size: equal bits."""
+    """`image` at `size` (width, height), by Pillow's default (bicubic) as in MagicBrush's script. An equal size changes no bit."""
     return image if image.size == size else image.resize(size)
 
 

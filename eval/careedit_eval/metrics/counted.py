@@ -1,4 +1,4 @@
-"""Latency, evaluations and cost: what the editor says of itself; where it says nothing, an error and no number."""
+"""Latency, evaluations and cost, as the editor reports them. A number that it does not report is an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from careedit_eval.records import EditRow, Measurement, MetricSpec, Output
 
 
 class Counted:
-    """A number of the edit's own record."""
+    """A number that is part of the edit's record."""
 
     needs: frozenset[str] = frozenset()
 
@@ -31,17 +31,17 @@ class Counted:
 
 
 def latency(_: NoOptions) -> Counted:
-    """Wall-clock seconds of an edit, as its editor measured them when the edit was made: information only."""
+    """Wall-clock seconds of an edit, measured by its editor when the edit was made; information only."""
     return Counted(_spec("latency", "s", information=True), lambda edit: edit.seconds, "how long the edit took")
 
 
 def nfe(_: NoOptions) -> Counted:
-    """Evaluations of the transformer for an edit, an early filter's previews included."""
+    """Evaluations of the transformer for an edit, with the previews of an early filter."""
     return Counted(_spec("nfe"), lambda edit: edit.nfe, "how often its transformer ran")
 
 
 def cost(options: CostOptions) -> Counted:
-    """Seconds of an edit at a price per hour of its device, in the price's currency: information only, as its seconds are."""
+    """The price of the seconds of an edit, in the currency of `per_gpu_hour`; information only, like the seconds."""
     per_gpu_hour = options.per_gpu_hour
     spec = _spec("cost", information=True).model_copy(update={"settings": {"per_gpu_hour": per_gpu_hour}})
     return Counted(

@@ -1,11 +1,10 @@
-"""Metrics by a judge: VQA scores of one edit, and which of two edits is better. An answer that cannot be read is an error."""
+"""Metrics by a judge: VQA scores of one edit, and which of two edits is better. An unreadable answer is an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from careedit.errors import CareEditError
 from careedit.scoring import Asker, AtomicScorer, Pair, Preference, Score, Scorer, ScoreRequest, VqaScorer, compare
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
@@ -13,13 +12,13 @@ from careedit.scoring.pairwise import PROMPTS as PAIRWISE
 from careedit.scoring.scorer import JudgeIdentity, identity_of
 from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.base import ScoreItem, resized
+from careedit_eval.metrics.base import ScoreItem, ask_about, resized
 from careedit_eval.metrics.options import JudgeOptions
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 ASPECTS = ("followed", "preserved", "clean", "overall")
 LOCAL = "transformers"
-"""Backend whose batches are padded, so that an answer's last bits depend on its neighbours: asked item by item."""
+"""The backend that is asked item by item: it pads batches, so the last bits of an answer would depend on its neighbours."""
 SIZED = "edit resized to the source's size, Pillow's bicubic"
 
 
@@ -40,22 +39,11 @@ class VqaMetric:
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
-        found: dict[int, Measurement] = {}
-        requests: dict[int, ScoreRequest] = {}
-        for index, item in enumerate(batch):
-            try:
-                requests[index] = _request(item)
-            except CareEditError as error:
-                found[index] = Measurement(error=str(error))
-        alone = self.scorer.identity.backend == LOCAL
-        parts = [[index] for index in requests] if alone else [list(requests)] if requests else []
-        for part in parts:
-            scores = self.scorer.score([requests[index] for index in part])
-            found.update(
-                (index, _noted(self._measurement(score), batch[index]))
-                for index, score in zip(part, scores, strict=True)
-            )
-        return [found[index] for index in range(len(batch))]
+
+        def ask(requests: list[ScoreRequest]) -> list[Measurement]:
+            return [self._measurement(score) for score in self.scorer.score(requests)]
+
+        return ask_about(batch, _request, ask, alone=self.scorer.identity.backend == LOCAL)
 
     def _measurement(self, score: Score) -> Measurement:
         if score.error is not None:
@@ -82,22 +70,11 @@ class PairwiseWin:
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`; two questions per item."""
-        found: dict[int, Measurement] = {}
-        pairs: dict[int, Pair] = {}
-        for index, item in enumerate(batch):
-            try:
-                pairs[index] = _pair(item)
-            except CareEditError as error:
-                found[index] = Measurement(error=str(error))
-        alone = self.asker.backend == LOCAL
-        parts = [[index] for index in pairs] if alone else [list(pairs)] if pairs else []
-        for part in parts:
-            preferences = compare(self.asker, [pairs[index] for index in part])
-            found.update(
-                (index, _noted(self._measurement(one), batch[index]))
-                for index, one in zip(part, preferences, strict=True)
-            )
-        return [found[index] for index in range(len(batch))]
+
+        def ask(pairs: list[Pair]) -> list[Measurement]:
+            return [self._measurement(preference) for preference in compare(self.asker, pairs)]
+
+        return ask_about(batch, _pair, ask, alone=self.asker.backend == LOCAL)
 
     def _measurement(self, preference: Preference) -> Measurement:
         if preference.error is not None or preference.winner is None:
@@ -110,12 +87,6 @@ class PairwiseWin:
                 f"{self.name}_consistent": float(agreed),
             }
         )
-
-
-def _noted(found: Measurement, item: ScoreItem) -> Measurement:
-    """The measurement, with a note where its edit was resized."""
-    notes = () if found.error is not None else item.resizing(item.pictures.source.size)
-    return found.model_copy(update={"notes": (*found.notes, *notes)})
 
 
 def _request(item: ScoreItem) -> ScoreRequest:

@@ -1,4 +1,4 @@
-"""L1, L2 and preservation: distances of pixels from 0 to 1, by MagicBrush's protocol where it has one."""
+"""L1, L2 and preservation: distances of pixel values from 0 to 1. L1 and L2 follow MagicBrush's protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESIZED = "edit resized to the reference's size, Pillow's bicubic; RGB from 0 to
 
 
 class PixelDistance:
-    """Mean over pixels and channels of |edit - reference| (L1) or of its square (L2: a mean square, without a root)."""
+    """The mean over pixels and channels of |edit - reference| (L1) or of its square (L2; no root is taken)."""
 
     def __init__(self, power: Literal[1, 2] = 1, against: Literal["target", "source"] = "target") -> None:
         self.power, self.against = power, against
@@ -43,7 +43,7 @@ class PixelDistance:
 
 
 class Preservation:
-    """Mean |edit - source| over the pixels outside the mask: what was to be left alone, and was it?"""
+    """The mean of |edit - source| over the pixels outside the mask, which should not change."""
 
     needs = frozenset({"mask"})
     spec = MetricSpec(

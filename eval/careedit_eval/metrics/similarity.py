@@ -1,9 +1,9 @@
-"""CLIP-I, CLIP-T, CLIP direction and DINO: cosines of embeddings, one pair at a time, neither clamped at 0 nor times 100."""
+"""CLIP-I, CLIP-T, CLIP direction and DINO: cosines of embeddings, not clamped at 0 and not multiplied by 100."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -33,34 +33,43 @@ UNCHANGED = "edit equals source"
 
 
 def cosine(one: Vector, other: Vector) -> float:
-    """Cosine of two vectors; raises `MetricError` where one of them has no direction."""
+    """The cosine of two vectors. Raises `MetricError` if one of them is zero or not finite."""
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     if not np.isfinite(length) or length == 0:
         raise MetricError("An embedding is zero or not finite, so it has no cosine; check the backbone's weights.")
     return float(np.clip(one @ other / length, -1, 1))
 
 
-def image_spec(name: str, protocol: str, against: Against, backbone: ClipBackbone | VitBackbone) -> MetricSpec:
-    """The identity of a similarity of two pictures; against the source it is another metric of another name."""
-    full = name if against == "target" else f"{name}_{against}"
+def _spec(
+    name: str, protocol: str, backbone: VitBackbone, reference: Literal["target", "source", "text", "source and text"],
+    **fields: Any,
+) -> MetricSpec:  # fmt: skip
+    """The identity of a cosine of embeddings."""
     return MetricSpec(
-        name=full,
-        outputs=(Output(name=full, better="higher"),),
-        protocol=protocol if against == "target" else f"{protocol}, against the source",
+        name=name,
+        outputs=(Output(name=name, better="higher"),),
+        protocol=protocol,
         backbone=backbone.name,
         revision=backbone.revision,
         preprocessing=backbone.preprocessing,
-        reference=against,
+        reference=reference,
         dtype="float32",
+        **fields,
     )
 
 
 class ImageSimilarity:
-    """CLIP-I and DINO: the edit's embedding and the target's (MagicBrush) or the source's (Emu Edit)."""
+    """CLIP-I and DINO: the cosine of the edit and the target (MagicBrush), or of the edit and the source (Emu Edit).
 
-    def __init__(self, spec: MetricSpec, embed: Embedder[Image.Image], against: Against) -> None:
-        self.spec, self._embed, self.against = spec, embed, against
+    Against the source it is another metric with another name.
+    """
+
+    def __init__(self, name: str, protocol: str, backbone: VitBackbone, against: Against) -> None:
+        self._embed, self.against = backbone.images, against
         self.needs = frozenset({"target"} if against == "target" else ())
+        if against == "source":
+            name, protocol = f"{name}_source", f"{protocol}, against the source"
+        self.spec = _spec(name, protocol, backbone, against)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
@@ -76,26 +85,16 @@ class ImageSimilarity:
 
 
 class ClipText:
-    """CLIP-T: the edit and a description of what is wanted, by default the target's caption."""
+    """CLIP-T: the cosine of the edit and a description of the result, by default the target's caption."""
 
     def __init__(self, protocol: str, backbone: ClipBackbone, text: str = "target_caption") -> None:
         self.backbone, self.text = backbone, text
         name = "clip_t" if text == "target_caption" else f"clip_t_{text}"
         self.needs = frozenset() if text == "instruction" else frozenset({f"text:{text}"})
-        self.spec = MetricSpec(
-            name=name,
-            outputs=(Output(name=name, better="higher"),),
-            protocol=protocol,
-            backbone=backbone.name,
-            revision=backbone.revision,
-            preprocessing=backbone.preprocessing,
-            reference="text",
-            text_field=text,
-            dtype="float32",
-        )
+        self.spec = _spec(name, protocol, backbone, "text", text_field=text)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
-        """See `careedit_eval.records.Metric`; a text that was cut is noted."""
+        """See `careedit_eval.records.Metric`. A truncated text is noted."""
         warm(self.backbone.images, batch, lambda item: (item.edited,))
         self.backbone.texts([self._text(item) for item in batch])
 
@@ -112,10 +111,10 @@ class ClipText:
 
 
 class ClipDirection:
-    """Whether picture and caption moved the same way (StyleGAN-NADA, arXiv 2108.00946, equation 3).
+    """Whether image and caption change in the same direction (StyleGAN-NADA, arXiv 2108.00946, equation 3).
 
-    Unreliable for small edits: ICEdit's figure 14 has a good edit at -0.02 and a failed one at 0.40. An edit that is its
-    source has moved in no direction and counts 0, as an average without it would reward doing nothing.
+    It is unreliable for small edits: ICEdit's figure 14 has a good edit at -0.02 and a failed one at 0.40. An edit that equals
+    its source counts as 0: if it were left out of the mean, doing nothing would be rewarded.
     """
 
     def __init__(
@@ -123,18 +122,8 @@ class ClipDirection:
     ) -> None:
         self.backbone, self.before, self.after = backbone, before, after
         self.needs = frozenset({f"text:{before}", f"text:{after}"})
-        self.spec = MetricSpec(
-            name="clip_direction",
-            outputs=(Output(name="clip_direction", better="higher"),),
-            protocol=protocol,
-            backbone=backbone.name,
-            revision=backbone.revision,
-            preprocessing=backbone.preprocessing,
-            reference="source and text",
-            text_field=after,
-            dtype="float32",
-            settings={"source_text": before},
-        )
+        fields = {"text_field": after, "settings": {"source_text": before}}
+        self.spec = _spec("clip_direction", protocol, backbone, "source and text", **fields)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
@@ -156,7 +145,7 @@ class ClipDirection:
 def warm(
     embed: Embedder[Image.Image], batch: Sequence[ScoreItem], pictures: Callable[[ScoreItem], Sequence[Image.Image]]
 ) -> None:
-    """Embeds all pictures of a batch together; an item whose pictures cannot be had is left for its own error."""
+    """Embed all images of a batch together. An item whose images cannot be read is skipped here and gets its own error."""
     wanted: list[Image.Image] = []
     for item in batch:
         try:
@@ -168,9 +157,7 @@ def warm(
 
 def clip_i(options: BackboneOptions) -> Metric:
     """CLIP-I from its options."""
-    backbone = _clip(options)
-    spec = image_spec("clip_i", options.protocol, options.against, backbone)
-    return ImageSimilarity(spec, backbone.images, options.against)
+    return ImageSimilarity("clip_i", options.protocol, _clip(options), options.against)
 
 
 def clip_t(options: BackboneOptions) -> Metric:
@@ -190,8 +177,7 @@ def dino(options: BackboneOptions) -> Metric:
     if magicbrush:
         check_dino_vits16(str(model))
     backbone = vit_backbone(model, magicbrush, options.device)
-    spec = image_spec("dino", options.protocol, options.against, backbone)
-    return ImageSimilarity(spec, backbone.images, options.against)
+    return ImageSimilarity("dino", options.protocol, backbone, options.against)
 
 
 def _clip(options: BackboneOptions) -> ClipBackbone:

@@ -1,8 +1,8 @@
-"""VIEScore-style judging (arXiv 2312.14867): a model writes marks from 0 to 10, and the least of each pair counts.
+"""VIEScore-style judging (arXiv 2312.14867): a model writes marks from 0 to 10, and the lower one of each pair counts.
 
-SC is the least of "was it done" and "was nothing else changed", PQ the least of "natural" and "no artefacts", and the
-whole is sqrt(SC x PQ). The questions are careedit's own, so numbers compare among themselves and not with a leaderboard.
-The published code replaces a reply that it cannot read by a random mark; here it is an error, and it is counted.
+SC is the lower one of "was it done" and "was nothing else changed", PQ that of "natural" and "no artefacts", and the overall
+score is sqrt(SC x PQ). The questions are careedit's own, so the numbers cannot be compared with a leaderboard. The published
+code replaces an unreadable reply by a random mark; here it is an error, and it is counted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from careedit.scoring.openai_http import Endpoint, EndpointConfig, Time, Unanswe
 from careedit.scoring.scorer import JudgeIdentity
 from careedit.scoring.sent import TEXT, probe_picture, settings_of
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.base import ScoreItem
+from careedit_eval.metrics.base import ScoreItem, ask_about
 from careedit_eval.metrics.options import JudgeOptions
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
 PROMPTS = "vie-1"
 """Version of the questions below."""
 SCALE = 10.0
-"""Marks go from 0 to this."""
+"""The highest mark; the lowest is 0."""
+MAX_TOKENS = 512
+"""The maximum length of an answer, for marks and a sentence."""
+OUTPUTS = ("vie_sc", "vie_pq", "vie")
+Prompt = tuple[Sequence[Image.Image], str]
+"""Images and a question about them."""
 FORM = ' Reply with JSON only: {{"score": [{first}, {second}], "reasoning": "one sentence"}}, both marks from 0 to 10.'
 CONSISTENCY = (
     'The first picture was edited into the second by this instruction: "{instruction}". Give two marks. First, how far the '
@@ -46,14 +51,14 @@ class Writer(Protocol):
     """Writes about pictures."""
 
     backend: str
-    """As in `careedit.scoring.scorer.JudgeIdentity`."""
+    """The kind of the judge, as in `careedit.scoring.scorer.JudgeIdentity`."""
     model: str
-    """As there."""
+    """The name of the model, as in that record."""
     revision: str
-    """As there."""
+    """The version of the model, as in that record."""
 
-    def write(self, prompts: Sequence[tuple[Sequence[Image.Image], str]]) -> list[str | CareEditError]:
-        """One text per (pictures, prompt), in order; an error in place of a text that could not be had."""
+    def write(self, prompts: Sequence[Prompt]) -> list[str | CareEditError]:
+        """One text per prompt, in order, or the error in its place."""
         ...
 
 
@@ -73,7 +78,7 @@ class VieScore:
         )
         return MetricSpec(
             name="viescore",
-            outputs=tuple(Output(name=name, better="higher") for name in ("vie_sc", "vie_pq", "vie")),
+            outputs=tuple(Output(name=name, better="higher") for name in OUTPUTS),
             protocol=PROMPTS,
             backbone=f"{judge.backend} {judge.model}",
             revision=judge.revision,
@@ -87,36 +92,32 @@ class VieScore:
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
-        found: dict[int, Measurement] = {}
-        prompts: list[tuple[Sequence[Image.Image], str]] = []
-        asked: list[int] = []
-        for index, item in enumerate(batch):
-            try:
-                source = item.pictures.source
-                edited = item.edited_at(source.size)
-            except CareEditError as error:
-                found[index] = Measurement(error=str(error))
-                continue
-            prompts.append(((source, edited), CONSISTENCY.replace("{instruction}", item.sample.instruction)))
-            prompts.append(((edited,), QUALITY))
-            asked.append(index)
-        replies = self.writer.write(prompts) if prompts else []
-        for index, consistency, quality in zip(asked, replies[::2], replies[1::2], strict=True):
-            item = batch[index]
-            found[index] = _measurement(consistency, quality, item.resizing(item.pictures.source.size))
-        return [found[index] for index in range(len(batch))]
+
+        def prompts_of(item: ScoreItem) -> tuple[Prompt, Prompt]:
+            source = item.pictures.source
+            edited = item.edited_at(source.size)
+            return ((source, edited), CONSISTENCY.replace("{instruction}", item.sample.instruction)), (
+                (edited,),
+                QUALITY,
+            )
+
+        def ask(prompts: list[tuple[Prompt, Prompt]]) -> list[Measurement]:
+            replies = self.writer.write([one for both in prompts for one in both])
+            return [_measurement(*both) for both in zip(replies[::2], replies[1::2], strict=True)]
+
+        return ask_about(batch, prompts_of, ask)
 
 
 def combine(consistency: Sequence[float], quality: Sequence[float]) -> tuple[float, float, float]:
-    """(SC, PQ, overall): the least of each, and the root of their product."""
+    """(SC, PQ, overall): the minimum of each pair, and the root of their product."""
     sc, pq = min(consistency), min(quality)
     return sc, pq, math.sqrt(sc * pq)
 
 
 def read_marks(reply: str) -> tuple[float, float]:
-    """The two marks of a reply; raises `MetricError` where it holds anything but two numbers from 0 to 10.
+    """The two marks of a reply. Raises `MetricError` unless it has exactly two numbers from 0 to 10.
 
-    A thought before the answer is cut off. Of the JSON in the answer one object, and no second one, holds the marks.
+    A thought before the answer is removed. Exactly one JSON object of the answer must have the marks.
     """
     try:
         answer = without_thought(reply) if reply.strip() else reply
@@ -137,7 +138,7 @@ def read_marks(reply: str) -> tuple[float, float]:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text, one after another; raises ValueError at a brace that begins none."""
+    """The JSON objects in a text, one after another. Raises ValueError at a brace that begins none."""
     decoder = json.JSONDecoder()
     at = text.find("{")
     while at >= 0:
@@ -146,7 +147,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-def _measurement(consistency: str | CareEditError, quality: str | CareEditError, notes: tuple[str, ...]) -> Measurement:
+def _measurement(consistency: str | CareEditError, quality: str | CareEditError) -> Measurement:
     try:
         marks = []
         for reply in (consistency, quality):
@@ -155,13 +156,7 @@ def _measurement(consistency: str | CareEditError, quality: str | CareEditError,
             marks.append(read_marks(reply))
     except CareEditError as error:
         return Measurement(error=str(error))
-    values = dict(zip(("vie_sc", "vie_pq", "vie"), combine(*marks), strict=True))
-    return Measurement(values=values, notes=notes)
-
-
-MAX_TOKENS = 512
-"""The maximum length of an answer, for marks and a sentence."""
-Prompt = tuple[Sequence[Image.Image], str]
+    return Measurement(values=dict(zip(OUTPUTS, combine(*marks), strict=True)))
 
 
 class EndpointWriter:

@@ -13,6 +13,7 @@ from pydantic import Field
 from careedit.errors import InputError
 from careedit.record import Record
 from careedit.tabular import lines_of
+from careedit_eval.pictures import reason_of
 
 VERSION = 1
 
@@ -108,9 +109,8 @@ def read_export(path: str | Path) -> Traffic:
             kind = data.pop("kind")
             found[kind].append(kinds[kind](**data))
         except (ValueError, KeyError, AttributeError, TypeError, InputError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"Line {number} of {str(path)!r} is none of an A/B export ({reason}); write it again with "
+                f"Line {number} of {str(path)!r} is none of an A/B export ({reason_of(error)}); write it again with "
                 "`careedit ab export`."
             ) from error
     if len(found["header"]) != 1:

@@ -42,10 +42,10 @@ class Evaluation:
 def evaluate(
     plan: Plan, store: Store, runner: Runner, *, edit: bool = True, done: Progress = lambda *_: None
 ) -> Evaluation:
-    """Bring a plan's edits and scores up to date and build its table.
+    """Make the missing edits and scores of a plan, and build its table.
 
-    Without `edit` nothing is edited or timed: what was is measured again where scores are missing. Raises `RunError` where it
-    must stop; whatever was finished by then is in the store.
+    Without `edit`, nothing is edited or timed; only missing scores of existing edits are made. Raises `RunError` if it cannot
+    continue; finished work is in the store.
     """
     remove_leftovers(store.folder)
     store.compact()
@@ -119,7 +119,7 @@ def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: s
     metrics = (*plan.metrics, *plan.pairwise)
     pick = [i for i in alone if any(one.name == plan.suite.primary for one in metrics[i].spec.outputs)]
     for sample, row in wanted_edits(plan, edits):
-        # The noise on which experts are chosen is looked at for that only.
+        # Edits with the seed for choosing experts get only the number that chooses.
         lacks = _lacking(metrics, alone if row.seed in plan.suite.seeds else pick, sample, row, have)
         if lacks:
             yield ScoreTask(sample, row, str(store.path(row)), lacks)

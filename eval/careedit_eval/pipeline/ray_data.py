@@ -1,8 +1,8 @@
-"""The stages by Ray Data 2.60: fixed actor pools, blocks of a few items, one CPU left free.
+"""Runs stages with Ray Data 2.60, in fixed actor pools with blocks of a few items; one CPU stays free.
 
-What this leaves out is on purpose. Ray Data's own checkpoints duplicate rows of sources that are not reads, and its
-`max_errored_blocks` drops whole blocks and calls that a success: errors are rows here, and what is done is on disk by
-key. Columns hold bytes. The driver alone writes, so no storage is shared but the pictures that the measuring reads.
+Two features of Ray Data are not used. Its checkpoints duplicate rows of sources that are not reads. Its `max_errored_blocks`
+drops whole blocks and reports success; here errors are rows, and finished work is on disk by key. Columns hold bytes. Only the
+driver writes, so workers share no storage except the images that are measured.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def _resources() -> dict[str, float]:
 
 
 def pool_size(stage: Stage, resources: dict[str, float]) -> int:
-    """Actors of a stage on a cluster with these resources, one CPU left free for what reads and moves blocks.
+    """The number of actors of a stage on a cluster with these resources; one CPU stays free to read and move blocks.
 
-    Raises `InputError` where a stage wants what is not there: Ray would wait for it.
+    Raises `InputError` if the cluster lacks what a stage needs, because Ray would wait for it.
     """
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     if stage.num_gpus:

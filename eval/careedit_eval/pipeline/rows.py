@@ -1,7 +1,7 @@
-"""Rows that are looked up, not edited: the best single expert, and the oracle that knows the best expert of each sample.
+"""Rows that are looked up, not edited: the best single expert, and the oracle, which uses the best expert of each sample.
 
-Both are chosen on `pick_seed` and measured on the suite's seeds: chosen on the noise that they are measured on they would
-look better than they are (docs/decisions.md, 17).
+Both are chosen on `pick_seed` and measured on the suite's seeds. If they were chosen on the noise on which they are measured,
+they would look too good (docs/decisions.md, 17).
 """
 
 from __future__ import annotations

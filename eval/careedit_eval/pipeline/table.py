@@ -59,24 +59,11 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, edit: EditRow | None) -> EditLine:
-    error = NOT_EDITED if edit is None else edit.error
-    return EditLine(
-        benchmark,
-        arm,
-        sample.id,
-        seed,
-        sample.kind,
-        sample.group,
-        sample.instruction,
-        key,
-        None if edit is None else edit.picture,
-        None if edit is None else edit.nfe,
-        None if edit is None else edit.seconds,
-        _experts(edit),
-        "none" if edit is None else edit.alignment,
-        error,
-        "" if edit is None else "; ".join(edit.notes),
-    )
+    where = (benchmark, arm, sample.id, seed, sample.kind, sample.group, sample.instruction, key)
+    if edit is None:
+        return EditLine(*where, None, None, None, "", "none", NOT_EDITED)
+    notes = "; ".join(edit.notes)
+    return EditLine(*where, edit.picture, edit.nfe, edit.seconds, _experts(edit), edit.alignment, edit.error, notes)
 
 
 def _score_lines(
@@ -104,9 +91,9 @@ def _score_lines(
         yield ScoreLine(*where, output.name, name, value, said, notes)
 
 
-def _experts(edit: EditRow | None) -> str:
+def _experts(edit: EditRow) -> str:
     """The chosen experts from the trace, such as "erase 1.00"."""
-    if edit is None or edit.trace is None:
+    if edit.trace is None:
         return ""
     weights: dict[str, float] = json.loads(edit.trace).get("routing", {}).get("weights", {})
     return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())

@@ -50,9 +50,9 @@ class ScoreTask:
 
 
 def chains_of(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
-    """Samples grouped so that whatever a sample's source is made of stands before it in its group.
+    """Samples in groups, in which each turn follows the turn that makes its source.
 
-    Raises `BenchmarkError` where a turn names none that came before.
+    Raises `BenchmarkError` if a turn names a previous one that does not come before it.
     """
     chains: dict[str, list[Sample]] = {}
     begun_by: dict[str, str] = {}

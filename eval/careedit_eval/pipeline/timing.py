@@ -18,9 +18,9 @@ from careedit_eval.timing import TimedPair, TimingRecord
 def time_pairs(
     plan: Plan, table: Table, runner: Runner, done: Callable[[str, int, int], None] = lambda *_: None
 ) -> TimingRecord | None:
-    """Time the pairs of a plan's sets that time is asked for, on samples that all of them edited; None: nothing is asked.
+    """Time the requested pairs of a plan's sets, on samples that both edited; None if no timing is requested.
 
-    Raises `RunError` where the runner gives up. A set that cannot be timed is a sentence in its pair.
+    Raises `RunError` if the runner cannot continue. If a set cannot be timed, its pair has the reason.
     """
     wanted, pairs = plan.suite.timing or Timing(), pairs_of(plan.suite, asked=_is_asked(plan))
     if not pairs or not wanted.samples:

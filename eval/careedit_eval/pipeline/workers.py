@@ -20,7 +20,7 @@ from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, ma
 from careedit_eval.editors.base import Truth
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, resized, size_of
 from careedit_eval.pipeline.tasks import EditTask, ScoreTask
-from careedit_eval.records import EditRow, Measurement, Metric, Sample, ScoreRow, score_key
+from careedit_eval.records import EditFacts, EditRow, Measurement, Metric, Sample, ScoreRow, score_key
 from careedit_eval.suite import Arm, Part, make_metric
 
 logger = logging.getLogger(__name__)
@@ -193,20 +193,12 @@ def _item(task: ScoreTask) -> ScoreItem | str:
 
 
 def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
-    edit, spec = task.edit, metric.spec
+    spec = metric.spec
     return ScoreRow(
-        score_key=score_key(edit.edit_key, spec, task.rival),
-        edit_key=edit.edit_key,
-        sample_id=edit.sample_id,
-        kind=edit.kind,
-        group=edit.group,
-        arm=edit.arm,
-        seed=edit.seed,
+        **task.edit.model_dump(include=set(EditFacts.model_fields)),
+        **found.model_dump(),
+        score_key=score_key(task.edit.edit_key, spec, task.rival),
         metric=spec.name,
         metric_key=spec.key,
         rival=task.rival,
-        values=found.values,
-        error=found.error,
-        not_applicable=found.not_applicable,
-        notes=found.notes,
     )

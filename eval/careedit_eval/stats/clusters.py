@@ -1,7 +1,7 @@
-"""The mean over rows that share source images: its error, with as many degrees of freedom as the images allow.
+"""The mean over rows that share source images, its standard error and its degrees of freedom.
 
-Rows of one source image (several instructions, several seeds) are not independent, so the image is the unit. The mean is
-that of the rows, a ratio of sums over images, and images may have unequal numbers of rows.
+Rows of one source image (several instructions or seeds) are not independent, so images are the clusters. The mean is that
+of the rows, which is a ratio of sums over images. Images may have unequal numbers of rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 
 
 class Clusters:
-    """Values [n] in clusters (labels [n], by default every row its own).
+    """Values [n] in clusters (labels [n]); by default, each row is a cluster.
 
-    Raises `InputError` for no values, a value that is not finite, or another number of labels.
+    Raises `InputError` if there are no values, if a value is not finite, or if the number of labels differs.
     """
 
     def __init__(self, values: ArrayLike, labels: Sequence[Hashable] | None = None) -> None:
@@ -59,18 +59,18 @@ class Clusters:
 
     @cached_property
     def error(self) -> float:
-        """Standard error of the mean, at least two clusters given.
+        """The standard error of the mean, for two or more clusters.
 
-        CR2 (Bell & McCaffrey, Surv. Methodol. 28, 2002): unbiased where clusters are of one size, where it is the standard
+        CR2 (Bell & McCaffrey, Surv. Methodol. 28, 2002). For clusters of one size it is unbiased, and equals the standard
         deviation of their means over the root of their number.
         """
         return float(np.sqrt((self.residuals**2 / (1 - self._weights)).sum()) / self.values.size)
 
     @cached_property
     def freedom(self) -> float:
-        """Degrees of freedom of the error, by Satterthwaite: the number of clusters - 1 where they are of one size.
+        """The degrees of freedom of the error, by Satterthwaite; for clusters of one size, their number - 1.
 
-        Clusters count alike however many rows they have, as where their rows say the same: the careful end.
+        It is conservative: clusters count alike whatever their number of rows, as if their rows had equal values.
         """
         weights = self._weights
         each = weights**2 / (1 - weights)
@@ -84,7 +84,7 @@ class Clusters:
 
     @cached_property
     def skew(self) -> float:
-        """The skewness of the clusters' part in the mean, over the root of their number; 0 with fewer than three."""
+        """The skewness of the clusters' parts in the mean, over the root of their number; 0 for fewer than three."""
         n, parts = self.size, self.residuals
         spread = float((parts**2).mean())
         if n < 3 or spread <= 0:
@@ -101,10 +101,10 @@ class Clusters:
         return self.counts / self.values.size
 
     def design_effect(self, changed: int) -> float:
-        """How many rows one independent row is worth: the error's square over that of independent rows, 1 or more.
+        """The variance of the mean over that of independent rows; 1 or more.
 
-        Few changed clusters say little of how alike their rows are, so the estimate is mixed with the worst case, rows that
-        are all alike, which counts as `PRIOR` changed clusters.
+        Few changed clusters do not show how similar their rows are. So the estimate is averaged with the worst case, equal rows,
+        which has the weight of `PRIOR` changed clusters.
         """
         rows = self.values.size
         alike = float((self.counts**2).sum() / rows)

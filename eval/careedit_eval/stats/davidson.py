@@ -50,9 +50,9 @@ class Strength(NamedTuple):
 def davidson_strengths(games: Sequence[Game], anchor: str) -> tuple[list[Strength], float]:
     """Strengths, strongest first, and the tie parameter, by maximum likelihood.
 
-    Davidson (JASA 65, 1970, eq. 2.5): P(i beats j) = p_i / (p_i + p_j + v sqrt(p_i p_j)), P(tie) likewise with v sqrt(p_i p_j)
-    above. Raises `InputError` where the verdicts do not tie the sets together, or a set only ever wins or loses: then no
-    finite strength is the likeliest.
+    Davidson (JASA 65, 1970, eq. 2.5): P(i beats j) = p_i / (p_i + p_j + v sqrt(p_i p_j)), and P(tie) has v sqrt(p_i p_j) as its
+    numerator. Raises `InputError` if the verdicts do not connect all sets, or if a set only wins or only loses, because then no
+    finite strength has the maximum likelihood.
     """
     names = list(dict.fromkeys(name for game in games for name in game[:2]))
     if anchor not in names:
@@ -97,7 +97,7 @@ def _fit(counts: Floats, anchor: int) -> tuple[Floats, float]:
         slope = np.bincount(first, up, size) + np.bincount(second, down, size)
         return value, np.append(slope, draw.sum())
 
-    # v = 0 is the likeliest where nothing was tied: its logarithm must not run off.
+    # Without ties, v = 0 has the maximum likelihood; the bound keeps its logarithm finite.
     bounds = [(None, None)] * size + [(-20.0, 20.0)]
     found = minimize(loss, np.zeros(size + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12}).x
     return found[:-1] - found[anchor], float(found[-1])

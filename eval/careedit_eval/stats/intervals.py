@@ -37,10 +37,10 @@ SKEW = 1.5
 def mean_interval(
     values: ArrayLike, labels: Sequence[Hashable] | None = None, *, passes: bool = False, level: float = LEVEL
 ) -> Interval | None:
-    """Interval of the mean of `values` [n] of one set, clusters as `labels` [n] say.
+    """The interval of the mean of `values` [n] of one set, with the clusters `labels` [n].
 
-    `passes` says that values are 0 or 1 where they do not show it, being all equal. Values that are all equal and no passes
-    are a point. None with fewer than two clusters. Raises `InputError` as `Clusters` does.
+    `passes` states that values are 0 or 1, which equal values do not show. Equal values without `passes` give a point. None for
+    fewer than two clusters. Raises `InputError` like `Clusters`.
     """
     rows = Clusters(values, labels)
     if rows.size < 2:
@@ -59,10 +59,10 @@ def difference_interval(
     before: ArrayLike, after: ArrayLike, labels: Sequence[Hashable] | None = None, *, passes: bool = False,
     level: float = LEVEL,
 ) -> Interval | None:  # fmt: skip
-    """Interval of the mean of `after` - `before` (both [n], paired), clusters as `labels` [n] say.
+    """The interval of the mean of `after` - `before` (both [n], paired), with the clusters `labels` [n].
 
-    None with fewer than two clusters, or where all values are 0 and not passes: nothing says how much could change. Raises
-    `InputError` as `Clusters` does.
+    None for fewer than two clusters, or if all values are 0 without `passes`, because then the size of a change is unknown.
+    Raises `InputError` like `Clusters`.
     """
     one, other = Clusters(before, labels).values, Clusters(after, labels).values
     return interval_of_differences(
@@ -84,7 +84,7 @@ def clustered_differences(before: Floats, after: Floats, labels: Sequence[Hashab
 
 
 def interval_of_differences(rows: Clusters, scale: float, *, level: float = LEVEL) -> Interval | None:
-    """The interval of the mean of paired differences; `scale` is the largest possible one. None as in `difference_interval`."""
+    """The interval of the mean of paired differences, as in `difference_interval`; `scale` is the largest possible one."""
     if rows.size < 2 or scale <= 0:
         return None
     changes = changes_of(rows, scale)
@@ -184,10 +184,10 @@ def _step(values: Floats) -> float:
 
 
 def flips_interval(won: float, lost: float, rows: float, quantile: float) -> tuple[float, float]:
-    """Interval of the difference of two paired rates: `won` of `rows` pairs went from fail to pass, `lost` back.
+    """The interval of the difference of two paired rates: `won` of `rows` pairs went from fail to pass, `lost` back.
 
-    Tango (Stat. Med. 17, 1998, eq. 8 to 10): all differences that a score test does not reject. With no flip among n pairs
-    it is ± q² / (n + q²), about the rule of three.
+    It has all differences that a score test does not reject (Tango, Stat. Med. 17, 1998, eq. 8 to 10). Without a flip among n
+    pairs it is ± q² / (n + q²), about the rule of three.
     """
 
     def rejected(difference: float) -> bool:
@@ -210,7 +210,7 @@ def flips_variance(won: float, lost: float, difference: float) -> float:
 
 
 def _last_inside(rejected: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Where between the two the rejection begins, by bisection."""
+    """The last value that is not rejected between `inside` and `outside`, by bisection."""
     for _ in range(50):
         middle = (inside + outside) / 2
         inside, outside = (inside, middle) if rejected(middle) else (middle, outside)

@@ -1,7 +1,7 @@
-"""How small a difference so many source images show, and how many images a margin needs.
+"""The difference that a number of source images can show, and the number of images that a margin needs.
 
-Normal approximations, with the variance per image of a run that was made (`spread_of`) or is assumed (`assumed_spread`). Of
-rare changes the variance is that under the tested mean, as in the score interval: a run without any change needs images too.
+These are normal approximations. The variance per image comes from a run (`spread_of`) or is assumed (`assumed_spread`). For
+rare changes it is the variance under the tested mean, as in the score interval, so a run without changes needs images too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Spread(NamedTuple):
 
 
 def spread_of(rows: Clusters, scale: float) -> Spread | None:
-    """The spread of paired differences; `scale` is the largest possible one. None with fewer than two clusters, or no scale."""
+    """The spread of paired differences; `scale` is the largest possible one. None for fewer than two clusters or without scale."""
     if rows.size < 2 or scale <= 0:
         return None
     deviation = rows.error * math.sqrt(rows.size)
@@ -50,7 +50,7 @@ def spread_of(rows: Clusters, scale: float) -> Spread | None:
 
 
 def assumed_spread(*, flips: float | None = None, deviation: float | None = None) -> Spread:
-    """The spread of a pass/fail number of which a share of `flips` changes, half of it each way, or one of that deviation per image."""
+    """The spread of a pass/fail number of which the share `flips` changes, half each way; or of a `deviation` per image."""
     if (flips is None) == (deviation is None):
         raise InputError("Give either a share of flips or a standard deviation.")
     if flips is not None:
@@ -66,7 +66,7 @@ def detectable_difference(spread: Spread, images: int, *, alpha: float = ALPHA, 
     """The smallest true difference that `images` source images show with that power, in the metric's unit."""
     if images < 2:
         raise InputError(f"{images} source images show no difference; give 2 or more.")
-    # Student's quantiles: far out in the tails, where many lines are judged together, the normal's are too small.
+    # Student's quantiles: in the far tails, where many lines are judged together, normal ones are too small.
     factor = -float(special.stdtrit(images - 1, alpha / 2) + special.stdtrit(images - 1, 1 - power))
     found = factor * spread.deviation / math.sqrt(images)
     # A difference made of changes of one size has a variance of its own, however few changes were seen.
@@ -75,10 +75,10 @@ def detectable_difference(spread: Spread, images: int, *, alpha: float = ALPHA, 
 
 
 def images_needed(spread: Spread, margin: float, *, power: float = POWER) -> int | None:
-    """How many source images show that B is not worse by more than `margin`, if it is as good as A.
+    """The number of source images that show that B is not worse by more than `margin`, if B is as good as A.
 
-    None where no number does: the margin is 0. Raises `InputError` for a negative margin. After Nam (Biometrics 53, 1997) for
-    flips: the variance at the margin decides the bound, that of equal sets how often it is met.
+    None for a margin of 0, for which no number is enough. Raises `InputError` for a negative margin. For flips, the bound uses
+    the variance at the margin, and the power that of equal sets (Nam, Biometrics 53, 1997).
     """
     if margin < 0:
         raise InputError(f"The margin is {margin}; give how much worse is still acceptable, 0 or more.")

@@ -1,4 +1,4 @@
-"""Statistics that may be looked at any time, as people do with online A/B tests, whatever was planned."""
+"""Statistics that are valid at any time, because people look at online A/B tests while these run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Anytime(NamedTuple):
 
 
 def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT) -> Anytime | None:
-    """The running mean of `values` [n], with an interval that holds at all n at once, so peeking costs nothing.
+    """The running mean of `values` [n], with an interval that is valid at all n at once, however often one looks.
 
     The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Ann. Stat. 52, 2024,
     theorem 2.2): mean ± sd * sqrt(2 (n rho² + 1) / (n² rho²) * log(sqrt(n rho² + 1) / alpha)), with rho chosen as in their
-    appendix to be narrowest at `tightest_at` rows. None with fewer than two values.
+    appendix so that it is narrowest at `tightest_at` rows. None for fewer than two values.
     """
     array = np.asarray(values, np.float64)
     if array.size < 2:
@@ -44,11 +44,11 @@ def confidence_sequence(values: ArrayLike, *, alpha: float = 0.05, tightest_at: 
 def difference_sequence(
     after: ArrayLike, before: ArrayLike, *, alpha: float = 0.05, tightest_at: int = TIGHTEST_AT
 ) -> Anytime | None:
-    """mean(after) - mean(before) of two independent groups that grow at their own pace, likewise.
+    """The same for mean(after) - mean(before) of two independent groups, which may grow at different rates.
 
-    The difference of means is asymptotically linear, with variance n (s_a² / n_a + s_b² / n_b) per row over all
-    n = n_a + n_b rows, and theorem 2.2 holds for such (section 3 of the same paper). None with fewer than two values in a
-    group; a spread of 0 in both gives a point and p = 1 or 0.
+    The difference of means is asymptotically linear, with variance n (s_a² / n_a + s_b² / n_b) per row over all n = n_a + n_b
+    rows, so theorem 2.2 applies (section 3 of the same paper). None for fewer than two values in a group. If both groups have a
+    spread of 0, the interval is a point and p is 1 or 0.
     """
     one, other = np.asarray(after, np.float64), np.asarray(before, np.float64)
     if min(one.size, other.size) < 2:
@@ -65,15 +65,15 @@ def _sequence(value: float, deviation: float, n: int, alpha: float, tightest_at:
     half = deviation * math.sqrt(spread * math.log(math.sqrt(grown) / alpha))
     if deviation == 0:
         return Anytime(value, Interval(value, value), float(value == 0))
-    # The interval leaves 0 out at every level above this one.
+    # The interval excludes 0 at every level above this one.
     p = math.sqrt(grown) * math.exp(-(value**2) / (deviation**2 * spread))
     return Anytime(value, Interval(value - half, value + half), min(1.0, p))
 
 
 def sample_ratio_p(seen: Mapping[str, int], weights: Mapping[str, float]) -> float:
-    """p of the traffic's split under its weights (chi-squared); a tiny one says that the assignment is broken.
+    """The p value of the split of the traffic under its weights (chi-squared test).
 
-    Look at p < 0.001: a split that differs from what was asked for makes every other figure of an A/B test suspect.
+    A p below 0.001 shows that the assignment is broken, and then no other figure of the A/B test is reliable.
     """
     if set(seen) != set(weights):
         raise InputError(

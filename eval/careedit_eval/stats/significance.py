@@ -1,4 +1,4 @@
-"""The test of a paired mean difference, the correction for many tests, and non-inferiority to a margin."""
+"""The test of a paired mean difference, the correction for many tests, and non-inferiority within a margin."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Key = TypeVar("Key")
 
 
 def sign_flip_p(sums: ArrayLike) -> float | None:
-    """Two-sided p of a mean difference being 0, from the sums of differences per source image [n].
+    """The two-sided p value of a mean difference of 0, from the sums of differences per source image [n].
 
-    The statistic is the sum of the sums, so the very mean whose sign is printed; under the hypothesis an image's sum has either
-    sign alike (Fisher, The Design of Experiments, 1935, section 21). Exact where at most `EXACT_UP_TO` images differ, else from
-    `FLIPS` draws, the observed one counted among them. None where no image differs: there is nothing to test.
+    The statistic is the total of the sums. Under the hypothesis both signs of a sum are equally probable (Fisher, The Design of
+    Experiments, 1935, section 21). The test is exact if at most `EXACT_UP_TO` images differ; otherwise it uses `FLIPS` draws
+    and the observed one. None if no image differs.
     """
     array = np.abs(found := np.asarray(sums, np.float64))
     array = array[array > 0]
@@ -47,7 +47,7 @@ def sign_flip_p(sums: ArrayLike) -> float | None:
 
 
 def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
-    """Holm's step-down adjusted p (Scand. J. Stat. 6, 1979); None stays None and does not count as a test."""
+    """Holm's step-down adjusted p values (Scand. J. Stat. 6, 1979). None stays None and does not count as a test."""
     ordered = sorted((p, i) for i, p in enumerate(p_values.values()) if p is not None)
     adjusted: dict[int, float] = {}
     reached = 0.0
@@ -60,12 +60,11 @@ def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
 def non_inferiority(
     difference: Interval, margin: float, *, higher_is_better: bool = True
 ) -> Literal["pass", "worse", "inconclusive"]:
-    """What the interval of B - A says of "B is not worse than A by more than `margin`".
+    """Judge "B is not worse than A by more than `margin`" by the interval of B - A.
 
-    "pass" where the whole interval lies on the good side of the margin (ICH E9, 3.3.2), "worse" where all of it lies
-    beyond, "inconclusive" where it holds the margin: too few rows never pass, where a test of difference would find
-    nothing. With a 95 % interval each of "pass" and "worse" is a one-sided test at 2.5 %. Raises `InputError` for a
-    negative margin.
+    "pass" if the whole interval is on the good side of the margin (ICH E9, 3.3.2), "worse" if all of it is beyond the margin,
+    and "inconclusive" if it contains the margin. So too few rows never pass. With a 95 % interval, "pass" and "worse" are
+    one-sided tests at 2.5 %. Raises `InputError` for a negative margin.
     """
     if margin < 0:
         raise InputError(f"The margin is {margin}; give how much worse is still acceptable, 0 or more.")

@@ -122,10 +122,10 @@ def _numbers(means: Sequence[Mean]) -> dict[str, float]:
 
 
 def _decision(run: Run, verdict: Verdict | None) -> dict[str, float]:
-    """The primary number's difference, the gate and the time, by names that stay the same from night to night.
+    """The difference of the primary number, the gate and the time, by names that are the same every night.
 
-    `PRIMARY/difference`, `/ci_low`, `/ci_high` and `/p` are of the first comparison on the first benchmark; those of any
-    other stand under `PRIMARY/BENCHMARK/B-A/`.
+    `PRIMARY/difference`, `/ci_low`, `/ci_high` and `/p` are those of the first comparison on the first benchmark; all others
+    have the prefix `PRIMARY/BENCHMARK/B-A/`.
     """
     primary = run.record.suite.primary
     found: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""An evaluation as MLflow runs: one parent, and a child per benchmark and set, from what is in the run's folder.
+"""An evaluation as MLflow runs: one parent, and a child per benchmark and set, from the content of the run's folder.
 
-Nothing but the folder is needed, so a run whose server was down is logged later. It is logged once: the folder remembers
-where, and MLflow's runs carry the folder's name, so logging that was cut off goes on in the runs that it had opened.
+Only the folder is needed, so a run can be logged later if the server is down. It is logged once: the folder records where, and
+MLflow's runs have the folder's name as a tag, so interrupted logging continues in the runs that it began.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, write_json
-from careedit_eval.tracking.content import Content, Contents, contents_of, is_own_set
+from careedit_eval.tracking.content import Content, Contents, contents_of
 from careedit_eval.tracking.registry import CHALLENGER, register_set
 from careedit_eval.tracking.store import experiment_of, tracking
 
@@ -53,7 +53,7 @@ def _log(run: Run, wanted: Contents) -> str:
     client = MlflowClient()
     experiment = experiment_of(f"eval/{run.record.suite.name}")
     tags = {**wanted.parent.tags, SHA: hashlib.sha256((run.folder / RUN_FILE).read_bytes()).hexdigest()}
-    earlier = _earlier(client, experiment, tags)
+    earlier = _earlier(experiment, tags)
     known = next(iter(earlier), None)
     for other in earlier[1:]:
         _close(client, experiment, other)
@@ -62,7 +62,7 @@ def _log(run: Run, wanted: Contents) -> str:
     with _open(client, experiment, wanted.parent, tags, known) as parent:
         _fill(client, parent, wanted.parent, context="evaluation")
         run_id = str(parent.info.run_id)
-        begun = {_place(child.data.tags): child for child in _children(client, experiment, run_id)}
+        begun = {_place(child.data.tags): child for child in _children(experiment, run_id)}
         for child in wanted.children:
             before = begun.pop(_place(child.tags), None)
             if before is None or before.info.status != FINISHED:
@@ -164,32 +164,28 @@ def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> No
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _earlier(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
+def _earlier(experiment: str, tags: Mapping[str, str]) -> list[MlflowRun]:
     """The parents that this folder was logged to before, the one to continue first: a finished one, else the latest."""
-    runs = _search(client, experiment, FOLDER, tags[FOLDER])
+    runs = _search(experiment, FOLDER, tags[FOLDER])
     own = [run for run in runs if PARENT not in run.data.tags and run.data.tags.get(SHA, tags[SHA]) == tags[SHA]]
     return sorted(own, key=lambda run: (run.info.status != FINISHED, -run.info.start_time))
 
 
-def _children(client: MlflowClient, experiment: str, parent: str) -> list[MlflowRun]:
+def _children(experiment: str, parent: str) -> list[MlflowRun]:
     """The children of a parent, finished ones last, so that these are kept of several for one place."""
-    return sorted(_search(client, experiment, PARENT, parent), key=lambda run: run.info.status == FINISHED)
+    return sorted(_search(experiment, PARENT, parent), key=lambda run: run.info.status == FINISHED)
 
 
-def _search(client: MlflowClient, experiment: str, tag: str, value: str) -> list[MlflowRun]:
-    found: list[MlflowRun] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+def _search(experiment: str, tag: str, value: str) -> list[MlflowRun]:
+    import mlflow
+
+    found: list[MlflowRun] = mlflow.search_runs([experiment], f"tags.`{tag}` = '{value}'", output_format="list")
+    return found
 
 
 def _close(client: MlflowClient, experiment: str, parent: MlflowRun) -> None:
     """End a parent that was left running, and its children."""
-    for run in (parent, *_children(client, experiment, parent.info.run_id)):
+    for run in (parent, *_children(experiment, parent.info.run_id)):
         if run.info.status == RUNNING:
             client.set_terminated(run.info.run_id, FAILED)
 
@@ -203,6 +199,3 @@ def _parts(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     walk = iter(items)
     while some := list(islice(walk, size)):
         yield some
-
-
-__all__ = ["TRACKED_FILE", "is_own_set", "log_run"]

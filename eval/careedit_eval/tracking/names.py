@@ -1,7 +1,7 @@
-"""Names of metrics as MLflow, and the databases under it, take them.
+"""Names of metrics that MLflow and its databases accept.
 
-Kinds, numbers and benchmarks are called what their authors like: "Add (object)", "..", a whole sentence. Part by part of a
-metric's name, what MLflow takes is kept, so that charts go on; anything else becomes its letters with a hash behind them.
+Kinds, numbers and benchmarks may have any name: "Add (object)", "..", a whole sentence. Each part of a metric's name that
+MLflow accepts is kept, so that charts continue. Any other part becomes its letters with a hash.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _HASHED = re.compile(rf".*-[0-9a-f]{{{_HASH}}}", re.DOTALL)
 
 
 def safe_parts(raw: Iterable[str]) -> Mapping[str, str]:
-    """A safe part for each raw one, all different, in upper and lower case too (some databases do not tell them apart).
+    """A safe part for each raw name. All differ, also without regard to case, which some databases ignore.
 
-    A part depends on its raw one alone, except where two raw ones differ in case only.
+    A part depends on its raw name only, unless two raw names differ only in case.
     """
     wanted = {one: one if _is_kept(one) else _hashed(one) for one in dict.fromkeys(raw)}
     folded = Counter(part.casefold() for part in wanted.values())
@@ -34,7 +34,7 @@ def safe_part(raw: str) -> str:
 
 
 def _is_kept(raw: str) -> bool:
-    # What looks like a hashed name is hashed again, so that no raw one is another's hashed one.
+    # A raw name that looks hashed is hashed too, so that it cannot equal another hashed name.
     return _KEPT.fullmatch(raw) is not None and _HASHED.fullmatch(raw) is None
 
 

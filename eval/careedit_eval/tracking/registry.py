@@ -1,6 +1,6 @@
-"""Expert sets as registered models: a version per hash, and two aliases that say which one is in use.
+"""Expert sets as registered models: a version per hash, and the aliases of the champion and the challenger.
 
-The weights stay where they are; a version states where that is, and the hash that what is found there must have.
+The weights are not copied: a version has the location of its set, and the hash that the set there must have.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def roll_back(name: str) -> str:
 
 
 def set_location(address: str, uri: str | None = None) -> str:
-    """Where the set of `models:/NAME@ALIAS` (or `models:/NAME/VERSION`) is, if what is there has the stated hash.
+    """The location of the set `models:/NAME@ALIAS` or `models:/NAME/VERSION`, after a check of its hash.
 
-    Raises `InputError` for no such address, `TrackingError` where the registry does not answer.
+    Raises `InputError` for an unknown address or another hash, and `TrackingError` if the registry does not answer.
     """
     from careedit.experts import load_expert_set
 
@@ -115,16 +115,8 @@ def set_location(address: str, uri: str | None = None) -> str:
 
 
 def find_set(address: str) -> str:
-    """`set_location` for a caller that names a set: in `MLFLOW_TRACKING_URI`, else in the folder that `careedit eval` writes to."""
+    """`set_location` in `MLFLOW_TRACKING_URI`, or else in the default folder of `careedit eval`."""
     return set_location(address, default_uri(WORKSPACE))
-
-
-def champion_facts(name: str) -> dict[str, str] | None:
-    """The registry's entry of a set's champion; None without a champion. Call it within `tracking`."""
-    from mlflow import MlflowClient
-
-    version = _version(name, CHAMPION)
-    return None if version is None else dict(MlflowClient().get_model_version(name, version).tags)
 
 
 def _version(name: str, alias: str) -> str | None:

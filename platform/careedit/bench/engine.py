@@ -13,9 +13,9 @@ from PIL import Image
 
 from careedit.bench.report import Goal, environment
 from careedit.bench.subject import Subject
-from careedit.bench.timing import Comparison, compare, use_threads
+from careedit.bench.timing import Comparison, check_counts, compare
 from careedit.editing import EditJob, Engine
-from careedit.errors import InputError
+from careedit.editor import use_threads
 from careedit.experts import adapter_share
 from careedit.images import canvas_mask, compose_canvas
 
@@ -94,9 +94,7 @@ def bench_engine(
     `done` is called after each timed run; there are `2 * repeats * len(COMPARISONS)`. Raises `InputError`.
     """
     steps = subject.steps if steps is None else steps
-    for name, value in (("repeats", repeats), ("steps", steps), ("threads", threads)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+    check_counts(repeats=repeats, steps=steps, threads=threads)
     with use_threads(threads), torch.no_grad():
         pairs = pairs_of(subject, steps)
         comparisons: dict[str, Comparison] = {

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from careedit.bench.timing import Comparison, compare, use_threads
+from careedit.bench.timing import Comparison, check_counts, compare
+from careedit.editor import use_threads
 from careedit.errors import InputError
 from careedit.samples import draw_samples
 from careedit.scoring import ScoreRequest, VqaScorer
@@ -53,9 +54,7 @@ def bench_scorer(
         raise InputError(
             f"The judge's backend is {asker.backend}, whose speed depends on its endpoint; measure a local model."
         )
-    for name, value in (("pairs", pairs), ("repeats", repeats)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+    check_counts(pairs=pairs, repeats=repeats)
     requests = pairs_of(pairs, side)
 
     def score(size: int) -> Callable[[], object]:

@@ -14,14 +14,9 @@ from PIL import Image, ImageDraw
 
 from careedit import plugins
 from careedit.editing import EditJob, Engine, Family, load_base
+from careedit.editing.base_model import find_device
 from careedit.errors import ExpertError
-from careedit.experts import (
-    AdapterLibrary,
-    BaseShapes,
-    MergedApplier,
-    SharedApplier,
-    load_expert_set,
-)
+from careedit.experts import AdapterLibrary, BaseShapes, MergedApplier, SharedApplier, load_expert_set
 from careedit.experts.set import packaged_set
 
 UNTRAINED = "untrained"
@@ -96,7 +91,7 @@ def load_subject(
     None: the packaged tiny set, or the untrained subject if it is not installed. `device` and `dtype` default as in
     `load_editor`. Raises `ExpertError`, also for a set of fewer than two experts.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     name = expert_set or ("tiny" if packaged_set("tiny") is not None else UNTRAINED)
     build = plugins.load(plugins.BENCH_SUBJECTS, name, error=ExpertError)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from careedit.errors import InputError
 from careedit.stats import Interval
 
 Side = TypeVar("Side")
@@ -132,16 +133,11 @@ def compare(
     return Comparison(what, over, tuple(laps), tuple(over_laps))
 
 
-@contextmanager
-def use_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads inside the context; None changes nothing."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
+def check_counts(**counts: int | None) -> None:
+    """Raise `InputError` for a number below 1; None passes."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(f"{name} is {count}; it must be at least 1.")
 
 
 def _time(function: Callable[[], object], device: torch.device) -> Lap:

@@ -15,7 +15,7 @@ from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, goal_cells, write_report
 from careedit.cli.lazy import lazy_group
-from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.output import DeviceOption, JsonOption, emit_json, emit_table, note, progress
 
 app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add commands
 
@@ -39,23 +39,17 @@ DtypeOption = Annotated[
 
 @app.command("engine")
 def engine(
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Timed pairs per figure; the median is reported.")
-    ] = 5,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per edit; default: the set's.")] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
-    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed pairs per figure; the median is reported.")] = 5,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps per edit; default: the set's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
     expert_set: Annotated[
         str | None,
-        typer.Option(
-            "--expert-set", help=f"Expert set, or {UNTRAINED} for random weights. Default: tiny if it is installed."
-        ),
+        typer.Option(help=f"Expert set, or {UNTRAINED} for random weights. Default: tiny if it is installed."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.json", help="Also write the JSON document to this file.")
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the JSON document to this file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,13 +98,11 @@ def torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
 
 @app.command("scorer")
 def scorer(
-    judge: Annotated[str, typer.Option("--judge", help="The judge: tiny, a folder or a hub id.")] = "tiny",
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of edits that are scored per run.")] = 16,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed pairs of runs; the median is reported.")] = 5,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
-    ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    judge: Annotated[str, typer.Option(help="The judge: tiny, a folder or a hub id.")] = "tiny",
+    pairs: Annotated[int, typer.Option(min=1, help="Number of edits that are scored per run.")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed pairs of runs; the median is reported.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    device: DeviceOption = None,
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
 ) -> None:

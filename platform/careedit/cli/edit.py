@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from careedit.cli.files import check_outputs, check_pictures, numbered, write_all
-from careedit.cli.output import JsonOption, emit, emit_json, note
+from careedit.cli.output import DeviceOption, JsonOption, SetOption, emit, emit_json, note
 from careedit.errors import InputError
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
@@ -32,53 +32,42 @@ def edit(
         str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; omit it with --replay.")
     ] = None,
     mask: Annotated[
-        Path | None,
-        typer.Option("--mask", help="Image of the area to edit: white, or transparent in a mask with transparency."),
+        Path | None, typer.Option(help="Image of the area to edit: white, or transparent in a mask with transparency.")
     ] = None,
-    reference: Annotated[
-        list[Path] | None, typer.Option("--reference", help=help_of(EditRequest, "references"))
-    ] = None,
+    reference: Annotated[list[Path] | None, typer.Option(help=help_of(EditRequest, "references"))] = None,
     expert: Annotated[
-        str | None, typer.Option("--expert", help="auto (default), a name, base for none, or a mixture: a=0.7,b=0.3.")
+        str | None, typer.Option(help="auto (default), a name, base for none, or a mixture: a=0.7,b=0.3.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help=help_of(EditRequest, "seed"))] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help=help_of(EditRequest, "steps"))] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help=help_of(EditRequest, "guidance"))] = None,
+    seed: Annotated[int | None, typer.Option(help=help_of(EditRequest, "seed"))] = None,
+    steps: Annotated[int | None, typer.Option(help=help_of(EditRequest, "steps"))] = None,
+    guidance: Annotated[float | None, typer.Option(help=help_of(EditRequest, "guidance"))] = None,
     n: Annotated[int | None, typer.Option("-n", help=help_of(EditRequest, "n"))] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", help=help_of(EditRequest, "top_k"))] = None,
+    top_k: Annotated[int | None, typer.Option(help=help_of(EditRequest, "top_k"))] = None,
     refine_mask: Annotated[bool, typer.Option("--refine-mask", help=help_of(EditRequest, "refine_mask"))] = False,
     early_filter: Annotated[
         FilterStrategy | None,
-        typer.Option(
-            "--early-filter", help="Try several seeds, let a judge choose one, and finish it. Default: no filter."
-        ),
+        typer.Option(help="Try several seeds, let a judge choose one, and finish it. Default: no filter."),
     ] = None,
-    candidates: Annotated[int | None, typer.Option("--candidates", help=help_of(EarlyFilter, "candidates"))] = None,
-    preview_steps: Annotated[
-        int | None, typer.Option("--preview-steps", help=help_of(EarlyFilter, "preview_steps"))
-    ] = None,
-    early_exit: Annotated[float | None, typer.Option("--early-exit", help=help_of(EarlyFilter, "early_exit"))] = None,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help="Model that chooses: tiny (default), a folder or a hub id.")
-    ] = None,
+    candidates: Annotated[int | None, typer.Option(help=help_of(EarlyFilter, "candidates"))] = None,
+    preview_steps: Annotated[int | None, typer.Option(help=help_of(EarlyFilter, "preview_steps"))] = None,
+    early_exit: Annotated[float | None, typer.Option(help=help_of(EarlyFilter, "early_exit"))] = None,
+    judge: Annotated[str | None, typer.Option(help="Model that chooses: tiny (default), a folder or a hub id.")] = None,
     save_previews: Annotated[
-        Path | None, typer.Option("--save-previews", metavar="FOLDER", help="Folder for a strip of previews per image.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for a strip of previews per image.")
     ] = None,
-    expert_set: Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")] = "tiny",
+    expert_set: SetOption = "tiny",
     application: Annotated[
-        Literal["merged", "shared"] | None,
-        typer.Option("--application", help="How experts are applied. Default: as the set says."),
+        Literal["merged", "shared"] | None, typer.Option(help="How experts are applied. Default: as the set says.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")] = None,
+    device: DeviceOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output file. Default: IMAGE-edited.png in the current folder.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Also write the output of --json to this file.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the output of --json to this file.")
     ] = None,
     replay: Annotated[
-        Path | None,
-        typer.Option("--replay", metavar="FILE", help="Repeat the edit of a file that --trace wrote, bit for bit."),
+        Path | None, typer.Option(metavar="FILE", help="Repeat the edit of a file that --trace wrote, bit for bit.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

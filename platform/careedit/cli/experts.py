@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from careedit import plugins
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
+from careedit.cli.output import JsonOption, SetOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import CareEditError, ExpertError, InputError
 from careedit.experts import (
     ExpertSet,
@@ -34,7 +34,6 @@ from careedit.record import help_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-SetOption = Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the expert.")]
 
 
@@ -101,28 +100,17 @@ def add_command(
             help="A LoRA as a .safetensors file, or the folder of an expert, whose manifest gives the options' defaults.",
         ),
     ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the expert in the set: a-z, 0-9, _ and -.")
-    ] = None,
-    competence: Annotated[
-        str | None,
-        typer.Option("--competence", help=help_of(ExpertManifest, "competence")),
-    ] = None,
-    description: Annotated[
-        str | None, typer.Option("--description", help=help_of(ExpertManifest, "description"))
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the expert in the set: a-z, 0-9, _ and -.")] = None,
+    competence: Annotated[str | None, typer.Option(help=help_of(ExpertManifest, "competence"))] = None,
+    description: Annotated[str | None, typer.Option(help=help_of(ExpertManifest, "description"))] = None,
     handles: Annotated[
-        str | None,
-        typer.Option("--handles", help=f"{help_of(ExpertManifest, 'handles')} Comma separated: remove,mask."),
+        str | None, typer.Option(help=f"{help_of(ExpertManifest, 'handles')} Comma separated: remove,mask.")
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help=help_of(ExpertManifest, "licence"))] = None,
+    licence: Annotated[str | None, typer.Option(help=help_of(ExpertManifest, "licence"))] = None,
     provenance: Annotated[
-        str | None,
-        typer.Option("--provenance", help=f"{help_of(ExpertManifest, 'provenance')} Default: the name of the file."),
+        str | None, typer.Option(help=f"{help_of(ExpertManifest, 'provenance')} Default: the name of the file.")
     ] = None,
-    alpha: Annotated[
-        float | None, typer.Option("--alpha", help="LoRA's alpha, for a file that does not state it.")
-    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="LoRA's alpha, for a file that does not state it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the expert of this name.")] = False,
     expert_set: SetOption = "tiny",
     as_json: JsonOption = False,

@@ -24,6 +24,10 @@ from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout instead of text.")]
 """The `--json` switch, the same in every command."""
+SetOption = Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or an address (s3://).")]
+"""The expert set of a command that edits or manages experts."""
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
+"""The device that a command computes on."""
 
 
 def emit(text: str) -> None:

@@ -11,82 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from careedit import plugins
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
+from careedit.cli.output import DeviceOption, JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, started
 from careedit.errors import InputError
 
 NAMED = 20
 """Number of bad rows that are named one by one; problems.csv lists all of them."""
-
-DataOption = Annotated[
-    str | None,
-    typer.Option("--data", help="Your rows: metadata.jsonl, metadata.csv or parquet, as a file or its folder."),
-]
-BaseOption = Annotated[
-    str | None, typer.Option("--base", help="The base: an expert set's name or folder, a model's folder, or a hub id.")
-]
-NameOption = Annotated[str | None, typer.Option("--name", help="Name of the new expert: a-z, 0-9, _ and -.")]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--columns", help="source=A,instruction=B,target=C,...: only for column names that are not recognised."
-    ),
-]
-OnBadOption = Annotated[
-    str | None, typer.Option("--on-bad", help="Bad rows: refuse (default; nothing is trained) or skip.")
-]
-AlignOption = Annotated[
-    str | None,
-    typer.Option("--align", help="Targets whose shape differs from their source's: refuse (default), stretch or crop."),
-]
-MasksOption = Annotated[bool | None, typer.Option("--masks/--no-masks", help="Use the mask column; default: yes.")]
-HeldOutOption = Annotated[
-    float | None, typer.Option("--held-out", help="Share of rows kept for the validation loss; default 0.05.")
-]
-RankOption = Annotated[int | None, typer.Option("--rank", help="Rank of the LoRA, 1 to 1024; default 16.")]
-BatchOption = Annotated[int | None, typer.Option("--batch", min=1, help="Rows per optimizer step; default 8.")]
-RateOption = Annotated[
-    float | None,
-    typer.Option(
-        "--learning-rate",
-        min=1e-9,
-        help="Peak learning rate; default: the recipe's, and for own rows 2e-3 (small base) or 1e-4 (large base).",
-    ),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Random seed of weights, order and noise; default 0.")
-]
-PanelOption = Annotated[
-    int | None, typer.Option("--panel-size", min=16, help="Panel side for a base without a set; default 512.")
-]
-LengthOption = Annotated[
-    int | None, typer.Option("--max-sequence-length", min=1, help="T5 tokens for a base without a set; default 512.")
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
-DtypeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        help="Number format of matrix products and of the frozen base: float32 or bfloat16; default: the faster one here.",
-    ),
-]
-GradientsOption = Annotated[
-    bool | None,
-    typer.Option("--checkpoint-gradients", help="Use less memory and more time: compute activations again."),
-]
-SecondsOption = Annotated[
-    float | None, typer.Option("--checkpoint-seconds", min=0, help="Seconds between checkpoints; default 60.")
-]
-CompetenceOption = Annotated[
-    str | None,
-    typer.Option("--competence", help="For the manifest: what the expert is for, in one word; default: its name."),
-]
-DescriptionOption = Annotated[str | None, typer.Option("--description", help="For the manifest: one sentence.")]
-HandlesOption = Annotated[
-    str | None, typer.Option("--handles", help="For the manifest: edit kinds and keywords, comma separated.")
-]
-LicenceOption = Annotated[str | None, typer.Option("--licence", help="For the manifest: licence of the weights.")]
-
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -106,33 +36,70 @@ def expert(
             "reference, and unified, their baseline.",
         ),
     ] = None,
-    data: DataOption = None,
-    base: BaseOption = None,
-    name: NameOption = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your rows: metadata.jsonl, metadata.csv or parquet, as a file or its folder.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base: an expert set's name or folder, a model's folder, or a hub id.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new expert: a-z, 0-9, _ and -.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; a rerun continues there. Required with --data.")
+        Path | None, typer.Option(help="Folder of the results; a rerun continues there. Required with --data.")
     ] = None,
     steps: Steps = None,
     threads: Threads = None,
-    rank: RankOption = None,
-    batch: BatchOption = None,
-    learning_rate: RateOption = None,
-    seed: SeedOption = None,
-    columns: ColumnsOption = None,
-    on_bad: OnBadOption = None,
-    align: AlignOption = None,
-    masks: MasksOption = None,
-    held_out: HeldOutOption = None,
-    panel: PanelOption = None,
-    max_sequence_length: LengthOption = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the LoRA, 1 to 1024; default 16.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Rows per optimizer step; default 8.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="Peak learning rate; default: the recipe's, and for own rows 2e-3 (small base) or 1e-4 (large base).",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of weights, order and noise; default 0.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="source=A,instruction=B,target=C,...: only for column names that are not recognised."),
+    ] = None,
+    on_bad: Annotated[str | None, typer.Option(help="Bad rows: refuse (default; nothing is trained) or skip.")] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(help="Targets whose shape differs from their source's: refuse (default), stretch or crop."),
+    ] = None,
+    masks: Annotated[bool | None, typer.Option("--masks/--no-masks", help="Use the mask column; default: yes.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of rows kept for the validation loss; default 0.05.")
+    ] = None,
+    panel: Annotated[
+        int | None, typer.Option("--panel-size", min=16, help="Panel side for a base without a set; default 512.")
+    ] = None,
+    max_sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="T5 tokens for a base without a set; default 512.")
+    ] = None,
     device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    checkpoint_gradients: GradientsOption = None,
-    checkpoint_seconds: SecondsOption = None,
-    competence: CompetenceOption = None,
-    description: DescriptionOption = None,
-    handles: HandlesOption = None,
-    licence: LicenceOption = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number format of matrix products and of the frozen base: float32 or bfloat16; default: the faster one "
+            "here."
+        ),
+    ] = None,
+    checkpoint_gradients: Annotated[
+        bool | None,
+        typer.Option("--checkpoint-gradients", help="Use less memory and more time: compute activations again."),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints; default 60.")
+    ] = None,
+    competence: Annotated[
+        str | None, typer.Option(help="For the manifest: what the expert is for, in one word; default: its name.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="For the manifest: one sentence.")] = None,
+    handles: Annotated[
+        str | None, typer.Option(help="For the manifest: edit kinds and keywords, comma separated.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="For the manifest: licence of the weights.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one LoRA expert on a frozen base: on your own rows (--data), or by a packaged RECIPE.
@@ -166,19 +133,14 @@ def router(
     threads: Threads = None,
     dtype: Dtype = None,
     expert_set: Annotated[
-        Path | None,
-        typer.Option("--expert-set", help="Teach the router of this local set new experts from --examples."),
+        Path | None, typer.Option(help="Teach the router of this local set new experts from --examples.")
     ] = None,
     examples: Annotated[
-        Path | None,
-        typer.Option(
-            "--examples", help="JSON lines with instruction, image, expert, and optionally mask and reference."
-        ),
+        Path | None, typer.Option(help="JSON lines with instruction, image, expert, and optionally mask and reference.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be used.")] = False,
     encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", help="Without --expert-set: folder or open_clip name; default: the CLIP in --out."),
+        str | None, typer.Option(help="Without --expert-set: folder or open_clip name; default: the CLIP in --out.")
     ] = None,
     outcomes_of: Annotated[
         str | None,
@@ -249,9 +211,8 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     columns = parse_columns(options.pop("columns", ""))
     data = Path(options.pop("data"))
     quieten()
-    with _checking() as checking:
-        wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-        result = run(wanted, checking=checking, report_problems=_show_problems, note=note)
+    wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
+    result = run(wanted, checking=_checking, report_problems=_show_problems, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return
@@ -273,30 +234,10 @@ def _show_problems(problems: Any) -> None:
 
 
 @contextmanager
-def _checking() -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A progress bar that appears when the number of rows is known and goes away after the last one."""
-    shown: list[Any] = []
-
-    def start(rows: int) -> Callable[[], None]:
-        manager = progress("Checking rows", rows)
-        bar = manager.__enter__()
-        shown.append(manager)
-        count = 0
-
-        def done() -> None:
-            nonlocal count
-            bar.advance()
-            count += 1
-            if count == rows:
-                shown.pop().__exit__(None, None, None)
-
-        return done
-
-    try:
-        yield start
-    finally:
-        for manager in shown:
-            manager.__exit__(None, None, None)
+def _checking(rows: int) -> Iterator[Callable[[], None]]:
+    """A progress bar over the rows; its value counts one row."""
+    with progress("Checking rows", rows) as bar:
+        yield bar.advance
 
 
 for _provider in plugins.names(plugins.TRAIN):

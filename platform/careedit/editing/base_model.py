@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from careedit.editing.families import FAMILIES, Family
 from careedit.errors import ExpertError, InputError
-from careedit.families import facts_of_pipeline
-
-INDEX = "model_index.json"
-"""The file that names the pipeline class of a folder and its components."""
+from careedit.families import INDEX, facts_of_pipeline, read_index
 
 
 def find_device(wanted: torch.device | str | None) -> torch.device:
@@ -88,25 +82,3 @@ def load_base(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
     return FAMILIES[facts.pipeline].from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)
-
-
-def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if there is none.
-
-    Of a hub id only the index is fetched, so another kind of pipeline is refused before gigabytes are fetched.
-    """
-    name = str(path_or_hub_id)
-    folder = Path(path_or_hub_id).expanduser()
-    if folder.is_dir():
-        name = str(folder)
-    elif isinstance(path_or_hub_id, Path) or folder.is_absolute() or name.count("/") != 1:
-        raise ExpertError(
-            f"The base folder {name!r} does not exist; give the folder of a diffusers pipeline or a hub id 'owner/name'."
-        )
-    try:
-        path = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
-        index = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        what = f"has no readable {INDEX}" if folder.is_dir() else "is not a folder, and the hub does not have it"
-        raise ExpertError(f"The base {name!r} {what}; give the folder of a diffusers pipeline or a hub id.") from error
-    return name, index if isinstance(index, dict) else {}

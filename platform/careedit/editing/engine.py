@@ -12,11 +12,12 @@ from torch import Tensor
 from careedit.editing.cache import EncodingCache
 from careedit.editing.families.family import Family, Row
 from careedit.editing.job import EditJob
-from careedit.editing.mixing import mix_velocities, mixture_rows
+from careedit.editing.mixing import mix_velocities
 from careedit.editing.schedule import Schedule, make_schedule
 from careedit.editing.state import EditState, OnSteps
 from careedit.errors import CareEditError
 from careedit.experts.applier import ExpertApplier, Inputs
+from careedit.records import mixture_rows
 
 
 class Engine:
@@ -58,8 +59,12 @@ class Engine:
         """
         groups: dict[Hashable, list[EditState]] = {}
         for state in dict.fromkeys(states):  # a state that is listed twice advances once
-            if state.live:
+            if not state.live:
+                continue
+            if state.needs_evaluation:
                 groups.setdefault(state.encoded.layout, []).append(state)
+            else:
+                state.move(state.extrapolated())
         for group in groups.values():
             self._step_group(group)
 
@@ -140,13 +145,9 @@ class Engine:
                 for name in _experts(state)
             }
             mixed = mix_velocities(own, state.job.weights, state.coverage)
-            latents = state.schedule.advance(state.latents, mixed, state.index)
-            state.index += 1
-            if state.kept is not None:
-                latents = state.kept.restore(latents, state.schedule.sigmas[state.index])
-            state.latents = latents
-            # A slice would keep the whole batch's velocities in memory while this edit waits.
-            state.velocity = mixed.clone()
+            mixed = mixed.clone()  # a slice would keep the whole batch's velocities in memory while this edit waits
+            state.note(mixed)
+            state.move(mixed)
             state.nfe += len(own) * len(state.encoded.texts)
 
     def _inputs(self, rows: Sequence[tuple[EditState, str, Mapping[str, Tensor]]]) -> Inputs:

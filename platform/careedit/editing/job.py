@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from careedit.errors import InputError, MaskError
-from careedit.records import BASE, check_weights
+from careedit.records import BASE, StepCache, check_weights
 
 Start = Literal["noise", "source"]
 """What the target panel starts from: noise alone, or the source picture plus noise."""
@@ -21,7 +21,7 @@ class EditJob:
     """The inputs of one image. Every picture is fitted to a panel: its sides are multiples of the base's `multiple`."""
 
     source: Image.Image
-    """The source, RGB."""
+    """The picture that is edited, RGB, fitted to its panel."""
     instruction: str
     """What to change, as the user wrote it."""
     seed: int
@@ -41,6 +41,8 @@ class EditJob:
     trained this way supports it (`careedit.finetune.flow`)."""
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({BASE: 1.0}))
     """Weight per expert, positive and summing to 1; `BASE` is the base without an expert."""
+    step_cache: StepCache | None = None
+    """Which steps are extrapolated; None: every step is evaluated."""
     text_tokens: tuple[int, ...] | None = None
     """Only in a replay: the number of text tokens of each guidance branch of the edit in whose place this one stands."""
 
@@ -52,5 +54,10 @@ class EditJob:
         if not 0 < self.noise_scale <= 1:
             raise InputError(f"noise_scale is {self.noise_scale}; it must be above 0 and at most 1.")
         check_weights(self.weights)
+        if self.step_cache is not None and self.step_cache.evaluations(self.steps) == self.steps:
+            raise InputError(
+                f"A step cache has nothing to skip in {self.steps} steps; leave step_cache out or take more steps.",
+                field="step_cache",
+            )
         if self.mask is not None and self.mask.size != self.source.size:
             raise MaskError(f"The mask's panel is {self.mask.size}, the source's {self.source.size}; fit both alike.")

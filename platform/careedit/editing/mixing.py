@@ -15,17 +15,6 @@ from torch import Tensor
 from careedit.records import BASE
 
 
-def mixture_rows(weights: Mapping[str, float], *, masked: bool) -> tuple[str, ...]:
-    """The experts an edit must evaluate per step, in a fixed order: sorted, so that equal mixtures round equally.
-
-    A mixture under a mask needs the base too; a single expert is not mixed, with or without a mask.
-    """
-    names = sorted(weights)
-    if masked and len(names) > 1 and BASE not in names:
-        names.append(BASE)
-    return tuple(names)
-
-
 def mix_velocities(velocities: Mapping[str, Tensor], weights: Mapping[str, float], coverage: Tensor | None) -> Tensor:
     """The mixed velocity, [1, T, C], of one velocity [1, T, C] per name in `mixture_rows`.
 

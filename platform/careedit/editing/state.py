@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class EditState:
     """Transformer evaluations so far: rows of batches, one per step, expert and guidance branch."""
     velocity: Tensor | None = None
     """The velocity of the last step, tokens [1, T, C], so that a preview costs no evaluation; None before the first."""
+    evaluated: tuple[int, Tensor, Tensor | None] | None = None
+    """With a step cache: the last evaluated step, its velocity, and the velocity's change per step (None at first)."""
     cancelled: bool = False
     """Whether the edit was cancelled; set by `cancel`."""
 
@@ -50,6 +53,12 @@ class EditState:
     def done(self) -> bool:
         """Whether all steps were made."""
         return self.index == self.schedule.steps
+
+    @property
+    def needs_evaluation(self) -> bool:
+        """Whether the next step evaluates the transformer, rather than extrapolating."""
+        cache = self.job.step_cache
+        return cache is None or cache.evaluates(self.index)
 
     @property
     def live(self) -> bool:
@@ -60,6 +69,29 @@ class EditState:
     def sigma(self) -> float:
         """Noise level of `latents`, 1 (noise) to 0 (clean)."""
         return float(self.schedule.sigmas[self.index])
+
+    def move(self, velocity: Tensor) -> None:
+        """Make one step along `velocity`, tokens [1, T, C]."""
+        latents = self.schedule.advance(self.latents, velocity, self.index)
+        self.index += 1
+        if self.kept is not None:
+            latents = self.kept.restore(latents, self.schedule.sigmas[self.index])
+        self.latents, self.velocity = latents, velocity
+
+    def note(self, velocity: Tensor) -> None:
+        """Keep an evaluated velocity for the steps that extrapolate from it."""
+        if self.job.step_cache is not None:
+            slope = None
+            if self.evaluated is not None:
+                step, before, _ = self.evaluated
+                slope = (velocity - before) / (self.index - step)
+            self.evaluated = (self.index, velocity, slope)
+
+    def extrapolated(self) -> Tensor:
+        """The velocity of a step that is not evaluated: v(a) + (k - a) * (v(a) - v(b)) / (a - b)."""
+        assert self.evaluated is not None  # a step cache evaluates the first steps
+        step, velocity, slope = self.evaluated
+        return velocity if slope is None else velocity + slope * (self.index - step)
 
     def cancel(self) -> None:
         """Stop the edit: no further step advances it. Safe from another thread while a step runs."""
@@ -116,3 +148,23 @@ class Stepper(Protocol):
     def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
         """Load the named experts and keep them loaded until the context ends."""
         ...
+
+
+class StageClock:
+    """Seconds per stage; the seconds in which other edits had the engine are the stage "queue"."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter() - (stepper.waited or 0.0)
+
+    def lap(self, stage: str) -> None:
+        """End a stage: it took the seconds since the last one ended."""
+        now = time.perf_counter() - (self._stepper.waited or 0.0)
+        self._laps[stage], self._last = now - self._last, now
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage that ended, and of "queue"."""
+        queue = {} if self._stepper.waited is None else {"queue": self._stepper.waited}
+        return {**queue, **self._laps}

@@ -154,12 +154,13 @@ class RoutedLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """W x, plus (alpha / rank) * B A x for the rows of each span. x: [rows, ..., in features]."""
-        spans = None if self.route is None else self.route.spans
-        if spans is None or kwargs:
+        route = self.route
+        spans = None if route is None else route.spans
+        if route is None or spans is None or kwargs:
             return super().forward(x, *args, **kwargs)
         result = cast(Tensor, self.base_layer(x))
         downs, ups = self.lora_A._modules, self.lora_B._modules
-        for name, start, stop in self.route.repeated(spans, len(x)):
+        for name, start, stop in route.repeated(spans, len(x)):
             if name not in downs:  # this expert does not target this layer
                 continue
             down, up = cast(Tensor, downs[name].weight), cast(Tensor, ups[name].weight)

@@ -117,8 +117,8 @@ class BaseSpec(YamlRecord):
     """A folder inside the set ("./base"), an absolute path, an fsspec address, or a hub id ("organisation/name")."""
     revision: str | None = None
     """Git revision of a hub id; None means the newest. Set it, so that the base cannot change."""
-    max_sequence_length: Annotated[int, Field(ge=1, le=512)] = 512
-    """Number of T5 tokens per prompt, 512 by default as in FLUX. Longer prompts are cut."""
+    max_sequence_length: Annotated[int, Field(ge=1, le=1024)] = 512
+    """Number of text tokens per prompt, 512 by default, which is FLUX's maximum; Qwen's is 1024. Longer prompts are cut."""
     fingerprint: Sha256
     """`BaseShapes.fingerprint` of the base's transformer."""
     sha256: Sha256 | None = None
@@ -135,8 +135,9 @@ class PanelSpec(YamlRecord):
 
     size: Annotated[int, Field(ge=16, le=4096)]
     """Length of a panel's side, in pixels."""
-    fit: Literal["letterbox", "resize"] = "letterbox"
-    """How an image of another shape fits the panel: "letterbox" pads it, "resize" distorts it (`careedit.images.fit_panel`)."""
+    fit: Literal["letterbox", "resize", "bucket"] = "letterbox"
+    """How an image of another shape fits the panel: "letterbox" pads it to a square, "bucket" pads it to
+    one of a few shapes, "resize" distorts it (`careedit.images.fit_panel`)."""
     multiple: Annotated[int, Field(ge=1, le=256)] = 16
     """The sides of a panel are multiples of this many pixels, 16 by default."""
 

@@ -27,8 +27,8 @@ from careedit.experts.manifest import (
 )
 from careedit.experts.shapes import BaseShapes, shapes_of_base
 from careedit.experts.store import Folder, default_cache
+from careedit.families import Facts
 from careedit.files import file_digest, folder_digest, json_digest
-from careedit.images import MAX_REFERENCES
 from careedit.record import error_sentence
 from careedit.records import unknown_expert
 
@@ -64,8 +64,8 @@ class ExpertSet:
 
     @property
     def references(self) -> int:
-        """Maximum number of references of an edit: the base's canvas has one panel for each."""
-        return MAX_REFERENCES
+        """Maximum number of references of an edit."""
+        return self.facts.references
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,8 +99,20 @@ class ExpertSet:
 
     @cached_property
     def base_path(self) -> str:
-        """What `FluxFillPipeline.from_pretrained` takes: a local folder (fetched if it is remote) or a hub id."""
+        """What diffusers' `from_pretrained` takes: a local folder (fetched if it is remote) or a hub id."""
         return resolve_base(self.spec.base, self.folder)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the base's family; raises `ExpertError` for a pipeline that careedit does not know."""
+        return self.shapes.family
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether edits may state a guidance scale."""
+        if self.facts.guidance == "embedded":
+            return any("guidance_embedder" in parameter for parameter in self.shapes.parameters)
+        return not self.shapes.switches.get("is_distilled", False)
 
     @cached_property
     def shapes(self) -> BaseShapes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from careedit.editing import FluxFill, Start, load_base
 from careedit.editing.base_model import find_device
+from careedit.editing.families import as_fill
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
 from careedit.experts import shapes_of as shapes_of_transformer
@@ -54,6 +56,8 @@ LARGEST_RANK = 1024
 """Maximum rank. A LoRA of a higher rank costs about as much as the layers that it changes."""
 ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
+Checking = Callable[[int], AbstractContextManager[Callable[[], None]]]
+"""A context for the check of so many rows; its value is called after each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +153,13 @@ class OwnResult:
 def run(
     wanted: OwnRun,
     *,
-    checking: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
+    checking: Checking = lambda _: nullcontext(lambda: None),
     report_problems: Callable[[tuple[Problem, ...]], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> OwnResult:
     """Check, encode, train, write. A run that was stopped continues.
 
-    `checking(rows)` returns a function that is called after each checked row. `report_problems` receives the bad rows before
-    they are refused or skipped, `note` a message about the number format.
+    `report_problems` receives the bad rows before they are refused or skipped, `note` a message about the number format.
     Raises `InputError` or `ExpertError` for wrong input before the training, and `CareEditError` if the training fails.
     """
     _check_manifest(wanted)
@@ -178,7 +181,7 @@ def _run(
     columns: Columns,
     subject: Subject,
     base: FluxFill,
-    checking: Callable[[int], Callable[[], None]],
+    checking: Checking,
     report_problems: Callable[[tuple[Problem, ...]], None],
 ) -> OwnResult:
     panel = subject.panel or PanelSpec(size=wanted.panel or PANEL, multiple=base.multiple)
@@ -208,7 +211,8 @@ def _run(
     }
     plan = _plan(work, settings)
     if plan is None:
-        plan = check_rows(table, columns, rules, base, held_out=wanted.held_out, done=checking(len(table)))
+        with checking(len(table)) as done:
+            plan = check_rows(table, columns, rules, base, held_out=wanted.held_out, done=done)
     list_problems(plan.problems, wanted.out / PROBLEMS_FILE)
     report_problems(plan.problems)
     if not plan.planned or (plan.problems and wanted.on_bad == "refuse"):
@@ -263,12 +267,14 @@ def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> to
 
 
 def _load(subject: Subject, device: str, dtype: torch.dtype) -> FluxFill:
-    base = load_base(
-        subject.path,
-        revision=subject.revision,
-        max_sequence_length=subject.max_sequence_length,
-        device=device,
-        dtype=dtype,
+    base = as_fill(
+        load_base(
+            subject.path,
+            revision=subject.revision,
+            max_sequence_length=subject.max_sequence_length,
+            device=device,
+            dtype=dtype,
+        )
     )
     for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
         module.requires_grad_(False)

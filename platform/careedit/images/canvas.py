@@ -15,10 +15,12 @@ from PIL import Image
 
 from careedit.errors import InputError, MaskError
 
-MAX_REFERENCES = 1
-"""References that fit on a canvas. Every base was trained on `[source | target]` and `[reference | source | target]`."""
+MAX_REFERENCES = 15
+"""Maximum number of references of an edit: OpenAI's 16 images less the source. Most bases take fewer (`Facts.references`)."""
 
-Rule = Literal["letterbox", "resize"]
+Rule = Literal["letterbox", "resize", "bucket"]
+_SHAPES = (1.0, 1.09, 1.18, 1.34, 1.5, 1.75, 1.85, 2.0, 2.33)
+"""Long side to short side of the panels of the rule "bucket". Few shapes make large batches and few compiled kernels."""
 Size = tuple[int, int]
 
 
@@ -79,7 +81,8 @@ def fit_panel(size: Size, panel: int, rule: Rule, multiple: int) -> Fit:
 
     "letterbox": scaled to fit into a `panel` x `panel` square and centred. "resize": the picture fills a panel of its
     own aspect ratio and an area of about `panel` squared, each side rounded to `multiple` (at least one `multiple`); a
-    size that this rounding can produce is its own panel.
+    size that this rounding can produce is its own panel. "bucket": scaled to fit into the most similar of a few shapes of
+    an area of about `panel` squared (`_SHAPES`, upright and lying), and centred.
     Raises `InputError` for a size without pixels, or a `panel` that is not a multiple of `multiple`.
     """
     width, height = size
@@ -88,17 +91,27 @@ def fit_panel(size: Size, panel: int, rule: Rule, multiple: int) -> Fit:
     if multiple < 1 or panel < multiple or panel % multiple:
         raise InputError(f"The panel side {panel} must be a positive multiple of {multiple}.")
     if rule == "letterbox":
-        return _letterbox(width, height, panel)
+        return _letterbox(width, height, (panel, panel))
+    if rule == "bucket":
+        return _letterbox(width, height, _bucket(width, height, panel, multiple))
     if rule == "resize":
         return _resize(width, height, panel, multiple)
-    raise InputError(f"The panel rule {rule!r} does not exist; use 'letterbox' or 'resize'.")
+    raise InputError(f"The panel rule {rule!r} does not exist; use 'letterbox', 'resize' or 'bucket'.")
 
 
-def _letterbox(width: int, height: int, panel: int) -> Fit:
-    scale = panel / max(width, height)
+def _letterbox(width: int, height: int, panel: Size) -> Fit:
+    scale = min(panel[0] / width, panel[1] / height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    left, top = (panel - inner[0]) // 2, (panel - inner[1]) // 2
-    return Fit((width, height), (panel, panel), (left, top, left + inner[0], top + inner[1]))
+    left, top = (panel[0] - inner[0]) // 2, (panel[1] - inner[1]) // 2
+    return Fit((width, height), panel, (left, top, left + inner[0], top + inner[1]))
+
+
+def _bucket(width: int, height: int, panel: int, multiple: int) -> Size:
+    """The shape of a panel for a picture: of the nearest aspect ratio, in multiples of `multiple`."""
+    ratios = [*_SHAPES, *(1 / shape for shape in _SHAPES)]
+    ratio = min(ratios, key=lambda one: abs(math.log(one * height / width)))
+    sides = (panel * math.sqrt(ratio), panel / math.sqrt(ratio))
+    return max(1, round(sides[0] / multiple)) * multiple, max(1, round(sides[1] / multiple)) * multiple
 
 
 def _resize(width: int, height: int, panel: int, multiple: int) -> Fit:

@@ -144,44 +144,26 @@ def _header(data: bytes, name: str, limits: Limits) -> tuple[str, Header]:
 
 # The classes themselves rather than `Image.open`: no guessing among formats, no process-wide bomb warning, and a
 # multi-picture JPEG (phones write them) is read as the ordinary JPEG that it starts with.
-def _read_png(data: bytes) -> Image.Image:
-    return PngImagePlugin.PngImageFile(io.BytesIO(png.checked(data)))
+def _read_heif(data: bytes) -> Image.Image:
+    picture: Image.Image
+    if sniff(data) == "AVIF":
+        picture = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    else:
+        from pi_heif import HeifImageFile  # here: few pictures need it
 
-
-def _read_jpeg(data: bytes) -> Image.Image:
-    return jpeg.open_whole(data, lambda whole: JpegImagePlugin.JpegImageFile(io.BytesIO(whole)))
-
-
-def _read_webp(data: bytes) -> Image.Image:
-    return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
-
-
-def _read_heic(data: bytes) -> Image.Image:
-    from pi_heif import HeifImageFile  # here: few pictures need it
-
-    picture: Image.Image = HeifImageFile(io.BytesIO(data))
+        picture = HeifImageFile(io.BytesIO(data))
     picture.load()
-    return _turned_by_file(picture)
-
-
-def _read_avif(data: bytes) -> Image.Image:
-    picture = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
-    picture.load()
-    return _turned_by_file(picture)
-
-
-def _turned_by_file(picture: Image.Image) -> Image.Image:
     # Only the file's own boxes turn these formats (23008-12, 6.5.10), and the readers have put that into the EXIF block.
     picture.info.pop("xmp", None)
     return picture
 
 
 _READERS: dict[str, Callable[[bytes], Image.Image]] = {
-    "PNG": _read_png,
-    "JPEG": _read_jpeg,
-    "WebP": _read_webp,
-    "HEIC": _read_heic,
-    "AVIF": _read_avif,
+    "PNG": lambda data: PngImagePlugin.PngImageFile(io.BytesIO(png.checked(data))),
+    "JPEG": lambda data: jpeg.open_whole(data, lambda whole: JpegImagePlugin.JpegImageFile(io.BytesIO(whole))),
+    "WebP": lambda data: WebPImagePlugin.WebPImageFile(io.BytesIO(data)),
+    "HEIC": _read_heif,
+    "AVIF": _read_heif,
 }
 
 

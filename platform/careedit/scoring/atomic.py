@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from careedit.language import Clause, clauses_of, except_for
-from careedit.scoring.scorer import Asker, JudgeIdentity, Question, Score, ScoreRequest, identity_of
-from careedit.scoring.vqa import questions_for, score_all
+from careedit.scoring.scorer import Question, ScoreRequest
+from careedit.scoring.vqa import Posed, VqaScorer, questions_for
 
 PROMPTS = "atomic-2"
 """Version of the questions and of the patterns that choose them."""
@@ -125,34 +125,25 @@ def _words(clause: Clause) -> dict[str, str]:
     return words
 
 
-class AtomicScorer:
-    """Scores by the answers to `atoms_of` an instruction; a `Scorer` whose `asked` shows which questions failed.
+class AtomicScorer(VqaScorer):
+    """Scores by the answers to `atoms_of` an instruction; `Score.asked` shows which questions failed.
 
     The questions of an aspect have equal weight. An instruction with a reference is not split, because its words
     describe a picture that is not part of the edit: one question covers it, followed by those about unwanted change.
     """
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    prompts = PROMPTS
+    """Version of the questions and of the patterns that choose them."""
 
-    @property
-    def identity(self) -> JudgeIdentity:
-        """See `careedit.scoring.scorer.Scorer`."""
-        return identity_of(self.asker, PROMPTS)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `careedit.scoring.scorer.Scorer`; all questions are asked in one call."""
-        posed = [
-            [(atom.aspect, atom.wanted, question) for atom, question in atomic_questions(request)]
-            for request in requests
-        ]
-        return score_all(self.asker, PROMPTS, posed)
+    def posed(self, request: ScoreRequest) -> Sequence[Posed]:
+        """The questions about one edit."""
+        return [(atom.aspect, atom.wanted, question) for atom, question in atomic_questions(request)]
 
 
 def atomic_questions(request: ScoreRequest) -> tuple[tuple[Atom, Question], ...]:
     """Every question about one edit, each with its aspect and wanted answer."""
     pair = (request.source, request.edited)
-    whole = {aspect: question for aspect, question in questions_for(request)}
+    whole = dict(questions_for(request))
     atoms = atoms_of(request.instruction)
     posed = [(atom, Question(images=pair, text=atom.text + END)) for atom in atoms]
     if request.references:

@@ -11,10 +11,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from careedit.errors import InputError
-from careedit.images import turn_note
 from careedit.record import Record
 from careedit.records import MAX_INSTRUCTION_CHARACTERS, Picture
-from careedit.scoring.scorer import Answer, Asker, JudgeIdentity, Probability, Question, identity_of
+from careedit.scoring.scorer import Answer, Asker, JudgeIdentity, Probability, Question, check_size, identity_of
 from careedit.scoring.vqa import lead_of
 
 PROMPTS = "pairwise-2"
@@ -45,11 +44,7 @@ class Pair(Record):
     @model_validator(mode="after")
     def _check_sizes(self) -> Pair:
         for name, edit in (("first", self.first), ("second", self.second)):
-            if edit.size != self.source.size:
-                raise InputError(
-                    f"The {name} edit is {edit.width}x{edit.height}{turn_note(edit)} but its source is {self.source.width}x"
-                    f"{self.source.height}{turn_note(self.source)}; compare edits at their source's size."
-                )
+            check_size(edit, self.source, f"The {name} edit", "compare edits at their source's size")
         return self
 
 

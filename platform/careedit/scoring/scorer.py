@@ -83,6 +83,13 @@ def identity_of(asker: Asker, prompts: str) -> JudgeIdentity:
     return JudgeIdentity(backend=asker.backend, model=asker.model, revision=asker.revision, prompts=prompts)
 
 
+def check_size(edit: Image.Image, source: Image.Image, what: str, advice: str, *, field: str | None = None) -> None:
+    """Raise `InputError` unless an edit has its source's size; the sentence begins with `what` and ends with `advice`."""
+    if edit.size != source.size:
+        sizes = [f"{picture.width}x{picture.height}{turn_note(picture)}" for picture in (edit, source)]
+        raise InputError(f"{what} is {sizes[0]} but its source is {sizes[1]}; {advice}.", field=field)
+
+
 class ScoreRequest(Record):
     """One edit to be judged."""
 
@@ -97,12 +104,7 @@ class ScoreRequest(Record):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ScoreRequest:
-        if self.edited.size != self.source.size:
-            raise InputError(
-                f"The edit is {self.edited.width}x{self.edited.height}{turn_note(self.edited)} but its source is "
-                f"{self.source.width}x{self.source.height}{turn_note(self.source)}; judge an edit at its source's size.",
-                field="edited",
-            )
+        check_size(self.edited, self.source, "The edit", "judge an edit at its source's size", field="edited")
         if len(self.references) > 1:
             raise InputError(
                 f"{len(self.references)} references were given; one reference is supported.", field="references"

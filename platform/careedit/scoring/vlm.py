@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from careedit import plugins
-from careedit.editing.base_model import quiet_loading
+from careedit.editing.base_model import find_device, quiet_loading
 from careedit.errors import InputError
 from careedit.files import folder_digest
 from careedit.scoring.scorer import Answer, Question
@@ -166,7 +166,7 @@ def load_asker(
     `TransformersAsker` does.
     """
     path = str(source)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     local = os.path.isdir(path)
     name = Path(path).resolve().name if local else path

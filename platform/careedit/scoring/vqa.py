@@ -34,8 +34,15 @@ def questions_for(request: ScoreRequest) -> tuple[tuple[str, Question], ...]:
     return tuple((aspect, Question(lead=lead, images=images, text=text)) for aspect, text in texts)
 
 
+Posed = tuple[str, bool, Question]
+"""A question with its aspect and the answer that is wanted."""
+
+
 class VqaScorer:
-    """Scores by P("yes") to `questions_for` an edit."""
+    """Scores by P("yes") to `questions_for` an edit; a `careedit.scoring.scorer.Scorer`."""
+
+    prompts = PROMPTS
+    """Version of the questions, as in `JudgeIdentity.prompts`."""
 
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
@@ -43,32 +50,27 @@ class VqaScorer:
     @property
     def identity(self) -> JudgeIdentity:
         """See `careedit.scoring.scorer.Scorer`."""
-        return identity_of(self.asker, PROMPTS)
+        return identity_of(self.asker, self.prompts)
+
+    def posed(self, request: ScoreRequest) -> Sequence[Posed]:
+        """The questions about one edit."""
+        return [(aspect, True, question) for aspect, question in questions_for(request)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """See `careedit.scoring.scorer.Scorer`."""
-        posed = [[(aspect, True, question) for aspect, question in questions_for(request)] for request in requests]
-        return score_all(self.asker, PROMPTS, posed)
-
-
-Posed = tuple[str, bool, Question]
-"""A question with its aspect and the answer that is wanted."""
-
-
-def score_all(asker: Asker, prompts: str, posed: Sequence[Sequence[Posed]]) -> list[Score]:
-    """One score per edit, from the questions posed about it; all are asked in one call."""
-    answers = iter(asker.ask([question for questions in posed for _, _, question in questions]))
-    identity = identity_of(asker, prompts)
-    return [
-        score_of(
-            [
-                AskedQuestion(aspect=aspect, question=question.words, answer=next(answers), wanted=wanted)
-                for aspect, wanted, question in questions
-            ],
-            identity,
-        )
-        for questions in posed
-    ]
+        """See `careedit.scoring.scorer.Scorer`; all questions are asked in one call."""
+        posed = [self.posed(request) for request in requests]
+        answers = iter(self.asker.ask([question for questions in posed for _, _, question in questions]))
+        identity = self.identity
+        return [
+            score_of(
+                [
+                    AskedQuestion(aspect=aspect, question=question.words, answer=next(answers), wanted=wanted)
+                    for aspect, wanted, question in questions
+                ],
+                identity,
+            )
+            for questions in posed
+        ]
 
 
 def score_of(asked: Sequence[AskedQuestion], judge: JudgeIdentity) -> Score:

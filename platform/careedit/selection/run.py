@@ -41,11 +41,6 @@ class Slot:
     seeds: tuple[int, ...]
     """Seeds of the candidates, the job's own first."""
 
-    @property
-    def batch_slot(self) -> BatchSlot:
-        """What a replay of another image of the batch needs to know about this slot."""
-        return BatchSlot(steps=self.job.steps, weights=dict(self.job.weights), masked=self.job.mask is not None)
-
     def picture(self, panel: Image.Image) -> Image.Image:
         """The user's result from a target panel: of the source's size, and outside the mask the source's own pixels."""
         picture = self.fit.from_panel(panel)
@@ -70,7 +65,15 @@ class Slot:
         """This slot with the steps and experts of another, and with a mask if that has one (any mask: only shapes matter)."""
         everything = Image.new("L", self.job.source.size, 255)
         mask = (self.job.mask or everything) if other.masked else None
-        return replace(self, job=replace(self.job, steps=other.steps, weights=other.weights, mask=mask))
+        job = replace(
+            self.job,
+            steps=other.steps,
+            weights=other.weights,
+            mask=mask,
+            text_tokens=other.text_tokens or None,
+            step_cache=other.step_cache,
+        )
+        return replace(self, job=job)
 
 
 def batches(slots: Sequence[Slot], maximum: int) -> list[list[Slot]]:

@@ -13,7 +13,7 @@ from careedit_tiny.world.store import read_samples
 
 
 def scenes(folder: Path) -> Iterator[Sample]:
-    """What `careedit scenes draw` wrote; kinds that HumanEdit has not are among them."""
+    """The samples of the folder; some kinds do not exist in HumanEdit."""
     for stored in read_samples(folder):
         drawn = stored.sample
         pictures = {role: file_ref(str(folder), name, role, drawn.id) for role, name in stored.files.items()}

@@ -1,7 +1,7 @@
-"""HumanEdit of the tiny world: its exact columns and six kinds, drawn, any number of rows, the same ones every time.
+"""Drawn rows in HumanEdit's exact columns and six kinds; equal options draw equal rows.
 
-What can be written down can be judged: `IMAGE_ID` names the drawing, so the oracle knows the truth behind every row. Rows
-that need their mask (`MASK` = 1) speak of a place that only the mask shows.
+`IMAGE_ID` names the drawing, so the oracle knows the right result of every row. The instruction of a row that needs its mask
+(`MASK` = 1) refers to a place that only the mask shows.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class TinyHumanEditConfig(HumanEditConfig):
     """Which drawing."""
 
     path: str = Field(default="~/.cache/careedit/tiny_humanedit", min_length=1)
-    """Folder that keeps what was drawn; a file per choice of options."""
+    """The folder of the drawn files, one per choice of options."""
     rows: int = Field(default=600, ge=6, le=60_000)
-    """Rows that are drawn, the kinds in turn."""
+    """The number of rows to draw. The kinds of edit take turns."""
     seed: int = Field(default=0, ge=0, le=99)
-    """Another one draws other scenes, all from the split."""
+    """The seed of the scenes. Another seed draws other scenes of the same split."""
     split: Literal["train", "validation", "test"] = "test"
     """The split of the drawn world; no model was trained on scenes of "test"."""
     size: int = Field(default=64, ge=32, le=1024)
@@ -64,7 +64,7 @@ class TinyHumanEditConfig(HumanEditConfig):
 
 
 class TinyHumanEdit(HumanEdit):
-    """Draws the rows where they are not there yet, and then is HumanEdit."""
+    """HumanEdit on drawn rows, which are drawn if their file does not exist."""
 
     def __init__(self, config: TinyHumanEditConfig) -> None:
         name = f"tiny-humanedit-v{VERSION}-{config.split}-{config.rows}-{config.seed}-{config.size}.parquet"
@@ -74,7 +74,7 @@ class TinyHumanEdit(HumanEdit):
         self.revision = config.revision or f"tiny-v{VERSION}"
 
     def write(self) -> None:
-        """Draws the rows into the file."""
+        """Draw the rows into the file."""
         write_rows(self.file, self.tiny)
 
     def _read(self) -> Iterator[Any]:
@@ -83,7 +83,7 @@ class TinyHumanEdit(HumanEdit):
         yield from super()._read()
 
     def _extras(self, line: Line) -> dict[str, Scalar]:
-        """The drawing as JSON, which the oracle reads; a file that was drawn by another world is refused."""
+        """The drawing as JSON, for the oracle. Raises `BenchmarkError` if another version of the world drew the file."""
         drawn = draw(line.text("IMAGE_ID"))
         try:
             pictures = [decode_image(line.picture(column).read()) for column in ("INPUT_IMG", "OUTPUT_IMG")]
@@ -101,7 +101,7 @@ class TinyHumanEdit(HumanEdit):
 
 
 def draw(identity: str) -> Drawn:
-    """The drawing behind an `IMAGE_ID`, "KIND-SEED" or "OPERATION-SEED"; raises `BenchmarkError`."""
+    """The drawing of an `IMAGE_ID`, "KIND-SEED" or "OPERATION-SEED". Raises `BenchmarkError`."""
     kind, _, number = identity.rpartition("-")
     try:
         seed = int(number)
@@ -114,7 +114,7 @@ def draw(identity: str) -> Drawn:
 
 
 def write_rows(file: Path, config: TinyHumanEditConfig) -> None:
-    """Draws `config.rows` rows into a parquet file, under a temporary name first. Raises `BenchmarkError`."""
+    """Draw `config.rows` rows into a parquet file, atomically. Raises `BenchmarkError`."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""Oracle compliance: in the tiny world every edit's truth is known, and so is whether a picture is it."""
+"""Oracle compliance: the right result of every drawn scene is known, so an edit can be judged exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from careedit_tiny import Thresholds, judge, sample_from_dict
 class OracleCompliance:
     """Followed, preserved, and both, each 0 or 1, by `careedit_tiny.judge`.
 
-    A square edit of another size is resized to the source's; one of another shape is an error, since a scene is square.
+    A square edit of another size is resized to the source's. An edit of another shape is an error, because scenes are square.
     """
 
     needs = frozenset({"scene"})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from careedit.editing.families import as_fill
 from careedit.editor import Editor
 from careedit.experts import UNIFIED_FOLDER, baseline_set, has_baseline
 from careedit.finetune.card import Card, write_card
@@ -108,7 +109,7 @@ def write_cards(
         write_card(folder / UNIFIED_FOLDER, card, _report(runs, f"expert-{UNIFIED}"), licence=LICENCE)
     panels = draw_panels(TEST_SEED, 256)
     notes = runs / HISTORY
-    pipeline = editor.engine.base
+    pipeline = as_fill(editor.engine.base)
     parts = (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
     # Experts that are loaded on the base are not part of it.
     size = sum(p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name)

@@ -14,6 +14,7 @@ from diffusers import FluxFillPipeline
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from careedit.editing import FluxFill, load_base
+from careedit.editing.families import as_fill
 from careedit.errors import CareEditError
 from careedit.experts import (
     UNIFIED_FOLDER,
@@ -136,7 +137,7 @@ def with_decoder(base: FluxFill, folder: Path) -> FluxFill:
 
 def load_tiny_base(folder: Path) -> FluxFill:
     """A base of the tiny architecture, in float32, e.g. the one in the package to train on from."""
-    return load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32)
+    return as_fill(load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32))
 
 
 def make_base(folder: Path, config: TrainConfig, start: FluxFill | None = None) -> TrainReport:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from careedit.bench import GOALS, Subject, bench_engine, load_subject
+from careedit.bench import GOALS, bench_engine, load_subject
 from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
@@ -21,12 +19,12 @@ FIGURES = (*COMPARISONS, "memory_share_per_expert")
 
 
 @pytest.fixture(scope="session")
-def subject() -> Subject:
+def subject():
     return untrained_subject(experts=3, rank=8)
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def run(tmp_path_factory):
     """One short run through the command line: its document, and the file that it wrote."""
     out = tmp_path_factory.mktemp("bench") / "engine.json"
     arguments = ["--repeats", "2", "--steps", "1", "--threads", "1", "--expert-set", "untrained", "--json", "--out"]
@@ -34,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
     return json.loads(out.read_text("utf-8")), out
 
 
-def test_every_promised_key_is_at_the_top_level(run: tuple[dict[str, Any], Path]) -> None:
+def test_every_promised_key_is_at_the_top_level(run):
     document = run[0]
 
     assert all(document[name] > 0 for name in FIGURES)
@@ -42,7 +40,7 @@ def test_every_promised_key_is_at_the_top_level(run: tuple[dict[str, Any], Path]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_each_ratio_can_be_computed_again_from_its_laps(name: str, run: tuple[dict[str, Any], Path]) -> None:
+def test_each_ratio_can_be_computed_again_from_its_laps(name, run):
     detail = run[0]["details"][name]
     ratios = [a / b for a, b in zip(detail["seconds"], detail["over_seconds"], strict=True)]
 
@@ -52,7 +50,7 @@ def test_each_ratio_can_be_computed_again_from_its_laps(name: str, run: tuple[di
     assert detail["spread"] == pytest.approx({"low": min(ratios), "high": max(ratios)})
 
 
-def test_each_verdict_can_be_computed_again_from_figure_and_bound(run: tuple[dict[str, Any], Path]) -> None:
+def test_each_verdict_can_be_computed_again_from_figure_and_bound(run):
     document = run[0]
 
     assert set(document["goals"]) == set(GOALS)
@@ -61,7 +59,7 @@ def test_each_verdict_can_be_computed_again_from_figure_and_bound(run: tuple[dic
         assert entry["met"] is (document[name] <= entry["bound"] if upper else document[name] >= entry["bound"])
 
 
-def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], Path]) -> None:
+def test_the_environment_says_what_ran_but_not_where(run):
     environment = run[0]["environment"]
 
     assert (environment["threads"], environment["steps"], environment["repeats"]) == (1, 1, 2)
@@ -73,12 +71,12 @@ def test_the_environment_says_what_ran_but_not_where(run: tuple[dict[str, Any], 
     }
 
 
-def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_set_is_refused(tmp_path):
     with pytest.raises(ExpertError, match="not an expert set"):
         load_subject(str(tmp_path))
 
 
-def test_a_set_on_disk_can_be_measured(untrained_set: Path) -> None:
+def test_a_set_on_disk_can_be_measured(untrained_set):
     subject = load_subject(str(untrained_set), device="cpu")
 
     *_, batch = pairs_of(subject, 1)["mixed_batch_speedup"]
@@ -88,7 +86,7 @@ def test_a_set_on_disk_can_be_measured(untrained_set: Path) -> None:
     assert 0 < memory_shares(subject)["subject"] < 0.1
 
 
-def test_the_number_of_threads_is_put_back(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_put_back(subject, monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr("careedit.bench.engine.pairs_of", lambda *_: 1 / 0)
 
@@ -98,12 +96,12 @@ def test_the_number_of_threads_is_put_back(subject: Subject, monkeypatch: pytest
     assert torch.get_num_threads() == before
 
 
-def test_wrong_counts_are_refused_in_the_library_too(subject: Subject) -> None:
+def test_wrong_counts_are_refused_in_the_library_too(subject):
     with pytest.raises(InputError, match="repeats is 0"):
         bench_engine(subject, repeats=0)
 
 
-def test_the_single_edits_and_the_batch_make_the_same_pictures(subject: Subject) -> None:
+def test_the_single_edits_and_the_batch_make_the_same_pictures(subject):
     jobs = [subject.job(index, subject.library.names[index % 3], 2) for index in range(4)]
 
     singles, batch = one_by_one(subject.shared, jobs), together(subject.shared, jobs)
@@ -113,7 +111,7 @@ def test_the_single_edits_and_the_batch_make_the_same_pictures(subject: Subject)
         assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1  # a rounding of an 8-bit value at most
 
 
-def test_the_loop_and_the_pipeline_make_the_same_picture(subject: Subject) -> None:
+def test_the_loop_and_the_pipeline_make_the_same_picture(subject):
     job = subject.job(0, subject.library.names[1], 3)
 
     (own,) = one_by_one(subject.merged, [job])
@@ -122,7 +120,7 @@ def test_the_loop_and_the_pipeline_make_the_same_picture(subject: Subject) -> No
     assert np.abs(np.asarray(own, int) - np.asarray(theirs, int)).max() <= 1
 
 
-def test_a_batch_has_eight_edits_and_uses_every_expert(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_eight_edits_and_uses_every_expert(subject, monkeypatch):
     rows: list[tuple[str, ...]] = []
     velocity = subject.shared.applier.velocity
     monkeypatch.setattr(
@@ -139,7 +137,7 @@ def test_a_batch_has_eight_edits_and_uses_every_expert(subject: Subject, monkeyp
     assert sorted(rows[-1]) == sorted(name for row in rows[:BATCH] for name in row)
 
 
-def test_every_run_encodes_afresh(subject: Subject) -> None:
+def test_every_run_encodes_afresh(subject):
     jobs = [subject.job(index, subject.library.names[0], 1) for index in range(2)]
 
     for run in (one_by_one, together):
@@ -148,7 +146,7 @@ def test_every_run_encodes_afresh(subject: Subject) -> None:
         assert subject.shared.cache.misses - before == 4
 
 
-def test_memory_is_counted_for_flux_and_for_the_set_itself(subject: Subject) -> None:
+def test_memory_is_counted_for_flux_and_for_the_set_itself(subject):
     shares = memory_shares(subject)
 
     assert 0 < shares["flux"] <= 0.03

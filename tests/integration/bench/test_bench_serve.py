@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -33,7 +30,7 @@ pytestmark = pytest.mark.timeout(900)  # loading an editor takes a busy machine 
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
+def clients(tmp_path_factory):
     """A client of every server."""
     folder = tmp_path_factory.mktemp("bench")
     backend = LocalBackend.load(ServeConfig(**ARMS))
@@ -47,7 +44,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Clie
 
 
 @pytest.fixture(scope="module")
-def run(clients: dict[str, Client], tiny_editor: Any) -> tuple[dict[str, Any], int, int]:
+def run(clients, tiny_editor):
     """One quick run: its document, how many timed runs were told, and how many were to be."""
     load = Workload(BenchPlan(steps=1, **QUICK), tiny_editor.expert_set.names, 64)
     baselines = {name: client.edit for name, client in clients.items() if name != "served"}
@@ -65,13 +62,13 @@ def run(clients: dict[str, Client], tiny_editor: Any) -> tuple[dict[str, Any], i
 
 
 @pytest.fixture(scope="module")
-def tiny_editor() -> Any:
+def tiny_editor():
     from careedit.editor import load_editor
 
     return load_editor("tiny", device="cpu", application="merged")
 
 
-def test_every_figure_is_taken_and_every_timed_run_is_told(run: tuple[dict[str, Any], int, int]) -> None:
+def test_every_figure_is_taken_and_every_timed_run_is_told(run):
     document, told, expected = run
 
     assert told == expected
@@ -83,7 +80,7 @@ def test_every_figure_is_taken_and_every_timed_run_is_told(run: tuple[dict[str, 
     assert document["missing"] == {}
 
 
-def test_figures_can_be_computed_again_from_the_details(run: tuple[dict[str, Any], int, int]) -> None:
+def test_figures_can_be_computed_again_from_the_details(run):
     document = run[0]
     seconds = document["details"]["throughput"]["seconds"]
     (served,), (lit,) = seconds["served"], seconds["litserve"]
@@ -93,11 +90,11 @@ def test_figures_can_be_computed_again_from_the_details(run: tuple[dict[str, Any
     assert document["p95_short_behind_long_ratio"] == pytest.approx(behind["served"]["p95"] / behind["serial"]["p95"])
 
 
-def test_all_sides_make_the_same_pictures(run: tuple[dict[str, Any], int, int]) -> None:
+def test_all_sides_make_the_same_pictures(run):
     assert run[0]["details"]["throughput"]["largest_difference"] <= 1
 
 
-def test_of_the_trace_the_late_and_the_failed_are_not_in_time(run: tuple[dict[str, Any], int, int]) -> None:
+def test_of_the_trace_the_late_and_the_failed_are_not_in_time(run):
     for name, replayed in run[0]["details"]["trace"].items():
         assert replayed["attainment"] == pytest.approx(1 / 3), name
         assert replayed["failed"] == 1
@@ -105,7 +102,7 @@ def test_of_the_trace_the_late_and_the_failed_are_not_in_time(run: tuple[dict[st
 
 
 @pytest.mark.parametrize("name", ["litserve", "fastapi"])
-def test_a_baseline_switches_its_expert_for_each_request(name: str, clients: dict[str, Client]) -> None:
+def test_a_baseline_switches_its_expert_for_each_request(name, clients):
     requests = Workload(BenchPlan(steps=1), ("erase", "style"), 64).mixed(0, 4)
 
     results = [clients[name].edit(request) for request in requests]
@@ -114,7 +111,7 @@ def test_a_baseline_switches_its_expert_for_each_request(name: str, clients: dic
     assert {result.trace.application for result in results} == {"merged"}
 
 
-def test_a_baseline_that_does_not_come_up_says_why_and_is_gone(tmp_path: Path) -> None:
+def test_a_baseline_that_does_not_come_up_says_why_and_is_gone(tmp_path):
     settings = BaselineSettings(expert_set="tiny", port=free_port())
 
     refused = r"The baseline nginx ended; the last line of its output: .*baseline 'nginx' does not exist"

@@ -1,7 +1,5 @@
 """The soak's own bookkeeping, against a server that edits at once: what became of every request, and who is watched."""
 
-from __future__ import annotations
-
 import pytest
 
 from careedit_deployments.bench.soak import work

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import Flux2KleinInpaintPipeline, FluxKontextInpaintPipeline
+from diffusers import Flux2KleinInpaintPipeline, FluxKontextInpaintPipeline, TaylorSeerCacheConfig
 from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from PIL import Image, ImageDraw
@@ -18,6 +18,7 @@ from careedit.editing import FAMILIES, EditJob, Engine
 from careedit.editing.families import Flux2Klein
 from careedit.errors import ImageError, InputError
 from careedit.experts.applier import NoExperts
+from careedit.records import StepCache
 
 AREA = 64 * 64
 """Pixels of a panel; the pipelines' own constants are set to it."""
@@ -204,3 +205,33 @@ def test_a_base_that_takes_no_guidance_refuses_it(name: str, engine: Engine) -> 
         assert engine.check(job(guidance=3.0)) == 3.0
     with pytest.raises(InputError, match="cannot start from 'source'"):
         engine.check(job(start="source"))
+
+
+@pytest.mark.parametrize("name", ["klein"], indirect=True)
+def test_a_step_cache_equals_the_stock_hook_in_any_batch(pipe: Any, engine: Engine) -> None:
+    jobs = [job(seed=1, steps=12, step_cache=StepCache()), job(90, seed=2, steps=16, step_cache=StepCache())]
+    states = [engine.prepare(one) for one in jobs]
+    engine.advance(states[:1], 5)
+    engine.advance(states)
+    assert [state.nfe for state in states] == [6, 7]
+    pipe.transformer.enable_cache(
+        TaylorSeerCacheConfig(
+            cache_interval=3,
+            disable_cache_before_step=3,
+            max_order=1,
+            taylor_factors_dtype=torch.float32,
+            use_lite_mode=True,
+        )
+    )
+    try:
+        for one, state in zip(jobs, states, strict=True):
+            pipe.transformer._reset_stateful_cache()
+            latents = engine.base.vae_latents(state.latents, state.encoded.grid)
+            torch.testing.assert_close(latents, stock(pipe, one), rtol=0.0, atol=1e-5)
+    finally:
+        pipe.transformer.disable_cache()
+
+
+def test_a_step_cache_with_nothing_to_skip_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to skip in 3 steps"):
+        job(steps=3, step_cache=StepCache())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,6 @@ from careedit.experts import (
     DEFAULT_TARGETS,
     BaseSpec,
     Defaults,
-    ExpertSet,
     ExpertSetFile,
     Folder,
     PanelSpec,
@@ -34,7 +32,7 @@ from careedit_tiny.models.family import build_transformer
 
 
 @pytest.fixture(scope="module")
-def options() -> Iterator[dict[str, Any]]:
+def options():
     """Storage options of a bucket server that lives as long as this module's tests."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -48,7 +46,7 @@ def options() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> ExpertSet:
+def local(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local") / "set"
     transformer = cast(Any, build_transformer())
     shapes = shapes_of(transformer)
@@ -79,7 +77,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> ExpertSet:
 
 
 @pytest.fixture(scope="module")
-def address(options: dict[str, Any], local: ExpertSet) -> str:
+def address(options, local):
     filesystem = fsspec.filesystem("s3", **options)
     filesystem.mkdir("experts")
     folder = local.folder.local
@@ -90,9 +88,7 @@ def address(options: dict[str, Any], local: ExpertSet) -> str:
     return "s3://experts/sets/drawn"
 
 
-def test_a_set_in_a_bucket_is_the_local_one(
-    address: str, options: dict[str, Any], local: ExpertSet, tmp_path: Path
-) -> None:
+def test_a_set_in_a_bucket_is_the_local_one(address, options, local, tmp_path):
     remote = load_expert_set(address, cache=tmp_path, storage_options=options)
     assert remote.sha256 == local.sha256
     state = remote.load("erase")
@@ -103,9 +99,7 @@ def test_a_set_in_a_bucket_is_the_local_one(
     assert verify_expert_set(address, cache=tmp_path, storage_options=options) == ()
 
 
-def test_processes_that_fetch_the_same_adapter_at_once_all_get_it_whole(
-    address: str, options: dict[str, Any], local: ExpertSet, tmp_path: Path
-) -> None:
+def test_processes_that_fetch_the_same_adapter_at_once_all_get_it_whole(address, options, local, tmp_path):
     sha256 = local.manifest("erase").sha256
     expected = local.adapter_path("erase").read_bytes()
     seen: list[bytes] = []
@@ -123,7 +117,7 @@ def test_processes_that_fetch_the_same_adapter_at_once_all_get_it_whole(
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_a_changed_object_is_refused(address: str, options: dict[str, Any], local: ExpertSet, tmp_path: Path) -> None:
+def test_a_changed_object_is_refused(address, options, local, tmp_path):
     filesystem = fsspec.filesystem("s3", **options)
     filesystem.copy("experts/sets/drawn", "experts/sets/changed", recursive=True)
     data = bytearray(local.adapter_path("erase").read_bytes())
@@ -136,9 +130,7 @@ def test_a_changed_object_is_refused(address: str, options: dict[str, Any], loca
     assert [(finding.code, finding.subject) for finding in findings] == [("adapter", "erase")]
 
 
-def test_a_versioned_bucket_gives_an_overwritten_set_back(
-    options: dict[str, Any], address: str, local: ExpertSet, tmp_path: Path
-) -> None:
+def test_a_versioned_bucket_gives_an_overwritten_set_back(options, address, local, tmp_path):
     """The restore of docs/kubernetes.md for adapters: the older version of an object, put in place again."""
     filesystem = fsspec.filesystem("s3", version_aware=True, use_listings_cache=False, **options)
     filesystem.mkdir("versioned")
@@ -157,9 +149,7 @@ def test_a_versioned_bucket_gives_an_overwritten_set_back(
 
 
 @pytest.mark.parametrize("place", ["s3://experts/sets/nothing", "s3://no-such-bucket/set"])
-def test_a_set_that_is_not_there_is_said_in_a_sentence(
-    options: dict[str, Any], address: str, place: str, tmp_path: Path
-) -> None:
+def test_a_set_that_is_not_there_is_said_in_a_sentence(options, address, place, tmp_path):
     with pytest.raises(ExpertError, match=r"expert_set\.yaml") as caught:
         load_expert_set(place, cache=tmp_path, storage_options=options)
     assert "\n" not in str(caught.value)

@@ -30,7 +30,6 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
         await store.close()
         blobs = open_blobs(StateConfig(database=database, **bucket))
         picture = await blobs.put(f"jobs/{job.id}", b"picture", suffix=".png")
-        await blobs.close()
         return kept, picture
 
     kept, picture = asyncio.run(fill())

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ COMMAND = Path(sys.executable).with_name("careedit")
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread():
     """The sums of two processes are equal to the last bit only on as many threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -35,7 +34,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def rows(tmp_path: Path, draw_picture: Callable[..., Image.Image]) -> Path:
+def rows(tmp_path, draw_picture):
     """Six framed pictures, as a folder with metadata.jsonl."""
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -56,9 +55,7 @@ def command(rows: Path, base: Path, out: Path, *more: str, steps: int = 2) -> li
     return [*own, "--rank", "8", "--batch", "1", "--steps", str(steps), "--threads", "1", *more]
 
 
-def test_a_folder_of_rows_becomes_an_expert_that_edits(
-    rows: Path, untrained_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_rows_becomes_an_expert_that_edits(rows, untrained_set, tmp_path, capsys):
     out, copied = tmp_path / "out", tmp_path / "set"
     options = ("--handles", "frame", "--licence", "MIT", "--description", "Draws a frame.", "--json")
     assert main(command(rows, untrained_set, out, *options)) == 0
@@ -83,9 +80,7 @@ def test_a_folder_of_rows_becomes_an_expert_that_edits(
     assert Editor(load_expert_set(copied)).edit(request).trace.routing.weights == {"frame": 1.0}
 
 
-def test_an_experts_folder_is_added_only_whole(
-    rows: Path, untrained_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_experts_folder_is_added_only_whole(rows, untrained_set, tmp_path, capsys):
     out, copied = tmp_path / "out", tmp_path / "set"
     more = ("--dtype", "bfloat16", "--checkpoint-gradients", "--held-out", "0")
     assert main(command(rows, untrained_set, out, *more, steps=1)) == 0
@@ -104,9 +99,7 @@ def test_an_experts_folder_is_added_only_whole(
     assert "has no expert" in capsys.readouterr().err
 
 
-def test_bad_rows_are_refused_by_name_and_skipped_where_asked_for(
-    rows: Path, untrained_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_rows_are_refused_by_name_and_skipped_where_asked_for(rows, untrained_set, tmp_path, capsys):
     out = tmp_path / "out"
     (rows / "2-target.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (rows / "4-source.png").unlink()
@@ -124,9 +117,7 @@ def test_bad_rows_are_refused_by_name_and_skipped_where_asked_for(
     assert "other settings (rank)" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_to_the_same_losses_and_weights(
-    rows: Path, untrained_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_losses_and_weights(rows, untrained_set, tmp_path, monkeypatch):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     checkpoint = killed / "work" / "expert-frame.ckpt"
     # The default format is measured, and may differ between runs on a device where both are about as fast.
@@ -167,16 +158,8 @@ def no_space_for_tensors(*_: Any, **__: Any) -> None:
     ],
 )
 def test_a_full_disk_is_a_sentence_and_exit_code_1(
-    rows: Path,
-    untrained_set: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    module: Any,
-    name: str,
-    failing: Callable[..., None],
-    words: str,
-) -> None:
+    rows, untrained_set, tmp_path, monkeypatch, capsys, module, name, failing, words
+):
     monkeypatch.setattr(module, name, failing)
     assert main(command(rows, untrained_set, tmp_path / "out", steps=1)) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -185,9 +168,7 @@ def test_a_full_disk_is_a_sentence_and_exit_code_1(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_loss_that_is_not_a_number_is_a_sentence_and_exit_code_1(
-    rows: Path, untrained_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_loss_that_is_not_a_number_is_a_sentence_and_exit_code_1(rows, untrained_set, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command(rows, untrained_set, out, "--learning-rate", "1e30", steps=10)) == 1
     error = capsys.readouterr().err.splitlines()[-1]

@@ -1,10 +1,7 @@
 """The recipes end to end, a few steps each: from nothing to an expert set that edits."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +25,7 @@ from careedit_tiny.recipes.family import assemble, load_tiny_base, load_trained_
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """A family after a handful of steps of every recipe."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_assembled_set_is_whole_and_edits(trained: Path, tmp_path: Path) -> None:
+def test_the_assembled_set_is_whole_and_edits(trained, tmp_path):
     made = assemble(trained, tmp_path / "set", ("erase",))
     assert made.names == ("erase",)
     assert verify_expert_set(tmp_path / "set") == ()
@@ -56,7 +53,7 @@ def test_the_assembled_set_is_whole_and_edits(trained: Path, tmp_path: Path) -> 
     assert result.trace.routing.weights == {"erase": 1.0}
 
 
-def test_a_decoder_is_trained_on_and_its_latents_stay(trained: Path, tmp_path: Path) -> None:
+def test_a_decoder_is_trained_on_and_its_latents_stay(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     before = load_trained_base(run)
@@ -70,7 +67,7 @@ def test_a_decoder_is_trained_on_and_its_latents_stay(trained: Path, tmp_path: P
     assert verify_expert_set(tmp_path / "set") == ()
 
 
-def test_a_decoder_of_another_vae_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_a_decoder_of_another_vae_is_refused(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     vae_recipe.make_decoder(run, build_vae(), replace(vae_recipe.DECODER, steps=1), pool=16)
@@ -78,7 +75,7 @@ def test_a_decoder_of_another_vae_is_refused(trained: Path, tmp_path: Path) -> N
         assemble(run, tmp_path / "set", ("erase",))
 
 
-def test_a_base_does_not_say_where_it_was_trained(trained: Path) -> None:
+def test_a_base_does_not_say_where_it_was_trained(trained):
     again = trained / "again"
     save_base(load_trained_base(trained), again)
     configs = list(again.glob("*/*config.json"))
@@ -86,12 +83,12 @@ def test_a_base_does_not_say_where_it_was_trained(trained: Path) -> None:
     assert not [path for path in configs if str(trained) in path.read_text("utf-8")]
 
 
-def test_assembling_twice_gives_the_same_hash(trained: Path, tmp_path: Path) -> None:
+def test_assembling_twice_gives_the_same_hash(trained, tmp_path):
     first = assemble(trained, tmp_path / "set", ("erase",)).sha256
     assert assemble(trained, tmp_path / "set", ("erase",)).sha256 == first
 
 
-def test_the_unified_baseline_has_the_parameters_and_the_samples_of_all_experts_together(trained: Path) -> None:
+def test_the_unified_baseline_has_the_parameters_and_the_samples_of_all_experts_together(trained):
     recipes = dict(expert_recipe.RECIPES)
     unified = recipes.pop(expert_recipe.UNIFIED)
     assert unified.config.steps == sum(recipe.config.steps for recipe in recipes.values())
@@ -103,7 +100,7 @@ def test_the_unified_baseline_has_the_parameters_and_the_samples_of_all_experts_
     assert sum(value.numel() for value in all_of_them.values()) == count * len(recipes)
 
 
-def test_the_baseline_lies_beside_the_experts_and_is_none_of_them(trained: Path, tmp_path: Path) -> None:
+def test_the_baseline_lies_beside_the_experts_and_is_none_of_them(trained, tmp_path):
     made = assemble(trained, tmp_path / "set", ("erase",))
     baseline = tmp_path / "set" / UNIFIED_FOLDER
     manifest = ExpertManifest.from_yaml((baseline / MANIFEST_FILE).read_text("utf-8"), MANIFEST_FILE)
@@ -112,7 +109,7 @@ def test_the_baseline_lies_beside_the_experts_and_is_none_of_them(trained: Path,
     load_adapter(baseline / manifest.file, made.shapes, manifest=manifest)
 
 
-def test_what_measures_edits_goes_along_with_the_set(trained: Path, tmp_path: Path) -> None:
+def test_what_measures_edits_goes_along_with_the_set(trained, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(trained, runs)
     (runs / "judge").mkdir()
@@ -122,9 +119,7 @@ def test_what_measures_edits_goes_along_with_the_set(trained: Path, tmp_path: Pa
     assert made.sha256 == assemble(trained, tmp_path / "without", ("erase",)).sha256
 
 
-def test_cards_say_what_was_measured_of_expert_base_and_baseline(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cards_say_what_was_measured_of_expert_base_and_baseline(trained, tmp_path, capsys):
     folder = tmp_path / "set"
     assemble(trained, folder, ("erase",))
     assert main(["train", "cards", str(folder), "--out", str(trained), "--n", "1", "--threads", "1"]) == 0
@@ -143,7 +138,7 @@ def test_cards_say_what_was_measured_of_expert_base_and_baseline(
     assert f"A FluxFillPipeline of {whole / 1e6:.1f}M parameters" in (folder / "README.md").read_text("utf-8")
 
 
-def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
+def test_training_an_expert_leaves_the_base_as_it_was(trained):
     base = load_trained_base(trained)
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
     recipe = expert_recipe.RECIPES["erase"]
@@ -155,7 +150,7 @@ def test_training_an_expert_leaves_the_base_as_it_was(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("probes", [True, False])
-def test_a_base_is_trained_on_from_a_trained_one(trained: Path, tmp_path: Path, probes: bool) -> None:
+def test_a_base_is_trained_on_from_a_trained_one(trained, tmp_path, probes):
     start = load_tiny_base(trained / "base")
     before = start.transformer.proj_out.weight.clone()
     config = replace(base_recipe.DEFAULT, steps=2, warmup=0)

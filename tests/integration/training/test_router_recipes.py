@@ -30,12 +30,12 @@ from careedit_tiny.world.samples import draw_sample, request_for
 
 
 @pytest.fixture(scope="module")
-def encoder() -> OpenClipEncoder:
+def encoder():
     return untrained_encoder()
 
 
 @pytest.fixture(scope="module")
-def routed(encoder, untrained_set, tmp_path_factory) -> Path:
+def routed(encoder, untrained_set, tmp_path_factory):
     """The untrained set with a learned router of a few steps."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,3 @@
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -6,9 +5,10 @@ from typing import Any
 
 import pytest
 
+import stores
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.state.records import EditRecord, new_id
-from careedit_deployments.state.store import Store, open_store
+from careedit_deployments.state.store import Store
 
 ARMS = {
     "a": {"expert_set": "tiny", "weight": 3, "guard": {"min_edits": 5, "window": 10}},
@@ -29,20 +29,8 @@ def make_config(tmp_path: Path) -> Callable[..., ServeConfig]:
 
 
 @pytest.fixture
-def with_store(make_config) -> Callable[[Callable[[Store], Awaitable[Any]]], Any]:
-    """`with_store(work)` runs `work(store)` in an event loop of its own and returns what it returns."""
-
-    def run(work: Callable[[Store], Awaitable[Any]]) -> Any:
-        async def main() -> Any:
-            store = await open_store(make_config().state)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(main())
-
-    return run
+def with_store(make_config) -> stores.WithStore:
+    return stores.with_store(make_config().state)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ FACTS |= {"device": "cpu", "dtype": "float32", "torch": "2.14.1"}
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def measured(monkeypatch):
     """Stands for a run: the batch is too slow, switching costs nothing."""
 
     def comparison(ratio: float) -> Comparison:
@@ -32,9 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("measured")
-def test_the_table_shows_value_goal_and_verdict_and_an_unmet_goal_is_no_failure(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_table_shows_value_goal_and_verdict_and_an_unmet_goal_is_no_failure(capsys):
     assert main(["bench", "engine"]) == 0
 
     shown = capsys.readouterr()
@@ -59,7 +56,7 @@ def test_the_table_shows_value_goal_and_verdict_and_an_unmet_goal_is_no_failure(
 
 
 @pytest.mark.usefixtures("measured")
-def test_an_output_file_holds_what_json_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_file_holds_what_json_shows(tmp_path, capsys):
     out = tmp_path / "engine.json"
 
     assert main(["bench", "engine", "--json", "--out", str(out)]) == 0
@@ -69,18 +66,14 @@ def test_an_output_file_holds_what_json_shows(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("option", ["--repeats", "--steps", "--threads"])
-def test_a_count_of_zero_is_the_users_mistake_and_nothing_is_written(
-    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_count_of_zero_is_the_users_mistake_and_nothing_is_written(option, tmp_path, capsys):
     assert main(["bench", "engine", option, "0", "--out", str(tmp_path / "engine.json")]) == 2
 
     assert option in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_in_a_missing_folder_is_refused_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_output_in_a_missing_folder_is_refused_before_anything_is_measured(tmp_path, capsys):
     assert main(["bench", "engine", "--out", str(tmp_path / "missing" / "engine.json")]) == 2
 
     assert "does not exist" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def report(**ratios: float) -> Report:
     )
 
 
-def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians() -> None:
+def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians():
     made = comparison([2.0, 4.0, 90.0], [1.0, 4.0, 30.0])
 
     assert made.ratios == (2.0, 1.0, 3.0)
@@ -34,7 +34,7 @@ def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians()
     assert made.cpu_ratio == 2.0
 
 
-def test_both_sides_warm_up_and_then_take_turns_in_alternating_order() -> None:
+def test_both_sides_warm_up_and_then_take_turns_in_alternating_order():
     calls: list[str] = []
     ticks: list[int] = []
 
@@ -63,7 +63,7 @@ def test_both_sides_warm_up_and_then_take_turns_in_alternating_order() -> None:
         (Goal("at least", 2.0), 1.99, False),
     ],
 )
-def test_a_bound_itself_meets_its_goal_and_a_worse_value_does_not(goal: Goal, value: float, met: bool) -> None:
+def test_a_bound_itself_meets_its_goal_and_a_worse_value_does_not(goal, value, met):
     assert goal.met_by(value) is met
 
 
@@ -71,7 +71,7 @@ def met(one: Report) -> dict[str, bool]:
     return {name: goal["met"] for name, goal in one.document()["goals"].items()}
 
 
-def test_verdicts_follow_the_figures() -> None:
+def test_verdicts_follow_the_figures():
     good = report(switch_ratio_shared=1.0, mixed_batch_speedup=2.5, loop_over_pipeline=0.9)
     bad = report(switch_ratio_shared=1.2, mixed_batch_speedup=1.5, loop_over_pipeline=1.1)
 
@@ -84,14 +84,14 @@ def test_verdicts_follow_the_figures() -> None:
     }
 
 
-def test_a_figure_without_a_goal_has_no_verdict() -> None:
+def test_a_figure_without_a_goal_has_no_verdict():
     made = report(shared_step_ratio=1.3)
 
     assert made.figures["shared_step_ratio"] == 1.3
     assert "shared_step_ratio" not in made.document()["goals"]
 
 
-def test_the_document_holds_the_figures_at_its_top_and_what_they_came_from_below() -> None:
+def test_the_document_holds_the_figures_at_its_top_and_what_they_came_from_below():
     document = json.loads(json.dumps(report(mixed_batch_speedup=2.5).document(), allow_nan=False))
 
     assert document["version"] == 1

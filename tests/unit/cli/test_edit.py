@@ -32,8 +32,11 @@ def folder(tmp_path, monkeypatch, draw_picture, draw_mask):
 
 
 @pytest.fixture
-def run(untrained_set, capsys):
-    """Runs `careedit edit ...` on the untrained set: exit code, stdout, stderr."""
+def run(untrained_set, open_editor, capsys, monkeypatch):
+    """Runs `careedit edit ...` on the untrained set, whose editors are shared: exit code, stdout, stderr."""
+    from careedit.cli import editors
+
+    monkeypatch.setattr(editors, "Editor", lambda _, *, application, **__: open_editor(application or "merged"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = main(["edit", *arguments, "--expert-set", str(untrained_set), "--device", "cpu"])
@@ -136,11 +139,11 @@ def test_an_existing_answer_is_replaced(run, folder):
         (["--expert", "erase=nan,style=0.1"], "must be positive and sum to 1"),
         (["--top-k", "0"], "top_k is 0; at least one expert must be allowed"),
         (["-n", "17"], "n is 17; between 1 and 16 images"),
-        (["--guidance", "3"], "this base is not guidance-distilled and takes none"),
+        (["--guidance", "3"], "this base takes none"),
         (["--refine-mask"], "refine_mask needs a mask"),
         (
             ["--reference", "look.webp", "--reference", "photo.png"],
-            "2 references were given; one reference is supported",
+            "2 references were given, but the base flux-fill takes one reference",
         ),
         (["--application", "blended"], "'blended' is not one of 'merged', 'shared'"),
     ],

@@ -6,7 +6,6 @@ import importlib
 import sys
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import typer
@@ -27,7 +26,7 @@ def run(times: int = 1) -> None:
 
 
 @pytest.fixture
-def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+def group(tmp_path, monkeypatch):
     """A group with a command `own`; elsewhere there is `other`, and a second `own`."""
     for name in ("other", "own"):
         (tmp_path / f"lazy_{name}.py").write_text(PLUGIN.format(name=name))
@@ -45,17 +44,17 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
-def test_a_command_from_elsewhere_runs_with_its_options(group: typer.Typer) -> None:
+def test_a_command_from_elsewhere_runs_with_its_options(group):
     answer = CliRunner().invoke(group, ["other", "--times", "3"])
 
     assert (answer.exit_code, answer.output) == (0, "other from elsewhere 3\n")
 
 
-def test_a_groups_own_command_is_not_replaced(group: typer.Typer) -> None:
+def test_a_groups_own_command_is_not_replaced(group):
     assert CliRunner().invoke(group, ["own"]).output == "own\n"
 
 
-def test_help_lists_both_and_imports_nothing(group: typer.Typer) -> None:
+def test_help_lists_both_and_imports_nothing(group):
     shown = CliRunner().invoke(group, ["--help"]).output
 
     assert "Counts something else." in shown
@@ -70,7 +69,7 @@ def test_help_lists_both_and_imports_nothing(group: typer.Typer) -> None:
         ("careedit_eval.cli.app", {"run", "gate", "quality", "filter"}),
     ],
 )
-def test_own_commands_and_those_of_other_packages_are_in_a_group(module: str, names: set[str]) -> None:
+def test_own_commands_and_those_of_other_packages_are_in_a_group(module, names):
     from typer.main import get_group
 
     assert names <= set(get_group(importlib.import_module(module).app).commands)

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +37,7 @@ def {name}(what: str, times: int = 1) -> None:
 
 
 @pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def plugins(tmp_path, monkeypatch):
     """Four plug-ins: a plain command, a group of one command, one that lacks its extra, one that is not there."""
     (tmp_path / "fake_plain.py").write_text(PLUGIN.format(name="plain"))
     (tmp_path / "fake_group.py").write_text(PLUGIN.format(name="inner"))
@@ -62,7 +60,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("plugins")
-def test_help_lists_every_plug_in_by_its_first_line_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_plug_in_by_its_first_line_and_imports_none(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "Do things to plug in." in shown
@@ -72,20 +70,20 @@ def test_help_lists_every_plug_in_by_its_first_line_and_imports_none(capsys: pyt
 
 
 @pytest.mark.usefixtures("plugins")
-def test_one_command_of_the_entrys_name_is_a_plain_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_of_the_entrys_name_is_a_plain_command(capsys):
     assert main(["plain", "fine", "--times", "2"]) == 0
     assert capsys.readouterr().out == "fine fine\n"
     assert "fake_group" not in sys.modules
 
 
 @pytest.mark.usefixtures("plugins")
-def test_one_command_of_another_name_stays_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_of_another_name_stays_in_its_group(capsys):
     assert main(["group", "inner", "fine"]) == 0
     assert capsys.readouterr().out == "fine\n"
 
 
 @pytest.mark.usefixtures("plugins")
-def test_a_sub_commands_help_names_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sub_commands_help_names_the_whole_command(capsys):
     assert main(["group", "inner", "--help"]) == 0
     assert "careedit group inner" in capsys.readouterr().out
 
@@ -102,9 +100,7 @@ def test_a_sub_commands_help_names_the_whole_command(capsys: pytest.CaptureFixtu
         ("CareEditError", 1),
     ],
 )
-def test_an_error_of_ours_is_one_sentence_and_its_exit_code(
-    kind: str, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_of_ours_is_one_sentence_and_its_exit_code(kind, code, capsys):
     assert main(["plain", kind]) == code
     assert capsys.readouterr() == ("", "error: A sentence that says what to do.\n")
 
@@ -121,9 +117,7 @@ def test_an_error_of_ours_is_one_sentence_and_its_exit_code(
         (["--nonsense"], "No such option: --nonsense"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_2(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_command_line_is_one_line_and_exit_2(arguments, sentence, capsys):
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -134,7 +128,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
 
 
 @pytest.mark.usefixtures("plugins")
-def test_a_surprise_is_one_line_without_a_stack_trace(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_surprise_is_one_line_without_a_stack_trace(capsys):
     assert main(["plain", "boom"]) == 1
     shown = capsys.readouterr().err
     assert shown == (
@@ -144,7 +138,7 @@ def test_a_surprise_is_one_line_without_a_stack_trace(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("plugins")
-def test_debug_shows_the_stack_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_stack_trace(capsys, monkeypatch):
     assert main(["--debug", "plain", "boom"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
     monkeypatch.setenv("CAREEDIT_DEBUG", "1")
@@ -153,7 +147,7 @@ def test_debug_shows_the_stack_trace(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 @pytest.mark.usefixtures("plugins")
-def test_an_interrupt_exits_130_and_an_explicit_code_is_kept() -> None:
+def test_an_interrupt_exits_130_and_an_explicit_code_is_kept():
     assert main(["plain", "interrupt"]) == 130
     assert main(["plain", "no"]) == 1
 
@@ -168,25 +162,23 @@ def test_an_interrupt_exits_130_and_an_explicit_code_is_kept() -> None:
         ("broken", "Unexpected ZeroDivisionError: division by zero (run `careedit --debug ...` for the stack trace)."),
     ],
 )
-def test_a_plug_in_that_does_not_import_says_what_to_do(
-    name: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plug_in_that_does_not_import_says_what_to_do(name, sentence, capsys):
     assert main([name]) == 1
     assert capsys.readouterr() == ("", f"error: {sentence}\n")
 
 
 @pytest.mark.usefixtures("plugins")
-def test_no_arguments_show_the_help_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_show_the_help_and_exit_2(capsys):
     assert main([]) == 2
     assert "Usage: careedit" in capsys.readouterr().out
 
 
-def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_the_distributions(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"careedit {metadata.version('careedit')}\n"
 
 
-def test_the_real_help_imports_no_torch() -> None:
+def test_the_real_help_imports_no_torch():
     script = (
         "import json, sys; from careedit.cli.main import main; code = main(['--help']); "
         "sys.stderr.write(json.dumps([code, sorted({'torch', 'transformers', 'ray'} & sys.modules.keys())]))"

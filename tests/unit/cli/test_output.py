@@ -17,7 +17,7 @@ class Point:
     at: Path
 
 
-def test_json_understands_records_dataclasses_paths_and_sets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_understands_records_dataclasses_paths_and_sets(capsys):
     decision = RoutingDecision(weights={"erase": 1.0}, router="fixed", reason="löschen")
     emit_json({"routing": decision, "point": Point(1, Path("a/b")), "names": {"b", "a"}, "pair": (1, 2)})
     shown = capsys.readouterr()
@@ -31,22 +31,18 @@ def test_json_understands_records_dataclasses_paths_and_sets(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), (object(), TypeError)]
 )
-def test_json_refuses_what_json_cannot_say(
-    value: object, error: type[Exception], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_refuses_what_json_cannot_say(value, error, capsys):
     with pytest.raises(error):
         emit_json({"value": value})
     assert capsys.readouterr().out == ""
 
 
-def test_a_piped_table_is_tab_separated_and_keeps_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_piped_table_is_tab_separated_and_keeps_brackets(capsys):
     emit_table(["name", "rank"], [["[red] erase", 8], ["style", 64]])
     assert capsys.readouterr().out == "name\trank\n[red] erase\t8\nstyle\t64\n"
 
 
-def test_a_table_on_a_terminal_shows_every_cell(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_on_a_terminal_shows_every_cell(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     emit_table(["name", "rank"], [["[red]erase", 8]])
     shown = capsys.readouterr().out
@@ -54,22 +50,20 @@ def test_a_table_on_a_terminal_shows_every_cell(
     assert "rank" in shown
 
 
-def test_results_and_notes_go_to_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_and_notes_go_to_different_streams(capsys):
     emit("result")
     note("wrote out.png")
     assert capsys.readouterr() == ("result\n", "wrote out.png\n")
 
 
-def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_silent_without_a_terminal(capsys):
     with progress("Editing", total=2) as bar:
         bar.advance()
         bar.describe("Still editing")
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_shows_on_a_terminals_stderr_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_shows_on_a_terminals_stderr_only(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     with progress("Editing [1]", total=2) as bar:

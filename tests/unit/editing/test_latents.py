@@ -1,7 +1,5 @@
 """The token layout is diffusers' own."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from diffusers import FluxFillPipeline

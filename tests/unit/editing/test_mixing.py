@@ -1,11 +1,10 @@
 """The Latent Mixture's arithmetic."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
-from careedit.editing.mixing import mix_velocities, mixture_rows
+from careedit.editing.mixing import mix_velocities
+from careedit.records import mixture_rows
 
 VELOCITIES = {name: torch.full((1, 4, 2), value) for name, value in {"base": 1.0, "erase": 3.0, "style": 11.0}.items()}
 MIX = {"style": 0.25, "erase": 0.75}

@@ -22,7 +22,7 @@ SMALL = {
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def small(tmp_path, monkeypatch):
     """The name of a small architecture, known to open_clip for the time of a test."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/small-clip.json").write_text(json.dumps(SMALL))
@@ -59,7 +59,7 @@ def archive(weights: dict[str, torch.Tensor], path: Path) -> Path:
     return path
 
 
-def test_an_archive_of_openai_gives_its_weights_in_float32_with_the_quick_gelu(small, tmp_path) -> None:
+def test_an_archive_of_openai_gives_its_weights_in_float32_with_the_quick_gelu(small, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = open_clip.create_model(small, force_quick_gelu=True)
@@ -73,13 +73,13 @@ def test_an_archive_of_openai_gives_its_weights_in_float32_with_the_quick_gelu(s
     assert type(encoder.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
 
 
-def test_an_archive_of_another_model_is_refused(small, tmp_path) -> None:
+def test_an_archive_of_another_model_is_refused(small, tmp_path):
     file = archive({"a.b": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(ExpertError, match="cannot be loaded"):
         load_encoder(small, pretrained=str(file))
 
 
-def test_plain_weights_are_no_archive(tmp_path) -> None:
+def test_plain_weights_are_no_archive(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("x")
     assert not any(is_script_archive(tmp_path / name) for name in ("plain.pt", "text.pt", "gone.pt"))

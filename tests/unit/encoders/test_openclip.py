@@ -19,7 +19,7 @@ TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "lay
 
 
 @pytest.fixture(scope="module")
-def encoder() -> OpenClipEncoder:
+def encoder():
     return untrained_encoder()
 
 

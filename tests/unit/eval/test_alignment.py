@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from careedit.errors import MaskError
+from careedit.files import png_bytes
 from careedit_eval.alignment import find_alignment, load_pictures, place_on_canvas, read_mask
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 EDITED = (70, 60, 110, 100)
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -85,24 +78,24 @@ def test_a_mask_of_another_size_than_its_source_is_refused_where_it_is_used():
 
 
 def row(source: Image.Image, target: Image.Image | None, mask: Image.Image | None) -> Sample:
-    given = {name: PictureRef.of(png(p)) for name, p in (("target", target), ("mask", mask)) if p is not None}
+    given = {name: PictureRef.of(png_bytes(p)) for name, p in (("target", target), ("mask", mask)) if p is not None}
     return Sample(
-        id="a", kind="Add", instruction="x", source=PictureRef.of(png(source)), group="g", align="canvas", **given
+        id="a", kind="Add", instruction="x", source=PictureRef.of(png_bytes(source)), group="g", align="canvas", **given
     )
 
 
 def test_black_pixels_are_no_mask_where_something_is_transparent():
     canvas = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     canvas.paste((0, 0, 0, 0), (10, 10, 20, 20))
-    assert read_mask(png(canvas)).getbbox() == (10, 10, 20, 20)
+    assert read_mask(png_bytes(canvas)).getbbox() == (10, 10, 20, 20)
 
 
 def test_without_transparency_white_is_the_mask():
     canvas = Image.new("RGB", (64, 64))
     canvas.paste((255, 255, 255), (10, 10, 20, 20))
-    assert read_mask(png(canvas)).getbbox() == (10, 10, 20, 20)
+    assert read_mask(png_bytes(canvas)).getbbox() == (10, 10, 20, 20)
 
 
 def test_a_photograph_is_no_mask():
     with pytest.raises(MaskError, match="picture without transparency"):
-        read_mask(png(noise((64, 64))))
+        read_mask(png_bytes(noise((64, 64))))

@@ -1,13 +1,16 @@
 """The gate: what passes, what fails and why, and what cannot be compared."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from careedit.errors import InputError
-from careedit_eval.gate import freeze, judge_run, load_baseline
+from careedit_eval.gate import Verdict, freeze, judge_run, load_baseline
 from careedit_eval.pipeline.plan import make_plan
+from careedit_eval.runs import Run
 from careedit_eval.suite import Gate, Part
 from scripted_eval import arm, finished, suite
 
@@ -17,17 +20,34 @@ def gated(*arms, gate: dict, **fields):
     return suite(*arms, n=80, compare=({"a": "a", "b": "b"},), gate=Gate(**gate), **fields)
 
 
-def test_a_set_that_is_not_worse_passes(tmp_path: Path) -> None:
-    verdict = judge_run(finished(gated(gate={"margins": {"bright": 0.01, "bright/Add": 0.02}}), tmp_path))
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Verdict]:
+    """`judged(by, margins)`: the verdict on a set that brightens by `by`, over one that brightens by 50."""
+
+    @cache
+    def run_of(by: int) -> Run:
+        return finished(
+            gated(arm("a"), arm("b", by=by), gate={"margins": {"bright": 1}}), tmp_path_factory.mktemp("runs")
+        )
+
+    def judge(by: int, margins: dict[str, float]) -> Verdict:
+        run = run_of(by)
+        suite = run.record.suite.model_copy(update={"gate": Gate(margins=margins)})
+        return judge_run(replace(run, record=run.record.model_copy(update={"suite": suite})))
+
+    return judge
+
+
+def test_a_set_that_is_not_worse_passes(judged) -> None:
+    verdict = judged(52, {"bright": 0.01, "bright/Add": 0.02})
     assert (verdict.outcome, verdict.exit_code) == ("pass", 0)
     assert verdict.line.startswith(
         "PASS: b may replace a: bright on drawn +0.0070 (+0.0040 to +0.0078), margin -0.01, 40 pictures; "
     )
 
 
-def test_a_set_that_is_shown_worse_than_the_margin_fails_with_the_number(tmp_path: Path) -> None:
-    run = finished(gated(arm("a"), arm("b", by=40), gate={"margins": {"bright": 0.01}}), tmp_path)
-    verdict = judge_run(run)
+def test_a_set_that_is_shown_worse_than_the_margin_fails_with_the_number(judged) -> None:
+    verdict = judged(40, {"bright": 0.01})
     (check,) = [check for check in verdict.checks if not check.passed]
     assert (check.name, check.output, check.kind, check.bound) == ("margin", "bright", "all", 0.01)
     assert check.value < check.estimate < -0.03 and check.value == check.interval.low
@@ -35,10 +55,7 @@ def test_a_set_that_is_shown_worse_than_the_margin_fails_with_the_number(tmp_pat
     document = verdict.document()
     assert (document["schema_version"], document["outcome"], document["passed"]) == (2, "worse", False)
     assert verdict.exit_code == 1 and document["checks"][0]["outcome"] == "worse"
-
-
-def test_the_same_loss_within_a_wider_margin_passes(tmp_path: Path) -> None:
-    assert judge_run(finished(gated(arm("a"), arm("b", by=40), gate={"margins": {"bright": 0.05}}), tmp_path)).passed
+    assert judged(40, {"bright": 0.05}).passed, "the same loss is within a wider margin"
 
 
 @pytest.mark.parametrize(("by", "n"), [(52, 2), (52, 4), (50, 40), (20, 40)], ids=["one", "two", "equal", "worse"])
@@ -49,17 +66,11 @@ def test_too_few_pictures_are_inconclusive_whatever_they_show(tmp_path: Path, by
     assert f"has {n // 2}" in verdict.line and "needs" in verdict.line
 
 
-def test_no_difference_passes_only_a_margin_that_a_rare_loss_could_not_exceed(tmp_path: Path) -> None:
-    outcomes = []
-    for i, margin in enumerate((0.0, 0.02, 0.2)):
-        run = finished(gated(arm("a"), arm("b"), gate={"margins": {"bright": margin}}), tmp_path, str(i))
-        outcomes.append(judge_run(run).outcome)
-    assert outcomes == ["inconclusive", "inconclusive", "pass"]
-
-
-def test_equal_numbers_say_how_many_pictures_their_margin_needs(tmp_path: Path) -> None:
-    run = finished(gated(arm("a"), arm("b"), gate={"margins": {"bright": 0.02}}), tmp_path)
-    (check,) = [check for check in judge_run(run).checks if check.name == "margin"]
+def test_no_difference_passes_only_a_margin_that_a_rare_loss_could_not_exceed(judged) -> None:
+    zero, narrow, wide = (judged(50, {"bright": margin}) for margin in (0, 0.02, 0.2))
+    assert [verdict.outcome for verdict in (zero, narrow, wide)] == ["inconclusive", "inconclusive", "pass"]
+    assert "margin 0: a set that is as good cannot" in zero.line
+    (check,) = [check for check in narrow.checks if check.name == "margin"]
     assert check.needed is not None and check.needed > 40
     assert f"needs about {check.needed} pictures (power 80%), has 40" in check.sentence
 
@@ -124,14 +135,6 @@ def test_a_gate_that_judges_nothing_is_refused_before_the_first_edit(margins: di
         make_plan(gated(gate={"margins": margins}))
 
 
-def test_a_frozen_baseline_without_margins_passes_nothing(tmp_path: Path) -> None:
-    run = finished(gated(gate={"margins": {"bright": 0.1}}), tmp_path)
-    freeze(run, "a", ["bright"]).write(tmp_path / "a.json")
-    suite = run.record.suite.model_copy(update={"gate": Gate(baseline="a.json", set="b")})
+def test_a_gate_without_margins_passes_nothing(judged) -> None:
     with pytest.raises(InputError, match="no margins"):
-        judge_run(replace(run, record=run.record.model_copy(update={"suite": suite})))
-
-
-def test_a_margin_of_zero_has_no_sign(tmp_path: Path) -> None:
-    verdict = judge_run(finished(gated(arm("a"), arm("b"), gate={"margins": {"bright": 0}}), tmp_path))
-    assert "margin 0: a set that is as good cannot" in verdict.line
+        judged(52, {})

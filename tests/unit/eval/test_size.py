@@ -54,6 +54,8 @@ def test_the_last_run_says_how_numbers_vary_and_how_long_pictures_take(capsys) -
     assert need["hours"][0] == pytest.approx(need["images"][0] * 2 / 3600, rel=0.5)
     assert main(["eval", "plan-size", "s.yaml", "--margin", "bright=0.02"]) in (0, 3)
     assert "taken from the run 2" in capsys.readouterr().err
+    assert main(["eval", "plan-size", "s.yaml", "--margin", "dark=0.1"]) == 2
+    assert "has no number 'dark'; it has bright" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("80", False), ("12", True)])
@@ -71,24 +73,12 @@ def test_a_run_of_few_pictures_is_warned_about(capsys, limit: str, warned: bool)
         (["--flips", "0.1", "--sd", "0.1"], "either a share of flips or"),
         (["--sd", "0.1", "--margin", "bright"], "is not a margin"),
         (["--sd", "0.1", "--margin", "bright=-1"], "is not a margin"),
+        (["--flips", "0.05", "--margin", "bright/Ad=0.1"], "the kinds are Add, Remove"),
     ],
 )
 def test_what_says_nothing_of_the_size_is_refused(capsys, options: list[str], words: str) -> None:
     assert main(["eval", "plan-size", written(), *options]) == 2
     assert words in capsys.readouterr().err
-
-
-def test_a_number_may_be_named_by_its_end_and_an_unknown_one_is_refused(capsys) -> None:
-    assert main(["eval", "run", written(), "--json"]) == 0
-    capsys.readouterr()
-    assert main(["eval", "plan-size", "s.yaml", "--margin", "dark=0.1"]) == 2
-    assert "has no number 'dark'; it has bright" in capsys.readouterr().err
-
-
-def test_a_margin_of_a_kind_that_no_row_has_is_refused(capsys) -> None:
-    wanted = ["eval", "plan-size", written(), "--flips", "0.05", "--margin"]
-    assert main([*wanted, "bright/Ad=0.1"]) == 2
-    assert "the kinds are Add, Remove" in capsys.readouterr().err
 
 
 def test_a_run_of_some_sets_only_is_not_the_one_to_plan_from(capsys) -> None:

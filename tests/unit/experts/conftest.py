@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from careedit.experts import (
     DEFAULT_TARGETS,
     BaseReference,
-    BaseShapes,
     BaseSpec,
     Defaults,
     ExpertManifest,
@@ -34,24 +32,24 @@ TOKENS, TEXT = 32, 8
 
 
 @pytest.fixture(scope="session")
-def pristine() -> nn.Module:
+def pristine():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return cast(nn.Module, build_transformer()).eval()
 
 
 @pytest.fixture
-def transformer(pristine: nn.Module) -> nn.Module:
+def transformer(pristine):
     return copy.deepcopy(pristine)
 
 
 @pytest.fixture(scope="session")
-def shapes(pristine: nn.Module) -> BaseShapes:
+def shapes(pristine):
     return shapes_of(pristine)
 
 
 @pytest.fixture(scope="session")
-def lora(shapes: BaseShapes) -> Callable[..., LoraState]:
+def lora(shapes):
     """Draws a LoRA: `lora(seed, rank=8, alpha=8.0, targets=DEFAULT_TARGETS)`."""
 
     def draw(seed: int, rank: int = 8, alpha: float = 8.0, targets: str = DEFAULT_TARGETS) -> LoraState:
@@ -72,7 +70,7 @@ def lora(shapes: BaseShapes) -> Callable[..., LoraState]:
 
 
 @pytest.fixture(scope="session")
-def inputs() -> Callable[[int], dict[str, Any]]:
+def inputs():
     """Transformer inputs for a batch; row i is the same in every batch size."""
 
     def draw(rows: int) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def inputs() -> Callable[[int], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def keys() -> Callable[[LoraState], dict[str, Tensor]]:
+def keys():
     """A LoRA's tensors under the keys of peft's `get_peft_model_state_dict`."""
 
     def state_dict(state: LoraState) -> dict[str, Tensor]:
@@ -108,9 +106,7 @@ def keys() -> Callable[[LoraState], dict[str, Tensor]]:
 
 
 @pytest.fixture
-def adapter(
-    tmp_path: Path, lora: Callable[..., LoraState], keys: Callable[[LoraState], dict[str, Tensor]]
-) -> Callable[..., Path]:
+def adapter(tmp_path, lora, keys):
     """Writes a drawn LoRA to a file and returns its path."""
 
     def write(name: str = "adapter", seed: int = 1, **options: Any) -> Path:
@@ -123,7 +119,7 @@ def adapter(
 
 
 @pytest.fixture(scope="session")
-def describe(shapes: BaseShapes) -> Callable[..., ExpertManifest]:
+def describe(shapes):
     """`describe(path, **changes)`: the manifest of an adapter file, with some of its texts changed."""
 
     def make(path: Path, **changes: Any) -> ExpertManifest:
@@ -142,7 +138,7 @@ def describe(shapes: BaseShapes) -> Callable[..., ExpertManifest]:
 
 
 @pytest.fixture
-def manifest(shapes: BaseShapes) -> Callable[..., ExpertManifest]:
+def manifest(shapes):
     """A valid manifest with some fields changed."""
 
     def make(**changes: Any) -> ExpertManifest:
@@ -166,7 +162,7 @@ def manifest(shapes: BaseShapes) -> Callable[..., ExpertManifest]:
 
 
 @pytest.fixture
-def set_folder(tmp_path: Path, pristine: Any, shapes: BaseShapes) -> Path:
+def set_folder(tmp_path, pristine, shapes):
     """A local expert set without experts; its base has a configuration but no weights."""
     folder = tmp_path / "set"
     pristine.save_config(folder / "base" / "transformer")

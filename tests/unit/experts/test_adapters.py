@@ -6,7 +6,6 @@ import hashlib
 import json
 import pickle
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save, save_file
-from torch import Tensor
 
 from careedit.errors import AdapterError, BaseMismatchError, ManifestError
 from careedit.experts import (
     DEFAULT_TARGETS,
     BaseReference,
-    BaseShapes,
-    ExpertManifest,
-    LoraState,
     adapters,
     check_adapter,
     load_adapter,
@@ -31,15 +26,10 @@ from careedit.experts import (
 from careedit.experts.store import resolve_inside
 from careedit.files import file_digest
 
-Write = Callable[..., Path]
-Describe = Callable[..., ExpertManifest]
-Keys = Callable[[LoraState], dict[str, Tensor]]
 Q0 = "transformer.transformer_blocks.0.attn.to_q"
 
 
-def test_a_good_file_is_read_as_its_manifest_says(
-    adapter: Write, shapes: BaseShapes, lora: Any, describe: Describe
-) -> None:
+def test_a_good_file_is_read_as_its_manifest_says(adapter, shapes, lora, describe):
     path = adapter(rank=16, alpha=32.0)
     manifest = describe(path)
     assert (manifest.rank, manifest.alpha, manifest.format) == (16, 32.0, "diffusers")
@@ -53,12 +43,12 @@ def test_a_good_file_is_read_as_its_manifest_says(
         assert torch.equal(module.up, expected.modules[name].up)
 
 
-def test_the_plan_counts_what_is_loaded(adapter: Write, shapes: BaseShapes) -> None:
+def test_the_plan_counts_what_is_loaded(adapter, shapes):
     path = adapter()
     assert check_adapter(path, shapes).parameters == load_adapter(path, shapes).parameters
 
 
-def test_another_base_is_refused_before_the_file_is_opened(tmp_path: Path, shapes: BaseShapes, manifest: Any) -> None:
+def test_another_base_is_refused_before_the_file_is_opened(tmp_path, shapes, manifest):
     other = manifest(base=BaseReference(name="big base", fingerprint="1" * 64))
     with pytest.raises(BaseMismatchError, match="does not fit this base: it was made for 'big base'"):
         load_adapter(tmp_path / "is-not-there.safetensors", shapes, manifest=other)
@@ -72,9 +62,7 @@ def test_another_base_is_refused_before_the_file_is_opened(tmp_path: Path, shape
         ("transformer.x_embedder.lora_A.weight", (8, 999)),
     ],
 )
-def test_a_wrong_shape_is_refused_before_a_tensor_is_read(
-    adapter: Write, shapes: BaseShapes, monkeypatch: pytest.MonkeyPatch, key: str, shape: tuple[int, ...]
-) -> None:
+def test_a_wrong_shape_is_refused_before_a_tensor_is_read(adapter, shapes, monkeypatch, key, shape):
     path = adapter(targets=r"x_embedder|transformer_blocks\.0\.attn\.to_q")
     save_file(load_file(path) | {key: torch.zeros(shape)}, path)
 
@@ -87,7 +75,7 @@ def test_a_wrong_shape_is_refused_before_a_tensor_is_read(
         load_adapter(path, shapes)
 
 
-def test_an_unknown_module_does_not_fit(adapter: Write, shapes: BaseShapes) -> None:
+def test_an_unknown_module_does_not_fit(adapter, shapes):
     path = adapter()
     tensors = load_file(path)
     block = "transformer.transformer_blocks.7.attn.to_q"
@@ -98,7 +86,7 @@ def test_an_unknown_module_does_not_fit(adapter: Write, shapes: BaseShapes) -> N
 
 
 @pytest.mark.parametrize("rank", [1, 4, 257, 320])
-def test_any_rank_is_accepted(adapter: Write, describe: Describe, rank: int) -> None:
+def test_any_rank_is_accepted(adapter, describe, rank):
     assert describe(adapter(rank=rank, alpha=float(rank))).rank == rank
 
 
@@ -111,9 +99,7 @@ def test_any_rank_is_accepted(adapter: Write, describe: Describe, rank: int) -> 
         ({"format": "peft"}, "is a diffusers file, its manifest says peft"),
     ],
 )
-def test_a_file_that_is_not_as_its_manifest_states_is_refused(
-    adapter: Write, shapes: BaseShapes, describe: Describe, change: dict[str, Any], words: str
-) -> None:
+def test_a_file_that_is_not_as_its_manifest_states_is_refused(adapter, shapes, describe, change, words):
     path = adapter()
     manifest = describe(path).model_copy(update=change)
     with pytest.raises(AdapterError, match=words):
@@ -121,7 +107,7 @@ def test_a_file_that_is_not_as_its_manifest_states_is_refused(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_not_finite_are_refused(adapter: Write, shapes: BaseShapes, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(adapter, shapes, value):
     path = adapter()
     tensors = load_file(path)
     tensors[f"{Q0}.lora_B.weight"][3, 2] = value
@@ -132,7 +118,7 @@ def test_weights_that_are_not_finite_are_refused(adapter: Write, shapes: BaseSha
 
 @pytest.mark.parametrize("name", ["adapter.bin", "adapter.pt", "adapter.ckpt", "adapter.safetensors"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_is_refused_without_being_run(tmp_path: Path, shapes: BaseShapes, name: str, zipped: bool) -> None:
+def test_a_pickle_is_refused_without_being_run(tmp_path, shapes, name, zipped):
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "boom",))
@@ -148,7 +134,7 @@ def test_a_pickle_is_refused_without_being_run(tmp_path: Path, shapes: BaseShape
 
 
 @pytest.mark.parametrize("length", [640, 896, 1152])
-def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, shapes: BaseShapes, length: int) -> None:
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, shapes, length):
     path = tmp_path / "a.safetensors"
     data = save({f"{Q0}.lora_A.weight": torch.ones(4, 192), f"{Q0}.lora_B.weight": torch.ones(192, 4)})
     (start,) = struct.unpack("<Q", data[:8])
@@ -158,17 +144,10 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, shape
     assert load_adapter(path, shapes).rank == 4
 
 
-@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -5000])
-def test_a_truncated_file_is_refused(adapter: Write, shapes: BaseShapes, keep: int) -> None:
+@pytest.mark.parametrize(("keep", "more"), [*((keep, b"") for keep in (0, 4, 8, 100, -1, -5000)), (None, b"hidden")])
+def test_a_file_with_missing_or_additional_bytes_is_refused(adapter, shapes, keep, more):
     path = adapter()
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(AdapterError, match="get it again"):
-        load_adapter(path, shapes)
-
-
-def test_bytes_after_the_tensors_are_refused(adapter: Write, shapes: BaseShapes) -> None:
-    path = adapter()
-    path.write_bytes(path.read_bytes() + b"hidden")
+    path.write_bytes(path.read_bytes()[:keep] + more)
     with pytest.raises(AdapterError, match="get it again"):
         load_adapter(path, shapes)
 
@@ -188,14 +167,14 @@ def test_bytes_after_the_tensors_are_refused(adapter: Write, shapes: BaseShapes)
         b"[" * 100_000,
     ],
 )
-def test_a_broken_header_is_refused(tmp_path: Path, shapes: BaseShapes, header: bytes) -> None:
+def test_a_broken_header_is_refused(tmp_path, shapes, header):
     path = tmp_path / "adapter.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(AdapterError):
         load_adapter(path, shapes)
 
 
-def test_a_header_that_claims_terabytes_is_refused(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_header_that_claims_terabytes_is_refused(tmp_path, shapes):
     header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
     path = tmp_path / "adapter.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -203,7 +182,7 @@ def test_a_header_that_claims_terabytes_is_refused(tmp_path: Path, shapes: BaseS
         load_adapter(path, shapes)
 
 
-def test_a_link_out_of_its_folder_is_refused_and_one_inside_it_is_not(adapter: Write, tmp_path: Path) -> None:
+def test_a_link_out_of_its_folder_is_refused_and_one_inside_it_is_not(adapter, tmp_path):
     folder = tmp_path / "expert"
     folder.mkdir()
     (folder / "out.safetensors").symlink_to(adapter())
@@ -215,14 +194,12 @@ def test_a_link_out_of_its_folder_is_refused_and_one_inside_it_is_not(adapter: W
 
 
 @pytest.mark.parametrize("name", ["../adapter.safetensors", "/etc/passwd", "a/../../b", "a\0b", "."])
-def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     with pytest.raises(AdapterError, match="leads out of its folder"):
         resolve_inside(tmp_path, name)
 
 
-def test_an_adapter_of_a_base_with_fewer_input_channels_is_padded_with_zeros(
-    shapes: BaseShapes, lora: Any, keys: Keys, tmp_path: Path
-) -> None:
+def test_an_adapter_of_a_base_with_fewer_input_channels_is_padded_with_zeros(shapes, lora, keys, tmp_path):
     state = lora(1, targets="x_embedder")
     tensors = {f"transformer.{key}": tensor for key, tensor in keys(state).items()}
     narrow = tensors["transformer.x_embedder.lora_A.weight"][:, :32].contiguous()
@@ -233,7 +210,7 @@ def test_an_adapter_of_a_base_with_fewer_input_channels_is_padded_with_zeros(
     assert not down[:, 32:].any()
 
 
-def test_a_trained_lora_is_saved_and_read_again(tmp_path: Path, transformer: Any, shapes: BaseShapes) -> None:
+def test_a_trained_lora_is_saved_and_read_again(tmp_path, transformer, shapes):
     transformer.add_adapter(
         LoraConfig(r=8, lora_alpha=16, target_modules=DEFAULT_TARGETS, init_lora_weights=False), adapter_name="x"
     )
@@ -248,7 +225,7 @@ def test_a_trained_lora_is_saved_and_read_again(tmp_path: Path, transformer: Any
         assert torch.equal(module.up, state[f"{name}.lora_B.weight"])
 
 
-def test_the_same_weights_give_the_same_bytes(tmp_path: Path, lora: Any, keys: Any) -> None:
+def test_the_same_weights_give_the_same_bytes(tmp_path, lora, keys):
     state = keys(lora(1))
     first = save_adapter(tmp_path / "a.safetensors", state, 8, 8)
     second = save_adapter(tmp_path / "b.safetensors", dict(reversed(state.items())), 8, 8)
@@ -264,15 +241,13 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path, lora: Any, keys: A
         ({"x_embedder.lora_A.weight": torch.zeros(4, 128)}, "not rank 8"),
     ],
 )
-def test_what_is_no_usable_lora_is_not_saved(
-    tmp_path: Path, lora: Any, keys: Keys, change: dict[str, Tensor], words: str
-) -> None:
+def test_what_is_no_usable_lora_is_not_saved(tmp_path, lora, keys, change, words):
     with pytest.raises(AdapterError, match=words):
         save_adapter(tmp_path / "a.safetensors", keys(lora(1)) | change, 8, 8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_adapter_is_saved_in_no_other_format(tmp_path: Path, lora: Any, keys: Any) -> None:
+def test_an_adapter_is_saved_in_no_other_format(tmp_path, lora, keys):
     with pytest.raises(AdapterError, match="safetensors"):
         save_adapter(tmp_path / "a.bin", keys(lora(1)), 8, 8)
 
@@ -286,8 +261,6 @@ def test_an_adapter_is_saved_in_no_other_format(tmp_path: Path, lora: Any, keys:
         ({"name": "../x"}, "cannot be used"),
     ],
 )
-def test_a_manifest_with_a_wrong_field_is_not_made(
-    adapter: Write, describe: Describe, change: dict[str, Any], words: str
-) -> None:
+def test_a_manifest_with_a_wrong_field_is_not_made(adapter, describe, change, words):
     with pytest.raises(ManifestError, match=words):
         describe(adapter(), **change)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from careedit.cli.main import main
 from careedit.errors import AdapterError, BaseMismatchError, CareEditError
-from careedit.experts import BaseShapes, load_adapter, load_expert_set
+from careedit.experts import load_adapter, load_expert_set
 
 Q = "transformer.transformer_blocks.0.attn.to_q"
 K = "transformer.transformer_blocks.0.attn.to_k"
@@ -60,9 +60,7 @@ def adapter_metadata(**fields: Any) -> dict[str, str]:
         ({}, None, 1.0),
     ],
 )
-def test_an_alpha_is_used_from_every_place_that_states_it(
-    tmp_path: Path, shapes: BaseShapes, header: dict[str, str], alpha: float | None, scale: float
-) -> None:
+def test_an_alpha_is_used_from_every_place_that_states_it(tmp_path, shapes, header, alpha, scale):
     state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes, alpha=alpha)
     assert {module.scale for module in state.modules.values()} == {scale}
 
@@ -71,9 +69,7 @@ def test_an_alpha_is_used_from_every_place_that_states_it(
     ("header", "alpha", "scale"),
     [({"ss_network_alpha": "8"}, None, 0.5), ({}, 4.0, 0.25), ({"lora_alpha": "8"}, 8.0, 0.5)],
 )
-def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(
-    tmp_path: Path, shapes: BaseShapes, header: dict[str, str], alpha: float | None, scale: float
-) -> None:
+def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(tmp_path, shapes, header, alpha, scale):
     whole = write(tmp_path / "keys.safetensors", pair(PROJ, alpha=16 * scale))
     state = load_adapter(write(tmp_path / "a.safetensors", pair(PROJ), header), shapes, alpha=alpha)
     (module,), (expected,) = state.modules.values(), load_adapter(whole, shapes).modules.values()
@@ -151,14 +147,7 @@ def test_an_alpha_outside_the_keys_scales_a_kohya_file_as_a_key_would(
         ),
     ],
 )
-def test_what_contradicts_itself_is_refused_and_both_are_named(
-    tmp_path: Path,
-    shapes: BaseShapes,
-    tensors: dict[str, Tensor],
-    header: dict[str, str],
-    alpha: float | None,
-    words: list[str],
-) -> None:
+def test_what_contradicts_itself_is_refused_and_both_are_named(tmp_path, shapes, tensors, header, alpha, words):
     with pytest.raises(AdapterError) as caught:
         load_adapter(write(tmp_path / "a.safetensors", tensors, header), shapes, alpha=alpha)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
@@ -178,15 +167,13 @@ def test_what_contradicts_itself_is_refused_and_both_are_named(
         ("a_later_method", True),
     ],
 )
-def test_metadata_of_a_method_that_is_not_plain_lora_is_refused_by_its_field(
-    tmp_path: Path, shapes: BaseShapes, field: str, value: Any
-) -> None:
+def test_metadata_of_a_method_that_is_not_plain_lora_is_refused_by_its_field(tmp_path, shapes, field, value):
     header = adapter_metadata(r=16, lora_alpha=8, **{field: value})
     with pytest.raises(AdapterError, match=rf"{field} in its metadata \(lora_adapter_metadata\)"):
         load_adapter(write(tmp_path / "a.safetensors", pair(Q), header), shapes)
 
 
-def test_metadata_about_training_alone_is_accepted(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_metadata_about_training_alone_is_accepted(tmp_path, shapes):
     header = adapter_metadata(
         r=16, lora_alpha=8, init_lora_weights="gaussian", lora_dropout=0.1, bias="none", peft_type="LORA",
         use_dora=False, modules_to_save=None, megatron_core="megatron.core", peft_version="0.21",
@@ -196,18 +183,14 @@ def test_metadata_about_training_alone_is_accepted(tmp_path: Path, shapes: BaseS
 
 
 @pytest.mark.parametrize("field", ["network_alphas", "lora_config", "conv_alpha"])
-def test_a_header_field_that_mentions_an_alpha_and_is_not_read_gives_a_warning(
-    tmp_path: Path, shapes: BaseShapes, field: str
-) -> None:
+def test_a_header_field_that_mentions_an_alpha_and_is_not_read_gives_a_warning(tmp_path, shapes, field):
     text = json.dumps({"lora_alpha": 64}) if field == "lora_config" else "64"
     state = load_adapter(write(tmp_path / "a.safetensors", pair(Q), {field: text, "ss_tag_frequency": "{}"}), shapes)
     assert state.found is not None and [field in warning for warning in state.found.warnings] == [True]
 
 
 @pytest.mark.parametrize("layer", [Q, PROJ])
-def test_a_key_in_half_precision_agrees_with_the_number_that_it_was_rounded_from(
-    tmp_path: Path, shapes: BaseShapes, layer: str
-) -> None:
+def test_a_key_in_half_precision_agrees_with_the_number_that_it_was_rounded_from(tmp_path, shapes, layer):
     tensors = {key: tensor.bfloat16() for key, tensor in pair(layer, alpha=1.1).items()}
     path = tmp_path / "a.safetensors"
     state = load_adapter(write(path, tensors, {"ss_network_alpha": "1.1"}), shapes, alpha=1.1)
@@ -225,9 +208,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
 @pytest.mark.parametrize("layer", OUTSIDE)
-def test_a_kohya_layer_outside_the_blocks_is_refused_because_diffusers_drops_it(
-    tmp_path: Path, shapes: BaseShapes, layer: str, alpha: float | None
-) -> None:
+def test_a_kohya_layer_outside_the_blocks_is_refused_because_diffusers_drops_it(tmp_path, shapes, layer, alpha):
     inner, outer = OUTSIDE[layer]
     tensors = pair(PROJ, alpha=8.0) | pair(f"lora_unet_{layer}", inner=inner, outer=outer, alpha=alpha)
     with pytest.raises(AdapterError, match=rf"'lora_unet_{layer}', which load_lora_weights drops"):
@@ -267,9 +248,7 @@ def test_a_kohya_layer_outside_the_blocks_is_refused_because_diffusers_drops_it(
         ({f"{PROJ}.lora_A.weight": torch.ones(16, 192)}, "twice, in two layouts"),
     ],
 )  # fmt: skip
-def test_a_key_next_to_a_good_layer_is_never_dropped_silently(
-    tmp_path: Path, shapes: BaseShapes, tensors: dict[str, Tensor], words: str
-) -> None:
+def test_a_key_next_to_a_good_layer_is_never_dropped_silently(tmp_path, shapes, tensors, words):
     path = write(tmp_path / "a.safetensors", pair(PROJ, alpha=8.0) | tensors)
     with pytest.raises((AdapterError, BaseMismatchError), match=words):
         load_adapter(path, shapes)
@@ -295,16 +274,12 @@ def test_a_key_next_to_a_good_layer_is_never_dropped_silently(
         ({key: value[..., None, None] for key, value in pair(Q).items()}, "no matching pair"),
     ],
 )  # fmt: skip
-def test_what_only_looks_like_a_known_layout_is_refused_by_name(
-    tmp_path: Path, shapes: BaseShapes, tensors: dict[str, Tensor], words: str
-) -> None:
+def test_what_only_looks_like_a_known_layout_is_refused_by_name(tmp_path, shapes, tensors, words):
     with pytest.raises((AdapterError, BaseMismatchError), match=words):
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
-def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(
-    tmp_path: Path, shapes: BaseShapes, describe: Any
-) -> None:
+def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(tmp_path, shapes, describe):
     for layer in (Q, FUSED, PROJ):
         path = write(tmp_path / "a.safetensors", pair(layer, outer=576 if layer == FUSED else 192))
         plain = describe(path)
@@ -315,7 +290,7 @@ def test_a_manifest_keeps_an_alpha_that_the_file_does_not_state(
         assert again.found is not None and again.found.scales == (4.0, 4.0)
 
 
-def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shapes: BaseShapes, describe: Any) -> None:
+def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path, shapes, describe):
     up = torch.block_diag(*(torch.ones(192, 16) for _ in range(3)))
     tensors = {f"{FUSED}.lora_down.weight": torch.ones(48, 192), f"{FUSED}.alpha": torch.tensor(16.0)}
     path = write(tmp_path / "a.safetensors", tensors | {f"{FUSED}.lora_up.weight": up})
@@ -327,7 +302,7 @@ def test_the_rank_of_a_fused_layer_is_read_from_its_weights(tmp_path: Path, shap
             load_adapter(path, shapes, manifest=manifest.model_copy(update={"rank": rank}))
 
 
-def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path: Path, describe: Any) -> None:
+def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path, describe):
     path = write(tmp_path / "a.safetensors", pair(Q.replace("transformer.", "base_model.model.", 1)))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 24}))
     with pytest.raises(AdapterError, match=r"rank 16 for .* r in adapter_config\.json in its folder says 8"):
@@ -341,14 +316,12 @@ def test_a_peft_configuration_in_the_files_folder_must_fit_the_tensors(tmp_path:
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
+def copied(tmp_path):
     assert main(["experts", "copy", str(tmp_path / "set")]) == 0
     return tmp_path / "set"
 
 
-def test_the_command_says_what_it_found_and_warns(
-    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_it_found_and_warns(copied, tmp_path, capsys):
     add = ("--competence", "style", "--expert-set", str(copied))
     path = write(tmp_path / "a.safetensors", pair(Q) | pair(K, 4), {"conv_alpha": "1"})
     capsys.readouterr()
@@ -374,7 +347,7 @@ def test_the_command_says_what_it_found_and_warns(
     assert "manifest says alpha 64, --alpha says 8" in capsys.readouterr().err
 
 
-def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path: Path, describe: Any) -> None:
+def test_an_alpha_that_cannot_be_kept_is_refused_in_a_sentence(tmp_path, describe):
     path = write(tmp_path / "a.safetensors", pair(Q))
     for alpha in (0.0, -1.0, 1e9, float("nan")):
         with pytest.raises(CareEditError, match="alpha"):

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,10 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from careedit.errors import AdapterError
-from careedit.experts import ICEDIT_TARGETS, BaseShapes, LoraState, load_adapter
+from careedit.experts import ICEDIT_TARGETS, LoraState, load_adapter
 
-Lora = Callable[..., LoraState]
-Keys = Callable[[LoraState], dict[str, Tensor]]
 ATTENTION = r"transformer_blocks\.\d+\.attn\.to_(q|k|v|out\.0)"
 
 
@@ -35,17 +31,13 @@ def assert_same(state: LoraState, expected: LoraState) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["transformer.", "", "base_model.model.", "base_model.model.transformer."])
-def test_every_prefix_of_diffusers_and_peft_is_understood(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, prefix: str
-) -> None:
+def test_every_prefix_of_diffusers_and_peft_is_understood(tmp_path, shapes, lora, keys, prefix):
     state = lora(1)
     path = write(tmp_path / "a.safetensors", prefixed(prefix, keys(state)))
     assert_same(load_adapter(path, shapes, alpha=8.0), state)
 
 
-def test_an_icedit_file_is_read_with_alpha_equal_to_rank(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys
-) -> None:
+def test_an_icedit_file_is_read_with_alpha_equal_to_rank(tmp_path, shapes, lora, keys):
     state = lora(1, rank=32, alpha=32.0, targets=ICEDIT_TARGETS)
     tensors = {key: tensor.bfloat16() for key, tensor in prefixed("transformer.", keys(state)).items()}
     read = load_adapter(write(tmp_path / "pytorch_lora_weights.safetensors", tensors, {"format": "pt"}), shapes)
@@ -56,9 +48,7 @@ def test_an_icedit_file_is_read_with_alpha_equal_to_rank(
     )
 
 
-def test_alpha_keys_scale_their_module_and_the_first_one_the_rest_as_in_diffusers(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys
-) -> None:
+def test_alpha_keys_scale_their_module_and_the_first_one_the_rest_as_in_diffusers(tmp_path, shapes, lora, keys):
     state = lora(1, targets=ATTENTION)
     alphas = {f"transformer.{name}.alpha": torch.tensor(4.0) for name in list(state.modules)[1:-1]}
     first, last = next(iter(state.modules)), list(state.modules)[-1]
@@ -77,16 +67,14 @@ def test_alpha_keys_scale_their_module_and_the_first_one_the_rest_as_in_diffuser
         ({"r": 8, "lora_alpha": 8, "use_rslora": True}, 8**0.5),
     ],
 )
-def test_the_metadata_of_diffusers_scales_as_peft_does(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, config: dict[str, Any], scale: float
-) -> None:
+def test_the_metadata_of_diffusers_scales_as_peft_does(tmp_path, shapes, lora, keys, config, scale):
     metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{key}": value for key, value in config.items()})}
     path = write(tmp_path / "a.safetensors", prefixed("transformer.", keys(lora(1, targets=ATTENTION))), metadata)
     read = load_adapter(path, shapes)
     assert read.modules["transformer_blocks.0.attn.to_q"].scale == pytest.approx(scale)
 
 
-def test_the_older_down_and_up_keys_are_understood(tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys) -> None:
+def test_the_older_down_and_up_keys_are_understood(tmp_path, shapes, lora, keys):
     state = lora(1)
     tensors = {
         key.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): tensor
@@ -95,7 +83,7 @@ def test_the_older_down_and_up_keys_are_understood(tmp_path: Path, shapes: BaseS
     assert_same(load_adapter(write(tmp_path / "a.safetensors", tensors), shapes), state)
 
 
-def test_a_kohya_file_is_converted_with_its_alpha(tmp_path: Path, shapes: BaseShapes, lora: Lora) -> None:
+def test_a_kohya_file_is_converted_with_its_alpha(tmp_path, shapes, lora):
     state = lora(1, alpha=4.0, targets=r"transformer_blocks\.\d+\.(attn\.to_out\.0|ff\.net\.2)")
     names = {"attn.to_out.0": "img_attn_proj", "ff.net.2": "img_mlp_2"}
     tensors: dict[str, Tensor] = {}
@@ -107,7 +95,7 @@ def test_a_kohya_file_is_converted_with_its_alpha(tmp_path: Path, shapes: BaseSh
     assert_same(load_adapter(write(tmp_path / "a.safetensors", tensors), shapes), state)
 
 
-def test_an_xlabs_file_is_split_into_its_projections(tmp_path: Path, shapes: BaseShapes, lora: Lora) -> None:
+def test_an_xlabs_file_is_split_into_its_projections(tmp_path, shapes, lora):
     state = lora(1, targets=r"transformer_blocks\.\d+\.attn\.to_q")
     tensors: dict[str, Tensor] = {}
     for block, module in enumerate(state.modules.values()):
@@ -118,9 +106,7 @@ def test_an_xlabs_file_is_split_into_its_projections(tmp_path: Path, shapes: Bas
     assert_same(LoraState({name: m for name, m in read.modules.items() if name.endswith("to_q")}), state)
 
 
-def test_a_peft_file_takes_its_alpha_from_the_configuration_in_its_folder(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, describe: Any
-) -> None:
+def test_a_peft_file_takes_its_alpha_from_the_configuration_in_its_folder(tmp_path, shapes, lora, keys, describe):
     path = write(tmp_path / "adapter_model.safetensors", prefixed("base_model.model.", keys(lora(1))))
     with pytest.raises(AdapterError, match="states no alpha"):
         load_adapter(path, shapes)
@@ -152,28 +138,26 @@ def test_a_peft_file_takes_its_alpha_from_the_configuration_in_its_folder(
         ("transformer.transformer_blocks.1.attn.to_q.lora_C.weight", "not a LoRA weight"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_by_name(
-    tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, extra: str, words: str
-) -> None:
+def test_what_is_no_plain_lora_is_refused_by_name(tmp_path, shapes, lora, keys, extra, words):
     tensors = prefixed("transformer.", keys(lora(1, targets=ATTENTION))) | {extra: torch.zeros(8, 192)}
     with pytest.raises(AdapterError, match=words):
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
-def test_half_a_pair_is_refused(tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys) -> None:
+def test_half_a_pair_is_refused(tmp_path, shapes, lora, keys):
     tensors = prefixed("transformer.", keys(lora(1, targets=ATTENTION)))
     del tensors["transformer.transformer_blocks.1.attn.to_q.lora_B.weight"]
     with pytest.raises(AdapterError, match=r"no matching pair.*'transformer_blocks\.1\.attn\.to_q'"):
         load_adapter(write(tmp_path / "a.safetensors", tensors), shapes)
 
 
-def test_a_file_without_lora_weights_is_refused(tmp_path: Path, shapes: BaseShapes) -> None:
+def test_a_file_without_lora_weights_is_refused(tmp_path, shapes):
     with pytest.raises(AdapterError):
         load_adapter(write(tmp_path / "a.safetensors", {}), shapes)
 
 
 @pytest.mark.parametrize("text", ["no json", "[1]", '{"transformer.r": 8}', '{"lora_alpha": "x", "r": 8}'])
-def test_broken_metadata_is_refused(tmp_path: Path, shapes: BaseShapes, lora: Lora, keys: Keys, text: str) -> None:
+def test_broken_metadata_is_refused(tmp_path, shapes, lora, keys, text):
     tensors = prefixed("transformer.", keys(lora(1, targets=ATTENTION)))
     with pytest.raises(AdapterError, match="metadata"):
         load_adapter(write(tmp_path / "a.safetensors", tensors, {"lora_adapter_metadata": text}), shapes)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,15 +27,13 @@ licence: Apache-2.0
 provenance: Drawn at random for a test.
 """
 
-Make = Callable[..., ExpertManifest]
 
-
-def test_the_written_format_is_the_golden_one(manifest: Make) -> None:
+def test_the_written_format_is_the_golden_one(manifest):
     made = manifest()
     assert made.to_yaml() == GOLDEN.replace("52c0", made.base.fingerprint)
 
 
-def test_a_manifest_survives_writing_and_reading(manifest: Make) -> None:
+def test_a_manifest_survives_writing_and_reading(manifest):
     made = manifest(description="Löscht Objekte: 'alles'.", alpha=16.5)
     assert ExpertManifest.from_yaml(made.to_yaml(), "expert.yaml") == made
 
@@ -60,9 +57,7 @@ def test_a_manifest_survives_writing_and_reading(manifest: Make) -> None:
         ("licence: Apache-2.0", "licence: 2024-01-01", "has a value that no field accepts"),
     ],
 )
-def test_a_flawed_manifest_is_refused_in_a_sentence_that_names_the_flaw(
-    manifest: Make, old: str, new: str, words: str
-) -> None:
+def test_a_flawed_manifest_is_refused_in_a_sentence_that_names_the_flaw(manifest, old, new, words):
     text = manifest().to_yaml()
     assert old in text
     with pytest.raises(ManifestError) as caught:
@@ -72,13 +67,13 @@ def test_a_flawed_manifest_is_refused_in_a_sentence_that_names_the_flaw(
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2", "just text", "#" * 2_000_000])
-def test_a_file_that_is_no_manifest_is_refused(text: str) -> None:
+def test_a_file_that_is_no_manifest_is_refused(text):
     with pytest.raises(ManifestError):
         ExpertManifest.from_yaml(text, "expert.yaml")
 
 
 @pytest.mark.parametrize("name", ["", "Erase", "../erase", "a/b", "-a", "a" * 65, "a b", "ä", "base", "auto", "a\n"])
-def test_a_name_that_is_unsafe_or_taken_is_refused(manifest: Make, name: str) -> None:
+def test_a_name_that_is_unsafe_or_taken_is_refused(manifest, name):
     with pytest.raises(ManifestError):
         manifest(name=name)
 
@@ -87,12 +82,12 @@ def test_a_name_that_is_unsafe_or_taken_is_refused(manifest: Make, name: str) ->
     "file",
     ["../a.safetensors", "/a.safetensors", "a/../../b.safetensors", "a\\b.safetensors", "C:a.safetensors", "a.bin", ""],
 )
-def test_a_file_name_that_leads_out_or_is_no_safetensors_is_refused(manifest: Make, file: str) -> None:
+def test_a_file_name_that_leads_out_or_is_no_safetensors_is_refused(manifest, file):
     with pytest.raises(AdapterError):
         manifest(file=file)
 
 
-def test_a_manifest_cannot_be_changed(manifest: Make) -> None:
+def test_a_manifest_cannot_be_changed(manifest):
     made: Any = manifest()
     with pytest.raises(ValueError, match="frozen"):
         made.rank = 16

@@ -23,33 +23,25 @@ class Recorder:
         )
 
 
-def test_without_a_budget_all_stay() -> None:
-    recorder = Recorder(None)
-    for name in ("a10", "b10", "c10", "a10"):
+@pytest.mark.parametrize(
+    ("budget", "names", "log", "resident"),
+    [
+        (None, ("a10", "b10", "c10", "a10"), ["+a10", "+b10", "+c10"], ("b10", "c10", "a10")),
+        (20, ("a10", "b10", "a10", "c10"), ["+a10", "+b10", "-b10", "+c10"], ("a10", "c10")),
+        (30, ("a10", "b10", "c10", "d15"), ["+a10", "+b10", "+c10", "-a10", "-b10", "+d15"], ("c10", "d15")),
+    ],
+)
+def test_the_least_recently_used_go_first_and_as_many_as_are_needed(budget, names, log, resident):
+    recorder = Recorder(budget)
+    for name in names:
         with recorder.pool.lease([name]):
             pass
-    assert recorder.log == ["+a10", "+b10", "+c10"]
-    assert recorder.pool.used == 30
+    assert recorder.log == log
+    assert recorder.pool.resident == resident
+    assert recorder.pool.used == sum(int(name[1:]) for name in resident)
 
 
-def test_the_least_recently_used_one_goes_first() -> None:
-    recorder = Recorder(20)
-    for name in ("a10", "b10", "a10", "c10"):
-        with recorder.pool.lease([name]):
-            pass
-    assert recorder.log == ["+a10", "+b10", "-b10", "+c10"]
-    assert recorder.pool.resident == ("a10", "c10")
-
-
-def test_as_many_go_as_are_needed_and_no_more() -> None:
-    recorder = Recorder(30)
-    for name in ("a10", "b10", "c10", "d15"):
-        with recorder.pool.lease([name]):
-            pass
-    assert recorder.log[3:] == ["-a10", "-b10", "+d15"]
-
-
-def test_one_in_use_is_never_evicted() -> None:
+def test_one_in_use_is_never_evicted():
     recorder = Recorder(20)
     with recorder.pool.lease(["a10"]):
         for name in ("b10", "c10", "d10"):
@@ -63,14 +55,14 @@ def test_one_in_use_is_never_evicted() -> None:
         assert recorder.pool.resident == ("c10", "d10")
 
 
-def test_an_adapter_larger_than_the_budget_is_refused_in_a_sentence() -> None:
+def test_an_adapter_larger_than_the_budget_is_refused_in_a_sentence():
     recorder = Recorder(20)
     with pytest.raises(ExpertError, match=r"'a30' needs .* raise the budget"), recorder.pool.lease(["a30"]):
         pytest.fail("it was loaded")
     assert recorder.log == []
 
 
-def test_a_lease_of_several_pins_all_of_them_or_none() -> None:
+def test_a_lease_of_several_pins_all_of_them_or_none():
     recorder = Recorder(20)
     with recorder.pool.lease(["b10"]):
         pass
@@ -81,7 +73,7 @@ def test_a_lease_of_several_pins_all_of_them_or_none() -> None:
     assert recorder.pool.resident == ()
 
 
-def test_making_room_for_one_of_a_lease_does_not_evict_another() -> None:
+def test_making_room_for_one_of_a_lease_does_not_evict_another():
     recorder = Recorder(20)
     for name in ("b10", "c10"):
         with recorder.pool.lease([name]):
@@ -91,7 +83,7 @@ def test_making_room_for_one_of_a_lease_does_not_evict_another() -> None:
     assert "-b10" not in recorder.log
 
 
-def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends() -> None:
+def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends():
     recorder = Recorder(None)
     with recorder.pool.lease(["a10"]):
         with recorder.pool.lease(["a10", "a10", "base"]):
@@ -102,7 +94,7 @@ def test_one_in_use_cannot_be_dropped_until_its_last_lease_ends() -> None:
     assert recorder.log == ["+a10", "-a10"]
 
 
-def test_a_load_that_fails_leaves_nothing_behind() -> None:
+def test_a_load_that_fails_leaves_nothing_behind():
     def fail(name: str) -> None:
         raise ExpertError(f"{name} is damaged.")
 
@@ -112,7 +104,7 @@ def test_a_load_that_fails_leaves_nothing_behind() -> None:
     assert (pool.resident, pool.used) == ((), 0)
 
 
-def test_threads_that_lease_and_release_at_once_stay_within_the_budget() -> None:
+def test_threads_that_lease_and_release_at_once_stay_within_the_budget():
     recorder = Recorder(30)
     seen: list[int] = []
 

@@ -19,7 +19,7 @@ def looked_up(name: str) -> str:
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch):
+def shelf(monkeypatch):
     """An installation with such a registry."""
 
     def use(value: str) -> None:
@@ -34,7 +34,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch):
     return use
 
 
-def test_a_registrys_name_gives_its_set(shelf) -> None:
+def test_a_registrys_name_gives_its_set(shelf):
     shelf(f"{Path(__file__).stem}:looked_up [eval]")
     assert load_expert_set("shelf:/mine@best").sha256 == load_expert_set("tiny").sha256
     with pytest.raises(InputError, match="shelf:/other does not exist; name another"):
@@ -42,12 +42,12 @@ def test_a_registrys_name_gives_its_set(shelf) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "/sets/mine", "s3://bucket/set", "memory://x"])
-def test_any_other_name_stays_as_it_is(shelf, name: str) -> None:
+def test_any_other_name_stays_as_it_is(shelf, name):
     shelf("nowhere:nothing")
     assert resolve(name) == name
 
 
-def test_what_a_registry_lacks_is_a_sentence(shelf) -> None:
+def test_what_a_registry_lacks_is_a_sentence(shelf):
     shelf("no_such_registry:find [eval]")
     with pytest.raises(
         ExpertError, match=r"needs the package 'no_such_registry', .* with: pip install 'careedit\[eval\]'"
@@ -55,7 +55,7 @@ def test_what_a_registry_lacks_is_a_sentence(shelf) -> None:
         load_expert_set("shelf:/mine@best")
 
 
-def test_an_installation_without_a_registry_says_that_it_is_not_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_a_registry_says_that_it_is_not_a_set(monkeypatch):
     monkeypatch.setattr(plugins.metadata, "entry_points", lambda **_: [])
     with pytest.raises(ExpertError, match="'models:/tiny@champion' is not an expert set"):
         load_expert_set("models:/tiny@champion")

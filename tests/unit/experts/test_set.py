@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from careedit.errors import AdapterError, BaseMismatchError, ExpertError, ManifestError, UnknownExpertError
 from careedit.experts import (
     BaseReference,
-    BaseShapes,
     ExpertManifest,
     ExpertSet,
     SharedApplier,
@@ -27,9 +26,6 @@ from careedit.experts import edit_set as edit_set_module
 from careedit.experts import set as set_module
 from careedit.files import folder_digest
 from velocities import velocity
-
-Write = Callable[..., Path]
-Add = Callable[..., ExpertSet]
 
 GOLDEN = """\
 format_version: 1
@@ -62,7 +58,7 @@ experts:
 
 
 @pytest.fixture
-def drawn(adapter: Write, describe: Any) -> Callable[..., tuple[ExpertManifest, Path]]:
+def drawn(adapter, describe):
     """`drawn(name, seed)`: an expert's manifest and its adapter file, drawn at random."""
 
     def make(name: str, seed: int = 1) -> tuple[ExpertManifest, Path]:
@@ -73,7 +69,7 @@ def drawn(adapter: Write, describe: Any) -> Callable[..., tuple[ExpertManifest, 
 
 
 @pytest.fixture
-def add(set_folder: Path, drawn: Any) -> Add:
+def add(set_folder, drawn):
     def put(name: str, seed: int = 1, **options: Any) -> ExpertSet:
         return add_expert(set_folder, *drawn(name, seed), **options)
 
@@ -90,13 +86,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_written_format_is_the_golden_one(add: Add, set_folder: Path, shapes: BaseShapes) -> None:
+def test_the_written_format_is_the_golden_one(add, set_folder, shapes):
     add("erase")
     assert (set_folder / "expert_set.yaml").read_text() == GOLDEN.format(fingerprint=shapes.fingerprint)
     assert sorted(tree(set_folder / "experts")) == ["erase/erase.safetensors", "erase/expert.yaml"]
 
 
-def test_an_added_expert_is_loaded_from_the_set(add: Add, set_folder: Path, lora: Any) -> None:
+def test_an_added_expert_is_loaded_from_the_set(add, set_folder, lora):
     add("erase", 1)
     add("style", 2)
     expert_set = load_expert_set(set_folder)
@@ -109,7 +105,7 @@ def test_an_added_expert_is_loaded_from_the_set(add: Add, set_folder: Path, lora
         expert_set.load("blur")
 
 
-def test_a_set_serves_an_applier(add: Add, set_folder: Path, transformer: Any, inputs: Any) -> None:
+def test_a_set_serves_an_applier(add, set_folder, transformer, inputs):
     add("erase", 1)
     applier = SharedApplier(transformer, load_expert_set(set_folder))
     output = velocity(applier, ["erase", "base"], inputs(2))
@@ -117,9 +113,7 @@ def test_a_set_serves_an_applier(add: Add, set_folder: Path, transformer: Any, i
     assert applier.resident == ("erase",)
 
 
-def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
-    add: Add, set_folder: Path, tmp_path: Path
-) -> None:
+def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(add, set_folder, tmp_path):
     add("erase", 1)
     before = add("style", 2).sha256
     moved = tmp_path / "elsewhere"
@@ -153,19 +147,19 @@ def test_the_hash_depends_on_what_decides_an_edit_and_on_nothing_else(
 
 
 @pytest.mark.parametrize("field", ["noise_scale", "start"])
-def test_a_set_that_states_no_start_has_the_hash_of_one_that_states_the_default(set_folder: Path, field: str) -> None:
+def test_a_set_that_states_no_start_has_the_hash_of_one_that_states_the_default(set_folder, field):
     stated = load_expert_set(set_folder).sha256
     edit_yaml(set_folder, lambda data: data["defaults"].pop(field))
     assert load_expert_set(set_folder).sha256 == stated
 
 
-def test_other_weights_under_the_same_name_change_the_hash(add: Add) -> None:
+def test_other_weights_under_the_same_name_change_the_hash(add):
     first = add("erase", 1).sha256
     assert add("erase", 2, replace=True).sha256 != first
     assert add("erase", 1, replace=True).sha256 == first
 
 
-def test_a_hub_id_counts_into_the_hash_but_a_local_path_does_not(set_folder: Path) -> None:
+def test_a_hub_id_counts_into_the_hash_but_a_local_path_does_not(set_folder):
     hashes = []
     for path in ("./base", "black-forest-labs/FLUX.1-Fill-dev", "somebody/flux-fill-tuned"):
         edit_yaml(set_folder, lambda data, path=path: data["base"].update(path=path))  # type: ignore[misc]
@@ -174,7 +168,7 @@ def test_a_hub_id_counts_into_the_hash_but_a_local_path_does_not(set_folder: Pat
     assert load_expert_set(set_folder).base_path == "somebody/flux-fill-tuned"
 
 
-def test_reading_a_set_reads_no_weights(add: Add, set_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_set_reads_no_weights(add, set_folder, monkeypatch):
     add("erase")
 
     def read(*_: object, **__: object) -> None:
@@ -185,7 +179,7 @@ def test_reading_a_set_reads_no_weights(add: Add, set_folder: Path, monkeypatch:
     assert len(load_expert_set(set_folder).sha256) == 64
 
 
-def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folder: Path) -> None:
+def test_an_expert_that_is_there_is_only_replaced_when_asked(add, set_folder):
     add("erase", 1)
     add("style", 2)
     before = tree(set_folder)
@@ -197,9 +191,7 @@ def test_an_expert_that_is_there_is_only_replaced_when_asked(add: Add, set_folde
 
 
 @pytest.mark.parametrize("violation", ["hash", "nan", "base", "truncated"])
-def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
-    set_folder: Path, drawn: Any, violation: str, add: Add
-) -> None:
+def test_a_flawed_adapter_is_not_added_and_nothing_is_written(set_folder, drawn, violation, add):
     add("style", 2)
     manifest, path = drawn("erase")
     if violation == "hash":
@@ -218,9 +210,7 @@ def test_a_flawed_adapter_is_not_added_and_nothing_is_written(
     assert tree(set_folder) == before
 
 
-def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(
-    set_folder: Path, drawn: Any, add: Add, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(set_folder, drawn, add, monkeypatch):
     before = add("style", 2).sha256
 
     def crash(*_: object) -> None:
@@ -234,7 +224,7 @@ def test_a_crash_before_the_set_is_rewritten_leaves_the_old_set(
     assert add("erase", 1).names == ("style", "erase")
 
 
-def test_a_removed_expert_is_gone_from_file_and_disk(add: Add, set_folder: Path) -> None:
+def test_a_removed_expert_is_gone_from_file_and_disk(add, set_folder):
     empty = load_expert_set(set_folder).sha256
     add("erase", 1)
     assert remove_expert(set_folder, "erase").sha256 == empty
@@ -243,7 +233,7 @@ def test_a_removed_expert_is_gone_from_file_and_disk(add: Add, set_folder: Path)
         remove_expert(set_folder, "erase")
 
 
-def test_removing_an_expert_that_lies_elsewhere_leaves_its_folder(add: Add, set_folder: Path, tmp_path: Path) -> None:
+def test_removing_an_expert_that_lies_elsewhere_leaves_its_folder(add, set_folder, tmp_path):
     add("erase", 1)
     shutil.move(set_folder / "experts" / "erase", tmp_path / "erase")
     edit_yaml(set_folder, lambda data: data.update(experts=[str(tmp_path / "erase")]))
@@ -253,15 +243,13 @@ def test_removing_an_expert_that_lies_elsewhere_leaves_its_folder(add: Add, set_
 
 
 @pytest.mark.parametrize("entry", ["../outside", "experts/../../outside", "a\\b", ""])
-def test_an_entry_that_leads_out_of_the_set_is_refused(set_folder: Path, entry: str) -> None:
+def test_an_entry_that_leads_out_of_the_set_is_refused(set_folder, entry):
     edit_yaml(set_folder, lambda data: data.update(experts=[entry]))
     with pytest.raises(ExpertError):
         load_expert_set(set_folder)
 
 
-def test_an_expert_folder_that_is_a_link_out_of_its_folder_is_refused(
-    add: Add, set_folder: Path, tmp_path: Path
-) -> None:
+def test_an_expert_folder_that_is_a_link_out_of_its_folder_is_refused(add, set_folder, tmp_path):
     add("erase")
     weights = set_folder / "experts" / "erase" / "erase.safetensors"
     shutil.move(weights, tmp_path / "secret.safetensors")
@@ -271,7 +259,7 @@ def test_an_expert_folder_that_is_a_link_out_of_its_folder_is_refused(
     assert [finding.code for finding in verify_expert_set(set_folder)] == ["adapter"]
 
 
-def test_an_expert_of_another_base_is_refused_when_the_set_is_read(add: Add, set_folder: Path) -> None:
+def test_an_expert_of_another_base_is_refused_when_the_set_is_read(add, set_folder):
     add("erase")
     path = set_folder / "experts" / "erase" / "expert.yaml"
     text = path.read_text()
@@ -280,7 +268,7 @@ def test_an_expert_of_another_base_is_refused_when_the_set_is_read(add: Add, set
         load_expert_set(set_folder)
 
 
-def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path) -> None:
+def test_verify_finds_every_flaw_and_names_the_expert(add, set_folder):
     for seed, name in enumerate(["good", "flipped", "gone", "broken"]):
         add(name, seed)
     experts = set_folder / "experts"
@@ -301,7 +289,7 @@ def test_verify_finds_every_flaw_and_names_the_expert(add: Add, set_folder: Path
     assert "has no file" in found["adapter", "gone"]
 
 
-def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) -> None:
+def test_verify_accepts_a_base_whose_hash_is_stated(add, set_folder):
     add("erase")
     digest = folder_digest(set_folder / "base")
     edit_yaml(set_folder, lambda content: content["base"].update(sha256=digest))
@@ -323,13 +311,13 @@ def test_verify_accepts_a_base_whose_hash_is_stated(add: Add, set_folder: Path) 
         (lambda data: data.pop("panel"), "needs the field 'panel'"),
     ],
 )
-def test_a_flawed_set_file_is_refused_by_field(set_folder: Path, change: Any, words: str) -> None:
+def test_a_flawed_set_file_is_refused_by_field(set_folder, change, words):
     edit_yaml(set_folder, change)
     with pytest.raises(ManifestError, match=words):
         load_expert_set(set_folder)
 
 
-def test_a_base_of_another_shape_than_stated_is_refused(set_folder: Path) -> None:
+def test_a_base_of_another_shape_than_stated_is_refused(set_folder):
     config = set_folder / "base" / "transformer" / "config.json"
     config.write_text(config.read_text().replace('"num_layers": 2', '"num_layers": 3'))
     with pytest.raises(ManifestError, match="has the fingerprint"):
@@ -337,19 +325,17 @@ def test_a_base_of_another_shape_than_stated_is_refused(set_folder: Path) -> Non
     assert [finding.code for finding in verify_expert_set(set_folder)] == ["base"]
 
 
-def test_a_folder_without_a_set_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_a_set_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ExpertError, match="is not an expert set"):
         load_expert_set(tmp_path)
 
 
-def test_a_set_is_not_started_where_one_is(set_folder: Path) -> None:
+def test_a_set_is_not_started_where_one_is(set_folder):
     with pytest.raises(ExpertError, match="already"):
         create_expert_set(set_folder, load_expert_set(set_folder).spec)
 
 
-def test_a_name_of_the_package_finds_the_set_that_is_shipped(
-    add: Add, set_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_name_of_the_package_finds_the_set_that_is_shipped(add, set_folder, monkeypatch, tmp_path):
     add("erase")
     packaged = {"drawn": lambda: set_folder}
     monkeypatch.setattr(set_module.plugins, "load", lambda group, name, error: packaged.get(name))

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
@@ -34,7 +32,7 @@ class CountingMemory(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyp
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingMemory]]:
+def hub(monkeypatch):
     """Serves hf:// addresses from memory."""
     monkeypatch.setitem(_registry, "hf", CountingMemory)
     yield CountingMemory
@@ -43,14 +41,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingMemory]]:
 
 
 @pytest.fixture
-def local_set(set_folder: Path, adapter: Any, describe: Any) -> Path:
+def local_set(set_folder, adapter, describe):
     path = adapter("erase")
     add_expert(set_folder, describe(path), path)
     return set_folder
 
 
 @pytest.fixture(params=["memory", "hf"])
-def address(request: pytest.FixtureRequest, local_set: Path, hub: Any) -> Iterator[str]:
+def address(request, local_set, hub):
     """The local set, uploaded."""
     root = f"{request.param}://somebody/sets/drawn"
     filesystem = fsspec.filesystem(request.param)
@@ -61,7 +59,7 @@ def address(request: pytest.FixtureRequest, local_set: Path, hub: Any) -> Iterat
     filesystem.rm("somebody" if request.param == "hf" else "/somebody", recursive=True)
 
 
-def test_a_remote_set_is_the_local_one(address: str, local_set: Path, tmp_path: Path) -> None:
+def test_a_remote_set_is_the_local_one(address, local_set, tmp_path):
     remote, local = load_expert_set(address, cache=tmp_path / "cache"), load_expert_set(local_set)
     assert remote.sha256 == local.sha256
     assert remote.shapes.fingerprint == local.shapes.fingerprint
@@ -70,15 +68,13 @@ def test_a_remote_set_is_the_local_one(address: str, local_set: Path, tmp_path: 
     assert verify_expert_set(address, cache=tmp_path / "cache") == ()
 
 
-def test_a_file_url_is_read_in_place(local_set: Path, tmp_path: Path) -> None:
+def test_a_file_url_is_read_in_place(local_set, tmp_path):
     expert_set = load_expert_set(f"file://{local_set}", cache=tmp_path / "cache")
     assert expert_set.adapter_path("erase") == local_set / "experts" / "erase" / "erase.safetensors"
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_fetched_adapter_is_kept_by_its_hash_and_fetched_once(
-    hub: type[CountingMemory], local_set: Path, tmp_path: Path
-) -> None:
+def test_a_fetched_adapter_is_kept_by_its_hash_and_fetched_once(hub, local_set, tmp_path):
     data = (local_set / "experts" / "erase" / "erase.safetensors").read_bytes()
     fsspec.filesystem("hf").pipe_file("hf://a/b/erase.safetensors", data)
     sha256 = load_expert_set(local_set).manifest("erase").sha256
@@ -91,7 +87,7 @@ def test_a_fetched_adapter_is_kept_by_its_hash_and_fetched_once(
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [first]
 
 
-def test_a_damaged_cache_is_fetched_again(hub: type[CountingMemory], local_set: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_fetched_again(hub, local_set, tmp_path):
     data = (local_set / "experts" / "erase" / "erase.safetensors").read_bytes()
     fsspec.filesystem("hf").pipe_file("hf://a/b/erase.safetensors", data)
     sha256 = load_expert_set(local_set).manifest("erase").sha256
@@ -101,7 +97,7 @@ def test_a_damaged_cache_is_fetched_again(hub: type[CountingMemory], local_set: 
     assert folder.fetch("erase.safetensors", sha256).read_bytes() == data
 
 
-def test_a_file_with_another_hash_is_refused_and_not_kept(hub: Any, tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_refused_and_not_kept(hub, tmp_path):
     fsspec.filesystem("hf").pipe_file("hf://a/b/erase.safetensors", b"something else")
     folder = Folder("hf://a/b", cache=tmp_path / "cache")
     with pytest.raises(AdapterError, match="has the hash"):
@@ -109,7 +105,7 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(hub: Any, tmp_path: Pa
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_the_hugging_face_filesystem_is_what_serves_hf_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hugging_face_filesystem_is_what_serves_hf_addresses(monkeypatch):
     from huggingface_hub import HfFileSystem
 
     assert isinstance(Folder("hf://somebody/experts")._filesystem(), HfFileSystem)
@@ -119,9 +115,7 @@ def test_the_hugging_face_filesystem_is_what_serves_hf_addresses(monkeypatch: py
     ("address", "missing", "words"),
     [("s3://bucket/set", "s3fs", r"pip install 'careedit\[s3\]'"), ("gs://bucket/set", "gcsfs", "pip install gcsfs")],
 )
-def test_a_missing_package_is_named_with_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, address: str, missing: str, words: str
-) -> None:
+def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch, address, missing, words):
     monkeypatch.delitem(_registry, address.split(":")[0], raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ExpertError, match=words):
@@ -135,13 +129,13 @@ def test_a_missing_package_is_named_with_how_to_install_it(
         ("nonsense://a", "nonsense"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_refused_in_a_sentence(address: str, words: str) -> None:
+def test_an_address_that_leads_nowhere_is_refused_in_a_sentence(address, words):
     with pytest.raises(ExpertError, match=words) as caught:
         load_expert_set(address)
     assert "\n" not in str(caught.value)
 
 
-def test_a_set_file_that_is_too_large_or_no_text_is_refused() -> None:
+def test_a_set_file_that_is_too_large_or_no_text_is_refused():
     filesystem = fsspec.filesystem("memory")
     for data in (b"x" * 3_000_000, b"\xff\xfe\x00"):
         filesystem.pipe_file("/odd/expert_set.yaml", data)
@@ -150,7 +144,7 @@ def test_a_set_file_that_is_too_large_or_no_text_is_refused() -> None:
     filesystem.rm("/odd", recursive=True)
 
 
-def test_options_go_along_within_one_protocol_only() -> None:
+def test_options_go_along_within_one_protocol_only():
     folder = Folder("s3://bucket/set", {"key": "secret"})
     assert folder.child("experts/erase").options == {"key": "secret"}
     assert folder.child("s3://other/erase").options == {"key": "secret"}
@@ -158,7 +152,7 @@ def test_options_go_along_within_one_protocol_only() -> None:
     assert folder.child("/local/erase").options == {}
 
 
-def test_a_remote_set_is_not_changed_in_place(address: str, local_set: Path, adapter: Any) -> None:
+def test_a_remote_set_is_not_changed_in_place(address, local_set, adapter):
     manifest = load_expert_set(local_set).manifest("erase").model_copy(update={"name": "other"})
     with pytest.raises(ExpertError, match="not a local folder"):
         add_expert(address, manifest, adapter("erase"))

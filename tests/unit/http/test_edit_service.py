@@ -8,7 +8,7 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
 from careedit.selection.plan import evaluations
-from careedit_deployments.config import Limits, ServeConfig
+from careedit_deployments.config import Limits, Quality, ServeConfig
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService, check_cost, settings
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
@@ -77,6 +77,11 @@ def test_a_quality_means_what_the_configuration_says_and_what_is_asked_for_comes
     assert settings(config, "high", None, EarlyFilter(strategy="none")) == (40, None)
     assert settings(config, "low", None, None) == (2, None)
     assert settings(config, "auto", None, None) == (None, None)
+
+
+def test_a_quality_whose_step_cache_skips_nothing_is_refused():
+    with pytest.raises(InputError, match="nothing to skip in 3 steps"):
+        Quality(steps=3, step_cache={"interval": 2})
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

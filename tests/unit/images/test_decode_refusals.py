@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +15,9 @@ from PIL import Image
 
 from careedit.errors import ImageError
 from careedit.images import Limits, decode_image, decode_mask
+from pictures import encoded
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 FILES = {
@@ -51,7 +45,7 @@ def claiming(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_cut_anywhere_is_refused_or_complete(name: str) -> None:
+def test_a_file_cut_anywhere_is_refused_or_complete(name):
     data = FILES[name]
     whole = decode_image(data).tobytes()
     for length in range(1, len(data)):
@@ -64,14 +58,14 @@ def test_a_file_cut_anywhere_is_refused_or_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_half_a_file_is_called_damaged(name: str) -> None:
+def test_half_a_file_is_called_damaged(name):
     assert "is damaged or cut off" in sentence(FILES[name][: len(FILES[name]) // 2])
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_flipped_bytes_never_raise_anything_but_an_image_error(name: str, data: st.DataObject) -> None:
+def test_flipped_bytes_never_raise_anything_but_an_image_error(name, data):
     damaged = bytearray(FILES[name])
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -82,30 +76,30 @@ def test_flipped_bytes_never_raise_anything_but_an_image_error(name: str, data: 
             assert str(error).endswith(".")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBPVP8X"]),
     st.binary(max_size=200),
 )
-def test_random_bytes_never_raise_anything_but_an_image_error(head: bytes, tail: bytes) -> None:
+def test_random_bytes_never_raise_anything_but_an_image_error(head, tail):
     with pytest.raises(ImageError):
         decode_image(head + tail)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_an_animated_file_is_refused(kind: str) -> None:
+def test_an_animated_file_is_refused(kind):
     frames = [Image.new("RGB", (8, 8), (step * 80, 0, 0)) for step in range(3)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
     assert "is animated (3 frames)" in sentence(data)
 
 
-def test_an_animated_pil_image_is_refused() -> None:
+def test_an_animated_pil_image_is_refused():
     frames = [Image.new("L", (8, 8), step * 80) for step in range(3)]
     gif = Image.open(io.BytesIO(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])))
     assert "is animated (3 frames)" in sentence(gif)
 
 
-def test_a_png_of_one_frame_with_animation_chunks_is_accepted() -> None:
+def test_a_png_of_one_frame_with_animation_chunks_is_accepted():
     data = encoded(NOISE, "PNG", save_all=True, default_image=False, append_images=[])
     assert decode_image(data).size == NOISE.size
 
@@ -119,7 +113,7 @@ def test_a_png_of_one_frame_with_animation_chunks_is_accepted() -> None:
         ("ICO", "an ICO file"),
     ],
 )
-def test_another_picture_format_is_named(kind: str, words: str) -> None:
+def test_another_picture_format_is_named(kind, words):
     text = sentence(encoded(NOISE, kind))
     assert words in text and "give PNG, JPEG or WebP" in text
 
@@ -136,7 +130,7 @@ def test_another_picture_format_is_named(kind: str, words: str) -> None:
         (b"", "is empty (0 bytes)"),
     ],
 )
-def test_a_file_that_is_not_a_picture_is_refused_whatever_its_name(data: bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_whatever_its_name(data, words, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(data)
     text = sentence(path)
@@ -145,16 +139,16 @@ def test_a_file_that_is_not_a_picture_is_refused_whatever_its_name(data: bytes, 
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (8000, 7000), (16_385, 2000)])
-def test_a_bomb_is_refused_before_its_pixels_are_decoded(size: tuple[int, int]) -> None:
+def test_a_bomb_is_refused_before_its_pixels_are_decoded(size):
     assert f"is {size[0]}x{size[1]}" in sentence(claiming(*size))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_a_file_of_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+def test_a_file_of_a_picture_without_pixels_is_refused(size):
     assert f"has no pixels ({size[0]}x{size[1]})" in sentence(claiming(*size))
 
 
-def test_a_pil_image_without_pixels_is_refused() -> None:
+def test_a_pil_image_without_pixels_is_refused():
     assert "has no pixels (0x7)" in sentence(Image.new("RGB", (0, 7)))
 
 
@@ -167,22 +161,22 @@ def test_a_pil_image_without_pixels_is_refused() -> None:
         (Limits(max_aspect=1.1), "at most 1.1 times the shorter"),
     ],
 )
-def test_each_limit_is_enforced_for_files_and_pil_images(limits: Limits, words: str) -> None:
+def test_each_limit_is_enforced_for_files_and_pil_images(limits, words):
     assert words in sentence(FILES["PNG"], limits=limits)
     if limits.max_bytes > 100:
         assert words in sentence(NOISE, limits=limits)
 
 
-def test_what_just_meets_the_limits_is_accepted() -> None:
+def test_what_just_meets_the_limits_is_accepted():
     exact = Limits(max_bytes=len(FILES["PNG"]), max_pixels=480, max_side=24, max_aspect=1.2)
     assert decode_image(FILES["PNG"], limits=exact).size == (20, 24)
 
 
-def test_the_stated_default_limits_hold() -> None:
+def test_the_stated_default_limits_hold():
     assert Limits() == Limits(max_bytes=32 * 2**20, max_pixels=50_000_000, max_side=16_384, max_aspect=16)
 
 
-def test_a_file_over_the_byte_limit_is_refused_without_reading_it_all(tmp_path: Path) -> None:
+def test_a_file_over_the_byte_limit_is_refused_without_reading_it_all(tmp_path):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.write(FILES["PNG"])
@@ -190,7 +184,7 @@ def test_a_file_over_the_byte_limit_is_refused_without_reading_it_all(tmp_path: 
     assert "is larger than 32 MiB" in sentence(path)
 
 
-def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     assert "does not exist" in sentence(tmp_path / "nothing.png")
     assert "is a folder" in sentence(tmp_path)
@@ -198,29 +192,29 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["a\x00b.png", "x" * 5000 + ".png"])
-def test_an_impossible_path_is_refused_in_a_short_sentence(path: str) -> None:
+def test_an_impossible_path_is_refused_in_a_short_sentence(path):
     assert len(sentence(path)) < 300
 
 
 @pytest.mark.parametrize("source", [None, 3, np.zeros((2, 2, 3), np.uint8), ["a.png"]])
-def test_anything_else_is_refused_by_the_name_of_its_type(source: object) -> None:
+def test_anything_else_is_refused_by_the_name_of_its_type(source):
     assert f"is a {type(source).__name__}; give a path" in sentence(source)
 
 
-def test_floating_point_pixels_are_refused() -> None:
+def test_floating_point_pixels_are_refused():
     assert "floating-point pixels" in sentence(Image.new("F", (2, 2)))
 
 
-def test_a_lazily_opened_truncated_pil_image_is_refused() -> None:
+def test_a_lazily_opened_truncated_pil_image_is_refused():
     assert "is damaged or cut off" in sentence(Image.open(io.BytesIO(FILES["JPEG"][:700])))
 
 
-def test_a_png_with_a_bad_animation_chunk_is_refused_without_a_warning() -> None:
+def test_a_png_with_a_bad_animation_chunk_is_refused_without_a_warning():
     body = b"acTL" + struct.pack(">II", 0, 0)
     chunk = struct.pack(">I", 8) + body + struct.pack(">I", zlib.crc32(body))
     assert "is damaged" in sentence(FILES["PNG"][:33] + chunk + FILES["PNG"][33:])
 
 
-def test_a_refused_mask_is_called_a_mask(tmp_path: Path) -> None:
+def test_a_refused_mask_is_called_a_mask(tmp_path):
     with pytest.raises(ImageError, match=r"^The mask '.*gone.png' does not exist"):
         decode_mask(tmp_path / "gone.png")

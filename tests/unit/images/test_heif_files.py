@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
 
 import numpy as np
 import pillow_heif
@@ -21,7 +20,7 @@ UNDO = [None, None, 0, 3, 1, 5, 2, 6, 4]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _heic_files() -> None:
+def _heic_files():
     pillow_heif.register_heif_opener()
 
 
@@ -44,7 +43,7 @@ def box(name: bytes, *content: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
 @pytest.mark.parametrize("value", range(1, 9))
-def test_a_phone_s_picture_is_turned_once_whatever_says_so(kind: str, value: int, tmp_path: Path) -> None:
+def test_a_phone_s_picture_is_turned_once_whatever_says_so(kind, value, tmp_path):
     stored = UPRIGHT if UNDO[value] is None else UPRIGHT.transpose(Image.Transpose(UNDO[value]))
     exif = Image.Exif()
     exif[0x0112] = value
@@ -57,7 +56,7 @@ def test_a_phone_s_picture_is_turned_once_whatever_says_so(kind: str, value: int
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_alpha_is_composited_over_white_and_makes_a_mask(kind: str) -> None:
+def test_alpha_is_composited_over_white_and_makes_a_mask(kind):
     rgba = Image.new("RGBA", (64, 32), (0, 0, 0, 255))
     rgba.paste((0, 0, 0, 0), (32, 0, 64, 32))
     data = encoded(rgba, kind)
@@ -66,7 +65,7 @@ def test_alpha_is_composited_over_white_and_makes_a_mask(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_grey_and_deep_pictures_become_eight_bit_rgb(kind: str) -> None:
+def test_grey_and_deep_pictures_become_eight_bit_rgb(kind):
     assert decode_image(encoded(UPRIGHT.convert("L"), kind)).mode == "RGB"
     values = np.linspace(0, 65535, 64 * 32 * 3).astype(np.uint16)
     deep, file = pillow_heif.from_bytes("RGB;16", (64, 32), values.tobytes()), io.BytesIO()
@@ -75,7 +74,7 @@ def test_grey_and_deep_pictures_become_eight_bit_rgb(kind: str) -> None:
     assert np.abs(seen.ravel() - values / 257).max() < 12
 
 
-def test_a_heic_file_of_several_pictures_is_read_as_its_primary_one() -> None:
+def test_a_heic_file_of_several_pictures_is_read_as_its_primary_one():
     other = Image.new("RGB", (32, 48), (0, 0, 255))
     for primary, size in ((0, (64, 32)), (1, (32, 48))):
         data = encoded(save_all=True, append_images=[other], primary_index=primary)
@@ -93,18 +92,18 @@ def test_a_heic_file_of_several_pictures_is_read_as_its_primary_one() -> None:
         b"\0\0\0\x10mpvd" + b"\0" * 8 + b"SEFT" * 9,
     ],
 )
-def test_what_a_phone_appends_is_left_alone(kind: str, after: bytes) -> None:
+def test_what_a_phone_appends_is_left_alone(kind, after):
     data = encoded(kind=kind)
     assert decode_image(data + after) == decode_image(data)
 
 
-def test_an_animated_avif_is_refused() -> None:
+def test_an_animated_avif_is_refused():
     data = encoded(kind="AVIF", save_all=True, append_images=[UPRIGHT.rotate(180), UPRIGHT])
     assert "is animated (3 frames)" in refusal(data)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_limits_are_checked_on_the_header(kind: str) -> None:
+def test_limits_are_checked_on_the_header(kind):
     large = encoded(Image.new("RGB", (1024, 512)), kind)
     assert "is 1024x512 = 524,288 pixels; the limit is 1,000" in refusal(large, limits=Limits(max_pixels=1000))
     at = large.index(b"ispe") + 8
@@ -113,7 +112,7 @@ def test_limits_are_checked_on_the_header(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_a_file_that_is_cut_or_changed_never_raises_anything_but_an_image_error(kind: str) -> None:
+def test_a_file_that_is_cut_or_changed_never_raises_anything_but_an_image_error(kind):
     data, rng = encoded(kind=kind), np.random.default_rng(3)
     for length in range(12, len(data), 7):
         assert "is damaged or cut off" in refusal(data[:length])
@@ -143,7 +142,7 @@ def test_a_file_that_is_cut_or_changed_never_raises_anything_but_an_image_error(
         (b"M4V ", "is an MP4 file"),
     ],
 )
-def test_a_file_is_named_by_its_brands(brands: bytes, words: str) -> None:
+def test_a_file_is_named_by_its_brands(brands, words):
     assert words in refusal(box(b"ftyp", brands))
 
 
@@ -160,14 +159,14 @@ def items(sizes: list[tuple[int, int]], links: bytes, references: bytes) -> byte
     return box(b"ftyp", b"heic\0\0\0\0mif1heic") + meta
 
 
-def test_tiles_that_hold_far_more_than_the_picture_shows_are_refused() -> None:
+def test_tiles_that_hold_far_more_than_the_picture_shows_are_refused():
     links = struct.pack(">I", 2) + b"\0\1\1\1" + b"\0\2\1\2"
     tiles = box(b"dimg", struct.pack(">HH", 1, 9), struct.pack(">9H", *[2] * 9))
     assert "made of tiles of 150,994,944 pixels" in refusal(items([(64, 64), (4096, 4096)], links, tiles))
     assert inspect_picture(items([(64, 64), (32, 32)], links, tiles))[1] == (64, 64)
 
 
-def test_a_flood_of_boxes_and_links_is_refused() -> None:
+def test_a_flood_of_boxes_and_links_is_refused():
     links = struct.pack(">I", 1) + b"\0\1\1\1"
     assert "boxes and links" in refusal(items([(64, 64)] * 21_000, links, b""))
     many = box(b"dimg", struct.pack(">HH", 1, 60_000), b"\0\1" * 60_000)

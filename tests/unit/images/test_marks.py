@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 
 import numpy as np
@@ -17,12 +16,7 @@ from careedit.scoring import ScoreRequest
 from careedit_eval.alignment import load_pictures
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from pictures import encoded
 
 
 def turned(value: int = 6, size: tuple[int, int] = (80, 40), mode: str = "RGB") -> bytes:
@@ -35,7 +29,7 @@ MASK = encoded(Image.new("L", (80, 40), 255))
 
 
 @pytest.mark.parametrize("value", [5, 6, 7, 8])
-def test_a_mask_in_the_sensor_s_frame_is_refused_with_the_turn_and_the_size_that_it_must_have(value: int) -> None:
+def test_a_mask_in_the_sensor_s_frame_is_refused_with_the_turn_and_the_size_that_it_must_have(value):
     with pytest.raises(MaskError) as caught:
         EditRequest(image=turned(value), instruction="x", mask=MASK)
     assert str(caught.value) == (
@@ -44,17 +38,17 @@ def test_a_mask_in_the_sensor_s_frame_is_refused_with_the_turn_and_the_size_that
     )
 
 
-def test_a_mask_that_its_own_orientation_turns_is_named() -> None:
+def test_a_mask_that_its_own_orientation_turns_is_named():
     with pytest.raises(MaskError, match=r"The mask is 40x80 \(its file stores 80x40 pixels.* but the image is 80x40;"):
         EditRequest(image=Image.new("RGB", (80, 40)), instruction="x", mask=turned(mode="L"))
 
 
-def test_a_mask_of_another_size_without_any_turn_has_a_short_sentence() -> None:
+def test_a_mask_of_another_size_without_any_turn_has_a_short_sentence():
     with pytest.raises(MaskError, match=r"is 80x40 but the image is 9x9; give a mask of the image's size, 9x9\.$"):
         EditRequest(image=Image.new("RGB", (9, 9)), instruction="x", mask=MASK)
 
 
-def test_the_judge_evaluation_and_training_data_name_the_turn_too() -> None:
+def test_the_judge_evaluation_and_training_data_name_the_turn_too():
     with pytest.raises(InputError, match="EXIF"):
         ScoreRequest(source=turned(), edited=Image.new("RGB", (80, 40)), instruction="x")
     with pytest.raises(BadRowError, match="EXIF"):
@@ -73,7 +67,7 @@ def see_through(mode: str = "RGBA") -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "pil"])
-def test_transparency_that_is_composited_over_white_is_noted(kind: str) -> None:
+def test_transparency_that_is_composited_over_white_is_noted(kind):
     picture = decode_image(see_through() if kind == "pil" else encoded(see_through(), kind))
     plain = Image.new("RGB", (8, 8))
     said = "transparent pixels were composited over white"
@@ -83,25 +77,25 @@ def test_transparency_that_is_composited_over_white_is_noted(kind: str) -> None:
     assert decoding_notes((request.image, *request.references)) == (f"image: {said}",)
 
 
-def test_a_palette_s_transparent_entry_is_noted() -> None:
+def test_a_palette_s_transparent_entry_is_noted():
     image = Image.new("P", (2, 1))
     image.putpalette([1, 2, 3, 40, 50, 60])
     image.putdata([0, 1])
     assert decoding_notes([decode_image(encoded(image, transparency=1))])
 
 
-def test_alpha_that_is_opaque_everywhere_loses_nothing() -> None:
+def test_alpha_that_is_opaque_everywhere_loses_nothing():
     picture = decode_image(encoded(Image.new("RGBA", (8, 8), (1, 2, 3, 255))))
     assert decoding_notes([picture]) == () and picture.info == {}
 
 
-def test_what_was_made_of_a_picture_has_none_of_its_notes() -> None:
+def test_what_was_made_of_a_picture_has_none_of_its_notes():
     source = decode_image(see_through())
     made = composite(source, Image.new("RGB", (8, 8)), Image.new("L", (8, 8), 255))
     assert made.info == {}
     assert decoding_notes([decode_image(decode_image(source))]) == decoding_notes([source]) != ()
 
 
-def test_inspecting_reads_the_header_alone() -> None:
+def test_inspecting_reads_the_header_alone():
     data = encoded(Image.fromarray(np.zeros((30, 20, 3), np.uint8)))
     assert inspect_picture(data[:60] + b"\0" * (len(data) - 72) + data[-12:]) == ("PNG", (20, 30))

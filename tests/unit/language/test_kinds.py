@@ -1,7 +1,5 @@
 """Instructions as normalised words, and the edit kinds that the words speak for."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

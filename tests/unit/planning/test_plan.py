@@ -12,19 +12,19 @@ from typer.testing import CliRunner
 from careedit.errors import InputError
 from careedit_deployments.planning.command import app
 from careedit_deployments.planning.model import Filter, Workload, load_prices, load_profiles
-from careedit_deployments.planning.plan import BREAK_EVEN_RATES, Sizing, break_even, size
+from careedit_deployments.planning.plan import BREAK_EVEN_RATES, Goal, Sizing, break_even, size
 from careedit_deployments.planning.plot import write_plot
 
 PROFILES = load_profiles()
 FLUX = PROFILES["dit20b-h200"]
-QUICK = ["--edits", "200", "--no-break-even"]
+QUICK = ["--edits", "100", "--no-break-even"]
 
 
 def sized(
     rate: float, kind: str = "merged", filter_: Filter | None = None, slo: float = 16.0, edits: int = 600
 ) -> Sizing:
     workload = Workload(rate=rate, filter=filter_)
-    return size(workload, FLUX, kind, slo_p95=slo, usd_per_hour=3.6, edits=edits)
+    return size(workload, FLUX, kind, Goal(slo_p95=slo, usd_per_hour=3.6, edits=edits))
 
 
 def test_every_price_has_a_date_a_place_and_a_source_and_every_profile_says_what_is_assumed() -> None:
@@ -59,7 +59,7 @@ def test_merged_experts_need_a_pool_each_and_shared_ones_longer_steps() -> None:
 
 
 def test_shared_experts_are_cheaper_for_little_load_and_merged_ones_for_much() -> None:
-    rate = break_even(Workload(rate=1.0), FLUX, slo_p95=16.0, usd_per_hour=1.0, edits=300)
+    rate = break_even(Workload(rate=1.0), FLUX, Goal(slo_p95=16.0, usd_per_hour=1.0, edits=300))
     assert rate in BREAK_EVEN_RATES and rate > BREAK_EVEN_RATES[0]
 
 

@@ -21,7 +21,7 @@ def page(tmp_path: Path, *rows: EditRow) -> str:
     return path.read_text("utf-8")
 
 
-def test_the_page_shows_every_edit_with_its_pictures_inside(tmp_path: Path) -> None:
+def test_the_page_shows_every_edit_with_its_pictures_inside(tmp_path):
     text = page(tmp_path, row("remove", "remove the cat", right=True), row("add", "add a dog", right=False))
     assert text.count("<article>") == 2
     assert text.count("data:image/png;base64,") == 4
@@ -29,13 +29,13 @@ def test_the_page_shows_every_edit_with_its_pictures_inside(tmp_path: Path) -> N
     assert "An introduction." in text
 
 
-def test_an_instruction_cannot_inject_markup(tmp_path: Path) -> None:
+def test_an_instruction_cannot_inject_markup(tmp_path):
     text = page(tmp_path, row("add", '<script>alert("x")</script> & more', right=True))
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
 
-def test_the_summary_counts_by_kind_and_in_all(tmp_path: Path) -> None:
+def test_the_summary_counts_by_kind_and_in_all(tmp_path):
     rows = [row("remove", "a", right=True), row("remove", "b", right=False), row("add", "c", right=True)]
     text = page(tmp_path, *rows)
     assert "<td>remove</td><td>1</td><td>2</td>" in text

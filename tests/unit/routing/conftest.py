@@ -17,11 +17,11 @@ class Expert:
 
 
 @pytest.fixture(scope="session")
-def make_expert() -> type[Expert]:
+def make_expert():
     return Expert
 
 
 @pytest.fixture(scope="session")
-def experts() -> list[Expert]:
+def experts():
     """One expert per competence."""
     return [Expert(name, name) for name in ("erase", "compose", "style", "identity", "reference")]

@@ -1,7 +1,5 @@
 """Routers by name, as an expert set's file states them, and the fixed router."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

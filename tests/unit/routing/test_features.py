@@ -1,7 +1,5 @@
 """What a router sees of a request."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from PIL import Image, ImageDraw

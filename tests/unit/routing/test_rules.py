@@ -1,11 +1,9 @@
 """The rules router: conditions, experts of a set, mixtures, and what it says of itself."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -165,6 +163,7 @@ def test_a_mixture_holds_only_experts_that_something_speaks_for(router):
     assert set(router.route(asked("get rid of the dog"), top_k=5).weights) == {"erase"}
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.one_of(
         st.text(max_size=60),

@@ -1,7 +1,5 @@
 """General English instructions, none of them the tiny world's, and the competence that each needs."""
 
-from __future__ import annotations
-
 import pytest
 
 from careedit.routing import RoutingFeatures, RulesRouter

@@ -4,8 +4,6 @@ docs/routing.md explains the figures. The bounds are a little below the measured
 that a rule that breaks another one is found.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Softmax first, then top-k."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

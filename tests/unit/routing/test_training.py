@@ -1,7 +1,5 @@
 """What training a learned router needs: its losses, temperature, threshold and calibration error."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,7 +65,7 @@ def test_nothing_to_calibrate_on_is_a_sentence():
         largest_threshold(torch.zeros(0), false_alarms=0.1)
 
 
-def test_the_calibration_error_of_a_known_case() -> None:
+def test_the_calibration_error_of_a_known_case():
     """Eight decisions at 0.9 of which six are right, two at 0.5 of which one is: 0.8 * 0.15 + 0.2 * 0."""
     stated, right = [0.9] * 8 + [0.5] * 2, [1] * 6 + [0] * 2 + [1, 0]
 
@@ -75,7 +73,7 @@ def test_the_calibration_error_of_a_known_case() -> None:
     assert calibration_error(stated, right) == pytest.approx(0.12)
 
 
-def test_certainty_falls_into_the_last_bin() -> None:
+def test_certainty_falls_into_the_last_bin():
     (only,) = calibration_bins([1.0, 1.0], [1, 1])
 
     assert (only.confidence, only.accuracy, only.count) == (1.0, 1.0, 2)
@@ -83,7 +81,7 @@ def test_certainty_falls_into_the_last_bin() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_bins_hold_every_decision_and_the_error_is_a_share(decisions: list[tuple[float, bool]]) -> None:
+def test_bins_hold_every_decision_and_the_error_is_a_share(decisions):
     stated, right = zip(*decisions, strict=True)
 
     bins = calibration_bins(stated, right)

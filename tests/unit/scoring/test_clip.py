@@ -1,7 +1,5 @@
 """CLIP similarity as a judge."""
 
-from __future__ import annotations
-
 import pytest
 
 from careedit.scoring import ScoreRequest

@@ -28,14 +28,14 @@ def pair(first: int, second: int) -> Pair:
     return Pair(source=picture(0), first=picture(first), second=picture(second), instruction="make it brighter")
 
 
-def test_the_better_edit_wins_wherever_it_is_shown() -> None:
+def test_the_better_edit_wins_wherever_it_is_shown():
     preferences = compare(Scripted(brighter_is_better), [pair(200, 50), pair(50, 200), pair(50, 50)])
     assert [preference.winner for preference in preferences] == ["first", "second", "tie"]
     assert [preference.first for preference in preferences] == pytest.approx([0.9, 0.1, 0.5])
     assert order_consistency(preferences) == 1.0
 
 
-def test_both_orders_are_asked_in_one_call_with_the_source_in_front() -> None:
+def test_both_orders_are_asked_in_one_call_with_the_source_in_front():
     asker = Scripted(brighter_is_better)
     compare(asker, [pair(200, 50), pair(30, 40)])
     assert asker.calls == 1
@@ -45,14 +45,14 @@ def test_both_orders_are_asked_in_one_call_with_the_source_in_front() -> None:
 
 
 @pytest.mark.parametrize("favour", [0.9, 0.2])
-def test_a_judge_that_goes_by_the_place_makes_ties_and_is_found_out(favour: float) -> None:
+def test_a_judge_that_goes_by_the_place_makes_ties_and_is_found_out(favour):
     preferences = compare(Scripted(lambda _: favour), [pair(200, 50), pair(50, 200)])
     assert [preference.winner for preference in preferences] == ["tie", "tie"]
     assert [preference.first for preference in preferences] == pytest.approx([0.5, 0.5])
     assert order_consistency(preferences) == 0.0
 
 
-def test_an_answer_that_cannot_be_read_is_an_error_and_counts_for_nothing() -> None:
+def test_an_answer_that_cannot_be_read_is_an_error_and_counts_for_nothing():
     def rule(question: Question) -> float | str:
         return "The model refused." if shade_of(question.images[1]) == 7 else brighter_is_better(question)
 
@@ -64,7 +64,7 @@ def test_an_answer_that_cannot_be_read_is_an_error_and_counts_for_nothing() -> N
         order_consistency([broken])
 
 
-def test_a_reference_is_shown_first_and_spoken_of() -> None:
+def test_a_reference_is_shown_first_and_spoken_of():
     asker = Scripted(brighter_is_better)
     compare(
         asker,
@@ -83,12 +83,12 @@ def test_a_reference_is_shown_first_and_spoken_of() -> None:
     assert all("the first picture as its reference" in question.lead for question in asker.asked)
 
 
-def test_edits_of_another_size_are_refused() -> None:
+def test_edits_of_another_size_are_refused():
     with pytest.raises(InputError, match=r"second edit is 9x8 but its source is 8x8"):
         Pair(source=picture(0), first=picture(1), second=picture(2, (9, 8)), instruction="make it brighter")
 
 
-def test_a_preference_is_a_number_or_an_error_and_never_both() -> None:
+def test_a_preference_is_a_number_or_an_error_and_never_both():
     (good,) = compare(Scripted(brighter_is_better), [pair(200, 50)])
     with pytest.raises(InputError, match="either its numbers or an error"):
         Preference(first=0.5, winner="tie", orders=good.orders, judge=good.judge, error="no")

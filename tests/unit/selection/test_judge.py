@@ -1,7 +1,5 @@
 """Asking the judge: every way in which it can fail costs the filter, and no caller waits for ever."""
 
-from __future__ import annotations
-
 from threading import Event
 
 import pytest

@@ -1,7 +1,5 @@
 """Who goes on at each look, given the scores."""
 
-from __future__ import annotations
-
 import pytest
 
 from careedit.records import EarlyFilter

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+import stores
 from careedit_deployments.config import StateConfig
-from careedit_deployments.state.store import Store, open_store
 from state_records import Clock
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateConfig:
-    return StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db", blobs=str(tmp_path / "blobs"))
+    """A database with its tables, and a folder for pictures."""
+    config = StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db", blobs=str(tmp_path / "blobs"))
+    stores.place_database(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -25,17 +31,5 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def with_store(state: StateConfig, clock: Clock) -> Callable[[Callable[[Store], Awaitable[Any]]], Any]:
-    """`with_store(work)`: what `work(store)` returns, in an event loop of its own; the store's folder stays."""
-
-    def run(work: Callable[[Store], Awaitable[Any]]) -> Any:
-        async def main() -> Any:
-            store = await open_store(state, clock=clock)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(main())
-
-    return run
+def with_store(state: StateConfig, clock: Clock) -> stores.WithStore:
+    return stores.with_store(state, clock)

@@ -1,7 +1,5 @@
 """Captions, their one-word errors, and the compact token table."""
 
-from __future__ import annotations
-
 from collections import Counter
 from random import Random
 
@@ -19,7 +17,7 @@ SCENE = Scene("pink", things=(Thing("circle", "red", 0), Thing("star", "blue", 8
 
 
 @pytest.fixture(scope="module")
-def tokenize() -> CompactTokenizer:
+def tokenize():
     return CompactTokenizer()
 
 

@@ -1,9 +1,6 @@
 """The loss curve beside a report and in a card."""
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -17,7 +14,7 @@ REPORT = TrainReport("line", TrainConfig(steps=150, learning_rate=0.1), 3.0, 2, 
 CARD = Card("A line", "Fits.", "careedit train line", "Points.", {"Error": "small"}, ("Lines only.",))
 
 
-def test_a_report_has_its_curve_beside_it(tmp_path: Path) -> None:
+def test_a_report_has_its_curve_beside_it(tmp_path):
     curve = save_report(REPORT, tmp_path / "line.json")
     assert TrainReport.load(tmp_path / "line.json") == REPORT
     assert curve == tmp_path / "line.png"
@@ -27,25 +24,25 @@ def test_a_report_has_its_curve_beside_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["line.json", "line.png"]
 
 
-def test_the_same_curve_is_the_same_file(tmp_path: Path) -> None:
+def test_the_same_curve_is_the_same_file(tmp_path):
     for name in ("a.png", "b.png"):
         draw_curve(REPORT, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_missing_matplotlib_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_is_told_before_training(monkeypatch):
     check_curve()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(CareEditError, match=r"pip install 'careedit\[train\]'"):
         check_curve()
 
 
-def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(CareEditError, match="cannot be written"):
         draw_curve(REPORT, tmp_path / "nowhere" / "line.png")
 
 
 @pytest.mark.parametrize("curve", [None, "loss.png"])
-def test_a_card_shows_the_curve_it_has(curve: str | None) -> None:
+def test_a_card_shows_the_curve_it_has(curve):
     card = Card(CARD.title, CARD.summary, CARD.recipe, CARD.data, CARD.quality, CARD.limits, curve=curve)
     assert ("![Loss over steps](loss.png)" in render(card, REPORT, licence="MIT")) == (curve is not None)

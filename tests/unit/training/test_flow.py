@@ -20,13 +20,13 @@ from careedit_tiny.recipes.base.probe import SceneProbe
 
 
 @pytest.fixture(scope="module")
-def base() -> FluxFill:
+def base():
     """An untrained base."""
     return FluxFill.from_pipeline(build_pipeline(["remove the red circle"]), max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 @pytest.fixture(scope="module")
-def pool(base: FluxFill, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+def pool(base, tmp_path_factory):
     """Four removals."""
     folder = tmp_path_factory.mktemp("pool")
     with pytest.MonkeyPatch.context() as patch:
@@ -41,16 +41,14 @@ def loss_of(base: FluxFill, pool: dict[str, Tensor], probe: SceneProbe | None = 
     )
 
 
-def test_the_loss_is_a_finite_number_that_depends_on_the_generator_alone(
-    base: FluxFill, pool: dict[str, Tensor]
-) -> None:
+def test_the_loss_is_a_finite_number_that_depends_on_the_generator_alone(base, pool):
     first, again = loss_of(base, pool), loss_of(base, pool)
     other = flow_loss(base, pool, torch.arange(4), torch.Generator().manual_seed(2))
     assert torch.isfinite(first)
     assert first.item() == again.item() != other.item()
 
 
-def test_a_token_counts_as_edited_where_the_target_differs_from_the_source() -> None:
+def test_a_token_counts_as_edited_where_the_target_differs_from_the_source():
     clean = torch.randn(1, 8, 16, 32, generator=torch.Generator().manual_seed(0))
     clean[..., 16:] = clean[..., :16]
     assert edited_tokens(clean).sum() == 0
@@ -59,15 +57,13 @@ def test_a_token_counts_as_edited_where_the_target_differs_from_the_source() -> 
     assert edited.nonzero().tolist() == [[2, 10]]
 
 
-def test_the_third_panel_is_compared_with_the_second() -> None:
+def test_the_third_panel_is_compared_with_the_second():
     clean = torch.zeros(1, 8, 16, 48)
     clean[..., :16] = 1
     assert edited_tokens(clean).sum() == 0
 
 
-def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(
-    base: FluxFill, pool: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(base, pool, monkeypatch):
     clean = pool["clean"].float()
     assert torch.equal(source_canvas(clean)[..., :16], clean[..., :16])
     assert torch.equal(source_canvas(clean)[..., 16:], clean[..., :16])
@@ -83,7 +79,7 @@ def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(
     assert loss(torch.Generator().manual_seed(1), noise_scale=0.25).item() > drawn[0.25]
 
 
-def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: FluxFill, pool: dict[str, Tensor]) -> None:
+def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base, pool):
     plain = loss_of(base, pool)
     probe = SceneProbe(base.transformer)
     probed = loss_of(base, pool, probe)
@@ -95,14 +91,14 @@ def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base: FluxFill, 
         assert bool(part.weight.grad.any())
 
 
-def test_a_probe_without_a_forward_pass_says_so(base: FluxFill) -> None:
+def test_a_probe_without_a_forward_pass_says_so(base):
     probe = SceneProbe(base.transformer)
     probe.detach()
     with pytest.raises(CareEditError, match="no forward pass"):
         probe(torch.zeros(1, 8, 128, dtype=torch.uint8), torch.ones(1, 128, 1))
 
 
-def test_the_target_panel_has_a_probe_of_its_own(base: FluxFill, pool: dict[str, Tensor]) -> None:
+def test_the_target_panel_has_a_probe_of_its_own(base, pool):
     probe = SceneProbe(base.transformer)
     loss_of(base, pool, probe)
     probe.detach()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 from careedit.editing import FluxFill
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.pool import build_pool, load_pool
-from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 from careedit_tiny.recipes.base.heads import TaughtHeads, meant_objects, source_tokens
-from careedit_tiny.recipes.base.items import corpus, edit_item
+from careedit_tiny.recipes.base.items import edit_item
 from careedit_tiny.recipes.base.labels import ATTRIBUTES, GRID, canvas_labels
 from careedit_tiny.recipes.base.words import WORD_ATTRIBUTES, WordProbe
 from careedit_tiny.world.samples import draw_sample
@@ -36,14 +35,14 @@ def shapes_of(labels: Tensor, chosen: Tensor) -> set[str]:
 
 
 @pytest.mark.parametrize("operation", ["remove.thing", "replace.thing", "attribute.colour", "attribute.size"])
-def test_the_changed_object_is_meant(operation: str) -> None:
+def test_the_changed_object_is_meant(operation):
     for index in range(8):
         labels, edited, named = canvas(operation, index)
         shown, meant = meant_objects(labels, edited, torch.tensor([False]))
         assert shapes_of(labels, shown & meant) == {named}
 
 
-def test_where_an_object_is_to_be_kept_it_is_the_unchanged_one() -> None:
+def test_where_an_object_is_to_be_kept_it_is_the_unchanged_one():
     sample = draw_sample("identity.look", 0)
     assert sample.source.keep is not None or sample.target.keep is not None
     labels, edited, named = canvas("identity.look")
@@ -51,17 +50,17 @@ def test_where_an_object_is_to_be_kept_it_is_the_unchanged_one() -> None:
     assert named in shapes_of(labels, shown & meant)
 
 
-def test_the_source_is_the_panel_before_the_last() -> None:
+def test_the_source_is_the_panel_before_the_last():
     assert source_tokens(2 * GRID * GRID)[:9].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16]
     assert source_tokens(3 * GRID * GRID)[:9].tolist() == [8, 9, 10, 11, 12, 13, 14, 15, 32]
 
 
 @pytest.fixture(scope="module")
-def base() -> FluxFill:
-    return FluxFill.from_pipeline(build_pipeline(corpus()), max_sequence_length=MAX_SEQUENCE_LENGTH)
+def base(corpus_pipeline):
+    return FluxFill.from_pipeline(corpus_pipeline, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
-def test_the_heads_learn_from_the_loss(base: FluxFill, tmp_path: Path) -> None:
+def test_the_heads_learn_from_the_loss(base, tmp_path):
     build_pool("erase", partial(edit_item, "erase"), 4, base, tmp_path, shard_size=4)
     pool = load_pool("erase", tmp_path)
     probe = WordProbe(base.text_encoder_2)
@@ -85,4 +84,5 @@ def test_the_heads_learn_from_the_loss(base: FluxFill, tmp_path: Path) -> None:
     assert attention.to_q.weight.grad.norm() > 0
     assert base.transformer.transformer_blocks[0].attn.to_q.weight.grad.norm() > 0
     heads.detach()
+    base.transformer.zero_grad()
     assert not attention._forward_pre_hooks

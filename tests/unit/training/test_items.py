@@ -1,7 +1,5 @@
 """Training items: what they show, and what they must never show."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from careedit_tiny.world.phrases import PHRASES, phrasings
 
 
 @pytest.mark.parametrize("expert", EXPERT_KINDS)
-def test_an_item_is_a_function_of_its_index(expert: str) -> None:
+def test_an_item_is_a_function_of_its_index(expert):
     first, again, other = (edit_item(expert, index) for index in (5, 5, 6))
     assert first.canvas.tobytes() == again.canvas.tobytes()
     assert first.prompt == again.prompt
@@ -22,7 +20,7 @@ def test_an_item_is_a_function_of_its_index(expert: str) -> None:
 
 
 @pytest.mark.parametrize("expert", EXPERT_KINDS)
-def test_an_edit_item_has_the_panels_and_the_frame_of_its_kind(expert: str) -> None:
+def test_an_edit_item_has_the_panels_and_the_frame_of_its_kind(expert):
     item = edit_item(expert, 3)
     panels, frame = (3, TRIPTYCH) if expert == "reference" else (2, DIPTYCH)
     assert item.canvas.size == item.mask.size == (panels * PANEL, PANEL)
@@ -33,20 +31,20 @@ def test_an_edit_item_has_the_panels_and_the_frame_of_its_kind(expert: str) -> N
 
 
 @pytest.mark.parametrize("index", range(40))
-def test_a_fill_item_differs_from_its_canvas_only_where_it_is_free(index: int) -> None:
+def test_a_fill_item_differs_from_its_canvas_only_where_it_is_free(index):
     item = fill_item(index)
     assert item.canvas.size == (2 * PANEL, PANEL)
     assert item.prompt.startswith(DIPTYCH)
     assert (np.asarray(item.mask) > 0).any()
 
 
-def test_the_experts_share_out_every_operation() -> None:
+def test_the_experts_share_out_every_operation():
     trained = {operation: expert for expert, operations in EXPERT_KINDS.items() for operation in operations}
     assert trained == dict(EXPERT_OF)
     assert set(trained) == set(OPERATIONS)
 
 
-def test_no_held_out_phrasing_is_in_the_corpus() -> None:
+def test_no_held_out_phrasing_is_in_the_corpus():
     texts = corpus()
     held_out = {phrase for operation in PHRASES for phrase in phrasings(operation, "held_out")}
     plain = {phrase for phrase in held_out if "{" not in phrase}
@@ -54,7 +52,7 @@ def test_no_held_out_phrasing_is_in_the_corpus() -> None:
     assert not plain & set(texts)
 
 
-def test_every_prompt_of_known_words_fits_the_text_encoders() -> None:
+def test_every_prompt_of_known_words_fits_the_text_encoders():
     texts = corpus()
     t5, clip = build_t5_tokenizer(texts), build_clip_tokenizer(texts)
     prompts = [in_context_prompt(text, references=references) for text in set(texts) for references in (0, 1)]

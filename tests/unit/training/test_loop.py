@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ def line_fit() -> tuple[list[nn.Parameter], Callable[[int, torch.Generator], Map
     return [weight, bias], loss
 
 
-def test_a_recipe_learns(tmp_path: Path) -> None:
+def test_a_recipe_learns(tmp_path):
     parameters, loss = line_fit()
     report = train("line", parameters, loss, CONFIG, tmp_path)
     assert parameters[0].item() == pytest.approx(3, abs=0.1)
@@ -38,7 +37,7 @@ def test_a_recipe_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("killed_at", [51, 77, 100])
-def test_a_killed_run_resumes_to_the_same_weights_and_losses(tmp_path: Path, killed_at: int) -> None:
+def test_a_killed_run_resumes_to_the_same_weights_and_losses(tmp_path, killed_at):
     whole, loss = line_fit()
     expected = train("line", whole, loss, CONFIG, tmp_path / "whole")
 
@@ -57,7 +56,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_losses(tmp_path: Path, kil
     assert report.curve == expected.curve
 
 
-def test_the_moving_average_is_what_a_recipe_ships(tmp_path: Path) -> None:
+def test_the_moving_average_is_what_a_recipe_ships(tmp_path):
     plain, loss = line_fit()
     train("line", plain, loss, CONFIG, tmp_path / "plain")
     averaged, loss = line_fit()
@@ -66,7 +65,7 @@ def test_the_moving_average_is_what_a_recipe_ships(tmp_path: Path) -> None:
     assert averaged[0].item() == pytest.approx(3, abs=0.15)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path):
     parameters, loss = line_fit()
     train("line", parameters, loss, CONFIG, tmp_path)
 
@@ -78,7 +77,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert [p.item() for p in again] == [p.item() for p in parameters]
 
 
-def test_a_loss_that_is_not_a_number_stops_with_a_sentence_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_with_a_sentence_and_keeps_the_checkpoint(tmp_path):
     parameters, loss = line_fit()
 
     def diverging(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -90,14 +89,14 @@ def test_a_loss_that_is_not_a_number_stops_with_a_sentence_and_keeps_the_checkpo
     assert torch.load(tmp_path / "line.ckpt", weights_only=True)["step"] == 50
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     parameters, loss = line_fit()
     train("line", parameters, loss, CONFIG, tmp_path)
     with pytest.raises(CareEditError, match="other settings"):
         train("line", parameters, loss, replace(CONFIG, seed=1), tmp_path)
 
 
-def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path):
     parameters, loss = line_fit()
     train("line", parameters, loss, CONFIG, tmp_path)
     state = torch.load(tmp_path / "line.ckpt", weights_only=True)
@@ -106,7 +105,7 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
         train("line", parameters, loss, CONFIG, tmp_path)
 
 
-def test_a_full_disk_stops_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_with_a_sentence(tmp_path, monkeypatch):
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -117,16 +116,14 @@ def test_a_full_disk_stops_with_a_sentence(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_report_survives_its_file(tmp_path: Path) -> None:
+def test_a_report_survives_its_file(tmp_path):
     parameters, loss = line_fit()
     report = train("line", parameters, loss, CONFIG, tmp_path)
     report.save(tmp_path / "line.json")
     assert TrainReport.load(tmp_path / "line.json") == report
 
 
-def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_a_twentieth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_a_twentieth(tmp_path, monkeypatch):
     rates: list[float] = []
 
     def recorded(optimizer: torch.optim.SGD) -> None:

@@ -1,11 +1,8 @@
 """Rows and examples as pandas, macOS and other programs write them: empty cells, line separators, Unicode forms."""
 
-from __future__ import annotations
-
 import json
 import math
 import unicodedata
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,7 +18,7 @@ OTHER = {**ROW, "mask": "m.png", "reference": "b.png"}
 
 
 @pytest.fixture
-def own(tmp_path: Path, draw_picture, draw_mask) -> Path:
+def own(tmp_path, draw_picture, draw_mask):
     for name in ("a", "b"):
         draw_picture(seed=ord(name)).save(tmp_path / f"{name}.png")
     draw_mask().save(tmp_path / "m.png")
@@ -46,7 +43,7 @@ def read(folder, index=0):
 
 
 @pytest.mark.parametrize("write", [write_json, write_csv, write_parquet])
-def test_an_empty_cell_of_pandas_is_an_empty_cell(write, own) -> None:
+def test_an_empty_cell_of_pandas_is_an_empty_cell(write, own):
     write(own, ROW | {"mask": math.nan, "reference": math.nan}, OTHER)
     row = read(own)
     assert (row.mask, row.reference) == (None, None)
@@ -55,7 +52,7 @@ def test_an_empty_cell_of_pandas_is_an_empty_cell(write, own) -> None:
 
 @pytest.mark.parametrize("write", [write_json, write_csv, write_parquet])
 @pytest.mark.parametrize(("role", "kind"), [("instruction", "empty instruction"), ("target", "no picture")])
-def test_an_empty_cell_that_is_needed_is_that_rows_fault(write, role, kind, own) -> None:
+def test_an_empty_cell_that_is_needed_is_that_rows_fault(write, role, kind, own):
     write(own, ROW | {role: math.nan}, ROW)
     with pytest.raises(BadRowError) as found:
         read(own)
@@ -64,7 +61,7 @@ def test_an_empty_cell_that_is_needed_is_that_rows_fault(write, role, kind, own)
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c", "\r"])
-def test_a_line_separator_inside_an_instruction_does_not_cut_its_row(mark, own) -> None:
+def test_a_line_separator_inside_an_instruction_does_not_cut_its_row(mark, own):
     words = f"make it{mark}red"
     (own / "metadata.csv").write_bytes(f'source,target,instruction\r\na.png,b.png,"{words}"\r\n'.encode())
     table = open_table(own)
@@ -72,7 +69,7 @@ def test_a_line_separator_inside_an_instruction_does_not_cut_its_row(mark, own) 
     assert read(own).instruction == words
 
 
-def test_a_file_in_another_unicode_form_is_found_and_what_is_no_file_is_named(own) -> None:
+def test_a_file_in_another_unicode_form_is_found_and_what_is_no_file_is_named(own):
     (own / "a.png").rename(own / unicodedata.normalize("NFD", "é.png"))
     names = ("é.png", "https://example.org/a.png", "gone.png")
     write_json(own, *(ROW | {"source": unicodedata.normalize("NFC", name)} for name in names))
@@ -82,13 +79,13 @@ def test_a_file_in_another_unicode_form_is_found_and_what_is_no_file_is_named(ow
             read(own, index)
 
 
-def test_a_csv_whose_lines_all_have_another_number_of_fields_is_refused_by_its_first(own) -> None:
+def test_a_csv_whose_lines_all_have_another_number_of_fields_is_refused_by_its_first(own):
     (own / "metadata.csv").write_text("source,target,instruction\na.png,b.png,do it, now\nb.png,a.png\n")
     with pytest.raises(InputError, match=r"None of the 2 rows.*line 2: the line has 4 fields where the header has 3"):
         open_table(own)
 
 
-def test_one_line_with_another_number_of_fields_is_one_bad_row(own) -> None:
+def test_one_line_with_another_number_of_fields_is_one_bad_row(own):
     (own / "metadata.csv").write_text("source,target,instruction\na.png,b.png,do it, now\na.png,b.png,do it\n")
     with pytest.raises(BadRowError, match="has 4 fields where the header has 3"):
         read(own)
@@ -96,7 +93,7 @@ def test_one_line_with_another_number_of_fields_is_one_bad_row(own) -> None:
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c", ""])
-def test_router_examples_are_cut_at_line_ends_only_and_nan_is_an_empty_field(mark, own) -> None:
+def test_router_examples_are_cut_at_line_ends_only_and_nan_is_an_empty_field(mark, own):
     (own / "a.png").rename(own / unicodedata.normalize("NFD", "é.png"))
     line = {
         "instruction": f"make it{mark}red",

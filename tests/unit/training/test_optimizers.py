@@ -13,7 +13,7 @@ from careedit.finetune.optimizers import hidden_matrices
 from careedit_tiny.models.family import build_transformer
 
 
-def test_hidden_matrices_are_projections_and_neither_embeddings_nor_modulations() -> None:
+def test_hidden_matrices_are_projections_and_neither_embeddings_nor_modulations():
     transformer = build_transformer()
     chosen = {id(parameter) for parameter in hidden_matrices(transformer)}
     names = {name for name, parameter in transformer.named_parameters() if id(parameter) in chosen}
@@ -29,11 +29,11 @@ def test_hidden_matrices_are_projections_and_neither_embeddings_nor_modulations(
     assert all(name.endswith(".weight") for name in names)
 
 
-def test_frozen_weights_are_no_hidden_matrices() -> None:
+def test_frozen_weights_are_no_hidden_matrices():
     assert hidden_matrices(nn.Linear(4, 4).requires_grad_(False)) == []
 
 
-def test_a_killed_run_with_both_optimizers_resumes_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_run_with_both_optimizers_resumes_to_the_same_weights(tmp_path):
     config = TrainConfig(steps=100, learning_rate=0.01, warmup=5, ema=0.9, checkpoint_seconds=0.0)
 
     def run(folder: Path, killed_at: int | None = None) -> nn.Linear:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from careedit.editing import FluxFill
 from careedit.experts import PanelSpec
@@ -21,14 +18,14 @@ RULES = RowRules(PanelSpec(size=64, fit="resize", multiple=8))
 
 
 @pytest.fixture(scope="module")
-def base() -> FluxFill:
+def base():
     """An untrained base that takes a guidance scale, as FLUX.1-Fill does."""
     pipe = build_pipeline(["add a red star"], guidance_embeds=True)
     return FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
 @pytest.fixture
-def table(tmp_path: Path, draw_picture: Callable[..., Image.Image]) -> Table:
+def table(tmp_path, draw_picture):
     """A wide row, and a square one with a reference, each twice."""
     with (tmp_path / "metadata.jsonl").open("w") as lines:
         for number, size in enumerate([(96, 64), (64, 64)] * 2):
@@ -44,7 +41,8 @@ def planned(table: Table, base: FluxFill) -> Plan:
     return replace(plan, planned=tuple(replace(row, held_out=row.index >= 2) for row in plan.planned))
 
 
-def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: FluxFill, tmp_path: Path) -> None:
+def test_rows_of_several_shapes_are_trained_on_together(table, base, tmp_path, monkeypatch):
+    monkeypatch.setattr("careedit.finetune.expert._VALIDATION_DRAWS", 1)
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
     pools, held_out = encode_rows(table, find_columns(table.columns), RULES, planned(table, base), base, tmp_path / "p")
     assert sorted(pools) == ["rows-2x80x56", "rows-3x64x64"]
@@ -58,7 +56,7 @@ def test_rows_of_several_shapes_are_trained_on_together(table: Table, base: Flux
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_encoded_rows_are_not_encoded_again(table: Table, base: FluxFill, tmp_path: Path) -> None:
+def test_encoded_rows_are_not_encoded_again(table, base, tmp_path):
     columns, plan = find_columns(table.columns), planned(table, base)
     encode_rows(table, columns, RULES, plan, base, tmp_path / "p")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").iterdir()}
@@ -67,7 +65,7 @@ def test_encoded_rows_are_not_encoded_again(table: Table, base: FluxFill, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").iterdir()} == written
 
 
-def test_a_small_base_learns_faster(base: FluxFill, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_base_learns_faster(base, monkeypatch):
     assert default_learning_rate(base) == 2e-3
     monkeypatch.setattr("careedit.finetune.expert.SMALL_BASE", 1)
     assert default_learning_rate(base) == 1e-4

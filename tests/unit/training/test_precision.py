@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ SLOW, FAST = {"float32": 39.0, "bfloat16": 0.49}, {"float32": 39.0, "bfloat16": 
 
 
 @pytest.fixture
-def speeds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], None]:
+def speeds(monkeypatch):
     """Pretends that the device is as fast as given."""
     return lambda figures: monkeypatch.setattr(precision, "measure", lambda *_: figures)
 
@@ -33,27 +33,25 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], N
     ("figures", "name"),
     [(SLOW, "float32"), (FAST, "bfloat16"), ({"float32": 39.0, "bfloat16": 42.0}, "float32")],
 )
-def test_bfloat16_is_chosen_only_where_it_is_clearly_faster(
-    speeds: Callable[[Mapping[str, float]], None], figures: Mapping[str, float], name: str
-) -> None:
+def test_bfloat16_is_chosen_only_where_it_is_clearly_faster(speeds, figures, name):
     speeds(figures)
     chosen = choose()
     assert (chosen.name, chosen.reason, chosen.gflops) == (name, "measured", figures)
 
 
-def test_a_requested_format_wins_over_the_measurement(speeds: Callable[[Mapping[str, float]], None]) -> None:
+def test_a_requested_format_wins_over_the_measurement(speeds):
     speeds(SLOW)
     chosen = choose(requested="bfloat16")
     assert (chosen.name, chosen.reason) == ("bfloat16", "requested")
     assert str(chosen) == "bfloat16 (as requested on this cpu; measured: float32 39 GFLOP/s, bfloat16 0.49 GFLOP/s)"
 
 
-def test_an_unknown_format_is_refused() -> None:
+def test_an_unknown_format_is_refused():
     with pytest.raises(InputError, match="'float8' is unknown; use float32 or bfloat16"):
         choose(requested="float8")
 
 
-def test_the_real_measurement_times_both_formats_and_draws_no_random_number() -> None:
+def test_the_real_measurement_times_both_formats_and_draws_no_random_number():
     state = torch.get_rng_state()
     with torch.inference_mode():
         figures = precision.measure.__wrapped__("cpu", torch.get_num_threads())
@@ -69,12 +67,7 @@ def test_the_real_measurement_times_both_formats_and_draws_no_random_number() ->
         (SLOW, torch.bfloat16, torch.bfloat16),  # float32 inputs do not fit frozen half-precision weights otherwise
     ],
 )
-def test_products_are_in_the_chosen_format(
-    speeds: Callable[[Mapping[str, float]], None],
-    figures: Mapping[str, float],
-    weights: torch.dtype,
-    dtype: torch.dtype,
-) -> None:
+def test_products_are_in_the_chosen_format(speeds, figures, weights, dtype):
     speeds(figures)
     layer = nn.Linear(4, 4).to(weights)
     with products("cpu", weights):
@@ -93,9 +86,7 @@ def fit(folder: Path, *, killed_at: int | None = None) -> TrainReport:
     return train("line", [weight], loss, CONFIG, folder)
 
 
-def test_a_run_says_its_format_first_and_reports_it(
-    speeds: Callable[[Mapping[str, float]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_says_its_format_first_and_reports_it(speeds, tmp_path, capsys):
     speeds(SLOW)
     report = fit(tmp_path)
     said = "float32 (the faster one on this cpu; measured: float32 39 GFLOP/s, bfloat16 0.49 GFLOP/s)"
@@ -121,13 +112,8 @@ def test_a_run_says_its_format_first_and_reports_it(
     ],
 )
 def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
-    speeds: Callable[[Mapping[str, float]], None],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    requested: str | None,
-    name: str,
-    words: str,
-) -> None:
+    speeds, tmp_path, capsys, requested, name, words
+):
     speeds(SLOW)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, killed_at=60)
@@ -158,15 +144,8 @@ def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
 )
 @pytest.mark.parametrize(("dtype", "name"), [((), "float32"), (("--dtype", "bfloat16"), "bfloat16")])
 def test_every_recipe_says_its_format_in_the_first_line(
-    arguments: tuple[str, ...],
-    recipe: str,
-    dtype: tuple[str, ...],
-    name: str,
-    speeds: Callable[[Mapping[str, float]], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    arguments, recipe, dtype, name, speeds, tmp_path, monkeypatch, capsys
+):
     def stop(*_: Any, **__: Any) -> None:
         assert active() == choose(requested=dtype[1] if dtype else None)
         raise CareEditError("It runs.")
@@ -180,7 +159,7 @@ def test_every_recipe_says_its_format_in_the_first_line(
     assert active() is None
 
 
-def test_nothing_but_the_one_place_turns_autocast_on() -> None:
+def test_nothing_but_the_one_place_turns_autocast_on():
     files = [path for root in ("platform", "deployments", "eval") for path in (ROOT / root).rglob("*.py")]
     callers = [str(path.relative_to(ROOT)) for path in files if "autocast(" in path.read_text("utf-8")]
     assert callers == ["platform/careedit/finetune/precision.py"]

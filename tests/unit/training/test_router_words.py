@@ -1,7 +1,5 @@
 """Instructions in other words: what they ask for stays, and nothing held out is ever said."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

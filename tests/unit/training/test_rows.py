@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from careedit.editing import FluxFill
 from careedit.editing.families.fill import DIPTYCH, TRIPTYCH
 from careedit.errors import InputError
 from careedit.experts import PanelSpec
+from careedit.files import png_bytes
 from careedit.finetune.data import (
     BadRowError,
     Columns,
@@ -35,12 +35,6 @@ from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH
 RULES = RowRules(PanelSpec(size=64, multiple=8))
 COLUMNS = Columns("source", "instruction", "target", "mask", "reference")
 Draw = Callable[..., Image.Image]
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any] | str]) -> Path:
@@ -63,7 +57,7 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any] | str]) -> Path:
 
 
 @pytest.fixture
-def row(draw_picture: Draw) -> dict[str, Any]:
+def row(draw_picture):
     return {"source": draw_picture(seed=1), "instruction": "add a star", "target": draw_picture(seed=2)}
 
 
@@ -86,30 +80,30 @@ def row(draw_picture: Draw) -> dict[str, Any]:
         (("input_image", "edit_prompt", "edited_image"), Columns("input_image", "edit_prompt", "edited_image")),
     ],
 )
-def test_known_column_names_need_no_configuration(names: tuple[str, ...], found: Columns) -> None:
+def test_known_column_names_need_no_configuration(names, found):
     assert find_columns(names) == found
 
 
-def test_stated_columns_come_first() -> None:
+def test_stated_columns_come_first():
     names = ("before", "text", "after", "source")
     found = find_columns(names, parse_columns("source=before, instruction=text,target=after"))
     assert found == Columns("before", "text", "after")
 
 
 @pytest.mark.parametrize("text", ["source", "sauce=a", "source=a,source=b", "source="])
-def test_columns_that_cannot_be_read_are_refused(text: str) -> None:
+def test_columns_that_cannot_be_read_are_refused(text):
     with pytest.raises(InputError, match="ROLE=COLUMN"):
         parse_columns(text)
 
 
-def test_unknown_columns_are_named_and_the_known_ones_too() -> None:
+def test_unknown_columns_are_named_and_the_known_ones_too():
     with pytest.raises(InputError, match=r"'before', 'after'.*--columns.*EDITING_INSTRUCTION"):
         find_columns(("before", "after"))
     with pytest.raises(InputError, match="column 'nowhere' for the mask does not exist"):
         find_columns(("source", "instruction", "target"), {"mask": "nowhere"})
 
 
-def test_a_row_becomes_a_canvas_with_its_prompt(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_a_row_becomes_a_canvas_with_its_prompt(tmp_path, row):
     table = open_table(write_table(tmp_path / "t", [row]))
     item = row_item(read_row(table, 0, find_columns(table.columns), RULES), RULES)
     assert item.prompt == f"{DIPTYCH} add a star"
@@ -121,7 +115,7 @@ def test_a_row_becomes_a_canvas_with_its_prompt(tmp_path: Path, row: dict[str, A
     assert item.labels is None
 
 
-def test_mask_and_reference_are_used(tmp_path: Path, row: dict[str, Any], draw_picture: Draw, draw_mask: Draw) -> None:
+def test_mask_and_reference_are_used(tmp_path, row, draw_picture, draw_mask):
     row |= {"mask": draw_mask(), "reference": draw_picture((40, 90), 7)}
     table = open_table(write_table(tmp_path / "t", [row]))
     item = row_item(read_row(table, 0, COLUMNS, RULES), RULES)
@@ -132,14 +126,14 @@ def test_mask_and_reference_are_used(tmp_path: Path, row: dict[str, Any], draw_p
     assert np.asarray(without.mask)[:, 128:].min() == 255
 
 
-def test_csv_parquet_and_jsonl_rows_are_the_same(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_csv_parquet_and_jsonl_rows_are_the_same(tmp_path, row):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = write_table(tmp_path / "t", [row, row])
     (tmp_path / "t" / "rows.csv").write_text(
         "source,instruction,target\n" + "0-source.png,add a star,0-target.png\n" * 2, "utf-8"
     )
-    cells = {"source": {"bytes": png(row["source"]), "path": "0.png"}, "instruction": "add a star"}
+    cells = {"source": {"bytes": png_bytes(row["source"]), "path": "0.png"}, "instruction": "add a star"}
     cells |= {"target": {"bytes": None, "path": str(folder / "0-target.png")}}
     for name in ("a", "b"):
         parquet.write_table(pyarrow.Table.from_pylist([cells]), tmp_path / f"shards-{name}.parquet")
@@ -167,21 +161,21 @@ def bad_rows(row: dict[str, Any], draw_picture: Draw) -> dict[str, dict[str, Any
 
 
 @pytest.mark.parametrize("kind", ["missing file", "no picture", "empty instruction", "sizes differ", "bad mask"])
-def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: dict[str, Any], draw_picture: Draw, kind: str) -> None:
+def test_a_bad_row_says_what_is_wrong(tmp_path, row, draw_picture, kind):
     table = open_table(write_table(tmp_path / "t", [bad_rows(row, draw_picture)[kind]]))
     with pytest.raises(BadRowError) as caught:
         read_row(table, 0, COLUMNS, RULES)
     assert caught.value.kind == kind
 
 
-def test_a_picture_in_place_of_a_mask_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_a_picture_in_place_of_a_mask_is_refused(tmp_path, row):
     grey = Image.fromarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1)))
     table = open_table(write_table(tmp_path / "t", [row | {"mask": grey}]))
     with pytest.raises(BadRowError, match="black-and-white"):
         read_row(table, 0, COLUMNS, RULES)
 
 
-def test_a_picture_with_an_erased_region_is_a_mask_as_in_humanedit(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_a_picture_with_an_erased_region_is_a_mask_as_in_humanedit(tmp_path, row):
     erased = Image.new("RGBA", (64, 64), (70, 70, 70, 255))
     erased.paste((0, 0, 0, 0), (8, 8, 24, 40))
     table = open_table(write_table(tmp_path / "t", [row | {"mask": erased}]))
@@ -191,7 +185,7 @@ def test_a_picture_with_an_erased_region_is_a_mask_as_in_humanedit(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_a_corrupt_picture_is_named(tmp_path: Path, row: dict[str, Any], content: bytes) -> None:
+def test_a_corrupt_picture_is_named(tmp_path, row, content):
     folder = write_table(tmp_path / "t", [row])
     (folder / "0-source.png").write_bytes(content)
     with pytest.raises(BadRowError) as caught:
@@ -199,7 +193,7 @@ def test_a_corrupt_picture_is_named(tmp_path: Path, row: dict[str, Any], content
     assert (caught.value.kind, caught.value.file) == ("unreadable picture", "0-source.png")
 
 
-def test_animated_and_huge_pictures_are_refused(tmp_path: Path, row: dict[str, Any], draw_picture: Draw) -> None:
+def test_animated_and_huge_pictures_are_refused(tmp_path, row, draw_picture):
     folder = write_table(tmp_path / "t", [row, row])
     frames = [draw_picture(seed=seed) for seed in (1, 2)]
     frames[0].save(folder / "0-source.png", save_all=True, append_images=frames[1:])
@@ -211,16 +205,12 @@ def test_animated_and_huge_pictures_are_refused(tmp_path: Path, row: dict[str, A
 
 
 @pytest.mark.parametrize("size", [(128, 128), (63, 64), (32, 32)])
-def test_a_target_of_the_same_shape_may_have_another_size(
-    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, size: tuple[int, int]
-) -> None:
+def test_a_target_of_the_same_shape_may_have_another_size(tmp_path, row, draw_picture, size):
     table = open_table(write_table(tmp_path / "t", [row | {"target": draw_picture(size, 2)}]))
     assert row_item(read_row(table, 0, COLUMNS, RULES), RULES).canvas.size == (128, 64)
 
 
-def test_a_target_of_another_shape_is_stretched_or_the_source_cropped_where_asked_for(
-    tmp_path: Path, draw_picture: Draw
-) -> None:
+def test_a_target_of_another_shape_is_stretched_or_the_source_cropped_where_asked_for(tmp_path, draw_picture):
     source, target = draw_picture((96, 64), 1), draw_picture((64, 64), 2)
     row = {"source": source, "instruction": "x", "target": target}
     table = open_table(write_table(tmp_path / "t", [row]))
@@ -244,20 +234,18 @@ def test_a_target_of_another_shape_is_stretched_or_the_source_cropped_where_aske
         ),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path: Path, make: Callable[[Path], Any], words: str) -> None:
+def test_a_table_that_is_none_is_refused(tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(InputError, match=words):
         open_table(tmp_path)
 
 
 @pytest.fixture
-def base(tiny_pipeline: Any) -> FluxFill:
+def base(tiny_pipeline):
     return FluxFill.from_pipeline(tiny_pipeline, max_sequence_length=MAX_SEQUENCE_LENGTH)
 
 
-def test_every_bad_row_among_many_is_named_and_counted(
-    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: FluxFill
-) -> None:
+def test_every_bad_row_among_many_is_named_and_counted(tmp_path, row, draw_picture, base):
     good = [row | {"source": draw_picture(seed=seed)} for seed in range(10)]
     rows = [*good[:4], "{not json", *bad_rows(row, draw_picture).values(), *good[4:]]
     table = open_table(write_table(tmp_path / "t", rows))
@@ -277,9 +265,7 @@ def test_every_bad_row_among_many_is_named_and_counted(
     assert Plan.from_document(json.loads(json.dumps(plan.document()))) == plan
 
 
-def test_the_rows_held_out_are_fixed_and_share_no_source_with_the_others(
-    tmp_path: Path, row: dict[str, Any], draw_picture: Draw, base: FluxFill
-) -> None:
+def test_the_rows_held_out_are_fixed_and_share_no_source_with_the_others(tmp_path, row, draw_picture, base):
     rows = [row | {"source": draw_picture(seed=seed // 2), "instruction": f"edit {seed}"} for seed in range(12)]
     table = open_table(write_table(tmp_path / "t", rows))
     plan = check_rows(table, COLUMNS, RULES, base, held_out=0.3)
@@ -290,14 +276,14 @@ def test_the_rows_held_out_are_fixed_and_share_no_source_with_the_others(
     assert not any(entry.held_out for entry in check_rows(table, COLUMNS, RULES, base, held_out=0).planned)
 
 
-def test_oddities_of_good_rows_are_counted(tmp_path: Path, row: dict[str, Any], base: FluxFill) -> None:
+def test_oddities_of_good_rows_are_counted(tmp_path, row, base):
     rows = [row | {"target": row["source"]}, row | {"instruction": "remove the red circle " * 12}]
     plan = check_rows(open_table(write_table(tmp_path / "t", rows)), COLUMNS, RULES, base)
     assert plan.notes["target equal to the source"] == 1
     assert plan.notes["instruction cut at the base's 24 tokens"] == 1
 
 
-def test_a_table_changes_its_identity_with_its_pictures(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_a_table_changes_its_identity_with_its_pictures(tmp_path, row):
     folder = write_table(tmp_path / "t", [row])
     before = open_table(folder).identity()
     assert open_table(folder).identity() == before

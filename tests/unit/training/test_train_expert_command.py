@@ -1,9 +1,5 @@
 """`careedit train expert`: a recipe or own rows, and never a guess between them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from careedit.cli.main import main
@@ -32,13 +28,7 @@ OWN = ("--base", "tiny", "--name", "logo", "--out", "out")
         (("--data", "rows", *OWN), "file or folder 'rows' does not exist"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_exit_code_2(
-    arguments: tuple[str, ...],
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_wrong_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "expert", *arguments]) == 2
     captured = capsys.readouterr()

@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parents[3] / "platform/careedit_tiny/weights/base"
 
 
 @pytest.fixture(scope="module")
-def base() -> FluxFill:
+def base():
     """The trained one of the package."""
     return load_tiny_base(WEIGHTS)
 
@@ -44,7 +44,7 @@ def velocity(base: FluxFill) -> Tensor:
     return said
 
 
-def test_a_widened_base_says_what_the_narrow_one_says(base: FluxFill) -> None:
+def test_a_widened_base_says_what_the_narrow_one_says(base):
     heads = base.transformer.config.num_attention_heads
     before = velocity(base)
     for more in (heads + 1, 2 * heads, 2 * heads + 1):
@@ -56,7 +56,7 @@ def test_a_widened_base_says_what_the_narrow_one_says(base: FluxFill) -> None:
     assert widen(base, heads + 1).vae is base.vae
 
 
-def test_what_is_new_learns_from_the_first_step(base: FluxFill) -> None:
+def test_what_is_new_learns_from_the_first_step(base):
     wide = widen(base, base.transformer.config.num_attention_heads + 1)
     width = base.transformer.inner_dim
     with torch.enable_grad():
@@ -76,7 +76,7 @@ def test_what_is_new_learns_from_the_first_step(base: FluxFill) -> None:
     assert block.proj_out.weight.grad[:width, width : wide.transformer.inner_dim].abs().max() > 0
 
 
-def test_the_probe_of_a_narrow_base_reads_a_wide_one(base: FluxFill, tmp_path: Path) -> None:
+def test_the_probe_of_a_narrow_base_reads_a_wide_one(base, tmp_path):
     torch.manual_seed(0)
     probe = SceneProbe(base.transformer)
     probe.detach()
@@ -89,7 +89,7 @@ def test_the_probe_of_a_narrow_base_reads_a_wide_one(base: FluxFill, tmp_path: P
     assert torch.equal(grown.target.bias, probe.target.bias)
 
 
-def test_a_base_widened_and_narrowed_again_is_what_it_was(base: FluxFill) -> None:
+def test_a_base_widened_and_narrowed_again_is_what_it_was(base):
     heads = base.transformer.config.num_attention_heads
     back = with_heads(with_heads(base, heads + 2), heads)
     for name, value in base.transformer.state_dict().items():
@@ -97,7 +97,7 @@ def test_a_base_widened_and_narrowed_again_is_what_it_was(base: FluxFill) -> Non
     assert with_heads(base, heads) is base
 
 
-def test_widening_needs_more_heads_and_narrowing_fewer(base: FluxFill) -> None:
+def test_widening_needs_more_heads_and_narrowing_fewer(base):
     heads = base.transformer.config.num_attention_heads
     with pytest.raises(InputError, match="give more than that"):
         widen(base, heads)
@@ -105,12 +105,12 @@ def test_widening_needs_more_heads_and_narrowing_fewer(base: FluxFill) -> None:
         narrow(base, heads)
 
 
-def test_heads_without_a_base_to_widen_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_heads_without_a_base_to_widen_are_refused(capsys):
     assert main(["train", "base", "--heads", "4"]) == 2
     assert "name it with --start" in capsys.readouterr().err
 
 
-def test_an_untrained_transformer_keeps_its_guidance(base: FluxFill) -> None:
+def test_an_untrained_transformer_keeps_its_guidance(base):
     guided = replace(base, transformer=build_transformer(guidance_embeds=True))
     wide = widen(guided, 5)
     assert wide.guidance == "embedded"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import T5EncoderModel
 
 from careedit.errors import CareEditError
 from careedit_tiny.models.family import build_pipeline
 from careedit_tiny.recipes.base import words as recipe
-from careedit_tiny.recipes.base.items import corpus
 from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
 from careedit_tiny.recipes.base.words import (
     WORD_ATTRIBUTES,
@@ -37,14 +33,14 @@ def meaning(operation: str, index: int = 0) -> tuple[str, list[dict[str, str]]]:
 
 
 @pytest.mark.parametrize("operation", [name for names in recipe.EXPERT_KINDS.values() for name in dict.fromkeys(names)])
-def test_every_word_has_its_labels(operation: str) -> None:
+def test_every_word_has_its_labels(operation):
     for index in range(10):
         instruction, said = meaning(operation, index)
         assert len(said) == len(instruction.split())
         assert {word["operation"] for word in said} == {operation}
 
 
-def test_the_two_objects_of_a_replacement_are_told_apart() -> None:
+def test_the_two_objects_of_a_replacement_are_told_apart():
     sample = draw_sample("replace.thing", 0)
     _, said = meaning("replace.thing", 0)
     for slot in ("x", "y"):
@@ -55,7 +51,7 @@ def test_the_two_objects_of_a_replacement_are_told_apart() -> None:
         assert {word["colour"] for word in words} <= {*named, NONE}
 
 
-def test_a_group_is_of_the_shape_that_its_plural_names() -> None:
+def test_a_group_is_of_the_shape_that_its_plural_names():
     sample = draw_sample("counting.set", 0)
     shape = next(thing.shape for thing in sample.source.things if thing.name.split()[1] in sample.slots["xs"])
     _, said = meaning("counting.set", 0)
@@ -64,15 +60,14 @@ def test_a_group_is_of_the_shape_that_its_plural_names() -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+def small(corpus_pipeline, tmp_path_factory):
     """A pool of four instructions per operation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "SENTENCES", 4)
-        tokenizer = build_pipeline(corpus()).tokenizer_2
-        return dict(word_pool(tokenizer, tmp_path_factory.mktemp("pools")))
+        return dict(word_pool(corpus_pipeline.tokenizer_2, tmp_path_factory.mktemp("pools")))
 
 
-def test_the_pool_labels_words_and_nothing_else(small: dict[str, Tensor]) -> None:
+def test_the_pool_labels_words_and_nothing_else(small):
     labelled = small["labels"][:, 0] != UNKNOWN
     special = (small["t5"] < 3) | (torch.arange(small["t5"].shape[1]) == 0)  # padding, end, unknown; the frame
     assert labelled.any(dim=1).all()
@@ -80,28 +75,24 @@ def test_the_pool_labels_words_and_nothing_else(small: dict[str, Tensor]) -> Non
     assert (labelled | special).all()
 
 
-def test_training_makes_t5_know_the_words_better_and_is_kept(
-    small: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_makes_t5_know_the_words_better_and_is_kept(small, corpus_pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "word_pool", lambda *_: small)
     report = make_words(tmp_path, replace(recipe.DEFAULT, steps=30, warmup=5))
     encoder, probe = load_words(tmp_path)
-    torch.manual_seed(0)
-    fresh: T5EncoderModel = build_pipeline(corpus()).text_encoder_2
     generator = torch.Generator().manual_seed(0)
     known = word_loss(encoder, probe, small, generator).item()
-    unknown = word_loss(fresh, probe, small, generator).item()
+    unknown = word_loss(corpus_pipeline.text_encoder_2, probe, small, generator).item()
     assert known < 0.7 * unknown
     assert not any(parameter.requires_grad for parameter in probe.parameters())
     assert report.curve[-1][0] == 30
 
 
-def test_a_folder_without_words_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_words_says_what_to_do(tmp_path):
     with pytest.raises(CareEditError, match="run 'careedit train words' first"):
         load_words(tmp_path)
 
 
-def test_each_head_starts_with_the_words_that_it_is_meant_for() -> None:
+def test_each_head_starts_with_the_words_that_it_is_meant_for():
     encoder = build_pipeline(["one two three four five six"]).text_encoder_2
     look_around(encoder)
     bias = encoder.encoder.block[0].layer[0].SelfAttention.compute_bias(6, 6)[0]  # [heads, query, key]

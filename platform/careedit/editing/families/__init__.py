@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from careedit.editing.families.family import Begin, Encoded, Family, Kept, Row
-from careedit.editing.families.fill import FluxFill, in_context_prompt
+from careedit.editing.families.fill import FluxFill, as_fill, in_context_prompt
 from careedit.editing.families.klein import Flux2Klein
 from careedit.editing.families.kontext import FluxKontext
 from careedit.editing.families.longcat import LongCatEdit
@@ -29,5 +29,6 @@ __all__ = [
     "LongCatEdit",
     "QwenEditPlus",
     "Row",
+    "as_fill",
     "in_context_prompt",
 ]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from careedit.editing.cache import EncodingCache
 from careedit.editing.job import EditJob
-from careedit.editing.mixing import mixture_rows
 from careedit.errors import ExpertError, ImageError, InputError
 from careedit.experts.applier import Inputs
 from careedit.families import Facts, GuidanceKind
+from careedit.records import mixture_rows
 
 _UNSUPPORTED_SCHEDULES = (
     "stochastic_sampling",
@@ -56,6 +56,11 @@ class Encoded:
     """Encoded pictures, in the family's own form."""
     truncated: bool = False
     """Whether the instruction is longer than the base reads, so that its end is missing."""
+
+    @property
+    def text_tokens(self) -> tuple[int, ...]:
+        """Number of text tokens of each guidance branch."""
+        return tuple(text["encoder_hidden_states"].shape[1] for text in self.texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +99,11 @@ class Row(NamedTuple):
     latents: Tensor
     """Noisy tokens of the edit, [1, T, C]."""
     condition: Tensor
-    """The edit's `Begin.condition`."""
+    """What the transformer sees with them: `Begin.condition` of the edit."""
     text: Mapping[str, Tensor]
     """The text inputs of one guidance branch."""
     scale: float | None
-    """The edit's guidance scale."""
+    """The edit's guidance scale; None if the base takes none."""
 
 
 @dataclass(frozen=True, eq=False)

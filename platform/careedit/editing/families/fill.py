@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from careedit.editing.cache import EncodingCache, Tensors
-from careedit.editing.families.family import Begin, Encoded, Row, settings
+from careedit.editing.families.family import Begin, Encoded, Family, Row, settings
 from careedit.editing.families.flux1 import Flux1
 from careedit.editing.job import EditJob
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage, unpack
@@ -48,6 +48,7 @@ class FluxFill(Flux1):
     """The components of a `FluxFillPipeline`."""
 
     facts: ClassVar[Facts] = FLUX_FILL
+    """Facts of the family, which need no weights."""
 
     def check_fit(self) -> None:
         """The transformer takes noisy latents, masked latents and every pixel of the mask (384 channels in FLUX.1-Fill)."""
@@ -144,3 +145,10 @@ class FluxFill(Flux1):
         masked = (pixels * (1 - free)).to(device=self.device, dtype=self.vae.dtype)
         moments = self.vae.encode(masked).latent_dist.parameters
         return moments, pack_mask(free, self.vae_scale).to(device=self.device, dtype=self.dtype)
+
+
+def as_fill(base: Family) -> FluxFill:
+    """`base` as a FLUX.1-Fill base; raises `ExpertError` for another family."""
+    if not isinstance(base, FluxFill):
+        raise ExpertError(f"This works with FLUX.1-Fill bases only, and the base is a {base.facts.pipeline}.")
+    return base

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -35,6 +35,7 @@ class Flux2Klein(SequenceFamily):
     """The components of a `Flux2KleinPipeline`."""
 
     facts: ClassVar[Facts] = FLUX2_KLEIN
+    """Facts of the family, which need no weights."""
 
     @cached_property
     def image_processor(self) -> Any:
@@ -82,7 +83,7 @@ class Flux2Klein(SequenceFamily):
     ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
         """The instruction, and for guidance the empty prompt."""
         prompts = [self.prompt(job), *([""] if guided else [])]
-        encoded = [cache.get(("prompt", one), lambda one=one: self._encode_prompt(one)) for one in prompts]
+        encoded = [cache.get(("prompt", one), partial(self._encode_prompt, one)) for one in prompts]
         return tuple({"encoder_hidden_states": tokens} for tokens, _ in encoded), bool(encoded[0][1])
 
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
@@ -107,7 +108,7 @@ class Flux2Klein(SequenceFamily):
 
     def shift(self, tokens: int, steps: int) -> float:
         """FLUX.2's fitted shift, which depends on the number of steps too."""
-        return cast(float, compute_empirical_mu(tokens, steps))
+        return compute_empirical_mu(tokens, steps)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: Grid) -> Tensor:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import prepare_pos_ids, split_quotation
+from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from careedit.experts.applier import Inputs
 from careedit.families import LONGCAT_EDIT, Facts
 from careedit.images import image_sha256
 
+_STOCK: Any = pipeline_longcat_image_edit
 PREFIX = (
     "<|im_start|>system\nAs an image editing expert, first analyze the content and attributes of the input image(s). Then, "
     "based on the user's editing instructions, clearly and precisely determine how to modify the given image(s), ensuring "
@@ -40,6 +42,7 @@ class LongCatEdit(SequenceFamily):
     """The components of a `LongCatImageEditPipeline`."""
 
     facts: ClassVar[Facts] = LONGCAT_EDIT
+    """Facts of the family, which need no weights."""
 
     text_processor: Any
     """Processor of the picture for `text_encoder`."""
@@ -77,17 +80,19 @@ class LongCatEdit(SequenceFamily):
         seen = self.image_processor.resize(job.source, job.source.height // 2, job.source.width // 2)
         key = image_sha256(seen)
         prompts = [self.prompt(job), *([""] if guided else [])]
-        encoded = [cache.get(("prompt", one, key), lambda one=one: self._encode_prompt(one, seen)) for one in prompts]
+        encoded = [cache.get(("prompt", one, key), partial(self._encode_prompt, one, seen)) for one in prompts]
         return tuple({"encoder_hidden_states": tokens} for tokens, _ in encoded), bool(encoded[0][1])
 
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
         """Text has 0 on the first axis, the target 1, the source 2; pictures start behind the text on the other axes."""
         length = texts[0]["encoder_hidden_states"].shape[1]
         pictures = [
-            prepare_pos_ids(modality_id=1 + number, type="image", start=(length, length), height=rows, width=columns)
+            _STOCK.prepare_pos_ids(
+                modality_id=1 + number, type="image", start=(length, length), height=rows, width=columns
+            )
             for number, (rows, columns) in enumerate(grids)
         ]
-        words = prepare_pos_ids(modality_id=0, type="text", start=(0, 0), num_token=length)
+        words = _STOCK.prepare_pos_ids(modality_id=0, type="text", start=(0, 0), num_token=length)
         # The pipeline's own concatenation of float32 and float64 positions.
         ids = torch.cat([pictures[0], *(one.to(torch.float64) for one in pictures[1:])])
         return {"img_ids": ids.to(self.device), "txt_ids": words.to(self.device), "guidance": None}
@@ -112,7 +117,7 @@ class LongCatEdit(SequenceFamily):
         """Quoted words are tokenized letter by letter, as the model was trained to write them."""
         picture = self.text_processor.image_processor(images=seen, return_tensors="pt")
         words: list[int] = []
-        for part, quoted in split_quotation(prompt):
+        for part, quoted in _STOCK.split_quotation(prompt):
             for piece in part if quoted else [part]:
                 words += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         cut = len(words) > self.max_sequence_length

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from careedit.editing.cache import EncodingCache
+from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.families.family import Row, settings
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
@@ -53,6 +54,7 @@ class QwenEditPlus(SequenceFamily):
     """The components of a `QwenImageEditPlusPipeline`."""
 
     facts: ClassVar[Facts] = QWEN_EDIT_PLUS
+    """Facts of the family, which need no weights."""
 
     processor: Any
     """Processor of instruction and pictures for `text_encoder`."""
@@ -107,7 +109,7 @@ class QwenEditPlus(SequenceFamily):
         hashes = tuple(image_sha256(picture) for picture in seen)
         texts = []
         for index, text in enumerate((words, NEGATIVE) if guided else (words,)):
-            tokens = cache.get(("prompt", text, hashes), lambda text=text: (self._encode_prompt(text, seen),))[0]
+            tokens = cache.get(("prompt", text, hashes), partial(self._encode_prompt, text, seen))[0]
             if job.text_tokens is not None:  # another edit's place in a replayed batch: only the length matters
                 tokens = functional.pad(tokens, (0, 0, 0, job.text_tokens[index] - tokens.shape[1]))
             texts.append({"encoder_hidden_states": tokens})
@@ -145,7 +147,7 @@ class QwenEditPlus(SequenceFamily):
         if len(branches) == 1:
             return guided
         length = torch.norm(branches[0], dim=-1, keepdim=True)
-        return guided * (length / torch.norm(guided, dim=-1, keepdim=True))
+        return cast(Tensor, guided * (length / torch.norm(guided, dim=-1, keepdim=True)))
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
@@ -164,10 +166,11 @@ class QwenEditPlus(SequenceFamily):
 
     def _seen(self, picture: Image.Image) -> Image.Image:
         """The copy of a picture that the text encoder reads, of about 384 x 384 pixels."""
-        width, height = stock.calculate_dimensions(stock.CONDITION_IMAGE_SIZE, picture.width / picture.height)
+        area = stock.CONDITION_IMAGE_SIZE
+        width, height = cast(Any, stock).calculate_dimensions(area, picture.width / picture.height)
         return cast(Image.Image, self.image_processor.resize(picture, height, width))
 
-    def _encode_prompt(self, text: str, seen: Sequence[Image.Image]) -> Tensor:
+    def _encode_prompt(self, text: str, seen: Sequence[Image.Image]) -> Tensors:
         pictures = "".join(PICTURE.format(number + 1) for number in range(len(seen)))
         inputs = self.processor(
             text=[TEMPLATE.format(pictures + text)], images=list(seen), padding=True, return_tensors="pt"
@@ -179,4 +182,4 @@ class QwenEditPlus(SequenceFamily):
             image_grid_thw=inputs["image_grid_thw"],
             output_hidden_states=True,
         )
-        return cast(Tensor, output.hidden_states[-1][:, DROPPED:].to(self.dtype))
+        return (output.hidden_states[-1][:, DROPPED:].to(self.dtype),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from careedit.editing.cache import EncodingCache
+from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.families.family import Begin, Encoded, Family, Kept
 from careedit.editing.job import EditJob
 from careedit.images import image_sha256
@@ -64,10 +64,7 @@ class SequenceFamily(Family):
         """Instruction and pictures; `pictures` are each picture's tokens [1, T, C], the source's first."""
         scale = self.check(job)
         pictures = (job.source, *job.references)
-        tokens = tuple(
-            cache.get(("picture", image_sha256(one)), lambda one=one: (self.encode_picture(one),))[0]
-            for one in pictures
-        )
+        tokens = tuple(cache.get(("picture", image_sha256(one)), partial(self._encode, one))[0] for one in pictures)
         texts, truncated = self.texts(job, cache, guided=self.branches(job) == 2)
         side = 2 * self.vae_scale
         grids = tuple((one.height // side, one.width // side) for one in (job.source, *pictures))
@@ -85,6 +82,9 @@ class SequenceFamily(Family):
             return Begin(noise, condition)
         free = free_tokens(job.mask, encoded.grid).to(device=self.device, dtype=self.dtype)
         return Begin(noise, condition, kept=Kept(free, noise, encoded.pictures[0]))
+
+    def _encode(self, picture: Image.Image) -> Tensors:
+        return (self.encode_picture(picture),)
 
     def to_image(self, picture: Tensor, job: EditJob) -> Image.Image:
         """The picture, clipped and rounded as the pipeline does."""

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from careedit.editing import FluxFill
 from careedit.editing.families import in_context_prompt
 from careedit.errors import InputError
@@ -193,10 +191,6 @@ def _peculiarities(row: Row, base: FluxFill) -> list[str]:
         found.append("words that the base does not know")
     if decoding_notes([row.source]) or decoding_notes([row.target]):
         found.append(FLATTENED)
-    if row.source.size == row.target.size and _equal(row.source, row.target):
+    if row.source.size == row.target.size and row.source.tobytes() == row.target.tobytes():
         found.append("target equal to the source")
     return found
-
-
-def _equal(one: Image.Image, other: Image.Image) -> bool:
-    return one.tobytes() == other.tobytes()

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from careedit.editing.mixing import mixture_rows
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import InputError
 from careedit.files import json_digest
-from careedit.records import BASE
+from careedit.records import BASE, mixture_rows
 from careedit.scoring import Scorer, VqaScorer
 from careedit.scoring.clip import ClipScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency

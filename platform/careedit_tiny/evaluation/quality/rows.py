@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from careedit.errors import InputError
-from careedit.stats import Floats, Interval, bootstrap_mean
+from careedit.stats import Floats, bootstrap_mean
 from careedit_tiny.evaluation.quality.outcomes import Outcome
 from careedit_tiny.world.samples import Sample
 
@@ -42,11 +42,6 @@ class Row:
     def compliance(self) -> float:
         """The share of scenes that are edited right."""
         return float(self.compliant.mean())
-
-    @property
-    def ci(self) -> Interval:
-        """The interval of `compliance`."""
-        return bootstrap_mean(self.compliant)
 
     def document(self, kinds: Sequence[str]) -> dict[str, Any]:
         """The row as JSON data; `kinds` are the kinds of edit of the scenes, in their order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from careedit.files import png_bytes
+
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write(file: Path, rows: Sequence[Mapping[str, Any]], *, group: int = 2) -> None:
@@ -29,7 +24,7 @@ def write(file: Path, rows: Sequence[Mapping[str, Any]], *, group: int = 2) -> N
         values = [row[name] for row in rows]
         pictured = any(isinstance(value, bytes | Image.Image) for value in values)
         if pictured:
-            files = [png(value) if isinstance(value, Image.Image) else value for value in values]
+            files = [png_bytes(value) if isinstance(value, Image.Image) else value for value in values]
             values = [{"bytes": data, "path": None} for data in files]
         columns[name] = pa.array(values, type=PICTURE if pictured else None)
     file.parent.mkdir(parents=True, exist_ok=True)

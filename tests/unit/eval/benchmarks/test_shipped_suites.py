@@ -48,7 +48,7 @@ def data(tmp_path, human_rows, write_shard, archive, draw_picture) -> dict[str, 
 
 
 def small(suite: Suite, data: dict[str, Callable[[], dict[str, Any]]]) -> Suite:
-    """The suite with small data, small models and one step; everything else is the file's."""
+    """The suite with small data, small models, one step and one seed; everything else is the file's."""
     unknown = {part.name for part in suite.benchmarks} - data.keys()
     assert not unknown, f"write what makes small data of {unknown} in this test"
     benchmarks = tuple(
@@ -60,7 +60,8 @@ def small(suite: Suite, data: dict[str, Callable[[], dict[str, Any]]]) -> Suite:
         for part in suite.metrics
     )
     workers = suite.workers.model_copy(update={"num_gpus": 0.0, "score_num_gpus": 0.0})
-    return suite.model_copy(update={"benchmarks": benchmarks, "sets": sets, "metrics": metrics, "workers": workers})
+    changes = {"benchmarks": benchmarks, "sets": sets, "metrics": metrics, "workers": workers}
+    return suite.model_copy(update={**changes, "seeds": suite.seeds[:1]})
 
 
 @pytest.mark.parametrize("file", sorted(SUITES.glob("*.yaml")), ids=lambda file: file.stem)

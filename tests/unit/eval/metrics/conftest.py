@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTModel
 
+from careedit.files import png_bytes
 from careedit_eval.metrics import ScoreItem
 from careedit_eval.pictures import PictureRef
 from careedit_eval.records import EditRow, Sample
@@ -72,18 +72,12 @@ def vits16_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_vit(folder, hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
 
 
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
 @pytest.fixture(scope="session")
 def make_item() -> Callable[..., ScoreItem]:
     """`make_item(source, edited, target=, mask=, rival=, texts=, ...)`; bytes stand for themselves."""
 
     def data(picture: Image.Image | bytes) -> bytes:
-        return picture if isinstance(picture, bytes) else png(picture)
+        return picture if isinstance(picture, bytes) else png_bytes(picture)
 
     def make(
         source: Any,

@@ -13,6 +13,7 @@ from PIL import Image
 from careedit.records import EarlyFilter
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
+from careedit.scoring.sent import probe_picture
 from careedit.scoring.vlm import load_asker
 from careedit_eval.editors import resolve_arm
 from careedit_eval.metrics import load_metric
@@ -38,6 +39,13 @@ PATIENCE = {
     "concurrency": 1,
 }
 """Fields that do not."""
+
+
+@pytest.fixture(autouse=True)
+def _small_probe(monkeypatch) -> None:
+    """The picture that finds out how pictures are sent is large; a small one is encoded in no time."""
+    for module in ("careedit.scoring.sent", "careedit_eval.metrics.vie"):
+        monkeypatch.setattr(f"{module}.probe_picture", lambda *_: probe_picture().crop((0, 0, 64, 64)))
 
 
 def key(name: str, **changes) -> str:

@@ -16,7 +16,7 @@ from careedit.errors import CareEditError, InputError
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.backbones import BATCH, clip_backbone, vit_backbone
-from careedit_eval.metrics.similarity import CUT, UNCHANGED, ClipDirection, ImageSimilarity, image_spec
+from careedit_eval.metrics.similarity import CUT, UNCHANGED, ClipDirection, ImageSimilarity
 
 NAMES = ("clip_i", "clip_t", "clip_direction", "dino")
 TEXTS = {"source_caption": "a green picture", "target_caption": "a red circle on a green picture"}
@@ -28,7 +28,7 @@ def metric(clip_folder, dino_folder):
     def load(name, **options):
         if name == "dino":  # MagicBrush's way with a model that is quick
             backbone, against = vit_backbone(str(dino_folder), True, "cpu"), options.get("against", "target")
-            return ImageSimilarity(image_spec("dino", "magicbrush-v1", against, backbone), backbone.images, against)
+            return ImageSimilarity("dino", "magicbrush-v1", backbone, against)
         return load_metric(name, protocol="own", model=str(clip_folder), **options)
 
     return load

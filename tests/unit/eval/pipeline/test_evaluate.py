@@ -1,7 +1,7 @@
 """Evaluations in a loop: what is made, what is found again, and what a bad row costs."""
 
-import subprocess
-import sys
+import signal
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -131,26 +131,19 @@ def test_two_sets_are_judged_against_each_other_both_there(tmp_path: Path) -> No
 
 
 def test_a_run_that_was_killed_and_run_again_is_an_undisturbed_one_byte_for_byte(tmp_path: Path) -> None:
-    script = """
-import sys
-from pathlib import Path
-from scripted_eval import arm, suite
-from careedit_eval.pipeline import LocalRunner, Store, evaluate
-from careedit_eval.pipeline.plan import make_plan
-folder = Path(sys.argv[1])
-wanted = suite(arm("a", kill=sys.argv[2]), arm("b", by=70), n=20)
-evaluate(make_plan(wanted), Store(folder / "store"), LocalRunner()).table.write(folder)
-"""
     kill, files = tmp_path / "kill", {}
-    for name, codes in (("calm", [0]), ("killed", [-9, 0])):
-        folder = tmp_path / name
-        folder.mkdir()
+    plan = make_plan(suite(arm("a", kill=str(kill)), arm("b", by=70), n=20))
+    for name in ("calm", "killed"):
+        store = Store(tmp_path / name / "store")
         if name == "killed":
             kill.touch()
-        command = [sys.executable, "-c", script, str(folder), str(kill)]
-        environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "helpers")}
-        assert [subprocess.run(command, env=environment, check=False).returncode for _ in codes] == codes
-        files[name] = [(folder / file).read_bytes() for file in (EDITS_FILE, SCORES_FILE)]
+            process = get_context("fork").Process(target=evaluate, args=(plan, store, LocalRunner()))
+            process.start()
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL
+            assert 0 < len(store.edits()) < 20
+        evaluate(plan, store, LocalRunner()).table.write(tmp_path / name)
+        files[name] = [(tmp_path / name / file).read_bytes() for file in (EDITS_FILE, SCORES_FILE)]
     assert files["calm"] == files["killed"]
     assert len(Table.read(tmp_path / "calm").scores) == 40
 

@@ -1,7 +1,6 @@
 """Edits that have not their source's size: kept and measured where a set says so or is a service, else an error."""
 
 import base64
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from careedit.files import png_bytes
 from careedit.images import decode_image
 from careedit_eval.editors import Edited, EditWork
 from careedit_eval.pictures import PictureRef
@@ -20,12 +20,6 @@ from careedit_eval.pipeline import LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.suite import Arm, Part
 from scripted_eval import Drawn, file_of, suite
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class Square:
@@ -49,7 +43,7 @@ class Masked(Drawn):
         mask = Image.new("L", (8, 8), 0)
         mask.paste(255, (0, 0, 4, 4))
         for sample in super().rows():
-            yield sample.model_copy(update={"mask": PictureRef.of(png(mask)), "mask_given": True})
+            yield sample.model_copy(update={"mask": PictureRef.of(png_bytes(mask)), "mask_given": True})
 
 
 def square(**options) -> Square:
@@ -119,7 +113,7 @@ def test_the_truth_has_its_targets_size_so_its_distance_is_nothing(tmp_path: Pat
     def larger(self):
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 16, 3), np.uint8))
         for sample in rows(self):
-            yield sample.model_copy(update={"target": PictureRef.of(png(noise))})
+            yield sample.model_copy(update={"target": PictureRef.of(png_bytes(noise))})
 
     monkeypatch.setattr(Drawn, "rows", larger)
     found = run(tmp_path, Arm(name="identity", kind="identity"), rows=("truth",))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,10 +154,31 @@ def run(judged_once: None) -> Callable[..., tuple[QualityReport, list[int]]]:
     return make
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A run with what can be seen of it from outside."""
+
+    report: QualityReport
+    batches: list[int]
+    """The sizes of the batches that were edited."""
+    progress: list[int]
+    """The numbers of edits that were reported as finished."""
+    cache: Path
+    """The folder of its cache."""
+
+
 @pytest.fixture(scope="session")
-def report(run: Callable[..., tuple[QualityReport, list[int]]]) -> QualityReport:
+def recorded(run: Callable[..., tuple[QualityReport, list[int]]], tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """A run with a unified LoRA and a learned router."""
+    folder, progress = tmp_path_factory.mktemp("outcomes"), []
+    report, batches = run(cache=Cache(Outcome, folder), done=progress.append)
+    return Recorded(report, batches, progress, folder)
+
+
+@pytest.fixture(scope="session")
+def report(recorded: Recorded) -> QualityReport:
     """With a unified LoRA and a learned router."""
-    return run()[0]
+    return recorded.report
 
 
 @pytest.fixture(scope="session")

@@ -42,13 +42,14 @@ def test_edits_are_counted_beforehand() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name"),
-    [({"n": 0}, "n"), ({"n": 10**9}, "n"), ({"validation_n": 0}, "validation_n"), ({"seed": -1}, "seed")],
+    [
+        ({"n": 0}, "n"),
+        ({"n": 10**9}, "n"),
+        ({"validation_n": 0}, "validation_n"),
+        ({"seed": -1}, "seed"),
+        ({"oracle_seeds": 3}, "oracle_seeds"),
+    ],
 )
 def test_unusable_settings_are_refused_by_name(settings: dict[str, int], name: str) -> None:
     with pytest.raises(InputError, match=f"^{name} is"):
         Plan(**settings)
-
-
-def test_the_oracle_has_one_or_two_seeds() -> None:
-    with pytest.raises(InputError, match="must be 1 or 2"):
-        Plan(oracle_seeds=3)

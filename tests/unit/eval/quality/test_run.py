@@ -135,16 +135,13 @@ def test_what_a_set_lacks_is_missing_by_name_and_never_made_up(lacking: QualityR
     assert document["chains"]["by"] == "rules"
 
 
-def test_progress_reaches_what_was_planned_and_a_second_run_edits_nothing(run: Run, tmp_path: Path) -> None:
-    edits: list[int] = []
+def test_progress_reaches_what_was_planned_and_a_second_run_edits_nothing(run: Run, recorded: Any) -> None:
+    second, again = run(cache=Cache(Outcome, recorded.cache))
 
-    first, edited = run(cache=Cache(Outcome, tmp_path), done=edits.append)
-    second, again = run(cache=Cache(Outcome, tmp_path))
-
-    assert sum(edits) == PLAN.edits(len(EXPERTS), unified=True, learned=True)
-    assert edited and again == []
-    assert max(edited) <= 8
-    for name, row in first.document["rows"].items():
+    assert sum(recorded.progress) == PLAN.edits(len(EXPERTS), unified=True, learned=True)
+    assert recorded.batches and again == []
+    assert max(recorded.batches) <= 8
+    for name, row in recorded.report.document["rows"].items():
         assert {**row, "seconds": 0} == {**second.document["rows"][name], "seconds": 0}
 
 

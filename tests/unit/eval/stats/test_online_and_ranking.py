@@ -61,7 +61,8 @@ def test_three_sets_are_ranked_and_the_anchor_does_not_move_the_distances() -> N
     assert tie < 1e-3 and {one.games for one in strengths} == {600}
 
 
-def test_strengths_have_intervals_over_pictures_that_are_wider_where_verdicts_share_one() -> None:
+def test_strengths_have_intervals_over_pictures_that_are_wider_where_verdicts_share_one(monkeypatch) -> None:
+    monkeypatch.setattr("careedit_eval.stats.davidson.DRAWS", 100)
     rng = np.random.default_rng(8)
     won = [("a", "b", rng.random() < 0.7) for _ in range(60)] + [("b", "c", rng.random() < 0.6) for _ in range(60)]
     widths = []
