@@ -16,7 +16,7 @@ from careedit.bench.subject import Subject
 from careedit.bench.timing import Comparison, check_counts, compare
 from careedit.editing import EditJob, Engine
 from careedit.editor import use_threads
-from careedit.experts import DEFAULT_TARGETS, adapter_share
+from careedit.experts import adapter_share
 from careedit.images import canvas_mask, compose_canvas
 
 VERSION = 1
@@ -173,9 +173,9 @@ def memory_shares(subject: Subject) -> dict[str, float]:
     library = subject.library
     own = sum(library.parameters(name) for name in library.names) / len(library.names)
     return {
-        "flux": adapter_share(rank=FLUX_RANK, targets=DEFAULT_TARGETS).share,
+        "flux": adapter_share(rank=FLUX_RANK).share,
         "subject": own / subject.shapes.count,
-        "subject_rank_32": adapter_share(subject.shapes, rank=FLUX_RANK, targets=DEFAULT_TARGETS).share,
+        "subject_rank_32": adapter_share(subject.shapes, rank=FLUX_RANK).share,
     }
 
 

@@ -25,8 +25,10 @@ from careedit.experts import (
     remove_expert,
     verify_expert_set,
 )
+from careedit.experts.adapters import check_base
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.set import locate, packaged_set
+from careedit.families import FLUX_FILL
 from careedit.files import file_digest
 from careedit.record import help_of
 
@@ -119,6 +121,7 @@ def add_command(
     own = None
     if adapter.is_dir():
         own = _manifest_of(adapter)
+        check_base(own, loaded.shapes.fingerprint, loaded.shapes.label)
         adapter = adapter / own.file
     name = name or (own.name if own else "")
     competence = competence or (own.competence if own else "")
@@ -136,7 +139,7 @@ def add_command(
         competence=competence,
         description=description or (own.description if own else f"An expert of competence {competence}."),
         handles=_words(handles) if handles is not None or own is None else own.handles,
-        base_name=f"the base of {loaded.name} {loaded.version}",
+        base_name=_base_name(loaded),
         licence=licence or (own.licence if own else "unknown"),
         provenance=provenance or (own.provenance if own else f"Added from the file {adapter.name}."),
         alpha=own.alpha if alpha is None and own is not None and own.states_alpha else alpha,
@@ -206,6 +209,12 @@ def _manifest_of(folder: Path) -> ExpertManifest:
             f"{manifest.file} in {str(folder)!r} is not the file that its manifest states; create the folder again."
         )
     return manifest
+
+
+def _base_name(loaded: ExpertSet) -> str:
+    """What a manifest calls the set's base; it has the family and variant where FLUX.1-Fill is not the base."""
+    name = f"the base of {loaded.name} {loaded.version}"
+    return name if loaded.shapes.family is FLUX_FILL else f"{loaded.shapes.label}, {name}"
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -95,6 +95,10 @@ class AdapterLibrary(Protocol):
         """Number of weights of one adapter; raises `UnknownExpertError`."""
         ...
 
+    def ranks(self, name: str) -> Mapping[str, int]:
+        """Rank of each module that one adapter changes, by its path; raises `UnknownExpertError`."""
+        ...
+
     def load(self, name: str) -> LoraState:
         """Reads and checks one adapter; raises `UnknownExpertError`, `AdapterError` or `BaseMismatchError`."""
         ...
@@ -131,6 +135,10 @@ class MemoryLibrary:
         """Number of weights of one adapter."""
         return self.load(name).parameters
 
+    def ranks(self, name: str) -> Mapping[str, int]:
+        """Rank of each module of one adapter."""
+        return {path: module.rank for path, module in self.load(name).modules.items()}
+
     def load(self, name: str) -> LoraState:
         """One adapter."""
         if name not in self._adapters:
@@ -150,7 +158,7 @@ class LoraApplier:
         self.library = library
         self._lock = RLock()
         self._pool = LeasePool(
-            size=lambda name: library.parameters(name) * self.item_bytes,
+            size=self._size,
             load=self._load,
             unload=self._unload,
             budget=byte_budget,
@@ -181,11 +189,21 @@ class LoraApplier:
         with self._lock:
             self._pool.drop(name)
 
+    def _size(self, name: str) -> int:
+        """Bytes that an adapter takes once it is loaded."""
+        return self.library.parameters(name) * self.item_bytes
+
     def _load(self, name: str) -> None:
         raise NotImplementedError
 
     def _unload(self, name: str) -> None:
         raise NotImplementedError
+
+
+def compute_dtype(transformer: nn.Module) -> torch.dtype:
+    """The number format that the transformer computes in; its weights may be stored in a smaller one."""
+    dtype = getattr(transformer, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else next(transformer.parameters()).dtype
 
 
 def check_known(names: Iterable[str], known: Sequence[str]) -> None:

@@ -22,11 +22,13 @@ from careedit.experts.applier import (
     Inputs,
     LoraApplier,
     check_known,
+    compute_dtype,
     group_rows,
     run_transformer,
 )
 from careedit.experts.formats import LoraState
 from careedit.experts.manifest import Application
+from careedit.experts.slots import SlotApplier
 from careedit.records import BASE
 
 
@@ -35,10 +37,13 @@ def make_applier(
 ) -> ExpertApplier:
     """An applier that owns `transformer` and takes experts from `library`, e.g. an `ExpertSet`.
 
+    Shared experts are in slots on a GPU and in spans elsewhere (`careedit.experts.slots`); both compute the same.
     `byte_budget` bounds the adapters that are loaded at the same time, in bytes; None keeps every adapter that was used.
     """
-    kind = MergedApplier if application == "merged" else SharedApplier
-    return kind(transformer, library, byte_budget=byte_budget)
+    on_gpu = next(transformer.parameters()).device.type == "cuda"
+    shared: type[LoraApplier] = SlotApplier if on_gpu else SharedApplier
+    kind = MergedApplier if application == "merged" else shared
+    return cast(ExpertApplier, kind(transformer, library, byte_budget=byte_budget))
 
 
 class MergedApplier(LoraApplier):
@@ -173,7 +178,7 @@ class SharedApplier(LoraApplier):
 
     def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
         super().__init__(transformer, library, byte_budget=byte_budget)
-        self._dtype = _compute_dtype(transformer)
+        self._dtype = compute_dtype(transformer)
         self.item_bytes = self._dtype.itemsize
         self._route = Route()
         self._tuner: LoraModel | None = None
@@ -235,12 +240,6 @@ class SharedApplier(LoraApplier):
     def _unload(self, name: str) -> None:
         if self._tuner is not None and _peft_name(name) in self._tuner.peft_config:
             self._tuner.delete_adapter(_peft_name(name))
-
-
-def _compute_dtype(transformer: nn.Module) -> torch.dtype:
-    """The number format that the transformer computes in; its weights may be stored in a smaller one."""
-    dtype = getattr(transformer, "dtype", None)
-    return dtype if isinstance(dtype, torch.dtype) else next(transformer.parameters()).dtype
 
 
 def _peft_name(name: str) -> str:

@@ -142,6 +142,11 @@ class ExpertSet:
         """Number of weights of one expert, from its file's header."""
         return check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name)).parameters
 
+    def ranks(self, name: str) -> Mapping[str, int]:
+        """Rank of each module that one expert changes, from its file's header."""
+        plan = check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
+        return {path: rank for path, (rank, _, _) in plan.modules.items()}
+
     def load(self, name: str) -> LoraState:
         """Reads and checks one expert's weights."""
         return load_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from careedit.editing import FluxFill
 from careedit.errors import CareEditError
-from careedit.experts import DEFAULT_TARGETS
+from careedit.experts import shapes_of
 from careedit.finetune.data import Columns, Plan, RowRules, Table, read_row, row_item
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, step_generator, train
@@ -80,7 +80,7 @@ def own_config(base: FluxFill, *, steps: int = STEPS, learning_rate: float | Non
 def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
     """Freeze the transformer and put a new LoRA on it. Returns the LoRA's parameters."""
     transformer.requires_grad_(False)
-    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=DEFAULT_TARGETS)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=shapes_of(transformer).family.targets)
     cast(Any, transformer).add_adapter(lora, adapter_name=name)
     return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
 

@@ -9,7 +9,7 @@ import torch
 
 from careedit.bench.subject import INSTRUCTIONS, UNTRAINED, Subject
 from careedit.editing import FluxFill
-from careedit.experts import DEFAULT_TARGETS, BaseShapes, LoraModule, LoraState, MemoryLibrary, shapes_of
+from careedit.experts import BaseShapes, LoraModule, LoraState, MemoryLibrary, shapes_of
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
 
 RANK, STEPS = 16, 12
@@ -36,6 +36,6 @@ def _adapter(shapes: BaseShapes, rank: int, *, seed: int) -> LoraState:
             float(rank),
         )
         for name, (outer, inner) in shapes.linear.items()
-        if re.fullmatch(DEFAULT_TARGETS, name)
+        if re.fullmatch(shapes.family.targets, name)
     }
     return LoraState(modules)

@@ -26,13 +26,16 @@ from careedit.experts import (
     BaseShapes,
     LoraState,
     MemoryLibrary,
+    MergedApplier,
     NoExperts,
+    SharedApplier,
     check_adapter,
     load_adapter,
     make_applier,
     shapes_of,
 )
 from careedit.experts.applier import Inputs
+from careedit.experts.slots import SlotApplier
 
 Tensors = dict[str, Tensor]
 BUILDERS: dict[str, Callable[[], Any]] = {
@@ -374,9 +377,9 @@ def test_experts_in_one_batch_equal_edits_with_load_lora_weights(
     plain = latents(engine(pipe), [edit(number, guidance=guidance) for number in range(3)], together=False)
     assert all((one - other).abs().max() > 1e-2 for one, other in zip(expected, plain, strict=True))
     library = MemoryLibrary({key: load_adapter(path, shapes) for key, path in files.items()}, shapes)
-    for application in ("merged", "shared"):
+    for kind in (MergedApplier, SharedApplier, SlotApplier):
         batched = own(pipe)
-        applier = make_applier(batched.transformer, library, application)  # type: ignore[arg-type]
+        applier = kind(batched.transformer, library)
         for one, other in zip(latents(engine(batched, applier), jobs, together=True), expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0.0, atol=1e-4)
 
@@ -408,3 +411,39 @@ def latents(engine: Engine, jobs: Sequence[EditJob], *, together: bool) -> list[
     for group in [states] if together else [[state] for state in states]:
         engine.advance(group)
     return [state.latents for state in states]
+
+
+def test_no_batch_and_no_expert_makes_another_graph_in_slots(bases: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe = own(bases("klein"))
+    shapes, graphs = shapes_of_pipe(pipe), []
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    library = MemoryLibrary(
+        {
+            f"rank {rank}": load_adapter(
+                write(tmp_path / "a.safetensors", targets(shapes, "transformer.", rank=rank)), shapes
+            )
+            for rank in (1, 2, 3, 4)
+        },
+        shapes,
+    )
+    spans = SharedApplier(own(pipe).transformer, library)
+    size = SlotApplier(own(pipe).transformer, library)._size("")
+    applier = SlotApplier(pipe.transformer, library, byte_budget=2 * size)  # two slots for four experts
+    applier.compile(backend=backend)
+    inputs = inputs_of(bases("klein"))
+    torch._dynamo.reset()
+    batches = [["rank 1", "rank 2"], ["base", "rank 1", "base"], ["rank 4"] * 5, ["rank 3", "rank 4", "base", "rank 3"]]
+    for number, rows in enumerate(batches):
+        one = inputs.take([index % 2 for index in range(len(rows))])
+        torch.testing.assert_close(applier.velocity(rows, one), spans.velocity(rows, one), rtol=0.0, atol=1e-5)
+        assert number == 0 or len(graphs) <= 4, rows
+    assert len(applier.resident) == 2
+    made = len(graphs)
+    for rows in batches:
+        applier.velocity(rows, inputs.take([index % 2 for index in range(len(rows))]))
+    assert len(graphs) == made
+    torch._dynamo.reset()
