@@ -13,6 +13,7 @@ from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
 from careedit.editing.base_model import find_device, runtime_of
+from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
@@ -261,7 +262,7 @@ class Editor:
         `previews` are shown by `on_preview` after evenly spaced steps; one that would be the result itself is left out.
         With `chosen`, what the filter of a replayed edit had chosen, no judge is asked.
         """
-        clock = _Clock(stepper)
+        clock = StageClock(stepper)
         seen: tuple[Image.Image, ...] = ()
         with stepper.lease({name for slot in batch for name in slot.job.weights} - {BASE}):
             if chosen is not None:
@@ -389,21 +390,3 @@ def use_threads(count: int | None) -> Iterator[None]:
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:
     mask = None if request.mask is None else image_sha256(request.mask)
     return image_sha256(request.image), mask, tuple(image_sha256(reference) for reference in request.references)
-
-
-class _Clock:
-    """Seconds per stage; the seconds in which other edits had the engine are the stage "queue"."""
-
-    def __init__(self, stepper: Stepper) -> None:
-        self._stepper = stepper
-        self._laps: dict[str, float] = {}
-        self._last = time.perf_counter() - (stepper.waited or 0.0)
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter() - (self._stepper.waited or 0.0)
-        self._laps[stage], self._last = now - self._last, now
-
-    @property
-    def stages(self) -> dict[str, float]:
-        queue = {} if self._stepper.waited is None else {"queue": self._stepper.waited}
-        return {**queue, **self._laps}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -50,6 +50,8 @@ class Facts:
     """Maximum number of tokens of a prompt."""
     licence: str
     """Licence of the released weights, for people to read before they use them."""
+    variants: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Switches that distinguish bases of the same shapes: the names of the variants without and with each switch."""
 
     @property
     def starts(self) -> tuple[str, ...]:
@@ -136,6 +138,7 @@ FLUX2_KLEIN = Facts(
     multiple=16,
     text_tokens=512,
     licence="Apache-2.0 (klein 4B and base 4B); FLUX Non-Commercial License (9B)",
+    variants=MappingProxyType({"is_distilled": ("base", "distilled")}),
 )
 QWEN_EDIT_PLUS = Facts(
     name="qwen-image-edit-plus",
@@ -161,6 +164,7 @@ QWEN_EDIT_PLUS = Facts(
     multiple=32,
     text_tokens=1024,
     licence="Apache-2.0",
+    variants=MappingProxyType({"zero_cond_t": ("2509", "2511")}),
 )
 LONGCAT_EDIT = Facts(
     name="longcat-image-edit",
@@ -203,7 +207,7 @@ def facts_of_pipeline(pipeline: object, where: str) -> Facts:
 
 
 def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if there is none.
+    """The name of a base as diffusers takes it, and its `model_index.json`; raises `ExpertError` if it is missing.
 
     Of a hub id only the index is fetched, so another kind of pipeline is refused before gigabytes are fetched.
     """

@@ -21,7 +21,7 @@ class EditJob:
     """The inputs of one image. Every picture is fitted to a panel: its sides are multiples of the base's `multiple`."""
 
     source: Image.Image
-    """The source, RGB."""
+    """The picture that is edited, RGB, fitted to its panel."""
     instruction: str
     """What to change, as the user wrote it."""
     seed: int

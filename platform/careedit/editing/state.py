@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -147,3 +148,23 @@ class Stepper(Protocol):
     def lease(self, names: Iterable[str]) -> AbstractContextManager[None]:
         """Load the named experts and keep them loaded until the context ends."""
         ...
+
+
+class StageClock:
+    """Seconds per stage; the seconds in which other edits had the engine are the stage "queue"."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter() - (stepper.waited or 0.0)
+
+    def lap(self, stage: str) -> None:
+        """End a stage: it took the seconds since the last one ended."""
+        now = time.perf_counter() - (self._stepper.waited or 0.0)
+        self._laps[stage], self._last = now - self._last, now
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage that ended, and of "queue"."""
+        queue = {} if self._stepper.waited is None else {"queue": self._stepper.waited}
+        return {**queue, **self._laps}

@@ -16,18 +16,20 @@ from torch import Tensor
 
 from careedit.errors import AdapterError, BaseMismatchError, ManifestError
 from careedit.experts.alphas import METADATA_KEY, OutsideAlpha, config_of_json
+from careedit.experts.conversion import owners_of
 from careedit.experts.formats import LoraModule, LoraState, canonical
 from careedit.experts.layouts import (
     AdapterHeader,
     Layout,
-    check_all_used,
     layers_of,
     layout_of,
     read_header,
     stand_ins,
 )
 from careedit.experts.manifest import BaseReference, ExpertManifest
+from careedit.experts.origin import other_base, other_families
 from careedit.experts.shapes import BaseShapes
+from careedit.families import Facts
 from careedit.files import file_digest, write_atomic
 from careedit.record import error_sentence
 
@@ -49,12 +51,13 @@ class AdapterPlan:
         return sum(rank * (inner + outer) for rank, inner, outer in self.modules.values())
 
 
-def check_base(manifest: ExpertManifest, fingerprint: str) -> None:
-    """Raises `BaseMismatchError` if the manifest names another base; opens no file."""
+def check_base(manifest: ExpertManifest, fingerprint: str, label: str | None = None) -> None:
+    """Raises `BaseMismatchError` if the manifest names another base; opens no file. `label` names the base in the error."""
     if manifest.base.fingerprint != fingerprint:
+        this = fingerprint[:12] if label is None else f"{label} ({fingerprint[:12]})"
         raise BaseMismatchError(
             f"The expert {manifest.name!r} does not fit this base: it was made for {manifest.base.name!r} "
-            f"({manifest.base.fingerprint[:12]}), this base is {fingerprint[:12]}; use the base it was made for."
+            f"({manifest.base.fingerprint[:12]}), this base is {this}; use the base it was made for."
         )
 
 
@@ -65,14 +68,20 @@ def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | 
     """
     where = f"The adapter {path.name}" if manifest is None else f"The adapter of expert {manifest.name!r}"
     if manifest is not None:
-        check_base(manifest, shapes.fingerprint)
+        check_base(manifest, shapes.fingerprint, shapes.label)
     header = read_header(path)
-    layout = layout_of(header.tensors)
+    family = shapes.family
+    layout = layout_of(header.tensors, family)
     layers_of(stand_ins(header), where)
-    layers = check_all_used(stand_ins(header), where)
-    state = fit(_shaped(header, where, up=1.0), shapes, where, layers)
+    if others := other_families(header.tensors, family):
+        names = " or ".join(other.name for other in others)
+        raise BaseMismatchError(
+            f"{where} was made for {names}, but this base is {shapes.label}; use an adapter for this base."
+        )
+    layers = owners_of(stand_ins(header), family, where)
+    state = fit(_shaped(header, family, where, up=1.0), shapes, where, layers)
     # Only the weights show whether a fused layer is split into smaller ranks; `load_adapter` checks that.
-    if manifest is not None and not _shaped(header, where, up=0.0).rank <= manifest.rank <= state.rank:
+    if manifest is not None and not _shaped(header, family, where, up=0.0).rank <= manifest.rank <= state.rank:
         raise _other_rank(where, state, manifest)
     if manifest is not None and (manifest.format == "peft") != (layout == "peft"):
         raise AdapterError(f"{where} is a {layout} file, its manifest says {manifest.format}; correct the manifest.")
@@ -83,8 +92,8 @@ def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | 
     return AdapterPlan(modules=modules, rank=state.rank, layout=layout)
 
 
-def _shaped(header: AdapterHeader, where: str, *, up: float) -> LoraState:
-    return canonical(stand_ins(header, up=up), {}, where, outside=OutsideAlpha(1.0, "a placeholder"))
+def _shaped(header: AdapterHeader, family: Facts, where: str, *, up: float) -> LoraState:
+    return canonical(stand_ins(header, up=up), {}, where, family=family, outside=OutsideAlpha(1.0, "a placeholder"))
 
 
 def _other_rank(where: str, state: LoraState, manifest: ExpertManifest) -> AdapterError:
@@ -122,7 +131,10 @@ def load_adapter(
             raise AdapterError(f"{where} has NaN or infinite weights in {key!r}; do not use it, train it again.")
     # In the file's order, as diffusers reads it: if only some layers state an alpha, the first one counts.
     tensors = {key: tensors[key] for key in header.tensors}
-    state = fit(canonical(tensors, header.metadata, where, outside=outside), shapes, where)
+    state = canonical(tensors, header.metadata, where, family=shapes.family, outside=outside)
+    if state.found is not None and (warnings := tuple(other_base(header.metadata, shapes))):
+        state = replace(state, found=replace(state.found, warnings=(*state.found.warnings, *warnings)))
+    state = fit(state, shapes, where)
     if manifest is not None and state.rank != manifest.rank:
         raise _other_rank(where, state, manifest)
     other = manifest is not None and abs(state.alpha - manifest.alpha) > 1e-6 * max(1.0, manifest.alpha)
@@ -142,7 +154,9 @@ def fit(state: LoraState, shapes: BaseShapes, where: str, layers: Mapping[str, s
         layer = (layers or {}).get(name, name)
         own = "" if layer.endswith(name) else f" (the file's {layer[:120]!r})"
         if name not in shapes.linear:
-            raise BaseMismatchError(f"{where} does not fit this base: the base has no linear module {name!r}{own}.")
+            raise BaseMismatchError(
+                f"{where} does not fit this base: the base has no linear module {name!r}{own}; it is {shapes.label}."
+            )
         outer, inner = shapes.linear[name]
         if name == "x_embedder" and module.down.shape[1] < inner and module.up.shape[0] == outer:
             padding = (0, inner - int(module.down.shape[1]))
@@ -157,7 +171,7 @@ def fit(state: LoraState, shapes: BaseShapes, where: str, layers: Mapping[str, s
 
 
 def save_adapter(path: str | Path, lora_state_dict: Mapping[str, Tensor], rank: int, alpha: float) -> str:
-    """Writes a trained LoRA in diffusers' format, loadable by `FluxFillPipeline.load_lora_weights`; returns its sha256.
+    """Writes a trained LoRA in diffusers' format, loadable by the pipeline's `load_lora_weights`; returns its sha256.
 
     `lora_state_dict` is peft's `get_peft_model_state_dict(transformer)`: keys `<module>.lora_A.weight` [rank, in] and
     `<module>.lora_B.weight` [out, rank]. The same weights give the same bytes. Raises `AdapterError`.
@@ -209,7 +223,7 @@ def make_manifest(
     path = Path(adapter)
     plan = check_adapter(path, shapes)
     if plan.layout == "peft":
-        alpha = _peft_alpha(path.parent / "adapter_config.json", path, plan, alpha)
+        alpha = _peft_alpha(path.parent / "adapter_config.json", path, plan, shapes, alpha)
     state = load_adapter(path, shapes, alpha=alpha)
     own = plan.layout != "peft" and state.found is not None and state.found.asked
     try:
@@ -232,7 +246,9 @@ def make_manifest(
         raise ManifestError(error_sentence(error, f"The manifest of {path.name}")) from error
 
 
-def _peft_alpha(config: Path, adapter: Path, plan: AdapterPlan, given: float | None) -> float | None:
+def _peft_alpha(
+    config: Path, adapter: Path, plan: AdapterPlan, shapes: BaseShapes, given: float | None
+) -> float | None:
     """The alpha of a peft file, from the configuration in its folder, which must agree with `given` and the tensors."""
     if not config.is_file():
         return given
@@ -248,7 +264,7 @@ def _peft_alpha(config: Path, adapter: Path, plan: AdapterPlan, given: float | N
     if stated.alpha_pattern or stated.rslora:
         raise AdapterError(
             f"{adapter.name} scales its modules in a way that one alpha cannot state; load it with peft and "
-            "save it with FluxFillPipeline.save_lora_weights."
+            f"save it with {shapes.family.pipeline}.save_lora_weights."
         )
     stated.check_ranks({name: rank for name, (rank, _, _) in plan.modules.items()}, {}, where)
     if given is not None and given != stated.alpha:

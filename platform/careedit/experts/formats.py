@@ -1,10 +1,11 @@
-"""LoRA files in the existing layouts, read as one: module path -> (A, B, alpha) for a `FluxTransformer2DModel`.
+"""LoRA files in the existing layouts, read as one: module path -> (A, B, alpha) for the transformer of a family.
 
-All that `FluxFillPipeline.load_lora_weights` accepts for the transformer is accepted, by diffusers' own converters:
+All that the family's `load_lora_weights` accepts for the transformer is accepted, by diffusers' own converters:
 
 * diffusers (`transformer.<module>.lora_A.weight`), alpha from `<module>.alpha` keys or from the file's
   `lora_adapter_metadata`, else alpha = rank; ICEdit's released normal LoRA is of this layout (rank = alpha = 32);
-* the older `<module>.lora.down.weight`, kohya / ComfyUI (`lora_unet_...lora_down`), XLabs (`processor.qkv_lora1...`).
+* the older `<module>.lora.down.weight`, kohya / ComfyUI (`lora_unet_...lora_down`), XLabs (`processor.qkv_lora1...`),
+  ai-toolkit (`diffusion_model.`), Lightning's bare `<module>.lora_down.weight`.
 
 peft's own files (`base_model.model.<module>.lora_A.weight`) are accepted too; they state no alpha, but the manifest does.
 Unlike diffusers, careedit also uses an alpha that is only in a plain header field (`careedit.experts.alphas`).
@@ -12,11 +13,11 @@ Unlike diffusers, careedit also uses an alpha that is only in a plain header fie
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 from torch import Tensor
 
@@ -30,18 +31,17 @@ from careedit.experts.alphas import (
     resolved_keys,
     unread_fields,
 )
+from careedit.experts.conversion import Pair, pairs_of, with_alpha
 from careedit.experts.layouts import (
     Layer,
     check_alpha_keys,
-    convert,
     folds_alpha,
+    is_flux1,
     layers_of,
     module_of,
     name_of_layout,
-    with_alpha,
 )
-
-_KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
+from careedit.families import Facts
 
 
 @dataclass(frozen=True)
@@ -122,37 +122,40 @@ class LoraState:
 
 
 def canonical(
-    state: Mapping[str, Tensor], metadata: Mapping[str, str], where: str, *, outside: OutsideAlpha | None = None
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    where: str,
+    *,
+    family: Facts,
+    outside: OutsideAlpha | None = None,
 ) -> LoraState:
-    """Converts the tensors of a file, in any known layout, to one form.
+    """Converts the tensors of a file, in any layout that is known for the family, to one form.
 
     `outside` is an alpha from outside the file; a file in peft's layout needs one unless its header states it. Raises
     `AdapterError` naming `where` for a layout that is unknown or cannot be applied, and for alphas or ranks that
     contradict each other. Tensors keep their number format; nothing is checked against a base here.
     """
     layers = layers_of(state, where)
-    layout = name_of_layout(state)
-    check_alpha_keys(layers, layout, where)
+    layout = name_of_layout(state, family)
+    check_alpha_keys(layers, layout, family, where)
     source, alpha_source = agreed(layers, metadata, outside, where)
-    folded, without = folds_alpha(state), any(layer.alpha is None for layer in layers.values())
+    folded, without = folds_alpha(state, family), any(layer.alpha is None for layer in layers.values())
     if folded and source is not None and _is_one_alpha(source):
         state = with_alpha(state, layers, _value(source))
         layers = layers_of(state, where)
-    sides: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in convert(state, where).items():
-        match = _KEY.match(key)
-        if match is None or tensor.ndim != 2:
-            raise AdapterError(f"{where} holds {key!r}, which is not a LoRA weight of a transformer; export it again.")
-        sides.setdefault(match["module"], {})[match["side"]] = tensor
-    if not sides:
-        raise AdapterError(f"{where} holds no LoRA weights for the transformer; check that it is the right file.")
-    ranks = {module: int(pair["A"].shape[0]) for module, pair in sides.items()}
+    pairs = pairs_of(state, family, where)
+    ranks = {module: int(pair.down.shape[0]) for module, pair in pairs.items()}
     own = {name: layer.rank for name, layer in layers.items()}
     for config in (config_of_metadata(metadata, where), config_of_fields(metadata, where)):
         if config is not None:
             config.check_ranks(ranks, own, where)
-    alphas = _alphas(state, layers, ranks, source, layout, where)
-    modules = {name: LoraModule(pair["A"], pair["B"], alphas[name]) for name, pair in sorted(sides.items())}
+    if layout == "peft" and source is None and all(layer.alpha is None for layer in layers.values()):
+        raise AdapterError(f"{where} is a peft file, which states no alpha; give it in the manifest or with --alpha.")
+    if is_flux1(family):
+        alphas = _alphas(state, ranks, source, where, folded=folded)
+    else:
+        alphas = {module: _alpha(module, pair, layers, source) for module, pair in pairs.items()}
+    modules = {name: LoraModule(pair.down, pair.up, alphas[name]) for name, pair in sorted(pairs.items())}
     if folded and (source is None or _is_one_alpha(source)):
         scales = [(layer.rank if layer.alpha is None else float(layer.alpha)) / layer.rank for layer in layers.values()]
     else:
@@ -164,7 +167,7 @@ def canonical(
         (min(own.values()), max(own.values())),
         (min(scales), max(scales)),
         isinstance(source, OutsideAlpha) and without,
-        tuple(_warnings(modules, layers, metadata, folded=folded)),
+        tuple(_warnings(modules, layers, metadata, as_rank=folded or not is_flux1(family))),
     )
     return LoraState(modules, found)
 
@@ -182,14 +185,14 @@ def _value(source: Config | OutsideAlpha) -> float:
 
 def _alphas(
     state: Mapping[str, Tensor],
-    layers: Mapping[str, Layer],
     ranks: Mapping[str, int],
     source: Config | OutsideAlpha | None,
-    layout: str,
     where: str,
+    *,
+    folded: bool,
 ) -> dict[str, float]:
-    """Alpha per module of the converted matrices."""
-    if folds_alpha(state):
+    """Alpha per module of the converted matrices of a file for FLUX.1."""
+    if folded:
         whole = isinstance(source, Config) and not _is_one_alpha(source)
         return {
             m: source.alpha_of(m, r) if whole and isinstance(source, Config) else float(r) for m, r in ranks.items()
@@ -201,17 +204,28 @@ def _alphas(
         return dict.fromkeys(ranks, source.value)
     if source is not None:
         return {module: source.alpha_of(module, rank) for module, rank in ranks.items()}
-    if layout == "peft":
-        raise AdapterError(f"{where} is a peft file, which states no alpha; give it in the manifest or with --alpha.")
     return {module: float(rank) for module, rank in ranks.items()}
 
 
+def _alpha(module: str, pair: Pair, layers: Mapping[str, Layer], source: Config | OutsideAlpha | None) -> float:
+    """Alpha of a module of a file for a family other than FLUX.1: its layer's own, else the source's, else the rank.
+
+    A fused layer may become modules of smaller ranks; all of them have the layer's scale.
+    """
+    layer, rank = layers[cast(str, pair.layer)], int(pair.down.shape[0])
+    if layer.alpha is not None:
+        return float(layer.alpha) / layer.rank * rank
+    if source is None:
+        return float(rank)
+    return _value(source) / layer.rank * rank if _is_one_alpha(source) else cast(Config, source).alpha_of(module, rank)
+
+
 def _warnings(
-    modules: Mapping[str, LoraModule], layers: Mapping[str, Layer], metadata: Mapping[str, str], *, folded: bool
+    modules: Mapping[str, LoraModule], layers: Mapping[str, Layer], metadata: Mapping[str, str], *, as_rank: bool
 ) -> Iterator[str]:
     without = sum(layer.alpha is None for layer in layers.values())
     if 0 < without < len(layers):
-        taken = "their rank" if folded else "that of the first layer that does"
+        taken = "their rank" if as_rank else "that of the first layer that does"
         yield f"{without} of {len(layers)} layers state no alpha; as in diffusers they use {taken}."
     for name in unread_fields(metadata):
         yield f"The header field {name!r} is not read; if it states this LoRA's alpha, give it with --alpha."

@@ -1,8 +1,7 @@
-"""The header and keys of a LoRA file: its layout, the meaning of each key, and the keys that diffusers would drop.
+"""The header and keys of a LoRA file: its layout, and the meaning of each key.
 
-`FluxFillPipeline.lora_state_dict` (diffusers.loaders.lora_conversion_utils) converts every layout into one, but drops
-unknown keys without a warning. Here every key is accounted for: it is a matrix of a pair, or a pair's alpha, and it
-reaches the transformer. Otherwise the file is refused, and the error names the key.
+Every key is accounted for: it is a matrix of a pair, or a pair's alpha. Otherwise the file is refused, and the error names
+the key. `careedit.experts.conversion` sees to it that every pair reaches the transformer.
 """
 
 from __future__ import annotations
@@ -12,31 +11,40 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from diffusers import FluxFillPipeline
-from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from careedit.errors import AdapterError
+from careedit.families import Facts
 
 Layout = Literal["diffusers", "peft"]
 
-PREFIX, PEFT_PREFIX = "transformer.", "base_model.model."
-_ROOTS = (
-    "transformer_blocks.",
-    "single_transformer_blocks.",
-    "x_embedder.",
-    "context_embedder.",
-    "time_text_embed.",
-    "norm_out.",
-    "proj_out.",
+PREFIX, PEFT_PREFIX, BFL_PREFIX, KOHYA_PREFIX = "transformer.", "base_model.model.", "diffusion_model.", "lora_unet_"
+KEY = re.compile(
+    r"^(?P<layer>.+?)\.(?:lora_(?P<ab>[AB])(?:\.default)?\.weight|(?:lora[._])?(?P<way>down|up)\.weight|(?P<alpha>alpha))$"
 )
-_KEY = re.compile(
-    r"^(?P<layer>.+?)\.(?:lora_(?P<ab>[AB])\.weight|(?:lora[._])?(?P<way>down|up)\.weight|(?P<alpha>alpha))$"
-)
+_BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
+_FLUX1 = (*_BLOCKS, "x_embedder.", "context_embedder.", "time_text_embed.", "norm_out.", "proj_out.")
+_ROOTS: Mapping[str, tuple[str, ...]] = {
+    "FluxTransformer2DModel": _FLUX1,
+    "LongCatImageTransformer2DModel": (*_FLUX1, "time_embed."),
+    "Flux2Transformer2DModel": (
+        *_BLOCKS,
+        "x_embedder.",
+        "context_embedder.",
+        "time_guidance_embed.",
+        "double_stream_modulation_img.linear.",
+        "double_stream_modulation_txt.linear.",
+        "single_stream_modulation.linear.",
+        "norm_out.",
+        "proj_out.",
+    ),
+    "QwenImageTransformer2DModel": (*_BLOCKS[:1], "img_in.", "txt_in.", "time_text_embed.", "norm_out.", "proj_out."),
+}
+"""How module paths start, by the class of the transformer."""
 _BFL = re.compile(r"(^|\.)(double_blocks|single_blocks|final_layer|(img|txt|time|vector|guidance)_in)\.")
 _REFUSED = (
     (
@@ -126,17 +134,44 @@ class Layer:
         return int(self.down.shape[0])
 
 
-def layout_of(keys: Mapping[str, Any]) -> Layout:
+def is_flux1(family: Facts) -> bool:
+    """Whether diffusers reads LoRA files for this family as for FLUX.1."""
+    return family.lora_mixin == "FluxLoraLoaderMixin"
+
+
+def is_own(layer: str, family: Facts) -> bool:
+    """Whether a layer's name, without prefixes, is a module path of the family's transformer class in diffusers."""
+    return f"{layer}.".startswith(_ROOTS[family.components["transformer"]])
+
+
+def is_bfl(key: str, family: Facts) -> bool:
+    """Whether a key uses Black Forest Labs' module names rather than diffusers'."""
+    return _BFL.search(key) is not None if is_flux1(family) else not is_own(module_of(key), family)
+
+
+def with_prefix(key: str, family: Facts) -> str:
+    """A key with diffusers' prefix in place of peft's or none, if it has diffusers' own name."""
+    if key.startswith(PEFT_PREFIX) and not is_bfl(key, family):
+        key = key.removeprefix(PEFT_PREFIX)
+    return PREFIX + key if is_own(key, family) else key
+
+
+def layout_of(keys: Mapping[str, Any], family: Facts) -> Layout:
     """The layout of the keys of a file, as a manifest states it."""
-    return "peft" if any(key.startswith(PEFT_PREFIX) and not _is_bfl(key) for key in keys) else "diffusers"
+    return "peft" if any(key.startswith(PEFT_PREFIX) and not is_bfl(key, family) for key in keys) else "diffusers"
 
 
-def name_of_layout(keys: Mapping[str, Any]) -> str:
-    """The display name of a file's layout; the tests are those of `lora_state_dict`, in its order."""
-    if layout_of(keys) == "peft":
+def name_of_layout(keys: Mapping[str, Any], family: Facts) -> str:
+    """The display name of a file's layout; for FLUX.1 the tests are those of `lora_state_dict`, in its order."""
+    if layout_of(keys, family) == "peft":
         return "peft"
-    if any(".lora_down.weight" in key for key in keys):
-        named = any(_with_prefix(key).startswith(PREFIX) for key in keys)
+    down = any(".lora_down.weight" in key for key in keys)
+    if not is_flux1(family):
+        prefixes = {KOHYA_PREFIX: "kohya", PEFT_PREFIX: "peft, other names", BFL_PREFIX: "ai-toolkit / ComfyUI"}
+        found = (name for prefix, name in prefixes.items() if any(key.startswith(prefix) for key in keys))
+        return next(found, "diffusers with lora_down" if down else "diffusers")
+    if down:
+        named = any(with_prefix(key, family).startswith(PREFIX) for key in keys)
         return "diffusers with lora_down" if named else "kohya / ComfyUI"
     if any("processor" in key for key in keys):
         return "XLabs"
@@ -147,12 +182,29 @@ def name_of_layout(keys: Mapping[str, Any]) -> str:
 
 def module_of(layer: str) -> str:
     """The module path of a layer, in the layouts that use diffusers' own names."""
-    return layer.removeprefix(PEFT_PREFIX).removeprefix(PREFIX)
+    return layer.removeprefix(PEFT_PREFIX).removeprefix(BFL_PREFIX).removeprefix(PREFIX)
 
 
-def folds_alpha(keys: Mapping[str, Any]) -> bool:
+def folds_alpha(keys: Mapping[str, Any], family: Facts) -> bool:
     """Whether the conversion multiplies each layer's alpha / rank into its matrices."""
-    return name_of_layout(keys) == "kohya / ComfyUI"
+    return is_flux1(family) and name_of_layout(keys, family) == "kohya / ComfyUI"
+
+
+def check_alpha_keys(layers: Mapping[str, Layer], layout: str, family: Facts, where: str) -> None:
+    """Raises `AdapterError` for an alpha that is negative or infinite, or that this layout's conversion drops."""
+    for name, layer in layers.items():
+        if layer.alpha is None:
+            continue
+        value = float(layer.alpha)
+        if not (math.isfinite(value) and value >= 0):
+            raise AdapterError(
+                f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha must be finite and at least 0."
+            )
+        if is_flux1(family) and layout not in ("diffusers", "kohya / ComfyUI", "peft"):
+            raise AdapterError(
+                f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights drops in this layout; export it "
+                "with {family.pipeline}.save_lora_weights."
+            )
 
 
 def stand_ins(header: AdapterHeader, *, up: float = 1.0) -> dict[str, Tensor]:
@@ -175,7 +227,7 @@ def layers_of(state: Mapping[str, Tensor], where: str) -> dict[str, Layer]:
                 raise AdapterError(f"{where} {reason} (key {key[:120]!r}).")
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
-        match = _KEY.match(key)
+        match = KEY.match(key)
         if match is None:
             raise AdapterError(
                 f"{where} holds {key[:120]!r}, which is not a LoRA weight of a transformer; export it again, or without "
@@ -201,95 +253,3 @@ def _layer(name: str, found: Mapping[str, Tensor], where: str) -> Layer:
     if alpha is not None and alpha.numel() != 1:
         raise AdapterError(f"{where} states {alpha.numel()} values as the alpha of {shown!r}; it must be one value.")
     return Layer(down, up, alpha)
-
-
-def check_all_used(state: Mapping[str, Tensor], where: str) -> dict[str, str]:
-    """The file's own name of the layer that each module comes from, by module path.
-
-    Raises `AdapterError` for a layer that the conversion drops, and for two layers of the same module. Each layer is also
-    converted alone: its modules must be in the whole conversion, and no other layer may have them.
-    """
-    if name_of_layout(state) == "fal":
-        return {}  # that conversion needs all layers at once, and raises for unknown ones
-    stray = next((key for key in state if not key.startswith(PEFT_PREFIX)), None)
-    if layout_of(state) == "peft" and stray is not None:
-        raise AdapterError(f"{where} holds {stray[:120]!r} and keys of peft's layout; keep one of the two layouts.")
-    owners: dict[str, str] = {}
-    keys: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        keys.setdefault(cast(re.Match[str], _KEY.match(key))["layer"], {})[key] = tensor
-    converted = {layer: [key for key in convert(own, where, layer) if ".lora_" in key] for layer, own in keys.items()}
-    whole = convert(state, where)
-    for layer, given in converted.items():
-        if not given or not set(given) <= whole.keys():
-            raise AdapterError(
-                f"{where} holds the layer {layer[:120]!r}, which load_lora_weights drops in this layout; export it "
-                "with FluxFillPipeline.save_lora_weights, or without this layer."
-            )
-        for key in given:
-            if key in owners:
-                module = key.split(".lora_")[0]
-                raise AdapterError(
-                    f"{where} states {module!r} twice, as {owners[key]!r} and as {layer!r}; keep one of them."
-                )
-            owners[key] = layer
-    return {key.split(".lora_")[0]: layer for key, layer in owners.items()}
-
-
-def convert(state: Mapping[str, Tensor], where: str, layer: str | None = None) -> dict[str, Tensor]:
-    """`<module>.lora_A.weight` and `.lora_B.weight` of every module that `load_lora_weights` would change.
-
-    If no key has the prefix, all get it; if some have it, the other keys are not for the pipeline. Alphas are multiplied
-    into the matrices if `folds_alpha`, and left out otherwise. `layer` is the layer in `state`, for the error message.
-    """
-    if not any(key.startswith(PREFIX) for key in state):
-        state = {_with_prefix(key): tensor for key, tensor in state.items()}
-    try:
-        converted = cast(dict[str, Tensor], FluxFillPipeline.lora_state_dict(dict(state)))
-        # Keys without the prefix are not for the transformer.
-        found = {key.removeprefix(PREFIX): value for key, value in converted.items() if key.startswith(PREFIX)}
-        found = {key: value for key, value in found.items() if not key.endswith(".alpha")}
-        if not any(".lora_A." in key for key in found):
-            found = convert_unet_state_dict_to_peft(found)  # type: ignore[no-untyped-call]
-        return found
-    except Exception as error:  # the converters raise whatever their assumptions break on
-        named = f" in the layer {layer[:120]!r}" if layer else ""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160].rstrip(": ")
-        raise AdapterError(
-            f"{where} has a key layout that diffusers cannot convert{named} ({reason}); "
-            "export it with FluxFillPipeline.save_lora_weights."
-        ) from error
-
-
-def with_alpha(state: Mapping[str, Tensor], layers: Mapping[str, Layer], alpha: float) -> dict[str, Tensor]:
-    """`state` with `alpha` as the alpha of every layer that states none."""
-    missing = {f"{name}.alpha": torch.tensor(alpha) for name, layer in layers.items() if layer.alpha is None}
-    return {**state, **missing}
-
-
-def check_alpha_keys(layers: Mapping[str, Layer], layout: str, where: str) -> None:
-    """Raises `AdapterError` for an alpha that is negative or infinite, or that this layout's conversion drops."""
-    for name, layer in layers.items():
-        if layer.alpha is None:
-            continue
-        value = float(layer.alpha)
-        if not (math.isfinite(value) and value >= 0):
-            raise AdapterError(
-                f"{where} states the alpha {value:g} for {name[:120]!r}; an alpha must be finite and at least 0."
-            )
-        if layout not in ("diffusers", "kohya / ComfyUI", "peft"):
-            raise AdapterError(
-                f"{where} states {f'{name}.alpha'[:120]!r}, which load_lora_weights drops in this layout; export it "
-                "with FluxFillPipeline.save_lora_weights."
-            )
-
-
-def _is_bfl(key: str) -> bool:
-    """Whether a key uses Black Forest Labs' module names rather than diffusers'."""
-    return _BFL.search(key) is not None
-
-
-def _with_prefix(key: str) -> str:
-    if key.startswith(PEFT_PREFIX) and not _is_bfl(key):
-        key = key.removeprefix(PEFT_PREFIX)
-    return PREFIX + key if key.startswith(_ROOTS) else key

@@ -27,7 +27,7 @@ from careedit.experts.manifest import (
 )
 from careedit.experts.shapes import BaseShapes, shapes_of_base
 from careedit.experts.store import Folder, default_cache
-from careedit.families import Facts, facts_of_pipeline, read_index
+from careedit.families import Facts
 from careedit.files import file_digest, folder_digest, json_digest
 from careedit.record import error_sentence
 from careedit.records import unknown_expert
@@ -102,22 +102,17 @@ class ExpertSet:
         """What diffusers' `from_pretrained` takes: a local folder (fetched if it is remote) or a hub id."""
         return resolve_base(self.spec.base, self.folder)
 
-    @cached_property
-    def index(self) -> Mapping[str, Any]:
-        """The base's `model_index.json`; raises `ExpertError` if there is none."""
-        return read_index(self.base_path, revision=self.spec.base.revision)[1]
-
     @property
     def facts(self) -> Facts:
         """What is known of the base's family; raises `ExpertError` for a pipeline that careedit does not know."""
-        return facts_of_pipeline(self.index.get("_class_name"), self.base_path)
+        return self.shapes.family
 
     @property
     def takes_guidance(self) -> bool:
         """Whether edits may state a guidance scale."""
         if self.facts.guidance == "embedded":
             return any("guidance_embedder" in parameter for parameter in self.shapes.parameters)
-        return not self.index.get("is_distilled", False)
+        return not self.shapes.switches.get("is_distilled", False)
 
     @cached_property
     def shapes(self) -> BaseShapes:

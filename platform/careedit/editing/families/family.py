@@ -99,11 +99,11 @@ class Row(NamedTuple):
     latents: Tensor
     """Noisy tokens of the edit, [1, T, C]."""
     condition: Tensor
-    """The edit's `Begin.condition`."""
+    """What the transformer sees with them: `Begin.condition` of the edit."""
     text: Mapping[str, Tensor]
     """The text inputs of one guidance branch."""
     scale: float | None
-    """The edit's guidance scale."""
+    """The edit's guidance scale; None if the base takes none."""
 
 
 @dataclass(frozen=True, eq=False)

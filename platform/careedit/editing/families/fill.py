@@ -48,6 +48,7 @@ class FluxFill(Flux1):
     """The components of a `FluxFillPipeline`."""
 
     facts: ClassVar[Facts] = FLUX_FILL
+    """Facts of the family, which need no weights."""
 
     def check_fit(self) -> None:
         """The transformer takes noisy latents, masked latents and every pixel of the mask (384 channels in FLUX.1-Fill)."""

@@ -35,6 +35,7 @@ class Flux2Klein(SequenceFamily):
     """The components of a `Flux2KleinPipeline`."""
 
     facts: ClassVar[Facts] = FLUX2_KLEIN
+    """Facts of the family, which need no weights."""
 
     @cached_property
     def image_processor(self) -> Any:

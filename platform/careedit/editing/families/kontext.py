@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext: the source's tokens stand behind the target's, told apart by the first rotary axis.
+"""FLUX.1 Kontext: the source's tokens stand behind the target's, with another number on the first rotary axis.
 
 Every number equals `FluxKontextPipeline`'s for the same picture, prompt and seed; with a mask `FluxKontextInpaintPipeline`'s
 at strength 1.
@@ -30,6 +30,7 @@ class FluxKontext(SequenceFamily, Flux1):
     """The components of a `FluxKontextPipeline`."""
 
     facts: ClassVar[Facts] = FLUX_KONTEXT
+    """Facts of the family, which need no weights."""
 
     def check_fit(self) -> None:
         """The transformer takes the latents' channels alone (64 in FLUX.1-Kontext)."""

@@ -42,6 +42,7 @@ class LongCatEdit(SequenceFamily):
     """The components of a `LongCatImageEditPipeline`."""
 
     facts: ClassVar[Facts] = LONGCAT_EDIT
+    """Facts of the family, which need no weights."""
 
     text_processor: Any
     """Processor of the picture for `text_encoder`."""

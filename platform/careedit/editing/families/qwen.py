@@ -54,6 +54,7 @@ class QwenEditPlus(SequenceFamily):
     """The components of a `QwenImageEditPlusPipeline`."""
 
     facts: ClassVar[Facts] = QWEN_EDIT_PLUS
+    """Facts of the family, which need no weights."""
 
     processor: Any
     """Processor of instruction and pictures for `text_encoder`."""
