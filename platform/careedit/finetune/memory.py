@@ -68,7 +68,7 @@ def estimate(base: Family, *, rank: int, batch: int, pixels: int, checkpoint_gra
     modules = [getattr(base, name) for name in base.facts.components]
     sizes = {id(module): _bytes(module) for module in modules if isinstance(module, nn.Module)}
     weights = sizes.pop(id(transformer))
-    lora = adapter_share(shapes_of(transformer), rank=rank, targets=base.facts.targets).adapter
+    lora = adapter_share(shapes_of(transformer, base.facts), rank=rank).adapter
     sequence = base.facts.layout == "sequence"
     return Memory(
         transformer=weights,

@@ -21,8 +21,7 @@ from pydantic import ValidationError
 from careedit.editing import Family
 from careedit.editing.base_model import find_device
 from careedit.errors import CareEditError, InputError, ManifestError
-from careedit.experts import BaseReference, ExpertManifest, PanelSpec, make_manifest, save_adapter
-from careedit.experts import shapes_of as shapes_of_transformer
+from careedit.experts import BaseReference, ExpertManifest, PanelSpec, make_manifest, save_adapter, shapes_of
 from careedit.experts.manifest import MANIFEST_FILE
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import check_curve
@@ -180,7 +179,7 @@ def _run(
         "columns": columns.given(),
         "panel": panel.model_dump(mode="json"),
         **{key: getattr(wanted, key) for key in ("name", "align", "masks", "held_out", "rank", "batch")},
-        "base": [subject.path, subject.revision, shapes_of_transformer(base.transformer).fingerprint],
+        "base": [subject.path, subject.revision, shapes_of(base.transformer, base.facts, base.options).fingerprint],
         "start": [subject.start, subject.noise_scale],
         "dtype": str(base.dtype),
         "device": base.device.type,
@@ -282,6 +281,7 @@ def _write(wanted: OwnRun, subject: Subject, base: Family, columns: Columns, pla
     rows = dict(plan.summary())
     learned = rows["trained on"]
     source = f"{learned:,} rows from {wanted.data.name!r}"
+    shapes = shapes_of(base.transformer, base.facts, base.options)
     try:
         save_adapter(
             out / ADAPTER_FILE,
@@ -291,12 +291,12 @@ def _write(wanted: OwnRun, subject: Subject, base: Family, columns: Columns, pla
         )
         manifest = make_manifest(
             out / ADAPTER_FILE,
-            shapes_of_transformer(base.transformer),
+            shapes,
             name=wanted.name,
             competence=wanted.competence or wanted.name,
             description=wanted.description or f"Trained on {source}.",
             handles=wanted.handles,
-            base_name=subject.name,
+            base_name=f"{subject.name} ({shapes.label})",
             licence=wanted.licence,
             provenance=f"careedit train expert --data: {source}, {trained.report.config.steps} steps.",
         )

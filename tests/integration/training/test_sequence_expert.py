@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import small_bases
 from careedit.cli.main import main
 from careedit.editing import FAMILIES, EditJob, Engine
 from careedit.experts import MemoryLibrary, load_adapter, make_applier, shapes_of
+from careedit.records import BASE
 
 COMMAND = Path(sys.executable).with_name("careedit")
 AREA = 64 * 64
@@ -88,32 +90,40 @@ def command(rows: Path, base: Path, out: Path, *more: str, steps: int = 2) -> li
 def test_an_expert_learns_and_edits_alike_in_the_stock_pipeline_and_the_engine(name, rows, tmp_path, capsys):
     pipe, out = saved(name, tmp_path / "base"), tmp_path / "out"
     length = SHORT.get(name)
-    more = ("--held-out", "0.3", "--learning-rate", "0.02", "--json", *(("--max-sequence-length", str(length)) if length else ()))
+    more = (
+        "--held-out",
+        "0.3",
+        "--learning-rate",
+        "0.02",
+        "--json",
+        *(("--max-sequence-length", str(length)) if length else ()),
+    )
     assert main(command(rows, tmp_path / "base", out, *more, steps=30)) == 0
     captured = capsys.readouterr()
     validation = json.loads(captured.out)["validation"]
-    print("RATIO", name, validation)
-    assert validation["expert_loss"] < 0.97 * validation["base_loss"]
+    assert validation["expert_loss"] < 0.9 * validation["base_loss"]
     assert "Memory: about 0." in captured.err
 
     base = FAMILIES[type(pipe).__name__].from_pipeline(pipe, max_sequence_length=length)
-    shapes = shapes_of(pipe.transformer)
+    shapes = shapes_of(pipe.transformer, base.facts, base.options)
     state = load_adapter(out / "adapter.safetensors", shapes)
     assert state.rank == 4
     one = EditJob(
         source=Image.open(rows / "1-source.png"), instruction="add the red circle", seed=7, steps=2,
         guidance=None if name == "kontext" else 1.0, weights={"frame": 1.0},
     )  # fmt: skip
-    engine = Engine(base, make_applier("shared", pipe.transformer, MemoryLibrary({"frame": state}, shapes)))
+    engine = Engine(base, make_applier(pipe.transformer, MemoryLibrary({"frame": state}, shapes), "shared"))
     ours = edited(engine, one)
-    plain = stock(pipe, one, length)
+    plain = edited(engine, replace(one, weights={BASE: 1.0}))
+    pipe = BUILDERS[name]()  # the engine's applier has changed the other one
+    pipe.set_progress_bar_config(disable=True)
     if name == "longcat":  # diffusers has no LoRA mixin for its pipeline
         pipe.transformer.load_lora_adapter(str(out), weight_name="adapter.safetensors")
     else:
         pipe.load_lora_weights(str(out), weight_name="adapter.safetensors")
     pipe.transformer.to(torch.float32)
     theirs = stock(pipe, one, length)
-    assert (theirs - plain).abs().max() > 0.01
+    assert (ours - plain).abs().max() > 0.01
     torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-4)
 
 
