@@ -118,7 +118,7 @@ def draw_sigmas(base: SequenceFamily, count: int, tokens: int, generator: torch.
     if scheduler.config.use_dynamic_shifting:
         shifted: Tensor = scheduler.time_shift(base.shift(tokens, base.facts.default_steps), 1.0, uniform)
         return shifted
-    shift = scheduler.config.shift
+    shift = float(scheduler.config.shift)
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 

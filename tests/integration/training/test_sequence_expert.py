@@ -21,8 +21,18 @@ from PIL import Image, ImageDraw
 import small_bases
 from careedit.cli.main import main
 from careedit.editing import FAMILIES, EditJob, Engine
-from careedit.experts import MemoryLibrary, load_adapter, make_applier, shapes_of
+from careedit.experts import (
+    Defaults,
+    ExpertManifest,
+    MemoryLibrary,
+    PanelSpec,
+    load_adapter,
+    load_expert_set,
+    make_applier,
+    shapes_of,
+)
 from careedit.records import BASE
+from random_sets import make_random_set
 
 COMMAND = Path(sys.executable).with_name("careedit")
 AREA = 64 * 64
@@ -175,3 +185,20 @@ def test_a_killed_run_goes_on_to_the_same_weights(rows, tmp_path, monkeypatch):
     reports = [json.loads((out / "report.json").read_text("utf-8")) for out in (killed, whole)]
     assert reports[0]["validation"] == reports[1]["validation"]
     assert (killed / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
+
+
+def test_an_expert_of_the_base_model_is_added_to_a_set_of_the_distilled_one(rows, tmp_path, capsys):
+    saved("klein base", tmp_path / "base")
+    short = ("--max-sequence-length", "64", "--held-out", "0", "--checkpoint-gradients")
+    assert main(command(rows, tmp_path / "base", tmp_path / "out", *short, steps=1)) == 0
+    made = ExpertManifest.from_yaml((tmp_path / "out" / "expert.yaml").read_text("utf-8"), "expert.yaml")
+    assert made.base.name == f"{tmp_path / 'base'} (flux2-klein base)"
+    distilled = make_random_set(
+        tmp_path / "distilled", small_bases.klein(), {}, length=64, panel=PanelSpec(size=64), defaults=Defaults(steps=4)
+    )
+    assert main(["experts", "add", str(tmp_path / "out"), "--expert-set", str(distilled)]) == 0
+    assert load_expert_set(distilled).manifest("frame").rank == 4
+    capsys.readouterr()
+    own = ("--data", str(rows), "--base", str(distilled), "--name", "again", "--out", str(tmp_path / "again"))
+    assert main(["train", "expert", *own, "--dtype", "float32"]) == 2
+    assert "is distilled to a few steps" in capsys.readouterr().err
