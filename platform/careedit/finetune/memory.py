@@ -30,7 +30,7 @@ class Memory:
     activations: int
     """What the forward pass keeps for the backward pass, if all of it is kept."""
     checkpointed: int
-    """The same with --checkpoint-gradients."""
+    """What the forward pass keeps with --checkpoint-gradients: the input of each block, and all of one block."""
     releases: bool
     """Whether the encoders leave the device after the rows are encoded."""
     checkpoints: bool
