@@ -72,10 +72,13 @@ def expert(
         float | None, typer.Option(help="Share of rows kept for the validation loss; default 0.05.")
     ] = None,
     panel: Annotated[
-        int | None, typer.Option("--panel-size", min=16, help="Panel side for a base without a set; default 512.")
+        int | None,
+        typer.Option(
+            "--panel-size", min=16, help="Panel side for a base without a set; default 512 for FLUX.1-Fill, else 1024."
+        ),
     ] = None,
     max_sequence_length: Annotated[
-        int | None, typer.Option(min=1, help="T5 tokens for a base without a set; default 512.")
+        int | None, typer.Option(min=1, help="Text tokens for a base without a set; default: the family's maximum.")
     ] = None,
     device: DeviceOption = None,
     dtype: Annotated[
@@ -105,7 +108,7 @@ def expert(
     """Train one LoRA expert on a frozen base: on your own rows (--data), or by a packaged RECIPE.
 
     Rows have source, instruction and target, and optionally mask and reference. The expert is written to --out, in the
-    form that `careedit experts add` reads.
+    form that `careedit experts add` reads. The memory that the run needs is shown before it starts.
     """
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "threads", "as_json"):

@@ -1,27 +1,28 @@
-"""How an expert is trained on own rows: canvases as latents, a LoRA on the frozen base, a validation loss."""
+"""How an expert is trained on own rows: encoded rows, a LoRA on the frozen base, a validation loss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from careedit.editing import FluxFill
+from careedit.editing import Family, Start
+from careedit.editing.families import SequenceFamily, as_fill
 from careedit.errors import CareEditError
-from careedit.experts import shapes_of
-from careedit.finetune.data import Columns, Plan, RowRules, Table, read_row, row_item
+from careedit.experts import DEFAULT_TARGETS
+from careedit.finetune.canvas import encode_canvas_rows
+from careedit.finetune.data import Columns, Plan, Row, RowRules, Table, read_row
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, step_generator, train
-from careedit.finetune.pool import Item, build_pool, load_pool
+from careedit.finetune.sequence import encode_sequence_rows, release_encoders
 
 STEPS = 1000
 """Default number of optimizer steps."""
@@ -35,11 +36,20 @@ _VALIDATION_ROWS = 64
 """Maximum number of held-out rows in the validation loss."""
 _VALIDATION_DRAWS = 8
 """Number of noise draws per held-out row."""
-_SHARD_PIXELS = 2**23
-"""Number of canvas pixels per file of latents."""
 
-Pools = Mapping[str, Mapping[str, Tensor]]
-"""Latents by bucket. All canvases of a bucket have one size."""
+
+class Rows(Protocol):
+    """The encoded rows of one bucket."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def loss(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """The flow loss on the rows `chosen` (indices, [B]); a scalar."""
+
+
+Pools = Mapping[str, Rows]
+"""Encoded rows by bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +69,12 @@ def checkpoint_name(name: str) -> str:
     return f"expert-{name}"
 
 
-def default_learning_rate(base: FluxFill) -> float:
+def default_learning_rate(base: Family) -> float:
     """2e-3 for a base of fewer than `SMALL_BASE` parameters, 1e-4 for a larger one."""
     return 2e-3 if sum(p.numel() for p in base.transformer.parameters()) < SMALL_BASE else 1e-4
 
 
-def own_config(base: FluxFill, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
+def own_config(base: Family, *, steps: int = STEPS, learning_rate: float | None = None, seed: int = 0, checkpoint_seconds: float = 60.0) -> TrainConfig:  # fmt: skip
     """Settings of a run on own rows: short warm-up, cosine schedule, no weight decay, averaged weights."""
     return TrainConfig(
         steps=steps,
@@ -77,73 +87,75 @@ def own_config(base: FluxFill, *, steps: int = STEPS, learning_rate: float | Non
     )
 
 
-def add_lora(transformer: FluxTransformer2DModel, name: str, rank: int) -> list[nn.Parameter]:
-    """Freeze the transformer and put a new LoRA on it. Returns the LoRA's parameters."""
+def add_lora(transformer: nn.Module, name: str, rank: int, targets: str = DEFAULT_TARGETS) -> list[nn.Parameter]:
+    """Freeze the transformer and put a new LoRA on the modules that match `targets`. Returns the LoRA's parameters."""
     transformer.requires_grad_(False)
-    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=shapes_of(transformer).family.targets)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     cast(Any, transformer).add_adapter(lora, adapter_name=name)
     return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
 
 
-def lora_state(transformer: FluxTransformer2DModel, name: str) -> dict[str, Tensor]:
+def lora_state(transformer: nn.Module, name: str) -> dict[str, Tensor]:
     """peft's state dict of a LoRA, in float32 on the CPU."""
-    state = get_peft_model_state_dict(transformer, adapter_name=name)
+    state = get_peft_model_state_dict(cast(Any, transformer), adapter_name=name)
     return {key: value.detach().float().cpu().clone() for key, value in state.items()}
 
 
 def encode_rows(
-    table: Table, columns: Columns, rules: RowRules, plan: Plan, base: FluxFill, folder: Path
-) -> tuple[Pools, Pools]:
-    """The planned rows as latents, kept in `folder`: those to train on, and those held out. Existing files are reused."""
-    found: list[dict[str, Mapping[str, Tensor]]] = []
+    table: Table, columns: Columns, rules: RowRules, plan: Plan, base: Family, folder: Path, *,
+    start: Start = "noise", noise_scale: float = 1.0,
+) -> tuple[Pools, Pools]:  # fmt: skip
+    """The planned rows as latents, kept in `folder`: those to train on, and those held out. Existing files are reused.
+
+    `start` and `noise_scale` are what the expert set's edits start from.
+    """
+    flow = partial(flow_loss, start=start, noise_scale=noise_scale)
+    found: list[dict[str, Rows]] = []
     for held_out in (False, True):
-        pools: dict[str, Mapping[str, Tensor]] = {}
+        pools: dict[str, Rows] = {}
         for bucket, indices in plan.buckets(held_out=held_out).items():
-            items = partial(_item, table, columns, rules, indices)
-            _, width, height = (int(side) for side in bucket.rpartition("-")[2].split("x"))
-            shard = max(1, min(512, _SHARD_PIXELS // (3 * width * height)))
-            build_pool(bucket, items, len(indices), base, folder, shard_size=shard, clip_length=_clip_length(base))
-            pools[bucket] = load_pool(bucket, folder)
+            row = partial(_row, table, columns, rules, indices)
+            if isinstance(base, SequenceFamily):
+                pools[bucket] = encode_sequence_rows(bucket, row, len(indices), rules, base, folder, noise_scale)
+            else:
+                pools[bucket] = encode_canvas_rows(bucket, row, len(indices), rules, as_fill(base), folder, flow)
         found.append(pools)
+    if isinstance(base, SequenceFamily):
+        release_encoders(base)
     return found[0], found[1]
 
 
 def train_own(
-    name: str, base: FluxFill, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
-    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, flow: Callable[..., Tensor] = flow_loss,
+    name: str, base: Family, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
+    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False,
 ) -> Trained:  # fmt: skip
-    """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed.
-
-    `flow` is `flow_loss` with the start of the expert set's edits.
-    """
+    """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed."""
     names = tuple(pools)
-    shares = torch.tensor([float(len(pool["t5"])) for pool in pools.values()])
+    shares = torch.tensor([float(len(pool)) for pool in pools.values()])
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         bucket = names[int(torch.multinomial(shares, 1, generator=generator))]
-        chosen = torch.randint(len(pools[bucket]["t5"]), (batch,), generator=generator)
-        return {"loss": flow(base, pools[bucket], chosen, generator, panels=_panels(bucket))}
+        chosen = torch.randint(len(pools[bucket]), (batch,), generator=generator)
+        return {"loss": pools[bucket].loss(chosen, generator)}
 
     with _lora(base, name, rank, config.seed, checkpoint_gradients) as trained:
-        before = validation_loss(base, held_out, config.seed, batch, flow)
+        before = validation_loss(held_out, config.seed, batch)
         report = train(checkpoint_name(name), trained, loss, config, folder)
-        after = validation_loss(base, held_out, config.seed, batch, flow)
+        after = validation_loss(held_out, config.seed, batch)
         adapter = lora_state(base.transformer, name)
     return Trained(adapter, report, None if before is None or after is None else (before, after))
 
 
-def validation_loss(
-    base: FluxFill, pools: Pools, seed: int, batch: int, flow: Callable[..., Tensor] = flow_loss
-) -> float | None:
+def validation_loss(pools: Pools, seed: int, batch: int) -> float | None:
     """Mean loss on held-out rows, with the same noise at every call. None if `pools` is empty."""
     total, count = 0.0, 0
     with torch.no_grad():
-        for bucket, pool in pools.items():
-            rows = torch.arange(min(len(pool["t5"]), max(1, _VALIDATION_ROWS - count)))
+        for pool in pools.values():
+            rows = torch.arange(min(len(pool), max(1, _VALIDATION_ROWS - count)))
             for draw in range(_VALIDATION_DRAWS):
                 for first, chosen in enumerate(torch.split(rows, batch)):
                     generator = step_generator(seed, draw * 1_000_000 + first, stream=1)
-                    value = flow(base, pool, chosen, generator, panels=_panels(bucket)).item()
+                    value = pool.loss(chosen, generator).item()
                     total += value * len(chosen) / _VALIDATION_DRAWS
             count += len(rows)
     if count and not math.isfinite(total):
@@ -152,12 +164,12 @@ def validation_loss(
 
 
 @contextmanager
-def _lora(base: FluxFill, name: str, rank: int, seed: int, checkpoint_gradients: bool) -> Iterator[list[nn.Parameter]]:
+def _lora(base: Family, name: str, rank: int, seed: int, checkpoint_gradients: bool) -> Iterator[list[nn.Parameter]]:
     """The trained parameters of a new LoRA on the base, in float32. The LoRA is removed at the end."""
     transformer = cast(Any, base.transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trained = add_lora(transformer, name, rank)
+        trained = add_lora(transformer, name, rank, base.facts.targets)
     for parameter in trained:
         parameter.data = parameter.data.float()
     if checkpoint_gradients:
@@ -170,13 +182,5 @@ def _lora(base: FluxFill, name: str, rank: int, seed: int, checkpoint_gradients:
         transformer.unload_lora()
 
 
-def _item(table: Table, columns: Columns, rules: RowRules, indices: list[int], position: int) -> Item:
-    return row_item(read_row(table, indices[position], columns, rules), rules)
-
-
-def _panels(bucket: str) -> int:
-    return int(bucket.rpartition("-")[2].split("x")[0])
-
-
-def _clip_length(base: FluxFill) -> int:
-    return min(77, int(base.tokenizer.model_max_length))
+def _row(table: Table, columns: Columns, rules: RowRules, indices: list[int], position: int) -> Row:
+    return read_row(table, indices[position], columns, rules)

@@ -9,15 +9,15 @@ s = sigmoid(u), u ~ `SIGMA[start]`: shifted towards s = 1, where the edit decide
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from careedit.editing import FluxFill, Start
+from careedit.editing import Family, FluxFill, Start
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
 from careedit.finetune.precision import products
 
@@ -69,13 +69,7 @@ def flow_loss(
     if start == "source":
         first = first + source_canvas(clean, panels)
     noisy = torch.lerp(clean, first, sigma[:, None, None, None])
-    # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
-    # Checkpointed blocks are computed a second time in the backward pass, outside this context, with equal results.
-    plain = device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
-    attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
-    with products(device, base.dtype), attention, warnings.catch_warnings():
-        # The query and key norms keep float32 weights under autocast; torch warns once that this is not its fused path.
-        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+    with forward_context(base):
         tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())
         velocity = base.transformer(
             hidden_states=torch.cat([pack(noisy), pack(given), mask], dim=2),
@@ -89,11 +83,37 @@ def flow_loss(
         )[0]
     error = (velocity.float() - pack(first - clean)).square().mean(dim=2, keepdim=True)
     edited, free = edited_tokens(clean, panels), (token_coverage(mask) > 0).float()
-    weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
-    loss: Tensor = (error * weight).sum() / weight.sum()
+    loss = weighted_mean(error, edited, free)
     for term in auxiliary:
         loss = loss + term(tokens, batch["labels"], edited)
     return loss
+
+
+@contextmanager
+def forward_context(base: Family) -> Iterator[None]:
+    """The number format and the attention kernel in which training runs a base."""
+    # At 150 tokens the plain attention's backward pass takes two thirds of the fused one's time on a CPU.
+    # Checkpointed blocks are computed a second time in the backward pass, outside this context, with equal results.
+    plain = base.device.type == "cpu" and not cast(Any, base.transformer).is_gradient_checkpointing
+    attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+    with products(base.device, base.dtype), attention, warnings.catch_warnings():
+        # The query and key norms keep float32 weights under autocast; torch warns once that this is not its fused path.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+        yield
+
+
+def weighted_mean(error: Tensor, edited: Tensor, free: Tensor) -> Tensor:
+    """The mean of the tokens' errors, weighted by what the tokens are, a scalar. All are [B, T, 1].
+
+    `edited` is 1 where the target differs from the source, `free` is above 0 where the mask marks the edit.
+    """
+    weight = torch.where(free > 0, 1 + (EDIT_WEIGHT - 1) * edited, GIVEN_WEIGHT)
+    return (error * weight).sum() / weight.sum()
+
+
+def differing(difference: Tensor) -> Tensor:
+    """1 for tokens whose latents differ by more than `EDIT_THRESHOLD`, else 0: tokens [B, T, C] to [B, T, 1]."""
+    return (difference.square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
 
 
 def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
@@ -102,7 +122,7 @@ def edited_tokens(clean: Tensor, panels: int | None = None) -> Tensor:
     `clean` are the canvas's latents [B, C, h, w]. Panels are square if their number is not given.
     """
     difference = clean - source_canvas(clean, panels)
-    return (pack(difference).square().mean(dim=2, keepdim=True).sqrt() > EDIT_THRESHOLD).float()
+    return differing(pack(difference))
 
 
 def source_canvas(clean: Tensor, panels: int | None = None) -> Tensor:

@@ -107,13 +107,18 @@ def build_pool(
         if not path.exists():
             first = shard * per_shard
             tensors = _encode(items, first, min(per_shard, size - first), base, clip_length)
-            try:
-                with atomic_path(path) as temporary:
-                    save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-            except (OSError, SafetensorError) as error:
-                raise CareEditError(
-                    f"The training data {path} cannot be written ({error}); free some space and rerun."
-                ) from error
+            write_tensors(tensors, path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file of training data through a temporary name. Raises `CareEditError` if the disk is full."""
+    try:
+        with atomic_path(path) as temporary:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+    except (OSError, SafetensorError) as error:
+        raise CareEditError(
+            f"The training data {path} cannot be written ({error}); free some space and rerun."
+        ) from error
 
 
 def load_pool(name: str, folder: Path) -> Mapping[str, Tensor]:

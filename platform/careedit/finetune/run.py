@@ -12,22 +12,17 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 
-from careedit.editing import FluxFill, Start, load_base
+from careedit.editing import Family
 from careedit.editing.base_model import find_device
-from careedit.editing.families import as_fill
 from careedit.errors import CareEditError, InputError, ManifestError
-from careedit.experts import BaseReference, ExpertManifest, PanelSpec, load_expert_set, make_manifest, save_adapter
-from careedit.experts import shapes_of as shapes_of_transformer
-from careedit.experts.manifest import MANIFEST_FILE, SET_FILE
-from careedit.experts.set import packaged_set
-from careedit.experts.store import is_url
+from careedit.experts import BaseReference, ExpertManifest, PanelSpec, make_manifest, save_adapter, shapes_of
+from careedit.experts.manifest import MANIFEST_FILE
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import check_curve
 from careedit.finetune.data import (
@@ -45,39 +40,18 @@ from careedit.finetune.data import write_problems as list_problems
 from careedit.finetune.data.check import save_json
 from careedit.finetune.data.rows import Align
 from careedit.finetune.expert import BATCH, RANK, STEPS, Trained, checkpoint_name, encode_rows, own_config, train_own
-from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainReport, kept_format
+from careedit.finetune.memory import estimate, shortage
 from careedit.finetune.precision import NumberFormat, choose, using
+from careedit.finetune.subject import PANELS, Subject, find_subject, load_subject
 from careedit.record import error_sentence
 
-PANEL = 512
-"""Default panel side, in pixels, for a base without an expert set."""
 LARGEST_RANK = 1024
 """Maximum rank. A LoRA of a higher rank costs about as much as the layers that it changes."""
 ADAPTER_FILE, REPORT_FILE = "adapter.safetensors", "report.json"
 PROBLEMS_FILE, WORK = "problems.csv", "work"
 Checking = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """A context for the check of so many rows; its value is called after each of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The base that an expert is trained for."""
-
-    path: str
-    """The base, as `load_base` reads it."""
-    name: str
-    """Name of the base for cards and manifests."""
-    max_sequence_length: int
-    """Maximum T5 tokens per prompt."""
-    revision: str | None = None
-    """Revision of a hub id. Default: the newest one."""
-    panel: PanelSpec | None = None
-    """Panel size and fitting of the expert set. None for a base without a set."""
-    start: Start = "noise"
-    """What the expert set's edits start from. Default: noise."""
-    noise_scale: float = 1.0
-    """Standard deviation of the noise at that start. Default: 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +91,9 @@ class OwnRun:
     checkpoint_gradients: bool = False
     """Whether activations are computed a second time instead of kept: less memory, more time. Default: no."""
     panel: int | None = None
-    """Panel side in pixels, for a base without an expert set. Default: 512."""
+    """Panel side in pixels, for a base without an expert set. Default: 512, or 1024 if the base reads pictures as tokens."""
     max_sequence_length: int | None = None
-    """Maximum T5 tokens per prompt, for a base without an expert set. Default: 512."""
+    """Maximum text tokens per prompt, for a base without an expert set. Default: the family's maximum."""
     device: str | None = None
     """Device to train on. Default: cuda if available, otherwise cpu."""
     dtype: str | None = None
@@ -159,20 +133,21 @@ def run(
 ) -> OwnResult:
     """Check, encode, train, write. A run that was stopped continues.
 
-    `report_problems` receives the bad rows before they are refused or skipped, `note` a message about the number format.
+    `report_problems` receives the bad rows before they are refused or skipped, `note` messages about the number format and the memory.
     Raises `InputError` or `ExpertError` for wrong input before the training, and `CareEditError` if the training fails.
     """
     _check_manifest(wanted)
     check_curve()
     table = open_table(wanted.data)
     columns = find_columns(table.columns, wanted.columns)
-    subject = find_subject(wanted)
+    subject = find_subject(wanted.base, panel=wanted.panel, max_sequence_length=wanted.max_sequence_length)
     device = str(find_device(wanted.device))
     number_format = _number_format(wanted, device)
     dtype = _base_format(wanted, device, number_format)
     note(f"Number format: {number_format}; the frozen base is kept in {str(dtype).removeprefix('torch.')}.")
     with using(number_format):
-        return _run(wanted, table, columns, subject, _load(subject, device, dtype), checking, report_problems)
+        base = load_subject(subject, device, dtype)
+        return _run(wanted, table, columns, subject, base, checking, report_problems, note)
 
 
 def _run(
@@ -180,11 +155,12 @@ def _run(
     table: Table,
     columns: Columns,
     subject: Subject,
-    base: FluxFill,
+    base: Family,
     checking: Checking,
     report_problems: Callable[[tuple[Problem, ...]], None],
+    note: Callable[[str], None],
 ) -> OwnResult:
-    panel = subject.panel or PanelSpec(size=wanted.panel or PANEL, multiple=base.multiple)
+    panel = subject.panel or PanelSpec(size=wanted.panel or PANELS[base.facts.layout], multiple=base.multiple)
     if panel.size % base.multiple:
         raise InputError(
             f"The panel side {panel.size} is not a multiple of the base's {base.multiple}; choose another one."
@@ -203,7 +179,7 @@ def _run(
         "columns": columns.given(),
         "panel": panel.model_dump(mode="json"),
         **{key: getattr(wanted, key) for key in ("name", "align", "masks", "held_out", "rank", "batch")},
-        "base": [subject.path, subject.revision, shapes_of_transformer(base.transformer).fingerprint],
+        "base": [subject.path, subject.revision, shapes_of(base.transformer, base.facts, base.options).fingerprint],
         "start": [subject.start, subject.noise_scale],
         "dtype": str(base.dtype),
         "device": base.device.type,
@@ -219,36 +195,24 @@ def _run(
         raise refusal(plan.problems, plan.rows, wanted.out / PROBLEMS_FILE)
     work.mkdir(parents=True, exist_ok=True)
     save_json({"settings": settings, "plan": plan.document()}, work / "run.json")
-    pools, held_out = encode_rows(table, columns, rules, plan, base, work / "pools")
+    note(_memory(wanted, base, plan))
+    pools, held_out = encode_rows(
+        table, columns, rules, plan, base, work / "pools", start=subject.start, noise_scale=subject.noise_scale
+    )
     trained = train_own(
         wanted.name, base, pools, held_out, work, config,
         rank=wanted.rank, batch=wanted.batch, checkpoint_gradients=wanted.checkpoint_gradients,
-        flow=partial(flow_loss, start=subject.start, noise_scale=subject.noise_scale),
     )  # fmt: skip
     return _write(wanted, subject, base, columns, plan, trained)
 
 
-def find_subject(wanted: OwnRun) -> Subject:
-    """The base that `wanted.base` names. Raises `InputError` or `ExpertError`."""
-    ref = wanted.base
-    if not (is_url(ref) or (Path(ref) / SET_FILE).is_file() or packaged_set(ref) is not None):
-        return Subject(ref, ref, wanted.max_sequence_length or 512)
-    if wanted.panel or wanted.max_sequence_length:
-        raise InputError(
-            f"{ref!r} is an expert set, which has its own panel size and sequence length; leave these options out."
-        )
-    loaded = load_expert_set(ref)
-    spec = loaded.spec
-    name = f"the base of {loaded.name} {loaded.version}"
-    return Subject(
-        path=loaded.base_path,
-        name=name,
-        max_sequence_length=spec.base.max_sequence_length,
-        revision=spec.base.revision,
-        panel=spec.panel,
-        start=spec.defaults.start,
-        noise_scale=spec.defaults.noise_scale,
+def _memory(wanted: OwnRun, base: Family, plan: Plan) -> str:
+    """What the run needs, and a warning if the device has less."""
+    pixels = max(row.pixels for row in plan.planned)
+    memory = estimate(
+        base, rank=wanted.rank, batch=wanted.batch, pixels=pixels, checkpoint_gradients=wanted.checkpoint_gradients
     )
+    return f"{memory} {shortage(memory, base)}".rstrip()
 
 
 def _number_format(wanted: OwnRun, device: str) -> NumberFormat:
@@ -264,21 +228,6 @@ def _base_format(wanted: OwnRun, device: str, number_format: NumberFormat) -> to
     half = device.startswith("cuda") and number_format.name == "bfloat16"
     dtype: torch.dtype = getattr(torch, wanted.dtype or ("bfloat16" if half else "float32"))
     return dtype
-
-
-def _load(subject: Subject, device: str, dtype: torch.dtype) -> FluxFill:
-    base = as_fill(
-        load_base(
-            subject.path,
-            revision=subject.revision,
-            max_sequence_length=subject.max_sequence_length,
-            device=device,
-            dtype=dtype,
-        )
-    )
-    for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
-        module.requires_grad_(False)
-    return base
 
 
 def _check_manifest(wanted: OwnRun) -> None:
@@ -327,13 +276,12 @@ def _plan(work: Path, settings: dict[str, Any]) -> Plan | None:
     return plan
 
 
-def _write(
-    wanted: OwnRun, subject: Subject, base: FluxFill, columns: Columns, plan: Plan, trained: Trained
-) -> OwnResult:
+def _write(wanted: OwnRun, subject: Subject, base: Family, columns: Columns, plan: Plan, trained: Trained) -> OwnResult:
     out = wanted.out
     rows = dict(plan.summary())
     learned = rows["trained on"]
     source = f"{learned:,} rows from {wanted.data.name!r}"
+    shapes = shapes_of(base.transformer, base.facts, base.options)
     try:
         save_adapter(
             out / ADAPTER_FILE,
@@ -343,12 +291,12 @@ def _write(
         )
         manifest = make_manifest(
             out / ADAPTER_FILE,
-            shapes_of_transformer(base.transformer),
+            shapes,
             name=wanted.name,
             competence=wanted.competence or wanted.name,
             description=wanted.description or f"Trained on {source}.",
             handles=wanted.handles,
-            base_name=subject.name,
+            base_name=f"{subject.name} ({shapes.label})",
             licence=wanted.licence,
             provenance=f"careedit train expert --data: {source}, {trained.report.config.steps} steps.",
         )

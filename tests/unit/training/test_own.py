@@ -46,7 +46,7 @@ def test_rows_of_several_shapes_are_trained_on_together(table, base, tmp_path, m
     before = {name: value.clone() for name, value in base.transformer.state_dict().items()}
     pools, held_out = encode_rows(table, find_columns(table.columns), RULES, planned(table, base), base, tmp_path / "p")
     assert sorted(pools) == ["rows-2x80x56", "rows-3x64x64"]
-    assert pools["rows-2x80x56"]["clean"].shape == (1, 8, 14, 40)
+    assert pools["rows-2x80x56"].pool["clean"].shape == (1, 8, 14, 40)
     trained = train_own("frame", base, pools, held_out, tmp_path, own_config(base, steps=2), rank=8, batch=2)
     assert any(bool(value.any()) for name, value in trained.adapter.items() if "lora_B" in name)
     assert trained.validation is not None

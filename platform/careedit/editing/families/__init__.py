@@ -12,6 +12,7 @@ from careedit.editing.families.klein_kv import Flux2KleinKV
 from careedit.editing.families.kontext import FluxKontext
 from careedit.editing.families.longcat import LongCatEdit
 from careedit.editing.families.qwen import QwenEditPlus
+from careedit.editing.families.sequence import SequenceFamily
 
 FAMILIES: Mapping[str, type[Family]] = MappingProxyType(
     {kind.facts.pipeline: kind for kind in (FluxFill, FluxKontext, Flux2Klein, Flux2KleinKV, QwenEditPlus, LongCatEdit)}
@@ -31,6 +32,7 @@ __all__ = [
     "LongCatEdit",
     "QwenEditPlus",
     "Row",
+    "SequenceFamily",
     "as_fill",
     "in_context_prompt",
 ]

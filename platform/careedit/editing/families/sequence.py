@@ -55,6 +55,19 @@ class SequenceFamily(Family):
         """What the texts of two edits must have in common to share a batch: by default their length."""
         return texts[0]["encoder_hidden_states"].shape[1]
 
+    def grids(self, job: EditJob) -> tuple[Grid, ...]:
+        """The grids of the target, of the source and of the references."""
+        side = 2 * self.vae_scale
+        pictures = (job.source, job.source, *job.references)
+        return tuple((one.height // side, one.width // side) for one in pictures)
+
+    def shared_inputs(
+        self, grids: tuple[Grid, ...], texts: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Hashable, Mapping[str, Any]]:
+        """The layout of rows with these grids and texts, and the inputs that such rows share."""
+        layout = (grids, self.text_layout(texts))
+        return layout, self.remember(layout, lambda: self.positions(grids, texts))
+
     def prompt(self, job: EditJob) -> str:
         """The instruction itself."""
         return job.instruction.strip()
@@ -66,10 +79,8 @@ class SequenceFamily(Family):
         pictures = (job.source, *job.references)
         tokens = tuple(cache.get(("picture", image_sha256(one)), partial(self._encode, one))[0] for one in pictures)
         texts, truncated = self.texts(job, cache, guided=self.branches(job) == 2)
-        side = 2 * self.vae_scale
-        grids = tuple((one.height // side, one.width // side) for one in (job.source, *pictures))
-        layout = (grids, self.text_layout(texts))
-        shared = self.remember(layout, lambda: self.positions(grids, texts))
+        grids = self.grids(job)
+        layout, shared = self.shared_inputs(grids, texts)
         return Encoded(texts, scale, grids[0], layout, shared, tokens, truncated)
 
     @torch.no_grad()

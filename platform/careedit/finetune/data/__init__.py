@@ -2,7 +2,7 @@
 
 from careedit.finetune.data.check import Plan, Planned, Problem, check_rows, refusal, write_problems
 from careedit.finetune.data.columns import LAYOUTS, Columns, find_columns, parse_columns
-from careedit.finetune.data.rows import Align, BadRowError, Row, RowRules, read_row, row_item
+from careedit.finetune.data.rows import Align, BadRowError, Row, RowRules, read_row, row_item, row_job
 from careedit.finetune.data.tables import Table, open_table
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "read_row",
     "refusal",
     "row_item",
+    "row_job",
     "write_problems",
 ]

@@ -10,16 +10,15 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from careedit.editing import FluxFill
-from careedit.editing.families import in_context_prompt
+from careedit.editing import EditJob, Family
 from careedit.errors import InputError
 from careedit.files import write_atomic
 from careedit.finetune.data.columns import Columns
-from careedit.finetune.data.rows import BadRowError, Row, RowRules, read_row
+from careedit.finetune.data.rows import BadRowError, Row, RowRules, read_row, reference_fit
 from careedit.finetune.data.tables import Table
 from careedit.images import FLATTENED, decoding_notes, fit_panel
 
@@ -50,18 +49,27 @@ class Planned:
     index: int
     """Position of the row in the table, counted from 0."""
     panels: int
-    """Number of panels of its canvas: 2, or 3 with a reference."""
+    """Number of its pictures, which are the panels of a canvas: 2, or 3 with a reference."""
     width: int
     """Width of a panel, in pixels."""
     height: int
     """Height of a panel, in pixels."""
     held_out: bool
     """Whether the row is kept for the validation loss."""
+    reference: str = ""
+    """Size of the reference's own panel, such as "64x96"; empty on a canvas, whose panels have one size. Default: empty."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all its pictures."""
+        width, height = (int(side) for side in (self.reference or f"{self.width}x{self.height}").split("x"))
+        return 2 * self.width * self.height + (self.panels - 2) * width * height
 
     @property
     def bucket(self) -> str:
-        """Name of the row's bucket. All canvases of a bucket have one size."""
-        return f"{'held-out' if self.held_out else 'rows'}-{self.panels}x{self.width}x{self.height}"
+        """Name of the row's bucket. All rows of a bucket have pictures of the same sizes."""
+        name = f"{'held-out' if self.held_out else 'rows'}-{self.panels}x{self.width}x{self.height}"
+        return f"{name}-{self.reference}" if self.reference else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +129,13 @@ def check_rows(
     table: Table,
     columns: Columns,
     rules: RowRules,
-    base: FluxFill,
+    base: Family,
     *,
     held_out: float = 0.05,
     done: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Read every row. `held_out` is the share kept for validation; rows with the same source image stay together."""
-    good: list[tuple[int, str, int, tuple[int, int]]] = []
+    good: list[tuple[str, Planned]] = []
     problems: list[Problem] = []
     notes: Counter[str] = Counter()
     for index in range(len(table)):
@@ -135,13 +143,13 @@ def check_rows(
             row = read_row(table, index, columns, rules)
             spec = rules.panel
             fit = fit_panel(row.source.size, spec.size, spec.fit, spec.multiple)
-            good.append((index, row.digest, 2 + (row.reference is not None), fit.panel))
+            good.append((row.digest, _planned(index, row, fit.panel, rules, base)))
             notes.update(_peculiarities(row, base))
         except BadRowError as error:
             problems.append(Problem(index + 1, table.where(index), error.file, error.kind, error.reason))
         done()
-    kept = _held_out({digest for _, digest, _, _ in good}, held_out)
-    planned = [Planned(index, panels, *size, digest in kept) for index, digest, panels, size in good]
+    kept = _held_out({digest for digest, _ in good}, held_out)
+    planned = [replace(row, held_out=digest in kept) for digest, row in good]
     return Plan(len(table), tuple(planned), tuple(problems), dict(sorted(notes.items())))
 
 
@@ -180,14 +188,29 @@ def _held_out(digests: set[str], share: float) -> set[str]:
     return chosen - {ranked[-1]} or {ranked[0]}
 
 
-def _peculiarities(row: Row, base: FluxFill) -> list[str]:
+def _planned(index: int, row: Row, panel: tuple[int, int], rules: RowRules, base: Family) -> Planned:
+    """The plan of a good row. Raises `BadRowError` for a reference if the base takes none."""
+    if row.reference is None:
+        return Planned(index, 2, *panel, held_out=False)
+    if not base.facts.references:
+        raise BadRowError(
+            "reference", "", f"the row has a reference, but the base {base.facts.name} takes none; remove the column"
+        )
+    width, height = reference_fit(row.reference, rules.panel).panel
+    own = "" if base.facts.layout == "canvas" else f"{width}x{height}"
+    return Planned(index, 3, *panel, held_out=False, reference=own)
+
+
+def _peculiarities(row: Row, base: Family) -> list[str]:
     """What a user should know about a good row, each in a few words."""
     found = []
-    prompt = in_context_prompt(row.instruction, references=int(row.reference is not None))
-    ids = base.tokenizer_2(prompt, truncation=False, verbose=False)["input_ids"]
+    references = () if row.reference is None else (row.reference,)
+    prompt = base.prompt(EditJob(row.source, row.instruction, seed=0, steps=1, references=references))
+    tokenizer = getattr(base, "tokenizer_2", base.tokenizer)  # FLUX.1's first tokenizer reads the pooled text only
+    ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
     if len(ids) > base.max_sequence_length:
         found.append(f"instruction cut at the base's {base.max_sequence_length} tokens")
-    if getattr(base.tokenizer_2, "unk_token_id", None) in ids:
+    if getattr(tokenizer, "unk_token_id", None) in ids:
         found.append("words that the base does not know")
     if decoding_notes([row.source]) or decoding_notes([row.target]):
         found.append(FLATTENED)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from careedit.editing import EditJob, Family
 from careedit.editing.families import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
@@ -110,6 +111,27 @@ def row_item(row: Row, rules: RowRules) -> Item:
     mask = None if row.mask is None else _fit_of(row.mask, fit).to_panel_mask(row.mask)
     prompt = in_context_prompt(row.instruction, references=len(panels) - 2)
     return Item(compose_canvas(panels), canvas_mask(len(panels), fit.panel, mask), prompt)
+
+
+def row_job(row: Row, rules: RowRules, base: Family) -> tuple[EditJob, Image.Image]:
+    """A row as an edit by a base that reads pictures as tokens, without guidance branches, and the target's panel."""
+    spec = rules.panel
+    fit = fit_panel(row.source.size, spec.size, spec.fit, spec.multiple)
+    job = EditJob(
+        source=fit.to_panel(row.source),
+        instruction=row.instruction,
+        seed=0,
+        steps=1,
+        mask=None if row.mask is None else _fit_of(row.mask, fit).to_panel_mask(row.mask),
+        references=() if row.reference is None else (reference_fit(row.reference, spec).to_panel(row.reference),),
+        guidance=None if base.guidance == "none" else 1.0,
+    )
+    return job, _fit_of(row.target, fit).to_panel(row.target)
+
+
+def reference_fit(reference: Image.Image, spec: PanelSpec) -> Fit:
+    """How a reference fits a panel of its own, as in an edit."""
+    return fit_panel(reference.size, spec.size, spec.fit, spec.multiple)
 
 
 def _fit_of(image: Image.Image, fit: Fit) -> Fit:
