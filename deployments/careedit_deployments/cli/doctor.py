@@ -52,9 +52,9 @@ class Gpu:
     """One GPU of this machine."""
 
     name: str
-    """Its name, from the driver."""
+    """Name of the GPU, as the driver reports it."""
     free: int
-    """Free memory, in bytes."""
+    """Memory of the GPU that is free now, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Machine:
     """What this machine has to offer now."""
 
     cpus: int
-    """Number of CPU cores that this process may use."""
+    """Number of CPU cores."""
     memory: int
     """Free main memory, in bytes."""
     gpus: tuple[Gpu, ...]
@@ -78,7 +78,7 @@ class Pool:
     name: str
     """Name of the deployment, for example "main.shared"."""
     size: DeploymentConfig
-    """Its settings."""
+    """Settings of the deployment, from the configuration."""
     bytes: int
     """Memory of one replica's weights, in bytes."""
     on_gpu: bool
@@ -121,7 +121,7 @@ def look() -> Machine:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
-    return Machine(len(os.sched_getaffinity(0)), memory, _gpus(), shutil.disk_usage(folder).free)
+    return Machine(os.cpu_count() or 1, memory, _gpus(), shutil.disk_usage(folder).free)
 
 
 def check(config: ServeConfig, machine: Machine, *, served: bool = True) -> Iterator[Line]:
@@ -175,7 +175,7 @@ def _check_arm(
     }
     sizes |= {} if config.shared is None else {"shared": config.shared}
     if not served:
-        sizes = {"shared": DeploymentConfig(num_gpus=min(1, len(machine.gpus)))}
+        sizes = {"shared": DeploymentConfig(num_gpus=min(1, len(machine.gpus)))}  # as `Editor` chooses its device
     on_gpu = any(size.num_gpus > 0 for size in sizes.values()) and arm.device != "cpu"
     yield from _check_device(name, arm, machine, on_gpu=on_gpu)
     for pool, size in sizes.items():
@@ -212,6 +212,10 @@ def _check_device(name: str, arm: Arm, machine: Machine, *, on_gpu: bool) -> Ite
     if (on_gpu or (arm.device or "").startswith("cuda")) and not machine.gpus:
         advice = "serve it on a machine with one, or set num_gpus: 0 (edits then take minutes)"
         yield Line("fail", f"{name}.device", f"No NVIDIA GPU was found (nvidia-smi lists none); {advice}.")
+        return
+    if (arm.device or "").startswith("cuda") and not on_gpu:
+        text = "The arm names cuda, but its replicas reserve no GPU, and Ray hides GPUs from such replicas"
+        yield Line("fail", f"{name}.device", f"{text}; set num_gpus for expert and shared.")
         return
     device = "cuda" if on_gpu else "cpu"
     where = ", ".join(gpu.name for gpu in machine.gpus) if on_gpu else f"{machine.cpus} CPU cores"

@@ -22,7 +22,7 @@ class Weights:
     """The weights of one model, as its files state them."""
 
     parameters: int
-    """Number of weights."""
+    """Number of weights of all components together."""
     stored: int
     """Size of the files, in bytes."""
     missing: tuple[str, ...]

@@ -16,7 +16,7 @@ class Model:
     """One repository of the hub that a configuration needs."""
 
     hub_id: str
-    """Its name, "owner/name"."""
+    """Name of the repository, as "owner/name"."""
     revision: str | None
     """The commit that the expert set names; None means the newest."""
     patterns: tuple[str, ...] | None

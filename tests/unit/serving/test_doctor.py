@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,32 @@ def test_a_configuration_for_a_gpu_fails_without_one(home: Path) -> None:
 
     assert [lines[name].status for name in ("main.device", "main.shared.memory", "gpus")] == ["fail"] * 3
     assert "num_gpus: 0" in lines["main.device"].message
+
+
+def test_an_arm_on_cuda_whose_replicas_reserve_no_gpu_fails(home: Path) -> None:
+    assert found(configured(home, gpus=0.0, arm={"device": "cuda"}))["main.device"].status == "fail"
+
+
+def test_a_base_of_the_hub_is_sized_by_the_hub_s_list_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_here(*_: Any, **__: Any) -> str:
+        raise OSError("not in the cache")
+
+    sizes = {
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors": 4000,
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors": 2000,
+        "text_encoder/model.safetensors": 8000,
+        "text_encoder/pytorch_model.bin": 9000,
+        "whole.safetensors": 6000,
+    }
+    files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", not_here)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(siblings=files))
+
+    assert weights_of("lab/klein", "abc", ("transformer", "text_encoder")) == Weights(7000, 14000, (), fetched=False)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", not_here)
+    with pytest.raises(doctor.CareEditError, match="the hub does not say how large"):
+        weights_of("lab/klein", "abc", ("transformer",))
 
 
 def test_more_cpus_than_the_machine_has_fail(home: Path) -> None:
