@@ -96,63 +96,18 @@ def tiny_pipeline():
 @pytest.fixture(scope="session")
 def untrained_set(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An expert set on disk: the untrained base and five random experts with visible effects; copy it to change it."""
-    import torch
-
-    from careedit.experts import (
-        BaseSpec,
-        Defaults,
-        ExpertSetFile,
-        PanelSpec,
-        add_expert,
-        create_expert_set,
-        make_manifest,
-        save_adapter,
-        shapes_of,
-    )
-    from careedit.files import folder_digest
+    from careedit.experts import Defaults, PanelSpec
     from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL
+    from random_sets import make_random_set
 
-    folder = tmp_path_factory.mktemp("sets") / "untrained"
-    tiny_pipeline.save_pretrained(folder / "base")
-    shapes = shapes_of(tiny_pipeline.transformer)
-    create_expert_set(
-        folder,
-        ExpertSetFile(
-            name="untrained",
-            version="1.0",
-            base=BaseSpec(
-                path="./base",
-                max_sequence_length=MAX_SEQUENCE_LENGTH,
-                fingerprint=shapes.fingerprint,
-                sha256=folder_digest(folder / "base"),
-            ),
-            panel=PanelSpec(size=PANEL),
-            defaults=Defaults(steps=2),
-        ),
+    return make_random_set(
+        tmp_path_factory.mktemp("sets") / "untrained",
+        tiny_pipeline,
+        EXPERTS,
+        length=MAX_SEQUENCE_LENGTH,
+        panel=PanelSpec(size=PANEL),
+        defaults=Defaults(steps=2),
     )
-    for seed, (name, handles) in enumerate(EXPERTS.items()):
-        generator = torch.Generator().manual_seed(seed)
-        weights = {
-            f"{module}.lora_{side}.weight": torch.randn(shape, generator=generator) * 0.1
-            for module, (outer, inner) in shapes.linear.items()
-            if module.endswith(("to_q", "to_v", "proj_out"))
-            for side, shape in (("A", (8, inner)), ("B", (outer, 8)))
-        }
-        adapter = tmp_path_factory.mktemp("adapters") / f"{name}.safetensors"
-        save_adapter(adapter, weights, rank=8, alpha=8.0)
-        manifest = make_manifest(
-            adapter,
-            shapes,
-            name=name,
-            competence=name,
-            description=f"Weights drawn at random, in the place of the {name} expert.",
-            handles=handles,
-            base_name="untrained tiny base",
-            licence="Apache-2.0",
-            provenance="Drawn at random for a test.",
-        )
-        add_expert(folder, manifest, adapter)
-    return folder
 
 
 @pytest.fixture(scope="session")
