@@ -144,7 +144,7 @@ def _settings(config: str) -> tuple[ServeConfig, bool]:
     except InputError:
         if not (Path(config) / SET_FILE).is_file():
             raise
-    return ServeConfig(arms={"set": {"expert_set": config}}), False
+    return ServeConfig(arms={"set": Arm(expert_set=config)}), False
 
 
 def _check_arm(
