@@ -62,7 +62,7 @@ class Machine:
     """What this machine has to offer now."""
 
     cpus: int
-    """Number of CPU cores."""
+    """Number of CPU cores of this machine."""
     memory: int
     """Free main memory, in bytes."""
     gpus: tuple[Gpu, ...]
