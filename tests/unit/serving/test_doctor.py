@@ -173,6 +173,17 @@ def test_a_used_port_a_missing_variable_and_an_unreadable_set_fail(home: Path) -
     assert [lines[name].status for name in ("main.set", "port", "jobs.webhook_secret_env")] == ["fail"] * 3
 
 
+def test_the_gpus_are_those_that_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143156'\necho 'NVIDIA L4, 22000'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert doctor.look().gpus == (Gpu("NVIDIA H200", 143156 * 2**20), Gpu("NVIDIA L4", 22000 * 2**20))
+
+    program.write_text("#!/bin/sh\necho 'the driver does not answer' >&2\nexit 9\n")
+    assert doctor.look().gpus == ()
+
+
 def test_the_command_checks_a_set_alone_and_exits_with_1_if_it_fails(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
