@@ -223,6 +223,7 @@ def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tu
     Of a hub id only the index is fetched, so another kind of pipeline is refused before gigabytes are fetched.
     """
     from huggingface_hub import hf_hub_download  # here, since most callers read a folder
+    from huggingface_hub.errors import GatedRepoError
 
     name = str(path_or_hub_id)
     folder = Path(path_or_hub_id).expanduser()
@@ -235,6 +236,11 @@ def read_index(path_or_hub_id: str | Path, *, revision: str | None = None) -> tu
     try:
         path = folder / INDEX if folder.is_dir() else Path(hf_hub_download(name, INDEX, revision=revision))
         index = json.loads(path.read_text("utf-8"))
+    except GatedRepoError as error:
+        raise ExpertError(
+            f"The hub gives the base {name!r} only to accounts that accepted its licence; accept it on the page of {name}, "
+            "then log in with `hf auth login`."
+        ) from error
     except (OSError, ValueError) as error:
         what = f"has no readable {INDEX}" if folder.is_dir() else "is not a folder, and the hub does not have it"
         raise ExpertError(f"The base {name!r} {what}; give the folder of a diffusers pipeline or a hub id.") from error

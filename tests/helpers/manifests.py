@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-OVERLAYS = ("local", "gpu", "gpu-ab", "sovereign")
+OVERLAYS = ("local", "gpu", "gpu-ab", "gpu-fill", "sovereign")
 
 Manifest = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Generate Kubernetes manifests from `deployments/config`, or check that they are up to date."""
+"""Generate Kubernetes manifests from `deployments/config`, check that they are up to date, and download models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.callback()
 def k8s() -> None:
-    """Generate Kubernetes manifests from `deployments/config`, or check that they are up to date."""
+    """Generate Kubernetes manifests from `deployments/config`, check that they are up to date, and download models."""
 
 
 @app.command("render")
@@ -51,6 +51,20 @@ def render_command(
         note(f"{len(stale)} of {len(files)} files {'are out of date' if check else 'were written'}.")
     if check and stale:
         raise typer.Exit(1)
+
+
+@app.command("pull")
+def pull_command(
+    config: Annotated[str, typer.Option("--config", help="A serve configuration: a file or a name.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the models and download nothing.")] = False,
+) -> None:
+    """Download the models that a configuration names: the bases of its expert sets, and its judge."""
+    from careedit_deployments.cli.serve import named_config
+    from careedit_deployments.kubernetes.pull import models_of, pull
+
+    for model in models_of(named_config(config)):
+        where = "" if dry_run else f" is in {pull(model)}"
+        emit(f"{model.hub_id}{f' at {model.revision}' if model.revision else ''}{where}")
 
 
 @app.command("secrets")

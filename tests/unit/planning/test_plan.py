@@ -34,7 +34,7 @@ def test_every_price_has_a_date_a_place_and_a_source_and_every_profile_says_what
         assert datetime.date(2026, 1, 1) <= datetime.date.fromisoformat(price.date)
         assert re.search(r"\w+\.\w{2,}/", price.source) and price.region
     for profile in PROFILES.values():
-        assert profile.source.startswith(("measured", "published")) and "ssumed" in profile.source
+        assert profile.source.startswith(("measured", "published", "counted")) and "ssumed" in profile.source
         assert profile.price is None or profile.price in prices
 
 

@@ -58,7 +58,7 @@ def test_every_shipped_configuration_builds_what_ray_accepts(path, untrained_set
         assert f"router-{name}" in told and f"shared-{name}" in told
     limit = ServeConfig(**fields).limits.deadline_s
     for name, one in told.items():
-        if name.startswith(("expert-", "shared-")) and path.stem == "flux-fill":
+        if name.startswith(("expert-", "shared-")) and path.stem in ("flux-fill", "klein", "qwen-edit"):
             assert one.ray_actor_options.num_gpus == 1 and one.graceful_shutdown_timeout_s >= limit
 
 

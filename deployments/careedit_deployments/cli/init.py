@@ -1,0 +1,169 @@
+"""Write an expert set and a serve configuration for a base model.
+
+The set has no experts yet: `careedit experts add` adds them. Of a hub id only the configuration files are fetched here; the
+first edit fetches the weights.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json
+from careedit.errors import InputError
+from careedit.experts import ExpertSet, create_expert_set, load_expert_set, shapes_of_base
+from careedit.experts.manifest import BaseSpec, Defaults, ExpertSetFile, PanelSpec
+from careedit.families import INDEX, read_index
+from careedit_deployments.config import ServeConfig
+
+app = typer.Typer(add_completion=False)
+
+CONFIG = "serve.yaml"
+"""Name of the serve configuration in the new folder."""
+DISTILLED_STEPS = 4
+"""Steps of a distilled base, whose index says `is_distilled`."""
+_SERVE = """\
+# A server for the expert set in this folder. `careedit doctor` says whether this machine can run it.
+version: 1
+arms:
+  main:
+    expert_set: {folder}
+    # The experts listed here share the pool below and its copy of the base. Each other expert gets a replica with a copy
+    # of its own.
+    long_tail: []
+expert: {{num_cpus: 1, num_gpus: {gpus}, graceful_shutdown_s: 300, health_check_timeout_s: 60}}
+shared: {{num_cpus: 1, num_gpus: {gpus}, graceful_shutdown_s: 300, health_check_timeout_s: 60}}
+{quality}"""
+_CACHED = """\
+quality:
+  # Extrapolates two of three steps after the first ones: faster and coarser.
+  low: {steps: %d, step_cache: {interval: 3}}
+"""
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder of the expert set.")],
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base", help="Folder of a diffusers pipeline, or a hub id such as black-forest-labs/FLUX.2-klein-4B."
+        ),
+    ],
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Revision of the hub id. Default: the newest, which is written down."),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Side of a panel, in pixels.")] = 1024,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an expert set without experts and a serve configuration for a base model."""
+    if folder.exists():
+        raise InputError(f"{str(folder)!r} exists already; give a folder that does not.")
+    spec = describe(base, revision=revision, size=size, name=_name(folder))
+    loaded = write(folder, spec)
+    licence = loaded.facts.licence
+    if as_json:
+        document = {"version": 1, "folder": folder, "config": folder / CONFIG, "family": loaded.facts.name}
+        emit_json({**document, "licence": licence, "set": spec})
+        return
+    pinned = f" at revision {spec.base.revision[:12]}" if spec.base.revision else ""
+    emit(f"The expert set {spec.name} is in {folder}. Its base is {spec.base.path}{pinned} ({loaded.shapes.label}).")
+    emit(f"Licence of the base: {licence}. Read it before you use the results.")
+    emit("Next:")
+    emit(f"  careedit doctor {folder / CONFIG}")
+    emit(f'  careedit edit photo.jpg "make it winter" --expert-set {folder} -o edited.png')
+    emit(f"  careedit experts add LORA.safetensors --name NAME --competence WORD --expert-set {folder}")
+    emit(f"  careedit serve {folder / CONFIG}")
+
+
+def describe(base: str, *, revision: str | None, size: int, name: str) -> ExpertSetFile:
+    """The set's file for `base` with the defaults of its family.
+
+    Raises `ExpertError` for a base that cannot be used, and `InputError` for a size or revision that does not fit it.
+    """
+    place, _ = read_index(base, revision=revision)
+    local = Path(place).is_dir()
+    if local and revision is not None:
+        raise InputError("--revision belongs to a hub id, and the base is a folder; leave it out.")
+    if local:
+        place = str(Path(place).resolve())
+    else:
+        revision = _commit(place, revision)
+    shapes = shapes_of_base(place, revision=revision)
+    facts = shapes.family
+    if size % facts.multiple:
+        raise InputError(f"--size is {size}; the panels of {facts.name} are multiples of {facts.multiple} pixels.")
+    distilled = shapes.switches.get("is_distilled", False)
+    embedded = any("guidance_embedder" in parameter for parameter in shapes.parameters)
+    guided = embedded if facts.guidance == "embedded" else not distilled
+    return ExpertSetFile(
+        name=name,
+        version="1",
+        base=BaseSpec(
+            path=place,
+            revision=revision,
+            max_sequence_length=facts.text_tokens,
+            fingerprint=shapes.fingerprint,
+        ),
+        panel=PanelSpec(size=size, fit="bucket", multiple=facts.multiple),
+        defaults=Defaults(
+            steps=DISTILLED_STEPS if distilled else facts.default_steps,
+            guidance=facts.default_guidance if guided else None,
+        ),
+        application="shared",  # one copy of the base serves all experts
+    )
+
+
+def write(folder: Path, spec: ExpertSetFile) -> ExpertSet:
+    """Write set and configuration to a temporary folder, check both, and rename it to `folder`."""
+    parent = folder.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{str(parent)!r} is not a folder that can be written to; choose another.")
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))
+    try:
+        _ = create_expert_set(temporary, spec).shapes
+        steps = spec.defaults.steps
+        (temporary / CONFIG).write_text(
+            _SERVE.format(
+                folder=_quoted(folder.absolute()),
+                gpus=_gpus(),
+                quality=_CACHED % steps if steps > DISTILLED_STEPS else "",
+            ),
+            encoding="utf-8",
+        )
+        ServeConfig.from_yaml(temporary / CONFIG)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return load_expert_set(folder)
+
+
+def _commit(hub_id: str, revision: str | None) -> str:
+    """The commit of the newest index, from the path of the fetched file (`snapshots/COMMIT/...`)."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(hub_id, INDEX, revision=revision)).parent.name
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.is_available())
+
+
+def _name(folder: Path) -> str:
+    """A name for the set, from its folder's."""
+    return re.sub(r"[^a-z0-9_-]+", "-", folder.absolute().name.lower()).strip("-_")[:64] or "my-set"
+
+
+def _quoted(value: Any) -> str:
+    """A text as a YAML scalar, whatever characters it has."""
+    return "'" + str(value).replace("'", "''") + "'"
