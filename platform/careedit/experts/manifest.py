@@ -68,7 +68,7 @@ class BaseReference(YamlRecord):
     name: Sentence
     """Name of the base. It is only shown to people."""
     fingerprint: Sha256
-    """`BaseShapes.fingerprint` of the base's transformer. An expert fits a base with the same fingerprint."""
+    """`BaseShapes.fingerprint` of the base: shapes, family and variant. An expert fits a base with the same fingerprint."""
 
 
 class ExpertManifest(YamlRecord):

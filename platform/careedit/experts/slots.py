@@ -25,7 +25,7 @@ class SlotRoute:
 
 
 class SlotLinear(nn.Module):
-    """A linear layer with an adapter per slot; slot 0 is no adapter."""
+    """A linear layer with an adapter per slot; slot 0 stays empty."""
 
     a: Tensor
     """The matrices A, [slots, rank, in features]; smaller ranks are padded with zeros."""

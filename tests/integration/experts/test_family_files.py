@@ -1,142 +1,39 @@
-"""LoRA files for each family do here what the family's `load_lora_weights` makes of them, alone and in mixed batches."""
+"""LoRA files for each family do here what the family's `load_lora_weights` makes of them."""
 
 from __future__ import annotations
 
-import copy
 import json
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
-from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
 
-import small_bases
-from careedit.editing import FAMILIES, EditJob, Engine
 from careedit.errors import AdapterError, BaseMismatchError
-from careedit.experts import (
-    BaseShapes,
-    LoraState,
-    MemoryLibrary,
-    MergedApplier,
-    NoExperts,
-    SharedApplier,
-    check_adapter,
-    load_adapter,
-    make_applier,
-    shapes_of,
-)
+from careedit.experts import BaseShapes, LoraState, MemoryLibrary, check_adapter, load_adapter, make_applier
 from careedit.experts.applier import Inputs
-from careedit.experts.slots import SlotApplier
+from lora_files import (
+    BUILDERS,
+    Tensors,
+    drawn,
+    inputs_of,
+    layers,
+    load_as_diffusers,
+    own,
+    pair,
+    prefixed,
+    several_ranks,
+    shapes_of_pipe,
+    targets,
+    write,
+)
 
-Tensors = dict[str, Tensor]
-BUILDERS: dict[str, Callable[[], Any]] = {
-    "kontext": small_bases.kontext,
-    "klein": small_bases.klein,
-    "qwen 2509": partial(small_bases.qwen, zero_cond_t=False),
-    "qwen 2511": small_bases.qwen,
-    "longcat": small_bases.longcat,
-}
-PER_ROW = ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "pooled_projections", "timestep", "guidance")  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _small_and_without_gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 64 * 64)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", 64 * 64)
-    own = pipeline_longcat_image_edit.calculate_dimensions
-    monkeypatch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: own(64 * 64, ratio))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft: "proj_out" would also match other modules
-        yield
-
-
-@pytest.fixture(scope="module")
-def bases() -> Callable[[str], Any]:
-    """The pipeline of a name, built once; `own(pipe)` is a copy whose transformer a test may change."""
-    built: dict[str, Any] = {}
-    return lambda name: built.setdefault(name, None) or built.update({name: BUILDERS[name]()}) or built[name]
-
-
-def own(pipe: Any) -> Any:
-    options = {"is_distilled": pipe.config.is_distilled} if "is_distilled" in pipe.config else {}
-    return type(pipe)(**{**pipe.components, "transformer": copy.deepcopy(pipe.transformer)}, **options)
-
-
-def shapes_of_pipe(pipe: Any) -> BaseShapes:
-    return shapes_of(pipe.transformer, FAMILIES[type(pipe).__name__].facts, pipe.config)
-
-
-def engine(pipe: Any, applier: Any = None) -> Engine:
-    length = small_bases.TEXT_LENGTH if hasattr(pipe, "text_encoder_2") else None
-    base = FAMILIES[type(pipe).__name__].from_pipeline(pipe, max_sequence_length=length)
-    return Engine(base, NoExperts(base.transformer) if applier is None else applier)
-
-
-def load_as_diffusers(pipe: Any, path: Path) -> None:
-    """The stock pipeline's own loading; LongCat's has none, but its transformer does."""
-    if hasattr(pipe, "load_lora_weights"):
-        pipe.load_lora_weights(str(path))
-    else:
-        pipe.transformer.load_lora_adapter(str(path))
-
-
-def edit(number: int = 0, **fields: Any) -> EditJob:
-    source = Image.new("RGB", (64, 64), (40 * number + 60, 255 - 50 * number, 90))
-    return EditJob(**{"source": source, "instruction": "make it " + "red " * (number + 1), "seed": number, "steps": 3} | fields)  # fmt: skip
-
-
-def inputs_of(pipe: Any) -> Inputs:
-    """The transformer's arguments in the first step of two edits."""
-    found: list[dict[str, Any]] = []
-    hook = pipe.transformer.register_forward_pre_hook(lambda _, __, given: found.append(given), with_kwargs=True)
-    one = engine(pipe)
-    one.step([one.prepare(edit(1)), one.prepare(edit(2))])
-    hook.remove()
-    per_row = {name: found[0][name] for name in PER_ROW if found[0].get(name) is not None}
-    shared = {name: value for name, value in found[0].items() if name not in (*per_row, "return_dict")}
-    return Inputs(per_row, shared)
-
-
-# ------------------------------------------------------------------ files
-def drawn(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
-    return torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
-
-
-def pair(layer: str, inner: int, outer: int, *, rank: int = 4, alpha: float | None = None, sides: str = "A B") -> Tensors:  # fmt: skip
-    down, up = (f"{layer}.lora_{side}.weight" for side in sides.split())
-    tensors = {down: drawn(rank, inner), up: drawn(outer, rank)}
-    return tensors | ({} if alpha is None else {f"{layer}.alpha": torch.tensor(alpha)})
-
-
-def layers(shapes: BaseShapes, pattern: str, name: Callable[[str], str], **options: Any) -> Tensors:
-    """A pair for every linear module whose path matches, under the name that a layout gives it."""
-    found: Tensors = {}
-    for module, (outer, inner) in shapes.linear.items():
-        if re.fullmatch(pattern, module):
-            found |= pair(name(module), inner, outer, **options)
-    return found
+pytestmark = pytest.mark.usefixtures("small_bases_only")
 
 
 def flat(module: str) -> str:
     return "lora_unet_" + module.replace(".", "_")
-
-
-def prefixed(prefix: str) -> Callable[[str], str]:
-    return lambda module: prefix + module
-
-
-def targets(shapes: BaseShapes, prefix: str, **options: Any) -> Tensors:
-    return layers(shapes, shapes.family.targets, prefixed(prefix), **options)
 
 
 def block_diagonal(layer: str, inner: int, outer: int, *, rank: int, alpha: float) -> Tensors:
@@ -172,14 +69,6 @@ def kohya_klein(alpha: float | None) -> Tensors:
         | pair("lora_unet_final_layer_linear", 64, 16, **down)  # type: ignore[arg-type]
         | pair("lora_unet_img_in", 16, 64, **down)  # type: ignore[arg-type]
     )
-
-
-def several_ranks(shapes: BaseShapes) -> Tensors:
-    found: Tensors = {}
-    for number, module in enumerate(shapes.linear):
-        outer, inner = shapes.linear[module]
-        found |= pair(f"transformer.{module}", inner, outer, rank=1 + number % 3)
-    return found
 
 
 def metadata(rank: int, alpha: float) -> dict[str, str]:
@@ -230,12 +119,7 @@ CASES: dict[str, dict[str, Make]] = {
 }  # fmt: skip
 
 
-def write(path: Path, tensors: Tensors, header: dict[str, str] | None = None) -> Path:
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=header)
-    return path
-
-
-def velocities(pipe: Any, state: LoraState, inputs: Inputs) -> Iterator[Tensor]:
+def velocities(pipe: Any, state: LoraState, inputs: Inputs) -> Iterator[torch.Tensor]:
     """Both rows with the expert, merged and shared."""
     library = MemoryLibrary({"expert": state}, shapes_of_pipe(pipe))
     for application in ("merged", "shared"):
@@ -355,95 +239,3 @@ def test_a_header_that_names_another_variant_is_a_warning(bases: Callable[[str],
         zero = {key: value * 0 if "lora_B" in key else value for key, value in tensors.items()}
         found = load_adapter(write(tmp_path / "a.safetensors", zero, {"other": text}), shapes).found
         assert found is not None and found.warnings == ("All its updates are zero: this file changes nothing.",)
-
-
-@pytest.mark.parametrize("name", ["kontext", "klein", "qwen 2509", "qwen 2511", "longcat"])
-def test_experts_in_one_batch_equal_edits_with_load_lora_weights(
-    name: str, bases: Callable[[str], Any], tmp_path: Path
-) -> None:
-    """One expert on every linear layer, which Qwen 2511 shows some rows twice, one on attention, and both mixed."""
-    pipe = bases(name)
-    shapes = shapes_of_pipe(pipe)
-    files = {
-        "a": write(tmp_path / "a.safetensors", several_ranks(shapes)),
-        "b": write(tmp_path / "b.safetensors", targets(shapes, "transformer.", rank=6)),
-    }
-    guidance = {"kontext": 2.5, "klein": None, "longcat": 3.0}.get(name, 1.0)
-    jobs = [
-        edit(number, weights=weights, guidance=guidance)
-        for number, weights in enumerate(({"a": 1.0}, {"b": 1.0}, {"a": 0.3, "b": 0.7}))
-    ]
-    expected = latents(engine(own(pipe), StockExperts(own(pipe), files)), jobs, together=False)
-    plain = latents(engine(pipe), [edit(number, guidance=guidance) for number in range(3)], together=False)
-    assert all((one - other).abs().max() > 1e-2 for one, other in zip(expected, plain, strict=True))
-    library = MemoryLibrary({key: load_adapter(path, shapes) for key, path in files.items()}, shapes)
-    for kind in (MergedApplier, SharedApplier, SlotApplier):
-        batched = own(pipe)
-        applier = kind(batched.transformer, library)
-        for one, other in zip(latents(engine(batched, applier), jobs, together=True), expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=0.0, atol=1e-4)
-
-
-class StockExperts(NoExperts):
-    """Experts as diffusers and peft apply them, one row at a time: each is loaded by the stock pipeline."""
-
-    def __init__(self, pipe: Any, files: dict[str, Path]) -> None:
-        super().__init__(pipe.transformer)
-        self.loaded = {}
-        for name, path in files.items():
-            one = own(pipe)
-            load_as_diffusers(one, path)
-            self.loaded[name] = one.transformer
-
-    def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
-        parts = []
-        for index, name in enumerate(rows):
-            one = inputs.take([index])
-            parts.append(self.loaded[name](**one.per_row, **one.shared, return_dict=False)[0])
-        return torch.cat(parts)
-
-    def lease(self, names: Any) -> Any:
-        return super().lease(())
-
-
-def latents(engine: Engine, jobs: Sequence[EditJob], *, together: bool) -> list[Tensor]:
-    states = [engine.prepare(job) for job in jobs]
-    for group in [states] if together else [[state] for state in states]:
-        engine.advance(group)
-    return [state.latents for state in states]
-
-
-def test_no_batch_and_no_expert_makes_another_graph_in_slots(bases: Callable[[str], Any], tmp_path: Path) -> None:
-    pipe = own(bases("klein"))
-    shapes, graphs = shapes_of_pipe(pipe), []
-
-    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
-        graphs.append(module)
-        return module.forward
-
-    library = MemoryLibrary(
-        {
-            f"rank {rank}": load_adapter(
-                write(tmp_path / "a.safetensors", targets(shapes, "transformer.", rank=rank)), shapes
-            )
-            for rank in (1, 2, 3, 4)
-        },
-        shapes,
-    )
-    spans = SharedApplier(own(pipe).transformer, library)
-    size = SlotApplier(own(pipe).transformer, library)._size("")
-    applier = SlotApplier(pipe.transformer, library, byte_budget=2 * size)  # two slots for four experts
-    applier.compile(backend=backend)
-    inputs = inputs_of(bases("klein"))
-    torch._dynamo.reset()
-    batches = [["rank 1", "rank 2"], ["base", "rank 1", "base"], ["rank 4"] * 5, ["rank 3", "rank 4", "base", "rank 3"]]
-    for number, rows in enumerate(batches):
-        one = inputs.take([index % 2 for index in range(len(rows))])
-        torch.testing.assert_close(applier.velocity(rows, one), spans.velocity(rows, one), rtol=0.0, atol=1e-5)
-        assert number == 0 or len(graphs) <= 4, rows
-    assert len(applier.resident) == 2
-    made = len(graphs)
-    for rows in batches:
-        applier.velocity(rows, inputs.take([index % 2 for index in range(len(rows))]))
-    assert len(graphs) == made
-    torch._dynamo.reset()
