@@ -149,7 +149,7 @@ def _whole(state: Mapping[str, Tensor], where: str, layer: str | None = None) ->
     if not any(key.startswith(PREFIX) for key in state):
         state = {with_prefix(key, FLUX_FILL): tensor for key, tensor in state.items()}
     try:
-        converted = cast(dict[str, Tensor], loaders.FluxLoraLoaderMixin.lora_state_dict(dict(state)))
+        converted = cast(dict[str, Tensor], cast(Any, loaders).FluxLoraLoaderMixin.lora_state_dict(dict(state)))
         # Keys without the prefix are not for the transformer.
         found = {key.removeprefix(PREFIX): value for key, value in converted.items() if key.startswith(PREFIX)}
         found = {key: value for key, value in found.items() if not key.endswith(".alpha")}

@@ -98,7 +98,7 @@ def sequence_loss(
     noisy = torch.lerp(clean, noise, sigma[:, None, None]).to(base.dtype)
     scale = 1.0 if base.guidance == "embedded" else None
     batch = [
-        Row(noisy[index : index + 1], torch.cat(pictures[index], dim=1), text, scale)
+        Row(noisy[index : index + 1], torch.cat(pictures[index], dim=1), text, scale, {})
         for index, text in enumerate(texts)
     ]
     inputs = base.inputs(batch, sigma * 1000, base.shared_inputs(grids, texts)[1])

@@ -14,7 +14,7 @@ from careedit.experts import PanelSpec, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit.experts.set import packaged_set
 from careedit.experts.store import is_url
-from careedit.families import read_index
+from careedit.families import facts_of_pipeline, read_index
 
 PANELS = {"canvas": 512, "sequence": 1024}
 """Default panel side, in pixels, for a base without an expert set, by the family's layout."""
@@ -67,7 +67,8 @@ def find_subject(ref: str, *, panel: int | None = None, max_sequence_length: int
 def load_subject(subject: Subject, device: str, dtype: torch.dtype) -> Family:
     """The base with frozen weights. Raises `ExpertError` for a base that cannot be loaded, or is distilled."""
     _, index = read_index(subject.path, revision=subject.revision)
-    if index.get("is_distilled"):
+    facts = facts_of_pipeline(index.get("_class_name"), subject.path)
+    if index.get("is_distilled") or facts.guidance == "none":
         raise ExpertError(
             f"{subject.name} is distilled to a few steps, and training on it destroys that; train on the base model that "
             "it was distilled from, such as black-forest-labs/FLUX.2-klein-base-4B, and use the expert here."
