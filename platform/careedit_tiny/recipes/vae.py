@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.precision import products
-from careedit_tiny.models.family import PANEL, build_vae
+from careedit_tiny.models.family import PANEL, VAE_CHANNELS, build_vae
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.scene import LOOKS, random_scene
 
@@ -36,19 +37,19 @@ POOL = 8000
 """Scenes drawn once and shown in changing pairs."""
 
 
-def draw_panel(seed: int) -> np.ndarray:
+def draw_panel(seed: int, side: int = PANEL) -> np.ndarray:
     """One training panel: a scene, under a global look three times in eight."""
     rng = Random(f"vae:{seed}")
     scene = random_scene(rng, minimum=0, maximum=5)
     if rng.random() < 0.375:
         keep = rng.randrange(len(scene.things)) if scene.things and rng.random() < 0.3 else None
         scene = replace(scene, look=rng.choice(LOOKS), keep=keep)
-    return np.asarray(draw_scene(scene, PANEL))
+    return np.asarray(draw_scene(scene, side))
 
 
-def draw_panels(first: int, count: int) -> np.ndarray:
-    """Panels of seeds from `first` on, [count, PANEL, PANEL, 3]."""
-    return np.stack([draw_panel(seed) for seed in range(first, first + count)])
+def draw_panels(first: int, count: int, side: int = PANEL) -> np.ndarray:
+    """Panels of seeds from `first` on, [count, side, side, 3]."""
+    return np.stack([draw_panel(seed, side) for seed in range(first, first + count)])
 
 
 def to_pixels(panels: np.ndarray) -> Tensor:
@@ -67,23 +68,35 @@ def psnr(vae: AutoencoderKL, panels: np.ndarray) -> float:
     return float(torch.cat(values).mean())
 
 
-def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) -> tuple[AutoencoderKL, TrainReport]:
-    """Train, then measure the latents' mean and spread, which become `shift_factor` and `scaling_factor`."""
+def train_vae(
+    folder: Path,
+    config: TrainConfig = DEFAULT,
+    *,
+    pool: int = POOL,
+    half: bool = False,
+    start: AutoencoderKL | None = None,
+) -> tuple[AutoencoderKL, TrainReport]:
+    """Train, then measure the latents' mean and spread, which become `shift_factor` and `scaling_factor`.
+
+    `half` trains a VAE of pictures half as wide; one of these as `start` becomes the inner levels of the new one.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        vae = build_vae()
-    panels = draw_panels(0, pool)
+        vae = build_vae(half=half)
+    if start is not None:
+        grow(vae, start)
+    panels = draw_panels(0, pool, PANEL // 2 if half else PANEL)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         canvas = _canvas(panels, generator)
-        noise = torch.randn((BATCH, 8, PANEL // 4, PANEL // 2), generator=generator)
         with products("cpu"):
             posterior = vae.encode(canvas).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / noise[0].numel()
         return {"loss": _distance(decoded, canvas) + KL_WEIGHT * kl}
 
-    report = train("vae", list(vae.parameters()), loss, config, folder)
+    report = train("half" if half else "vae", list(vae.parameters()), loss, config, folder)
     vae.eval().requires_grad_(False)
     with torch.inference_mode():
         latents = torch.cat(
@@ -91,6 +104,21 @@ def train_vae(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL) 
         )
     cast(Any, vae).register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
     return vae, report
+
+
+def grow(vae: AutoencoderKL, half: AutoencoderKL) -> None:
+    """Give `vae`, in place, the levels of a VAE of pictures half as wide; its outermost level stays as it is."""
+    old = cast(Any, half).state_dict()
+    last = len(VAE_CHANNELS) - 2
+    state = {}
+    for name, value in cast(Any, vae).state_dict().items():
+        inner = re.sub(r"(encoder\.down_blocks\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", name)
+        known = old.get(inner)
+        outer = name.startswith(
+            ("encoder.conv_in", "decoder.conv_out", "decoder.conv_norm_out", f"decoder.up_blocks.{last + 1}")
+        )
+        state[name] = value if outer or known is None or known.shape != value.shape else known
+    cast(Any, vae).load_state_dict(state)
 
 
 def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODER, *, pool: int = POOL) -> TrainReport:
@@ -116,12 +144,12 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
 
 
 def _canvas(panels: np.ndarray, generator: torch.Generator) -> Tensor:
-    """[BATCH, 3, PANEL, 2 PANEL]: two panels side by side, the second now and then blank."""
+    """[BATCH, 3, side, 2 side]: two panels side by side, the second now and then blank."""
     chosen = torch.randint(len(panels), (2 * BATCH,), generator=generator).numpy()
     pixels = to_pixels(panels[chosen])
     canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
     blank = torch.rand(BATCH, generator=generator) < 0.2
-    canvas[blank, :, :, PANEL:] = 0.0
+    canvas[blank, :, :, panels.shape[1] :] = 0.0
     return canvas
 
 

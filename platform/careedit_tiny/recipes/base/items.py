@@ -99,7 +99,8 @@ def fill_item(index: int) -> Item:
     elif task < 0.8:
         # The box is grey on the left too: it must be completed from what surrounds it and from the words.
         left, top = rng.randrange(0, 40), rng.randrange(0, 40)
-        box = (left, top, left + rng.randrange(12, 24), top + rng.randrange(12, 24))
+        edges = (left, top, left + rng.randrange(12, 24), top + rng.randrange(12, 24))
+        box = tuple(edge * PANEL // 64 for edge in edges)
         holed, mask = picture.copy(), Image.new("L", picture.size, 0)
         ImageDraw.Draw(holed).rectangle(box, fill=GREY)
         ImageDraw.Draw(mask).rectangle(box, fill=255)
