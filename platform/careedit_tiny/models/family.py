@@ -26,7 +26,7 @@ from careedit_tiny.world.geometry import GEOMETRY
 
 PANEL = GEOMETRY.side
 """Side of one square panel, in pixels."""
-VAE_CHANNELS = (16, 32, 64) if GEOMETRY.edition == 1 else (16, 24, 48, 64)
+VAE_CHANNELS = (16, 32, 64) if GEOMETRY.edition == 1 else (16, 16, 32, 64)
 """Channels per level of the VAE; each level after the first halves the side."""
 LATENT_CHANNELS = 8 if GEOMETRY.edition == 1 else 16
 """Channels of the latents."""
@@ -48,7 +48,7 @@ def build_vae(*, half: bool = False) -> AutoencoderKL:
         block_out_channels=channels,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8 if GEOMETRY.edition == 1 else 4,
+        norm_num_groups=8,
         sample_size=PANEL // 2 if half else PANEL,
         scaling_factor=1.0,
         shift_factor=0.0,
