@@ -22,10 +22,10 @@ from careedit_tiny.models.family import LATENT_CHANNELS, PANEL, VAE_CHANNELS, bu
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.scene import LOOKS, random_scene
 
-DEFAULT = TrainConfig(steps=4000, learning_rate=1e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+DEFAULT = TrainConfig(steps=2200, learning_rate=1e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
 HALF = replace(DEFAULT, steps=6000, learning_rate=2e-3)
 """Settings of the inner levels' own training, on pictures half as wide: a step costs a third of a whole one's."""
-DECODER = replace(DEFAULT, steps=1500)
+DECODER = replace(DEFAULT, steps=3000)
 """Settings of the decoder's own training."""
 BATCH = 4
 """Canvases of two panels per step."""
