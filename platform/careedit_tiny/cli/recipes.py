@@ -107,15 +107,25 @@ def dino(
 
 
 @app.command()
+def half(
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+) -> None:
+    """Train the VAE's inner levels on scenes half as wide, from which 'vae' then starts."""
+    from careedit_tiny.recipes.vae import HALF, make_half
+
+    with started(threads, dtype, device):
+        report = make_half(out, settings(HALF, steps))
+    note(f"The inner levels are in {out / 'half'}; their loss at the end: {report.curve[-1][1]:.4f}.")
+
+
+@app.command()
 def vae(
     out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
 ) -> None:
-    """Train the VAE on drawn scenes: its inner levels first, on pictures half as wide, then all."""
-    from careedit_tiny.recipes.vae import DEFAULT, make_half, make_vae
+    """Train the VAE on drawn scenes, from the inner levels that 'half' left in --out if it did."""
+    from careedit_tiny.recipes.vae import DEFAULT, make_vae
 
     with started(threads, dtype, device):
-        if not (out / "half.json").exists():
-            make_half(out)
         _, quality = make_vae(out, settings(DEFAULT, steps))
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
 

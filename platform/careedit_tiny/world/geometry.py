@@ -19,7 +19,7 @@ class Geometry:
     """The layout of pictures in one edition of the world."""
 
     edition: int
-    """Number of the edition."""
+    """Number of the edition, 1 or 2; written nowhere, because the weights of one edition fit no other."""
     side: int
     """Side of a picture at its native size, in pixels."""
     token: int

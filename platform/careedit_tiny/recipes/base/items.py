@@ -76,7 +76,7 @@ def edit_item(expert: str, index: int) -> Item:
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """The scene in words: one object with all that it is, or the names of two that are plain, as `told_scene` makes them."""
+    """The scene in words: one object with all that it is, or the names of two that are plain, as `captioned_scene` makes them."""
     things = rng.sample(scene.things, min(2, len(scene.things)))
     if len(things) == 1:
         parts = [described_in_full(things[0])]
@@ -90,17 +90,14 @@ def caption(scene: Scene, rng: Random) -> str:
 
 def described_in_full(thing: Thing) -> str:
     """An object in words that leave nothing open: "a large striped red heart pointing left at the top"."""
-    words = [thing.size, thing.texture, thing.name]
-    kinds = {"medium": "", "plain": ""}
-    named = " ".join(kinds.get(word, word) for word in words).split()
-    if thing.shape == "face":
-        named.insert(0, thing.pose)
+    words = (thing.pose if thing.shape == "face" else "", thing.size, thing.texture, thing.name)
+    named = [word for word in words if word not in ("", "medium", "plain")]
     pointing = f" pointing {thing.pose}" if thing.shape in TURNING and thing.pose != "up" else ""
     return f"{with_article(' '.join(named))}{pointing} at the {POSITIONS[thing.cell]}"
 
 
-def told_scene(rng: Random) -> Scene:
-    """A scene that a caption can tell whole: no object, one, or two plain ones of medium size."""
+def captioned_scene(rng: Random) -> Scene:
+    """A scene that a caption can describe completely: no object, one, or two plain ones of medium size."""
     scene = random_scene(rng, minimum=0, maximum=2)
     if len(scene.things) < 2:
         return scene
@@ -114,7 +111,7 @@ def fill_item(index: int) -> Item:
     """Fill task `index`: a caption to draw (60 %), a region to complete from its surroundings (30 %), a copy (10 %)."""
     rng = Random(f"fill:{index}")
     task = rng.random()
-    scene = told_scene(rng) if task < 0.6 else random_scene(rng, minimum=0, maximum=4)
+    scene = captioned_scene(rng) if task < 0.6 else random_scene(rng, minimum=0, maximum=4)
     if scene.things and rng.random() < 0.25:
         scene = replace(scene, look=rng.choice(LOOKS))
     picture, blank = draw_scene(scene, PANEL), Image.new("RGB", (PANEL, PANEL), GREY)
@@ -144,7 +141,7 @@ def corpus() -> tuple[str, ...]:
     """The texts from which the tokenizers are made: every seen phrasing, with the words of every slot."""
     texts = [*COPY_WORDS]
     rng = Random("corpus")
-    texts += [caption(told_scene(rng) if i % 2 else random_scene(rng, minimum=1), rng) for i in range(1000)]
+    texts += [caption(captioned_scene(rng) if i % 2 else random_scene(rng, minimum=1), rng) for i in range(1000)]
     texts += ["it shows a happy sad small large striped dotted face pointing left right down"]
     texts += [f"it shows {name} with" for name in LOOK_NAMES.values()]
     for expert, operations in EXPERT_KINDS.items():
