@@ -39,13 +39,22 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+Device = Annotated[
+    str | None, typer.Option("--device", help="Device to train on: cpu or cuda; default: a GPU if one is found.")
+]
+
+
 @contextmanager
-def started(threads: int | None, dtype: str | None) -> Iterator[None]:
-    """Run a recipe on `threads` CPU threads in the number format `dtype` (default: the faster one), and report the format."""
+def started(threads: int | None, dtype: str | None, device: str | None = "cpu") -> Iterator[None]:
+    """Run a recipe on `threads` CPU threads of `device` in the number format `dtype`, and report the format.
+
+    Defaults: the faster format, and a GPU if one is found.
+    """
+    from careedit.editing.base_model import find_device
     from careedit.finetune.precision import choose, using
 
     set_threads(threads)
-    with using(choose("cpu", dtype)) as chosen:
+    with using(choose(str(find_device(device)), dtype)) as chosen:
         note(f"Number format: {chosen}.")
         yield
 

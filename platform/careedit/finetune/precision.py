@@ -136,6 +136,12 @@ def active() -> NumberFormat | None:
     return _ACTIVE.get()
 
 
+def training_device() -> torch.device:
+    """The device of the active number format, on which recipes train; the CPU outside a command."""
+    chosen = _ACTIVE.get()
+    return torch.device("cpu" if chosen is None else chosen.device)
+
+
 def products(device: torch.device | str, weights: torch.dtype = torch.float32) -> AbstractContextManager[Any]:
     """The context in which training runs its models: autocast, or nothing for float32.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, settings, started
+from careedit.cli.recipes import RUNS, Device, Dtype, Out, Steps, Threads, set_threads, settings, started
 from careedit.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
@@ -107,11 +107,25 @@ def dino(
 
 
 @app.command()
-def vae(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
-    """Train the VAE on drawn scenes."""
+def half(
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+) -> None:
+    """Train the VAE's inner levels on scenes half as wide, from which 'vae' then starts."""
+    from careedit_tiny.recipes.vae import HALF, make_half
+
+    with started(threads, dtype, device):
+        report = make_half(out, settings(HALF, steps))
+    note(f"The inner levels are in {out / 'half'}; their loss at the end: {report.curve[-1][1]:.4f}.")
+
+
+@app.command()
+def vae(
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+) -> None:
+    """Train the VAE on drawn scenes, from the inner levels that 'half' left in --out if it did."""
     from careedit_tiny.recipes.vae import DEFAULT, make_vae
 
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         _, quality = make_vae(out, settings(DEFAULT, steps))
     note(f"The VAE is in {out / 'vae'}: {quality:.1f} dB PSNR on test scenes.")
 
@@ -122,6 +136,7 @@ def decoder(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = "cpu",
     start: Annotated[
         Path | None, typer.Option("--start", help="A base whose VAE to use; default: the VAE in --out.")
     ] = None,
@@ -130,18 +145,20 @@ def decoder(
     from careedit_tiny.recipes.family import load_tiny_base, load_vae
     from careedit_tiny.recipes.vae import DECODER, make_decoder
 
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         begin = load_vae(out) if start is None else load_tiny_base(start).vae
         _, quality = make_decoder(out, begin, settings(DECODER, steps))
     note(f"The decoder is in {out / 'decoder'}: {quality:.1f} dB PSNR on test scenes.")
 
 
 @app.command()
-def words(out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None) -> None:
+def words(
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+) -> None:
     """Train the base's T5 on the meaning of the words in instructions, before it sees an image."""
     from careedit_tiny.recipes.base.words import DEFAULT, make_words
 
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         report = make_words(out, settings(DEFAULT, steps))
     note(f"The T5 is in {out / 'words'}; its loss at the end: {report.curve[-1][1]:.4f}.")
 
@@ -152,6 +169,7 @@ def base(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = "cpu",
     start: Annotated[
         Path | None, typer.Option("--start", help="A base of the same run to continue from, VAE included.")
     ] = None,
@@ -170,7 +188,7 @@ def base(
 
     if heads is not None and start is None:
         raise InputError("--heads changes an existing base; name it with --start.")
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         begin = None if start is None else load_tiny_base(start)
         make_base(
             out,
@@ -182,20 +200,21 @@ def base(
 
 @app.command(name="all")
 def all_parts(
-    hours: Annotated[
-        float, typer.Option("--budget-hours", min=0.01, help="Hours of training; drawing the data is not included.")
+    minutes: Annotated[
+        float, typer.Option("--budget-minutes", min=0.5, help="Minutes of training; drawing the data is not included.")
     ],
     out: Out = RUNS,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = "cpu",
 ) -> None:
     """Train every model of the tiny family from nothing, with as many steps as the budget allows."""
     from careedit.finetune.curve import check_curve
     from careedit_tiny.recipes.whole import train_all
 
     check_curve()
-    with started(threads, dtype):
-        train_all(out, hours, note=note)
+    with started(threads, dtype, device):
+        train_all(out, minutes, note=note)
     note(f"All parts are in {out}; 'careedit train assemble FOLDER' makes an expert set of them.")
 
 

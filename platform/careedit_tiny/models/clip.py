@@ -13,10 +13,17 @@ from safetensors.torch import save
 from careedit.encoders import OpenClipEncoder
 from careedit.encoders.openclip import CONFIG_FILE, WEIGHTS_FILE
 from careedit.files import write_atomic
+from careedit_tiny.world.geometry import GEOMETRY
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": 3, "width": 128, "head_width": 32, "patch_size": 8},
+    "vision_cfg": {
+        "image_size": GEOMETRY.side,
+        "layers": 3,
+        "width": 128,
+        "head_width": 32,
+        "patch_size": GEOMETRY.token,
+    },
     # Narrow, so that the tokenizer's 49,408 rows take 6 MB in float16, nearly all of them zero.
     "text_cfg": {"context_length": 48, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }

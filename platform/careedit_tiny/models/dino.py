@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
+from careedit_tiny.world.geometry import GEOMETRY
+
 CONFIG: dict[str, Any] = {
-    "image_size": 64,
-    "patch_size": 8,
+    "image_size": GEOMETRY.side,
+    "patch_size": GEOMETRY.token,
     "hidden_size": 128,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
@@ -22,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-"""`ViTConfig`: 1.0 million parameters, 64 patches."""
+"""`ViTConfig`: 1.0 million parameters, a patch per token of the editor."""
 SIDE: int = CONFIG["image_size"]
 MEAN, DEVIATION = 0.5, 0.25
 """Normalisation of all three channels, from 0 to 1 to what the model sees."""
@@ -37,7 +39,7 @@ def build_dino(seed: int | None = None) -> ViTModel:
 
 
 def image_processor() -> ViTImageProcessor:
-    """The preprocessing that is saved with the model: the whole picture, squashed to 64 x 64 pixels."""
+    """The preprocessing that is saved with the model: the whole picture, squashed to the native size."""
     return ViTImageProcessor(
         size={"height": SIDE, "width": SIDE}, resample=3, image_mean=[MEAN] * 3, image_std=[DEVIATION] * 3
     )

@@ -22,9 +22,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from careedit.editing.families.fill import DIPTYCH, TRIPTYCH
 from careedit.tabular import lines_of
+from careedit_tiny.world.geometry import GEOMETRY
 
-PANEL = 64
+PANEL = GEOMETRY.side
 """Side of one square panel, in pixels."""
+VAE_CHANNELS = (16, 32, 64) if GEOMETRY.edition == 1 else (16, 16, 32, 64)
+"""Channels per level of the VAE; each level after the first halves the side."""
+LATENT_CHANNELS = 8 if GEOMETRY.edition == 1 else 16
+"""Channels of the latents."""
 
 MAX_SEQUENCE_LENGTH = 24
 """T5 tokens per prompt. The in-context frame is one token, an instruction of the drawn world 4 to 20."""
@@ -32,18 +37,19 @@ MAX_SEQUENCE_LENGTH = 24
 _CHARACTERS = ".,!?'-:;\"()"
 
 
-def build_vae() -> AutoencoderKL:
-    """A VAE with 4x spatial compression and 8 latent channels."""
+def build_vae(*, half: bool = False) -> AutoencoderKL:
+    """A VAE that makes a 2 x 2 patch of latents of every token; `half` leaves out the outermost level, for pictures half as wide."""
+    channels = VAE_CHANNELS[1:] if half else VAE_CHANNELS
     vae: AutoencoderKL = AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
         layers_per_block=1,
-        latent_channels=8,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
-        sample_size=PANEL,
+        sample_size=PANEL // 2 if half else PANEL,
         scaling_factor=1.0,
         shift_factor=0.0,
         use_quant_conv=False,
@@ -55,7 +61,7 @@ def build_vae() -> AutoencoderKL:
 
 def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DModel:
     """A FLUX.1-Fill transformer: 2 double and 4 single blocks of 3 heads x 64."""
-    latents, mask = 8 * 4, 16 * 4
+    latents, mask = LATENT_CHANNELS * 4, GEOMETRY.token**2
     transformer: FluxTransformer2DModel = FluxTransformer2DModel(
         patch_size=1,
         in_channels=2 * latents + mask,

@@ -25,9 +25,10 @@ from careedit.editing.base_model import quiet_loading
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
 from careedit.tabular import lines_of
+from careedit_tiny.world.geometry import GEOMETRY
 
-SIDE, PATCH, MERGE = 64, 8, 2
-"""Pixels along a picture's and a patch's side, and patches along a token's: 16 tokens per picture."""
+SIDE, PATCH, MERGE = GEOMETRY.side, GEOMETRY.token, 2
+"""Pixels along a picture's and a patch's side, and patches along a token's: in the second edition a token per cell."""
 CONTEXT = 256
 """Maximum tokens of a question, including images."""
 ANSWERS = ("yes", "no")

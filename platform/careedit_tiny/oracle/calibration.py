@@ -13,6 +13,7 @@ from PIL import Image
 from careedit_tiny.oracle.compare import Thresholds
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, UNDECIDED, make_picture
 from careedit_tiny.oracle.verdict import DEFAULT, Verdict, judge
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.operations import OPERATIONS
 from careedit_tiny.world.samples import Sample, Split, draw_sample
 
@@ -56,7 +57,7 @@ class CalibrationRow:
 
 
 def pictures(
-    picture: str, count: int, *, split: Split = "validation", size: int = 64
+    picture: str, count: int, *, split: Split = "validation", size: int = GEOMETRY.side
 ) -> Iterator[tuple[Sample, Image.Image]]:
     """`count` samples of all operations in turn, including infeasible ones, each with an image of this kind."""
     operations = (*OPERATIONS, "infeasible")
@@ -76,7 +77,11 @@ def pictures(
 
 
 def calibrate(
-    count: int, *, size: int = 64, thresholds: Thresholds = DEFAULT, done: Callable[[], object] = lambda: None
+    count: int,
+    *,
+    size: int = GEOMETRY.side,
+    thresholds: Thresholds = DEFAULT,
+    done: Callable[[], object] = lambda: None,
 ) -> list[CalibrationRow]:
     """One row per entry of `PICTURES`, from `count` images each. `done` is called after every image."""
     rows = []

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from careedit_tiny.oracle.rivals import Pixels, Rival, cell_window
 from careedit_tiny.world.draw import draw_scene, silhouette
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.scene import Scene
 
 TO_YCC: Pixels = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32)
@@ -45,9 +46,9 @@ class Thresholds:
     """Maximum displacement of an edited object, in pixels."""
     changed: float = 10 / 255
     """A pixel is in the changed region if a channel differs by more than this between source and truth."""
-    error: float = 0.36
+    error: float = 0.36 if GEOMETRY.edition == 1 else 0.25
     """Maximum relative error over the changed region: 0 is the truth, 1 as far from it as the source."""
-    part: float = 0.45
+    part: float = 0.45 if GEOMETRY.edition == 1 else 0.33
     """Maximum relative error within one cell of the scene."""
     lean: float = 0.4
     """Maximum lean of the image from the truth (0) towards the source or a rival (1)."""

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from careedit_tiny.oracle.rivals import slips
 from careedit_tiny.world.draw import changed_region, draw_scene
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.samples import Sample
 from careedit_tiny.world.scene import BACKGROUNDS, COLOURS, LOOKS, Scene, Thing
 
@@ -234,7 +235,7 @@ FAULTS: Mapping[str, Picture] = {
 """Images that the oracle must reject, by name."""
 
 
-def make_picture(name: str, sample: Sample, rng: Random, side: int = 64) -> Image.Image | None:
+def make_picture(name: str, sample: Sample, rng: Random, side: int = GEOMETRY.side) -> Image.Image | None:
     """One of `FLAWS`, `UNDECIDED` or `FAULTS` of a sample, or None if the sample does not offer it.
 
     A fault must show, in at least 12 pixels of 64 x 64: a black logo is black in a black and white photo, so editing it

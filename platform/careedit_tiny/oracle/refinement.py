@@ -11,6 +11,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from careedit.images import boundary_error, refine_mask
 from careedit_tiny.world.draw import draw_scene, silhouette
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.samples import SPLITS
 from careedit_tiny.world.scene import BACKDROPS, random_scene
 
@@ -39,7 +40,9 @@ class AblationRow:
     """Share of masks that refinement brought nearer to the object."""
 
 
-def ablate_masks(count: int, *, size: int = 64, done: Callable[[], object] = lambda: None) -> list[AblationRow]:
+def ablate_masks(
+    count: int, *, size: int = GEOMETRY.side, done: Callable[[], object] = lambda: None
+) -> list[AblationRow]:
     """Measure `count` scenes with one box of each sort; `done` is called after every scene.
 
     One row per box and background, then per box, then over all.

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from careedit_tiny.world.draw import SUPERSAMPLING, _details, _silhouette, _textured, draw_scene, silhouette
+from careedit_tiny.world.draw import draw_ground, draw_scene, draw_window, silhouette
 from careedit_tiny.world.looks import apply_look
 from careedit_tiny.world.scene import (
     BACKDROPS,
@@ -94,19 +93,10 @@ def slips(thing: Thing) -> Iterator[tuple[str, Thing]]:
 
 
 def _things(source: Scene, target: Scene, thing: Thing, side: int) -> Iterator[Rival]:
-    canvas = side * SUPERSAMPLING
     rows, columns = cell_window(thing.cell, side)
-    box = tuple(edge * SUPERSAMPLING for edge in (columns.start, rows.start, columns.stop, rows.stop))
-    ground = _textured(canvas, BACKGROUNDS[target.background], target.backdrop, canvas / 8).crop(box)
 
     def drawn(what: Thing | None) -> Pixels:
-        image = ground.copy()
-        if what is not None:
-            surface = _textured(canvas, COLOURS[what.colour], what.texture, canvas / 16)
-            _details(what, surface)
-            image.paste(surface.crop(box), (0, 0), _silhouette(what, canvas).crop(box))
-        small = image.resize((columns.stop - columns.start, rows.stop - rows.start), Image.Resampling.BOX)
-        return np.asarray(small, np.float32) / 255
+        return draw_window(target, what, rows, columns, side) / 255
 
     truth = drawn(thing)
     yield Rival(f"no {thing.name}", rows, columns, drawn(None) - truth)
@@ -122,14 +112,13 @@ def _things(source: Scene, target: Scene, thing: Thing, side: int) -> Iterator[R
 
 
 def _backgrounds(target: Scene, side: int) -> Iterator[Rival]:
-    canvas, everywhere = side * SUPERSAMPLING, slice(0, side)
+    everywhere = slice(0, side)
     covered = np.zeros((side, side, 1), np.float32)
     for thing in target.things:
         covered = np.maximum(covered, np.asarray(silhouette(thing, side), np.float32)[..., None] / 255)
 
     def drawn(background: str, backdrop: str) -> Pixels:
-        image = _textured(canvas, BACKGROUNDS[background], backdrop, canvas / 8)
-        return np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 255
+        return draw_ground(background, backdrop, side) / 255
 
     truth = drawn(target.background, target.backdrop)
     for background in BACKGROUNDS:

@@ -13,6 +13,7 @@ from careedit.finetune.card import Card, write_card
 from careedit.finetune.loop import TrainReport
 from careedit.records import BASE
 from careedit.tabular import lines_of
+from careedit_tiny.models.family import PANEL
 from careedit_tiny.recipes.base.items import EXPERT_KINDS
 from careedit_tiny.recipes.experts import UNIFIED
 from careedit_tiny.recipes.family import BASELINE, COMPETENCES, LICENCE
@@ -90,7 +91,7 @@ def write_cards(
             done()
         card = Card(
             title=f"careedit tiny expert: {name}",
-            summary=f"{COMPETENCES[name].description} A LoRA on the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
+            summary=f"{COMPETENCES[name].description} A LoRA on the careedit tiny base, for drawn scenes of {PANEL} x {PANEL} pixels.",
             recipe=f"careedit train expert {name}",
             data=f"The tiny world's training split, operations {', '.join(dict.fromkeys(EXPERT_KINDS[name]))}.",
             quality={"This expert": str(figures[name][OWN]), "The base alone": str(figures[name][ALONE])},
@@ -100,7 +101,7 @@ def write_cards(
     if TOGETHER in sides:
         card = Card(
             title="careedit tiny baseline: the unified LoRA",
-            summary=f"{BASELINE.description} On the careedit tiny base, for drawn scenes of 64 x 64 pixels.",
+            summary=f"{BASELINE.description} On the careedit tiny base, for drawn scenes of {PANEL} x {PANEL} pixels.",
             recipe=f"careedit train expert {UNIFIED}",
             data="The pools of all experts, in the shares of their steps.",
             quality={f"Edits for {name}": str(found[TOGETHER]) for name, found in figures.items()},

@@ -20,13 +20,16 @@ from careedit.finetune.expert import add_lora, lora_state
 from careedit.finetune.flow import flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.pool import load_pool
+from careedit.finetune.precision import training_device
+from careedit_tiny.recipes.base.heads import TaughtHeads
 from careedit_tiny.recipes.base.probe import scene_probe
-from careedit_tiny.recipes.base.train import NOISE_SCALE, START
+from careedit_tiny.recipes.base.train import NOISE_SCALE, START, base_to
+from careedit_tiny.recipes.base.words import load_words
 
 BATCH = 16
-RANK = 16
+RANK = 32
 """Rank of an expert's LoRA."""
-EXPERT_STEPS: Mapping[str, int] = {"erase": 700, "compose": 3200, "style": 1100, "identity": 1200, "reference": 1500}
+EXPERT_STEPS: Mapping[str, int] = {"erase": 800, "compose": 5000, "style": 1000, "identity": 1000, "reference": 1600}
 """Steps per expert: the harder its edits, the more."""
 UNIFIED = "unified"
 """Name of the LoRA that is trained on everything."""
@@ -66,11 +69,15 @@ def train_lora(
     config = config or recipe.config
     pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
     shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
+    base_to(base, training_device())
     transformer = base.transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         trained = add_lora(transformer, name, recipe.rank)
         probe = scene_probe(transformer, folder)
+    cast(Any, transformer).to(training_device())
+    probe.to(training_device())
+    heads = TaughtHeads(transformer, load_words(folder)[1].to(training_device()))
     trained += probe.parameters()
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -78,7 +85,7 @@ def train_lora(
         chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
         return {
             "loss": flow_loss(
-                base, pool, chosen, generator, auxiliary=[probe.term], start=START, noise_scale=NOISE_SCALE
+                base, pool, chosen, generator, auxiliary=[probe.term, heads], start=START, noise_scale=NOISE_SCALE
             )
         }
 
@@ -87,4 +94,6 @@ def train_lora(
         return lora_state(transformer, name), report
     finally:
         probe.detach()
+        heads.detach()
         cast(Any, transformer).unload_lora()
+        base_to(base, torch.device("cpu"))

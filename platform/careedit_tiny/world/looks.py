@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from careedit_tiny.world.geometry import GEOMETRY
+
 Pixels = NDArray[np.float32]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -35,7 +37,7 @@ def _night(pixels: Pixels) -> Pixels:
 
 def _mosaic(pixels: Pixels) -> Pixels:
     height, width, _ = pixels.shape
-    block = max(2, round(max(height, width) / 16))
+    block = max(2, round(max(height, width) / GEOMETRY.mosaic))
     small = Image.fromarray(pixels.astype(np.uint8)).resize(
         (-(-width // block), -(-height // block)), Image.Resampling.BOX
     )

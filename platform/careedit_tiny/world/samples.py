@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from careedit.records import EditRequest
 from careedit_tiny.world.draw import changed_region, draw_scene, silhouette
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.operations import EXPERT_OF, KINDS, OPERATIONS, Change
 from careedit_tiny.world.phrases import phrasings
 from careedit_tiny.world.scene import COLOURS, SHAPES, Scene, Thing, random_scene, scene_from_dict
@@ -65,19 +66,19 @@ class Sample:
         """Whether the instruction applies to the picture."""
         return self.kind != "infeasible"
 
-    def source_image(self, size: int = 64) -> Image.Image:
+    def source_image(self, size: int = GEOMETRY.side) -> Image.Image:
         """The picture before, RGB."""
         return draw_scene(self.source, size)
 
-    def target_image(self, size: int = 64) -> Image.Image:
+    def target_image(self, size: int = GEOMETRY.side) -> Image.Image:
         """The exact truth, RGB."""
         return draw_scene(self.target, size)
 
-    def reference_image(self, size: int = 64) -> Image.Image | None:
+    def reference_image(self, size: int = GEOMETRY.side) -> Image.Image | None:
         """The reference picture, RGB."""
         return None if self.reference is None else draw_scene(self.reference, size)
 
-    def mask_image(self, size: int = 64) -> Image.Image | None:
+    def mask_image(self, size: int = GEOMETRY.side) -> Image.Image | None:
         """The coarse mask, "L", 255 = edit."""
         if self.box is None:
             return None
@@ -111,7 +112,7 @@ def _coarse_box(marked: tuple[Thing, ...], rng: Random) -> tuple[float, float, f
     """A box around the marked things with 1 to 4 pixels (of 64) to spare on each side, snapped to pixels."""
     left, top, right, bottom = 1.0, 1.0, 0.0, 0.0
     for thing in marked:
-        x0, y0, x1, y1 = silhouette(thing).getbbox() or (0, 0, 64, 64)
+        x0, y0, x1, y1 = silhouette(thing, 64).getbbox() or (0, 0, 64, 64)
         left, top, right, bottom = min(left, x0 / 64), min(top, y0 / 64), max(right, x1 / 64), max(bottom, y1 / 64)
     spare = [rng.randint(1, 4) / 64 for _ in range(4)]
     return (max(0, left - spare[0]), max(0, top - spare[1]), min(1, right + spare[2]), min(1, bottom + spare[3]))
@@ -217,7 +218,7 @@ def draw_chain(index: int, split: Split = "test", *, turns: int = 3) -> tuple[Sa
 
 
 def request_for(
-    sample: Sample, *, seed: int = 0, expert: str | Mapping[str, float] = "auto", size: int = 64
+    sample: Sample, *, seed: int = 0, expert: str | Mapping[str, float] = "auto", size: int = GEOMETRY.side
 ) -> EditRequest:
     """The request that a user would make for this sample."""
     reference = sample.reference_image(size)

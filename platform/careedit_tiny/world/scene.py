@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from random import Random
 from typing import Any
 
+from careedit_tiny.world.geometry import GEOMETRY
+
 RGB = tuple[int, int, int]
 
 COLOURS: Mapping[str, RGB] = {
@@ -40,7 +42,7 @@ BACKGROUNDS: Mapping[str, RGB] = {
 SHAPES = ("circle", "square", "triangle", "star", "heart", "arrow", "cross", "ring", "face", "logo")
 TURNING = ("triangle", "arrow", "heart")
 """Shapes whose pose is a direction."""
-SIZES: Mapping[str, float] = {"small": 0.17, "medium": 0.23, "large": 0.29}
+SIZES = GEOMETRY.sizes
 """Diameter of an object, as a share of the picture's side; the largest still fits its cell."""
 TEXTURES = ("plain", "striped", "dotted")
 """Names of the textures of objects."""
@@ -137,7 +139,7 @@ def random_pose(shape: str, rng: Random) -> str:
 
 
 def random_thing(rng: Random, cell: int, *, shape: str | None = None, colour: str | None = None) -> Thing:
-    """An object in a cell; two in three are plain, and it sits up to 3 % off the cell's centre."""
+    """An object in a cell; two in three are plain, and it sits up to `GEOMETRY.shift` off the cell's centre."""
     shape = shape or rng.choice(SHAPES)
     return Thing(
         shape=shape,
@@ -146,9 +148,14 @@ def random_thing(rng: Random, cell: int, *, shape: str | None = None, colour: st
         size=rng.choice(tuple(SIZES)),
         texture=rng.choice(("plain", "plain", "plain", "plain", "striped", "dotted")),
         pose=random_pose(shape, rng),
-        dx=round(rng.uniform(-0.02, 0.02), 4),
-        dy=round(rng.uniform(-0.02, 0.02), 4),
+        dx=_offset(rng),
+        dy=_offset(rng),
     )
+
+
+def _offset(rng: Random) -> float:
+    shift = GEOMETRY.shift
+    return round(rng.uniform(-shift, shift), 4) if shift else 0.0
 
 
 def random_scene(rng: Random, *, minimum: int = 1, maximum: int = 4) -> Scene:

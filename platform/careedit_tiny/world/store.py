@@ -20,6 +20,7 @@ from careedit.files import write_atomic
 from careedit.images import decode_image, save_image
 from careedit.tabular import lines_of
 from careedit_tiny.oracle.verdict import MAX_SIDE, MIN_SIDE, Verdict, judge
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.operations import KINDS, OPERATIONS
 from careedit_tiny.world.samples import SPLITS, Sample, Split, draw_chain, draw_sample, sample_from_dict
 
@@ -109,7 +110,7 @@ def draw_many(kinds: tuple[str, ...], count: int, *, seed: int = 0, split: Split
 
 
 def write_samples(
-    samples: Iterable[Sample], folder: Path, *, size: int = 64, force: bool = False
+    samples: Iterable[Sample], folder: Path, *, size: int = GEOMETRY.side, force: bool = False
 ) -> Iterator[StoredSample]:
     """Draw samples into a folder, which is made; yields each one when its pictures are written.
 

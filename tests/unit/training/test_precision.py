@@ -128,6 +128,7 @@ def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
 @pytest.mark.parametrize(
     ("arguments", "recipe"),
     [
+        (("half",), "vae.make_half"),
         (("vae",), "vae.make_vae"),
         (("decoder",), "family.load_vae"),
         (("words",), "base.words.make_words"),
@@ -139,7 +140,7 @@ def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
         (("router", "--expert-set", "x", "--examples", "x"), "careedit.finetune.router.examples.read_examples"),
         (("judge",), "judge.report.make_judge"),
         (("dino",), "dino.report.make_dino"),
-        (("all", "--budget-hours", "1"), "whole.train_all"),
+        (("all", "--budget-minutes", "60"), "whole.train_all"),
     ],
 )
 @pytest.mark.parametrize(("dtype", "name"), [((), "float32"), (("--dtype", "bfloat16"), "bfloat16")])

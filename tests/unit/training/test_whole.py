@@ -36,22 +36,22 @@ def ran(monkeypatch):
 
 
 def test_a_stage_gets_its_share_of_the_budget_and_the_unified_lora_the_samples_of_all_experts(ran, tmp_path):
-    train_all(tmp_path, 1.0)
+    train_all(tmp_path, 60)
     assert ran == [("vae", 720), ("expert-a", 100), ("expert-b", 720), ("expert-unified", 820)]
 
 
 def test_a_rerun_goes_on_with_the_same_steps_and_repeats_nothing(ran, tmp_path):
-    train_all(tmp_path, 1.0)
+    train_all(tmp_path, 60)
     (tmp_path / "expert-b.json").unlink()
     ran.clear()
-    train_all(tmp_path, 1.0)
+    train_all(tmp_path, 60)
     assert ran == [("expert-b", 720)]
 
 
 def test_another_budget_for_the_same_folder_is_refused(ran, tmp_path):
-    train_all(tmp_path, 1.0)
-    with pytest.raises(CareEditError, match="a budget of 1 hours; give that budget again"):
-        read_plan(tmp_path, 2.0)
+    train_all(tmp_path, 60)
+    with pytest.raises(CareEditError, match="a budget of 60 minutes; give that budget again"):
+        read_plan(tmp_path, 120)
 
 
 def test_a_step_is_timed_without_what_is_drawn_and_measured_around_it(tmp_path):

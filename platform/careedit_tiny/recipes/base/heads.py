@@ -89,7 +89,8 @@ class TaughtHeads:
         """Cross-entropy of every target token's attention with its place in the source, on a canvas of `count` tokens."""
         here = source_tokens(count)
         attention = self._copying.attention(here + GRID, count)
-        there = attention[:, torch.arange(len(here)), here - count]
+        here = here.to(attention.device)
+        there = attention[:, torch.arange(len(here), device=here.device), here - count]
         return -there.clamp(min=1e-6).log().mean()
 
     def naming(self, tokens: Tensor, labels: Tensor, edited: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from careedit_tiny.recipes.base.labels import canvas_labels
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.phrases import LOOK_NAMES, with_article
 from careedit_tiny.world.samples import draw_sample
-from careedit_tiny.world.scene import LOOKS, POSITIONS, Scene, random_scene
+from careedit_tiny.world.scene import LOOKS, POSITIONS, TURNING, Scene, Thing, random_scene
 
 GREY = (128, 128, 128)
 COPY_WORDS = (
@@ -76,30 +76,53 @@ def edit_item(expert: str, index: int) -> Item:
 
 
 def caption(scene: Scene, rng: Random) -> str:
-    """The scene in words, as many objects as a prompt has room for."""
+    """The scene in words: one object with all that it is, or the names of two that are plain, as `captioned_scene` makes them."""
     things = rng.sample(scene.things, min(2, len(scene.things)))
-    parts = [f"{with_article(thing.name)} at the {POSITIONS[thing.cell]}" for thing in things]
+    if len(things) == 1:
+        parts = [described_in_full(things[0])]
+    else:
+        parts = [f"{with_article(thing.name)} at the {POSITIONS[thing.cell]}" for thing in things]
     parts.append(f"{with_article(f'{scene.backdrop} {scene.background}')} background")
     if scene.look is not None:
         return f"it shows {LOOK_NAMES[scene.look]} with {parts[0]}"
     return "it shows " + " and ".join(parts)
 
 
+def described_in_full(thing: Thing) -> str:
+    """An object in words that leave nothing open: "a large striped red heart pointing left at the top"."""
+    words = (thing.pose if thing.shape == "face" else "", thing.size, thing.texture, thing.name)
+    named = [word for word in words if word not in ("", "medium", "plain")]
+    pointing = f" pointing {thing.pose}" if thing.shape in TURNING and thing.pose != "up" else ""
+    return f"{with_article(' '.join(named))}{pointing} at the {POSITIONS[thing.cell]}"
+
+
+def captioned_scene(rng: Random) -> Scene:
+    """A scene that a caption can describe completely: no object, one, or two plain ones of medium size."""
+    scene = random_scene(rng, minimum=0, maximum=2)
+    if len(scene.things) < 2:
+        return scene
+    plain = tuple(
+        replace(t, size="medium", texture="plain", pose="happy" if t.shape == "face" else "up") for t in scene.things
+    )
+    return replace(scene, things=plain)
+
+
 def fill_item(index: int) -> Item:
-    """Fill task `index`: a caption to draw (40 %), a region to complete from its surroundings (40 %), a copy (20 %)."""
+    """Fill task `index`: a caption to draw (60 %), a region to complete from its surroundings (30 %), a copy (10 %)."""
     rng = Random(f"fill:{index}")
-    scene = random_scene(rng, minimum=0, maximum=3)
+    task = rng.random()
+    scene = captioned_scene(rng) if task < 0.6 else random_scene(rng, minimum=0, maximum=4)
     if scene.things and rng.random() < 0.25:
         scene = replace(scene, look=rng.choice(LOOKS))
     picture, blank = draw_scene(scene, PANEL), Image.new("RGB", (PANEL, PANEL), GREY)
-    task = rng.random()
     mask = None
-    if task < 0.4:
+    if task < 0.6:
         panels, words = [blank, picture], caption(scene, rng)
-    elif task < 0.8:
+    elif task < 0.9:
         # The box is grey on the left too: it must be completed from what surrounds it and from the words.
         left, top = rng.randrange(0, 40), rng.randrange(0, 40)
-        box = (left, top, left + rng.randrange(12, 24), top + rng.randrange(12, 24))
+        edges = (left, top, left + rng.randrange(12, 24), top + rng.randrange(12, 24))
+        box = tuple(edge * PANEL // 64 for edge in edges)
         holed, mask = picture.copy(), Image.new("L", picture.size, 0)
         ImageDraw.Draw(holed).rectangle(box, fill=GREY)
         ImageDraw.Draw(mask).rectangle(box, fill=255)
@@ -107,7 +130,7 @@ def fill_item(index: int) -> Item:
     else:
         panels, words = [picture, picture], rng.choice(COPY_WORDS)
     prompt = in_context_prompt(with_unknown_words(words, rng))
-    left_scene = scene if task >= 0.8 else None
+    left_scene = scene if task >= 0.9 else None
     return Item(
         compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, canvas_labels((left_scene, scene))
     )
@@ -118,7 +141,8 @@ def corpus() -> tuple[str, ...]:
     """The texts from which the tokenizers are made: every seen phrasing, with the words of every slot."""
     texts = [*COPY_WORDS]
     rng = Random("corpus")
-    texts += [caption(random_scene(rng, minimum=1), rng) for _ in range(300)]
+    texts += [caption(captioned_scene(rng) if i % 2 else random_scene(rng, minimum=1), rng) for i in range(1000)]
+    texts += ["it shows a happy sad small large striped dotted face pointing left right down"]
     texts += [f"it shows {name} with" for name in LOOK_NAMES.values()]
     for expert, operations in EXPERT_KINDS.items():
         first = 1_000_000 * list(EXPERT_KINDS).index(expert)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from careedit_tiny.world.draw import silhouette
+from careedit_tiny.world.geometry import GEOMETRY
 from careedit_tiny.world.scene import (
     BACKDROPS,
     BACKGROUNDS,
@@ -21,7 +22,7 @@ from careedit_tiny.world.scene import (
     Scene,
 )
 
-GRID = 8
+GRID = GEOMETRY.grid
 """Tokens along a panel's side."""
 UNKNOWN = 255
 """The label of tokens about which nothing is known, for example in a blank panel."""
@@ -40,8 +41,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 """Values per attribute; a label is an index into them."""
 
-_COVERED = 40
-"""Coverage of a token, of 255, from which an object counts as shown there."""
+_COVERED = 40 if GEOMETRY.edition == 1 else 8
+"""Coverage of a token, of 255, from which an object counts as shown there: every object lies on whole tokens."""
 
 
 def panel_labels(scene: Scene | None) -> NDArray[np.uint8]:

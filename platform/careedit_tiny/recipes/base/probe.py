@@ -61,11 +61,11 @@ class SceneProbe(nn.Module):
         if not self._hidden:
             raise CareEditError("The probe has seen no forward pass of the transformer; run it first.")
         side = len(labels[0, 0]) // GRID
-        target = (torch.arange(labels.shape[-1]) % side >= side - GRID)[:, None]
+        target = (torch.arange(labels.shape[-1], device=labels.device) % side >= side - GRID)[:, None]
         logits = torch.where(target, self.target(self._hidden["target"]), self.given(self._hidden["given"]))
         shown = (labels[:, :1] > 0).transpose(1, 2) | (edited > 0)
         weight = torch.where(shown, SHOWN_WEIGHT, 1.0)[..., 0] * (labels[:, 0] != UNKNOWN)
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=labels.device)
         for attribute, part in enumerate(logits.split([len(values) for values in ATTRIBUTES.values()], dim=2)):  # type: ignore[no-untyped-call]
             entropy = functional.cross_entropy(
                 part.transpose(1, 2), labels[:, attribute].long(), ignore_index=UNKNOWN, reduction="none"

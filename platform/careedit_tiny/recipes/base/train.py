@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -19,6 +20,7 @@ from careedit.finetune.flow import AuxiliaryLoss, flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
 from careedit.finetune.pool import build_pool, load_pool
+from careedit.finetune.precision import training_device
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit_tiny.recipes.base.heads import TaughtHeads
 from careedit_tiny.recipes.base.items import corpus, edit_item, fill_item
@@ -33,25 +35,26 @@ from careedit_tiny.recipes.base.words import (
     word_pool,
 )
 
-DEFAULT = TrainConfig(steps=5500, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=8000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
-    "fill": 8192,
-    "erase": 8192,
-    "compose": 61440,
-    "style": 8192,
-    "identity": 9216,
-    "reference": 10240,
+    "fill": 24576,
+    "erase": 6144,
+    "compose": 36864,
+    "style": 6144,
+    "identity": 6144,
+    "reference": 8192,
 }
-"""Items per pool. The experts are trained on the same pools. With a third of the items the base memorised them."""
+"""Items per pool. The experts are trained on the same pools. A base that sees an item ten times learns it by heart."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.08, "erase": 0.08, "compose": 0.52, "style": 0.08, "identity": 0.1, "reference": 0.14
+    "fill": 0.7, "erase": 0.03, "compose": 0.15, "style": 0.03, "identity": 0.04, "reference": 0.05
 }  # fmt: skip
-"""Share of steps per pool. Fill tasks alone would need many times the compute before a LoRA could edit from them."""
+"""Share of steps per pool. Drawing, completing and copying are what a base is for; the edits are the experts' part, and the
+small share of them here only shows the base what an instruction is."""
 
 START: Start = "source"
 """What the family's edits start from, in training and in use. A base this small copies badly from another panel."""
-NOISE_SCALE = 0.25
+NOISE_SCALE = 0.1
 """Standard deviation of the noise at that start, in training."""
 PROBE_STEPS = 300
 """Steps of training for new probes on a base without probes."""
@@ -77,6 +80,13 @@ def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: i
     return replace(new, vae=vae, text_encoder_2=encoder or new.text_encoder_2)
 
 
+def base_to(base: FluxFill, device: torch.device) -> FluxFill:
+    """The base with its models on `device`; they are moved, not copied."""
+    for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
+        cast(Any, module).to(device)
+    return base
+
+
 def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
     """Draw and encode every pool that is not there yet."""
     for name in names:
@@ -95,6 +105,8 @@ def fit_probes(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         read_words, read_scene = WordProbe(base.text_encoder_2), SceneProbe(base.transformer)
+    read_words.to(base.device)
+    read_scene.to(base.device)
 
     def word(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         return {"loss": word_loss(base.text_encoder_2, read_words, words, generator)}
@@ -112,7 +124,7 @@ def fit_probes(
         save_words(base.text_encoder_2, read_words, folder)
     if not (folder / PROBE_FILE).exists():
         train("probe-scene", list(read_scene.parameters()), scene, config, folder)
-        save_file(read_scene.state_dict(), folder / PROBE_FILE)
+        save_file({name: value.cpu() for name, value in read_scene.state_dict().items()}, folder / PROBE_FILE)
     read_scene.detach()
 
 
@@ -121,16 +133,18 @@ def train_base(
 ) -> tuple[FluxFill, TrainReport]:
     """Train from nothing but the VAE and the words in `folder`, or on from `start`; pools and checkpoints stay there."""
     base = untrained(vae, load_words(folder)[0], config.seed) if start is None else start
+    base = base_to(base, training_device())
     build_pools(base, folder / "pools")
     pools = {name: load_pool(name, folder / "pools") for name in POOLS}
     words = word_pool(base.tokenizer_2, folder / "pools")
     if start is not None:
         fit_probes(base, pools["compose"], words, folder, config.seed)
-    probe_words = load_words(folder)[1]
+    probe_words = load_words(folder)[1].to(base.device)
     shares = torch.tensor([MIXTURE[name] for name in POOLS])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         probe = SceneProbe(base.transformer) if start is None else scene_probe(base.transformer, folder)
+    probe.to(base.device)
     heads = TaughtHeads(base.transformer, probe_words)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -149,7 +163,7 @@ def train_base(
     report = train("base", trained, loss, config, folder, matrices=hidden_matrices(*modules))
     probe.detach()
     heads.detach()
-    save_file(probe.state_dict(), folder / PROBE_FILE)
+    save_file({name: value.cpu() for name, value in probe.state_dict().items()}, folder / PROBE_FILE)
     for module in modules:
         module.eval().requires_grad_(False)
-    return base, report
+    return base_to(base, torch.device("cpu")), report

@@ -27,7 +27,7 @@ from careedit.files import write_atomic
 from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
-from careedit.finetune.precision import products
+from careedit.finetune.precision import products, training_device
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus
 from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
@@ -160,10 +160,12 @@ def make_words(folder: Path, config: TrainConfig = DEFAULT) -> TrainReport:
     new = cast(Any, build_pipeline(corpus(), seed=config.seed))
     encoder: T5EncoderModel = new.text_encoder_2
     look_around(encoder)
+    cast(Any, encoder).to(training_device())
     pool = word_pool(new.tokenizer_2, folder / "pools")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         probe = WordProbe(encoder)
+    probe.to(encoder.device)
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         return {"loss": word_loss(encoder, probe, pool, generator)}
@@ -178,7 +180,8 @@ def make_words(folder: Path, config: TrainConfig = DEFAULT) -> TrainReport:
 def save_words(encoder: T5EncoderModel, probe: WordProbe, folder: Path) -> None:
     """Write both to `folder/words`."""
     cast(Any, encoder).save_pretrained(folder / "words")
-    write_atomic(folder / "words" / PROBE_FILE, save(dict(probe.state_dict())))
+    state = {name: value.cpu() for name, value in probe.state_dict().items()}
+    write_atomic(folder / "words" / PROBE_FILE, save(state))
 
 
 def load_words(folder: Path) -> tuple[T5EncoderModel, WordProbe]:

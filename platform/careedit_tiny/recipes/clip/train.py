@@ -29,6 +29,7 @@ from careedit_tiny.recipes.base.items import with_unknown_words
 from careedit_tiny.recipes.clip.captions import caption_of, one_word_off
 from careedit_tiny.recipes.clip.data import (
     OTHER,
+    SIDE,
     UNLABELLED,
     CompactTokenizer,
     Texts,
@@ -230,7 +231,7 @@ def save(model: open_clip.CLIP, report: TrainReport, folder: Path, figures: Retr
     n = f"{figures.count} test scenes"
     card = Card(
         title="careedit tiny CLIP",
-        summary="An open_clip model for drawn scenes of 64 x 64 pixels: the learned router's encoder in the tiny set.",
+        summary=f"An open_clip model for drawn scenes of {SIDE} x {SIDE} pixels: the learned router's encoder in the tiny set.",
         recipe="careedit train clip",
         data=f"{POOL:,} drawn scenes with captions in changing words, captions wrong by one word, and instructions of the "
         "tiny world's training split.",

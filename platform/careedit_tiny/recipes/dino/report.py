@@ -16,7 +16,7 @@ from careedit.errors import CareEditError
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import save_report
 from careedit.finetune.loop import TrainConfig, TrainReport
-from careedit_tiny.models.dino import save_dino, to_pixels
+from careedit_tiny.models.dino import SIDE, save_dino, to_pixels
 from careedit_tiny.recipes.clip.data import pictures
 from careedit_tiny.recipes.dino.crops import dino_scene, main_object
 from careedit_tiny.recipes.dino.train import DEFAULT, train_dino
@@ -93,7 +93,7 @@ def check_spread(spread: float) -> None:
 
 @torch.inference_mode()
 def features_of(model: ViTModel, drawn: np.ndarray) -> Tensor:
-    """Class tokens [N, d] of drawn scenes, bytes [N, 64, 64, 3]."""
+    """Class tokens [N, d] of drawn scenes, bytes [N, SIDE, SIDE, 3]."""
     chunks = (to_pixels(drawn[i : i + 200]) for i in range(0, len(drawn), 200))
     return torch.cat([model(pixel_values=chunk).last_hidden_state[:, 0] for chunk in chunks])
 
@@ -129,7 +129,7 @@ def make_dino(
     save_report(report, folder / "dino.json")
     card = Card(
         title="careedit tiny DINO",
-        summary="A transformers ViT for drawn scenes of 64 x 64 pixels, trained by DINO self-distillation: the picture "
+        summary=f"A transformers ViT for drawn scenes of {SIDE} x {SIDE} pixels, trained by DINO self-distillation: the picture "
         "features of the tiny family's metrics.",
         recipe="careedit train dino",
         data=f"{pool:,} drawn scenes of the tiny world's training split, without labels.",

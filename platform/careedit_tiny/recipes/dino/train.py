@@ -28,7 +28,7 @@ BATCH = 32
 """Number of scenes per step."""
 GLOBAL_SCALE, LOCAL_SCALE = (0.5, 1.0), (0.12, 0.5)
 """Shares of the picture's area that large and small crops show."""
-LOCAL_SIDE, LOCALS = 32, 4
+LOCAL_SIDE, LOCALS = SIDE // 2, 4
 """Pixels per side of a small crop, and their number per scene."""
 OUTPUTS = 1024
 """What teacher and student may say: the width of the head's output."""
@@ -129,7 +129,7 @@ def train_dino(
     batch: int = BATCH,
     outputs: int = OUTPUTS,
 ) -> tuple[ViTModel, TrainReport]:
-    """Train on drawn scenes, bytes [N, 64, 64, 3]; returns the teacher's backbone."""
+    """Train on drawn scenes, bytes [N, SIDE, SIDE, 3]; returns the teacher's backbone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Distillation(build_dino(), outputs)

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from careedit.finetune.stored import join_records, load_record, save_record
-from careedit_tiny.models.judge import SIDE
+from careedit_tiny.models.judge import PATCH, SIDE
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
 from careedit_tiny.oracle.verdict import Verdict, judge
 from careedit_tiny.recipes.clip.data import UNLABELLED, patch_labels
@@ -44,7 +44,7 @@ class Shown:
     sort: str
     """How it was made, e.g. "wrong colour" or "preview 3"."""
     image: Image.Image
-    """The image, RGB, 64 x 64 pixels."""
+    """The image, RGB, `SIDE` pixels wide."""
     verdict: Verdict
     """The oracle's, on the picture or on what became of it."""
     clean: bool | None
@@ -58,15 +58,15 @@ class JudgePool:
     """N edits, each with the answers to the three questions about it."""
 
     pictures: Tensor
-    """All pictures, bytes [P, 64, 64, 3]."""
+    """All pictures, bytes [P, SIDE, SIDE, 3]."""
     scenes: Tensor
-    """Shape and colour in every patch of those pictures that are drawn scenes, `UNLABELLED` in others, int16 [P, 2, 64]."""
+    """Shape and colour in every patch of those pictures that are drawn scenes, `UNLABELLED` in others, int16 [P, 2, patches]."""
     rows: Tensor
     """Source, edited picture and reference (or -1) of every edit, [N, 3]."""
     labels: Tensor
     """Followed, preserved, clean: 1, 0 or `UNKNOWN`, int8 [N, 3]."""
     wanted: Tensor
-    """`scenes` of the truth of every edit, int16 [N, 2, 64]."""
+    """`scenes` of the truth of every edit, int16 [N, 2, patches]."""
     maps: Tensor
     """Where the source differs from the truth, and where the edit does, token by token, bool [N, 2, 16]."""
     instructions: tuple[str, ...]
@@ -102,7 +102,7 @@ def pool_of(shown: Sequence[tuple[Sample, Sequence[Shown]]]) -> JudgePool:
 
     def add(image: Image.Image, scene: np.ndarray | None = None) -> int:
         pictures.append(np.asarray(image))
-        scenes.append(np.full((2, 64), UNLABELLED, np.int16) if scene is None else scene)
+        scenes.append(np.full((2, (SIDE // PATCH) ** 2), UNLABELLED, np.int16) if scene is None else scene)
         return len(pictures) - 1
 
     for sample, views in shown:

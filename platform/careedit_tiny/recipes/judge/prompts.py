@@ -130,7 +130,7 @@ def _positions(codes: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 class Patches:
-    """Bytes [U, 64, 64, 3] to the vision tower's input, as the image processor does it."""
+    """Bytes [U, SIDE, SIDE, 3] to the vision tower's input, as the image processor does it."""
 
     def __init__(self, processor: Any) -> None:
         images = processor.image_processor
@@ -139,7 +139,7 @@ class Patches:
         self._frames = images.temporal_patch_size
 
     def __call__(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
-        """[U * 64, 3 * frames * 8 * 8]; `noise` [U, 3, 64, 64], of a full scale of 1, is added before."""
+        """[U * patches, 3 * frames * PATCH * PATCH]; `noise` [U, 3, SIDE, SIDE], of a full scale of 1, is added before."""
         pixels = pictures.permute(0, 3, 1, 2).float() / 255
         if noise is not None:
             pixels = (pixels + noise).clamp(0, 1)

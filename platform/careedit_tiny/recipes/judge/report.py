@@ -21,7 +21,7 @@ from careedit.scoring import Score, ScoreRequest, VqaScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency
 from careedit.scoring.vlm import TransformersAsker, load_judge
 from careedit.stats import area_under_roc
-from careedit_tiny.models.judge import save_judge
+from careedit_tiny.models.judge import SIDE, save_judge
 from careedit_tiny.recipes.judge.data import UNKNOWN, JudgePool, drawn_pool
 from careedit_tiny.recipes.judge.edits import FIRST as FIRST_EDITED
 from careedit_tiny.recipes.judge.edits import edited_pool
@@ -180,7 +180,8 @@ def card_of(figures: Mapping[str, JudgeQuality], samples: int, edits: int, asker
     own = f", and an editor's own results and previews of {edits:,} samples" if edits else ""
     return Card(
         title="careedit tiny judge",
-        summary="A Qwen2.5-VL with a small configuration that answers yes or no about drawn edits of 64 x 64 pixels: whether "
+        summary="A Qwen2.5-VL with a small configuration that answers yes or no about drawn edits of "
+        f"{SIDE} x {SIDE} pixels: whether "
         "the instruction was followed, the rest preserved, the picture clean, and which of two edits is better.",
         recipe="careedit train judge" + (" --expert-set tiny" if edits else ""),
         data=f"Right, wrong, over-edited, unedited and spoilt pictures of {samples:,} samples of the tiny world's training "

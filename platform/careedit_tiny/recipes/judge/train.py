@@ -222,7 +222,7 @@ def _train_eyes(
 
 
 def _noise(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of another strength for each picture, [U, 3, 64, 64]."""
+    """Noise of another strength for each picture, [U, 3, SIDE, SIDE]."""
     strength = NOISE * torch.rand(len(pictures), 1, 1, 1, generator=generator)
     return strength * torch.randn(len(pictures), 3, *pictures.shape[1:3], generator=generator)
 
@@ -264,7 +264,7 @@ def _edited(states: Tensor, batch: Batch) -> Tensor:
 
 
 def _scene_loss(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-    """Which shape and colour each of a token's four patches shows or should show, [U, 2, 64], read from `features`."""
+    """Which shape and colour each of a token's four patches shows or should show, [U, 2, patches], read from `features`."""
     blocks = labels.view(-1, 2, GRID, 2, GRID, 2).permute(0, 2, 4, 1, 3, 5).reshape(-1, TOKENS, 2, 4).long()
     heads = head(features).split((4 * (len(SHAPES) + 1), 4 * (len(COLOURS) + 1)), dim=-1)
     total = features.sum() * 0
