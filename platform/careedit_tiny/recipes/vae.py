@@ -90,7 +90,7 @@ def train_vae(
     panels = draw_panels(0, pool, PANEL // 2 if half else PANEL)
     if start is not None:
         grow(vae, start, panels[:64])
-    vae.to(training_device())
+    cast(Any, vae).to(training_device())
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         canvas = _canvas(panels, generator).to(vae.device)
@@ -191,7 +191,7 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
             decoded = vae.decode(latents + noise).sample
         return {"loss": _distance(decoded, canvas)}
 
-    vae.to(training_device()).requires_grad_(False)
+    cast(Any, vae).to(training_device()).requires_grad_(False)
     model.decoder.requires_grad_(True)
     report = train("decoder", list(model.decoder.parameters()), loss, config, folder)
     vae.cpu().eval().requires_grad_(False)
