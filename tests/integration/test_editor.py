@@ -239,7 +239,7 @@ def test_seeds_that_would_run_over_are_refused(editor, draw_picture):
 
 
 def test_guidance_is_refused_where_the_base_takes_none(editor, draw_picture):
-    with pytest.raises(InputError, match="not guidance-distilled"):
+    with pytest.raises(InputError, match="takes none"):
         editor.edit(EditRequest(image=draw_picture(), instruction="x", guidance=3.5))
 
 

@@ -340,7 +340,7 @@ def _gpus() -> tuple[Gpu, ...]:
     command = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-        rows = [line.rsplit(",", 1) for line in listed.splitlines() if "," in line]
+        rows = [line.rsplit(",", 1) for line in listed.split("\n") if "," in line]
         return tuple(Gpu(name.strip(), int(free) * 2**20) for name, free in rows)
     except (OSError, ValueError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not answer
         return ()

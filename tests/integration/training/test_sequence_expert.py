@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(rows, tmp_path, monkeypatch):
     assert (killed / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
 
 
-def test_an_expert_of_the_base_model_is_added_to_a_set_of_the_distilled_one(rows, tmp_path, capsys):
+def test_the_file_of_an_expert_of_the_base_model_is_added_to_a_set_of_the_distilled_one(rows, tmp_path, capsys):
     saved("klein base", tmp_path / "base")
     short = ("--max-sequence-length", "64", "--held-out", "0", "--checkpoint-gradients")
     assert main(command(rows, tmp_path / "base", tmp_path / "out", *short, steps=1)) == 0
@@ -196,7 +196,10 @@ def test_an_expert_of_the_base_model_is_added_to_a_set_of_the_distilled_one(rows
     distilled = make_random_set(
         tmp_path / "distilled", small_bases.klein(), {}, length=64, panel=PanelSpec(size=64), defaults=Defaults(steps=4)
     )
-    assert main(["experts", "add", str(tmp_path / "out"), "--expert-set", str(distilled)]) == 0
+    add = ["experts", "add", "--name", "frame", "--competence", "frame", "--expert-set", str(distilled)]
+    assert main([*add, str(tmp_path / "out")]) == 2
+    assert "(flux2-klein base)" in capsys.readouterr().err
+    assert main([*add, str(tmp_path / "out" / "adapter.safetensors")]) == 0
     assert load_expert_set(distilled).manifest("frame").rank == 4
     capsys.readouterr()
     own = ("--data", str(rows), "--base", str(distilled), "--name", "again", "--out", str(tmp_path / "again"))

@@ -236,7 +236,7 @@ RAISED = [
     (lambda: EditRequest(**{**REQUEST, "instruction": "x" * 2001}), "prompt"),
     (lambda: EditRequest(**{**REQUEST, "image": b"nothing"}), "image"),
     (lambda: EditRequest(**REQUEST, references=3), "image"),
-    (lambda: EditRequest(**REQUEST, references=[PICTURE] * 2), "image"),
+    (lambda: EditRequest(**REQUEST, references=[PICTURE] * 16), "image"),
     (lambda: EditRequest(**REQUEST, mask=b"nothing"), "image"),
     (lambda: EditRequest(**REQUEST, mask=Image.new("L", (8, 8), 255)), "mask"),
     (lambda: EditRequest(**REQUEST, mask=Image.new("L", (16, 16), 0)), "mask"),

@@ -52,7 +52,7 @@ def rows(editor, monkeypatch):
 
     def counted(names, inputs):
         seen.append(len(names))
-        return torch.zeros(*inputs["hidden_states"].shape[:2], channels)
+        return torch.zeros(*inputs.per_row["hidden_states"].shape[:2], channels)
 
     monkeypatch.setattr(editor.engine.applier, "velocity", counted)
     return seen

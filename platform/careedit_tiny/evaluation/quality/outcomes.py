@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from careedit.editing import FluxFill
+from careedit.editing import Family
 from careedit.errors import InputError
 from careedit.files import json_digest, png_base64
 from careedit_tiny.models.family import PANEL
@@ -111,7 +111,7 @@ def identity_outcomes(samples: Sequence[Sample]) -> list[Outcome]:
 
 
 @torch.no_grad()
-def codec_outcomes(base: FluxFill, samples: Sequence[Sample]) -> list[Outcome]:
+def codec_outcomes(base: Family, samples: Sequence[Sample]) -> list[Outcome]:
     """The right result of every scene, encoded and decoded by the base's autoencoder: the best that an edit could reach."""
     outcomes = []
     for first in range(0, len(samples), CODEC_BATCH):

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from careedit.bench.report import Goal
-from careedit.editing.families import as_fill
 from careedit.editor import use_threads
 from careedit.records import RoutingDecision
 from careedit.routing import features_of
@@ -225,7 +224,7 @@ class _Run:
         return rows | {name: looked_up(table, one.first) for name, one in doubted.items() if one is not None}
 
     def _codec(self) -> dict[str, Any]:
-        row = row_of(codec_outcomes(as_fill(self.subject.editor.engine.base), self.test))
+        row = row_of(codec_outcomes(self.subject.editor.engine.base, self.test))
         return {
             **share(row.compliant),
             "preservation_error": float(row.preservation_error.mean()),
