@@ -7,6 +7,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +50,7 @@ async def _work(state: StateConfig, work: Callable[[Store], Awaitable[Any]], clo
 def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "careedit.db"
-        asyncio.run(_work(StateConfig(database=f"sqlite+aiosqlite:///{path}"), Store.ping, time.time))
+        work = _work(StateConfig(database=f"sqlite+aiosqlite:///{path}"), Store.ping, time.time)
+        with ThreadPoolExecutor(1) as thread:  # a browser's test has a running loop in this one
+            thread.submit(asyncio.run, work).result()
         return path.read_bytes()
