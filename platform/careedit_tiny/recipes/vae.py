@@ -22,11 +22,13 @@ from careedit_tiny.models.family import LATENT_CHANNELS, PANEL, VAE_CHANNELS, bu
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.scene import LOOKS, random_scene
 
-DEFAULT = TrainConfig(steps=2200, learning_rate=1e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
+DEFAULT = TrainConfig(steps=5000, learning_rate=1e-3, ema=0.998, weight_decay=0.0, betas=(0.9, 0.99))
 HALF = replace(DEFAULT, steps=6000, learning_rate=2e-3)
 """Settings of the inner levels' own training, on pictures half as wide: a step costs a third of a whole one's."""
-DECODER = replace(DEFAULT, steps=3000)
+DECODER = replace(DEFAULT, steps=2000)
 """Settings of the decoder's own training."""
+DETAIL_WEIGHT = 3.0
+"""Additional weight of pixels that differ from the mean around them."""
 BATCH = 4
 """Canvases of two panels per step."""
 KL_WEIGHT = 1e-6
@@ -209,8 +211,12 @@ def _canvas(panels: np.ndarray, generator: torch.Generator) -> Tensor:
 
 
 def _distance(decoded: Tensor, canvas: Tensor) -> Tensor:
+    """Absolute and squared error, with more weight where the picture has edges: small objects are few pixels."""
     residual = decoded.float() - canvas
-    return residual.abs().mean() + 4 * residual.square().mean()
+    smooth = functional.avg_pool2d(canvas, 5, stride=1, padding=2, count_include_pad=False)
+    weight = 1 + DETAIL_WEIGHT * ((canvas - smooth).abs().amax(dim=1, keepdim=True) > 0.05).float()
+    weight = weight / weight.mean()
+    return (weight * (residual.abs() + 4 * residual.square())).mean()
 
 
 def make_half(folder: Path, config: TrainConfig = HALF, *, pool: int = POOL) -> TrainReport:

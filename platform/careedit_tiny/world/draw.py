@@ -83,10 +83,10 @@ def changed_region(before: Image.Image, after: Image.Image, threshold: int = 10)
     return Image.fromarray(((difference > threshold) * 255).astype(np.uint8))
 
 
-def _shade(colour: RGB, factor: float = 0.72) -> RGB:
+def _shade(colour: RGB, factor: float = 0.58) -> RGB:
     """The second colour of a texture: darker, or lighter where the colour is already dark."""
     if sum(colour) < 150:
-        return (colour[0] + 85, colour[1] + 85, colour[2] + 85)
+        return (colour[0] + 110, colour[1] + 110, colour[2] + 110)
     return (round(colour[0] * factor), round(colour[1] * factor), round(colour[2] * factor))
 
 
