@@ -35,7 +35,7 @@ class Facts:
     layout: Literal["canvas", "sequence"]
     """"canvas": source and target are panels of one picture. "sequence": the pictures' tokens follow the target's."""
     guidance: GuidanceKind
-    """How this family takes guidance, unless its configuration says that it was distilled (`facts_of_base`)."""
+    """How this family takes guidance, unless its configuration says otherwise (`BaseShapes.takes_guidance`)."""
     default_guidance: float
     """Guidance scale of an edit that names none, as in the diffusers pipeline."""
     default_steps: int
@@ -147,6 +147,7 @@ FLUX2_KLEIN_KV = replace(
     guidance="none",
     default_steps=4,
     licence="FLUX Non-Commercial License",
+    variants=MappingProxyType({}),
 )
 QWEN_EDIT_PLUS = Facts(
     name="qwen-image-edit-plus",

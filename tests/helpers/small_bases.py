@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -21,6 +22,8 @@ from diffusers import (
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
+from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from tokenizers import pre_tokenizers
 from transformers import (
     Qwen2_5_VLConfig,
@@ -37,6 +40,8 @@ from careedit_tiny.models.family import build_pipeline
 
 TEXT_LENGTH = 24
 """T5 tokens of the small FLUX.1 bases."""
+AREA = 64 * 64
+"""Pixels of a panel in tests of pipelines that choose the area themselves."""
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -249,3 +254,11 @@ def longcat() -> Any:
         text_processor=vision_processor(),
         transformer=transformer,
     )
+
+
+def use_small_areas(patch: pytest.MonkeyPatch) -> None:
+    """Let the pipelines that resize their pictures to a fixed area take `AREA`."""
+    patch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", AREA)
+    patch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", AREA)
+    own = pipeline_longcat_image_edit.calculate_dimensions
+    patch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: own(AREA, ratio))

@@ -101,8 +101,6 @@ def describe(base: str, *, revision: str | None, size: int, name: str) -> Expert
     if size % facts.multiple:
         raise InputError(f"--size is {size}; the panels of {facts.name} are multiples of {facts.multiple} pixels.")
     distilled = shapes.switches.get("is_distilled", False)
-    embedded = any("guidance_embedder" in parameter for parameter in shapes.parameters)
-    guided = embedded if facts.guidance == "embedded" else not distilled
     return ExpertSetFile(
         name=name,
         version="1",
@@ -115,7 +113,7 @@ def describe(base: str, *, revision: str | None, size: int, name: str) -> Expert
         panel=PanelSpec(size=size, fit="bucket", multiple=facts.multiple),
         defaults=Defaults(
             steps=DISTILLED_STEPS if distilled else facts.default_steps,
-            guidance=facts.default_guidance if guided else None,
+            guidance=facts.default_guidance if shapes.takes_guidance else None,
         ),
         application="shared",  # one copy of the base serves all experts
     )

@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from careedit.experts.shapes import BaseShapes
-from careedit.families import FLUX2_KLEIN, FLUX_FILL, FLUX_KONTEXT, LONGCAT_EDIT, QWEN_EDIT_PLUS, Facts
+from careedit.families import FLUX2_KLEIN, FLUX2_KLEIN_KV, FLUX_FILL, FLUX_KONTEXT, LONGCAT_EDIT, QWEN_EDIT_PLUS, Facts
 
 _LAYERS: tuple[tuple[re.Pattern[str], tuple[Facts, ...]], ...] = (
     (re.compile(r"[._](img|txt)_mlp[._]net[._]|transformer_blocks[._]\d+[._](img|txt)_mod[._]1"), (QWEN_EDIT_PLUS,)),
-    (re.compile(r"to_qkv_mlp_proj|ff(_context)?[._]linear_(in|out)|(single|double)_stream_modulation"), (FLUX2_KLEIN,)),
+    (
+        re.compile(r"to_qkv_mlp_proj|ff(_context)?[._]linear_(in|out)|(single|double)_stream_modulation"),
+        (FLUX2_KLEIN, FLUX2_KLEIN_KV),
+    ),
     (re.compile(r"blocks[._]\d+[._]((img|txt)_mod|modulation)[._]lin|vector_in[._]"), (FLUX_FILL, FLUX_KONTEXT)),
     (
         re.compile(r"proj_mlp|ff(_context)?[._]net[._]|norm1?(_context)?[._]linear"),

@@ -110,11 +110,7 @@ class ExpertSet:
     @property
     def takes_guidance(self) -> bool:
         """Whether edits may state a guidance scale."""
-        if self.facts.guidance == "none":
-            return False
-        if self.facts.guidance == "embedded":
-            return any("guidance_embedder" in parameter for parameter in self.shapes.parameters)
-        return not self.shapes.switches.get("is_distilled", False)
+        return self.shapes.takes_guidance
 
     @cached_property
     def shapes(self) -> BaseShapes:

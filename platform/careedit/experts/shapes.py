@@ -68,6 +68,13 @@ class BaseShapes:
         variants = (names[self.switches[switch]] for switch, names in self.family.variants.items())
         return " ".join((self.family.name, *variants))
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether edits may state a guidance scale."""
+        if self.family.guidance == "embedded":
+            return any("guidance_embedder" in parameter for parameter in self.parameters)
+        return self.family.guidance == "branches" and not self.switches.get("is_distilled", False)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the sorted parameter names and shapes, one `name d0xd1` per line.

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import Flux2KleinInpaintPipeline, FluxKontextInpaintPipeline, TaylorSeerCacheConfig
-from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from PIL import Image, ImageDraw
 
 import small_bases
@@ -19,9 +17,6 @@ from careedit.editing.families import Flux2Klein
 from careedit.errors import ImageError, InputError
 from careedit.experts.applier import NoExperts
 from careedit.records import StepCache
-
-AREA = 64 * 64
-"""Pixels of a panel; the pipelines' own constants are set to it."""
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     "kontext": small_bases.kontext,
@@ -66,10 +61,7 @@ def engine(pipe: Any) -> Engine:
 
 @pytest.fixture(autouse=True)
 def _small_areas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", AREA)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", AREA)
-    own = pipeline_longcat_image_edit.calculate_dimensions
-    monkeypatch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: own(AREA, ratio))
+    small_bases.use_small_areas(monkeypatch)
 
 
 def picture(shade: int, size: tuple[int, int] = (64, 64)) -> Image.Image:

@@ -9,18 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 
+import small_bases
 from lora_files import BUILDERS
 
 
 @pytest.fixture
 def small_bases_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 64 * 64)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", 64 * 64)
-    own = pipeline_longcat_image_edit.calculate_dimensions
-    monkeypatch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: own(64 * 64, ratio))
+    small_bases.use_small_areas(monkeypatch)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft: "proj_out" would also match other modules
         yield

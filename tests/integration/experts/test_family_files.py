@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import small_bases
 from careedit.errors import AdapterError, BaseMismatchError
 from careedit.experts import BaseShapes, LoraState, MemoryLibrary, check_adapter, load_adapter, make_applier
 from careedit.experts.applier import Inputs
@@ -213,6 +214,12 @@ def test_what_cannot_be_applied_is_refused_by_name(
     with pytest.raises((AdapterError, BaseMismatchError), match=reason) as caught:
         load_adapter(path, shapes)
     assert any(part in str(caught.value) for key in extra for part in (key, key.split(".lora_")[0][12:]))
+
+
+def test_a_klein_file_fits_klein_with_kept_keys_and_values_too(tmp_path: Path) -> None:
+    shapes = shapes_of_pipe(small_bases.klein(kv=True))
+    assert shapes.label == "flux2-klein-kv"
+    assert load_adapter(write(tmp_path / "a.safetensors", bfl_klein("diffusion_model.")), shapes).modules
 
 
 def test_a_file_for_another_family_is_refused_naming_both(bases: Callable[[str], Any], tmp_path: Path) -> None:

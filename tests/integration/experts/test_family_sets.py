@@ -36,6 +36,7 @@ LABELS: dict[str, Callable[[], Any]] = {
     "flux-kontext": small_bases.kontext,
     "flux2-klein base": partial(small_bases.klein, distilled=False),
     "flux2-klein distilled": small_bases.klein,
+    "flux2-klein-kv": partial(small_bases.klein, kv=True),
     "qwen-image-edit-plus 2509": partial(small_bases.qwen, zero_cond_t=False),
     "qwen-image-edit-plus 2511": small_bases.qwen,
     "longcat-image-edit": small_bases.longcat,

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 
@@ -27,6 +26,7 @@ BUILDERS: dict[str, Any] = {
     "flux-fill": partial(build_pipeline, ["remove the red circle"], seed=5),
     "flux-kontext": small_bases.kontext,
     "flux2-klein distilled": small_bases.klein,
+    "flux2-klein-kv": partial(small_bases.klein, kv=True),
     "flux2-klein base": partial(small_bases.klein, distilled=False),
     "qwen-image-edit-plus 2511": small_bases.qwen,
     "longcat-image-edit": small_bases.longcat,
@@ -35,6 +35,7 @@ DEFAULTS = {
     "flux-fill": (28, None),
     "flux-kontext": (28, 3.5),
     "flux2-klein distilled": (4, None),
+    "flux2-klein-kv": (4, None),
     "flux2-klein base": (50, 4.0),
     "qwen-image-edit-plus 2511": (40, 4.0),
     "longcat-image-edit": (50, 4.5),
@@ -45,8 +46,7 @@ DEFAULTS = {
 @pytest.fixture(autouse=True)
 def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", SIZE * SIZE)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", SIZE * SIZE)
+    small_bases.use_small_areas(monkeypatch)
 
 
 @pytest.mark.parametrize("label", BUILDERS)

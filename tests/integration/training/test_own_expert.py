@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors import SafetensorError
 
 from careedit.cli.main import main
@@ -24,30 +24,12 @@ from careedit.records import EditRequest
 COMMAND = Path(sys.executable).with_name("careedit")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The sums of two processes are equal to the last bit only on as many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def rows(tmp_path, draw_picture):
-    """Six framed pictures, as a folder with metadata.jsonl."""
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    with (folder / "metadata.jsonl").open("w") as lines:
-        for number in range(6):
-            source = draw_picture(seed=number)
-            target = source.copy()
-            ImageDraw.Draw(target).rectangle((0, 0, 63, 63), outline="red", width=5)
-            source.save(folder / f"{number}-source.png")
-            target.save(folder / f"{number}-target.png")
-            row = {"source": f"{number}-source.png", "target": f"{number}-target.png"}
-            lines.write(json.dumps(row | {"instruction": "add the red circle"}) + "\n")
-    return folder
+def rows(framed):
+    return framed(6)
 
 
 def command(rows: Path, base: Path, out: Path, *more: str, steps: int = 2) -> list[str]:

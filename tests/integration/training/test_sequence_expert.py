@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import small_bases
 from careedit.cli.main import main
@@ -35,8 +33,6 @@ from careedit.records import BASE
 from random_sets import make_random_set
 
 COMMAND = Path(sys.executable).with_name("careedit")
-AREA = 64 * 64
-"""Pixels of a panel; the pipelines' own constants are set to it."""
 BUILDERS: dict[str, Callable[[], Any]] = {
     "klein base": partial(small_bases.klein, distilled=False),
     "qwen": small_bases.qwen,
@@ -47,39 +43,18 @@ SHORT = {"kontext": small_bases.TEXT_LENGTH, "longcat": 64}
 """Text lengths that keep the other tests short; these families pad every text."""
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def _small_and_on_one_thread(monkeypatch):
-    """Pictures of the panels' size, and sums that do not depend on the number of threads."""
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", AREA)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", AREA)
-    own = pipeline_longcat_image_edit.calculate_dimensions
-    monkeypatch.setattr(pipeline_longcat_image_edit, "calculate_dimensions", lambda area, ratio: own(AREA, ratio))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _small_areas(monkeypatch):
+    small_bases.use_small_areas(monkeypatch)
 
 
 @pytest.fixture
-def rows(tmp_path, draw_picture):
-    """Eight framed pictures; three have a mask."""
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    with (folder / "metadata.jsonl").open("w") as lines:
-        for number in range(8):
-            source = draw_picture(seed=number)
-            target = source.copy()
-            ImageDraw.Draw(target).rectangle((0, 0, 63, 63), outline="red", width=5)
-            source.save(folder / f"{number}-source.png")
-            target.save(folder / f"{number}-target.png")
-            row = {"source": f"{number}-source.png", "target": f"{number}-target.png"}
-            if number < 3:
-                mask = Image.new("L", (64, 64), 255)
-                mask.paste(0, (8, 8, 56, 56))
-                mask.save(folder / f"{number}-mask.png")
-                row["mask"] = f"{number}-mask.png"
-            lines.write(json.dumps(row | {"instruction": f"add the red circle {'x ' * number}"}) + "\n")
-    return folder
+def rows(framed):
+    """Eight rows of unlike words; three have a mask."""
+    return framed(8, masks=3, instruction="add the red circle {}")
 
 
 def saved(name: str, folder: Path) -> Any:
@@ -152,7 +127,13 @@ def stock(pipe: Any, one: EditJob, length: int | None) -> torch.Tensor:
     if kind != "LongCatImageEditPipeline":
         arguments |= {"height": 64, "width": 64}
     if kind == "FluxKontextPipeline":
-        arguments = {"height": 64, "width": 64, "max_area": AREA, "_auto_resize": False, "max_sequence_length": length}
+        arguments = {
+            "height": 64,
+            "width": 64,
+            "max_area": small_bases.AREA,
+            "_auto_resize": False,
+            "max_sequence_length": length,
+        }
     if kind == "QwenImageEditPlusPipeline":
         arguments = {"height": 64, "width": 64, "true_cfg_scale": 1.0}
     if kind == "LongCatImageEditPipeline":
