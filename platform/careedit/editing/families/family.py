@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, cast
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 import torch
 from cachetools import LRUCache
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 from PIL import Image
 from torch import Tensor, nn
@@ -205,6 +207,11 @@ class Family(ABC):
         """How this base takes guidance."""
         return self.facts.guidance
 
+    @cached_property
+    def image_processor(self) -> Any:
+        """Pixels to tensors and back, as the pipeline's own processor does it."""
+        return VaeImageProcessor(vae_scale_factor=2 * self.vae_scale, vae_latent_channels=self.latent_channels)
+
     # ------------------------------------------------------------------ checks
     @abstractmethod
     def check_fit(self) -> None:
@@ -232,13 +239,17 @@ class Family(ABC):
             )
         if job.start not in self.facts.starts:
             raise InputError(f"The base {self.facts.name} cannot start from {job.start!r}; it starts from noise.")
-        if self.guidance != "none":
-            return self.facts.default_guidance if job.guidance is None else job.guidance
-        if job.guidance is not None:
+        if self.guidance == "none" and job.guidance is not None:
             raise InputError(
                 f"guidance is {job.guidance}, but this base takes none; leave guidance out.", field="guidance"
             )
-        return None
+        return self.scale(job)
+
+    def scale(self, job: EditJob) -> float | None:
+        """The guidance scale of an edit that was checked; None if the base takes none."""
+        if self.guidance == "none":
+            return None
+        return self.facts.default_guidance if job.guidance is None else job.guidance
 
     # ------------------------------------------------------------------ what the engine asks for
     @abstractmethod
@@ -301,7 +312,7 @@ class Family(ABC):
             return 1
         if job.text_tokens is not None:
             return len(job.text_tokens)
-        return 2 if (self.check(job) or 0.0) > 1 else 1
+        return 2 if (self.scale(job) or 0.0) > 1 else 1
 
     def rows_of(self, job: EditJob) -> int:
         """Transformer evaluations that one step of an edit takes, one per expert and guidance branch."""

@@ -50,9 +50,8 @@ class FluxFill(Flux1):
     facts: ClassVar[Facts] = FLUX_FILL
     """Facts of the family, which need no weights."""
 
-    def check_fit(self) -> None:
+    def check_channels(self) -> None:
         """The transformer takes noisy latents, masked latents and every pixel of the mask (384 channels in FLUX.1-Fill)."""
-        self.check_scaling()
         latent = 4 * self.latent_channels
         expected = 2 * latent + 4 * self.vae_scale**2
         channels = settings(self.transformer).in_channels
@@ -61,7 +60,6 @@ class FluxFill(Flux1):
                 f"The base's transformer takes {channels} channels, but with its vae a fill-type transformer takes "
                 f"{expected} (noisy latents, masked image and mask); give a fill-type base."
             )
-        super().check_fit()
 
     def check(self, job: EditJob) -> float | None:
         """As in `Family.check`; panels of one canvas have one size."""
@@ -88,7 +86,10 @@ class FluxFill(Flux1):
         key: Hashable = ("canvas", image_sha256(canvas), image_sha256(mask))
         pictures = cache.get(key, lambda: self._encode_canvas(canvas, mask))
         if job.start == "source":
-            pictures = (*pictures, *cache.get(("picture", image_sha256(canvas)), lambda: self._encode_picture(canvas)))
+            pictures = (
+                *pictures,
+                *cache.get(("picture", image_sha256(canvas)), lambda: (self.encode_picture(canvas),)),
+            )
         text, truncated = self.text(self.prompt(job), cache)
         grid = (canvas.height // self.multiple, canvas.width // self.multiple)
         shared = self.remember(grid, lambda: self.make_shared(position_ids(2 * grid[0], 2 * grid[1])))
@@ -104,8 +105,7 @@ class FluxFill(Flux1):
         shape = posterior.mean.shape
         torch.randn(shape, generator=generator, dtype=moments.dtype)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype).to(self.device)
-        vae = settings(self.vae)
-        sample = (posterior.sample(generator) - vae.shift_factor) * vae.scaling_factor
+        sample = self.scaled(posterior.sample(generator))
         latents = pack(noise) * job.noise_scale
         if picture:
             latents = latents + picture[0]
@@ -129,12 +129,6 @@ class FluxFill(Flux1):
     def pixels(self, job: EditJob) -> int:
         """Pixels of the canvas."""
         return panels_of(job) * job.source.width * job.source.height
-
-    def _encode_picture(self, canvas: Image.Image) -> Tensors:
-        pixels = self.image_processor.preprocess(canvas, height=canvas.height, width=canvas.width)
-        mean = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mean
-        vae = settings(self.vae)
-        return (pack(((mean - vae.shift_factor) * vae.scaling_factor).to(self.dtype)),)
 
     def _encode_canvas(self, canvas: Image.Image, mask: Image.Image) -> Tensors:
         pixels = self.image_processor.preprocess(canvas, height=canvas.height, width=canvas.width).to(torch.float32)

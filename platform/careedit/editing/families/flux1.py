@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
 from careedit.editing.cache import EncodingCache, Tensors
-from careedit.editing.families.family import Family, Row, settings, tokenized
+from careedit.editing.families.family import Row, settings, tokenized
+from careedit.editing.families.kl import KLFamily
 from careedit.errors import ExpertError
 from careedit.experts.applier import Inputs
 from careedit.families import GuidanceKind
 
 
 @dataclass(frozen=True, eq=False)
-class Flux1(Family):
+class Flux1(KLFamily):
     """A base of FLUX.1's components; the families differ in where the source stands."""
 
     text_encoder_2: Any
     """T5, which gives an embedding per text token; `text_encoder` is CLIP, which gives the pooled embedding."""
     tokenizer_2: Any
     """Tokenizer that belongs to `text_encoder_2`."""
-
-    @cached_property
-    def image_processor(self) -> Any:
-        """Pixels to tensors and back, as the pipeline's own processor does it."""
-        return VaeImageProcessor(vae_scale_factor=self.multiple, vae_latent_channels=self.latent_channels)
 
     @property
     def guidance(self) -> GuidanceKind:
@@ -39,7 +34,12 @@ class Flux1(Family):
 
     def check_fit(self) -> None:
         """Raise `ExpertError` unless VAE, text encoders and transformer agree on their widths."""
-        self.check_scaling()
+        vae = settings(self.vae)
+        if vae.shift_factor is None or vae.scaling_factor is None:
+            raise ExpertError(
+                f"The base's vae states no shift_factor or no scaling_factor; a {self.facts.pipeline}'s states both."
+            )
+        self.check_channels()
         config = settings(self.transformer)
         latent = 4 * self.latent_channels
         if (config.out_channels or config.in_channels) != latent:
@@ -55,13 +55,9 @@ class Flux1(Family):
                 f"gives {self.text_encoder.config.hidden_size}."
             )
 
-    def check_scaling(self) -> None:
-        """Raise `ExpertError` for a VAE that does not state how its latents are scaled."""
-        vae = settings(self.vae)
-        if vae.shift_factor is None or vae.scaling_factor is None:
-            raise ExpertError(
-                f"The base's vae states no shift_factor or no scaling_factor; a {self.facts.pipeline}'s states both."
-            )
+    @abstractmethod
+    def check_channels(self) -> None:
+        """Raise `ExpertError` unless the transformer takes the family's channels."""
 
     @torch.no_grad()
     def text(self, prompt: str, cache: EncodingCache) -> tuple[Mapping[str, Tensor], bool]:
@@ -90,13 +86,12 @@ class Flux1(Family):
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to pictures [B, 3, height, width] in about -1..1."""
-        vae = self.vae
-        latents = (latents / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
+        latents = self.unscaled(latents)
         if len(latents) > 1 and latents.device.type == "cpu":
             # A batch decodes a quarter faster on a CPU with its channels last. One canvas gains little, and there the
             # pipeline's own layout keeps the pipeline's own bits.
             latents = latents.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, vae.decode(latents, return_dict=False)[0])
+        return cast(Tensor, self.vae.decode(latents, return_dict=False)[0])
 
     def _encode_prompt(self, prompt: str) -> Tensors:
         ids, cut = tokenized(self.tokenizer_2, prompt, self.max_sequence_length)

@@ -18,11 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from careedit.editing.cache import EncodingCache
-from careedit.editing.families.family import Row, settings
+from careedit.editing.families.family import settings
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
 from careedit.errors import ExpertError
-from careedit.experts.applier import Inputs
 from careedit.families import FLUX2_KLEIN, Facts, GuidanceKind
 
 _PIPELINE: Any = Flux2KleinPipeline
@@ -56,10 +55,7 @@ class Flux2Klein(SequenceFamily):
                 f"The base's transformer takes text of width {config.joint_attention_dim}, but three layers of its "
                 f"text_encoder give {width}."
             )
-        if config.in_channels != 4 * self.latent_channels:
-            raise ExpertError(
-                f"The base's transformer takes {config.in_channels} channels, but its vae gives {4 * self.latent_channels}."
-            )
+        self.check_channels()
         if self.text_encoder.config.num_hidden_layers < LAYERS[-1]:
             raise ExpertError(f"The base's text_encoder has fewer than {LAYERS[-1]} layers; give klein's own.")
 
@@ -96,15 +92,6 @@ class Flux2Klein(SequenceFamily):
         words = torch.cartesian_prod(one, one, one, torch.arange(self.max_sequence_length))
         ids = {"img_ids": torch.cat(pictures), "txt_ids": words}
         return {**{name: value.to(self.device) for name, value in ids.items()}, "guidance": None}
-
-    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
-        """The pictures' tokens stand behind the target's."""
-        per_row = {
-            "hidden_states": torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows]).to(self.dtype),
-            "encoder_hidden_states": torch.cat([row.text["encoder_hidden_states"] for row in rows]),
-            "timestep": timesteps.to(self.dtype) / 1000,
-        }
-        return Inputs(per_row, shared)
 
     def shift(self, tokens: int, steps: int) -> float:
         """FLUX.2's fitted shift, which depends on the number of steps too."""

@@ -11,48 +11,34 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from careedit.editing.cache import EncodingCache
 from careedit.editing.families.family import Row, settings
 from careedit.editing.families.flux1 import Flux1
-from careedit.editing.families.sequence import Grid, SequenceFamily
+from careedit.editing.families.sequence import Grid, SequenceFamily, tokens_behind
 from careedit.editing.job import EditJob
-from careedit.editing.latents import pack, position_ids, unpack
+from careedit.editing.latents import position_ids, unpack
 from careedit.errors import ExpertError
 from careedit.experts.applier import Inputs
 from careedit.families import FLUX_KONTEXT, Facts
 
 
 @dataclass(frozen=True, eq=False)
-class FluxKontext(SequenceFamily, Flux1):
+class FluxKontext(Flux1, SequenceFamily):
     """The components of a `FluxKontextPipeline`."""
 
     facts: ClassVar[Facts] = FLUX_KONTEXT
     """Facts of the family, which need no weights."""
 
-    def check_fit(self) -> None:
+    def check_channels(self) -> None:
         """The transformer takes the latents' channels alone (64 in FLUX.1-Kontext)."""
-        Flux1.check_fit(self)
         channels = settings(self.transformer).in_channels
         if channels != 4 * self.latent_channels:
             raise ExpertError(
                 f"The base's transformer takes {channels} channels, but with its vae a Kontext transformer takes "
                 f"{4 * self.latent_channels}; give a FLUX.1-Kontext base."
             )
-
-    def encode_picture(self, picture: Image.Image) -> Tensor:
-        """The mode of the picture's latents, as tokens."""
-        pixels = self.image_processor.preprocess(picture, height=picture.height, width=picture.width)
-        latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
-        vae = settings(self.vae)
-        return pack(((latents - vae.shift_factor) * vae.scaling_factor).to(self.dtype))
-
-    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
-        """Drawn as [1, C, h, w]."""
-        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
-        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
 
     def texts(
         self, job: EditJob, cache: EncodingCache, *, guided: bool
@@ -72,8 +58,7 @@ class FluxKontext(SequenceFamily, Flux1):
 
     def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
         """The pictures' tokens stand behind the target's."""
-        tokens = torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows])
-        return self.flux_inputs(tokens, rows, timesteps, shared)
+        return self.flux_inputs(tokens_behind(rows), rows, timesteps, shared)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: Grid) -> Tensor:

@@ -17,12 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from careedit.editing.cache import EncodingCache
-from careedit.editing.families.family import Row, settings
+from careedit.editing.families.kl import KLFamily
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
-from careedit.editing.latents import pack, unpack
-from careedit.errors import ExpertError
-from careedit.experts.applier import Inputs
+from careedit.editing.latents import unpack
 from careedit.families import LONGCAT_EDIT, Facts
 from careedit.images import image_sha256
 
@@ -38,7 +36,7 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True, eq=False)
-class LongCatEdit(SequenceFamily):
+class LongCatEdit(KLFamily, SequenceFamily):
     """The components of a `LongCatImageEditPipeline`."""
 
     facts: ClassVar[Facts] = LONGCAT_EDIT
@@ -46,31 +44,6 @@ class LongCatEdit(SequenceFamily):
 
     text_processor: Any
     """Processor of the picture for `text_encoder`."""
-
-    def check_fit(self) -> None:
-        """Text encoder, VAE and transformer agree on their widths."""
-        config = settings(self.transformer)
-        width = self.text_encoder.config.get_text_config().hidden_size
-        if config.joint_attention_dim != width:
-            raise ExpertError(
-                f"The base's transformer takes text of width {config.joint_attention_dim}, but its text_encoder gives {width}."
-            )
-        if config.in_channels != 4 * self.latent_channels:
-            raise ExpertError(
-                f"The base's transformer takes {config.in_channels} channels, but its vae gives {4 * self.latent_channels}."
-            )
-
-    def encode_picture(self, picture: Image.Image) -> Tensor:
-        """The mode of the picture's latents, as tokens."""
-        pixels = self.image_processor.preprocess(picture, height=picture.height, width=picture.width)
-        latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
-        vae = settings(self.vae)
-        return pack(((latents - vae.shift_factor) * vae.scaling_factor).to(self.dtype))
-
-    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
-        """Drawn as [1, C, h, w]."""
-        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
-        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
 
     @torch.no_grad()
     def texts(
@@ -97,21 +70,11 @@ class LongCatEdit(SequenceFamily):
         ids = torch.cat([pictures[0], *(one.to(torch.float64) for one in pictures[1:])])
         return {"img_ids": ids.to(self.device), "txt_ids": words.to(self.device), "guidance": None}
 
-    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
-        """The source's tokens stand behind the target's."""
-        per_row = {
-            "hidden_states": torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows]),
-            "encoder_hidden_states": torch.cat([row.text["encoder_hidden_states"] for row in rows]),
-            "timestep": timesteps.to(self.dtype) / 1000,
-        }
-        return Inputs(per_row, shared)
-
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Targets [B, 3, height, width] in about -1..1."""
-        vae = self.vae
-        latents = unpack(tokens, 2 * grid[0], 2 * grid[1]) / vae.config.scaling_factor + vae.config.shift_factor
-        return cast(Tensor, vae.decode(latents.to(vae.dtype), return_dict=False)[0])
+        latents = self.unscaled(unpack(tokens, 2 * grid[0], 2 * grid[1]))
+        return cast(Tensor, self.vae.decode(latents, return_dict=False)[0])
 
     def _encode_prompt(self, prompt: str, seen: Image.Image) -> tuple[Tensor, Tensor]:
         """Quoted words are tokenized letter by letter, as the model was trained to write them."""

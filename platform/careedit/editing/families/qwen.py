@@ -22,7 +22,6 @@ from careedit.editing.families.family import Row, settings
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
 from careedit.editing.latents import pack, unpack
-from careedit.errors import ExpertError
 from careedit.experts.applier import Inputs
 from careedit.families import QWEN_EDIT_PLUS, Facts
 from careedit.images import image_sha256
@@ -47,6 +46,12 @@ def cut_words(tokenizer: Any, text: str, length: int) -> tuple[str, bool]:
     """`text` cut to `length` tokens, and whether it was cut."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return (text, False) if len(ids) <= length else (tokenizer.decode(ids[:length]), True)
+
+
+def _padded(row: Row, length: int) -> Row:
+    """A row whose text has `length` tokens."""
+    text = row.text["encoder_hidden_states"]
+    return row._replace(text={"encoder_hidden_states": functional.pad(text, (0, 0, 0, length - text.shape[1]))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +79,12 @@ class QwenEditPlus(SequenceFamily):
         """Panel sides must be multiples of two tokens, as the pipeline's own sizes are."""
         return 4 * self.vae_scale
 
-    def check_fit(self) -> None:
-        """Text encoder, VAE and transformer agree on their widths."""
-        config = settings(self.transformer)
-        width = self.text_encoder.config.get_text_config().hidden_size
-        if config.joint_attention_dim != width:
-            raise ExpertError(
-                f"The base's transformer takes text of width {config.joint_attention_dim}, but its text_encoder gives {width}."
-            )
-        if config.in_channels != 4 * self.latent_channels:
-            raise ExpertError(
-                f"The base's transformer takes {config.in_channels} channels, but its vae gives {4 * self.latent_channels}."
-            )
-
     def encode_picture(self, picture: Image.Image) -> Tensor:
         """The mode of the picture's latents [1, C, 1, h, w], normalised by the VAE's own mean and deviation, as tokens."""
         pixels = self.image_processor.preprocess(picture, height=picture.height, width=picture.width).unsqueeze(2)
         latents = self.vae.encode(pixels.to(device=self.device, dtype=self.vae.dtype)).latent_dist.mode()
         mean, std = self._moments(latents)
         return pack(((latents - mean) / std)[:, :, 0].to(self.dtype))
-
-    def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
-        """Drawn as [1, 1, C, h, w], which has the numbers of [1, C, h, w]."""
-        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
-        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
 
     @torch.no_grad()
     def texts(
@@ -125,21 +112,13 @@ class QwenEditPlus(SequenceFamily):
 
     def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
         """Texts of unlike lengths are padded to a multiple of `TEXT_BUCKET` and masked; equal ones need no mask."""
-        texts = [row.text["encoder_hidden_states"] for row in rows]
-        lengths = [text.shape[1] for text in texts]
-        padded = max(lengths)
-        per_row = {
-            "hidden_states": torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows]),
-            "timestep": timesteps.to(self.dtype) / 1000,
-        }
-        if len(set(lengths)) > 1:
-            padded = -(-padded // TEXT_BUCKET) * TEXT_BUCKET
-            mask = torch.arange(padded)[None] < torch.tensor(lengths)[:, None]
-            per_row["encoder_hidden_states_mask"] = mask.to(self.device)
-        per_row["encoder_hidden_states"] = torch.cat(
-            [functional.pad(text, (0, 0, 0, padded - text.shape[1])) for text in texts]
-        )
-        return Inputs(per_row, shared)
+        lengths = [row.text["encoder_hidden_states"].shape[1] for row in rows]
+        if len(set(lengths)) == 1:
+            return super().inputs(rows, timesteps, shared)
+        padded = -(-max(lengths) // TEXT_BUCKET) * TEXT_BUCKET
+        inputs = super().inputs([_padded(row, padded) for row in rows], timesteps, shared)
+        mask = torch.arange(padded)[None] < torch.tensor(lengths)[:, None]
+        return inputs._replace(per_row={**inputs.per_row, "encoder_hidden_states_mask": mask.to(self.device)})
 
     def combine(self, branches: Sequence[Tensor], scale: float | None) -> Tensor:
         """u + scale * (c - u), each token rescaled to the length of c."""

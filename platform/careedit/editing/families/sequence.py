@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from careedit.editing.cache import EncodingCache, Tensors
-from careedit.editing.families.family import Begin, Encoded, Family, Kept
+from careedit.editing.families.family import Begin, Encoded, Family, Kept, Row, settings
 from careedit.editing.job import EditJob
+from careedit.editing.latents import pack
+from careedit.errors import ExpertError
+from careedit.experts.applier import Inputs
 from careedit.images import image_sha256
 
 Grid = tuple[int, int]
@@ -28,18 +30,43 @@ Grid = tuple[int, int]
 class SequenceFamily(Family):
     """A base that denoises the target's tokens alone and reads the source and the references behind them."""
 
-    @cached_property
-    def image_processor(self) -> Any:
-        """Pixels to tensors and back, as the pipeline's own processor does it."""
-        return VaeImageProcessor(vae_scale_factor=2 * self.vae_scale)
-
     @abstractmethod
     def encode_picture(self, picture: Image.Image) -> Tensor:
         """One picture's normalised latents as tokens, [1, T, C]."""
 
-    @abstractmethod
     def noise(self, grid: Grid, generator: torch.Generator) -> Tensor:
-        """The target's noise as tokens [1, T, C], drawn on the CPU in the pipeline's shape."""
+        """The target's noise as tokens [1, T, 4C], drawn on the CPU in the pipeline's shape [1, C, h, w]."""
+        shape = (1, self.latent_channels, 2 * grid[0], 2 * grid[1])
+        return pack(torch.randn(shape, generator=generator, dtype=self.dtype))
+
+    def check_fit(self) -> None:
+        """Text encoder, VAE and transformer agree on their widths."""
+        expected, width = (
+            settings(self.transformer).joint_attention_dim,
+            self.text_encoder.config.get_text_config().hidden_size,
+        )
+        if expected != width:
+            raise ExpertError(
+                f"The base's transformer takes text of width {expected}, but its text_encoder gives {width}."
+            )
+        self.check_channels()
+
+    def check_channels(self) -> None:
+        """The transformer takes the latents' channels alone."""
+        channels = settings(self.transformer).in_channels
+        if channels != 4 * self.latent_channels:
+            raise ExpertError(
+                f"The base's transformer takes {channels} channels, but its vae gives {4 * self.latent_channels}."
+            )
+
+    def inputs(self, rows: Sequence[Row], timesteps: Tensor, shared: Mapping[str, Any]) -> Inputs:
+        """The pictures' tokens stand behind the target's."""
+        per_row = {
+            "hidden_states": tokens_behind(rows),
+            "encoder_hidden_states": torch.cat([row.text["encoder_hidden_states"] for row in rows]),
+            "timestep": timesteps.to(self.dtype) / 1000,
+        }
+        return Inputs(per_row, shared)
 
     @abstractmethod
     def texts(
@@ -100,6 +127,11 @@ class SequenceFamily(Family):
     def to_image(self, picture: Tensor, job: EditJob) -> Image.Image:
         """The picture, clipped and rounded as the pipeline does."""
         return cast(Image.Image, self.image_processor.postprocess(picture, output_type="pil")[0])
+
+
+def tokens_behind(rows: Sequence[Row]) -> Tensor:
+    """Each row's target tokens with its pictures' behind them, [rows, T, C]."""
+    return torch.cat([torch.cat((row.latents, row.condition), dim=1) for row in rows])
 
 
 def free_tokens(mask: Image.Image, grid: Grid) -> Tensor:
