@@ -102,12 +102,12 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
     arms: dict[str, ArmFleet] = {}
     for name, arm in config.arms.items():
         loaded = sets[name]
-        for expert in (*arm.experts, *arm.long_tail):
+        for expert in (*arm.experts, *arm.tail_of(loaded.names)):
             if expert not in loaded.names:
                 raise InputError(
                     f"The arm {name!r} has settings for the expert {expert!r}, but its set has {', '.join(loaded.names)}."
                 )
-        own = tuple(expert for expert in loaded.names if expert not in arm.long_tail)
+        own = tuple(expert for expert in loaded.names if expert not in arm.tail_of(loaded.names))
         arms[name] = ArmFleet(
             info=describe_arm(name, arm, loaded),
             needs_pixels=_router(loaded).has_files,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,9 +110,13 @@ class Arm(Record):
     """Number format of the weights. Default: the editor's default for its device."""
     experts: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Deployment settings of single experts, by name. Experts that are not listed use `ServeConfig.expert`."""
-    long_tail: tuple[str, ...] = ()
+    long_tail: tuple[str, ...] | Literal["all"] = ()
     """Experts without a deployment of their own, which the shared pool serves. Empty by default; list experts that
-    are rarely used."""
+    are rarely used. "all": every expert of the set that `experts` does not list, those added later included."""
+
+    def tail_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The experts of the long tail, in a set whose experts are `names`."""
+        return tuple(one for one in names if one not in self.experts) if self.long_tail == "all" else self.long_tail
 
 
 class ScorerConfig(Record):
@@ -379,7 +383,7 @@ class ServeConfig(Record):
         for name, arm in self.arms.items():
             if arm.long_tail and self.shared is None:
                 raise InputError(f"The arm {name!r} has a long tail but no shared pool is configured; give `shared`.")
-            both = sorted(set(arm.experts) & set(arm.long_tail))
+            both = sorted(set(arm.experts) & set(arm.tail_of(())))
             if both:
                 raise InputError(f"The arm {name!r} lists {both[0]!r} as an expert and in its long tail; choose one.")
         return self

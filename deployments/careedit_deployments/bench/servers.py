@@ -53,7 +53,7 @@ def with_serial_arm(config: ServeConfig, experts: tuple[str, ...], folder: Path)
         update={"weight": 0.0, "experts": {one: alone}, "long_tail": () if config.shared is None else tuple(others)}
     )
     # In the measured arm the same expert has a deployment of its own.
-    tail = tuple(name for name in arm.long_tail if name != one)
+    tail = tuple(name for name in arm.tail_of(experts) if name != one)
     arms = {arm_of(config)[0]: arm.model_copy(update={"long_tail": tail}), SERIAL_ARM: serial}
     return in_folder(config.model_copy(update={"arms": arms}), folder)
 

@@ -161,7 +161,7 @@ def _check_arm(
     unknown = [one for one in loaded.names if loaded.manifest(one).licence == "unknown"]
     if unknown:
         yield Line("warn", f"{name}.licence", f"The licence of {', '.join(unknown)} is unknown; ask its makers.")
-    strange = [one for one in (*arm.experts, *arm.long_tail) if one not in loaded.names]
+    strange = [one for one in (*arm.experts, *arm.tail_of(loaded.names)) if one not in loaded.names]
     if strange:
         yield Line("fail", f"{name}.experts", f"The set has no expert {strange[0]!r}; correct the configuration.")
     try:
@@ -171,7 +171,7 @@ def _check_arm(
         return
     yield _base(f"{name}.base", loaded.base_path, weights, machine)
     sizes: dict[str, DeploymentConfig] = {
-        one: arm.experts.get(one, config.expert) for one in loaded.names if one not in arm.long_tail
+        one: arm.experts.get(one, config.expert) for one in loaded.names if one not in arm.tail_of(loaded.names)
     }
     sizes |= {} if config.shared is None else {"shared": config.shared}
     if not served:

@@ -34,9 +34,9 @@ version: 1
 arms:
   main:
     expert_set: {folder}
-    # The experts listed here share the pool below and its copy of the base. Each other expert gets a replica with a copy
-    # of its own.
-    long_tail: []
+    # All experts share the pool below and its copy of the base. An expert under `experts` gets replicas of its own, each
+    # with a copy of the base.
+    long_tail: all
 expert: {{num_cpus: 1, num_gpus: {gpus}, graceful_shutdown_s: 300, health_check_timeout_s: 60}}
 shared: {{num_cpus: 1, num_gpus: {gpus}, graceful_shutdown_s: 300, health_check_timeout_s: 60}}
 {quality}"""

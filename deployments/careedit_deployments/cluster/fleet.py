@@ -61,7 +61,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
                 competence=one.competence,
                 handles=one.handles,
                 description=one.description,
-                deployment="shared" if one.name in arm.long_tail else "own",
+                deployment="shared" if one.name in arm.tail_of(expert_set.names) else "own",
                 state="ready",
             )
             for one in expert_set.manifests.values()

@@ -58,13 +58,14 @@ class Watch:
         return time.monotonic() - self._answered
 
     def _run(self) -> None:
-        while True:
-            try:
-                httpx2.get(self._url, timeout=self._patience_s, trust_env=False)  # any response counts
-                self._answered = time.monotonic()
-            except httpx2.HTTPError as error:
-                logger.debug("The server does not answer (%s).", type(error).__name__)
-            time.sleep(self._every_s)
+        with httpx2.Client(timeout=self._patience_s, trust_env=False) as client:
+            while True:
+                try:
+                    client.get(self._url)  # any response counts
+                    self._answered = time.monotonic()
+                except httpx2.HTTPError as error:
+                    logger.debug("The server does not answer (%s).", type(error).__name__)
+                time.sleep(self._every_s)
 
 
 def take_down(config: ServeConfig) -> bool:

@@ -51,20 +51,21 @@ def check(
     """
     arm = arm_of(config)[1]
     loaded = load_expert_set(set_reference(arm.expert_set))
+    tail = arm.tail_of(loaded.names)
     load = Workload(BenchPlan(steps=loaded.spec.defaults.steps), loaded.names, loaded.spec.panel.size)
     requests = load.traced(rows)
     with tempfile.TemporaryDirectory(prefix="careedit-plan-") as folder:
         settings = in_folder(config, Path(folder))
         with platform(settings) as url, Client(url) as client:
             done()
-            profile = measure(client.edit, load, arm.long_tail, base)
+            profile = measure(client.edit, load, tail, base)
             done()
             taken = replay(client.edit, requests, [row.arrival_s for row in rows])
             done()
     return Check(
         profile=profile,
         requests=len(rows),
-        predicted=predict(rows, profile, config, load.experts, arm.long_tail),
+        predicted=predict(rows, profile, config, load.experts, tail),
         measured=passage(rows, taken),
     )
 

@@ -70,6 +70,11 @@ def test_an_expert_has_its_own_deployment_unless_it_is_of_the_long_tail(config):
     }
 
 
+def test_a_long_tail_of_all_experts_leaves_out_those_with_settings_of_their_own(untrained_set):
+    arm = {"expert_set": str(untrained_set), "long_tail": "all", "experts": {"style": {}}}
+    assert set(deployments({"arms": {"main": arm}})) == {"ingress", "router-main", "shared-main", "expert-main-style"}
+
+
 def test_sizes_come_from_the_configuration(config, untrained_set):
     scaled = {"num_gpus": 0.5, "max_queued_requests": 7, "scaling": {"max_replicas": 3, "target_step_seconds": 2}}
     arm = {"expert_set": str(untrained_set), "experts": {"style": scaled}}
