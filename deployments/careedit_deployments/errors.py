@@ -46,6 +46,10 @@ class AuthError(ServingError):
     """The API key is missing or wrong (HTTP 401)."""
 
 
+class ForeignPageError(ServingError):
+    """The page of another site sent the request, to a server without keys (HTTP 403)."""
+
+
 class RateLimitError(OverloadedError):
     """The API key has sent too many requests (HTTP 429)."""
 

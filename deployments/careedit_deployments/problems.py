@@ -30,6 +30,7 @@ from careedit_deployments.errors import (
     ConflictError,
     DeadlineError,
     FieldError,
+    ForeignPageError,
     NotFoundError,
     OverloadedError,
     RateLimitError,
@@ -85,6 +86,7 @@ class Problem(Record):
 
 _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (AuthError, 401, "invalid_request_error", "invalid_api_key", "auth"),
+    (ForeignPageError, 403, "invalid_request_error", "foreign_page", "auth"),
     (ConcurrencyError, 429, "rate_limit_error", "concurrency_limit_exceeded", "concurrency"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),

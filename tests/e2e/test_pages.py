@@ -2,9 +2,13 @@
 
 import base64
 import io
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image, ImageChops, ImageOps
@@ -19,6 +23,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
 
+REBOUND = "--host-resolver-rules=MAP rebound.example 127.0.0.1"
+"""A name that its owner has pointed at this machine."""
+
 ARMS = {
     "tiny": {"expert_set": "tiny", "weight": 3},
     "other": {"expert_set": "tiny"},
@@ -31,7 +38,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", REBOUND])
         yield started
         started.close()
 
@@ -244,3 +251,32 @@ def test_a_server_that_wants_a_key_gets_it_from_the_visitor(browser, tmp_path, b
         page.click("#edit")
         assert len(results(page)) == 1
         page.close()
+
+
+def test_a_foreign_page_can_neither_write_nor_read(browser, served, tmp_path):
+    (tmp_path / "evil.html").write_text("<h1>Free kittens</h1>")
+    files = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=tmp_path))
+    threading.Thread(target=files.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://localhost:{files.server_port}/evil.html")
+    answered: list[int] = []
+    page.on("response", lambda response: answered.append(response.status))
+    send = """async address => {
+        const form = new FormData();
+        form.set("prompt", "remove it");
+        form.set("image", new Blob(["x"], {type: "image/png"}), "a.png");
+        await fetch(address + "/v1/jobs", {method: "POST", body: form, mode: "no-cors"});
+        return fetch(address + "/v1/jobs").then(answer => answer.text(), error => "unreadable");
+    }"""
+    assert page.evaluate(send, served.url) == "unreadable"
+    assert answered[0] == 403
+    files.shutdown()
+    files.server_close()
+    page.goto(f"http://rebound.example:{urlsplit(served.url).port}/v1/jobs")
+    assert "foreign_page" in page.content()
+    page.close()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""

@@ -25,12 +25,12 @@ def held(url: str, heads: list[bytes]) -> Iterator[list[socket.socket]]:
 
 def follows(path: str, key: str = "none") -> bytes:
     """A request for the events of a job."""
-    return f"GET {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
 
 
 def half_a_body(path: str, key: str = "none", *, kind: str = f"multipart/form-data; boundary={BOUNDARY}") -> bytes:
     """A request with only the first bytes of its body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\nContent-Type: {kind}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: {kind}\r\n"
     return f"{head}Content-Length: 100000\r\n\r\n--{BOUNDARY}\r\n".encode()
 
 

@@ -60,6 +60,8 @@ def serve(
     check_sets(settings)
     url = start(settings, address)
     emit(f"careedit serves {config} at {url} (API: {url}/docs)")
+    for sentence in dangers(settings):
+        note(f"Warning: {sentence}")
     if not blocking:
         return
     note("Interrupt (Ctrl-C) to stop.")
@@ -67,6 +69,24 @@ def serve(
         wait_for_signal(None if address else url)  # another cluster is supervised elsewhere
     finally:
         stop(settings)
+
+
+def dangers(config: ServeConfig) -> list[str]:
+    """What is unsafe about the address that the server listens on: one sentence each."""
+    from careedit_deployments.http.auth import keys_required
+
+    http = config.http
+    if http.is_loopback:
+        return []
+    found = []
+    if not keys_required(config):
+        found.append("everyone who reaches this address can edit and read all jobs; set auth.required to true.")
+    if not (http.public_url or "").startswith("https://"):
+        found.append(
+            "keys and pictures cross the network in clear; put a proxy with TLS in front, which also limits the size of "
+            "headers, and set http.public_url to its https address."
+        )
+    return found
 
 
 def find_config(name: str) -> Path:

@@ -29,6 +29,7 @@ from careedit_deployments.http import pages
 from careedit_deployments.http.auth import Authenticator
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.openapi import FILES
+from careedit_deployments.http.origins import Origins
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.problems import Problem, problem_of, respond
 from careedit_deployments.state.records import new_id
@@ -62,8 +63,11 @@ class AdmissionMiddleware:
         metrics: Metrics,
         tracing: Tracing,
         stopping: Stopping,
+        origins: Origins | None,
     ) -> None:
+        """`origins` is None if every request needs a key."""
         self.app = app
+        self._origins = origins
         self._authenticator = authenticator
         self._limiter = limiter
         self._limits = limits
@@ -104,6 +108,8 @@ class AdmissionMiddleware:
             with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
                 scope["careedit.trace_headers"] = span.headers
                 with ExitStack() as held:
+                    if self._origins is not None:
+                        self._origins.check(scope["method"], headers)
                     if path.startswith(FILES):  # the address itself is the permission
                         held.enter_context(self._limiter.fetch())
                     elif path not in OPEN:

@@ -32,6 +32,7 @@ from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.limits import Limiter, picture_limits
 from careedit_deployments.http.openapi import add_schemas
+from careedit_deployments.http.origins import Origins
 from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
 from careedit_deployments.http.services import Services
@@ -78,6 +79,7 @@ def create_app(services: Services) -> FastAPI:
         metrics=services.metrics,
         tracing=services.tracing,
         stopping=services.stopping,
+        origins=None if keys_required(config) else Origins(config.http),
     )
     if config.http.cors:  # outermost: refusals also get its headers, and a preflight needs no key
         app.add_middleware(

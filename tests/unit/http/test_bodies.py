@@ -183,7 +183,7 @@ def test_a_form_that_its_parser_cannot_read_says_what_may_be_wrong(client, paint
 def test_a_client_that_leaves_within_its_body_has_nothing_edited(client, served, painter, framing):
     address = urlsplit(served.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-        head = f"POST /v1/images/edits HTTP/1.1\r\nHost: here\r\nContent-Type: {FORM}\r\n".encode()
+        head = f"POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n".encode()
         connection.sendall(head + framing)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(4096)

@@ -66,7 +66,7 @@ def test_the_schema_asks_for_a_key_where_one_is_required(guarded):
 def test_a_stranger_is_refused_before_the_body_is_read(guarded):
     address = urlsplit(guarded[0].url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-        head = "POST /v1/images/edits HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n"
+        head = "POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
         connection.sendall(head.encode())  # and not one byte of the body
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 

@@ -188,7 +188,7 @@ def test_a_body_that_drips_is_cut_off(hasty):
     address = urlsplit(hasty.url)
     form = httpx2.Request("POST", hasty.url, files=FILES, data={"prompt": "x" * 2000})
     content = form.read()
-    head = "POST /v1/images/edits HTTP/1.1\r\nHost: here\r\n"
+    head = "POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\n"
     head += f"Content-Type: {form.headers['content-type']}\r\nContent-Length: {len(content)}\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(head.encode())

@@ -9,7 +9,7 @@ import yaml
 
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
-from careedit_deployments.cli.serve import at_address, check_sets, find_config
+from careedit_deployments.cli.serve import at_address, check_sets, dangers, find_config
 from careedit_deployments.config import ServeConfig
 
 
@@ -67,3 +67,20 @@ def test_a_set_that_is_not_there_is_said_in_a_sentence(tmp_path, capsys):
     file.write_text(yaml.safe_dump({"arms": {"main": {"expert_set": str(tmp_path / "none")}}}))
     assert main(["serve", str(file)]) == 2
     assert "is not an expert set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("http", "required", "found"),
+    [
+        ({}, None, []),
+        ({"host": "0.0.0.0"}, None, ["in clear"]),
+        ({"host": "0.0.0.0"}, False, ["everyone", "in clear"]),
+        ({"host": "10.1.2.3", "public_url": "https://edits.example.org"}, True, []),
+        ({"host": "10.1.2.3", "public_url": "http://edits.example.org"}, True, ["in clear"]),
+    ],
+)
+def test_dangers_of_an_address_are_said(http, required, found):
+    config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}}, http=http, auth={"required": required})
+    sentences = dangers(config)
+    assert len(sentences) == len(found)
+    assert all(word in sentence for word, sentence in zip(found, sentences, strict=True))
