@@ -1,6 +1,6 @@
 """Protection of a server without API keys against web pages that a user of the same machine visits.
 
-Such a server trusts whoever can reach it, and a browser can: any page may post a form to 127.0.0.1 (cross-site request
+Such a server trusts every caller that can reach it, and a browser can: any page may post a form to 127.0.0.1 (cross-site request
 forgery), and a page whose name resolves to 127.0.0.1 reads the answers too (DNS rebinding). A key stops both, because no
 browser sends it by itself.
 """
