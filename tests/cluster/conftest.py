@@ -79,14 +79,22 @@ class Platform:
         file.write_text(yaml.safe_dump(config), "utf-8")
         program = Path(sys.executable).with_name("serve")
         done = subprocess.run(
-            [program, "deploy", file, "--address", self.nodes.dashboard], capture_output=True, text=True, check=False
+            [program, "deploy", file, "--address", self.nodes.dashboard],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **self.nodes.auth},
         )
         assert done.returncode == 0, done.stderr
 
     def status(self) -> dict[str, Any]:
         """What Serve tells of the application; empty while there is nobody to ask."""
         try:
-            answer = httpx2.get(f"{self.nodes.dashboard}/api/serve/applications/", timeout=30)
+            answer = httpx2.get(
+                f"{self.nodes.dashboard}/api/serve/applications/",
+                headers={"Authorization": f"Bearer {self.nodes.token}"},
+                timeout=30,
+            )
         except httpx2.HTTPError:
             return {}
         applications = answer.json()["applications"] if answer.is_success else {}

@@ -89,6 +89,8 @@ class Nodes:
     dashboard_port: int = field(default_factory=free_port)
     namespace: str = field(default_factory=lambda: uuid4().hex)
     """Of the state in Redis; KubeRay takes the cluster's uid."""
+    token: str = field(default_factory=lambda: uuid4().hex)
+    """The token that KubeRay makes for a cluster whose `authOptions` ask for one."""
     head: Node | None = None
     workers: list[Node] = field(default_factory=list)
 
@@ -100,6 +102,12 @@ class Nodes:
     def spec(self) -> Mapping[str, Any]:
         spec: Mapping[str, Any] = self.service["spec"]["rayClusterConfig"]
         return spec
+
+    @property
+    def auth(self) -> Mapping[str, str]:
+        """What KubeRay adds to the environment of every pod."""
+        assert self.spec["authOptions"] == {"mode": "token"}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def start(self) -> None:
         """The head, and of each group as many nodes as it may have pods."""
@@ -158,7 +166,7 @@ class Nodes:
         (container,) = template["spec"]["containers"]
         told = {one["name"]: one["value"] for one in container["env"]}
         inherited = {key: os.environ[key] for key in ("PATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE") if key in os.environ}
-        environment = {**inherited, **told, **self.environment, **added, "HOME": str(folder), MARK: name}
+        environment = {**inherited, **told, **self.environment, **added, **self.auth, "HOME": str(folder), MARK: name}
         agent_port = free_port()
         own = {  # many nodes share this machine's ports
             "metrics-export-port": str(free_port()),

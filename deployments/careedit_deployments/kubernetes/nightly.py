@@ -20,7 +20,7 @@ from careedit_deployments.kubernetes.pods import (
     reach_stores,
     region,
 )
-from careedit_deployments.kubernetes.rayservice import RAY_VERSION, worker_group
+from careedit_deployments.kubernetes.rayservice import AUTH, RAY_VERSION, worker_group
 
 NAME = "careedit-nightly"
 KUBECTL = "registry.k8s.io/kubectl:v1.34.2"
@@ -65,6 +65,7 @@ def ray_job_spec(cluster: Cluster, nightly: Nightly) -> Manifest:
         "submitterPodTemplate": _submitter(cluster),
         "rayClusterSpec": {
             "rayVersion": RAY_VERSION,
+            "authOptions": AUTH,
             "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": head},
             "workerGroupSpecs": workers,
         },

@@ -26,6 +26,10 @@ NAME = "careedit"
 IMPORT_PATH = "careedit_deployments.app:build_app"
 RAY_VERSION = "2.60.0"
 
+AUTH = {"mode": "token"}
+"""`authOptions` of every Ray cluster: whoever reaches its control plane can run code, so KubeRay gives each cluster a token of
+its own, which the pods and the operator send."""
+
 
 def rayservice(cluster: Cluster, configs: Path) -> Manifest:
     """The manifest; `configs` is the folder of `deployments/config`. Raises `InputError`."""
@@ -37,6 +41,7 @@ def rayservice(cluster: Cluster, configs: Path) -> Manifest:
         "rayClusterDeletionDelaySeconds": int(cluster.longest_edit_s) + 60,
         "rayClusterConfig": {
             "rayVersion": RAY_VERSION,
+            "authOptions": AUTH,
             "gcsFaultToleranceOptions": {
                 "redisAddress": cluster.redis,
                 "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "careedit-redis", "key": "password"}}},

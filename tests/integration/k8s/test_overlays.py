@@ -201,15 +201,37 @@ def test_the_sovereign_overlay_pins_every_pod_disk_and_secret_to_its_region() ->
     assert stores == {"careedit-eu-central-1"}
 
 
-def test_nothing_of_the_sovereign_overlay_may_reach_the_open_internet() -> None:
-    blocks = {
-        peer["ipBlock"]["cidr"]
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_way_out_and_in_names_both_ends(overlay: str) -> None:
+    peers = [
+        peer
+        for one in of_kind(overlay, "NetworkPolicy")
+        for direction, end in (("egress", "to"), ("ingress", "from"))
+        for rule in one["spec"].get(direction, [])
+        for peer in rule.get(end, []) + ([{}] if direction == "egress" and end not in rule else [])
+    ]
+    assert len(peers) > 10
+    assert [peer for peer in peers if peer in ({}, {"podSelector": {}}) or peer.get("namespaceSelector") == {}] == []
+
+
+def test_the_sovereign_overlay_reaches_its_own_network_the_cluster_and_nothing_else() -> None:
+    peers = [
+        peer
         for one in of_kind("sovereign", "NetworkPolicy")
         for rule in one["spec"].get("egress", [])
-        for peer in rule.get("to", [])
-        if "ipBlock" in peer
-    }
-    assert blocks == {"10.0.0.0/8"}
+        for peer in rule["to"]
+    ]
+    assert {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer} == {"10.0.0.0/8"}
+    namespaces = {name for peer in peers for name in peer.get("namespaceSelector", {}).get("matchLabels", {}).values()}
+    assert namespaces == {"kube-system", "istio-system"}
+    assert "webhook_secret_env" not in printed("sovereign")  # a webhook that cannot be sent is refused
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_ray_cluster_asks_for_a_token_and_encrypts_where_its_component_is_added(overlay: str) -> None:
+    text = printed(overlay)
+    assert text.count("authOptions:\n") == text.count("rayVersion:") >= 2
+    assert text.count("tlsOptions:") == (text.count("rayVersion:") if overlay == "sovereign" else 0)
 
 
 def test_the_local_overlay_brings_its_stores_and_needs_no_gateway() -> None:
