@@ -5,9 +5,9 @@ import pytest
 from careedit_tiny.oracle.calibration import calibrate
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS
 
-EACH = 200
+EACH = 100
 
-pytestmark = pytest.mark.timeout(1200)  # five thousand pictures: a minute on an idle core
+pytestmark = pytest.mark.timeout(1200)  # two thousand pictures: half a minute on an idle core
 
 
 @pytest.fixture(scope="module")
