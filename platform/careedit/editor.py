@@ -67,7 +67,9 @@ class Editor:
         application: Application | None = None,
         byte_budget: int | None = None,
         scorer: Scorer | None = None,
+        text_encoders: bool = True,
     ) -> None:
+        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
@@ -80,6 +82,7 @@ class Editor:
             max_sequence_length=spec.base.max_sequence_length,
             device=device,
             dtype=dtype,
+            text_encoders=text_encoders,
         )
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)
