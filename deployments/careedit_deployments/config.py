@@ -16,6 +16,8 @@ from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Number format of a model's weights."""
 
 
 class Scaling(Record):
@@ -106,13 +108,25 @@ class Arm(Record):
     """Conditions under which the arm is disabled; see `Guard` for the defaults."""
     device: str | None = None
     """Device of the replicas, for example "cuda". Default: a GPU if the replica has one, else the CPU."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Dtype | None = None
     """Number format of the weights. Default: the editor's default for its device."""
     experts: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Deployment settings of single experts, by name. Experts that are not listed use `ServeConfig.expert`."""
     long_tail: tuple[str, ...] = ()
     """Experts without a deployment of their own, which the shared pool serves. Empty by default; list experts that
     are rarely used."""
+
+
+class EncoderConfig(DeploymentConfig):
+    """Replicas that hold a base's text encoders, for all expert replicas with that base."""
+
+    batch: PositiveInt = 1
+    """Maximum number of prompts in one forward; default 1. Then a prompt's numbers do not depend on other prompts,
+    and traces replay to the bit. Raise it if prompts wait for the encoder; traces of prompts that shared a forward
+    say that a replay may differ in the last bit."""
+    cache_bytes: PositiveInt = 2**30
+    """Maximum size of the cache of encoded prompts in one replica's main memory, in bytes; default 1 GiB. An encoded
+    prompt of FLUX.2 klein takes 8 MB."""
 
 
 class ScorerConfig(Record):
@@ -350,6 +364,9 @@ class ServeConfig(Record):
     """Replicas of each expert deployment that has no settings in its arm."""
     shared: DeploymentConfig | None = DeploymentConfig()
     """Replicas of the shared pool, which serves the base alone, mixtures, and the long tail. Null: no shared pool."""
+    encoder: EncoderConfig | None = None
+    """Replicas of the text encoders. Expert replicas then hold transformer and VAE only, and prompts are encoded once
+    for all of them. Default: every expert replica has its own text encoders."""
     scorer: ScorerConfig = ScorerConfig()
     """The judge; default: no judge."""
     batch: PositiveInt = 8

@@ -55,8 +55,13 @@ class Facts:
 
     @property
     def text_components(self) -> tuple[str, ...]:
-        """The components that read prompts; the others edit."""
+        """The components that read prompts: text encoders, their tokenizers and processors."""
         return tuple(name for name in self.components if name not in ("transformer", "vae", "scheduler"))
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The components that read prompts and have weights."""
+        return tuple(name for name in self.components if name.startswith("text_encoder"))
 
     @property
     def starts(self) -> tuple[str, ...]:

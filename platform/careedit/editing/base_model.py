@@ -30,6 +30,11 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
     return device
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The number format of weights for which none is named: bfloat16 on a GPU, float32 on a CPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def runtime_of(device: torch.device) -> str:
     """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently."""
     kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
@@ -67,7 +72,7 @@ def load_base(
     elsewhere. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong
     component.
     """
-    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: () if text_encoders else facts.text_components)
+    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: () if text_encoders else facts.text_encoders)
     return FAMILIES[facts.pipeline].from_pipeline(
         pipe, max_sequence_length=max_sequence_length, device=device, text_encoders=text_encoders
     )
@@ -82,9 +87,7 @@ def load_prompt_encoder(
     dtype: torch.dtype | None = None,
 ) -> PromptEncoder:
     """Load the text encoders of a base alone; transformer and VAE are neither fetched nor read. As `load_base`."""
-    facts, pipe = _load(
-        path_or_hub_id, revision, dtype, lambda facts: set(facts.components) - set(facts.text_components)
-    )
+    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: ("transformer", "vae"))
     length = facts.text_tokens if max_sequence_length is None else max_sequence_length
     components = placed(pipe, facts.text_components, device)
     return FAMILIES[facts.pipeline].prompt_encoder(

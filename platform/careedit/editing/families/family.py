@@ -134,9 +134,9 @@ class Family(PromptEncoder):
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        others = set(self.facts.components) - set(self.facts.text_components)
-        check_components(self.facts, {name: getattr(self, name) for name in self.facts.components if name in others})
         super().__post_init__()
+        others = [name for name in self.facts.components if name not in self.facts.text_components]
+        check_components(self.facts, {name: getattr(self, name) for name in others})
         self.check_fit()
         for setting in _UNSUPPORTED_SCHEDULES:
             if settings(self.scheduler).get(setting):
@@ -157,7 +157,7 @@ class Family(PromptEncoder):
         Without `text_encoders` the base has none and takes encoded prompts. Raises `ExpertError` if a component has another
         class than the family's, or does not fit the others.
         """
-        left_out = () if text_encoders else cls.facts.text_components
+        left_out = () if text_encoders else cls.facts.text_encoders
         wanted = [name for name in cls.facts.components if name not in left_out]
         components = {**placed(pipe, wanted, device, dtype), **dict.fromkeys(left_out)}
         check_components(cls.facts, {name: components[name] for name in wanted})

@@ -52,8 +52,10 @@ class PromptEncoder(ABC):
     """Number format of the encoded text: that of the transformer's weights."""
 
     def __post_init__(self) -> None:
-        names = self.facts.text_components
-        check_components(self.facts, {name: getattr(self, name) for name in names if self.text_encoder is not None})
+        names = set(self.facts.text_components) - (
+            set(self.facts.text_encoders) if self.text_encoder is None else set()
+        )
+        check_components(self.facts, {name: getattr(self, name) for name in self.facts.components if name in names})
         if not 1 <= self.max_sequence_length <= self.facts.text_tokens:
             raise ExpertError(
                 f"max_sequence_length is {self.max_sequence_length}; it must lie between 1 and {self.facts.text_tokens}."
