@@ -35,7 +35,7 @@ from careedit_deployments.cluster.router import RouterConfig, RouterReplica
 from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
 from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.encoder.identity import base_key
-from careedit_deployments.encoder.replica import EncoderReplica, EncoderSettings
+from careedit_deployments.encoder.replica import BaseChoice, EncoderReplica, EncoderSettings
 from careedit_deployments.replica.live import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica
 from careedit_deployments.replica.scaling import StepSecondsPolicy
@@ -162,8 +162,6 @@ def _encoders(config: ServeConfig, sets: Mapping[str, ExpertSet], fleet: Fleet) 
             continue
         loaded = sets[name]
         settings = EncoderSettings(
-            expert_set=loaded.folder.address,
-            base=base_key(loaded),
             device=arm.device,
             dtype=arm.dtype,
             threads=_threads(size),
@@ -172,7 +170,15 @@ def _encoders(config: ServeConfig, sets: Mapping[str, ExpertSet], fleet: Fleet) 
             check_seconds=size.health_check_timeout_s / 2,
         )
         telemetry = config.telemetry.model_dump(mode="json")
-        found[encoder] = _bind(EncoderReplica, encoder, size, settings.model_dump(mode="json"), telemetry)
+        choice = BaseChoice(expert_set=loaded.folder.address, base=base_key(loaded))
+        found[encoder] = _bind(
+            EncoderReplica,
+            encoder,
+            size,
+            settings.model_dump(mode="json"),
+            telemetry,
+            user_config=choice.model_dump(mode="json"),
+        )
     return found
 
 

@@ -126,7 +126,9 @@ class Fleet(Record):
                 continue
             parts[router_name(name)] = f"the router of {name}"
             if arm.encoder is not None:
-                parts[arm.encoder] = f"the encoder of {name}"
+                parts[arm.encoder] = (
+                    f"{parts[arm.encoder]}, {name}" if arm.encoder in parts else f"the encoder of {name}"
+                )
             parts.update({expert_name(name, expert): f"the expert {expert} of {name}" for expert in arm.own})
             if arm.shared:
                 parts[expert_name(name, None)] = f"the shared pool of {name}"

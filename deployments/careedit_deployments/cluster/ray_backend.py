@@ -22,7 +22,7 @@ from ray.serve.exceptions import (
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
-from careedit_deployments.cluster.calls import REPLICA_LOST, attempts, raise_serving_error
+from careedit_deployments.calls import REPLICA_LOST, attempts, raise_serving_error
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
 from careedit_deployments.errors import (

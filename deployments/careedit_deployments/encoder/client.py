@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from careedit.editing import Engine, Prompt
 from careedit.editing.cache import Tensors
-from careedit_deployments.cluster.calls import REPLICA_LOST, attempts, raise_serving_error
+from careedit_deployments.calls import REPLICA_LOST, attempts, raise_serving_error
 from careedit_deployments.encoder.replica import Reply, find_all, runtime_in_words
 from careedit_deployments.errors import DeadlineError, UnavailableError
 from careedit_deployments.telemetry.metrics import Metrics
