@@ -32,7 +32,7 @@ from careedit_deployments.cluster.fleet import (
 )
 from careedit_deployments.cluster.ingress import Ingress
 from careedit_deployments.cluster.router import RouterConfig, RouterReplica
-from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.encoder.identity import base_key
 from careedit_deployments.encoder.replica import BaseChoice, EncoderReplica, EncoderSettings
@@ -40,6 +40,7 @@ from careedit_deployments.replica.live import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica
 from careedit_deployments.replica.scaling import StepSecondsPolicy
 from careedit_deployments.scorer.pool import ScorerPool
+from careedit_deployments.sizes import DeploymentConfig, Scaling
 
 SPARE = 1024
 """Requests that Serve sends to an ingress replica beyond its maximum in progress; the replica refuses them at once."""

@@ -35,7 +35,7 @@ class EncoderLink(NamedTuple):
     """What a replica needs for calls of the encoder deployment."""
 
     handle: DeploymentHandle[Any]
-    """Handle of the deployment."""
+    """Handle of the encoder deployment, by which its replicas are called."""
     loop: asyncio.AbstractEventLoop
     """The replica's event loop, in which the calls wait."""
     metrics: Metrics

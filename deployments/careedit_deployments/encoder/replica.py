@@ -60,7 +60,7 @@ class Encoding(NamedTuple):
     """One encoded prompt, on the CPU."""
 
     tensors: Tensors
-    """As `PromptEncoder.encode_prompts` returns them."""
+    """The tokens and the flag, as `PromptEncoder.encode_prompts` returns them."""
     together: bool
     """Whether it was encoded in one batch with other prompts, so that it may round differently alone."""
 

@@ -101,7 +101,8 @@ def test_an_encoder_takes_the_text_encoder_s_memory_from_the_experts_and_is_coun
         return float(message.split(" MiB")[0])
 
     assert size(parts["main.shared.memory"].message) + size(parts["main.encoder.memory"].message) == pytest.approx(
-        size(whole), abs=0.16  # each is rounded
+        size(whole),
+        abs=0.16,  # each is rounded
     )
     assert "main.encoder" not in parts and "other.encoder.memory" not in parts
     apart = found(configured(home, encoder={"num_gpus": 0}))

@@ -78,7 +78,7 @@ class LongCatEdit(LongCatPromptEncoder, KLFamily, SequenceFamily):
     """The components of a `LongCatImageEditPipeline`."""
 
     prompt_encoder: ClassVar[type[PromptEncoder]] = LongCatPromptEncoder
-    """Its text encoder alone."""
+    """The part of this family that has the text encoder alone."""
 
     def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
         """The instruction, and for guidance the empty prompt; the source is part of both."""

@@ -23,7 +23,7 @@ class Prompt:
     """What the text encoders read for one guidance branch of an edit."""
 
     text: str
-    """The words, uncut."""
+    """The words for the text encoder, before they are cut to its maximum length."""
     pictures: tuple[Image.Image, ...] = ()
     """The pictures that the text encoder reads with the words, in its own size; only Qwen's families have some."""
 

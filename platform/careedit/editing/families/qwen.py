@@ -79,7 +79,7 @@ class QwenEditPlus(QwenPromptEncoder, SequenceFamily):
     """The components of a `QwenImageEditPlusPipeline`."""
 
     prompt_encoder: ClassVar[type[PromptEncoder]] = QwenPromptEncoder
-    """Its text encoder alone."""
+    """The part of this family that has the text encoder alone."""
 
     @property
     def vae_scale(self) -> int:
