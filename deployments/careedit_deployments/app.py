@@ -20,15 +20,27 @@ from ray.serve import Application
 import careedit
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, load_expert_set
-from careedit_deployments.cluster.fleet import INGRESS, SCORER, ArmFleet, Fleet, describe_arm, expert_name, router_name
+from careedit_deployments.cluster.fleet import (
+    INGRESS,
+    SCORER,
+    ArmFleet,
+    Fleet,
+    describe_arm,
+    encoder_name,
+    expert_name,
+    router_name,
+)
 from careedit_deployments.cluster.ingress import Ingress
 from careedit_deployments.cluster.router import RouterConfig, RouterReplica
-from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.edits.backend import ExpertInfo
+from careedit_deployments.encoder.identity import base_key
+from careedit_deployments.encoder.replica import BaseChoice, EncoderReplica, EncoderSettings
 from careedit_deployments.replica.live import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica
 from careedit_deployments.replica.scaling import StepSecondsPolicy
 from careedit_deployments.scorer.pool import ScorerPool
+from careedit_deployments.sizes import DeploymentConfig, Scaling
 
 SPARE = 1024
 """Requests that Serve sends to an ingress replica beyond its maximum in progress; the replica refuses them at once."""
@@ -48,9 +60,12 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     if settings.scorer.backend != "none":
         size = settings.scorer.deployment
         pool = _bind(ScorerPool, SCORER, size, settings.scorer.model_dump(mode="json"), telemetry, _threads(size))
-    parts = [pool] if pool is not None else []
+    encoders = _encoders(settings, sets, fleet)
+    parts = [*([pool] if pool is not None else []), *encoders.values()]
     for name, arm in settings.arms.items():
-        parts += _arm(settings, name, arm, sets[name], fleet.arms[name], pool)
+        own = fleet.arms[name]
+        handles = {"scorer": pool} | ({} if own.encoder is None else {"encoder": encoders[own.encoder]})
+        parts += _arm(settings, name, arm, sets[name], own, handles)
     served = fleet.model_dump(mode="json")
     # The ingress finds deployments by name, so that another fleet needs no new ingress; as its arguments they are deployed.
     whole = settings.model_dump(mode="json")
@@ -100,8 +115,12 @@ def set_reference(expert_set: str) -> str:
 def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
     """The deployments of a configuration. Raises `InputError` for settings of an expert that does not exist."""
     arms: dict[str, ArmFleet] = {}
+    encoders: dict[tuple[str, str | None, str | None], str] = {}
     for name, arm in config.arms.items():
         loaded = sets[name]
+        encoder = None
+        if config.encoder is not None:
+            encoder = encoders.setdefault((base_key(loaded), arm.device, arm.dtype), encoder_name(name))
         for expert in (*arm.experts, *arm.tail_of(loaded.names)):
             if expert not in loaded.names:
                 raise InputError(
@@ -113,6 +132,7 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
             needs_pixels=_router(loaded).has_files,
             own=own,
             shared=config.shared is not None,
+            encoder=encoder,
             max_in_flight={
                 expert_name(name, expert): _max_in_flight(one) for expert, one in _editing(config, arm, own).items()
             },
@@ -134,15 +154,49 @@ def _router(loaded: ExpertSet) -> RouterConfig:
     )
 
 
+def _encoders(config: ServeConfig, sets: Mapping[str, ExpertSet], fleet: Fleet) -> dict[str, Application]:
+    """The encoder deployments by name: one for all arms with the same base, device and number format."""
+    found: dict[str, Application] = {}
+    for name, arm in config.arms.items():
+        encoder, size = fleet.arms[name].encoder, config.encoder
+        if encoder is None or size is None or encoder in found:
+            continue
+        loaded = sets[name]
+        settings = EncoderSettings(
+            device=arm.device,
+            dtype=arm.dtype,
+            threads=_threads(size),
+            batch=size.batch,
+            cache_bytes=size.cache_bytes,
+            check_seconds=size.health_check_timeout_s / 2,
+        )
+        telemetry = config.telemetry.model_dump(mode="json")
+        choice = BaseChoice(expert_set=loaded.folder.address, base=base_key(loaded))
+        found[encoder] = _bind(
+            EncoderReplica,
+            encoder,
+            size,
+            settings.model_dump(mode="json"),
+            telemetry,
+            user_config=choice.model_dump(mode="json"),
+        )
+    return found
+
+
 def _arm(
-    config: ServeConfig, name: str, arm: Arm, loaded: ExpertSet, fleet: ArmFleet, pool: Application | None
+    config: ServeConfig,
+    name: str,
+    arm: Arm,
+    loaded: ExpertSet,
+    fleet: ArmFleet,
+    handles: Mapping[str, Application | None],
 ) -> list[Application]:
-    """An arm's router and editing deployments."""
+    """An arm's router and editing deployments; `handles` are the deployments that the editing ones call."""
     routed = _router(loaded).model_dump(mode="json")
     telemetry = config.telemetry.model_dump(mode="json")
     parts = [_bind(RouterReplica, router_name(name), config.router, telemetry, user_config=routed)]
     choice = SetChoice(expert_set=loaded.folder.address, sha256=loaded.sha256)
-    judge = config.scorer.model_dump(mode="json") if pool is not None else None
+    judge = config.scorer.model_dump(mode="json") if handles["scorer"] is not None else None
     for expert, deployment in _editing(config, arm, fleet.own).items():
         settings = ExpertSettings(
             arm=name,
@@ -154,6 +208,7 @@ def _arm(
             workers=2
             * deployment.max_ongoing_requests,  # an edit whose caller left holds a worker while it waits for the judge
             check_seconds=deployment.health_check_timeout_s / 2,
+            encoder=fleet.encoder,
         )
         parts.append(
             _bind(
@@ -165,7 +220,7 @@ def _arm(
                 judge,
                 user_config=choice.model_dump(mode="json"),
                 by_work=True,
-                parts={"scorer": pool},
+                parts=handles,
             )
         )
     return parts

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
-from careedit.editing.base_model import find_device, runtime_of
+from careedit.editing.base_model import default_dtype, find_device, runtime_of
 from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
@@ -67,12 +67,14 @@ class Editor:
         application: Application | None = None,
         byte_budget: int | None = None,
         scorer: Scorer | None = None,
+        text_encoders: bool = True,
     ) -> None:
+        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
         device = find_device(device)
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        dtype = dtype or default_dtype(device)
         _ = expert_set.shapes  # raises for a wrong base before gigabytes of weights are read
         base = load_base(
             expert_set.base_path,
@@ -80,6 +82,7 @@ class Editor:
             max_sequence_length=spec.base.max_sequence_length,
             device=device,
             dtype=dtype,
+            text_encoders=text_encoders,
         )
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)

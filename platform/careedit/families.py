@@ -54,6 +54,16 @@ class Facts:
     """Switches that distinguish bases of the same shapes: the names of the variants without and with each switch."""
 
     @property
+    def text_components(self) -> tuple[str, ...]:
+        """The components that read prompts: text encoders, their tokenizers and processors."""
+        return tuple(name for name in self.components if name not in ("transformer", "vae", "scheduler"))
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The components that read prompts and have weights."""
+        return tuple(name for name in self.components if name.startswith("text_encoder"))
+
+    @property
     def starts(self) -> tuple[str, ...]:
         """What denoising may start from: "noise", and for the canvas layout also "source"."""
         return ("noise", "source") if self.layout == "canvas" else ("noise",)

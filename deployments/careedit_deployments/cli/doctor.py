@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,9 @@ from careedit.experts import ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.cli.weights import Weights, components_of, weights_of
-from careedit_deployments.config import Arm, DeploymentConfig, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.encoder.identity import base_key
+from careedit_deployments.sizes import DeploymentConfig
 
 app = typer.Typer(add_completion=False)
 
@@ -127,8 +129,9 @@ def look() -> Machine:
 def check(config: ServeConfig, machine: Machine, *, served: bool = True) -> Iterator[Line]:
     """All checks of a configuration. `served` is false for a set alone, which needs neither ports nor a store."""
     pools: list[Pool] = []
+    encoders: set[Hashable] = set()
     for name, arm in config.arms.items():
-        yield from _check_arm(config, name, arm, machine, pools, served)
+        yield from _check_arm(config, name, arm, machine, pools, served, encoders)
     if config.scorer.backend == "transformers" and config.scorer.model is not None:
         yield from _check_judge(config, config.scorer.model, machine, pools)
     yield from _check_memory(pools, machine)
@@ -148,8 +151,15 @@ def _settings(config: str) -> tuple[ServeConfig, bool]:
 
 
 def _check_arm(
-    config: ServeConfig, name: str, arm: Arm, machine: Machine, pools: list[Pool], served: bool
+    config: ServeConfig,
+    name: str,
+    arm: Arm,
+    machine: Machine,
+    pools: list[Pool],
+    served: bool,
+    encoders: set[Hashable],
 ) -> Iterator[Line]:
+    """`encoders` are the bases, devices and number formats of the arms before this one that have an encoder deployment."""
     try:
         loaded = load_expert_set(arm.expert_set)
         shapes = loaded.shapes
@@ -178,10 +188,20 @@ def _check_arm(
         sizes = {"shared": DeploymentConfig(num_gpus=min(1, len(machine.gpus)))}  # as `Editor` chooses its device
     on_gpu = any(size.num_gpus > 0 for size in sizes.values()) and arm.device != "cpu"
     yield from _check_device(name, arm, machine, on_gpu=on_gpu)
+    parameters = dict.fromkeys(sizes, weights.parameters)
+    if config.encoder is not None:
+        texts = weights_of(loaded.base_path, loaded.spec.base.revision, loaded.facts.text_encoders)
+        parameters = dict.fromkeys(sizes, weights.parameters - texts.parameters)
+        if (key := (base_key(loaded), arm.device, arm.dtype)) not in encoders:  # as `plan_fleet` shares them
+            encoders.add(key)
+            sizes["encoder"], parameters["encoder"] = config.encoder, texts.parameters
+        if on_gpu != (config.encoder.num_gpus > 0):
+            text = "The encoder and the experts run on different devices, so traces do not replay to the bit"
+            yield Line("warn", f"{name}.encoder", f"{text}; give both num_gpus, or neither.")
     for pool, size in sizes.items():
         gpu = size.num_gpus > 0 and arm.device != "cpu"
         dtype = arm.dtype or ("bfloat16" if gpu else "float32")
-        pools.append(Pool(f"{name}.{pool}", size, weights.parameters * BYTES[dtype], gpu))
+        pools.append(Pool(f"{name}.{pool}", size, parameters[pool] * BYTES[dtype], gpu))
 
 
 def _licence(name: str, loaded: ExpertSet) -> Line:

@@ -22,6 +22,11 @@ SCORER = "scorer"
 """Name of the scorer pool."""
 
 
+def encoder_name(arm: str) -> str:
+    """Name of the deployment with the text encoders of an arm's base; `arm` is the first one with that base."""
+    return f"encoder-{arm}"
+
+
 def router_name(arm: str) -> str:
     """Name of an arm's router deployment."""
     return f"router-{arm}"
@@ -43,6 +48,8 @@ class ArmFleet(Record):
     """Experts with a deployment of their own."""
     shared: bool
     """Whether the arm has a shared pool, which edits with the base, mixtures and long-tail experts."""
+    encoder: str | None = None
+    """Name of the deployment that encodes the arm's prompts; None: its expert replicas do."""
     max_in_flight: Mapping[str, PositiveInt]
     """Edits in flight per ingress replica, by editing deployment: all that its replicas may run and queue at most."""
 
@@ -118,6 +125,10 @@ class Fleet(Record):
             if arm.info.shadow:
                 continue
             parts[router_name(name)] = f"the router of {name}"
+            if arm.encoder is not None:
+                parts[arm.encoder] = (
+                    f"{parts[arm.encoder]}, {name}" if arm.encoder in parts else f"the encoder of {name}"
+                )
             parts.update({expert_name(name, expert): f"the expert {expert} of {name}" for expert in arm.own})
             if arm.shared:
                 parts[expert_name(name, None)] = f"the shared pool of {name}"

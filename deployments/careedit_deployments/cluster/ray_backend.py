@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from PIL import Image
 from ray import serve
 from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
     RayError,
-    RayTaskError,
-    WorkerCrashedError,
 )
 from ray.serve.exceptions import (
     BackPressureError,
-    DeploymentUnavailableError,
     RayServeException,
-    ReplicaUnavailableError,
 )
 
-from careedit.errors import CareEditError
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
+from careedit_deployments.calls import REPLICA_LOST, attempts, raise_serving_error
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
 from careedit_deployments.errors import (
@@ -44,22 +34,10 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.telemetry.metrics import Metrics, expert_of, no_metrics
 
-REPLICA_LOST = (
-    RayActorError,
-    WorkerCrashedError,
-    NodeDiedError,
-    ObjectLostError,
-    LocalRayletDiedError,
-    OutOfMemoryError,
-    ReplicaUnavailableError,
-)
-"""Errors of a call whose replica is lost; another replica may do the work again."""
 ROUTE_SECONDS = 30.0
 """Time limit of one routing or scoring call, retries included."""
 MAX_UNAVAILABLE = 5
 """Retries of an edit after a replica answers that it cannot edit now."""
-PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds before the second attempt, and the maximum between two attempts."""
 STATUS_SECONDS = 2.0
 """Seconds for which an answer of `ready` is reused."""
 
@@ -103,7 +81,7 @@ class RayBackend:
             features = replace(features, source=None, references=tuple(blank for _ in features.references))
         handle = self._handle(router_name(arm))
         deadline = time.time() + ROUTE_SECONDS
-        async for _ in _attempts(deadline):
+        async for _ in attempts(deadline):
             try:
                 async with asyncio.timeout(deadline - time.time()):
                     decision: RoutingDecision = await handle.route.remote(features, top_k)
@@ -113,7 +91,7 @@ class RayBackend:
             except TimeoutError:
                 break
             except (RayError, RayServeException) as error:
-                _raise_serving_error(error, "The router")
+                raise_serving_error(error, "The router")
         raise UnavailableError(f"The router of {arm!r} does not answer; try again soon.")
 
     async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
@@ -133,7 +111,7 @@ class RayBackend:
 
     async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
         seen = _SeenEvents()
-        async for attempt in _attempts(call.deadline):
+        async for attempt in attempts(call.deadline):
             if attempt:
                 self._metrics.retried(call.arm, expert_of(call.decision))
             stream, ended = handle.edit.remote(call), False
@@ -157,7 +135,7 @@ class RayBackend:
             except (RayError, RayServeException) as error:
                 if attempt < MAX_UNAVAILABLE and isinstance(getattr(error, "cause", None), UnavailableError):
                     continue  # this replica is about to be replaced; another one may work
-                _raise_serving_error(error, "The expert")
+                raise_serving_error(error, "The expert")
             finally:
                 if not ended:
                     with suppress(Exception):
@@ -169,7 +147,7 @@ class RayBackend:
         if not self.fleet.scorer:
             raise ScorerUnavailableError("This server has no judge; configure `scorer`.")
         deadline = time.time() + ROUTE_SECONDS
-        async for _ in _attempts(deadline):
+        async for _ in attempts(deadline):
             try:
                 async with asyncio.timeout(deadline - time.time()):
                     scores: list[Score] = await self._handle(SCORER).score.remote(list(requests))
@@ -179,10 +157,10 @@ class RayBackend:
             except TimeoutError:
                 break
             except BackPressureError as error:
-                _raise_serving_error(error, "The judge")
+                raise_serving_error(error, "The judge")
             except (RayError, RayServeException) as error:
                 try:
-                    _raise_serving_error(error, "The judge")
+                    raise_serving_error(error, "The judge")
                 except ServingError as failure:
                     raise ScorerUnavailableError(str(failure)) from None
         raise ScorerUnavailableError("The judge does not answer; try again soon.")
@@ -258,32 +236,8 @@ class _SeenEvents:
         return new
 
 
-async def _attempts(deadline: float) -> AsyncIterator[int]:
-    """Yield 0, 1, 2, ... until the deadline, with growing pauses between them."""
-    attempt, pause = 0, PAUSE
-    while time.time() < deadline:
-        yield attempt
-        attempt += 1
-        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - time.time())))
-        pause = min(2 * pause, LONGEST_PAUSE)
-
-
 def _full(rate: DrainRate) -> OverloadedError:
     return OverloadedError("The expert's queue is full; try again in a moment.", rate.seconds)
-
-
-def _raise_serving_error(error: BaseException, who: str) -> NoReturn:
-    """Raise careedit's error for one of Ray's; careedit's own errors, raised in a replica, are raised as they are."""
-    if isinstance(error, BackPressureError):
-        raise OverloadedError(f"{who}'s queue is full; try again in a moment.") from None
-    if isinstance(error, DeploymentUnavailableError):
-        raise UnavailableError(f"{who} could not be started; its logs say why.") from None
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, CareEditError):
-            raise cause from None
-        raise ServingError(f"{who} failed ({type(cause).__name__}); the replica's log says more.") from error
-    raise UnavailableError(f"{who} does not answer ({type(error).__name__}); try again soon.") from error
 
 
 def _running(app_name: str) -> dict[str, bool]:

@@ -13,7 +13,7 @@ from careedit.files import read_yaml
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 
-Part = Literal["ingress", "router", "expert", "shared", "scorer"]
+Part = Literal["ingress", "router", "expert", "shared", "encoder", "scorer"]
 """Kinds of replicas that a worker group can be chosen for."""
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
@@ -144,6 +144,10 @@ class Cluster(Record):
         result does not fit the schema.
         """
         args = merge(read_yaml(configs / self.config, "configuration"), self.settings)
+        if ("encoder" in self.placement) != (args.get("encoder") is not None):
+            raise InputError(
+                f"placement and {self.config} must both name the encoder, or neither; add `encoder` to one, or remove it."
+            )
         for part, group in self.placement.items():
             tie = {"resources": {resource_of(group): TIE}}
             args = merge(args, {"scorer": {"deployment": tie}} if part == "scorer" else {part: tie})

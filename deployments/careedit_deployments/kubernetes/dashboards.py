@@ -84,6 +84,9 @@ def replicas() -> dict[str, Any]:
             _of(catalogue.DEVICE_SECONDS),
             _of(catalogue.COST),
             _of(catalogue.RETRIES),
+            _of(catalogue.ENCODINGS),
+            _of(catalogue.ENCODE_SECONDS),
+            _of(catalogue.ENCODE_BATCH),
             *(_panel(name.removeprefix("ray_"), "short", [(_serve(name), "{{deployment}}")]) for name in SERVE_SERIES),
         ],
     )

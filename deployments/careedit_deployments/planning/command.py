@@ -11,7 +11,7 @@ from careedit.cli.output import JsonOption, emit_json, emit_table, note, progres
 from careedit.errors import InputError
 from careedit_deployments.bench.trace import MIXED, TraceRow, TraceScaleOption, read_trace
 from careedit_deployments.cli.serve import named_config
-from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.planning.model import (
     EXPERTS,
     LAYOUTS,
@@ -25,6 +25,7 @@ from careedit_deployments.planning.model import (
 from careedit_deployments.planning.plan import Goal, break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
 from careedit_deployments.planning.replay import replay
+from careedit_deployments.sizes import DeploymentConfig, Scaling
 
 app = typer.Typer(add_completion=False)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.config import Scaling
 from careedit_deployments.planning.model import Layout, Profile, Workload
 from careedit_deployments.planning.simulate import Edit, Pool, Process, travel
+from careedit_deployments.sizes import Scaling
 
 ALL = "shared"
 """Name of the pool in a shared layout."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.config import Scaling
 from careedit_deployments.replica.scaling import replicas_needed
+from careedit_deployments.sizes import Scaling
 
 Process = Generator[Any, Any, Any]
 

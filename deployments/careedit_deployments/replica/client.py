@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
@@ -15,6 +16,7 @@ from PIL import Image
 
 from careedit.editing import EditJob, EditState, OnSteps
 from careedit.errors import CancelledError
+from careedit_deployments.encoder.client import RemoteEncoder
 from careedit_deployments.errors import ServingError
 from careedit_deployments.replica.scheduler import StepScheduler
 
@@ -28,14 +30,26 @@ class EngineClient:
     raises `CancelledError`.
     """
 
-    def __init__(self, scheduler: StepScheduler, announced: int | None = None, *, waited: float = 0.0) -> None:
-        """`announced` is the key in `scheduler.load` of the work that steps are taken off; `waited` counts from there."""
+    def __init__(
+        self,
+        scheduler: StepScheduler,
+        announced: int | None = None,
+        *,
+        waited: float = 0.0,
+        encoder: RemoteEncoder | None = None,
+        deadline: float = math.inf,
+    ) -> None:
+        """`announced` is the key in `scheduler.load` of the work that steps are taken off; `waited` counts from there.
+
+        `encoder` encodes prompts, until `deadline` (Unix time); without it, the engine's base does.
+        """
         self.scheduler = scheduler
         self.waited = waited
         """Seconds in which other edits had the engine, those before its first call included."""
         self.shared = False
-        """Whether a step shared its batch with another edit's, so that it may round differently alone."""
+        """Whether a step or a prompt shared its batch with another edit's, so that it may round differently alone."""
         self._announced = announced
+        self._encoder, self._deadline = encoder, deadline
         self._lock = Lock()
         self._cancelled = False
         self._states: list[EditState] = []
@@ -52,8 +66,13 @@ class EngineClient:
             future.cancel()
 
     def prepare(self, job: EditJob) -> EditState:
-        """As `Engine.prepare`."""
-        state = self._call(lambda: self.scheduler.engine.prepare(job))
+        """As `Engine.prepare`. The engine goes on with other edits while an encoder deployment has the prompts."""
+        texts = None
+        if self._encoder is not None:
+            prompts = self.scheduler.engine.base.prompts(job)
+            texts, exact = self._await(self._encoder.encode(prompts, self._deadline))
+            self.shared |= not exact
+        state = self._call(lambda: self.scheduler.engine.prepare(job, texts))
         with self._lock:
             self._states.append(state)
             if self._cancelled:

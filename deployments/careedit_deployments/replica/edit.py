@@ -16,6 +16,7 @@ from careedit.selection.judge import Judge
 from careedit.selection.run import Slot, batches
 from careedit_deployments.config import Telemetry
 from careedit_deployments.edits.backend import EditCall, EditEvent, ImageDone, Preview, Progress
+from careedit_deployments.encoder.client import RemoteEncoder
 from careedit_deployments.errors import DeadlineError
 from careedit_deployments.replica.client import EngineClient
 from careedit_deployments.replica.scheduler import StepScheduler
@@ -38,15 +39,18 @@ class EditRunner:
         scheduler: StepScheduler,
         *,
         scorer: Scorer | None = None,
+        encoder: RemoteEncoder | None = None,
         workers: int,
         tracing: Tracing | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """`workers` is the maximum of edits in flight; more of them wait. `scorer` judges previews, in the workers; each
-        question to it is a span below the call's `trace_headers`, and is counted."""
+        question to it is a span below the call's `trace_headers`, and is counted. `encoder` encodes prompts; None: the
+        editor's base does."""
         self.editor = editor
         self.scheduler = scheduler
         self.scorer = scorer
+        self.encoder = encoder
         self._tracing = tracing or Tracing(Telemetry(), "expert")
         self._metrics = metrics or Metrics(no_metrics)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="careedit-edit")
@@ -96,6 +100,10 @@ class EditRunner:
             return None
         return Judge(WatchedScorer(self.scorer, self._tracing, self._metrics, call.trace_headers))
 
+    def client(self, deadline: float, announced: int | None = None, *, waited: float = 0.0) -> EngineClient:
+        """The engine for an edit that must end by `deadline`; other arguments as in `EngineClient`."""
+        return EngineClient(self.scheduler, announced, waited=waited, encoder=self.encoder, deadline=deadline)
+
     def close(self) -> None:
         """End the workers and the engine's thread once the edits in flight are done; blocks."""
         self._workers.shutdown()
@@ -106,7 +114,8 @@ class _Edit:
     """One call, in a worker's thread."""
 
     def __init__(self, runner: EditRunner, call: EditCall, send: Send) -> None:
-        self.editor, self.scheduler, self.call, self.send = runner.editor, runner.scheduler, call, send
+        self.runner, self.editor, self.scheduler = runner, runner.editor, runner.scheduler
+        self.call, self.send = call, send
         self.judge = runner.judge(call)
         self.arrived = time.perf_counter()
         self._clients: list[EngineClient] = []
@@ -132,7 +141,7 @@ class _Edit:
                         sum(slot.plan.cost * self.editor.engine.base.work_of(slot.job) for slot in group)
                     )
                 )
-                self._clients.append(EngineClient(self.scheduler, key, waited=queued))
+                self._clients.append(self.runner.client(self.call.deadline, key, waited=queued))
             if self._cancelled:  # before there were clients
                 self.cancel()
             first = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -17,7 +17,10 @@ from careedit.experts import load_expert_set
 from careedit.record import Record
 from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
+from careedit_deployments.config import Dtype
 from careedit_deployments.edits.backend import EditCall, EditEvent
+from careedit_deployments.encoder.client import EncoderLink, RemoteEncoder
+from careedit_deployments.encoder.identity import base_key
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.replica.scheduler import OnBatch, StepScheduler
@@ -25,6 +28,9 @@ from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+START_SECONDS = 1800.0
+"""Seconds that a new replica waits for the encoder deployment, which may have gigabytes to load."""
 
 
 class ExpertSettings(Record):
@@ -40,8 +46,10 @@ class ExpertSettings(Record):
     """Torch's threads on a CPU; None: torch's own choice."""
     device: str | None = None
     """Device, such as "cuda" or "cpu"; None: a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Dtype | None = None
     """Number format of the weights; None: float32 on a CPU, bfloat16 on a GPU."""
+    encoder: str | None = None
+    """Name of the deployment that encodes prompts; None: the replica has text encoders of its own."""
     workers: int
     """Maximum of edits in flight; more of them wait."""
     check_seconds: float
@@ -66,11 +74,12 @@ class LiveSet:
         choice: SetChoice,
         *,
         scorer: Scorer | None = None,
+        encoder: EncoderLink | None = None,
         on_batch: OnBatch | None = None,
         tracing: Tracing | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Load the set, merge or check its adapters, and make one step. Blocks.
+        """Load the set, merge or check its adapters, and make one step. Blocks; with an `encoder`, until it has a replica.
 
         Questions to the judge are recorded by `tracing` and `metrics`. Raises `ExpertError` and its subclasses for a set
         that cannot be used or is not the deployed one, `UnavailableError` if its step gives NaN or infinity.
@@ -90,12 +99,20 @@ class LiveSet:
             device=settings.device,
             dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
             application="shared" if settings.expert is None else "merged",
+            text_encoders=encoder is None,
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
         )
+        engine, threads = self.editor.engine, self.scheduler.threads
         self.runner = EditRunner(
-            self.editor, self.scheduler, scorer=scorer, workers=settings.workers, tracing=tracing, metrics=metrics
+            self.editor,
+            self.scheduler,
+            scorer=scorer,
+            encoder=None if encoder is None else RemoteEncoder(encoder, base_key(loaded), engine, threads),
+            workers=settings.workers,
+            tracing=tracing,
+            metrics=metrics,
         )
         try:
             self._ready = self._prepare()
@@ -128,7 +145,7 @@ class LiveSet:
         (slot,) = self.editor.slots(request)
         self._lease = self.editor.engine.applier.lease(set(slot.job.weights) - {BASE})
         self.scheduler.call(self._lease.__enter__).result()
-        return self.scheduler.call(lambda: self.editor.engine.prepare(slot.job)).result()
+        return self.runner.client(time.time() + START_SECONDS).prepare(slot.job)
 
     def _probe(self) -> None:
         """One step, in the engine's thread."""

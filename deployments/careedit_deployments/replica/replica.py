@@ -15,6 +15,7 @@ from careedit.errors import CareEditError
 from careedit.scoring import Scorer
 from careedit_deployments.config import ScorerConfig, Telemetry
 from careedit_deployments.edits.backend import EditCall, EditEvent
+from careedit_deployments.encoder.client import EncoderLink
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
 from careedit_deployments.replica.scaling import QUEUED_SECONDS, SECONDS_PER_EDIT
@@ -35,8 +36,12 @@ class ExpertReplica:
         telemetry: Mapping[str, Any],
         judge: Mapping[str, Any] | None = None,
         scorer: DeploymentHandle[Any] | None = None,
+        encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """`settings` are `ExpertSettings`, `judge` is the `ScorerConfig` of the pool behind `scorer`."""
+        """`settings` are `ExpertSettings`, `judge` is the `ScorerConfig` of the pool behind `scorer`.
+
+        `encoder` encodes prompts; None: the replica does.
+        """
         self._settings = ExpertSettings(**settings)
         config = Telemetry(**telemetry)
         set_up_logging(config)
@@ -46,6 +51,7 @@ class ExpertReplica:
         self._scorer: Scorer | None = None
         if scorer is not None and judge is not None:
             self._scorer = RemoteScorer(scorer, ScorerConfig(**judge))
+        self._encoder = encoder
         self._live: LiveSet | None = None
         self._refused: str | None = None
         self._change = asyncio.Lock()
@@ -63,12 +69,16 @@ class ExpertReplica:
             if old is not None and old.choice == choice:
                 self._refused = None
                 return
+            link = None
+            if self._encoder is not None:
+                link = EncoderLink(self._encoder, asyncio.get_running_loop(), self._metrics)
             try:
                 self._live = await asyncio.to_thread(
                     LiveSet,
                     self._settings,
                     choice,
                     scorer=self._scorer,
+                    encoder=link,
                     on_batch=self._stepped,
                     tracing=self._tracing,
                     metrics=self._metrics,

@@ -14,13 +14,13 @@ from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError, InputError
 from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
+from careedit_deployments.batched import Batched, Health
 from careedit_deployments.config import ScorerConfig, Telemetry
-from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
-from careedit_deployments.scorer.batched import BatchedScorer
+from careedit_deployments.errors import ScorerUnavailableError
 from careedit_deployments.telemetry.logs import set_up_logging
 
-MAX_FAILURES = 3
-"""Number of failed calls in a row after which the replica reports that it is unhealthy."""
+MAX_BATCH = 32
+"""Maximum number of requests that are combined in a batch. A single call may have more."""
 
 
 def load_scorer(config: ScorerConfig) -> Scorer:
@@ -55,27 +55,22 @@ class ScorerPool:
         set_up_logging(Telemetry(**telemetry))
         settings = ScorerConfig(**config)
         self._scorer = load_scorer(settings)
-        self._timeout = settings.deployment.health_check_timeout_s / 2
-        self._failures = 0
         # A local model supports one call at a time, so calls are batched. An endpoint supports concurrent calls.
         remote = settings.backend == "openai"
         workers = settings.deployment.max_ongoing_requests if remote else 1
         self._workers = ThreadPoolExecutor(workers, "careedit-judge", _set_threads, (settings.backend, threads))
-        self._batched = None if remote else BatchedScorer(self._scorer, self._workers)
+        self._batched = None if remote else Batched(self._judge, self._workers, max_batch=MAX_BATCH)
+        self._health = Health("judge", self._workers, settings.deployment.health_check_timeout_s / 2)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score per request, in their order."""
-        try:
-            if self._batched is not None:
-                scores = await self._batched.score(requests)
-            else:
-                loop = asyncio.get_running_loop()
-                scores = await loop.run_in_executor(self._workers, lambda: list(self._scorer.score(requests)))
-        except Exception:
-            self._failures += 1
-            raise
-        self._failures = 0
-        return scores
+        if self._batched is not None:
+            return await self._health.watch(self._batched.ask(requests))
+        loop = asyncio.get_running_loop()
+        return await self._health.watch(loop.run_in_executor(self._workers, self._judge, requests))
+
+    def _judge(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        return list(self._scorer.score(requests))
 
     async def identity(self) -> JudgeIdentity:
         """Identity of the judge."""
@@ -83,13 +78,7 @@ class ScorerPool:
 
     async def check_health(self) -> None:
         """Raise `UnavailableError` if the judge is stuck, or failed several times in a row."""
-        if self._failures >= MAX_FAILURES:
-            raise UnavailableError(f"The judge has failed {self._failures} times in a row; the replica is restarted.")
-        loop = asyncio.get_running_loop()
-        try:
-            await asyncio.wait_for(loop.run_in_executor(self._workers, int), self._timeout)
-        except TimeoutError:
-            raise UnavailableError(f"The judge has been busy for {self._timeout:g} seconds; it is stuck.") from None
+        await self._health.check()
 
 
 class RemoteScorer:

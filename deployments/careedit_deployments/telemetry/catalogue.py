@@ -108,6 +108,13 @@ DEVICE_SECONDS = _counter("device_seconds", "Seconds of device time spent on edi
 COST = _counter("cost", "Device time x telemetry.cost_per_gpu_hour, in that currency.", "arm", "expert")
 REFUSALS = _counter("refusals", "Requests rejected before any work was done for them.", "reason")
 RETRIES = _counter("retries", "Edits restarted because their replica died.", "arm", "expert")
+ENCODINGS = _counter(
+    "encodings",
+    "Prompts of the encoder deployment: made; reused from its cache; repeated because a replica was lost or full.",
+    "outcome",
+)
+ENCODE_SECONDS = _histogram("encode_seconds", "Seconds of one forward of the text encoders.")
+ENCODE_BATCH = _histogram("encode_batch", "Prompts encoded together in one forward.", buckets=_COUNTS)
 JUDGED = _counter("judged", "Judgements by the scorer pool: given or failed.", "outcome")
 JUDGE_SCORE = _histogram("judge_score", "Overall score of finished edits, by the judge.", "arm", buckets=_SHARES)
 FEEDBACK = _counter("feedback", "Feedback from people, by verdict on the arm.", "arm", "verdict")

@@ -89,6 +89,20 @@ class Metrics:
         """An edit was restarted because its replica died."""
         self._record(catalogue.RETRIES, 1, arm=arm, expert=expert)
 
+    def encoded(self, prompts: int, seconds: float) -> None:
+        """An encoder replica encoded a batch of `prompts` prompts in `seconds`."""
+        self._record(catalogue.ENCODINGS, prompts, outcome="made")
+        self._record(catalogue.ENCODE_BATCH, prompts)
+        self._record(catalogue.ENCODE_SECONDS, seconds)
+
+    def reused(self, prompts: int) -> None:
+        """An encoder replica had `prompts` prompts in its cache."""
+        self._record(catalogue.ENCODINGS, prompts, outcome="reused")
+
+    def encoder_retried(self) -> None:
+        """A call of the encoder deployment is made again."""
+        self._record(catalogue.ENCODINGS, 1, outcome="repeated")
+
     def judged(self, outcome: Literal["given", "failed"], count: int = 1) -> None:
         """The scorer pool gave `count` judgements, or failed to give them."""
         self._record(catalogue.JUDGED, count, outcome=outcome)

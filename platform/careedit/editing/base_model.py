@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from careedit.editing.families import FAMILIES, Family
+from careedit.editing.families import FAMILIES, Family, PromptEncoder, placed
 from careedit.errors import ExpertError, InputError
-from careedit.families import INDEX, facts_of_pipeline, read_index
+from careedit.families import INDEX, Facts, facts_of_pipeline, read_index
 
 
 def find_device(wanted: torch.device | str | None) -> torch.device:
@@ -27,6 +28,11 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
         raise InputError(f"This machine has no device {str(wanted)!r}; use cpu, or a GPU such as cuda.") from error
     return device
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The number format of weights for which none is named: bfloat16 on a GPU, float32 on a CPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def runtime_of(device: torch.device) -> str:
@@ -57,13 +63,48 @@ def load_base(
     max_sequence_length: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    text_encoders: bool = True,
 ) -> Family:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
     Its `model_index.json` names the pipeline class, which decides the family. `revision` pins a hub commit. Only
-    safetensors files are read. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing,
-    damaged or wrong component.
+    safetensors files are read. Without `text_encoders` they are neither fetched nor read: `load_prompt_encoder` loads them
+    elsewhere. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong
+    component.
     """
+    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: () if text_encoders else facts.text_encoders)
+    return FAMILIES[facts.pipeline].from_pipeline(
+        pipe, max_sequence_length=max_sequence_length, device=device, text_encoders=text_encoders
+    )
+
+
+def load_prompt_encoder(
+    path_or_hub_id: str | Path,
+    *,
+    revision: str | None = None,
+    max_sequence_length: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> PromptEncoder:
+    """Load the text encoders of a base alone; transformer and VAE are neither fetched nor read. As `load_base`."""
+    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: ("transformer", "vae"))
+    length = facts.text_tokens if max_sequence_length is None else max_sequence_length
+    components = placed(pipe, facts.text_components, device)
+    return FAMILIES[facts.pipeline].prompt_encoder(
+        **components,
+        max_sequence_length=length,
+        device=components["text_encoder"].device,
+        dtype=components["text_encoder"].dtype,
+    )
+
+
+def _load(
+    path_or_hub_id: str | Path,
+    revision: str | None,
+    dtype: torch.dtype | None,
+    left_out: Callable[[Facts], Iterable[str]],
+) -> tuple[Facts, Any]:
+    """The pipeline of a base without the components `left_out`."""
     name, index = read_index(path_or_hub_id, revision=revision)
     facts = facts_of_pipeline(index.get("_class_name"), name)
     for component in facts.components:
@@ -74,11 +115,15 @@ def load_base(
     try:
         with quiet_loading():
             pipe = getattr(diffusers, facts.pipeline).from_pretrained(
-                name, revision=revision, dtype=dtype or torch.float32, use_safetensors=True
+                name,
+                revision=revision,
+                dtype=dtype or torch.float32,
+                use_safetensors=True,
+                **dict.fromkeys(left_out(facts)),
             )
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise ExpertError(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
-    return FAMILIES[facts.pipeline].from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)
+    return facts, pipe

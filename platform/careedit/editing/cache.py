@@ -35,17 +35,28 @@ class EncodingCache:
 
     def get(self, key: Hashable, encode: Callable[[], Tensors]) -> Tensors:
         """The encoding under `key`, computed by `encode` on a miss; one larger than the cache is not kept."""
-        with self._lock:
-            if (kept := self._entries.get(key)) is not None:
-                self.hits += 1
-                return kept
-            self.misses += 1
+        if (kept := self.find(key)) is not None:
+            return kept
         # Outside the lock: an encoding takes long, and two threads that make the same one do no harm.
         value = encode()
+        self.keep(key, value)
+        return value
+
+    def find(self, key: Hashable) -> Tensors | None:
+        """The encoding under `key`, or None."""
+        with self._lock:
+            kept: Tensors | None = self._entries.get(key)
+            if kept is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+            return kept
+
+    def keep(self, key: Hashable, value: Tensors) -> None:
+        """Keep an encoding, unless it is larger than the cache."""
         if _size(value) <= self.max_bytes:
             with self._lock:
                 self._entries[key] = value
-        return value
 
     def clear(self) -> None:
         """Remove all entries, for instance after the weights changed."""

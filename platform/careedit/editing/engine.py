@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.cache import EncodingCache
+from careedit.editing.cache import EncodingCache, Tensors
 from careedit.editing.families.family import Family, Row
 from careedit.editing.job import EditJob
 from careedit.editing.mixing import mix_velocities
@@ -37,9 +37,9 @@ class Engine:
         self.cache = EncodingCache() if cache is None else cache
         self._schedules: dict[tuple[int, int], Schedule] = {}
 
-    def prepare(self, job: EditJob) -> EditState:
-        """Encode an edit and draw its noise; errors as in `Family.check`."""
-        encoded = self.base.encode(job, self.cache)
+    def prepare(self, job: EditJob, texts: Sequence[Tensors] | None = None) -> EditState:
+        """Encode an edit and draw its noise; errors as in `Family.check`. `texts` are as in `Family.encode`."""
+        encoded = self.base.encode(job, self.cache, texts)
         begin = self.base.begin(job, encoded)
         return EditState(
             job=job,

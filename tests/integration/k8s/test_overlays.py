@@ -167,7 +167,7 @@ def test_the_labels_that_policies_and_budgets_select_are_those_of_pods(overlay: 
         for value in expression.get("values", [])
     }
     elsewhere = {"service", "monitoring"}
-    optional = {"expert", "shared", "scorer", "nightly-starter"}  # small clusters lack them
+    optional = {"expert", "shared", "encoder", "scorer", "nightly-starter"}  # small clusters lack them
     assert (named | listed) - components - elsewhere - optional == set()
     budgets = {
         one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]

@@ -1,4 +1,4 @@
-"""One application on the untrained set: two experts of their own, the others in the shared pool, and a scripted judge."""
+"""One application on the untrained set: experts of their own, a shared pool, an encoder and a scripted judge."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "router": {**SMALL, "max_ongoing_requests": 64},
         "expert": EXPERT,
         "shared": {**EXPERT, "max_queued_requests": 96},
+        "encoder": {**SMALL, "max_ongoing_requests": 64},
         "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
         "batch": 4,
         "limits": {"deadline_s": 240, "body_grace_s": 8},

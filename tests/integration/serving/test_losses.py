@@ -113,3 +113,14 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
     serve_cluster.complete()
     until(lambda: asyncio.run(served.ready()) == {}, 120)
     assert pid not in {alive for alive, _ in serve_cluster.replicas("edits", VICTIMS.get(victim, ERASE))}
+
+
+def test_an_edit_waits_for_the_encoder_in_the_place_of_a_lost_one(serve_cluster, served, call, edit, alone, until):
+    ((pid, _),) = serve_cluster.replicas("edits", "encoder-main")
+    wanted = call(seed=5, instruction="remove the last star")  # a prompt that no cache has
+    os.kill(pid, signal.SIGKILL)
+    (events,) = edit(wanted)
+    assert alone(events[-1], wanted)
+    assert events[-1].trace.degradations == ()
+    assert pid not in {alive for alive, _ in serve_cluster.replicas("edits", "encoder-main")}
+    until(lambda: asyncio.run(served.ready()) == {}, 120)

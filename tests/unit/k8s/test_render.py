@@ -10,11 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from careedit.errors import InputError
-from careedit_deployments.config import DeploymentConfig, ServeConfig
+from careedit_deployments.config import ServeConfig
 from careedit_deployments.kubernetes.cluster import Cluster, merge, resource_of
 from careedit_deployments.kubernetes.command import app, dev_secrets
 from careedit_deployments.kubernetes.rayservice import serve_config
 from careedit_deployments.kubernetes.render import render
+from careedit_deployments.sizes import DeploymentConfig
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "deployments/config"
@@ -69,6 +70,7 @@ def test_every_replica_fits_into_a_pod_of_its_group_and_the_least_of_them_into_t
     config = ServeConfig(**cluster.serve_args(CONFIGS))
     assert set(cluster.placement) >= {"ingress", "router", "expert", "shared"}
     assert ("scorer" in cluster.placement) == (config.scorer.backend != "none")
+    assert ("encoder" in cluster.placement) == (config.encoder is not None)
     for part, group in cluster.placement.items():
         size: DeploymentConfig | None = config.scorer.deployment if part == "scorer" else getattr(config, part)
         assert size is not None
@@ -131,6 +133,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        ("expert: front,", "expert: front, encoder: front,", "must both name the encoder, or neither"),
         ("expert: front,", "expert: gpus,", "placement puts expert into the group 'gpus', which does not exist"),
         ("min_pods: 1", "min_pods: 3", "min_pods is 3 and max_pods 2"),
         ("deadline_s: 7200", "deadlines: 7200", "Nightly has no field 'deadlines'"),

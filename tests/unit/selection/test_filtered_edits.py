@@ -121,7 +121,7 @@ def test_a_restarted_winner_is_the_edit_of_its_seed_alone(edit, scripted):
 def test_encodings_are_made_once_for_all_candidates(edit, editor, monkeypatch, scripted):
     calls = Counter()
     kind = type(editor.engine.base)
-    for name in ("_encode_prompt", "_encode_canvas"):
+    for name in ("encode_prompts", "_encode_canvas"):
         made = getattr(kind, name)
 
         def counted(*inputs, made=made, name=name):
@@ -130,7 +130,7 @@ def test_encodings_are_made_once_for_all_candidates(edit, editor, monkeypatch, s
 
         monkeypatch.setattr(kind, name, counted)
     edit(scripted([0.1, 0.9, 0.2]), strategy="restart", candidates=3, preview_steps=2, masked=True)
-    assert calls == {"_encode_prompt": 1, "_encode_canvas": 1}
+    assert calls == {"encode_prompts": 1, "_encode_canvas": 1}
 
 
 def test_a_clearly_good_candidate_saves_the_rest_of_the_budget(edit, rows, scripted):

@@ -119,6 +119,26 @@ def test_a_set_that_is_not_there_is_refused(tmp_path):
         build_app({"arms": {"main": {"expert_set": str(tmp_path)}}})
 
 
+def test_arms_with_the_same_base_share_an_encoder_which_is_kept_when_a_set_changes(config, untrained_set, tmp_path):
+    folder = str(shutil.copytree(untrained_set, tmp_path / "set"))
+    arms = {
+        "first": {"expert_set": str(untrained_set)},
+        "second": {"expert_set": folder},
+        "half": {"expert_set": folder, "dtype": "bfloat16"},
+    }
+    encoder = {"num_cpus": 2, "scaling": {"min_replicas": 1, "max_replicas": 3}, "batch": 4}
+    made = deployments({"arms": arms, "encoder": encoder})
+    assert sorted(name for name in made if name.startswith("encoder")) == ["encoder-first", "encoder-half"]
+    assert made["encoder-first"].ray_actor_options["num_cpus"] == 2
+    assert made["encoder-first"]._deployment_config.autoscaling_config.max_replicas == 3
+    with_other_set = {"first": {"expert_set": folder}, "second": arms["second"], "half": arms["half"]}
+    changed = deployments({"arms": with_other_set, "encoder": encoder})
+    assert changed["encoder-first"].version == made["encoder-first"].version
+    fleet = plan_fleet(ServeConfig(arms=arms, encoder=encoder), {name: load_expert_set(folder) for name in arms})
+    assert [arm.encoder for arm in fleet.arms.values()] == ["encoder-first", "encoder-first", "encoder-half"]
+    assert fleet.needed["encoder-first"] == "the encoder of first, second"
+
+
 def test_the_fleet_sends_an_edit_to_its_experts_own_replicas_or_to_the_pool(config, untrained_set, decide):
     settings = ServeConfig(**config())
     fleet = plan_fleet(settings, {"main": load_expert_set(untrained_set)})

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from careedit.scoring import JudgeIdentity, Score, ScoreRequest
-from careedit_deployments.scorer.batched import MAX_BATCH, BatchedScorer
+from careedit_deployments.batched import Batched
+from careedit_deployments.scorer.pool import MAX_BATCH
 
 JUDGE = JudgeIdentity(backend="test", model="by-red", revision="1", prompts="none-1")
 
@@ -45,10 +46,10 @@ def judge():
 
         async def use():
             with ThreadPoolExecutor(1) as workers:
-                batched = BatchedScorer(scorer, workers)
-                tasks = [asyncio.create_task(batched.score(calls[0]))]
+                batched = Batched(scorer.score, workers, max_batch=MAX_BATCH)
+                tasks = [asyncio.create_task(batched.ask(calls[0]))]
                 await asyncio.to_thread(scorer.began.wait, 10)
-                tasks += [asyncio.create_task(batched.score(call)) for call in calls[1:]]
+                tasks += [asyncio.create_task(batched.ask(call)) for call in calls[1:]]
                 await asyncio.sleep(0)
                 for index in give_up:
                     tasks[index].cancel()

@@ -89,6 +89,26 @@ def test_replicas_on_a_cpu_are_counted_together_in_float32(home: Path, monkeypat
     assert lines["memory"].status == "fail" and "11.2 GiB of weights, 10.0 GiB free" in lines["memory"].message
 
 
+def test_an_encoder_takes_the_text_encoder_s_memory_from_the_experts_and_is_counted_once(home: Path) -> None:
+    whole = found(configured(home))["main.shared.memory"].message
+    arms = {name: {"expert_set": str(home / "set")} for name in ("main", "other")}
+    parts = found(
+        ServeConfig(arms=arms, shared={"num_gpus": 0.5}, encoder={"num_gpus": 0.5}, http={"port": 0}),
+        Machine(16, 64 * GIB, (Gpu("H200", 80 * GIB), Gpu("H200", 80 * GIB)), 500 * GIB),
+    )
+
+    def size(message: str) -> float:
+        return float(message.split(" MiB")[0])
+
+    assert size(parts["main.shared.memory"].message) + size(parts["main.encoder.memory"].message) == pytest.approx(
+        size(whole),
+        abs=0.16,  # each is rounded
+    )
+    assert "main.encoder" not in parts and "other.encoder.memory" not in parts
+    apart = found(configured(home, encoder={"num_gpus": 0}))
+    assert apart["main.encoder"].status == "warn" and "do not replay to the bit" in apart["main.encoder"].message
+
+
 def test_a_configuration_for_a_gpu_fails_without_one(home: Path) -> None:
     lines = found(configured(home), Machine(16, 64 * GIB, (), GIB))
 

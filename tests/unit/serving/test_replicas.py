@@ -15,11 +15,12 @@ from careedit.errors import AdapterError, ExpertError, InputError, ManifestError
 from careedit.experts import load_expert_set
 from careedit.routing import RoutingFeatures
 from careedit.scoring import ScoreRequest
+from careedit_deployments.batched import MAX_FAILURES
 from careedit_deployments.cluster.router import RouterReplica
 from careedit_deployments.config import ScorerConfig
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
-from careedit_deployments.scorer.pool import MAX_FAILURES, RemoteScorer, ScorerPool, load_scorer
+from careedit_deployments.scorer.pool import RemoteScorer, ScorerPool, load_scorer
 from judging import ByPlace
 
 JUDGE = {"backend": "import", "model": "judging:ByPlace"}
@@ -142,7 +143,7 @@ def test_a_pool_scores_and_is_ill_after_failures_in_a_row():
         pool = ScorerPool(JUDGE, {})
         await pool.check_health()
         scores = await pool.score(REQUESTS)
-        pool._batched._scorer = None  # from now on it fails
+        pool._scorer = None  # from now on it fails
         for _ in range(MAX_FAILURES):
             with pytest.raises(AttributeError):
                 await pool.score(REQUESTS)

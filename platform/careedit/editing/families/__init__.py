@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from careedit.editing.families.family import Begin, Encoded, Family, Kept, Row
+from careedit.editing.families.family import Begin, Encoded, Family, Kept, Row, placed
 from careedit.editing.families.fill import FluxFill, as_fill, in_context_prompt
 from careedit.editing.families.klein import Flux2Klein
 from careedit.editing.families.klein_kv import Flux2KleinKV
 from careedit.editing.families.kontext import FluxKontext
 from careedit.editing.families.longcat import LongCatEdit
+from careedit.editing.families.prompts import Prompt, PromptEncoder
 from careedit.editing.families.qwen import QwenEditPlus
 from careedit.editing.families.sequence import SequenceFamily
 
@@ -30,9 +31,12 @@ __all__ = [
     "FluxKontext",
     "Kept",
     "LongCatEdit",
+    "Prompt",
+    "PromptEncoder",
     "QwenEditPlus",
     "Row",
     "SequenceFamily",
     "as_fill",
     "in_context_prompt",
+    "placed",
 ]

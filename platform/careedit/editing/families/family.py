@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, cast
@@ -18,11 +18,12 @@ from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 from PIL import Image
 from torch import Tensor, nn
 
-from careedit.editing.cache import EncodingCache
+from careedit.editing.cache import EncodingCache, Tensors
+from careedit.editing.families.prompts import Prompt, PromptEncoder, check_components
 from careedit.editing.job import EditJob
-from careedit.errors import ExpertError, ImageError, InputError
+from careedit.errors import CareEditError, ExpertError, ImageError, InputError
 from careedit.experts.applier import Inputs
-from careedit.families import Facts, GuidanceKind
+from careedit.families import GuidanceKind
 from careedit.records import mixture_rows
 
 _UNSUPPORTED_SCHEDULES = (
@@ -111,11 +112,11 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Family(ABC):
+class Family(PromptEncoder):
     """One loaded base: it knows everything between an edit's job and the transformer's tokens. `Engine` knows tokens only."""
 
-    facts: ClassVar[Facts]
-    """What is known of the family before weights are read."""
+    prompt_encoder: ClassVar[type[PromptEncoder]]
+    """The part of the family that has the text encoders alone."""
     first_step_apart: ClassVar[bool] = False
     """Whether an edit's first step cannot share a batch with later steps of other edits. Default: false."""
 
@@ -123,18 +124,8 @@ class Family(ABC):
     """Predicts the velocity; experts adapt this component only."""
     vae: Any
     """Encodes pixels to latents and decodes them."""
-    text_encoder: Any
-    """Encodes the prompt, in Qwen's families together with the pictures."""
-    tokenizer: Any
-    """Tokenizer that belongs to `text_encoder`."""
     scheduler: FlowMatchEulerDiscreteScheduler
     """Its configuration determines the schedules; it is never stepped itself."""
-    max_sequence_length: int
-    """Text tokens per prompt, from 1 to the family's maximum; longer text is cut."""
-    device: torch.device
-    """The device that holds the components."""
-    dtype: torch.dtype
-    """Number format of the latents and of the transformer's weights."""
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), kw_only=True)
     """Plain values of the pipeline's configuration, such as `is_distilled`."""
     _shared: LRUCache[Hashable, Mapping[str, Any]] = field(
@@ -143,11 +134,9 @@ class Family(ABC):
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_components(self.facts, {name: getattr(self, name) for name in self.facts.components})
-        if not 1 <= self.max_sequence_length <= self.facts.text_tokens:
-            raise ExpertError(
-                f"max_sequence_length is {self.max_sequence_length}; it must lie between 1 and {self.facts.text_tokens}."
-            )
+        super().__post_init__()
+        others = [name for name in self.facts.components if name not in self.facts.text_components]
+        check_components(self.facts, {name: getattr(self, name) for name in others})
         self.check_fit()
         for setting in _UNSUPPORTED_SCHEDULES:
             if settings(self.scheduler).get(setting):
@@ -161,20 +150,17 @@ class Family(ABC):
         max_sequence_length: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        text_encoders: bool = True,
     ) -> Self:
         """The components of `pipe`, moved to `device` and `dtype` if given, in evaluation mode.
 
-        Raises `ExpertError` if a component has another class than the family's, or does not fit the others.
+        Without `text_encoders` the base has none and takes encoded prompts. Raises `ExpertError` if a component has another
+        class than the family's, or does not fit the others.
         """
-        components: dict[str, Any] = {name: getattr(pipe, name, None) for name in cls.facts.components}
-        for module in components.values():
-            if isinstance(module, nn.Module):
-                module_device, module_dtype = cast(Any, module).device, cast(Any, module).dtype
-                wanted = (torch.device(device or module_device), dtype or module_dtype)
-                if wanted != (module_device, module_dtype):  # diffusers logs a warning at every .to()
-                    module.to(device=wanted[0], dtype=wanted[1])
-                module.eval()
-        check_components(cls.facts, components)
+        left_out = () if text_encoders else cls.facts.text_encoders
+        wanted = [name for name in cls.facts.components if name not in left_out]
+        components = {**placed(pipe, wanted, device, dtype), **dict.fromkeys(left_out)}
+        check_components(cls.facts, {name: components[name] for name in wanted})
         plain = {
             name: value for name, value in getattr(pipe, "config", {}).items() if isinstance(value, bool | int | float)
         }
@@ -257,8 +243,24 @@ class Family(ABC):
         """The text that the base reads for an edit."""
 
     @abstractmethod
-    def encode(self, job: EditJob, cache: EncodingCache) -> Encoded:
-        """Encode text and pictures, repeated ones from `cache`. Nothing is drawn from the seed."""
+    def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
+        """What the text encoders read for an edit, one prompt per guidance branch: with the instruction, then without it."""
+
+    @abstractmethod
+    def encode(self, job: EditJob, cache: EncodingCache, texts: Sequence[Tensors] | None = None) -> Encoded:
+        """Encode text and pictures, repeated ones from `cache`. Nothing is drawn from the seed.
+
+        `texts` are `prompts`, encoded elsewhere; None: they are encoded here.
+        """
+
+    def encode_texts(self, job: EditJob, cache: EncodingCache) -> list[Tensors]:
+        """The encoded prompts of an edit, each encoded alone."""
+        if self.text_encoder is None:
+            raise CareEditError("This base was loaded without its text encoders; give `prepare` the encoded prompts.")
+        return [cache.get(one.key, partial(self._encode_alone, one)) for one in self.prompts(job)]
+
+    def _encode_alone(self, prompt: Prompt) -> Tensors:
+        return self.encode_prompts([prompt])[0]
 
     @abstractmethod
     def begin(self, job: EditJob, encoded: Encoded) -> Begin:
@@ -328,18 +330,16 @@ class Family(ABC):
         return self.rows_of(job) * self.pixels(job)
 
 
-def check_components(facts: Facts, components: Mapping[str, Any]) -> None:
-    """Raise `ExpertError` for a component of another class than the family's."""
-    for name, expected in facts.components.items():
-        if expected not in {kind.__name__ for kind in type(components[name]).__mro__}:
-            raise ExpertError(
-                f"The base's {name} is a {type(components[name]).__name__}, but a {facts.pipeline} has a {expected} there."
-            )
-
-
-def tokenized(tokenizer: Any, text: str, length: int) -> tuple[Tensor, bool]:
-    """The ids of `text` padded or cut to `length`, [1, length], and whether it was cut."""
-    padded = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    # verbose=False: a text over the limit is reported by the flag, not by the tokenizer's log.
-    whole = tokenizer([text], truncation=False, verbose=False)["input_ids"][0]
-    return padded.input_ids, len(whole) > length
+def placed(
+    pipe: Any, names: Iterable[str], device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Any]:
+    """The components `names` of `pipe`, moved to `device` and `dtype` if given, in evaluation mode."""
+    components: dict[str, Any] = {name: getattr(pipe, name, None) for name in names}
+    for module in components.values():
+        if isinstance(module, nn.Module):
+            module_device, module_dtype = cast(Any, module).device, cast(Any, module).dtype
+            wanted = (torch.device(device or module_device), dtype or module_dtype)
+            if wanted != (module_device, module_dtype):  # diffusers logs a warning at every .to()
+                module.to(device=wanted[0], dtype=wanted[1])
+            module.eval()
+    return components

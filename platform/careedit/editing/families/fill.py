@@ -74,7 +74,7 @@ class FluxFill(Flux1):
         return in_context_prompt(job.instruction, references=len(job.references))
 
     @torch.no_grad()
-    def encode(self, job: EditJob, cache: EncodingCache) -> Encoded:
+    def encode(self, job: EditJob, cache: EncodingCache, texts: Sequence[Tensors] | None = None) -> Encoded:
         """Prompt, masked canvas and mask; with `start="source"` the unmasked canvas too.
 
         `pictures` are the moments of the masked canvas' latents [1, 2C, h, w], the mask's pixels as tokens
@@ -90,10 +90,10 @@ class FluxFill(Flux1):
                 *pictures,
                 *cache.get(("picture", image_sha256(canvas)), lambda: (self.encode_picture(canvas),)),
             )
-        text, truncated = self.text(self.prompt(job), cache)
+        inputs, truncated = self.text_inputs(job, self.encode_texts(job, cache) if texts is None else texts)
         grid = (canvas.height // self.multiple, canvas.width // self.multiple)
         shared = self.remember(grid, lambda: self.make_shared(position_ids(2 * grid[0], 2 * grid[1])))
-        return Encoded((text,), scale, grid, grid, shared, pictures, truncated)
+        return Encoded(inputs, scale, grid, grid, shared, pictures, truncated)
 
     @torch.no_grad()
     def begin(self, job: EditJob, encoded: Encoded) -> Begin:

@@ -5,27 +5,58 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from careedit.editing.cache import EncodingCache, Tensors
-from careedit.editing.families.family import Row, settings, tokenized
+from careedit.editing.cache import Tensors
+from careedit.editing.families.family import Row, settings
 from careedit.editing.families.kl import KLFamily
+from careedit.editing.families.prompts import Prompt, PromptEncoder, tokenized
+from careedit.editing.job import EditJob
 from careedit.errors import ExpertError
 from careedit.experts.applier import Inputs
-from careedit.families import GuidanceKind
+from careedit.families import FLUX_FILL, Facts, GuidanceKind
 
 
 @dataclass(frozen=True, eq=False)
-class Flux1(KLFamily):
-    """A base of FLUX.1's components; the families differ in where the source stands."""
+class Flux1PromptEncoder(PromptEncoder):
+    """CLIP and T5."""
+
+    facts: ClassVar[Facts] = FLUX_FILL
+    """Facts of the first family with these text encoders; the others have the same."""
 
     text_encoder_2: Any
     """T5, which gives an embedding per text token; `text_encoder` is CLIP, which gives the pooled embedding."""
     tokenizer_2: Any
     """Tokenizer that belongs to `text_encoder_2`."""
+
+    @property
+    def text_width(self) -> int:
+        """Width of T5's embeddings."""
+        return int(self.text_encoder_2.config.d_model)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[Tensors]:
+        """See `PromptEncoder.encode_prompts`. T5, which encodes the words, decides whether the end was cut."""
+        words = [tokenized(self.tokenizer_2, one.text, self.max_sequence_length) for one in prompts]
+        pooled_ids = [tokenized(self.tokenizer, one.text, self.tokenizer.model_max_length)[0] for one in prompts]
+        ids = torch.cat([ids for ids, _ in words])
+        tokens = self.text_encoder_2(ids.to(self.device), output_hidden_states=False)[0]
+        pooled = self.text_encoder(torch.cat(pooled_ids).to(self.device), output_hidden_states=False).pooler_output
+        return [
+            (tokens[i : i + 1].to(self.dtype).clone(), pooled[i : i + 1].to(self.dtype).clone(), torch.tensor(cut))
+            for i, (_, cut) in enumerate(words)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Flux1(Flux1PromptEncoder, KLFamily):
+    """A base of FLUX.1's components; the families differ in where the source stands."""
+
+    prompt_encoder: ClassVar[type[PromptEncoder]] = Flux1PromptEncoder
+    """Both families have the same text encoders."""
 
     @property
     def guidance(self) -> GuidanceKind:
@@ -44,10 +75,12 @@ class Flux1(KLFamily):
         latent = 4 * self.latent_channels
         if (config.out_channels or config.in_channels) != latent:
             raise ExpertError(f"The base's transformer gives {config.out_channels} channels, but its vae has {latent}.")
-        if config.joint_attention_dim != self.text_encoder_2.config.d_model:
+        if self.text_encoder is None:
+            return
+        if config.joint_attention_dim != self.text_width:
             raise ExpertError(
                 f"The base's transformer takes text of width {config.joint_attention_dim}, but text_encoder_2 gives "
-                f"{self.text_encoder_2.config.d_model}."
+                f"{self.text_width}."
             )
         if config.pooled_projection_dim != self.text_encoder.config.hidden_size:
             raise ExpertError(
@@ -59,11 +92,14 @@ class Flux1(KLFamily):
     def check_channels(self) -> None:
         """Raise `ExpertError` unless the transformer takes the family's channels."""
 
-    @torch.no_grad()
-    def text(self, prompt: str, cache: EncodingCache) -> tuple[Mapping[str, Tensor], bool]:
-        """The transformer's text inputs, and whether T5, which encodes the words, cut the prompt's end."""
-        tokens, pooled, cut = cache.get(("prompt", prompt), lambda: self._encode_prompt(prompt))
-        return {"encoder_hidden_states": tokens, "pooled_projections": pooled}, bool(cut)
+    def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
+        """One branch: guidance is an input of the transformer."""
+        return (Prompt(self.prompt(job)),)
+
+    def text_inputs(self, job: EditJob, texts: Sequence[Tensors]) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """The transformer's text inputs of the one branch, and whether the instruction was cut."""
+        ((tokens, pooled, cut),) = texts
+        return ({"encoder_hidden_states": tokens, "pooled_projections": pooled},), bool(cut)
 
     def make_shared(self, positions: Tensor) -> dict[str, Any]:
         """The inputs that all rows share: `positions` [T, 3] of the picture tokens, and zeros for the text."""
@@ -92,10 +128,3 @@ class Flux1(KLFamily):
             # pipeline's own layout keeps the pipeline's own bits.
             latents = latents.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.vae.decode(latents, return_dict=False)[0])
-
-    def _encode_prompt(self, prompt: str) -> Tensors:
-        ids, cut = tokenized(self.tokenizer_2, prompt, self.max_sequence_length)
-        pooled_ids, _ = tokenized(self.tokenizer, prompt, self.tokenizer.model_max_length)
-        tokens = self.text_encoder_2(ids.to(self.device), output_hidden_states=False)[0]
-        pooled = self.text_encoder(pooled_ids.to(self.device), output_hidden_states=False).pooler_output
-        return tokens.to(self.dtype), pooled.to(self.dtype), torch.tensor(cut)

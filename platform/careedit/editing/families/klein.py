@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,8 +17,9 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline, c
 from PIL import Image
 from torch import Tensor
 
-from careedit.editing.cache import EncodingCache
+from careedit.editing.cache import Tensors
 from careedit.editing.families.family import settings
+from careedit.editing.families.prompts import Prompt, PromptEncoder
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
 from careedit.errors import ExpertError
@@ -30,11 +31,47 @@ LAYERS = (9, 18, 27)
 
 
 @dataclass(frozen=True, eq=False)
-class Flux2Klein(SequenceFamily):
+class KleinPromptEncoder(PromptEncoder):
+    """Qwen3, of which three layers are read."""
+
+    facts: ClassVar[Facts] = FLUX2_KLEIN
+    """Facts of the first family with this text encoder; the others have the same."""
+
+    @property
+    def text_width(self) -> int:
+        """Width of three hidden states."""
+        return len(LAYERS) * int(self.text_encoder.config.hidden_size)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[Tensors]:
+        """See `PromptEncoder.encode_prompts`. The pipeline pads every prompt to the same length."""
+        texts = [one.text for one in prompts]
+        tokens = _PIPELINE._get_qwen3_prompt_embeds(
+            self.text_encoder,
+            self.tokenizer,
+            texts,
+            dtype=self.dtype,
+            device=self.device,
+            max_sequence_length=self.max_sequence_length,
+            hidden_states_layers=LAYERS,
+        )
+        return [(tokens[i : i + 1].clone(), torch.tensor(self._is_cut(text))) for i, text in enumerate(texts)]
+
+    def _is_cut(self, text: str) -> bool:
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return len(self.tokenizer(chat, truncation=False, verbose=False)["input_ids"]) > self.max_sequence_length
+
+
+@dataclass(frozen=True, eq=False)
+class Flux2Klein(KleinPromptEncoder, SequenceFamily):
     """The components of a `Flux2KleinPipeline`."""
 
     facts: ClassVar[Facts] = FLUX2_KLEIN
     """Facts of the family, which need no weights."""
+    prompt_encoder: ClassVar[type[PromptEncoder]] = KleinPromptEncoder
+    """Also that of the family with kept keys and values."""
 
     @cached_property
     def image_processor(self) -> Any:
@@ -48,15 +85,14 @@ class Flux2Klein(SequenceFamily):
 
     def check_fit(self) -> None:
         """Text encoder, VAE and transformer agree on their widths."""
-        config = settings(self.transformer)
-        width = len(LAYERS) * self.text_encoder.config.hidden_size
-        if config.joint_attention_dim != width:
+        expected = settings(self.transformer).joint_attention_dim
+        if self.text_encoder is not None and expected != self.text_width:
             raise ExpertError(
-                f"The base's transformer takes text of width {config.joint_attention_dim}, but three layers of its "
-                f"text_encoder give {width}."
+                f"The base's transformer takes text of width {expected}, but three layers of its text_encoder give "
+                f"{self.text_width}."
             )
         self.check_channels()
-        if self.text_encoder.config.num_hidden_layers < LAYERS[-1]:
+        if self.text_encoder is not None and self.text_encoder.config.num_hidden_layers < LAYERS[-1]:
             raise ExpertError(f"The base's text_encoder has fewer than {LAYERS[-1]} layers; give klein's own.")
 
     def encode_picture(self, picture: Image.Image) -> Tensor:
@@ -73,14 +109,9 @@ class Flux2Klein(SequenceFamily):
         """Drawn folded, as [1, 4C, rows, columns]."""
         return _tokens(torch.randn((1, 4 * self.latent_channels, *grid), generator=generator, dtype=self.dtype))
 
-    @torch.no_grad()
-    def texts(
-        self, job: EditJob, cache: EncodingCache, *, guided: bool
-    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+    def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
         """The instruction, and for guidance the empty prompt."""
-        prompts = [self.prompt(job), *([""] if guided else [])]
-        encoded = [cache.get(("prompt", one), partial(self._encode_prompt, one)) for one in prompts]
-        return tuple({"encoder_hidden_states": tokens} for tokens, _ in encoded), bool(encoded[0][1])
+        return (Prompt(self.prompt(job)), Prompt(""))[: self.branches(job)]
 
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
         """Axes (picture, row, column, word): the target is picture 0, then 10, 20, ...; words are numbered."""
@@ -113,22 +144,6 @@ class Flux2Klein(SequenceFamily):
         norm = self.vae.bn
         mean = norm.running_mean.view(1, -1, 1, 1).to(latents)
         return mean, torch.sqrt(norm.running_var.view(1, -1, 1, 1) + self.vae.config.batch_norm_eps).to(latents)
-
-    def _encode_prompt(self, prompt: str) -> tuple[Tensor, Tensor]:
-        tokens = _PIPELINE._get_qwen3_prompt_embeds(
-            self.text_encoder,
-            self.tokenizer,
-            prompt,
-            dtype=self.dtype,
-            device=self.device,
-            max_sequence_length=self.max_sequence_length,
-            hidden_states_layers=LAYERS,
-        )
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        cut = len(self.tokenizer(chat, truncation=False, verbose=False)["input_ids"]) > self.max_sequence_length
-        return tokens, torch.tensor(cut)
 
 
 def _tokens(latents: Tensor) -> Tensor:

@@ -13,11 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from careedit.editing.cache import EncodingCache
 from careedit.editing.families.family import Row, settings
 from careedit.editing.families.flux1 import Flux1
 from careedit.editing.families.sequence import Grid, SequenceFamily, tokens_behind
-from careedit.editing.job import EditJob
 from careedit.editing.latents import position_ids, unpack
 from careedit.errors import ExpertError
 from careedit.experts.applier import Inputs
@@ -39,13 +37,6 @@ class FluxKontext(Flux1, SequenceFamily):
                 f"The base's transformer takes {channels} channels, but with its vae a Kontext transformer takes "
                 f"{4 * self.latent_channels}; give a FLUX.1-Kontext base."
             )
-
-    def texts(
-        self, job: EditJob, cache: EncodingCache, *, guided: bool
-    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
-        """One branch: guidance is an input of the transformer."""
-        text, cut = self.text(self.prompt(job), cache)
-        return (text,), cut
 
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
         """Picture n has n on the first axis; the target has 0."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from PIL import Image
 from torch import Tensor
 
-from careedit.editing.cache import EncodingCache
 from careedit.editing.families.kl import KLFamily
+from careedit.editing.families.prompts import Prompt, PromptEncoder, VisionInputs, VisionPromptEncoder
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
 from careedit.editing.latents import unpack
 from careedit.families import LONGCAT_EDIT, Facts
-from careedit.images import image_sha256
 
 _STOCK: Any = pipeline_longcat_image_edit
 PREFIX = (
@@ -36,8 +33,8 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True, eq=False)
-class LongCatEdit(KLFamily, SequenceFamily):
-    """The components of a `LongCatImageEditPipeline`."""
+class LongCatPromptEncoder(VisionPromptEncoder):
+    """Qwen2.5-VL, with the tokens of a LongCat prompt."""
 
     facts: ClassVar[Facts] = LONGCAT_EDIT
     """Facts of the family, which need no weights."""
@@ -45,16 +42,48 @@ class LongCatEdit(KLFamily, SequenceFamily):
     text_processor: Any
     """Processor of the picture for `text_encoder`."""
 
-    @torch.no_grad()
-    def texts(
-        self, job: EditJob, cache: EncodingCache, *, guided: bool
-    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+    def vision_inputs(self, prompt: Prompt) -> VisionInputs:
+        """Quoted words are tokenized letter by letter, as the model was trained to write them."""
+        (seen,) = prompt.pictures
+        picture = self.text_processor.image_processor(images=seen, return_tensors="pt")
+        words: list[int] = []
+        for part, quoted in _STOCK.split_quotation(prompt.text):
+            for piece in part if quoted else [part]:
+                words += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        cut = len(words) > self.max_sequence_length
+        padded = self.tokenizer.pad(
+            {"input_ids": [words[: self.max_sequence_length]]},
+            max_length=self.max_sequence_length,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        count = int(picture["image_grid_thw"].prod()) // self.text_processor.image_processor.merge_size**2
+        prefix = self.tokenizer(PREFIX.replace("<|image_pad|>", "<|image_pad|>" * count), add_special_tokens=False)
+        suffix = self.tokenizer(SUFFIX, add_special_tokens=False)
+        start, end = (torch.tensor([one["input_ids"]]) for one in (prefix, suffix))
+        first = prefix["input_ids"].index(self.tokenizer.convert_tokens_to_ids("<|vision_start|>"))
+        mask = (torch.ones_like(start), padded["attention_mask"], torch.ones_like(end))
+        tensors = {
+            "input_ids": torch.cat((start, padded["input_ids"], end), dim=1),
+            "attention_mask": torch.cat(mask, dim=1),
+            "pixel_values": picture["pixel_values"],
+            "image_grid_thw": picture["image_grid_thw"],
+        }
+        return VisionInputs(tensors, slice(first, -end.shape[1]), cut)
+
+
+@dataclass(frozen=True, eq=False)
+class LongCatEdit(LongCatPromptEncoder, KLFamily, SequenceFamily):
+    """The components of a `LongCatImageEditPipeline`."""
+
+    prompt_encoder: ClassVar[type[PromptEncoder]] = LongCatPromptEncoder
+    """The part of this family that has the text encoder alone."""
+
+    def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
         """The instruction, and for guidance the empty prompt; the source is part of both."""
         seen = self.image_processor.resize(job.source, job.source.height // 2, job.source.width // 2)
-        key = image_sha256(seen)
-        prompts = [self.prompt(job), *([""] if guided else [])]
-        encoded = [cache.get(("prompt", one, key), partial(self._encode_prompt, one, seen)) for one in prompts]
-        return tuple({"encoder_hidden_states": tokens} for tokens, _ in encoded), bool(encoded[0][1])
+        return (Prompt(self.prompt(job), (seen,)), Prompt("", (seen,)))[: self.branches(job)]
 
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
         """Text has 0 on the first axis, the target 1, the source 2; pictures start behind the text on the other axes."""
@@ -75,33 +104,3 @@ class LongCatEdit(KLFamily, SequenceFamily):
         """Targets [B, 3, height, width] in about -1..1."""
         latents = self.unscaled(unpack(tokens, 2 * grid[0], 2 * grid[1]))
         return cast(Tensor, self.vae.decode(latents, return_dict=False)[0])
-
-    def _encode_prompt(self, prompt: str, seen: Image.Image) -> tuple[Tensor, Tensor]:
-        """Quoted words are tokenized letter by letter, as the model was trained to write them."""
-        picture = self.text_processor.image_processor(images=seen, return_tensors="pt")
-        words: list[int] = []
-        for part, quoted in _STOCK.split_quotation(prompt):
-            for piece in part if quoted else [part]:
-                words += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
-        cut = len(words) > self.max_sequence_length
-        padded = self.tokenizer.pad(
-            {"input_ids": [words[: self.max_sequence_length]]},
-            max_length=self.max_sequence_length,
-            padding="max_length",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        count = int(picture["image_grid_thw"].prod()) // self.text_processor.image_processor.merge_size**2
-        prefix = self.tokenizer(PREFIX.replace("<|image_pad|>", "<|image_pad|>" * count), add_special_tokens=False)
-        suffix = self.tokenizer(SUFFIX, add_special_tokens=False)
-        start, end = (torch.tensor([one["input_ids"]]) for one in (prefix, suffix))
-        first = prefix["input_ids"].index(self.tokenizer.convert_tokens_to_ids("<|vision_start|>"))
-        mask = (torch.ones_like(start), padded["attention_mask"], torch.ones_like(end))
-        hidden = self.text_encoder(
-            input_ids=torch.cat((start, padded["input_ids"], end), dim=1).to(self.device),
-            attention_mask=torch.cat(mask, dim=1).to(self.device),
-            pixel_values=picture["pixel_values"].to(self.device),
-            image_grid_thw=picture["image_grid_thw"].to(self.device),
-            output_hidden_states=True,
-        ).hidden_states[-1]
-        return hidden[:, first : -end.shape[1]].to(self.dtype), torch.tensor(cut)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from careedit.editing.cache import EncodingCache, Tensors
+from careedit.editing.cache import Tensors
 from careedit.editing.families.family import Row, settings
+from careedit.editing.families.prompts import Prompt, PromptEncoder, VisionInputs, VisionPromptEncoder
 from careedit.editing.families.sequence import Grid, SequenceFamily
 from careedit.editing.job import EditJob
 from careedit.editing.latents import pack, unpack
 from careedit.experts.applier import Inputs
 from careedit.families import QWEN_EDIT_PLUS, Facts
-from careedit.images import image_sha256
 
 TEXT_BUCKET = 64
 """Texts are padded to multiples of this many tokens, so that edits of unlike texts share batches of few shapes."""
@@ -55,14 +54,32 @@ def _padded(row: Row, length: int) -> Row:
 
 
 @dataclass(frozen=True, eq=False)
-class QwenEditPlus(SequenceFamily):
-    """The components of a `QwenImageEditPlusPipeline`."""
+class QwenPromptEncoder(VisionPromptEncoder):
+    """Qwen2.5-VL, with the chat of Qwen-Image-Edit."""
 
     facts: ClassVar[Facts] = QWEN_EDIT_PLUS
     """Facts of the family, which need no weights."""
 
     processor: Any
     """Processor of instruction and pictures for `text_encoder`."""
+
+    def vision_inputs(self, prompt: Prompt) -> VisionInputs:
+        """See `VisionPromptEncoder.vision_inputs`. The hidden states of the chat's start are left out."""
+        words, cut = cut_words(self.tokenizer, prompt.text, self.max_sequence_length)
+        pictures = "".join(PICTURE.format(number + 1) for number in range(len(prompt.pictures)))
+        inputs = self.processor(
+            text=[TEMPLATE.format(pictures + words)], images=list(prompt.pictures), padding=True, return_tensors="pt"
+        )
+        names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
+        return VisionInputs({name: inputs[name] for name in names}, slice(DROPPED, None), cut)
+
+
+@dataclass(frozen=True, eq=False)
+class QwenEditPlus(QwenPromptEncoder, SequenceFamily):
+    """The components of a `QwenImageEditPlusPipeline`."""
+
+    prompt_encoder: ClassVar[type[PromptEncoder]] = QwenPromptEncoder
+    """The part of this family that has the text encoder alone."""
 
     @property
     def vae_scale(self) -> int:
@@ -86,21 +103,19 @@ class QwenEditPlus(SequenceFamily):
         mean, std = self._moments(latents)
         return pack(((latents - mean) / std)[:, :, 0].to(self.dtype))
 
-    @torch.no_grad()
-    def texts(
-        self, job: EditJob, cache: EncodingCache, *, guided: bool
-    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+    def prompts(self, job: EditJob) -> tuple[Prompt, ...]:
         """The instruction, and for guidance a blank; the pictures are part of both."""
-        words, cut = cut_words(self.tokenizer, self.prompt(job), self.max_sequence_length)
-        seen = [self._seen(picture) for picture in (job.source, *job.references)]
-        hashes = tuple(image_sha256(picture) for picture in seen)
-        texts = []
-        for index, text in enumerate((words, NEGATIVE) if guided else (words,)):
-            tokens = cache.get(("prompt", text, hashes), partial(self._encode_prompt, text, seen))[0]
-            if job.text_tokens is not None:  # another edit's place in a replayed batch: only the length matters
-                tokens = functional.pad(tokens, (0, 0, 0, job.text_tokens[index] - tokens.shape[1]))
-            texts.append({"encoder_hidden_states": tokens})
-        return tuple(texts), cut
+        seen = tuple(self._seen(picture) for picture in (job.source, *job.references))
+        return (Prompt(self.prompt(job), seen), Prompt(NEGATIVE, seen))[: self.branches(job)]
+
+    def text_inputs(self, job: EditJob, texts: Sequence[Tensors]) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """See `SequenceFamily.text_inputs`. A text in another edit's place in a replayed batch gets that one's length."""
+        if job.text_tokens is not None:  # only the length matters
+            texts = [
+                (functional.pad(tokens, (0, 0, 0, length - tokens.shape[1])), cut)
+                for (tokens, cut), length in zip(texts, job.text_tokens, strict=True)
+            ]
+        return super().text_inputs(job, texts)
 
     def text_layout(self, texts: Sequence[Mapping[str, Tensor]]) -> Hashable:
         """Texts of any length share a batch: they are padded."""
@@ -148,17 +163,3 @@ class QwenEditPlus(SequenceFamily):
         area = stock.CONDITION_IMAGE_SIZE
         width, height = cast(Any, stock).calculate_dimensions(area, picture.width / picture.height)
         return cast(Image.Image, self.image_processor.resize(picture, height, width))
-
-    def _encode_prompt(self, text: str, seen: Sequence[Image.Image]) -> Tensors:
-        pictures = "".join(PICTURE.format(number + 1) for number in range(len(seen)))
-        inputs = self.processor(
-            text=[TEMPLATE.format(pictures + text)], images=list(seen), padding=True, return_tensors="pt"
-        ).to(self.device)
-        output = self.text_encoder(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            pixel_values=inputs["pixel_values"],
-            image_grid_thw=inputs["image_grid_thw"],
-            output_hidden_states=True,
-        )
-        return (output.hidden_states[-1][:, DROPPED:].to(self.dtype),)

@@ -41,13 +41,10 @@ class SequenceFamily(Family):
 
     def check_fit(self) -> None:
         """Text encoder, VAE and transformer agree on their widths."""
-        expected, width = (
-            settings(self.transformer).joint_attention_dim,
-            self.text_encoder.config.get_text_config().hidden_size,
-        )
-        if expected != width:
+        expected = settings(self.transformer).joint_attention_dim
+        if self.text_encoder is not None and expected != self.text_width:
             raise ExpertError(
-                f"The base's transformer takes text of width {expected}, but its text_encoder gives {width}."
+                f"The base's transformer takes text of width {expected}, but its text_encoder gives {self.text_width}."
             )
         self.check_channels()
 
@@ -68,11 +65,9 @@ class SequenceFamily(Family):
         }
         return Inputs(per_row, shared)
 
-    @abstractmethod
-    def texts(
-        self, job: EditJob, cache: EncodingCache, *, guided: bool
-    ) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
-        """The text inputs of each guidance branch, and whether the instruction was cut."""
+    def text_inputs(self, job: EditJob, texts: Sequence[Tensors]) -> tuple[tuple[Mapping[str, Tensor], ...], bool]:
+        """The transformer's text inputs of each guidance branch, and whether the instruction was cut."""
+        return tuple({"encoder_hidden_states": tokens} for tokens, _ in texts), bool(texts[0][-1])
 
     @abstractmethod
     def positions(self, grids: Sequence[Grid], texts: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Any]:
@@ -100,15 +95,15 @@ class SequenceFamily(Family):
         return job.instruction.strip()
 
     @torch.no_grad()
-    def encode(self, job: EditJob, cache: EncodingCache) -> Encoded:
+    def encode(self, job: EditJob, cache: EncodingCache, texts: Sequence[Tensors] | None = None) -> Encoded:
         """Instruction and pictures; `pictures` are each picture's tokens [1, T, C], the source's first."""
         scale = self.check(job)
         pictures = (job.source, *job.references)
         tokens = tuple(cache.get(("picture", image_sha256(one)), partial(self._encode, one))[0] for one in pictures)
-        texts, truncated = self.texts(job, cache, guided=self.branches(job) == 2)
+        inputs, truncated = self.text_inputs(job, self.encode_texts(job, cache) if texts is None else texts)
         grids = self.grids(job)
-        layout, shared = self.shared_inputs(grids, texts)
-        return Encoded(texts, scale, grids[0], layout, shared, tokens, truncated)
+        layout, shared = self.shared_inputs(grids, inputs)
+        return Encoded(inputs, scale, grids[0], layout, shared, tokens, truncated)
 
     @torch.no_grad()
     def begin(self, job: EditJob, encoded: Encoded) -> Begin:

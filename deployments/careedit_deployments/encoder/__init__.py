@@ -1,0 +1,1 @@
+"""The deployment of the text encoders, and the client with which expert replicas call it."""
