@@ -11,8 +11,8 @@ from typing import NamedTuple, overload
 import torch
 from PIL import Image
 
-from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
-from careedit.editing.base_model import find_device, runtime_of
+from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper
+from careedit.editing.base_model import load_base_of, runtime_of
 from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
@@ -71,16 +71,7 @@ class Editor:
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
-        device = find_device(device)
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        _ = expert_set.shapes  # raises for a wrong base before gigabytes of weights are read
-        base = load_base(
-            expert_set.base_path,
-            revision=spec.base.revision,
-            max_sequence_length=spec.base.max_sequence_length,
-            device=device,
-            dtype=dtype,
-        )
+        base = load_base_of(expert_set, device=device, dtype=dtype)
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)

@@ -48,6 +48,8 @@ class Facts:
     """Panel sides are multiples of this many pixels."""
     text_tokens: int
     """Maximum number of tokens of a prompt."""
+    shift: Literal["linear", "fitted"] = field(default="linear", kw_only=True)
+    """How the schedule's shift depends on the number of tokens: "linear" by the scheduler's settings, "fitted" by a formula."""
     licence: str
     """Licence of the released weights, for people to read before they use them."""
     variants: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -125,6 +127,7 @@ FLUX_KONTEXT = Facts(
 )
 FLUX2_KLEIN = Facts(
     name="flux2-klein",
+    shift="fitted",
     pipeline="Flux2KleinPipeline",
     components=MappingProxyType(_KLEIN_COMPONENTS),
     lora_mixin="Flux2LoraLoaderMixin",

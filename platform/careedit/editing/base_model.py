@@ -9,12 +9,19 @@ from pathlib import Path
 
 import diffusers
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from careedit.editing.families import FAMILIES, Family
 from careedit.errors import ExpertError, InputError
+from careedit.experts import ExpertSet, LoraState
+from careedit.experts.appliers import merge_for_good
+from careedit.experts.manifest import SchedulerSettings
 from careedit.families import INDEX, facts_of_pipeline, read_index
+
+_DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
+"""Scheduler settings that decide a shift which is linear in the number of tokens."""
 
 
 def find_device(wanted: torch.device | str | None) -> torch.device:
@@ -57,15 +64,22 @@ def load_base(
     max_sequence_length: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    lora: LoraState | None = None,
+    scheduler: SchedulerSettings | None = None,
 ) -> Family:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
     Its `model_index.json` names the pipeline class, which decides the family. `revision` pins a hub commit. Only
-    safetensors files are read. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing,
-    damaged or wrong component.
+    safetensors files are read. `lora` is merged into the transformer, and `scheduler` replaces settings of the schedule.
+    Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong component.
     """
     name, index = read_index(path_or_hub_id, revision=revision)
     facts = facts_of_pipeline(index.get("_class_name"), name)
+    changed = {} if scheduler is None else scheduler.model_dump(exclude_none=True)
+    if facts.shift == "fitted" and (unused := sorted(changed.keys() & _DYNAMIC)):
+        raise ExpertError(
+            f"The base {name!r} has a fitted shift, so its scheduler setting {unused[0]} has no effect; remove it."
+        )
     for component in facts.components:
         entry = index.get(component)
         # Nothing else is imported by name: an index must not decide which code runs.
@@ -81,4 +95,28 @@ def load_base(
         raise ExpertError(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
+    if changed:
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **changed)
+    if lora is not None:
+        merge_for_good(pipe.transformer, lora)
     return FAMILIES[facts.pipeline].from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)
+
+
+def load_base_of(
+    expert_set: ExpertSet, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Family:
+    """Load the base of an expert set, with the LoRA and the scheduler settings that the set adds to it.
+
+    `dtype` is by default bfloat16 on a GPU and float32 elsewhere. Raises as `find_device`, `load_base` and `load_adapter`.
+    """
+    spec, device = expert_set.spec.base, find_device(device)
+    lora = expert_set.load_base_lora()  # checks the base's shapes too, before gigabytes of weights are read
+    return load_base(
+        expert_set.base_path,
+        revision=spec.revision,
+        max_sequence_length=spec.max_sequence_length,
+        device=device,
+        dtype=dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32),
+        lora=lora,
+        scheduler=spec.scheduler,
+    )

@@ -46,6 +46,14 @@ def make_applier(
     return cast(ExpertApplier, kind(transformer, library, byte_budget=byte_budget))
 
 
+@torch.no_grad()
+def merge_for_good(transformer: nn.Module, state: LoraState) -> None:
+    """Adds a LoRA that is part of the base to the weights: in float32, rounded once to the weights' own number format."""
+    for path, module in state.modules.items():
+        weight = cast(Tensor, transformer.get_submodule(path).weight)
+        weight.copy_(module.added_to(weight))
+
+
 class MergedApplier(LoraApplier):
     """Runs a batch in one pass per expert, after merging that expert into the weights; a step costs nothing more.
 
@@ -104,9 +112,7 @@ class MergedApplier(LoraApplier):
                     if path not in self._pristine:
                         self._pristine[path] = weight.detach().clone()
                     self._merged.add(path)
-                    down = module.down.to(weight.device, torch.float32)
-                    up = module.up.to(weight.device, torch.float32)
-                    weight.copy_(torch.addmm(self._pristine[path].float(), up, down, alpha=module.scale))
+                    weight.copy_(module.added_to(self._pristine[path]))
             self.active = name
 
     def _weight(self, path: str) -> Tensor:

@@ -229,6 +229,12 @@ class Family(ABC):
                 raise ImageError(
                     f"The {name}'s panel is {picture.width}x{picture.height}; its sides must be multiples of {multiple}."
                 )
+        if job.steps == 1 and settings(self.scheduler).get("shift_terminal"):
+            raise InputError(
+                f"The base {self.facts.name} cannot edit in one step, because its schedule is stretched to a last step; "
+                "give at least 2 steps.",
+                field="steps",
+            )
         if len(job.references) > self.facts.references:
             takes = {0: "no reference", 1: "one reference"}.get(
                 self.facts.references, f"{self.facts.references} references"
