@@ -153,6 +153,7 @@ def _check_arm(
     try:
         loaded = load_expert_set(arm.expert_set)
         shapes = loaded.shapes
+        loaded.load_base_lora()
     except CareEditError as error:
         yield Line("fail", f"{name}.set", str(error))
         return
