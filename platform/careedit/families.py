@@ -17,6 +17,17 @@ INDEX = "model_index.json"
 GuidanceKind = Literal["embedded", "branches", "none"]
 """How a base takes guidance: as an input of the transformer, as a second row without the instruction, or not at all."""
 
+Quantisation = Literal["fp8", "int8", "nf4"]
+"""Number formats of a quantised transformer: 8-bit floats, 8-bit integers, 4-bit normal floats."""
+
+QUANTISED_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 4 / 64})
+"""Bytes of a quantised weight. The scales of fp8 and int8 are one per output; nf4 has a 4-byte scale per 64 weights."""
+
+
+def in_blocks(path: str) -> bool:
+    """Whether a module of a transformer belongs to one of its numbered blocks, whose linear layers are quantised."""
+    return path.split(".")[1:2] != [] and path.split(".")[1].isdigit()
+
 
 @dataclass(frozen=True)
 class Facts:

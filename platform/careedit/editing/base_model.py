@@ -14,11 +14,12 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from careedit.editing.families import FAMILIES, Family
+from careedit.editing.quantisation import check_quantisation, quantise, version_of
 from careedit.errors import ExpertError, InputError
 from careedit.experts import ExpertSet, LoraState
 from careedit.experts.appliers import merge_for_good
 from careedit.experts.manifest import SchedulerSettings
-from careedit.families import INDEX, facts_of_pipeline, read_index
+from careedit.families import INDEX, Quantisation, facts_of_pipeline, read_index
 
 _DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 """Scheduler settings that decide a shift which is linear in the number of tokens."""
@@ -36,12 +37,16 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
     return device
 
 
-def runtime_of(device: torch.device) -> str:
-    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently."""
+def runtime_of(device: torch.device, quantisation: Quantisation | None = None) -> str:
+    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently.
+
+    With `quantisation`, the package that computes with quantised weights is part of it.
+    """
     kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
-    return f"torch {torch.__version__}, {kind}"
+    package = "" if quantisation is None else f", {version_of(quantisation)}"
+    return f"torch {torch.__version__}, {kind}{package}"
 
 
 @contextmanager
@@ -66,12 +71,13 @@ def load_base(
     dtype: torch.dtype | None = None,
     lora: LoraState | None = None,
     scheduler: SchedulerSettings | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Family:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
     Its `model_index.json` names the pipeline class, which decides the family. `revision` pins a hub commit. Only
     safetensors files are read. `lora` is merged into the transformer, and `scheduler` replaces settings of the schedule.
-    Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong component.
+    With `quantisation` the transformer's weights are quantised after that. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong component.
     """
     name, index = read_index(path_or_hub_id, revision=revision)
     facts = facts_of_pipeline(index.get("_class_name"), name)
@@ -99,17 +105,26 @@ def load_base(
         pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **changed)
     if lora is not None:
         merge_for_good(pipe.transformer, lora)
+    if quantisation is not None:
+        place = pipe.transformer.device if device is None else torch.device(device)
+        quantise(pipe.transformer, quantisation, place)
     return FAMILIES[facts.pipeline].from_pipeline(pipe, max_sequence_length=max_sequence_length, device=device)
 
 
 def load_base_of(
-    expert_set: ExpertSet, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    expert_set: ExpertSet,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Family:
     """Load the base of an expert set, with the LoRA and the scheduler settings that the set adds to it.
 
     `dtype` is by default bfloat16 on a GPU and float32 elsewhere. Raises as `find_device`, `load_base` and `load_adapter`.
     """
     spec, device = expert_set.spec.base, find_device(device)
+    if quantisation is not None:
+        check_quantisation(quantisation)
     lora = expert_set.load_base_lora()  # checks the base's shapes too, before gigabytes of weights are read
     return load_base(
         expert_set.base_path,
@@ -119,4 +134,5 @@ def load_base_of(
         dtype=dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32),
         lora=lora,
         scheduler=spec.scheduler,
+        quantisation=quantisation,
     )

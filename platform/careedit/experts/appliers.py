@@ -16,6 +16,7 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from careedit.errors import ExpertError
 from careedit.experts.applier import (
     AdapterLibrary,
     ExpertApplier,
@@ -54,6 +55,15 @@ def merge_for_good(transformer: nn.Module, state: LoraState) -> None:
         weight.copy_(module.added_to(weight))
 
 
+def refuse_quantised(quantisation: str | None) -> None:
+    """Raise `ExpertError` for weights that are quantised: a merged expert would be rounded to their coarse format."""
+    if quantisation is not None:
+        raise ExpertError(
+            f"Experts cannot be merged into {quantisation} weights, which are too coarse for them; use the application "
+            "shared, or no quantisation."
+        )
+
+
 class MergedApplier(LoraApplier):
     """Runs a batch in one pass per expert, after merging that expert into the weights; a step costs nothing more.
 
@@ -67,6 +77,7 @@ class MergedApplier(LoraApplier):
 
     def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
         super().__init__(transformer, library, byte_budget=byte_budget)
+        refuse_quantised(getattr(transformer, "quantisation", None))
         self.active = BASE
         """Name of the expert that is merged now; `BASE` for none."""
         self._loaded: dict[str, LoraState] = {}

@@ -169,10 +169,11 @@ class Family(ABC):
         components: dict[str, Any] = {name: getattr(pipe, name, None) for name in cls.facts.components}
         for module in components.values():
             if isinstance(module, nn.Module):
-                module_device, module_dtype = cast(Any, module).device, cast(Any, module).dtype
-                wanted = (torch.device(device or module_device), dtype or module_dtype)
-                if wanted != (module_device, module_dtype):  # diffusers logs a warning at every .to()
-                    module.to(device=wanted[0], dtype=wanted[1])
+                own: Any = module
+                # Only what differs: diffusers logs a warning at every .to(), and a dtype would undo a quantisation.
+                wanted = {"device": None if device is None else torch.device(device), "dtype": dtype}
+                if changed := {name: one for name, one in wanted.items() if one not in (None, getattr(own, name))}:
+                    own.to(**changed)
                 module.eval()
         check_components(cls.facts, components)
         plain = {
