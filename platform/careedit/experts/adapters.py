@@ -123,9 +123,7 @@ def load_adapter(
     outside = None if alpha is None else OutsideAlpha(alpha, "the alpha given (--alpha)")
     wanted, source = (sha256, "the set's file") if manifest is None else (manifest.sha256, "its manifest")
     if wanted is not None and (digest := hashlib.sha256(data).hexdigest()) != wanted:
-        raise AdapterError(
-            f"{where} has the hash {digest[:12]}, {source} says {wanted[:12]}; get the file again."
-        )
+        raise AdapterError(f"{where} has the hash {digest[:12]}, {source} says {wanted[:12]}; get the file again.")
     if manifest is not None:
         outside = OutsideAlpha(manifest.alpha, "its manifest") if manifest.states_alpha else None
     try:
