@@ -97,6 +97,11 @@ def test_edits_equal_the_stock_pipelines_with_the_lora_fused(
         own_engine.advance(states)
         for state, latents in zip(states, expected, strict=True):
             torch.testing.assert_close(state.latents, latents, rtol=0.0, atol=1e-4)
+    merged = own_engine.base.transformer
+    fp8 = Editor(loaded, device="cpu", application="shared", quantisation="fp8").engine.base.transformer
+    layer, plain = (one.get_submodule("transformer_blocks.1.img_mlp.net.2") for one in (fp8, merged))
+    x = torch.eye(plain.in_features)
+    assert (layer(x) - plain(x)).norm() < 0.05 * plain(x).norm()  # the LoRA is in the weights that are quantised
 
 
 def test_lora_and_scheduler_are_checked_and_enter_the_hash_of_the_set(
