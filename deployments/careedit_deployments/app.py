@@ -69,7 +69,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     served = fleet.model_dump(mode="json")
     # The ingress finds deployments by name, so that another fleet needs no new ingress; as its arguments they are deployed.
     whole = settings.model_dump(mode="json")
-    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype"}  # fields of an arm that come with the fleet
+    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype", "quantisation"}  # they come with the fleet
     lasting = {
         **whole,
         "arms": {name: {k: v for k, v in arm.items() if k not in replaceable} for name, arm in whole["arms"].items()},
@@ -127,6 +127,7 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
                     f"The arm {name!r} has settings for the expert {expert!r}, but its set has {', '.join(loaded.names)}."
                 )
         own = tuple(expert for expert in loaded.names if expert not in arm.tail_of(loaded.names))
+        check_merging(name, arm, own)
         arms[name] = ArmFleet(
             info=describe_arm(name, arm, loaded),
             needs_pixels=_router(loaded).has_files,
@@ -138,6 +139,15 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
             },
         )
     return Fleet(arms=arms, scorer=config.scorer.backend != "none")
+
+
+def check_merging(name: str, arm: Arm, own: Sequence[str]) -> None:
+    """Raise `InputError` if experts with replicas of their `own`, which merge them, are to be on quantised weights."""
+    if arm.quantisation is not None and own:
+        raise InputError(
+            f"The arm {name!r} has {arm.quantisation} weights, and the expert {own[0]!r} would be merged into them, because "
+            "it has replicas of its own; list it in long_tail, or remove quantisation."
+        )
 
 
 def _router(loaded: ExpertSet) -> RouterConfig:
@@ -205,6 +215,7 @@ def _arm(
             threads=_threads(deployment),
             device=arm.device,
             dtype=arm.dtype,
+            quantisation=arm.quantisation,
             workers=2
             * deployment.max_ongoing_requests,  # an edit whose caller left holds a worker while it waits for the judge
             check_seconds=deployment.health_check_timeout_s / 2,

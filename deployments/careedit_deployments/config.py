@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from careedit.errors import InputError
+from careedit.families import Quantisation
 from careedit.files import read_yaml
 from careedit.record import Record
 from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
@@ -38,8 +39,7 @@ class Arm(Record):
     """One expert set that takes part of the traffic."""
 
     expert_set: Annotated[str, Field(min_length=1)]
-    """The expert set: a name, folder or address as in `careedit.load_editor`, or `models:/NAME@champion` of the
-    MLflow registry."""
+    """The expert set: a name, folder or address as in `careedit.load_editor`, or MLflow's `models:/NAME@champion`."""
     weight: NonNegativeFloat = 1.0
     """Share of the traffic, relative to the weights of the other arms; default 1. 0 means that only requests that
     name the arm reach it."""
@@ -53,6 +53,8 @@ class Arm(Record):
     """Device of the replicas, for example "cuda". Default: a GPU if the replica has one, else the CPU."""
     dtype: Dtype | None = None
     """Number format of the weights. Default: the editor's default for its device."""
+    quantisation: Quantisation | None = None
+    """Number format of the transformer's weights in fewer bits. Default: as `dtype`. Its experts must be in `long_tail`."""
     experts: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Deployment settings of single experts, by name. Experts that are not listed use `ServeConfig.expert`."""
     long_tail: tuple[str, ...] | Literal["all"] = ()
@@ -90,8 +92,7 @@ class ScorerConfig(Record):
 
 
 class Quality(Record):
-    """What a value of the request field `quality` means. The request's own `steps` and `early_filter` take
-    precedence."""
+    """What a value of the request field `quality` means; the request's own `steps` and `early_filter` come first."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """Number of denoising steps, 1 to 200. Default: the expert set's value."""

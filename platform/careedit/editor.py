@@ -11,11 +11,13 @@ from typing import NamedTuple, overload
 import torch
 from PIL import Image
 
-from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper, load_base
-from careedit.editing.base_model import default_dtype, find_device, runtime_of
+from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper
+from careedit.editing.base_model import load_base_of, runtime_of
 from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
+from careedit.experts.appliers import refuse_quantised
+from careedit.families import Quantisation
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
     BASE,
@@ -68,21 +70,17 @@ class Editor:
         byte_budget: int | None = None,
         scorer: Scorer | None = None,
         text_encoders: bool = True,
+        quantisation: Quantisation | None = None,
     ) -> None:
         """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
-        device = find_device(device)
-        dtype = dtype or default_dtype(device)
-        _ = expert_set.shapes  # raises for a wrong base before gigabytes of weights are read
-        base = load_base(
-            expert_set.base_path,
-            revision=spec.base.revision,
-            max_sequence_length=spec.base.max_sequence_length,
-            device=device,
-            dtype=dtype,
-            text_encoders=text_encoders,
+        self.quantisation = quantisation
+        if self.application == "merged":
+            refuse_quantised(quantisation)
+        base = load_base_of(
+            expert_set, device=device, dtype=dtype, text_encoders=text_encoders, quantisation=quantisation
         )
         applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
         self.engine = Engine(base, applier)
@@ -187,6 +185,7 @@ class Editor:
             "application": self.application,
             "device": base.device.type,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "quantisation": self.quantisation,
         }
         for name, value in here.items():
             if getattr(trace, name) != value:
@@ -346,7 +345,8 @@ class Editor:
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
-            runtime=runtime_of(self.engine.base.device),
+            quantisation=self.quantisation,
+            runtime=runtime_of(self.engine.base.device, self.quantisation),
             threads=stepper.threads if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=tuple(degradations),
@@ -362,12 +362,14 @@ def load_editor(
     application: Application | None = None,
     byte_budget: int | None = None,
     scorer: Scorer | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Editor:
     """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
 
     `device` is by default a GPU if there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
     `application` ("merged" or "shared") and `byte_budget` (maximum bytes of loaded adapters) override the set's own.
-    `scorer` is the judge of an early filter.
+    `scorer` is the judge of an early filter. `quantisation` ("fp8", "int8" or "nf4") stores the transformer's weights in
+    fewer bits, which needs the application "shared".
     """
     return Editor(
         load_expert_set(expert_set),
@@ -376,6 +378,7 @@ def load_editor(
         application=application,
         byte_budget=byte_budget,
         scorer=scorer,
+        quantisation=quantisation,
     )
 
 

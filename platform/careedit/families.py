@@ -17,6 +17,17 @@ INDEX = "model_index.json"
 GuidanceKind = Literal["embedded", "branches", "none"]
 """How a base takes guidance: as an input of the transformer, as a second row without the instruction, or not at all."""
 
+Quantisation = Literal["fp8", "int8", "nf4"]
+"""Number formats of a quantised transformer: 8-bit floats, 8-bit integers, 4-bit normal floats."""
+
+QUANTISED_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 4 / 64})
+"""Bytes of a quantised weight. The scales of fp8 and int8 are one per output; nf4 has a 4-byte scale per 64 weights."""
+
+
+def in_blocks(path: str) -> bool:
+    """Whether a module of a transformer belongs to one of its numbered blocks, whose linear layers are quantised."""
+    return path.split(".")[1:2] != [] and path.split(".")[1].isdigit()
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -48,6 +59,8 @@ class Facts:
     """Panel sides are multiples of this many pixels."""
     text_tokens: int
     """Maximum number of tokens of a prompt."""
+    shift: Literal["linear", "fitted"] = field(default="linear", kw_only=True)
+    """How the schedule's shift depends on the number of tokens: "linear" by the scheduler's settings, "fitted" by a formula."""
     licence: str
     """Licence of the released weights, for people to read before they use them."""
     variants: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -135,6 +148,7 @@ FLUX_KONTEXT = Facts(
 )
 FLUX2_KLEIN = Facts(
     name="flux2-klein",
+    shift="fitted",
     pipeline="Flux2KleinPipeline",
     components=MappingProxyType(_KLEIN_COMPONENTS),
     lora_mixin="Flux2LoraLoaderMixin",

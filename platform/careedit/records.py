@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from careedit.errors import InputError, MaskError, UnknownExpertError
+from careedit.families import Quantisation
 from careedit.images import MAX_REFERENCES, decode_image, decode_mask, other_size
 from careedit.record import Record
 
@@ -346,6 +347,8 @@ class EditTrace(Record):
     """Type of the device that computed, for example "cpu" or "cuda"."""
     dtype: str
     """Number format of the weights, for example "float32"."""
+    quantisation: Annotated[Quantisation | None, Field(exclude_if=lambda value: value is None)] = None
+    """Number format in which the transformer's weights were stored; null if they were not quantised."""
     runtime: str
     """Version of torch and the kind of processor or GPU. Another runtime may round differently."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

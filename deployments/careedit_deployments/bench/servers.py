@@ -36,10 +36,12 @@ PATIENCE_S = 300.0
 
 
 def arm_of(config: ServeConfig) -> tuple[str, Arm]:
-    """The only arm of a configuration, which is measured. Raises `InputError` if it has several."""
+    """The only arm of a configuration, which is measured. Raises `InputError` if it has several, or a quantised one."""
     live = [(name, arm) for name, arm in config.arms.items() if not arm.shadow and arm.weight > 0]
     if len(live) != 1 or len(config.arms) != 1:
         raise InputError(f"The configuration has {len(config.arms)} arms; use one with a single arm.")
+    if live[0][1].quantisation is not None:
+        raise InputError("The benchmark compares with merged experts, which quantised weights cannot have; remove it.")
     return live[0]
 
 

@@ -18,8 +18,9 @@ import typer
 from careedit import plugins
 from careedit.cli.output import JsonOption, emit, emit_json
 from careedit.errors import CareEditError, InputError
-from careedit.experts import ExpertSet, load_expert_set
+from careedit.experts import BaseShapes, ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
+from careedit.families import QUANTISED_BYTES, Quantisation, in_blocks
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.cli.weights import Weights, components_of, weights_of
 from careedit_deployments.config import Arm, ServeConfig
@@ -85,6 +86,8 @@ class Pool:
     """Memory of one replica's weights, in bytes."""
     on_gpu: bool
     """Whether the weights are in GPU memory."""
+    loaded: int
+    """Main memory of one replica while it loads its weights, before they are quantised or moved, in bytes."""
 
     @property
     def replicas(self) -> int:
@@ -163,6 +166,7 @@ def _check_arm(
     try:
         loaded = load_expert_set(arm.expert_set)
         shapes = loaded.shapes
+        loaded.load_base_lora()
     except CareEditError as error:
         yield Line("fail", f"{name}.set", str(error))
         return
@@ -183,6 +187,7 @@ def _check_arm(
     sizes: dict[str, DeploymentConfig] = {
         one: arm.experts.get(one, config.expert) for one in loaded.names if one not in arm.tail_of(loaded.names)
     }
+    yield from _check_quantisation(name, arm, tuple(sizes))
     sizes |= {} if config.shared is None else {"shared": config.shared}
     if not served:
         sizes = {"shared": DeploymentConfig(num_gpus=min(1, len(machine.gpus)))}  # as `Editor` chooses its device
@@ -201,7 +206,32 @@ def _check_arm(
     for pool, size in sizes.items():
         gpu = size.num_gpus > 0 and arm.device != "cpu"
         dtype = arm.dtype or ("bfloat16" if gpu else "float32")
-        pools.append(Pool(f"{name}.{pool}", size, parameters[pool] * BYTES[dtype], gpu))
+        whole = parameters[pool] * BYTES[dtype]
+        saved = 0 if pool == "encoder" else _saved(loaded.shapes, arm.quantisation, BYTES[dtype])
+        pools.append(Pool(f"{name}.{pool}", size, whole - saved, gpu, whole))
+
+
+def _check_quantisation(name: str, arm: Arm, own: tuple[str, ...]) -> Iterator[Line]:
+    """Whether the package of an arm's quantisation is installed, and no expert would be merged into such weights."""
+    if arm.quantisation is None:
+        return
+    from careedit.editing.quantisation import check_quantisation
+    from careedit_deployments.app import check_merging
+
+    try:
+        check_merging(name, arm, own)
+        check_quantisation(arm.quantisation)
+        yield Line("ok", f"{name}.quantisation", f"{arm.quantisation}: the transformer's weights take less memory.")
+    except CareEditError as error:
+        yield Line("fail", f"{name}.quantisation", str(error))
+
+
+def _saved(shapes: BaseShapes, quantisation: Quantisation | None, item: int) -> int:
+    """Bytes that quantisation saves of a transformer whose weights have `item` bytes."""
+    if quantisation is None:
+        return 0
+    count = sum(outer * inner for path, (outer, inner) in shapes.linear.items() if in_blocks(path))
+    return int(count * (item - QUANTISED_BYTES[quantisation]))
 
 
 def _licence(name: str, loaded: ExpertSet) -> Line:
@@ -271,7 +301,8 @@ def _check_judge(config: ServeConfig, model: str, machine: Machine, pools: list[
         return
     yield _base("scorer", model, weights, machine)
     size = config.scorer.deployment
-    pools.append(Pool("scorer", size, weights.parameters * (2 if size.num_gpus else 4), size.num_gpus > 0))
+    whole = weights.parameters * (2 if size.num_gpus else 4)
+    pools.append(Pool("scorer", size, whole, size.num_gpus > 0, whole))
 
 
 def _check_memory(pools: list[Pool], machine: Machine) -> Iterator[Line]:
@@ -288,7 +319,7 @@ def _check_memory(pools: list[Pool], machine: Machine) -> Iterator[Line]:
     main = sum(pool.bytes * pool.replicas for pool in pools if not pool.on_gpu)
     if sum(pool.replicas for pool in pools if not pool.on_gpu) > 1:
         yield _fits("memory", main, machine.memory, "main memory, all replicas at the start together")
-    loading = max((pool.bytes for pool in pools if pool.on_gpu), default=0)
+    loading = max((pool.loaded for pool in pools if pool.on_gpu or pool.loaded > pool.bytes), default=0)
     if loading > machine.memory:
         text = f"Weights pass through main memory ({_gib(loading)}), which has {_gib(machine.memory)} free"
         yield Line("warn", "memory", f"{text}; loading will be slow, or fail.")

@@ -6,6 +6,7 @@ first edit fetches the weights.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -17,9 +18,10 @@ import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json
 from careedit.errors import InputError
-from careedit.experts import ExpertSet, create_expert_set, load_expert_set, shapes_of_base
-from careedit.experts.manifest import BaseSpec, Defaults, ExpertSetFile, PanelSpec
-from careedit.families import INDEX, read_index
+from careedit.experts import ExpertSet, create_expert_set, load_adapter, load_expert_set, shapes_of_base
+from careedit.experts.manifest import BaseLora, BaseSpec, Defaults, ExpertSetFile, PanelSpec, SchedulerSettings
+from careedit.families import INDEX, QWEN_EDIT_PLUS, read_index
+from careedit.files import file_digest
 from careedit_deployments.config import ServeConfig
 
 app = typer.Typer(add_completion=False)
@@ -27,7 +29,17 @@ app = typer.Typer(add_completion=False)
 CONFIG = "serve.yaml"
 """Name of the serve configuration in the new folder."""
 DISTILLED_STEPS = 4
-"""Steps of a distilled base, whose index says `is_distilled`."""
+"""Steps of a distilled base, whose index says `is_distilled`, and of a base with a LoRA that distils it."""
+LIGHTNING = SchedulerSettings(
+    use_dynamic_shifting=True,
+    base_shift=math.log(3),
+    max_shift=math.log(3),
+    base_image_seq_len=256,
+    max_image_seq_len=8192,
+    shift_terminal=0.0,
+    time_shift_type="exponential",
+)
+"""The schedule that Qwen-Image-Edit's Lightning LoRAs were trained for (ModelTC/Qwen-Image-Lightning, generate_with_diffusers.py)."""
 _SERVE = """\
 # A server for the expert set in this folder. `careedit doctor` says whether this machine can run it.
 version: 1
@@ -60,14 +72,25 @@ def init(
         str | None,
         typer.Option("--revision", help="Revision of the hub id. Default: the newest, which is written down."),
     ] = None,
+    base_lora: Annotated[
+        Path | None,
+        typer.Option(
+            "--base-lora",
+            metavar="FILE",
+            help="A LoRA that distils the base to a few steps, such as Lightning's; it becomes part of the base.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=200, help="Steps of an edit. Default: the family's, or 4.")
+    ] = None,
     size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Side of a panel, in pixels.")] = 1024,
     as_json: JsonOption = False,
 ) -> None:
     """Write an expert set without experts and a serve configuration for a base model."""
     if folder.exists():
         raise InputError(f"{str(folder)!r} exists already; give a folder that does not.")
-    spec = describe(base, revision=revision, size=size, name=_name(folder))
-    loaded = write(folder, spec)
+    spec = describe(base, revision=revision, size=size, name=_name(folder), lora=base_lora, steps=steps)
+    loaded = write(folder, spec, base_lora)
     licence = loaded.facts.licence
     if as_json:
         document = {"version": 1, "folder": folder, "config": folder / CONFIG, "family": loaded.facts.name}
@@ -75,6 +98,10 @@ def init(
         return
     pinned = f" at revision {spec.base.revision[:12]}" if spec.base.revision else ""
     emit(f"The expert set {spec.name} is in {folder}. Its base is {spec.base.path}{pinned} ({loaded.shapes.label}).")
+    if spec.base.lora is not None:
+        schedule = ", with the schedule of Qwen's Lightning LoRAs" if spec.base.scheduler else ""
+        defaults = f"{spec.defaults.steps} steps" + (" without guidance" if loaded.takes_guidance else "")
+        emit(f"The LoRA {spec.base.lora.file} is part of the base{schedule}. An edit has {defaults}.")
     emit(f"Licence of the base: {licence}. Read it before you use the results.")
     emit("Next:")
     emit(f"  careedit doctor {folder / CONFIG}")
@@ -83,10 +110,13 @@ def init(
     emit(f"  careedit serve {folder / CONFIG}")
 
 
-def describe(base: str, *, revision: str | None, size: int, name: str) -> ExpertSetFile:
-    """The set's file for `base` with the defaults of its family.
+def describe(
+    base: str, *, revision: str | None, size: int, name: str, lora: Path | None = None, steps: int | None = None
+) -> ExpertSetFile:
+    """The set's file for `base` with the defaults of its family, or of a base that the file `lora` distils.
 
-    Raises `ExpertError` for a base that cannot be used, and `InputError` for a size or revision that does not fit it.
+    Raises `ExpertError` for a base or LoRA that cannot be used, and `InputError` for a size or revision that does not
+    fit the base.
     """
     place, _ = read_index(base, revision=revision)
     local = Path(place).is_dir()
@@ -100,7 +130,10 @@ def describe(base: str, *, revision: str | None, size: int, name: str) -> Expert
     facts = shapes.family
     if size % facts.multiple:
         raise InputError(f"--size is {size}; the panels of {facts.name} are multiples of {facts.multiple} pixels.")
-    distilled = shapes.switches.get("is_distilled", False)
+    if lora is not None:
+        load_adapter(lora, shapes)
+    distilled = lora is not None or shapes.switches.get("is_distilled", False)
+    guidance = 1.0 if lora is not None and facts.guidance == "branches" else facts.default_guidance
     return ExpertSetFile(
         name=name,
         version="1",
@@ -109,24 +142,30 @@ def describe(base: str, *, revision: str | None, size: int, name: str) -> Expert
             revision=revision,
             max_sequence_length=facts.text_tokens,
             fingerprint=shapes.fingerprint,
+            lora=None if lora is None else BaseLora(file=lora.name, sha256=file_digest(lora)),
+            scheduler=LIGHTNING if lora is not None and facts is QWEN_EDIT_PLUS else None,
         ),
         panel=PanelSpec(size=size, fit="bucket", multiple=facts.multiple),
         defaults=Defaults(
-            steps=DISTILLED_STEPS if distilled else facts.default_steps,
-            guidance=facts.default_guidance if shapes.takes_guidance else None,
+            steps=steps or (DISTILLED_STEPS if distilled else facts.default_steps),
+            guidance=guidance if shapes.takes_guidance else None,
         ),
         application="shared",  # one copy of the base serves all experts
     )
 
 
-def write(folder: Path, spec: ExpertSetFile) -> ExpertSet:
-    """Write set and configuration to a temporary folder, check both, and rename it to `folder`."""
+def write(folder: Path, spec: ExpertSetFile, lora: Path | None = None) -> ExpertSet:
+    """Write set (with the base's LoRA) and configuration to a temporary folder, check them, and rename it to `folder`."""
     parent = folder.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{str(parent)!r} is not a folder that can be written to; choose another.")
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))
     try:
-        _ = create_expert_set(temporary, spec).shapes
+        if lora is not None:
+            shutil.copyfile(lora, temporary / lora.name)
+        created = create_expert_set(temporary, spec)
+        created.load_base_lora()
+        _ = created.shapes
         steps = spec.defaults.steps
         (temporary / CONFIG).write_text(
             _SERVE.format(

@@ -14,6 +14,7 @@ from careedit.editing import EditState
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import load_expert_set
+from careedit.families import Quantisation
 from careedit.record import Record
 from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
@@ -50,6 +51,8 @@ class ExpertSettings(Record):
     """Number format of the weights; None: float32 on a CPU, bfloat16 on a GPU."""
     encoder: str | None = None
     """Name of the deployment that encodes prompts; None: the replica has text encoders of its own."""
+    quantisation: Quantisation | None = None
+    """Number format of the transformer's weights in fewer bits; None: as `dtype`."""
     workers: int
     """Maximum of edits in flight; more of them wait."""
     check_seconds: float
@@ -100,6 +103,7 @@ class LiveSet:
             dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
             application="shared" if settings.expert is None else "merged",
             text_encoders=encoder is None,
+            quantisation=settings.quantisation,
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch

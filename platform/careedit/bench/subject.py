@@ -13,8 +13,8 @@ from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
 from careedit import plugins
-from careedit.editing import EditJob, Engine, Family, load_base
-from careedit.editing.base_model import find_device
+from careedit.editing import EditJob, Engine, Family
+from careedit.editing.base_model import find_device, load_base_of
 from careedit.errors import ExpertError
 from careedit.experts import AdapterLibrary, BaseShapes, MergedApplier, SharedApplier, load_expert_set
 from careedit.experts.set import packaged_set
@@ -102,14 +102,7 @@ def load_subject(
         raise ExpertError(
             f"The expert set {loaded.name!r} has {len(loaded.names)} experts, but switching needs two; measure another set."
         )
-    spec = loaded.spec
-    base = load_base(
-        loaded.base_path,
-        revision=spec.base.revision,
-        max_sequence_length=spec.base.max_sequence_length,
-        device=device,
-        dtype=dtype,
-    )
+    spec, base = loaded.spec, load_base_of(loaded, device=device, dtype=dtype)
     return Subject(loaded.name, base, loaded, loaded.shapes, spec.panel.size, spec.defaults.steps)
 
 

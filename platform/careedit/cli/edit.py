@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from careedit.cli.files import check_outputs, check_pictures, numbered, write_all
 from careedit.cli.output import DeviceOption, JsonOption, SetOption, emit, emit_json, note
 from careedit.errors import InputError
+from careedit.families import Quantisation
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
 
@@ -60,6 +61,9 @@ def edit(
         Literal["merged", "shared"] | None, typer.Option(help="How experts are applied. Default: as the set says.")
     ] = None,
     device: DeviceOption = None,
+    quantisation: Annotated[
+        Quantisation | None, typer.Option(help="Store the transformer's weights in fewer bits. Default: they are not.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output file. Default: IMAGE-edited.png in the current folder.")
     ] = None,
@@ -88,7 +92,7 @@ def edit(
         raise InputError(
             "--candidates, --preview-steps, --early-exit, --judge and --save-previews need --early-filter, e.g. halving."
         )
-    options = {"application": application, "device": device}
+    options = {"application": application, "device": device, "quantisation": quantisation}
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
     if replay is None:

@@ -50,15 +50,21 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
     references = [decode_image(path) for path in pictures["references"]]
     quieten()
     made: list[EditResult] = []
-    editors: dict[tuple[str, ...], Editor] = {}
+    editors: dict[tuple[str | None, ...], Editor] = {}
     with progress("Replaying", len(traces)) as bar:
         for trace in traces:
-            kind = (trace.device, trace.dtype, trace.application)
+            kind = (trace.device, trace.dtype, trace.application, trace.quantisation)
             if kind not in editors:
                 dtype = getattr(torch, trace.dtype, None)
                 if not isinstance(dtype, torch.dtype):
                     raise InputError(f"The trace names the number format {trace.dtype!r}, which torch does not have.")
-                editors[kind] = load_editor(expert_set, device=trace.device, dtype=dtype, application=trace.application)
+                editors[kind] = load_editor(
+                    expert_set,
+                    device=trace.device,
+                    dtype=dtype,
+                    application=trace.application,
+                    quantisation=trace.quantisation,
+                )
             made.append(editors[kind].replay(trace, image=image, mask=mask, references=references))
             bar.advance()
     return EditResult(images=tuple(one.image for one in made), traces=tuple(one.trace for one in made))

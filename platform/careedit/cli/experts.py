@@ -27,6 +27,7 @@ from careedit.experts import (
 )
 from careedit.experts.adapters import check_base
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
+from careedit.experts.origin import other_variant
 from careedit.experts.set import locate, packaged_set
 from careedit.families import FLUX_FILL
 from careedit.files import file_digest
@@ -118,10 +119,12 @@ def add_command(
     """Check ADAPTER and copy it into a local set as an expert."""
     _check_local(expert_set)
     loaded = load_expert_set(expert_set)
-    own = None
+    own = variant = None
     if adapter.is_dir():
         own = _manifest_of(adapter)
-        check_base(own, loaded.shapes.fingerprint, loaded.shapes.label)
+        variant = other_variant(own, loaded.shapes)
+        if variant is None:
+            check_base(own, loaded.shapes.fingerprint, loaded.shapes.label)
         adapter = adapter / own.file
     name = name or (own.name if own else "")
     competence = competence or (own.competence if own else "")
@@ -146,7 +149,7 @@ def add_command(
     )
     found = load_adapter(adapter, loaded.shapes, manifest=manifest).found
     changed = add_expert(expert_set, manifest, adapter, replace=replace)
-    for warning in () if found is None else found.warnings:
+    for warning in (*([variant] if variant else []), *(() if found is None else found.warnings)):
         note(f"warning: {warning}")
     if as_json:
         emit_json({"version": 1, **_identity(changed), "added": manifest, "found": found})

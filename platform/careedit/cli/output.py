@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,9 @@ def set_up_logging(*, debug: bool) -> None:
         logger.removeHandler(handler)
     logger.addHandler(RichHandler(console=Console(stderr=True), show_path=debug, show_time=debug))
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:  # what diffusers and torch log while they import an installed torchao
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def _escaped(text: str) -> str:

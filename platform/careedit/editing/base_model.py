@@ -10,12 +10,20 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from careedit.editing.families import FAMILIES, Family, PromptEncoder, placed
+from careedit.editing.quantisation import check_quantisation, quantise, version_of
 from careedit.errors import ExpertError, InputError
-from careedit.families import INDEX, Facts, facts_of_pipeline, read_index
+from careedit.experts import ExpertSet, LoraState
+from careedit.experts.appliers import merge_for_good
+from careedit.experts.manifest import SchedulerSettings
+from careedit.families import INDEX, Facts, Quantisation, facts_of_pipeline, read_index
+
+_DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
+"""Scheduler settings that decide a shift which is linear in the number of tokens."""
 
 
 def find_device(wanted: torch.device | str | None) -> torch.device:
@@ -35,12 +43,16 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def runtime_of(device: torch.device) -> str:
-    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently."""
+def runtime_of(device: torch.device, quantisation: Quantisation | None = None) -> str:
+    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently.
+
+    With `quantisation`, the package that computes with quantised weights is part of it.
+    """
     kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
-    return f"torch {torch.__version__}, {kind}"
+    package = "" if quantisation is None else f", {version_of(quantisation)}"
+    return f"torch {torch.__version__}, {kind}{package}"
 
 
 @contextmanager
@@ -64,15 +76,35 @@ def load_base(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     text_encoders: bool = True,
+    lora: LoraState | None = None,
+    scheduler: SchedulerSettings | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Family:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
     Its `model_index.json` names the pipeline class, which decides the family. `revision` pins a hub commit. Only
     safetensors files are read. Without `text_encoders` they are neither fetched nor read: `load_prompt_encoder` loads them
-    elsewhere. Raises `ExpertError` for a missing folder, a pipeline that is not in `FACTS`, and a missing, damaged or wrong
-    component.
+    elsewhere. `lora` is merged into the transformer, and `scheduler` replaces settings of the schedule. With `quantisation`
+    the transformer's weights are quantised after that. Raises `ExpertError` for a missing folder, a pipeline that is not in
+    `FACTS`, and a missing, damaged or wrong component.
     """
-    facts, pipe = _load(path_or_hub_id, revision, dtype, lambda facts: () if text_encoders else facts.text_encoders)
+    changed = {} if scheduler is None else scheduler.model_dump(exclude_none=True)
+
+    def left_out(facts: Facts) -> Iterable[str]:
+        if facts.shift == "fitted" and (unused := sorted(changed.keys() & _DYNAMIC)):
+            raise ExpertError(
+                f"The base {str(path_or_hub_id)!r} has a fitted shift, so its scheduler setting {unused[0]} has no effect; "
+                "remove it."
+            )
+        return () if text_encoders else facts.text_encoders
+
+    facts, pipe = _load(path_or_hub_id, revision, dtype, left_out)
+    if changed:
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **changed)
+    if lora is not None:
+        merge_for_good(pipe.transformer, lora)
+    if quantisation is not None:
+        quantise(pipe.transformer, quantisation, pipe.transformer.device if device is None else torch.device(device))
     return FAMILIES[facts.pipeline].from_pipeline(
         pipe, max_sequence_length=max_sequence_length, device=device, text_encoders=text_encoders
     )
@@ -127,3 +159,32 @@ def _load(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
     return facts, pipe
+
+
+def load_base_of(
+    expert_set: ExpertSet,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    text_encoders: bool = True,
+    quantisation: Quantisation | None = None,
+) -> Family:
+    """Load the base of an expert set, with the LoRA and the scheduler settings that the set adds to it.
+
+    `dtype` is by default `default_dtype`. Raises as `find_device`, `load_base` and `load_adapter`.
+    """
+    spec, device = expert_set.spec.base, find_device(device)
+    if quantisation is not None:
+        check_quantisation(quantisation)
+    lora = expert_set.load_base_lora()  # checks the base's shapes too, before gigabytes of weights are read
+    return load_base(
+        expert_set.base_path,
+        revision=spec.revision,
+        max_sequence_length=spec.max_sequence_length,
+        device=device,
+        dtype=dtype or default_dtype(device),
+        text_encoders=text_encoders,
+        lora=lora,
+        scheduler=spec.scheduler,
+        quantisation=quantisation,
+    )

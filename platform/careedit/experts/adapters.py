@@ -101,11 +101,17 @@ def _other_rank(where: str, state: LoraState, manifest: ExpertManifest) -> Adapt
 
 
 def load_adapter(
-    path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | None = None, alpha: float | None = None
+    path: Path,
+    shapes: BaseShapes,
+    *,
+    manifest: ExpertManifest | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
 ) -> LoraState:
     """Checks and reads an adapter file.
 
-    With a `manifest`, base, hash, rank and alpha must be as it states. `alpha` is for a file that does not state it.
+    With a `manifest`, base, hash, rank and alpha must be as it states. Without one, `sha256` is the hash that the file
+    must have (None: any), and `alpha` is for a file that does not state it.
     Returns CPU tensors in the file's own number format. Raises as `check_adapter`, and `AdapterError` for a wrong
     hash and for weights that are not finite.
     """
@@ -115,12 +121,10 @@ def load_adapter(
     # Hash and weights come from one read, so the bytes that are hashed are the bytes that are used.
     data = path.read_bytes()
     outside = None if alpha is None else OutsideAlpha(alpha, "the alpha given (--alpha)")
+    wanted, source = (sha256, "the set's file") if manifest is None else (manifest.sha256, "its manifest")
+    if wanted is not None and (digest := hashlib.sha256(data).hexdigest()) != wanted:
+        raise AdapterError(f"{where} has the hash {digest[:12]}, {source} says {wanted[:12]}; get the file again.")
     if manifest is not None:
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != manifest.sha256:
-            raise AdapterError(
-                f"{where} has the hash {digest[:12]}, its manifest says {manifest.sha256[:12]}; get the file again."
-            )
         outside = OutsideAlpha(manifest.alpha, "its manifest") if manifest.states_alpha else None
     try:
         tensors = load(data)

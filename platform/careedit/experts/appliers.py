@@ -16,6 +16,7 @@ from peft import LoraConfig, LoraModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from careedit.errors import ExpertError
 from careedit.experts.applier import (
     AdapterLibrary,
     ExpertApplier,
@@ -46,6 +47,23 @@ def make_applier(
     return cast(ExpertApplier, kind(transformer, library, byte_budget=byte_budget))
 
 
+@torch.no_grad()
+def merge_for_good(transformer: nn.Module, state: LoraState) -> None:
+    """Adds a LoRA that is part of the base to the weights: in float32, rounded once to the weights' own number format."""
+    for path, module in state.modules.items():
+        weight = cast(Tensor, transformer.get_submodule(path).weight)
+        weight.copy_(module.added_to(weight))
+
+
+def refuse_quantised(quantisation: str | None) -> None:
+    """Raise `ExpertError` for weights that are quantised: a merged expert would be rounded to their coarse format."""
+    if quantisation is not None:
+        raise ExpertError(
+            f"Experts cannot be merged into {quantisation} weights, which are too coarse for them; use the application "
+            "shared, or no quantisation."
+        )
+
+
 class MergedApplier(LoraApplier):
     """Runs a batch in one pass per expert, after merging that expert into the weights; a step costs nothing more.
 
@@ -59,6 +77,7 @@ class MergedApplier(LoraApplier):
 
     def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
         super().__init__(transformer, library, byte_budget=byte_budget)
+        refuse_quantised(getattr(transformer, "quantisation", None))
         self.active = BASE
         """Name of the expert that is merged now; `BASE` for none."""
         self._loaded: dict[str, LoraState] = {}
@@ -104,9 +123,7 @@ class MergedApplier(LoraApplier):
                     if path not in self._pristine:
                         self._pristine[path] = weight.detach().clone()
                     self._merged.add(path)
-                    down = module.down.to(weight.device, torch.float32)
-                    up = module.up.to(weight.device, torch.float32)
-                    weight.copy_(torch.addmm(self._pristine[path].float(), up, down, alpha=module.scale))
+                    weight.copy_(module.added_to(self._pristine[path]))
             self.active = name
 
     def _weight(self, path: str) -> Tensor:

@@ -15,6 +15,7 @@ from careedit.experts.adapters import check_base, load_adapter
 from careedit.experts.manifest import MANIFEST_FILE, SET_FILE, ExpertManifest, ExpertSetFile, RouterSpec
 from careedit.experts.set import (
     ExpertSet,
+    load_base_lora,
     load_expert_set,
     locate,
     read_set_file,
@@ -32,7 +33,7 @@ class Finding:
     """One problem of an expert set."""
 
     code: str
-    """Kind of the problem: "manifest", "base", "base-hash", "adapter", "duplicate" or "router"."""
+    """Kind of the problem: "manifest", "base", "base-hash", "base-lora", "adapter", "duplicate" or "router"."""
     subject: str
     """Name of the expert, or its folder if the name is unknown; or "base", or "router"."""
     message: str
@@ -137,6 +138,10 @@ def verify_expert_set(
     ):
         text = f"The base's files have the hash {digest[:12]}, the set's file says {spec.base.sha256[:12]}; restore it."
         findings.append(Finding("base-hash", "base", text))
+    try:
+        load_base_lora(spec.base, folder, shapes)
+    except CareEditError as error:
+        findings.append(Finding("base-lora", "base", str(error)))
     seen: set[str] = set()
     for entry in spec.experts:
         subject, code = entry, "manifest"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from careedit.errors import AdapterError
@@ -64,6 +65,11 @@ class LoraModule:
     def scale(self) -> float:
         """alpha / rank."""
         return self.alpha / self.rank
+
+    def added_to(self, weight: Tensor) -> Tensor:
+        """`weight` [out features, in features] with this update, computed in float32 on the weight's device."""
+        down, up = (side.to(weight.device, torch.float32) for side in (self.down, self.up))
+        return torch.addmm(weight.float(), up, down, alpha=self.scale)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,42 @@ class ExpertManifest(YamlRecord):
         return self.format == "peft" or self.alpha_source == "manifest"
 
 
+class BaseLora(YamlRecord):
+    """A LoRA that is part of the base, such as one that distils it to a few steps. It is on for every edit and expert."""
+
+    file: Annotated[str, AfterValidator(_check_file)]
+    """Name of the LoRA file, relative to the set's folder. Every layout that an expert may have is accepted."""
+    sha256: Sha256
+    """sha256 of the LoRA file, in hexadecimal."""
+    alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | None = None
+    """LoRA's alpha, for a file that does not state it. Default: the file's own, or else its rank."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class SchedulerSettings(YamlRecord):
+    """Settings of the noise schedule that replace the base's own, under diffusers' names."""
+
+    use_dynamic_shifting: Annotated[bool | None, Field(exclude_if=_is_none)] = None
+    """Whether the shift depends on the size of the picture. Default: the base's own setting."""
+    shift: Annotated[float | None, Field(gt=0, le=100, exclude_if=_is_none)] = None
+    """The fixed shift of the sigmas. It has no effect under dynamic shifting. Default: the base's own setting."""
+    base_shift: Annotated[float | None, Field(ge=0, le=100, exclude_if=_is_none)] = None
+    """Dynamic shift of a picture of `base_image_seq_len` tokens. Default: the base's own setting."""
+    max_shift: Annotated[float | None, Field(ge=0, le=100, exclude_if=_is_none)] = None
+    """Dynamic shift of a picture of `max_image_seq_len` tokens. Default: the base's own setting."""
+    base_image_seq_len: Annotated[int | None, Field(ge=1, exclude_if=_is_none)] = None
+    """Number of tokens at which the dynamic shift is `base_shift`. Default: the base's own setting."""
+    max_image_seq_len: Annotated[int | None, Field(ge=1, exclude_if=_is_none)] = None
+    """Number of tokens at which the dynamic shift is `max_shift`. Default: the base's own setting."""
+    shift_terminal: Annotated[float | None, Field(ge=0, lt=1, exclude_if=_is_none)] = None
+    """The last sigma before 0, to which the schedule is stretched; 0 switches that off. Default: the base's own setting."""
+    time_shift_type: Annotated[Literal["exponential", "linear"] | None, Field(exclude_if=_is_none)] = None
+    """The formula of the dynamic shift. Default: the base's own setting."""
+
+
 class BaseSpec(YamlRecord):
     """The frozen base model of a set."""
 
@@ -123,6 +159,10 @@ class BaseSpec(YamlRecord):
     """`BaseShapes.fingerprint` of the base's transformer."""
     sha256: Sha256 | None = None
     """`folder_digest` of the base's folder. It detects other weights of the same shapes; None if it is unknown."""
+    lora: Annotated[BaseLora | None, Field(exclude_if=_is_none)] = None
+    """A LoRA that is merged into the base when it is loaded. Experts are applied on top of it. Default: no LoRA."""
+    scheduler: Annotated[SchedulerSettings | None, Field(exclude_if=_is_none)] = None
+    """Settings of the noise schedule, e.g. those that a few-step LoRA was trained for. Default: all are the base's own."""
 
     @property
     def is_hub_id(self) -> bool:

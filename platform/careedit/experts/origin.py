@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from careedit.experts.manifest import ExpertManifest
 from careedit.experts.shapes import BaseShapes
 from careedit.families import FLUX2_KLEIN, FLUX2_KLEIN_KV, FLUX_FILL, FLUX_KONTEXT, LONGCAT_EDIT, QWEN_EDIT_PLUS, Facts
 
@@ -43,6 +44,17 @@ def other_families(keys: Iterable[str], family: Facts) -> tuple[Facts, ...]:
         if family not in families and any(pattern.search(key) for key in keys):
             return families
     return ()
+
+
+def other_variant(manifest: ExpertManifest, shapes: BaseShapes) -> str | None:
+    """A warning about an expert that was made for another variant of the base, as `other_base` gives for a bare file."""
+    for sibling in shapes.siblings:
+        if sibling.fingerprint == manifest.base.fingerprint:
+            return (
+                f"Its manifest says that it was made for {sibling.label}, but this base is {shapes.label}; compare its "
+                "edits before you use it."
+            )
+    return None
 
 
 def other_base(metadata: Mapping[str, str], shapes: BaseShapes) -> Iterator[str]:

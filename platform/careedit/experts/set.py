@@ -82,7 +82,7 @@ class ExpertSet:
         content = {
             "format_version": self.spec.format_version,
             "base": {
-                **base.model_dump(mode="json", exclude={"path", "revision"}),
+                **base.model_dump(mode="json", exclude={"path": True, "revision": True, "lora": {"file"}}),
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
             "panel": self.spec.panel.model_dump(mode="json"),
@@ -122,6 +122,10 @@ class ExpertSet:
                 f"{self.spec.base.fingerprint[:12]}; put the right base there or correct the file."
             )
         return shapes
+
+    def load_base_lora(self) -> LoraState | None:
+        """The LoRA that is part of the base, read and checked like an expert's; None if the base has none."""
+        return load_base_lora(self.spec.base, self.folder, self.shapes)
 
     def manifest(self, name: str) -> ExpertManifest:
         """One expert's manifest; raises `UnknownExpertError`."""
@@ -214,6 +218,14 @@ def resolve_base(base: BaseSpec, folder: Folder) -> str:
     if base.is_hub_id and (folder.local is None or not (folder.local / base.path).is_dir()):
         return base.path
     return str(folder.fetch_tree(base.path.removeprefix("./")))
+
+
+def load_base_lora(base: BaseSpec, folder: Folder, shapes: BaseShapes) -> LoraState | None:
+    """The LoRA that the set in `folder` adds to its base, read and checked; raises as `load_adapter`."""
+    lora = base.lora
+    if lora is None:
+        return None
+    return load_adapter(folder.fetch(lora.file, lora.sha256), shapes, alpha=lora.alpha, sha256=lora.sha256)
 
 
 def baseline_set(expert_set: ExpertSet, folder: str | os.PathLike[str] | None = None) -> ExpertSet:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -67,6 +68,14 @@ class BaseShapes:
         """Family and variant of the base, as messages show them, e.g. "flux2-klein distilled"."""
         variants = (names[self.switches[switch]] for switch, names in self.family.variants.items())
         return " ".join((self.family.name, *variants))
+
+    @property
+    def siblings(self) -> Iterator[BaseShapes]:
+        """The other variants of the base that have its shapes."""
+        for values in product((False, True), repeat=len(self.family.variants)):
+            switches = MappingProxyType(dict(zip(self.family.variants, values, strict=True)))
+            if switches != self.switches:
+                yield replace(self, switches=switches)
 
     @property
     def takes_guidance(self) -> bool:

@@ -55,7 +55,8 @@ def find_subject(ref: str, *, panel: int | None = None, max_sequence_length: int
     spec = loaded.spec
     return Subject(
         path=loaded.base_path,
-        name=f"the base of {loaded.name} {loaded.version}",
+        # As few-step LoRAs are used: the expert is trained on the base itself and applied with the LoRA.
+        name=f"the base of {loaded.name} {loaded.version}" + (", without its LoRA" if spec.base.lora else ""),
         max_sequence_length=spec.base.max_sequence_length,
         revision=spec.base.revision,
         panel=spec.panel,

@@ -134,7 +134,7 @@ def test_a_base_that_is_no_known_pipeline_is_refused(
         ("flux-kontext", "longcat-image-edit"),
     ],
 )
-def test_an_expert_of_another_variant_is_refused_naming_both(
+def test_an_expert_of_another_variant_is_added_with_a_warning_and_of_another_family_refused(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], made_for: str, used_on: str
 ) -> None:
     shapes = new_set(tmp_path / "first", folders[made_for])
@@ -145,6 +145,9 @@ def test_an_expert_of_another_variant_is_refused_naming_both(
     manifest = load_expert_set(tmp_path / "first").manifest("a")
     assert manifest.base.name == f"{made_for}, the base of first 1"
     capsys.readouterr()
-    assert main([*add, str(tmp_path / "second"), str(tmp_path / "first/experts/a")]) == 2
+    variant = made_for.split()[0] == used_on.split()[0]
+    assert main([*add, str(tmp_path / "second"), str(tmp_path / "first/experts/a")]) == (0 if variant else 2)
     message = capsys.readouterr().err
+    assert load_expert_set(tmp_path / "second").names == (("a",) if variant else ())
+    assert ("warning" in message) == variant
     assert made_for in message and f"this base is {used_on}" in message

@@ -18,8 +18,10 @@ from careedit.cli.main import main
 from careedit.editor import Editor
 from careedit.experts import load_expert_set, shapes_of_base
 from careedit_deployments.app import plan_fleet
+from careedit_deployments.cli.init import LIGHTNING
 from careedit_deployments.config import ServeConfig
 from careedit_tiny.models.family import build_pipeline
+from lora_files import several_ranks, shapes_of_pipe, write
 
 SIZE = 64
 BUILDERS: dict[str, Any] = {
@@ -72,6 +74,29 @@ def test_the_set_of_a_family_edits_a_picture_and_its_configuration_serves_it(
     assert result.images[0].size == (SIZE, SIZE)
     assert plan_fleet(config, {"main": load_expert_set(config.arms["main"].expert_set)}).arms["main"].shared
     assert ("low" in config.quality) == (loaded.spec.defaults.steps > 4)
+
+
+def test_a_lora_that_distils_the_base_is_copied_into_the_set_with_its_schedule(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipe = small_bases.qwen()
+    pipe.save_pretrained("base")
+    lora = write(Path("lightning-8steps.safetensors"), several_ranks(shapes_of_pipe(pipe)))
+    capsys.readouterr()
+
+    assert main(["init", "my-set", "--base", "base", "--base-lora", str(lora), "--steps", "8", "--size", "64"]) == 0
+    said = capsys.readouterr().out
+    loaded = load_expert_set("my-set")
+
+    assert "lightning-8steps.safetensors is part of the base" in said and "8 steps without guidance" in said
+    assert (loaded.spec.defaults.steps, loaded.spec.defaults.guidance) == (8, 1.0)
+    assert loaded.spec.base.scheduler == LIGHTNING and loaded.load_base_lora() is not None
+    assert Path("my-set/lightning-8steps.safetensors").read_bytes() == lora.read_bytes()
+
+    small_bases.klein().save_pretrained("klein")
+    capsys.readouterr()
+    assert main(["init", "other", "--base", "klein", "--base-lora", str(lora)]) == 2
+    assert "was made for qwen-image-edit-plus" in capsys.readouterr().err and not Path("other").exists()
 
 
 def test_json_names_folder_family_and_licence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,17 @@ def test_settings_of_an_expert_that_is_not_there_are_refused(place, untrained_se
         build_app({"arms": {"main": {"expert_set": str(untrained_set), **place}}})
 
 
+def test_an_expert_that_would_be_merged_into_quantised_weights_is_refused_by_name(untrained_set):
+    names = load_expert_set(untrained_set).names
+    arm = {"expert_set": str(untrained_set), "quantisation": "fp8", "long_tail": [n for n in names if n != "erase"]}
+    with pytest.raises(InputError, match="fp8 weights, and the expert 'erase' would be merged into them"):
+        build_app({"arms": {"main": arm}})
+    fleet = plan_fleet(
+        ServeConfig(arms={"main": {**arm, "long_tail": list(names)}}), {"main": load_expert_set(untrained_set)}
+    )
+    assert fleet.arms["main"].own == () and fleet.arms["main"].shared
+
+
 def test_a_set_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ExpertError, match="is not an expert set"):
         build_app({"arms": {"main": {"expert_set": str(tmp_path)}}})

@@ -71,6 +71,17 @@ def test_weights_that_do_not_fit_in_free_gpu_memory_fail_and_a_tight_fit_is_warn
     assert "14.9 GiB of weights, 14.0 GiB free in a GPU" in with_free(14).message
 
 
+def test_quantised_weights_need_less_memory_a_package_and_no_expert_with_replicas_of_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = found(configured(home))["main.shared.memory"].message
+    lines = found(configured(home, arm={"quantisation": "fp8"}))
+    assert lines["main.quantisation"].status == "ok" and lines["main.shared.memory"].message != plain
+    monkeypatch.setattr("careedit.editing.quantisation.find_spec", lambda _: None)
+    lines = found(configured(home, arm={"quantisation": "nf4"}))
+    assert lines["main.quantisation"].status == "fail" and "bitsandbytes" in lines["main.quantisation"].message
+
+
 def test_a_fraction_of_a_gpu_is_a_fraction_of_its_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_size(monkeypatch, Weights(8 * 10**9, 16 * 10**9, ()))
     machine = Machine(16, 64 * GIB, (Gpu("L4", 24 * GIB),), GIB)

@@ -83,6 +83,17 @@ def test_a_live_set_edits_as_the_editor_does_and_says_that_it_is_well(
         live.scheduler.call(int)
 
 
+def test_the_shared_pool_of_a_quantised_arm_says_so_and_a_merged_expert_is_refused(untrained_set, call, events):
+    live = LiveSet(settings().model_copy(update={"quantisation": "fp8"}), choice(untrained_set))
+    try:
+        live.check()
+        assert events(live, call(seed=3))[0][-1].trace.quantisation == "fp8"
+    finally:
+        live.retire()
+    with pytest.raises(ExpertError, match="cannot be merged into fp8 weights"):
+        LiveSet(settings("erase").model_copy(update={"quantisation": "fp8"}), choice(untrained_set))
+
+
 def test_a_set_that_is_not_the_deployed_one_is_refused(untrained_set):
     with pytest.raises(ExpertError, match="deploy it again"):
         LiveSet(settings("erase"), choice(untrained_set, "0" * 64))

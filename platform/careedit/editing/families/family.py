@@ -215,6 +215,12 @@ class Family(PromptEncoder):
                 raise ImageError(
                     f"The {name}'s panel is {picture.width}x{picture.height}; its sides must be multiples of {multiple}."
                 )
+        if job.steps == 1 and settings(self.scheduler).get("shift_terminal"):
+            raise InputError(
+                f"The base {self.facts.name} cannot edit in one step, because its schedule is stretched to a last step; "
+                "give at least 2 steps.",
+                field="steps",
+            )
         if len(job.references) > self.facts.references:
             takes = {0: "no reference", 1: "one reference"}.get(
                 self.facts.references, f"{self.facts.references} references"
@@ -337,9 +343,10 @@ def placed(
     components: dict[str, Any] = {name: getattr(pipe, name, None) for name in names}
     for module in components.values():
         if isinstance(module, nn.Module):
-            module_device, module_dtype = cast(Any, module).device, cast(Any, module).dtype
-            wanted = (torch.device(device or module_device), dtype or module_dtype)
-            if wanted != (module_device, module_dtype):  # diffusers logs a warning at every .to()
-                module.to(device=wanted[0], dtype=wanted[1])
+            own: Any = module
+            # Only what differs: diffusers logs a warning at every .to(), and a dtype would undo a quantisation.
+            wanted = {"device": None if device is None else torch.device(device), "dtype": dtype}
+            if changed := {name: one for name, one in wanted.items() if one not in (None, getattr(own, name))}:
+                own.to(**changed)
             module.eval()
     return components
