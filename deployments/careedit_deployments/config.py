@@ -108,6 +108,8 @@ class Arm(Record):
     """Device of the replicas, for example "cuda". Default: a GPU if the replica has one, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the weights. Default: the editor's default for its device."""
+    compiled: bool = False
+    """Whether the transformer's blocks are compiled; default false. Faster steps on a GPU, minutes more to start."""
     experts: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Deployment settings of single experts, by name. Experts that are not listed use `ServeConfig.expert`."""
     long_tail: tuple[str, ...] = ()

@@ -67,7 +67,9 @@ class Editor:
         application: Application | None = None,
         byte_budget: int | None = None,
         scorer: Scorer | None = None,
+        compiled: bool = False,
     ) -> None:
+        """Load the base of a set; the arguments are those of `load_editor`."""
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
@@ -81,7 +83,10 @@ class Editor:
             device=device,
             dtype=dtype,
         )
-        applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
+        applier = make_applier(
+            base.transformer, expert_set, self.application, byte_budget=byte_budget, compiled=compiled
+        )
+        self.compiled = compiled
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)
         self.router = build_router(
@@ -343,7 +348,7 @@ class Editor:
             slot=index,
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
-            runtime=runtime_of(self.engine.base.device),
+            runtime=runtime_of(self.engine.base.device, compiled=self.compiled),
             threads=stepper.threads if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=tuple(degradations),
@@ -359,12 +364,14 @@ def load_editor(
     application: Application | None = None,
     byte_budget: int | None = None,
     scorer: Scorer | None = None,
+    compiled: bool = False,
 ) -> Editor:
     """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
 
     `device` is by default a GPU if there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
     `application` ("merged" or "shared") and `byte_budget` (maximum bytes of loaded adapters) override the set's own.
-    `scorer` is the judge of an early filter.
+    `scorer` is the judge of an early filter. `compiled`: the transformer's blocks are compiled at the first edit, which then
+    takes minutes; later ones are faster (docs/families.md).
     """
     return Editor(
         load_expert_set(expert_set),
@@ -373,6 +380,7 @@ def load_editor(
         application=application,
         byte_budget=byte_budget,
         scorer=scorer,
+        compiled=compiled,
     )
 
 

@@ -347,7 +347,7 @@ class EditTrace(Record):
     dtype: str
     """Number format of the weights, for example "float32"."""
     runtime: str
-    """Version of torch and the kind of processor or GPU. Another runtime may round differently."""
+    """Version of torch, the kind of processor or GPU, and whether blocks are compiled. Another runtime may round differently."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of torch threads on a CPU, which affects rounding; null on a GPU."""
     seconds: Mapping[str, float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Literal
@@ -10,10 +11,11 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from careedit.editing import EditState
+from careedit.editing import EditState, warm_up
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import load_expert_set
+from careedit.images import panel_sizes
 from careedit.record import Record
 from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
@@ -42,6 +44,8 @@ class ExpertSettings(Record):
     """Device, such as "cuda" or "cpu"; None: a GPU if there is one."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the weights; None: float32 on a CPU, bfloat16 on a GPU."""
+    compiled: bool = False
+    """Whether the transformer's repeated blocks are compiled; a replica is ready after the compilation."""
     workers: int
     """Maximum of edits in flight; more of them wait."""
     check_seconds: float
@@ -90,6 +94,7 @@ class LiveSet:
             device=settings.device,
             dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
             application="shared" if settings.expert is None else "merged",
+            compiled=settings.compiled,
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
@@ -99,6 +104,8 @@ class LiveSet:
         )
         try:
             self._ready = self._prepare()
+            if settings.compiled:
+                self.scheduler.call(self._warm_up).result()
             self.scheduler.call(self._probe).result()
         except BaseException:
             self.retire()
@@ -129,6 +136,17 @@ class LiveSet:
         self._lease = self.editor.engine.applier.lease(set(slot.job.weights) - {BASE})
         self.scheduler.call(self._lease.__enter__).result()
         return self.scheduler.call(lambda: self.editor.engine.prepare(slot.job)).result()
+
+    def _warm_up(self) -> None:
+        """Compile for every panel size and number of rows, in the engine's thread."""
+        panel, started = self.editor.expert_set.spec.panel, time.perf_counter()
+
+        def log(done: int, total: int) -> None:
+            seconds = time.perf_counter() - started
+            logger.info("Compiled for %d of %d panel sizes of %s in %.0f s.", done, total, self.name, seconds)
+
+        sizes = panel_sizes(panel.size, panel.fit, panel.multiple)
+        warm_up(self.editor.engine, self._ready.job, sizes, batch=self.settings.batch, done=log)
 
     def _probe(self) -> None:
         """One step, in the engine's thread."""

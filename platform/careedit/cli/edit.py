@@ -59,6 +59,9 @@ def edit(
     application: Annotated[
         Literal["merged", "shared"] | None, typer.Option(help="How experts are applied. Default: as the set says.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the base first, which takes minutes; for many steps on a GPU.")
+    ] = False,
     device: DeviceOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output file. Default: IMAGE-edited.png in the current folder.")
@@ -88,7 +91,7 @@ def edit(
         raise InputError(
             "--candidates, --preview-steps, --early-exit, --judge and --save-previews need --early-filter, e.g. halving."
         )
-    options = {"application": application, "device": device}
+    options: dict[str, Any] = {"application": application, "device": device, "compiled": compiled}
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
     if replay is None:

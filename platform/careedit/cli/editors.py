@@ -10,6 +10,7 @@ import torch
 import transformers.utils.logging
 
 from careedit.cli.output import progress
+from careedit.editing.base_model import COMPILED
 from careedit.editor import Editor, load_editor
 from careedit.errors import InputError
 from careedit.experts import load_expert_set
@@ -50,15 +51,18 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
     references = [decode_image(path) for path in pictures["references"]]
     quieten()
     made: list[EditResult] = []
-    editors: dict[tuple[str, ...], Editor] = {}
+    editors: dict[tuple[str | bool, ...], Editor] = {}
     with progress("Replaying", len(traces)) as bar:
         for trace in traces:
-            kind = (trace.device, trace.dtype, trace.application)
+            compiled = trace.runtime.endswith(COMPILED)
+            kind = (trace.device, trace.dtype, trace.application, compiled)
             if kind not in editors:
                 dtype = getattr(torch, trace.dtype, None)
                 if not isinstance(dtype, torch.dtype):
                     raise InputError(f"The trace names the number format {trace.dtype!r}, which torch does not have.")
-                editors[kind] = load_editor(expert_set, device=trace.device, dtype=dtype, application=trace.application)
+                editors[kind] = load_editor(
+                    expert_set, device=trace.device, dtype=dtype, application=trace.application, compiled=compiled
+                )
             made.append(editors[kind].replay(trace, image=image, mask=mask, references=references))
             bar.advance()
     return EditResult(images=tuple(one.image for one in made), traces=tuple(one.trace for one in made))

@@ -6,6 +6,7 @@ from careedit.editing.engine import Engine
 from careedit.editing.families import FAMILIES, Family, FluxFill, in_context_prompt
 from careedit.editing.job import EditJob, Start
 from careedit.editing.state import EditState, OnSteps, Stepper
+from careedit.editing.warm_up import warm_up
 
 __all__ = [
     "FAMILIES",
@@ -20,4 +21,5 @@ __all__ = [
     "Stepper",
     "in_context_prompt",
     "load_base",
+    "warm_up",
 ]

@@ -29,12 +29,19 @@ def find_device(wanted: torch.device | str | None) -> torch.device:
     return device
 
 
-def runtime_of(device: torch.device) -> str:
-    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently."""
+COMPILED = ", compiled blocks"
+"""The end of the runtime of an edit whose transformer blocks are compiled."""
+
+
+def runtime_of(device: torch.device, *, compiled: bool = False) -> str:
+    """What computes on `device`: torch's version, the processor's or GPU's kind, and whether blocks are compiled.
+
+    Another one may round differently.
+    """
     kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
-    return f"torch {torch.__version__}, {kind}"
+    return f"torch {torch.__version__}, {kind}{COMPILED if compiled else ''}"
 
 
 @contextmanager
