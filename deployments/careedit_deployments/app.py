@@ -54,7 +54,14 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     served = fleet.model_dump(mode="json")
     # The ingress finds deployments by name, so that another fleet needs no new ingress; as its arguments they are deployed.
     whole = settings.model_dump(mode="json")
-    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype", "compiled"}  # fields of an arm that come with the fleet
+    replaceable = {
+        "expert_set",
+        "experts",
+        "long_tail",
+        "device",
+        "dtype",
+        "compiled",
+    }  # fields of an arm that come with the fleet
     lasting = {
         **whole,
         "arms": {name: {k: v for k, v in arm.items() if k not in replaceable} for name, arm in whole["arms"].items()},

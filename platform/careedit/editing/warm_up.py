@@ -27,7 +27,9 @@ def warm_up(
     `done` is called after each size with the numbers of finished sizes and of all. Edits of other experts, steps, masks,
     references or numbers of rows need no other graph. Raises `ExpertError` if the blocks cannot be compiled.
     """
-    guidance = 1.0 if engine.base.guidance == "branches" else job.guidance  # one row per edit; a branch is a row like others
+    guidance = (
+        1.0 if engine.base.guidance == "branches" else job.guidance
+    )  # one row per edit; a branch is a row like others
     steps = 2 if engine.base.first_step_apart else 1
     for number, size in enumerate(panels):
         source = Image.new("RGB", size, (128, 128, 128))

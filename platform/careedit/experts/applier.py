@@ -20,7 +20,6 @@ from careedit.experts.pool import LeasePool
 from careedit.experts.shapes import BaseShapes
 from careedit.records import BASE, unknown_expert
 
-
 COMPILING: Mapping[str, Any] = MappingProxyType({"fullgraph": True, "dynamic": True, "recompile_limit": 64})
 """Options of `torch.compile` for the repeated blocks. Sizes are symbolic: a graph serves every number of rows above one and
 every panel; one row has its own, because torch specialises sizes of one."""

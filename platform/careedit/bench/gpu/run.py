@@ -21,8 +21,8 @@ from careedit.bench.timing import compare, measure
 from careedit.editing import EditJob, Engine, warm_up
 from careedit.errors import CareEditError
 from careedit.experts import MergedApplier, NoExperts, SharedApplier
-from careedit.experts.appliers import RoutedLinear
 from careedit.experts.applier import Inputs, LoraApplier, run_transformer
+from careedit.experts.appliers import RoutedLinear
 from careedit.experts.slots import SlotApplier, SlotLinear
 from careedit.records import BASE, StepCache
 
@@ -133,7 +133,13 @@ class _Run:
             entry = {"state": "measured", "reason": None, **measured()}
         except NotMeasured as reason:
             entry = {"state": "not measured", "reason": str(reason)}
-        except (CareEditError, RuntimeError, ValueError, TypeError, OSError) as error:  # what kernels and compilers raise
+        except (
+            CareEditError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            OSError,
+        ) as error:  # what kernels and compilers raise
             entry = {"state": "not measured", "reason": " ".join(str(error).split())[:300] or type(error).__name__}
         finally:
             if self._base is not None:
