@@ -143,8 +143,7 @@ class ScorerConfig(Record):
 
 
 class Quality(Record):
-    """What a value of the request field `quality` means. The request's own `steps` and `early_filter` take
-    precedence."""
+    """The meaning of a value of the field `quality`. The request's own `steps` and `early_filter` take precedence."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """Number of denoising steps, 1 to 200. Default: the expert set's value."""

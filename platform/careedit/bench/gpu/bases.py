@@ -50,7 +50,7 @@ class Size(Record):
     """Configurations of a pipeline's networks, each without the defaults of its class."""
 
     transformer: Config
-    """Configuration of the transformer."""
+    """Configuration of the transformer, which predicts the velocity."""
     vae: Config = Field(default_factory=dict)
     """Configuration of the autoencoder. Default: that of its class."""
     text: Config
@@ -90,7 +90,7 @@ class Base:
     """A base with random weights and experts."""
 
     kind: Kind
-    """What was built."""
+    """The kind of base that was built."""
     family: Family
     """The base as the engine takes it."""
     pipeline: Any
