@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
 # Tests of what must not lose a request.
 FAULTS := losses crowds restart faults slots signal
+# What `make bench-gpu` measures, and the folder of its results.
+FAMILY ?= klein
+OUT ?= build/bench
 # Processes that share the tests, each with one thread; WORKERS= runs them in one.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
@@ -15,7 +18,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test test-cluster test-faults check format
+.PHONY: help setup system demo test test-cluster test-faults bench-gpu check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +45,11 @@ test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configurati
 
 test-faults: $(VENV)/.installed-dev ## Kill, crowd and restart the served platform, ten times over (about an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count 10 --repeat-scope session $(FAULTS:%=tests/integration/serving/test_%.py)
+
+bench-gpu: $(VENV)/.installed-plan ## Measure a GPU within 10 minutes, without a download (FAMILY=klein)
+	@mkdir -p "$(OUT)"
+	@timeout --signal=INT 600 $(BIN)/careedit bench gpu --family $(FAMILY) --seconds 480 \
+		--out "$(OUT)/gpu-$(FAMILY).json" --plot "$(OUT)/gpu-$(FAMILY).png"
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

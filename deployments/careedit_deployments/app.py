@@ -69,7 +69,8 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     served = fleet.model_dump(mode="json")
     # The ingress finds deployments by name, so that another fleet needs no new ingress; as its arguments they are deployed.
     whole = settings.model_dump(mode="json")
-    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype", "quantisation"}  # they come with the fleet
+    # Fields of an arm that come with the fleet.
+    replaceable = {"expert_set", "experts", "long_tail", "device", "dtype", "quantisation", "compiled"}
     lasting = {
         **whole,
         "arms": {name: {k: v for k, v in arm.items() if k not in replaceable} for name, arm in whole["arms"].items()},
@@ -216,6 +217,7 @@ def _arm(
             device=arm.device,
             dtype=arm.dtype,
             quantisation=arm.quantisation,
+            compiled=arm.compiled,
             workers=2
             * deployment.max_ongoing_requests,  # an edit whose caller left holds a worker while it waits for the judge
             check_seconds=deployment.health_check_timeout_s / 2,

@@ -71,6 +71,7 @@ class Editor:
         scorer: Scorer | None = None,
         text_encoders: bool = True,
         quantisation: Quantisation | None = None,
+        compiled: bool = False,
     ) -> None:
         """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
         spec = expert_set.spec
@@ -82,7 +83,10 @@ class Editor:
         base = load_base_of(
             expert_set, device=device, dtype=dtype, text_encoders=text_encoders, quantisation=quantisation
         )
-        applier = make_applier(base.transformer, expert_set, self.application, byte_budget=byte_budget)
+        applier = make_applier(
+            base.transformer, expert_set, self.application, byte_budget=byte_budget, compiled=compiled
+        )
+        self.compiled = compiled
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)
         self.router = build_router(
@@ -346,7 +350,7 @@ class Editor:
             device=self.engine.base.device.type,
             dtype=str(self.engine.base.dtype).removeprefix("torch."),
             quantisation=self.quantisation,
-            runtime=runtime_of(self.engine.base.device, self.quantisation),
+            runtime=runtime_of(self.engine.base.device, self.quantisation, compiled=self.compiled),
             threads=stepper.threads if self.engine.base.device.type == "cpu" else None,
             seconds={"route": slot.route_seconds, **stages},
             degradations=tuple(degradations),
@@ -363,13 +367,15 @@ def load_editor(
     byte_budget: int | None = None,
     scorer: Scorer | None = None,
     quantisation: Quantisation | None = None,
+    compiled: bool = False,
 ) -> Editor:
     """Load an expert set and its base: a name ("tiny"), a folder, or an fsspec address (`s3://`, `hf://`).
 
     `device` is by default a GPU if there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
     `application` ("merged" or "shared") and `byte_budget` (maximum bytes of loaded adapters) override the set's own.
     `scorer` is the judge of an early filter. `quantisation` ("fp8", "int8" or "nf4") stores the transformer's weights in
-    fewer bits, which needs the application "shared".
+    fewer bits, which needs the application "shared". `compiled`: the transformer's blocks are compiled at the first edit,
+    which then takes minutes; later ones are faster (docs/families.md).
     """
     return Editor(
         load_expert_set(expert_set),
@@ -379,6 +385,7 @@ def load_editor(
         byte_budget=byte_budget,
         scorer=scorer,
         quantisation=quantisation,
+        compiled=compiled,
     )
 
 

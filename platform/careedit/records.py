@@ -350,7 +350,7 @@ class EditTrace(Record):
     quantisation: Annotated[Quantisation | None, Field(exclude_if=lambda value: value is None)] = None
     """Number format in which the transformer's weights were stored; null if they were not quantised."""
     runtime: str
-    """Version of torch and the kind of processor or GPU. Another runtime may round differently."""
+    """Version of torch, the kind of processor or GPU, and whether blocks are compiled. Another runtime may round differently."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of torch threads on a CPU, which affects rounding; null on a GPU."""
     seconds: Mapping[str, float]

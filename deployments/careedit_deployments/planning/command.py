@@ -21,6 +21,7 @@ from careedit_deployments.planning.model import (
     choose,
     load_prices,
     load_profiles,
+    measured_profile,
 )
 from careedit_deployments.planning.plan import Goal, break_even, table
 from careedit_deployments.planning.plot import cells, check_plot, write_plot
@@ -60,6 +61,10 @@ def plan(
     step_seconds: Annotated[
         float | None, typer.Option("--step-seconds", help="Seconds of one step, instead of the profile's.")
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Seconds of `careedit bench gpu --out`, instead of the profile's."),
+    ] = None,
     price: Annotated[str | None, typer.Option("--price", help="Price, an entry of prices.yaml.")] = None,
     usd_per_hour: Annotated[
         float | None, typer.Option("--usd-per-hour", help="US dollars per GPU hour, instead of a price.")
@@ -97,7 +102,7 @@ def plan(
     if slo_p95 <= 0:
         raise InputError(f"--slo-p95 is {slo_p95:g}; give seconds above 0.")
     rates = _rates(rate)
-    machine = _machine(profile, step_seconds)
+    machine = _machine(profile, measured, step_seconds)
     if check_against_local:
         arrivals = [row.slowed(trace_scale) for row in read_trace(trace or MIXED)]
         _check(arrivals, named_config(config or "tiny"), machine, as_json)
@@ -207,8 +212,10 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _machine(name: str, step_seconds: float | None) -> Profile:
+def _machine(name: str, measured: Path | None, step_seconds: float | None) -> Profile:
     machine: Profile = choose("profile", name, load_profiles())
+    if measured is not None:
+        machine = measured_profile(machine, measured)
     if step_seconds is None:
         return machine
     return Profile(**{**machine.model_dump(), "step_s": step_seconds, "source": f"--step-seconds; {machine.source}"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -95,6 +97,29 @@ class Workload(Record):
     """The early filter. None: every edit has a single candidate."""
     filter_share: Share = 1.0
     """Share of the edits that use the early filter, from 0 to 1."""
+
+
+def measured_profile(machine: Profile, path: Path) -> Profile:
+    """`machine` with the seconds of a document of `careedit bench gpu --out`.
+
+    Raises `InputError` for another document, the reduced form, or a run that measured no steps or edits.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        bench = document["kind"] == "bench gpu"
+    except (OSError, ValueError, TypeError, KeyError):
+        bench = False
+    if not bench:
+        raise InputError(f"{str(path)!r} has no measurement; give a file of `careedit bench gpu --out`.")
+    if document.get("reduced"):
+        raise InputError(f"{str(path)!r} is a reduced run, which measures nothing; run `careedit bench gpu` on a GPU.")
+    found = document.get("profile")
+    if not found:
+        raise InputError(f"The run of {str(path)!r} ended before steps and edits were measured; repeat it.")
+    known = {name: value for name, value in found.items() if name != "blocks" and value is not None}
+    device = document["environment"]["device_name"] or document["environment"]["device"]
+    source = f"measured by careedit bench gpu: {document['family']} on {device}, {found.get('blocks')} blocks"
+    return Profile(**{**machine.model_dump(), **known, "source": f"{source}; the rest as in {machine.name}"})
 
 
 def load_profiles() -> dict[str, Profile]:

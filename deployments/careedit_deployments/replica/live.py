@@ -10,11 +10,12 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
-from careedit.editing import EditState
+from careedit.editing import EditState, warm_up
 from careedit.editor import Editor
 from careedit.errors import ExpertError
 from careedit.experts import load_expert_set
 from careedit.families import Quantisation
+from careedit.images import panel_sizes
 from careedit.record import Record
 from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
@@ -53,6 +54,8 @@ class ExpertSettings(Record):
     """Name of the deployment that encodes prompts; None: the replica has text encoders of its own."""
     quantisation: Quantisation | None = None
     """Number format of the transformer's weights in fewer bits; None: as `dtype`."""
+    compiled: bool = False
+    """Whether the transformer's repeated blocks are compiled; a replica is ready after the compilation."""
     workers: int
     """Maximum of edits in flight; more of them wait."""
     check_seconds: float
@@ -104,6 +107,7 @@ class LiveSet:
             application="shared" if settings.expert is None else "merged",
             text_encoders=encoder is None,
             quantisation=settings.quantisation,
+            compiled=settings.compiled,
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
@@ -120,6 +124,8 @@ class LiveSet:
         )
         try:
             self._ready = self._prepare()
+            if settings.compiled:
+                self.scheduler.call(self._warm_up).result()
             self.scheduler.call(self._probe).result()
         except BaseException:
             self.retire()
@@ -150,6 +156,17 @@ class LiveSet:
         self._lease = self.editor.engine.applier.lease(set(slot.job.weights) - {BASE})
         self.scheduler.call(self._lease.__enter__).result()
         return self.runner.client(time.time() + START_SECONDS).prepare(slot.job)
+
+    def _warm_up(self) -> None:
+        """Compile for every panel size and number of rows, in the engine's thread."""
+        panel, started = self.editor.expert_set.spec.panel, time.perf_counter()
+
+        def log(done: int, total: int) -> None:
+            seconds = time.perf_counter() - started
+            logger.info("Compiled for %d of %d panel sizes of %s in %.0f s.", done, total, self.name, seconds)
+
+        sizes = panel_sizes(panel.size, panel.fit, panel.multiple)
+        warm_up(self.editor.engine, self._ready.job, sizes, batch=self.settings.batch, done=log)
 
     def _probe(self) -> None:
         """One step, in the engine's thread."""

@@ -43,6 +43,13 @@ def environment(base: Family) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": base.device.type,
         "dtype": str(base.dtype).removeprefix("torch."),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    return {
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "peft": peft.__version__,

@@ -74,13 +74,18 @@ class Subject:
 
     def job(self, index: int, expert: str, steps: int) -> EditJob:
         """Edit number `index` by `expert`, with its own image, instruction and seed."""
-        return EditJob(
-            source=_draw(index, self.panel),
-            instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
-            seed=index,
-            steps=steps,
-            weights={expert: 1.0},
-        )
+        return example_job(index, expert, steps, side=self.panel)
+
+
+def example_job(index: int, expert: str, steps: int, *, side: int) -> EditJob:
+    """Edit number `index` on a panel of `side` pixels, with its own image, instruction and seed."""
+    return EditJob(
+        source=_draw(index, side),
+        instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
+        seed=index,
+        steps=steps,
+        weights={expert: 1.0},
+    )
 
 
 def load_subject(

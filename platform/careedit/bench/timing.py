@@ -133,6 +133,13 @@ def compare(
     return Comparison(what, over, tuple(laps), tuple(over_laps))
 
 
+def measure(run: Callable[[], object], *, repeats: int, device: torch.device) -> float:
+    """Median wall-clock seconds of `repeats` runs, after one untimed run to warm up."""
+    run()
+    with _no_garbage_collection():
+        return statistics.median(_time(run, device).seconds for _ in range(repeats))
+
+
 def check_counts(**counts: int | None) -> None:
     """Raise `InputError` for a number below 1; None passes."""
     for name, count in counts.items():

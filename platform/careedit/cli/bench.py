@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +14,10 @@ import typer
 from careedit.bench import UNTRAINED, Report, bench_engine, load_subject
 from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
-from careedit.cli.files import check_outputs, goal_cells, write_report
+from careedit.cli.files import check_outputs, goal_cells, note_goals, write_all, write_report
 from careedit.cli.lazy import lazy_group
 from careedit.cli.output import DeviceOption, JsonOption, emit_json, emit_table, note, progress
+from careedit.errors import InputError
 
 app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add commands
 
@@ -89,6 +91,56 @@ def _show(report: Report, goals: Mapping[str, Any]) -> None:
         f"Expert set {facts['expert_set']}, {facts['experts']} experts, {facts['steps']} steps, {facts['repeats']} "
         f"repeats, {facts['threads']} threads, {facts['device']}, {facts['dtype']}, torch {facts['torch']}."
     )
+
+
+@app.command("gpu")
+def gpu(
+    family: Annotated[str, typer.Option(help="The base: klein, qwen, fill or kontext.")] = "klein",
+    seconds: Annotated[float, typer.Option(min=1, help="Time budget; cases that do not fit are left out.")] = 480.0,
+    reduced: Annotated[
+        bool | None,
+        typer.Option("--reduced/--full", help="A small base of the same classes. Default: reduced on a CPU."),
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write the document here after each case.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write a plot of the figures here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a base of real size with random weights on a GPU: steps, edits, batches, experts, compilation.
+
+    No download is needed. Missed goals do not fail the command. A run that is cut keeps what it has in --out. The reduced
+    form checks that every case runs; its seconds say nothing.
+    """
+    from careedit.bench.gpu import NAMES, Settings, bench_gpu
+    from careedit.cli.bench_gpu import check_plot, rows_of, write_plot
+    from careedit.editing.base_model import find_device
+
+    if family not in NAMES:
+        raise InputError(f"The family {family!r} cannot be measured; choose one of {', '.join(NAMES)}.")
+    check_outputs([path for path in (out, plot) if path is not None], [])
+    if plot is not None:
+        check_plot(plot)
+    where = find_device(device)
+    small = where.type != "cuda" if reduced is None else reduced
+    settings = Settings.small(family, seconds=seconds) if small else Settings(family, seconds=seconds)
+    if small:
+        note("The reduced form runs the same code on a small base; it says nothing about speed.")
+    quieten()
+
+    def save(document: Mapping[str, Any]) -> None:
+        if out is not None:
+            write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
+
+    usual = torch.bfloat16 if where.type == "cuda" else torch.float32
+    document = bench_gpu(settings, device=where, dtype=torch_dtype(dtype) or usual, save=save, log=note)
+    if plot is not None:
+        write_plot(plot, document)
+    head = ("figure", "value", "goal", "verdict")
+    write_report(document, lambda: emit_table(head, rows_of(document)), out=out, as_json=as_json)
+    note_goals(document["goals"])
 
 
 def torch_dtype(dtype: Dtype | None) -> torch.dtype | None:

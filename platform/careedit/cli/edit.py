@@ -60,6 +60,9 @@ def edit(
     application: Annotated[
         Literal["merged", "shared"] | None, typer.Option(help="How experts are applied. Default: as the set says.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the base first, which takes minutes; for many steps on a GPU.")
+    ] = False,
     device: DeviceOption = None,
     quantisation: Annotated[
         Quantisation | None, typer.Option(help="Store the transformer's weights in fewer bits. Default: they are not.")
@@ -92,7 +95,12 @@ def edit(
         raise InputError(
             "--candidates, --preview-steps, --early-exit, --judge and --save-previews need --early-filter, e.g. halving."
         )
-    options = {"application": application, "device": device, "quantisation": quantisation}
+    options: dict[str, Any] = {
+        "application": application,
+        "device": device,
+        "quantisation": quantisation,
+        "compiled": compiled,
+    }
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
     if replay is None:

@@ -10,6 +10,7 @@ import torch
 import transformers.utils.logging
 
 from careedit.cli.output import progress
+from careedit.editing.base_model import COMPILED
 from careedit.editor import Editor, load_editor
 from careedit.errors import InputError
 from careedit.experts import load_expert_set
@@ -50,10 +51,11 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
     references = [decode_image(path) for path in pictures["references"]]
     quieten()
     made: list[EditResult] = []
-    editors: dict[tuple[str | None, ...], Editor] = {}
+    editors: dict[tuple[str | bool | None, ...], Editor] = {}
     with progress("Replaying", len(traces)) as bar:
         for trace in traces:
-            kind = (trace.device, trace.dtype, trace.application, trace.quantisation)
+            compiled = trace.runtime.endswith(COMPILED)
+            kind = (trace.device, trace.dtype, trace.application, trace.quantisation, compiled)
             if kind not in editors:
                 dtype = getattr(torch, trace.dtype, None)
                 if not isinstance(dtype, torch.dtype):
@@ -64,6 +66,7 @@ def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert
                     dtype=dtype,
                     application=trace.application,
                     quantisation=trace.quantisation,
+                    compiled=compiled,
                 )
             made.append(editors[kind].replay(trace, image=image, mask=mask, references=references))
             bar.advance()

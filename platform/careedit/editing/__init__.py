@@ -6,6 +6,7 @@ from careedit.editing.engine import Engine
 from careedit.editing.families import FAMILIES, Family, FluxFill, Prompt, PromptEncoder, in_context_prompt
 from careedit.editing.job import EditJob, Start
 from careedit.editing.state import EditState, OnSteps, Stepper
+from careedit.editing.warm_up import warm_up
 
 __all__ = [
     "FAMILIES",
@@ -23,4 +24,5 @@ __all__ = [
     "in_context_prompt",
     "load_base",
     "load_prompt_encoder",
+    "warm_up",
 ]

@@ -43,16 +43,19 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def runtime_of(device: torch.device, quantisation: Quantisation | None = None) -> str:
-    """What computes on `device`: torch's version and the processor's or GPU's kind. Another one may round differently.
+COMPILED = ", compiled blocks"
+"""The end of the runtime of an edit whose transformer blocks are compiled."""
 
-    With `quantisation`, the package that computes with quantised weights is part of it.
+
+def runtime_of(device: torch.device, quantisation: Quantisation | None = None, *, compiled: bool = False) -> str:
+    """What computes on `device`: torch's version, the processor's or GPU's kind, the package that computes with quantised
+    weights, and whether blocks are compiled. Another one may round differently.
     """
     kind = platform.machine() + " " + torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     package = "" if quantisation is None else f", {version_of(quantisation)}"
-    return f"torch {torch.__version__}, {kind}{package}"
+    return f"torch {torch.__version__}, {kind}{package}{COMPILED if compiled else ''}"
 
 
 @contextmanager

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock, RLock
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+from careedit.errors import ExpertError
 from careedit.experts.adapters import fit
 from careedit.experts.formats import LoraState
 from careedit.experts.manifest import Application
 from careedit.experts.pool import LeasePool
 from careedit.experts.shapes import BaseShapes
 from careedit.records import BASE, unknown_expert
+
+COMPILING: Mapping[str, Any] = MappingProxyType({"fullgraph": True, "dynamic": True, "recompile_limit": 64})
+"""Options of `torch.compile` for the repeated blocks. Sizes are symbolic: a graph serves every number of rows above one and
+every panel; one row has its own, because torch specialises sizes of one."""
 
 
 class Inputs(NamedTuple):
@@ -151,6 +158,8 @@ class LoraApplier:
 
     item_bytes = 4
     """Bytes that one weight of a loaded adapter takes."""
+    compiled = False
+    """Whether the transformer's repeated blocks are compiled (`compile`)."""
 
     def __init__(self, transformer: nn.Module, library: AdapterLibrary, *, byte_budget: int | None = None) -> None:
         """Takes ownership of `transformer`. `byte_budget` bounds the loaded adapters, in bytes; None: no bound."""
@@ -164,6 +173,20 @@ class LoraApplier:
             budget=byte_budget,
             lock=self._lock,
         )
+
+    def compile(self, **options: Any) -> None:
+        """Compile the transformer's repeated blocks at their first pass; `options` replace `COMPILING`.
+
+        Weights that are replaced in place keep the graphs. Raises `ExpertError` for a transformer without such blocks.
+        """
+        try:
+            cast(Any, self.transformer).compile_repeated_blocks(**{**COMPILING, **options})
+        except (ValueError, AttributeError) as error:
+            name = type(self.transformer).__name__
+            raise ExpertError(
+                f"The blocks of {name} cannot be compiled, because diffusers names none; turn compilation off."
+            ) from error
+        self.compiled = True
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -214,11 +237,17 @@ def check_known(names: Iterable[str], known: Sequence[str]) -> None:
 
 
 def run_transformer(transformer: nn.Module, inputs: Inputs) -> Tensor:
-    """The first output of the transformer: the velocity."""
-    if inputs.run is not None:
-        rows = inputs.rows or tuple(range(len(inputs.per_row["hidden_states"])))
-        return inputs.run(transformer, inputs._replace(rows=rows))
-    return cast(Tensor, transformer(**inputs.per_row, **inputs.shared, return_dict=False)[0])
+    """The first output of the transformer: the velocity. Raises `ExpertError` if its blocks cannot be compiled."""
+    try:
+        if inputs.run is not None:
+            rows = inputs.rows or tuple(range(len(inputs.per_row["hidden_states"])))
+            return inputs.run(transformer, inputs._replace(rows=rows))
+        return cast(Tensor, transformer(**inputs.per_row, **inputs.shared, return_dict=False)[0])
+    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ExpertError(
+            f"The blocks of {type(transformer).__name__} cannot be compiled, so turn compilation off: {reason}."
+        ) from error
 
 
 def group_rows(rows: Sequence[str]) -> dict[str, list[int]]:

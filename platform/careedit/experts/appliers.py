@@ -34,17 +34,26 @@ from careedit.records import BASE
 
 
 def make_applier(
-    transformer: nn.Module, library: AdapterLibrary, application: Application, *, byte_budget: int | None = None
+    transformer: nn.Module,
+    library: AdapterLibrary,
+    application: Application,
+    *,
+    byte_budget: int | None = None,
+    compiled: bool = False,
 ) -> ExpertApplier:
     """An applier that owns `transformer` and takes experts from `library`, e.g. an `ExpertSet`.
 
-    Shared experts are in slots on a GPU and in spans elsewhere (`careedit.experts.slots`); both compute the same.
-    `byte_budget` bounds the adapters that are loaded at the same time, in bytes; None keeps every adapter that was used.
+    Shared experts are in slots on a GPU or with compiled blocks, and in spans elsewhere (`careedit.experts.slots`); both
+    compute the same. `byte_budget` bounds the adapters that are loaded at the same time, in bytes; None keeps every adapter
+    that was used. `compiled`: the transformer's repeated blocks are compiled at their first pass.
     """
     on_gpu = next(transformer.parameters()).device.type == "cuda"
-    shared: type[LoraApplier] = SlotApplier if on_gpu else SharedApplier
+    shared: type[LoraApplier] = SlotApplier if on_gpu or compiled else SharedApplier
     kind = MergedApplier if application == "merged" else shared
-    return cast(ExpertApplier, kind(transformer, library, byte_budget=byte_budget))
+    applier = kind(transformer, library, byte_budget=byte_budget)
+    if compiled:
+        applier.compile()
+    return cast(ExpertApplier, applier)
 
 
 @torch.no_grad()

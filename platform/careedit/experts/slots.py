@@ -6,8 +6,9 @@ the loaded experts change, as it does for the spans of `SharedApplier`. On a CPU
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,10 +105,6 @@ class SlotApplier(LoraApplier):
         fitting = len(library.names) if byte_budget is None else byte_budget // max(1, self._size(""))
         self._make_room({}, slots=min(len(library.names), max(1, fitting)) + 1)
 
-    def compile(self, **options: Any) -> None:
-        """Compiles the transformer's repeated blocks at their first pass; `options` are those of `torch.compile`."""
-        cast(Any, self.transformer).compile_repeated_blocks(fullgraph=True, dynamic=True, **options)
-
     def velocity(self, rows: Sequence[str], inputs: Inputs) -> Tensor:
         """The velocity, shape [rows, tokens, channels], in one pass of the transformer."""
         check_known(rows, self.library.names)
@@ -141,7 +138,15 @@ class SlotApplier(LoraApplier):
         self._free.append(self._slots.pop(name))
 
     def _make_room(self, ranks: Mapping[str, int], *, slots: int) -> None:
-        """Gives every layer at least `slots` slots, and those in `ranks` at least their rank."""
+        """Gives every layer at least `slots` slots, and those in `ranks` at least their rank.
+
+        The same layer of the other blocks gets that rank too, so that all blocks share their graphs.
+        """
+        widest: dict[str, int] = {}
+        for path, rank in ranks.items():
+            widest[_kind(path)] = max(rank, widest.get(_kind(path), 0))
+        layers = (path for path, one in self.transformer.named_modules() if isinstance(one, nn.Linear | SlotLinear))
+        ranks = {path: widest[_kind(path)] for path in layers if _kind(path) in widest}
         known = len(self._slots) + len(self._free) + 1
         slots = max(slots, known)
         with torch.inference_mode(False), torch.no_grad():
@@ -153,3 +158,8 @@ class SlotApplier(LoraApplier):
                 if (len(layer.a), layer.rank) != (slots, rank):
                     layer.resize(slots, rank, self._dtype)
         self._free += range(known, slots)
+
+
+def _kind(path: str) -> str:
+    """The path of a layer without the number of its block."""
+    return re.sub(r"\.\d+\.", ".*.", path, count=1)

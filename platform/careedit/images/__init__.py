@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from careedit.images.canvas import MAX_REFERENCES, Fit, canvas_mask, compose_canvas, crop_target, fit_panel
+from careedit.images.canvas import (
+    MAX_REFERENCES,
+    Fit,
+    canvas_mask,
+    compose_canvas,
+    crop_target,
+    fit_panel,
+    panel_sizes,
+)
 from careedit.images.colour import FLATTENED, decoding_notes, marks_of, other_size, turn_note
 from careedit.images.decode import decode_image, decode_mask, image_sha256, inspect_picture
 from careedit.images.masks import (
@@ -40,6 +48,7 @@ __all__ = [
     "marks_of",
     "mask_share",
     "other_size",
+    "panel_sizes",
     "refine_mask",
     "save_image",
     "turn_note",

@@ -99,6 +99,14 @@ def fit_panel(size: Size, panel: int, rule: Rule, multiple: int) -> Fit:
     raise InputError(f"The panel rule {rule!r} does not exist; use 'letterbox', 'resize' or 'bucket'.")
 
 
+def panel_sizes(panel: int, rule: Rule, multiple: int) -> tuple[Size, ...]:
+    """The sizes (width, height) that panels of a rule can have; for "resize", which has any, those of "bucket"."""
+    if rule == "letterbox":
+        return ((panel, panel),)
+    wide = [_bucket(round(1000 * shape), 1000, panel, multiple) for shape in _SHAPES]
+    return tuple(dict.fromkeys([*wide, *((height, width) for width, height in wide)]))
+
+
 def _letterbox(width: int, height: int, panel: Size) -> Fit:
     scale = min(panel[0] / width, panel[1] / height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -14,7 +14,7 @@ from careedit.editing import EditJob, Engine
 from careedit.experts import MemoryLibrary, MergedApplier, NoExperts, SharedApplier, load_adapter
 from careedit.experts.applier import Inputs
 from careedit.experts.slots import SlotApplier
-from lora_files import edit, engine, inputs_of, load_as_diffusers, own, several_ranks, shapes_of_pipe, targets, write
+from lora_files import edit, engine, load_as_diffusers, own, several_ranks, shapes_of_pipe, targets, write
 
 pytestmark = pytest.mark.usefixtures("small_bases_only")
 
@@ -73,39 +73,3 @@ def test_experts_in_one_batch_equal_edits_with_load_lora_weights(
         applier = kind(batched.transformer, library)
         for one, other in zip(latents(engine(batched, applier), jobs, together=True), expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0.0, atol=1e-4)
-
-
-def test_no_batch_and_no_expert_makes_another_graph_in_slots(bases: Callable[[str], Any], tmp_path: Path) -> None:
-    pipe = own(bases("klein"))
-    shapes, graphs = shapes_of_pipe(pipe), []
-
-    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
-        graphs.append(module)
-        return module.forward
-
-    library = MemoryLibrary(
-        {
-            f"rank {rank}": load_adapter(
-                write(tmp_path / "a.safetensors", targets(shapes, "transformer.", rank=rank)), shapes
-            )
-            for rank in (1, 2, 3, 4)
-        },
-        shapes,
-    )
-    spans = SharedApplier(own(pipe).transformer, library)
-    size = SlotApplier(own(pipe).transformer, library)._size("")
-    applier = SlotApplier(pipe.transformer, library, byte_budget=2 * size)  # two slots for four experts
-    applier.compile(backend=backend)
-    inputs = inputs_of(bases("klein"))
-    torch._dynamo.reset()
-    batches = [["rank 1", "rank 2"], ["base", "rank 1", "base"], ["rank 4"] * 5, ["rank 3", "rank 4", "base", "rank 3"]]
-    for number, rows in enumerate(batches):
-        one = inputs.take([index % 2 for index in range(len(rows))])
-        torch.testing.assert_close(applier.velocity(rows, one), spans.velocity(rows, one), rtol=0.0, atol=1e-5)
-        assert number == 0 or len(graphs) <= 4, rows
-    assert len(applier.resident) == 2
-    made = len(graphs)
-    for rows in batches:
-        applier.velocity(rows, inputs.take([index % 2 for index in range(len(rows))]))
-    assert len(graphs) == made
-    torch._dynamo.reset()
