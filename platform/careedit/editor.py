@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, overload
 
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 from careedit.editing import EditJob, EditState, Engine, OnSteps, Stepper
-from careedit.editing.base_model import load_base_of, runtime_of
+from careedit.editing.base_model import load_base_of, runtime_of, use_threads
 from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
@@ -387,17 +386,6 @@ def load_editor(
         quantisation=quantisation,
         compiled=compiled,
     )
-
-
-@contextmanager
-def use_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads inside the context; None leaves them as they are."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:

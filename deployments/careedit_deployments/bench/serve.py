@@ -9,7 +9,8 @@ from importlib import metadata
 from typing import Any
 
 from careedit.bench.report import environment
-from careedit.editor import Editor, use_threads
+from careedit.editing.base_model import use_threads
+from careedit.editor import Editor
 from careedit_deployments.bench.load import Edit, by_clients, in_batches
 from careedit_deployments.bench.measure import behind_long, latencies, replayed, throughputs
 from careedit_deployments.bench.report import IN_PROCESS, SERIAL, SERVED, Report

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import EditWork, make_editor
 from careedit_eval.pipeline import Runner, Store, evaluate

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.transforms.functional import to_tensor
 
 from careedit.bench.timing import Comparison, compare
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.files import png_bytes
 from careedit_eval.errors import RunError

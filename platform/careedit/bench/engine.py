@@ -15,7 +15,7 @@ from careedit.bench.report import Goal, environment
 from careedit.bench.subject import Subject
 from careedit.bench.timing import Comparison, check_counts, compare
 from careedit.editing import EditJob, Engine
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit.experts import adapter_share
 from careedit.images import canvas_mask, compose_canvas
 

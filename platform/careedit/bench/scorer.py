@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from careedit.bench.timing import Comparison, check_counts, compare
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit.errors import InputError
 from careedit.samples import draw_samples
 from careedit.scoring import ScoreRequest, VqaScorer

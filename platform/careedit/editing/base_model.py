@@ -59,6 +59,17 @@ def runtime_of(device: torch.device, quantisation: Quantisation | None = None, *
 
 
 @contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads inside the context; None leaves them as they are."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def quiet_loading() -> Iterator[None]:
     """Hide the progress bars that diffusers and transformers draw per component and per weight."""
     shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]

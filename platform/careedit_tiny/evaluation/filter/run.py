@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from careedit.bench.report import Goal
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit_tiny.evaluation.common import Aim, figure, run_facts, verdicts
 from careedit_tiny.evaluation.filter.measure import CLIP, CLIP_CAPTION, JUDGE, FilterBench
 from careedit_tiny.evaluation.filter.rows import gain_section, judge_section, rows_of, share_section

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from careedit.bench.report import Goal
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit.records import RoutingDecision
 from careedit.routing import features_of
 from careedit.stats import bootstrap_mean
