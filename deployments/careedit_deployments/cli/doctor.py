@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-import psutil
 import typer
 
 from careedit import plugins
@@ -21,6 +18,7 @@ from careedit.errors import CareEditError, InputError
 from careedit.experts import BaseShapes, ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit.families import QUANTISED_BYTES, Quantisation, in_blocks
+from careedit_deployments.cli.machine import Machine, look
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.cli.weights import Weights, components_of, weights_of
 from careedit_deployments.config import Arm, ServeConfig
@@ -48,30 +46,6 @@ class Line:
     """What was checked, for example "memory" or "main.base"."""
     message: str
     """What was found, and what to do about it."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU of this machine."""
-
-    name: str
-    """Name of the GPU, as the driver reports it."""
-    free: int
-    """Memory of the GPU that is free now, in bytes."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What this machine has to offer now."""
-
-    cpus: int
-    """Number of CPU cores of this machine."""
-    memory: int
-    """Free main memory, in bytes."""
-    gpus: tuple[Gpu, ...]
-    """The GPUs that the NVIDIA driver lists."""
-    disk: int
-    """Free disk space of the hub's cache, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +87,6 @@ def doctor(
             emit(f"{line.status:4}  {line.subject}: {line.message}")
     if fails:
         raise typer.Exit(1)
-
-
-def look() -> Machine:
-    """What this machine has now: CPUs, free memory (of its container, if that has a limit), GPUs, disk."""
-    memory = psutil.virtual_memory().available
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
-        memory = min(memory, limit - int(Path("/sys/fs/cgroup/memory.current").read_text("ascii")))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        pass
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
-    return Machine(os.cpu_count() or 1, memory, _gpus(), shutil.disk_usage(folder).free)
 
 
 def check(config: ServeConfig, machine: Machine, *, served: bool = True) -> Iterator[Line]:
@@ -385,16 +345,6 @@ def _check_surroundings(config: ServeConfig) -> Iterator[Line]:
             yield Line("fail", field, f"{str(there)!r} cannot be written to; change {field}.")
     if not config.http.is_loopback and config.auth.required is False:
         yield Line("warn", "auth", "The server listens on the network without API keys; set auth.required: true.")
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    command = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-        rows = [line.rsplit(",", 1) for line in listed.split("\n") if "," in line]
-        return tuple(Gpu(name.strip(), int(free) * 2**20) for name, free in rows)
-    except (OSError, ValueError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not answer
-        return ()
 
 
 def _gib(size: int) -> str:

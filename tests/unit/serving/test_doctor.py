@@ -13,7 +13,8 @@ import pytest
 import small_bases
 from careedit.cli.main import main
 from careedit_deployments.cli import doctor
-from careedit_deployments.cli.doctor import GIB, Gpu, Line, Machine, check
+from careedit_deployments.cli.doctor import GIB, Line, check
+from careedit_deployments.cli.machine import Gpu, Machine, look
 from careedit_deployments.cli.weights import Weights, weights_of
 from careedit_deployments.config import ServeConfig
 
@@ -209,10 +210,10 @@ def test_the_gpus_are_those_that_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatc
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143156'\necho 'NVIDIA L4, 22000'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert doctor.look().gpus == (Gpu("NVIDIA H200", 143156 * 2**20), Gpu("NVIDIA L4", 22000 * 2**20))
+    assert look().gpus == (Gpu("NVIDIA H200", 143156 * 2**20), Gpu("NVIDIA L4", 22000 * 2**20))
 
     program.write_text("#!/bin/sh\necho 'the driver does not answer' >&2\nexit 9\n")
-    assert doctor.look().gpus == ()
+    assert look().gpus == ()
 
 
 def test_the_command_checks_a_set_alone_and_exits_with_1_if_it_fails(

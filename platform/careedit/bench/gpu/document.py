@@ -71,6 +71,7 @@ def figures_of(cases: Cases) -> dict[str, float | None]:
         "eager_mixed_over_merged": _ratio(cases["merged"].get("batch_s"), cases["slots"].get("batch_s")),
         "peft_over_slots": _ratio(cases["peft_and_spans"].get("peft_s"), slots.get("batch_s")),
         "spans_over_slots": _ratio(cases["peft_and_spans"].get("spans_s"), slots.get("batch_s")),
+        "fp8_over_steps": _ratio(_largest(cases["fp8"]), _largest(cases["steps"])),
         "step_cache_over_all_steps": cases["step_cache"].get("ratio"),
     }
 
@@ -93,6 +94,12 @@ def profile_of(cases: Cases) -> dict[str, Any] | None:
         "shared_ratio": None if mixed is None else max(1.0, 1 / mixed),
         "blocks": "compiled" if best is cases["compiled"] else "eager",
     }
+
+
+def _largest(case: Mapping[str, Any]) -> float | None:
+    """Seconds of a step with the most rows."""
+    times = case.get("step_s", {})
+    return times[max(times, key=int)] if times else None
 
 
 def _best(cases: Cases) -> Mapping[str, Any]:
