@@ -27,7 +27,7 @@ IMPORT_PATH = "careedit_deployments.app:build_app"
 RAY_VERSION = "2.60.0"
 
 AUTH = {"mode": "token"}
-"""`authOptions` of every Ray cluster: whoever reaches its control plane can run code, so KubeRay gives each cluster a token of
+"""`authOptions` of every Ray cluster: a caller that reaches its control plane can run code, so KubeRay gives each cluster a token of
 its own, which the pods and the operator send."""
 
 
