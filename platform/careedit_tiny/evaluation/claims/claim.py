@@ -122,15 +122,17 @@ class Claim:
         )
 
 
-def decide(conditions: Sequence[Condition], figures: Mapping[str, Figure]) -> Verdict:
-    """The verdict on a claim from its figures' intervals.
+def decide(conditions: Sequence[Condition], finding: Finding) -> Verdict:
+    """The verdict on a claim from the intervals of what was found.
 
     A condition is met if the whole interval keeps the bound, and missed if the whole interval breaks it. A claim holds if
     all conditions are met, and does not hold here if one is missed.
     """
-    met, missed, open_ = [], [], []
+    if finding.unmeasured:
+        return Verdict("not measured", finding.unmeasured)
+    met, missed, open_ = list[str](), list[str](), list[str]()
     for condition in conditions:
-        figure, goal = figures[condition.figure], condition.goal
+        figure, goal = finding.figures[condition.figure], condition.goal
         sentence = (
             f"{condition.figure}: {_number(figure.value, figure.unit)} ({figure.interval}), {_bound(goal, figure.unit)}"
         )

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from careedit.stats import LEVEL, SEED, Interval, bootstrap_ratio
 from careedit_eval.stats import difference_interval, mean_interval
-from careedit_tiny.evaluation.claims.claim import Figure, NotMeasuredError
+from careedit_tiny.evaluation.claims.claim import Figure, NotMeasuredError, Unit
 
 DRAWS = 2_000
 """Resamples of the interval of `steps_ratio`."""
@@ -18,22 +18,21 @@ DRAWS = 2_000
 def share(values: ArrayLike, labels: Sequence[Hashable] | None = None) -> Figure:
     """The share of ones among `values` [n], each 0 or 1; rows with one of `labels` are of one scene."""
     array = np.asarray(values, np.float64)
-    return _figure(array, mean_interval(array, labels, passes=True))
+    return _figure(float(array.mean()), mean_interval(array, labels, passes=True), array.size, "share")
 
 
 def mean(values: ArrayLike) -> Figure:
     """The mean of `values` [n], one per scene."""
     array = np.asarray(values, np.float64)
-    found = mean_interval(array)
-    return Figure(float(array.mean()), *(found or (None, None)), n=array.size, unit="number")
+    return _figure(float(array.mean()), mean_interval(array), array.size, "number")
 
 
 def points(before: ArrayLike, after: ArrayLike) -> Figure:
     """`after` - `before` in percentage points, paired: two arrays [n] of shares from 0 to 1, one entry per scene."""
     first, last = np.asarray(before, np.float64), np.asarray(after, np.float64)
     found = difference_interval(first, last, passes=True)
-    ends = (None, None) if found is None else (100 * found.low, 100 * found.high)
-    return Figure(100 * float((last - first).mean()), *ends, n=first.size, unit="points")
+    scaled = None if found is None else Interval(100 * found.low, 100 * found.high)
+    return _figure(100 * float((last - first).mean()), scaled, first.size, "points")
 
 
 def ratio(above: ArrayLike, below: ArrayLike) -> Figure:
@@ -41,9 +40,7 @@ def ratio(above: ArrayLike, below: ArrayLike) -> Figure:
     first, last = np.asarray(above, np.float64), np.asarray(below, np.float64)
     if not last.mean():
         raise NotMeasuredError("The quantity to divide by is 0 in every scene, so a ratio does not exist.")
-    found = bootstrap_ratio(first, last)
-    ends = (None, None) if found is None else tuple(found)
-    return Figure(float(first.mean() / last.mean()), *ends, n=first.size, unit="ratio")
+    return _figure(float(first.mean() / last.mean()), bootstrap_ratio(first, last), first.size, "ratio")
 
 
 def repeats(values: Sequence[float]) -> Figure:
@@ -92,11 +89,11 @@ def steps_ratio(
     found = [_ratio_of(slow, fast, untouched, rows, of_final) for rows in drawn]
     known = np.array([one for one in found if one is not None])
     tail = (1 - LEVEL) / 2
-    ends = Interval(*(float(end) for end in np.quantile(known, [tail, 1 - tail]))) if known.size else (None, None)
+    ends = Interval(*(float(end) for end in np.quantile(known, [tail, 1 - tail]))) if known.size else None
     value = _ratio_of(slow, fast, untouched, np.arange(untouched.size), of_final)
     if value is None:
         raise NotMeasuredError("The faster training is at its final quality before its first step.")
-    return Figure(value, *ends, n=untouched.size, unit="ratio")
+    return _figure(value, ends, untouched.size, "ratio")
 
 
 def _ratio_of(
@@ -113,5 +110,6 @@ def _ratio_of(
     return needed[0] / needed[1] if needed[1] > 0 else None
 
 
-def _figure(values: NDArray[np.float64], found: Interval | None) -> Figure:
-    return Figure(float(values.mean()), *(found or (None, None)), n=values.size)
+def _figure(value: float, found: Interval | None, n: int, unit: Unit) -> Figure:
+    low, high = (None, None) if found is None else found
+    return Figure(value, low, high, n, unit)

@@ -59,14 +59,12 @@ def _row(claim: Claim, setting: Setting, report: Report) -> dict[str, Any]:
         name: getattr(claim, name)
         for name in ("id", "title", "statement", "source", "stated", "method", "figure", "trains")
     }
+    finding: Finding | None = None
     try:
         finding = _finding(claim, setting)
+        verdict = decide(claim.conditions, finding)
     except NotMeasuredError as error:
-        finding, verdict = None, Verdict("not measured", str(error))
-    else:
-        verdict = decide(claim.conditions, finding.figures)
-        if finding.unmeasured:
-            verdict = Verdict("not measured", finding.unmeasured)
+        verdict = Verdict("not measured", str(error))
     report(claim, verdict)
     found = None if finding is None else _FINDINGS.dump_python(finding, mode="json")
     return {**stated, "verdict": verdict.outcome, "reason": verdict.reason, "finding": found}

@@ -17,11 +17,12 @@ from careedit.experts.manifest import MANIFEST_FILE
 from careedit.finetune.router.examples import Example
 from careedit.finetune.router.teach import teach
 from careedit.routing import features_of
+from careedit.stats import Floats
 from careedit_tiny.evaluation.claims.claim import Claim, Condition, Figure, Finding, NotMeasuredError
 from careedit_tiny.evaluation.claims.figures import error_removed, points, share, steps_ratio
 from careedit_tiny.evaluation.claims.samples import NEWCOMER, RIVALS, brand_sample
 from careedit_tiny.evaluation.claims.setting import Setting, errors, right
-from careedit_tiny.evaluation.claims.training import BATCH, Lesson, Workshop, state_of
+from careedit_tiny.evaluation.claims.training import BATCH, Lesson, Workshop, state_of, training
 from careedit_tiny.evaluation.claims.words import BRIEF
 from careedit_tiny.evaluation.quality import Outcome, load_subject
 from careedit_tiny.evaluation.quality.outcomes import identity_outcomes
@@ -77,18 +78,15 @@ def forgetting(setting: Setting) -> Finding:
     fresh = [brand_sample(NEWCOMER, i, "test") for i in range(setting.n)]
     taught, router_steps = _taught(setting, workshop, expert, steps)
     chosen = [taught.routed(sample) for sample in fresh]
-    rows = {
+    rows: dict[str, tuple[Floats, Floats]] = {
         "unified, old": (right(setting.edit(old, unified_arm)), right(further.edit(old, "further"))),
         "unified, new": (right(setting.edit(fresh, unified_arm)), right(further.edit(fresh, "further"))),
-        "routed, old": tuple(right(one.edit(old, [one.routed(sample) for sample in old])) for one in (setting, taught)),
-        "routed, new": (
-            right(setting.edit(fresh, [setting.routed(sample) for sample in fresh])),
-            right(taught.edit(fresh, chosen)),
-        ),
+        "routed, old": (_right_routed(setting, old), _right_routed(taught, old)),
+        "routed, new": (_right_routed(setting, fresh), _right_routed(taught, fresh)),
     }
     figures = {
-        "lost on old edits, unified LoRA trained further": points(*reversed(rows["unified, old"])),
-        "lost on old edits, new expert and taught router": points(*reversed(rows["routed, old"])),
+        "lost on old edits, unified LoRA trained further": points(*rows["unified, old"][::-1]),
+        "lost on old edits, new expert and taught router": points(*rows["routed, old"][::-1]),
         "gained on the new competence, unified LoRA": points(*rows["unified, new"]),
         "gained on the new competence, new expert": points(*rows["routed, new"]),
         "routed to the new expert, new competence": share([float(name == "newcomer") for name in chosen]),
@@ -118,7 +116,8 @@ def _taught(setting: Setting, workshop: Workshop, expert: Path, steps: int) -> t
         examples = [Example(features_of(request_for(sample, size=PANEL)), "newcomer") for sample in shown]
         try:
             rehearse = partial(rehearsal, per_group=PER_GROUP)
-            teach(root, examples, workshop.folder / "router", steps=router_steps, rehearsals=[rehearse])
+            with training():
+                teach(root, examples, workshop.folder / "router", steps=router_steps, rehearsals=[rehearse])
         except CareEditError as error:  # the old router stays if it would forget
             raise NotMeasuredError(f"The router could not be taught in {router_steps} steps. {error}") from error
         mark.touch()
@@ -127,6 +126,10 @@ def _taught(setting: Setting, workshop: Workshop, expert: Path, steps: int) -> t
     return Setting(
         subject, setting.out, setting.n, setting.seed, setting.minutes, setting.batch, done=setting.done
     ), router_steps
+
+
+def _right_routed(setting: Setting, samples: Sequence[Sample]) -> Floats:
+    return right(setting.edit(samples, [setting.routed(sample) for sample in samples]))
 
 
 def interference(setting: Setting) -> Finding:
@@ -190,6 +193,8 @@ def extension(setting: Setting) -> Finding:
     count = len(setting.subject.experts) + 1
     workshop = Workshop(setting, 11, units=(1 + count) * sum(SHARES), rank=count * RANK)
     full = workshop.full_steps()
+    if full * SHARES[0] < 1:
+        raise NotMeasuredError("The budget allows fewer than four steps, too few for a curve; raise --budget-minutes.")
     new, old = brand_lesson(NEWCOMER), old_lesson()
     fresh = [brand_sample(NEWCOMER, i, "test") for i in range(setting.n)]
     untouched = errors(identity_outcomes(fresh))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from careedit.finetune.subject import Subject as BaseSubject
 from careedit.finetune.subject import load_subject
 from careedit.images import fit_panel
 from careedit_tiny.evaluation.claims.claim import NotMeasuredError
+from careedit_tiny.evaluation.claims.samples import NEWCOMER, brand_sample
 from careedit_tiny.evaluation.claims.setting import Setting
 from careedit_tiny.models.family import PANEL
 from careedit_tiny.world.samples import Sample
@@ -49,6 +51,13 @@ class Lesson:
     """Its name, in which the name of its encoded samples begins."""
     draw: Draw
     """Draws its training samples."""
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Gradients inside a run of measurements, which does without them elsewhere."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 class Workshop:
@@ -113,7 +122,7 @@ class Workshop:
         made: Path,
     ) -> None:
         config = own_config(self.base, steps=steps, seed=self.setting.seed)
-        with torch.inference_mode(False), torch.enable_grad():
+        with training():
             trained = train_own(name, self.base, pools, {}, self.folder, config, rank=rank, batch=BATCH, adapter=start)
         made.mkdir(exist_ok=True)
         file = made / "adapter.safetensors"
@@ -152,14 +161,8 @@ class Workshop:
 
     def _seconds_per_step(self) -> float:
         """Time a few steps of the largest rank in a folder of their own."""
-        from careedit_tiny.evaluation.claims.samples import NEWCOMER, brand_sample
-
         lesson = Lesson("timing", lambda index: brand_sample(NEWCOMER, index, "train"))
-        with (
-            TemporaryDirectory(dir=self.folder, prefix=".timing-") as name,
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
+        with TemporaryDirectory(dir=self.folder, prefix=".timing-") as name, training():
             folder = Path(name)
             pools = {lesson.name: self._pool(lesson, BATCH, folder / "pools")}
             config = own_config(self.base, steps=TIMED, seed=self.setting.seed)

@@ -66,8 +66,8 @@ def phrasing(setting: Setting) -> Finding:
         "spread, unified minus routed": points(spread["routed"], spread["unified"]),
         "spread, unified LoRA": share(spread["unified"]),
         "spread, routed": share(spread["routed"]),
-        "seen minus held-out, unified LoRA": points(*reversed(halves["unified"])),
-        "seen minus held-out, routed": points(*reversed(halves["routed"])),
+        "held-out minus seen phrasings, unified LoRA": points(*halves["unified"]),
+        "held-out minus seen phrasings, routed": points(*halves["routed"]),
         "one expert for all phrasings of a scene": share(alike),
     }
     rows = [
