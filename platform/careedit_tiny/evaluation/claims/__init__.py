@@ -3,7 +3,7 @@
 from careedit_tiny.evaluation.claims.activation import ACTIVATION
 from careedit_tiny.evaluation.claims.claim import Claim, Condition, Figure, Finding, NotMeasuredError, Verdict, decide
 from careedit_tiny.evaluation.claims.filtering import EARLY_FILTER
-from careedit_tiny.evaluation.claims.run import measure_claims
+from careedit_tiny.evaluation.claims.findings import measure_claims
 from careedit_tiny.evaluation.claims.setting import Setting
 from careedit_tiny.evaluation.claims.trained import EXTENSION_CLAIM, FORGETTING, INTERFERENCE_CLAIM
 from careedit_tiny.evaluation.claims.words import IDENTITY, INFEASIBLE, PHRASING, REFERENCE

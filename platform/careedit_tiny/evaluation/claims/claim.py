@@ -108,7 +108,7 @@ class Claim:
     conditions: tuple[Condition, ...]
     """What must be true of the figures if the claim holds."""
     measure: Callable[[Setting], Finding]
-    """Measures it. Raises `NotMeasuredError`."""
+    """Measures the claim's figures. Raises `NotMeasuredError`."""
     trains: bool = False
     """Whether it trains LoRAs and so takes a share of the training budget. Default: no."""
     version: int = 1

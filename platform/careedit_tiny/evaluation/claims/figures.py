@@ -49,7 +49,7 @@ def repeats(values: Sequence[float]) -> Figure:
 
 
 def error_removed(errors: ArrayLike, untouched: ArrayLike) -> float:
-    """1 - the mean error of the edits [n] / that of no edit [n]: 1 is the right result, 0 is no edit."""
+    """1 - the mean error of the edits [n] / that of no edit [n]: 1 is the right result, 0 means no edit."""
     return float(1 - np.asarray(errors).mean() / np.asarray(untouched).mean())
 
 

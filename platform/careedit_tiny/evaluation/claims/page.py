@@ -16,6 +16,9 @@ PACKAGE = "careedit_tiny.evaluation.claims"
 PAGE = "claims.md"
 """File name of the Markdown page in the folder of a run."""
 
+NOTHING: Mapping[str, Any] = {"budget": "", "columns": (), "rows": (), "picture": None}
+"""What the page shows of a claim that was not measured."""
+
 
 def write_pages(document: Mapping[str, Any], out: Path) -> None:
     """Write `claims.md` and `claims.html` to the folder of a run, next to its `pictures`."""
@@ -36,4 +39,4 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """The claim with its figures as text."""
     finding = row["finding"]
     figures = {} if finding is None else {name: str(Figure(**one)) for name, one in finding["figures"].items()}
-    return {**row, "figures": figures, "decides": figures.get(row["figure"], "-"), "finding": finding or {}}
+    return {**row, "figures": figures, "decides": figures.get(row["figure"], "-"), "finding": finding or NOTHING}

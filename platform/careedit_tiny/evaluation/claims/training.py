@@ -50,7 +50,7 @@ class Lesson:
     name: str
     """Its name, in which the name of its encoded samples begins."""
     draw: Draw
-    """Draws its training samples."""
+    """Draws the training sample of an index."""
 
 
 @contextmanager
