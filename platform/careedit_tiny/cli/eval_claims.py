@@ -113,12 +113,11 @@ def _claims(text: str | None) -> list[Claim]:
 
     if text is None:
         return list(CLAIMS.values())
-    found = []
-    for part in dict.fromkeys(part.strip() for part in text.split(",")):
-        if not part.isdecimal() or int(part) not in CLAIMS:
-            raise InputError(f"{part!r} is not a claim; the claims are {', '.join(str(number) for number in CLAIMS)}.")
-        found.append(CLAIMS[int(part)])
-    return found
+    known = {str(number): claim for number, claim in CLAIMS.items()}
+    parts = {part.strip() for part in text.split(",")}
+    if unknown := sorted(parts - set(known)):
+        raise InputError(f"{unknown[0]!r} is not a claim; the claims are {', '.join(known)}.")
+    return [claim for number, claim in known.items() if number in parts]
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -126,6 +125,7 @@ def _show(document: dict[str, Any]) -> None:
 
     rows = []
     for row in document["claims"]:
-        figure = (row["finding"] or {"figures": {}})["figures"].get(row["figure"])
-        rows.append((row["id"], row["title"], "-" if figure is None else str(Figure(**figure)), row["verdict"]))
-    emit_table(("claim", "title", "figure", "verdict"), rows)
+        found = (row["finding"] or {"figures": {}})["figures"]
+        figures = [str(Figure(**found[name])) for name in row["decided_by"] if name in found]
+        rows.append((row["id"], row["title"], "; ".join(figures) or "-", row["verdict"]))
+    emit_table(("claim", "title", "figures", "verdict"), rows)

@@ -33,7 +33,7 @@ def test_two_claims_are_measured_decided_and_written(run: tuple[dict[str, Any], 
     identity, infeasible = document["claims"]
     for claim in (identity, infeasible):
         assert claim["verdict"] in ("holds", "does not hold here", "undecided")
-        assert claim["finding"]["figures"][claim["figure"]]["n"] == 2
+        assert [claim["finding"]["figures"][name]["n"] for name in claim["decided_by"]]
     assert len(identity["finding"]["rows"]) == 5  # two experts, base, unified LoRA, routed
     assert "hallucinated by the unified LoRA" in infeasible["finding"]["figures"]
     assert document["environment"]["expert_set_sha256"].startswith("1f6dc1604712")

@@ -196,7 +196,6 @@ ACTIVATION = Claim(
     method=f"The same test scenes and noise by the base, the unified LoRA, and the set's router with top-1, top-2 and all experts, "
     f"mixed by their probabilities. Latency: {ROUNDS} rounds of single edits with shared experts, in turns. Switching and "
     "stacking: `careedit bench engine`; their ends are the smallest and the largest of the repeats.",
-    figure="top-1 minus all experts, right",
     conditions=(
         Condition("top-1 minus all experts, right", Goal("at least", MARGIN)),
         Condition("latency, all experts over top-1", Goal("above", 1.0)),

@@ -103,10 +103,8 @@ class Claim:
     """The number that the claim is known by, and where that number comes from."""
     method: str
     """How it is measured here."""
-    figure: str
-    """The name of the figure that the page's table shows."""
     conditions: tuple[Condition, ...]
-    """What must be true of the figures if the claim holds."""
+    """What must be true of the figures if the claim holds. The page's table shows these figures."""
     measure: Callable[[Setting], Finding]
     """Measures the claim's figures. Raises `NotMeasuredError`."""
     trains: bool = False
@@ -117,9 +115,7 @@ class Claim:
     @property
     def digest(self) -> str:
         """A hash of the test, which a stored finding must match."""
-        return json_digest(
-            [self.id, self.version, self.figure, [(one.figure, str(one.goal)) for one in self.conditions]]
-        )
+        return json_digest([self.id, self.version, [(one.figure, str(one.goal)) for one in self.conditions]])
 
 
 def decide(conditions: Sequence[Condition], finding: Finding) -> Verdict:

@@ -103,7 +103,6 @@ EARLY_FILTER = Claim(
     "random, by CLIP, by the judge, and by the oracle's verdict on the finished edits. The judge's setting is chosen on one half "
     "of the scenes and measured on the other. Edits start from the source and from noise. In ambiguous scenes the words name a "
     "shape that is there twice, and either object may go.",
-    figure=SHARE,
     conditions=(Condition(SHARE, Goal("at least", GOAL)),),
     measure=early_filter,
 )

@@ -48,7 +48,7 @@ def measure_claims(
             seed=setting.seed,
             steps=subject.steps,
             judge=None if setting.judge is None else setting.judge.identity.model,
-            minutes_per_training_claim=setting.minutes,
+            minutes_per_training_claim=setting.minutes if any(claim.trains for claim in claims) else None,
         )
     return {"version": VERSION, "claims": rows, "environment": facts}
 
@@ -56,9 +56,9 @@ def measure_claims(
 def _row(claim: Claim, setting: Setting, report: Report) -> dict[str, Any]:
     report(claim, None)
     stated = {
-        name: getattr(claim, name)
-        for name in ("id", "title", "statement", "source", "stated", "method", "figure", "trains")
+        name: getattr(claim, name) for name in ("id", "title", "statement", "source", "stated", "method", "trains")
     }
+    stated["decided_by"] = [one.figure for one in claim.conditions]
     finding: Finding | None = None
     try:
         finding = _finding(claim, setting)

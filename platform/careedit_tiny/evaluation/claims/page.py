@@ -39,4 +39,5 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """The claim with its figures as text."""
     finding = row["finding"]
     figures = {} if finding is None else {name: str(Figure(**one)) for name, one in finding["figures"].items()}
-    return {**row, "figures": figures, "decides": figures.get(row["figure"], "-"), "finding": finding or NOTHING}
+    decides = {name: figures[name] for name in row["decided_by"] if name in figures}
+    return {**row, "figures": figures, "decides": decides, "finding": finding or NOTHING}

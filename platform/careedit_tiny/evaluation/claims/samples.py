@@ -43,7 +43,7 @@ def brand_sample(brand: str, index: int, split: Split) -> Sample:
     drawn = draw_sample("style.look", index, split)
     words = BRAND_WORDS["held_out" if drawn.held_out_phrasing else "seen"]
     phrasing = words[Random(f"brand:{brand}:{split}:{index}").randrange(len(words))]
-    # A kept scene has its own id, so that each brand has its own noise.
+    # The id decides the noise, so each brand has its own.
     return replace(
         drawn,
         id=f"{brand}-{drawn.id}",

@@ -143,7 +143,6 @@ IDENTITY = Claim(
     stated=f"drift of 8 % falls to under 1 % ({BRIEF})",
     method="Identity edits of test scenes by each arm from equal noise. The kept object drifts if it alone fails the oracle's "
     "test of preservation. Half of the instructions name a logo, the brand's object.",
-    figure="style expert minus identity expert, drift",
     conditions=(
         Condition("style expert minus identity expert, drift", Goal("above", 0.0)),
         Condition("drift, identity expert", Goal("at most", 0.01)),
@@ -158,7 +157,6 @@ PHRASING = Claim(
     stated=f"a spread of 35 % ({BRIEF})",
     method=f"Each test scene is edited from one noise in {EACH} seen and {EACH} held-out phrasings. The spread of a scene is its "
     "best phrasing minus its worst one, 0 or 1. Scenes of all kinds take turns.",
-    figure="spread, unified minus routed",
     conditions=(Condition("spread, unified minus routed", Goal("above", 0.0)),),
     measure=phrasing,
 )
@@ -171,7 +169,6 @@ INFEASIBLE = Claim(
     method="Instructions about an object that the scene does not show. An edit is hallucinated if it changes the image. Without "
     "the head the most probable expert edits. With it, a flagged instruction is refused, or edited by the base as the "
     "editor does.",
-    figure="without the head minus with it",
     conditions=(Condition("without the head minus with it", Goal("above", 0.0)),),
     measure=infeasible,
 )
@@ -184,7 +181,6 @@ REFERENCE = Claim(
     stated=f"58 % rise to 89 % ({BRIEF})",
     method="Four looks that no recipe shows, on test scenes: once named in words, once with a reference scene that has the look. "
     "The set's own router chooses the expert. Taught looks in the same scenes are the control.",
-    figure="untaught look: with a reference minus words alone",
     conditions=(Condition("untaught look: with a reference minus words alone", Goal("above", 0.0)),),
     measure=reference,
 )

@@ -47,10 +47,10 @@ def test_a_figure_that_does_not_exist_leaves_the_claim_not_measured() -> None:
     assert (verdict.outcome, verdict.reason) == ("not measured", "The oracle gains nothing.")
 
 
-def test_claims_are_9_to_17_and_each_decides_by_the_figure_that_it_shows() -> None:
+def test_claims_are_9_to_17_and_each_has_a_condition() -> None:
     assert sorted(CLAIMS) == list(range(9, 18))
     for claim in CLAIMS.values():
-        assert claim.figure in {condition.figure for condition in claim.conditions}
+        assert claim.conditions
     assert {claim.id for claim in CLAIMS.values() if claim.trains} == {9, 10, 11}
     assert len({claim.digest for claim in CLAIMS.values()}) == len(CLAIMS)
 

@@ -28,7 +28,7 @@ def setting(tmp_path: Path) -> Setting:
 
 def claim(id_: int, measure: Any, *, trains: bool = False) -> Claim:
     return Claim(
-        id_, f"Title {id_}", "It is so.", "A paper, section 1", "22 %", "By counting.", "gain",
+        id_, f"Title {id_}", "It is so.", "A paper, section 1", "22 %", "By counting.",
         (Condition("gain", Goal("above", 0.0)),), measure, trains,
     )  # fmt: skip
 
