@@ -23,7 +23,15 @@ from careedit.experts.manifest import (
     PanelSpec,
     RouterSpec,
 )
-from careedit.experts.set import UNIFIED_FOLDER, ExpertSet, baseline_set, has_baseline, load_expert_set, router_options
+from careedit.experts.set import (
+    UNIFIED_FOLDER,
+    ExpertSet,
+    baseline_set,
+    has_baseline,
+    load_expert_set,
+    router_options,
+    with_other_experts,
+)
 from careedit.experts.shapes import (
     DEFAULT_TARGETS,
     FLUX_FILL_CONFIG,
@@ -45,4 +53,5 @@ __all__ = [
     "add_expert", "baseline_set", "check_adapter", "create_expert_set", "has_baseline", "install_router",
     "load_adapter", "load_expert_set", "make_applier", "make_manifest", "remove_expert", "router_options",
     "save_adapter", "shapes_of", "shapes_of_base", "shapes_of_config", "transformer_spec", "verify_expert_set",
+    "with_other_experts",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -234,12 +234,30 @@ def baseline_set(expert_set: ExpertSet, folder: str | os.PathLike[str] | None = 
     Raises `ExpertError` if the folder has no expert, `BaseMismatchError` if it was made for another base.
     """
     own = expert_set.folder
-    place = own.child(UNIFIED_FOLDER) if folder is None else Folder(os.fspath(folder), {}, own.cache)
-    manifest = ExpertManifest.from_yaml(place.read_text(MANIFEST_FILE), MANIFEST_FILE)
-    check_base(manifest, expert_set.spec.base.fingerprint)
+    return _with_experts(expert_set, [own.child(UNIFIED_FOLDER) if folder is None else _place(expert_set, folder)])
+
+
+def with_other_experts(expert_set: ExpertSet, folders: Sequence[str | os.PathLike[str]]) -> ExpertSet:
+    """The base, panel and defaults of a set with the experts in `folders` instead of its own; names must differ.
+
+    Raises as `baseline_set`.
+    """
+    return _with_experts(expert_set, [_place(expert_set, folder) for folder in folders])
+
+
+def _place(expert_set: ExpertSet, folder: str | os.PathLike[str]) -> Folder:
+    return Folder(os.fspath(folder), {}, expert_set.folder.cache)
+
+
+def _with_experts(expert_set: ExpertSet, places: Sequence[Folder]) -> ExpertSet:
+    found: dict[str, ExpertManifest] = {}
+    for place in places:
+        manifest = ExpertManifest.from_yaml(place.read_text(MANIFEST_FILE), MANIFEST_FILE)
+        check_base(manifest, expert_set.spec.base.fingerprint)
+        found[manifest.name] = manifest
     # The set's own router knows its routed experts, which are not in this set.
     spec = expert_set.spec.model_copy(update={"router": RouterSpec(), "experts": ()})
-    return ExpertSet(spec=spec, folder=own, manifests={manifest.name: manifest}, places={manifest.name: place})
+    return ExpertSet(spec=spec, folder=expert_set.folder, manifests=found, places=dict(zip(found, places, strict=True)))
 
 
 def has_baseline(expert_set: ExpertSet) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from careedit.editing import Family, Start
@@ -109,27 +109,42 @@ def encode_rows(
 
     `start` and `noise_scale` are what the expert set's edits start from.
     """
-    flow = partial(flow_loss, start=start, noise_scale=noise_scale)
     found: list[dict[str, Rows]] = []
     for held_out in (False, True):
         pools: dict[str, Rows] = {}
         for bucket, indices in plan.buckets(held_out=held_out).items():
             row = partial(_row, table, columns, rules, indices)
-            if isinstance(base, SequenceFamily):
-                pools[bucket] = encode_sequence_rows(bucket, row, len(indices), rules, base, folder, noise_scale)
-            else:
-                pools[bucket] = encode_canvas_rows(bucket, row, len(indices), rules, as_fill(base), folder, flow)
+            pools[bucket] = encode_bucket(
+                bucket, row, len(indices), rules, base, folder, start=start, noise_scale=noise_scale
+            )
         found.append(pools)
     if isinstance(base, SequenceFamily):
         release_encoders(base)
     return found[0], found[1]
 
 
+def encode_bucket(
+    bucket: str, row: Callable[[int], Row], count: int, rules: RowRules, base: Family, folder: Path, *,
+    start: Start = "noise", noise_scale: float = 1.0,
+) -> Rows:  # fmt: skip
+    """`count` rows whose pictures have the same sizes, as latents, kept in `folder`. Existing files are reused.
+
+    The name of the bucket ends in its panels and their size: "rows-2x64x64".
+    """
+    if isinstance(base, SequenceFamily):
+        return encode_sequence_rows(bucket, row, count, rules, base, folder, noise_scale)
+    flow = partial(flow_loss, start=start, noise_scale=noise_scale)
+    return encode_canvas_rows(bucket, row, count, rules, as_fill(base), folder, flow)
+
+
 def train_own(
     name: str, base: Family, pools: Pools, held_out: Pools, folder: Path, config: TrainConfig, *,
-    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False,
+    rank: int = RANK, batch: int = BATCH, checkpoint_gradients: bool = False, adapter: Mapping[str, Tensor] | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed."""
+    """Train a LoRA on `pools`, resuming from `folder`. The base is frozen and not changed.
+
+    `adapter` is peft's state dict of a LoRA of the same rank to train further; None starts a new LoRA.
+    """
     names = tuple(pools)
     shares = torch.tensor([float(len(pool)) for pool in pools.values()])
 
@@ -138,12 +153,12 @@ def train_own(
         chosen = torch.randint(len(pools[bucket]), (batch,), generator=generator)
         return {"loss": pools[bucket].loss(chosen, generator)}
 
-    with _lora(base, name, rank, config.seed, checkpoint_gradients) as trained:
+    with _lora(base, name, rank, config.seed, checkpoint_gradients, adapter) as trained:
         before = validation_loss(held_out, config.seed, batch)
         report = train(checkpoint_name(name), trained, loss, config, folder)
         after = validation_loss(held_out, config.seed, batch)
-        adapter = lora_state(base.transformer, name)
-    return Trained(adapter, report, None if before is None or after is None else (before, after))
+        state = lora_state(base.transformer, name)
+    return Trained(state, report, None if before is None or after is None else (before, after))
 
 
 def validation_loss(pools: Pools, seed: int, batch: int) -> float | None:
@@ -164,12 +179,16 @@ def validation_loss(pools: Pools, seed: int, batch: int) -> float | None:
 
 
 @contextmanager
-def _lora(base: Family, name: str, rank: int, seed: int, checkpoint_gradients: bool) -> Iterator[list[nn.Parameter]]:
+def _lora(
+    base: Family, name: str, rank: int, seed: int, checkpoint_gradients: bool, state: Mapping[str, Tensor] | None
+) -> Iterator[list[nn.Parameter]]:
     """The trained parameters of a new LoRA on the base, in float32. The LoRA is removed at the end."""
     transformer = cast(Any, base.transformer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trained = add_lora(transformer, name, rank, base.facts.targets)
+    if state is not None:
+        set_peft_model_state_dict(transformer, dict(state), adapter_name=name)
     for parameter in trained:
         parameter.data = parameter.data.float()
     if checkpoint_gradients:

@@ -1,4 +1,8 @@
-"""The eight global looks: each a fixed function of the picture, so that a styled truth is exact."""
+"""The global looks: each a fixed function of the picture, so that a styled truth is exact.
+
+The edits of the drawn world use the eight of `careedit_tiny.world.scene.LOOKS`. No recipe shows those of `UNTAUGHT` to a
+model: they are for questions about what a model was never taught.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +67,30 @@ def _sketch(pixels: Pixels) -> Pixels:
     return np.repeat((245 - ink)[..., None], 3, axis=2).astype(np.float32)
 
 
+def _duotone(pixels: Pixels, dark: tuple[int, int, int], light: tuple[int, int, int]) -> Pixels:
+    first, last = (np.array(colour, np.float32) for colour in (dark, light))
+    return first + _grey(pixels) / 255 * (last - first)
+
+
+def _forest(pixels: Pixels) -> Pixels:
+    return _duotone(pixels, (10, 50, 20), (225, 245, 160))
+
+
+def _dusk(pixels: Pixels) -> Pixels:
+    return _duotone(pixels, (45, 10, 90), (255, 175, 90))
+
+
+def _frost(pixels: Pixels) -> Pixels:
+    return _duotone(pixels, (70, 110, 150), (235, 250, 255))
+
+
+def _bloom(pixels: Pixels) -> Pixels:
+    return 255 - (255 - pixels) * np.array([0.35, 0.9, 0.55], np.float32)
+
+
+UNTAUGHT: dict[str, Callable[[Pixels], Pixels]] = {"forest": _forest, "dusk": _dusk, "frost": _frost, "bloom": _bloom}
+"""Looks that no model of the tiny family is trained on, by name."""
+
 _FUNCTIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "monochrome": _monochrome,
     "sepia": _sepia,
@@ -72,6 +100,7 @@ _FUNCTIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "blur": _blur,
     "poster": _poster,
     "sketch": _sketch,
+    **UNTAUGHT,
 }
 
 

@@ -27,12 +27,13 @@ from careedit.selection.plan import JudgeFailed, Plan, Race, race
 from careedit.selection.run import Slot
 from careedit_tiny.evaluation.common import Cache
 from careedit_tiny.evaluation.filter.plan import FilterPlan, look_key
+from careedit_tiny.models.family import PANEL
 from careedit_tiny.oracle.compare import Thresholds
 from careedit_tiny.oracle.verdict import judge as verdict_on
 from careedit_tiny.recipes.clip.captions import caption_of
 from careedit_tiny.world.samples import Sample, request_for
 
-SIDE = 64
+SIDE = PANEL
 """The side of every image in pixels: the panel of the tiny family."""
 NEAREST = "oracle_preview"
 """The choice of the preview whose pixels are nearest to the right result."""
@@ -102,22 +103,24 @@ class FilterBench:
     """The tables of earlier runs, by key."""
     done: Callable[[int], None] = lambda _: None
     """Called with the number of scenes that were measured, or found in the cache."""
+    scenes: Sequence[Sequence[Sample]] = ()
+    """Scenes instead of the plan's, each with all its right results: samples that differ in nothing but the target."""
 
     def tables(self) -> list[SceneTable]:
         """A table per scene, in the plan's order."""
         tables = []
-        for sample in self.plan.samples:
-            key = self._key(sample)
+        for sample, *others in self.scenes or [(sample,) for sample in self.plan.samples]:
+            key = self._key(sample, others)
             table = self.cache.get(key)
             if table is None:
-                table = replace(self.measure(sample), key=key)
+                table = replace(self.measure(sample, others), key=key)
                 self.cache.put([table])
             tables.append(table)
             self.done(1)
         return tables
 
-    def measure(self, sample: Sample) -> SceneTable:
-        """Measure one scene."""
+    def measure(self, sample: Sample, others: Sequence[Sample] = ()) -> SceneTable:
+        """Measure one scene. An edit is also right if it is that of one of `others`."""
         slot = self.slot(sample)
         rows = len(mixture_rows(slot.job.weights, masked=slot.job.mask is not None))
         panels, seconds, evaluations = self._denoise(slot)
@@ -125,13 +128,16 @@ class FilterBench:
         previews = {key: [slot.preview(panel) for panel in row] for key, row in panels.items()}
         last = look_key(self.plan.steps, self.plan.steps)
         finished = pictures[last]
-        right = tuple(verdict_on(sample, picture).compliant for picture in finished)
+        every = (sample, *others)
+        right = tuple(any(verdict_on(one, picture).compliant for one in every) for picture in finished)
         scores: dict[str, dict[str, tuple[float | None, ...]]] = {}
         spent: dict[str, float] = {}
         for name, scorer in self._scorers(sample).items():
             scores[name], spent[name] = _ask(scorer, slot, previews)
-        truth = np.asarray(sample.target_image(SIDE), np.float32) / 255
-        scores[NEAREST] = {key: tuple(_nearness(one, truth) for one in row) for key, row in pictures.items()}
+        truths = [np.asarray(one.target_image(SIDE), np.float32) / 255 for one in every]
+        scores[NEAREST] = {
+            key: tuple(max(_nearness(one, truth) for truth in truths) for one in row) for key, row in pictures.items()
+        }
         # Of several right edits, or if none is right, the nearest: then the bound does not depend on the candidates' order.
         scores[ORACLE] = {
             last: tuple(
@@ -200,12 +206,13 @@ class FilterBench:
         except InputError:  # no answer could be read
             return None
 
-    def _key(self, sample: Sample) -> str:
+    def _key(self, sample: Sample, others: Sequence[Sample]) -> str:
         base = self.editor.engine.base
         return json_digest(
             {
                 "version": VERSION,
                 "sample": sample.to_dict(),
+                **({"others": [one.to_dict() for one in others]} if others else {}),
                 "oracle": dataclasses.asdict(Thresholds()),
                 "expert_set": self.editor.expert_set.sha256,
                 "device": base.device.type,

@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 def check_plot() -> None:
     """Raise `CareEditError` if matplotlib is missing, before a long run instead of after it."""
-    _figure()
+    figure_class()
 
 
 def draw_plot(document: Mapping[str, Any]) -> Image.Image:
@@ -41,7 +41,7 @@ def draw_plot(document: Mapping[str, Any]) -> Image.Image:
 
     The judge's rows have intervals. Raises `CareEditError` if matplotlib is missing.
     """
-    figure = _figure()(figsize=(8.6, 4.8), dpi=110, layout="constrained")
+    figure = figure_class()(figsize=(8.6, 4.8), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     rows: Sequence[Row] = document["rows"]
     single = rows[0]
@@ -106,7 +106,8 @@ def _hull(rows: Sequence[Row]) -> list[Row]:
     return kept
 
 
-def _figure() -> Any:
+def figure_class() -> Any:
+    """matplotlib's `Figure`, which needs no display. Raises `CareEditError` if matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401 - Figure.savefig uses it
         from matplotlib.figure import Figure

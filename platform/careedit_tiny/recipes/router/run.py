@@ -57,12 +57,14 @@ def train_command(
     return train_router(out, loaded, steps=steps, outcomes_of=outcomes_of, outcomes=outcomes)[1]
 
 
-def rehearsal(known: Sequence[str], encoder: OpenClipEncoder, folder: Path) -> Rehearsal | None:
+def rehearsal(
+    known: Sequence[str], encoder: OpenClipEncoder, folder: Path, per_group: int = REHEARSAL
+) -> Rehearsal | None:
     """Drawn edits for a router whose experts are all of the tiny family; None for any other router."""
     if not set(known) <= set(COMPETENCES):
         return None
-    shown = drawn_pool("train", encoder, folder, REHEARSAL, experts=known)
-    measured = drawn_pool("validation", encoder, folder, max(5, REHEARSAL // 5), experts=known)
+    shown = drawn_pool("train", encoder, folder, per_group, experts=known)
+    measured = drawn_pool("validation", encoder, folder, max(5, per_group // 5), experts=known)
     return Rehearsal(shown, measured, GROUPS, in_other_words)
 
 
