@@ -46,12 +46,16 @@ class AuthError(ServingError):
     """The API key is missing or wrong (HTTP 401)."""
 
 
+class ScopeError(ServingError):
+    """The API key does not have the scope that the route needs (HTTP 403)."""
+
+
 class RateLimitError(OverloadedError):
-    """The API key has sent too many requests (HTTP 429)."""
+    """The tenant has sent too many requests (HTTP 429)."""
 
 
 class ConcurrencyError(RateLimitError):
-    """The API key has too many requests in progress at once (HTTP 429)."""
+    """The tenant has too many requests in progress, or jobs waiting, at once (HTTP 429)."""
 
 
 class FieldError(InputError):

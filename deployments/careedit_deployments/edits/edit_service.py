@@ -174,7 +174,7 @@ class EditService:
 
 
 def _user_key(order: EditOrder) -> str | None:
-    """Who asks: the user that the client names, or else the API key; None: unknown."""
+    """Who asks: the user that the client names, or else the tenant; None: unknown."""
     if order.user is not None:
         return order.user
     return None if order.owner == ANONYMOUS else order.owner

@@ -34,6 +34,7 @@ from careedit_deployments.http.limits import Limiter, picture_limits
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
+from careedit_deployments.http.revocation import Revocation
 from careedit_deployments.http.services import Services
 
 ROUTERS = tuple(part.router for part in (edits, output, jobs, job_events, sessions, status, scores, feedback, pages))
@@ -50,9 +51,10 @@ def create_app(services: Services) -> FastAPI:
         async with AsyncExitStack() as stack:
             for hook in services.hooks:
                 await stack.enter_async_context(hook())
+            await stack.enter_async_context(revocation.running())
             yield
 
-    config = services.config
+    config, revocation = services.config, Revocation(services.store.keys)
     app = FastAPI(
         title="careedit",
         version=careedit.__version__,
@@ -78,6 +80,7 @@ def create_app(services: Services) -> FastAPI:
         metrics=services.metrics,
         tracing=services.tracing,
         stopping=services.stopping,
+        revocation=revocation,
     )
     if config.http.cors:  # outermost: refusals also get its headers, and a preflight needs no key
         app.add_middleware(

@@ -1,4 +1,4 @@
-"""API keys: sent as `Authorization: Bearer KEY`, stored only as hashes."""
+"""API keys: sent as `Authorization: Bearer KEY`, stored only as hashes. Each belongs to a tenant and has scopes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,69 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Collection
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import AuthError
-from careedit_deployments.state.logs import Keys
-from careedit_deployments.state.records import ANONYMOUS, KeyRecord, new_id
+from careedit_deployments.errors import AuthError, ScopeError
+from careedit_deployments.state.records import ANONYMOUS, SCOPES, KeyRecord, Scope, TenantRecord, new_id
+from careedit_deployments.state.tenants import Keys
 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
+
+ADMIN_PATHS = ("/v1/arms",)
+"""Routes that concern the whole tenant or server, whatever their method."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Caller(Record):
     """The caller of a request."""
 
     id: str = ANONYMOUS
-    """Id of the API key, which owns what the request creates. Default: the anonymous caller."""
+    """Id of the tenant, which owns what the request creates. Default: the anonymous caller."""
+    key: str | None = None
+    """Id of the API key of the request. None: the anonymous caller has no key."""
+    scopes: tuple[Scope, ...] = SCOPES
+    """What the caller may do; default everything."""
     requests_per_minute: int | None = None
-    """Maximum number of requests per minute for this key. None: `limits.requests_per_minute`."""
+    """Maximum number of requests per minute for this tenant. None: `limits.requests_per_minute`."""
     concurrent_requests: int | None = None
-    """Maximum number of edits at once for this key. None: `limits.concurrent_requests`."""
+    """Maximum number of edits at once for this tenant. None: `limits.concurrent_requests`."""
+
+    @property
+    def actor(self) -> str:
+        """The caller's name in the audit log: the key, which is one of several of its tenant."""
+        return self.key or self.id
 
 
-def make_key(
+def make_tenant(
     name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
-) -> tuple[str, KeyRecord]:
-    """A new key, which is shown only once, and its record."""
-    key = PREFIX + secrets.token_urlsafe(32)
-    record = KeyRecord(
-        id=new_id("key"),
-        sha256=hash_key(key),
+) -> TenantRecord:
+    """The record of a new tenant."""
+    return TenantRecord(
+        id=new_id("tenant"),
         name=name,
         requests_per_minute=requests_per_minute,
         concurrent_requests=concurrent_requests,
         created=time.time(),
+    )
+
+
+def make_key(
+    name: str, tenant: str, *, scopes: Collection[Scope] = SCOPES, expires: float | None = None
+) -> tuple[str, KeyRecord]:
+    """A new key of the tenant with this id, which is shown only once, and its record."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    record = KeyRecord(
+        id=new_id("key"),
+        tenant=tenant,
+        sha256=hash_key(key),
+        name=name,
+        scopes=tuple(scope for scope in SCOPES if scope in scopes),
+        created=time.time(),
+        expires=expires,
     )
     return key, record
 
@@ -52,6 +81,15 @@ def hash_key(key: str) -> str:
 def keys_required(config: ServeConfig) -> bool:
     """Whether callers need a key: as configured, by default if other machines can reach the server."""
     return not config.http.is_loopback if config.auth.required is None else config.auth.required
+
+
+def check_scope(caller: Caller, method: str, path: str) -> None:
+    """Raise `ScopeError` unless the caller may use this method on this path."""
+    scope: Scope = "admin" if path.startswith(ADMIN_PATHS) else "read" if method in _READING else "edit"
+    if scope not in caller.scopes:
+        raise ScopeError(
+            f"The API key has the scopes {', '.join(caller.scopes)}, and this request needs {scope}; use a key that has it."
+        )
 
 
 class Authenticator:
@@ -74,13 +112,15 @@ class Authenticator:
                 raise AuthError("This server needs an API key; send it as 'Authorization: Bearer KEY'.")
             return Caller()
         digest = hash_key(key)
-        record = await self._keys.find(digest)
-        if record is None or not hmac.compare_digest(record.sha256, digest) or record.revoked is not None:
+        found = await self._keys.find(digest)
+        if found is None or not hmac.compare_digest(found.key.sha256, digest):
             if self.required:
-                raise AuthError("The API key is unknown or was revoked; ask the operator for a valid one.")
+                raise AuthError("The API key is unknown, was revoked or has expired; ask the operator for a valid one.")
             return Caller()
         return Caller(
-            id=record.id,
-            requests_per_minute=record.requests_per_minute,
-            concurrent_requests=record.concurrent_requests,
+            id=found.tenant.id,
+            key=found.key.id,
+            scopes=found.key.scopes,
+            requests_per_minute=found.tenant.requests_per_minute,
+            concurrent_requests=found.tenant.concurrent_requests,
         )

@@ -108,7 +108,7 @@ class JobAnswer(Answer):
     webhook: str | None = None
     """Address that gets a signed POST when the job ends; null if none was given."""
     error: JobError | None = None
-    """The reason if the job failed, else null."""
+    """The reason if the job failed, or was cancelled because its API key was revoked (`key_revoked`); else null."""
     result: ImagesResponse | None = None
     """The answer that `POST /v1/images/edits` would have given; null in lists, and until the job is completed."""
 
@@ -150,7 +150,8 @@ class JobDeleted(Answer):
 )
 async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body returns the same job."""
-    services, owner = services_of(request), caller_of(request).id
+    services, caller = services_of(request), caller_of(request)
+    owner = caller.id
     key, max_queued = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
@@ -179,6 +180,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     job = JobRecord(
         id=job_id,
         owner=owner,
+        key=caller.key,
         idempotency_key=key,
         body_sha256=sent,
         order=stored.model_dump(mode="json"),
@@ -261,7 +263,7 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
         return JSONResponse(brief_answer(job).model_dump(mode="json"))
     await delete_job(services.store, services.blobs, job_id)
     await services.store.scrub()
-    await services.store.audit.add(owner, "job.deleted", job_id)
+    await services.store.audit.add(caller_of(request).actor, "job.deleted", job_id)
     return JSONResponse(JobDeleted(id=job_id).model_dump())
 
 

@@ -1,7 +1,7 @@
-"""Limits of one caller: requests per minute, requests and edits at once, pixels of an image.
+"""Limits of one tenant: requests per minute, requests and edits at once, pixels of an image.
 
-Each ingress replica counts for itself, so with several replicas a caller can get up to that many times the limit. Callers
-without a key share one count.
+Each ingress replica counts for itself, so with several replicas a tenant can get up to that many times the limit. The keys of a
+tenant share its counts; callers without a key share one count.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Limiter:
         if bucket.tokens < 1:
             wait = (1 - bucket.tokens) * 60 / allowed
             raise RateLimitError(
-                f"This API key may make {allowed} requests per minute; wait {wait:.1f} seconds.", retry_after=wait
+                f"You may make {allowed} requests per minute; wait {wait:.1f} seconds.", retry_after=wait
             )
         bucket.tokens -= 1
 
@@ -119,7 +119,7 @@ def _counted(counts: dict[str, int], caller: Caller, allowed: int | None, what: 
     held = counts.get(caller.id, 0)
     if allowed is not None and held >= allowed:
         raise ConcurrencyError(
-            f"This API key may have {allowed} {what}{'' if allowed == 1 else 's'} in progress at once now; wait for one to end."
+            f"You may have {allowed} {what}{'' if allowed == 1 else 's'} in progress at once now; wait for one to end."
         )
     counts[caller.id] = held + 1
     try:

@@ -1,4 +1,4 @@
-"""Keys, edits, arms, feedback and audit entries: rows that are written once and read in bulk."""
+"""Edits, arms, feedback and audit entries: rows that are written once and read in bulk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from careedit_deployments.state.records import (
     AuditRecord,
     EditRecord,
     FeedbackRecord,
-    KeyRecord,
     new_id,
 )
 from careedit_deployments.state.tables import (
@@ -25,38 +24,12 @@ from careedit_deployments.state.tables import (
     audit,
     edits,
     feedback,
-    keys,
     newest,
     values_of,
 )
 
 Clock = Callable[[], float]
 """Seconds since 1970, as `time.time`."""
-
-
-class Keys:
-    """API keys, found by their hash."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
-
-    async def add(self, key: KeyRecord) -> None:
-        """Store a key."""
-        await self._database.add(keys, key)
-
-    async def find(self, sha256: str) -> KeyRecord | None:
-        """The key with this hash; None if no such key exists or it was revoked."""
-        query = select(keys).where(keys.c.sha256 == sha256, keys.c.revoked.is_(None))
-        return await self._database.row(KeyRecord, query)
-
-    async def all(self) -> list[KeyRecord]:
-        """Every key, revoked ones included, oldest first."""
-        return await self._database.rows(KeyRecord, select(keys).order_by(keys.c.created, keys.c.id))
-
-    async def revoke(self, key_id: str) -> bool:
-        """Refuse a key from now on. Returns False if no valid key has this id."""
-        good = (keys.c.id == key_id) & keys.c.revoked.is_(None)
-        return await self._database.change(update(keys).where(good).values(revoked=self._clock())) > 0
 
 
 class EditLog:

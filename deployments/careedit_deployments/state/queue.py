@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, UnavailableError
@@ -27,10 +27,16 @@ from careedit_deployments.state.records import (
     WebhookRecord,
     new_id,
 )
-from careedit_deployments.state.tables import job_events, jobs, older, record_of, values_of, webhooks
+from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
 
 Topic = Literal["queued", "event", "cancel", "webhook"]
 """Changes that `JobTable.subscribe` reports: a job was queued, an event was written, a job is to be cancelled, a webhook is due."""
+
+KEY_REVOKED = {
+    "code": "key_revoked",
+    "message": "The API key that made the job was revoked; send the request again with a valid key.",
+}
+"""The error of a job that is cancelled because its key was revoked."""
 
 FULL_S = 10.0
 """Seconds after which a client whose job was refused because the queue is full should try again."""
@@ -149,7 +155,7 @@ class JobTable:
                     return None
                 job = record_of(JobRecord, row)
                 ended: JobRecord | None = None
-                if job.cancel_requested:
+                if job.cancel_requested or await _is_revoked(connection, job.key):
                     ended = await self._end(connection, _is(job.id), "cancelled")
                 elif job.attempt > attempts:
                     message = (
@@ -167,10 +173,8 @@ class JobTable:
         """Renew the lease. Returns whether the job is to be cancelled; None if the claim is lost."""
         renew = update(jobs).where(_claim(job)).values(lease_until=self._clock() + lease_s)
         async with self._database.write() as connection:
-            stop: bool | None = (
-                await connection.execute(renew.returning(jobs.c.cancel_requested))
-            ).scalar_one_or_none()
-        return stop
+            row = (await connection.execute(renew.returning(jobs.c.cancel_requested))).one_or_none()
+            return None if row is None else row.cancel_requested or await _is_revoked(connection, job.key)
 
     async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
         """Write an event, which gets its number here, and a finished image. Returns the same as `renew_lease`."""
@@ -186,8 +190,9 @@ class JobTable:
                 await connection.execute(update(jobs).where(_is(job.id)).values(images=images))
             kept = event.model_copy(update={"number": now.last_event})
             await connection.execute(insert(job_events).values(**values_of(kept)))
+            stop = now.cancel_requested or await _is_revoked(connection, job.key)
         self._notify("event")
-        return now.cancel_requested
+        return stop
 
     async def finish(
         self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
@@ -227,6 +232,16 @@ class JobTable:
             raise _gone(job_id)
         return record_of(JobRecord, row)
 
+    async def end_queued(self, key_id: str) -> int:
+        """Cancel the queued jobs of a revoked key; its running ones end through their workers. Returns their number."""
+        theirs = (jobs.c.key == key_id) & (jobs.c.status == "queued")
+        ids = await self._database.column(select(jobs.c.id).where(theirs))
+        for job_id in ids:
+            async with self._database.write() as connection:
+                ended = await self._end(connection, _is(job_id) & theirs, "cancelled")
+            self._notify("event", "webhook", moved=ended)
+        return len(ids)
+
     async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
         """Events of a job with numbers above `after`, in order."""
         query = select(job_events).where(job_events.c.job == job_id, job_events.c.number > after)
@@ -258,7 +273,16 @@ class JobTable:
     ) -> JobRecord | None:
         """End the job that `which` matches, if any, and write its last event and its webhook with it."""
         now = self._clock()
-        values = {"status": status, "error": error, "finished": now, "expires": now + self._ttl_s, **more}
+        if status == "cancelled":
+            key = (await connection.execute(select(jobs.c.key).where(which))).scalar_one_or_none()
+            error = KEY_REVOKED if await _is_revoked(connection, key) else None
+        values = {
+            "status": status,
+            "error": error,
+            "finished": now,
+            "expires": now + self._ttl_s,
+            **more,
+        }
         row = (await connection.execute(update(jobs).where(which).values(**values).returning(jobs))).one_or_none()
         if row is None:
             return None
@@ -310,6 +334,14 @@ async def _queued(connection: AsyncConnection) -> int:
 def _is(job_id: str, owner: str | None = None) -> ColumnElement[bool]:
     its = jobs.c.id == job_id
     return its if owner is None else its & (jobs.c.owner == owner)
+
+
+async def _is_revoked(connection: AsyncConnection, key: str | None) -> bool:
+    """Whether the key with this id was revoked."""
+    if key is None:
+        return False
+    revoked = exists().where(keys.c.id == key, keys.c.revoked.is_not(None))
+    return bool((await connection.execute(select(revoked))).scalar_one())
 
 
 def _claim(job: JobRecord) -> ColumnElement[bool]:

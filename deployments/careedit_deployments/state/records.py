@@ -32,6 +32,10 @@ Sha256 = Annotated[str, Width(64)]
 ANONYMOUS = "anonymous"
 """Owner of everything that is made without an API key."""
 
+Scope = Literal["edit", "read", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
+
 
 def new_id(kind: str) -> str:
     """A new id such as `job_019ac3...`: 48 bits of the time in ms, so that ids sort by age, then 80 random bits."""
@@ -46,23 +50,42 @@ def id_time(identity: str) -> float:
         return 0.0
 
 
-class KeyRecord(Record):
-    """An API key. The server shows the key itself once, when it is made, and stores only its hash."""
+class TenantRecord(Record):
+    """A customer or team. It owns jobs, sessions, edits and pictures, and has any number of API keys."""
 
     id: Id
-    """Public id of the key. It is the owner of the jobs and sessions that the key makes."""
+    """Id of the tenant. A tenant that was made of a key of an older version has the id of that key."""
+    name: str
+    """Name of the tenant, for operators."""
+    requests_per_minute: int | None = None
+    """Requests per minute that all keys of the tenant may send. None: the limit of the configuration."""
+    concurrent_requests: int | None = None
+    """Edits that all keys of the tenant may have in flight. None: the limit of the configuration."""
+    created: float
+    """Time at which the tenant was made."""
+
+
+class KeyRecord(Record):
+    """An API key of a tenant. The server shows the key itself once, when it is made, and stores only its hash."""
+
+    id: Id
+    """Public id of the key, for operators and for the audit log."""
+    tenant: Id
+    """Id of the tenant, which owns what is made with the key."""
     sha256: Sha256
     """SHA-256 of the key, in hexadecimal."""
     name: str
     """Name of the key's holder, for operators."""
-    requests_per_minute: int | None = None
-    """Requests per minute that this key may send. None: the limit of the configuration."""
-    concurrent_requests: int | None = None
-    """Edits that this key may have in flight. None: the limit of the configuration."""
+    scopes: tuple[Scope, ...] = SCOPES
+    """What the key allows, as in `SCOPES`. Default: everything."""
     created: float
     """Time at which the key was made."""
+    expires: float | None = None
+    """Time from which the server refuses the key. None: it does not expire."""
+    used: float | None = None
+    """Time of a recent request with the key, at most a minute before the last one. None: it was never used."""
     revoked: float | None = None
-    """Time since which the server refuses the key. None: the key is valid."""
+    """Time since which the server refuses the key and ends what it started. None: the key is not revoked."""
 
 
 class EditRecord(Record):
@@ -73,7 +96,7 @@ class EditRecord(Record):
     request_id: str = ""
     """Id of the HTTP request or job; `SESSION/...` for a turn of a session."""
     owner: Id = ANONYMOUS
-    """Id of the API key that asked for the edit."""
+    """Id of the tenant that asked for the edit."""
     user: str | None = None
     """User on whose behalf the client asked, as the client named them."""
     arm: Id
@@ -153,7 +176,7 @@ class FeedbackRecord(Record):
     id: Id
     """Id of the feedback, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that sent the feedback."""
+    """Id of the tenant that sent the feedback."""
     edits: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     """Id of the rated edit, or ids of the two compared edits."""
     winner: Id | None = None
@@ -210,7 +233,9 @@ class JobRecord(Record):
     id: Id
     """Id of the job, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made the job. Other keys cannot see it."""
+    """Id of the tenant that made the job. Other tenants cannot see it."""
+    key: Id | None = None
+    """Id of the API key that made the job, whose revocation ends it. None: it was made without a key."""
     idempotency_key: Annotated[str, Width(255)] | None = None
     """Idempotency key that the client chose. It is unique per owner while the job is stored."""
     body_sha256: Sha256
@@ -222,7 +247,7 @@ class JobRecord(Record):
     status: JobStatus = "queued"
     """State of the job. The last three states are final."""
     error: Mapping[str, str] | None = None
-    """"code" and "message" of a failed job."""
+    """"code" and "message" of a failed job, or of one that was cancelled because its key was revoked."""
     images: tuple[JobImage, ...] = ()
     """Images that are finished so far."""
     created: float
@@ -294,7 +319,7 @@ class SessionRecord(Record):
     id: Id
     """Id of the session, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made the session. Other keys cannot see it."""
+    """Id of the tenant that made the session. Other tenants cannot see it."""
     user: str | None = None
     """User who edits. All turns of a user go to the same arm."""
     model: str | None = None

@@ -14,11 +14,11 @@ from careedit_deployments.state.logs import (
     Clock,
     EditLog,
     FeedbackLog,
-    Keys,
 )
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.queue import JobTable, WebhookTable
 from careedit_deployments.state.session_table import SessionTable
+from careedit_deployments.state.tenants import Keys, Tenants
 
 
 class Store:
@@ -26,6 +26,8 @@ class Store:
 
     def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = time.time) -> None:
         self._database = database
+        self.tenants = Tenants(database)
+        """Tenants, which own everything that is made with their keys."""
         self.keys = Keys(database, clock)
         """API keys, found by their hash."""
         self.edits = EditLog(database)

@@ -37,6 +37,7 @@ from careedit_deployments.state.records import (
     JobRecord,
     KeyRecord,
     SessionRecord,
+    TenantRecord,
     TurnRecord,
     WebhookRecord,
     Width,
@@ -76,7 +77,14 @@ def _column(name: str, hint: Any, *, primary_key: bool) -> Column[Any]:
     return Column(name, column_type, primary_key=primary_key, nullable=nullable, autoincrement=False)
 
 
-keys = _table("keys", KeyRecord, UniqueConstraint("sha256"))
+tenants = _table("tenants", TenantRecord)
+keys = _table(
+    "keys",
+    KeyRecord,
+    ForeignKeyConstraint(["tenant"], ["tenants.id"]),
+    UniqueConstraint("sha256"),
+    Index(None, "tenant"),
+)
 edits = _table("edits", EditRecord, Index(None, "request_id"), Index(None, "arm", "created"), Index(None, "created"))
 assignments = _table("assignments", AssignmentRecord, key=("user_sha256", "salt"))
 arm_events = _table("arm_events", ArmEvent, Index(None, "arm"))
