@@ -227,13 +227,11 @@ class Limits(Record):
     requests_per_minute: PositiveInt | None = None
     """Maximum number of requests per tenant and minute. Default: no limit. A tenant can have its own limit."""
     concurrent_requests: PositiveInt | None = None
-    """Maximum number of edits per tenant that run or wait at once. Default: no limit. A tenant can have its own
-    limit."""
+    """Maximum number of edits per tenant that run or wait at once. Default: no limit. A tenant can have its own."""
     requests_in_progress: PositiveInt = 128
-    """Maximum number of requests of any kind that one tenant has in progress, including open streams and bodies
-    that are still arriving; default 128. Each ingress replica counts for itself, and gives one tenant at most half
-    of its `ingress.max_ongoing_requests`, or less when others send requests too. Raise both for a tenant that
-    represents many users."""
+    """Maximum number of requests of any kind that one tenant has in progress, including open streams and bodies that are
+    still arriving; default 128. Each ingress replica counts for itself, and gives one tenant at most half of its
+    `ingress.max_ongoing_requests`, less when others send requests too. Raise both for a tenant of many users."""
     event_streams: PositiveInt = 32
     """Maximum number of open streams of job events (`GET /v1/jobs/ID/events`) per tenant; default 32. They also
     count as requests in progress. Raise it for a client that follows many jobs at once."""
@@ -246,8 +244,7 @@ class Limits(Record):
     body_grace_s: PositiveFloat = 20.0
     """Time during which the rate of a body is not checked, in seconds; default 20."""
     body_rate: PositiveInt = 16 * 2**10
-    """Minimum average rate of a body after `body_grace_s`, in bytes per second; default 16 KiB. A slower body gets
-    status 408."""
+    """Minimum average rate of a body after `body_grace_s`, in bytes per second; default 16 KiB. Slower: status 408."""
 
     @property
     def max_request_pixels(self) -> int:
@@ -301,9 +298,9 @@ class JobsConfig(Record):
     lost or starting, the database busy), in seconds; default 900. Then the job fails. Set it above the start time
     of a replica."""
     max_queued: PositiveInt = 1000
-    """Maximum number of waiting jobs, over all callers; default 1000. Further jobs get status 429."""
+    """Maximum number of waiting jobs; default 1000. One tenant alone may have half as many. More get status 429."""
     webhook_secret_env: str | None = None
-    """Name of the environment variable with the key that signs webhooks. Default: jobs with a webhook are refused."""
+    """Name of the environment variable with the key that signs webhooks of jobs. Default: jobs with a webhook are refused."""
     webhook_attempts: PositiveInt = 5
     """Number of attempts to send a webhook, with growing pauses; default 5."""
     webhook_hosts: tuple[str, ...] = ()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from collections import Counter
+from typing import Any
 
-from careedit_deployments.errors import NotFoundError
+import pytest
+from sqlalchemy import insert
+
+from careedit_deployments.errors import NotFoundError, OverloadedError
+from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.records import KeyRecord, TenantRecord
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tables import jobs, values_of
 from careedit_deployments.state.tenants import KeyOfTenant
 from state_records import NOON, Clock, a_job, collect_cases, progress
 
@@ -78,3 +85,105 @@ async def the_jobs_of_a_revoked_key_are_cancelled_and_say_why(store: Store, cloc
     for job in ended:
         assert job.error["code"] == "key_revoked"
         assert (await store.jobs.events(job.id))[-1].data["code"] == "key_revoked"
+
+
+async def queue_many(store: Store, owner: str, count: int, **changed: Any) -> None:
+    rows = [values_of(a_job(owner=owner, **{"created": NOON + i / 1000, **changed})) for i in range(count)]
+    async with store._database.write() as connection:
+        await connection.execute(insert(jobs), rows)
+
+
+async def served(store: Store, count: int, *, end: bool = True) -> list[str]:
+    """The owners of the next jobs, each ended before the next one is claimed unless `end` is off."""
+    owners = []
+    for _ in range(count):
+        job = await store.jobs.claim("w", **TERMS)
+        owners.append(job.owner)
+        if end:
+            await store.jobs.finish(job, "completed")
+    return owners
+
+
+@case
+async def a_tenant_with_many_jobs_delays_another_ones_first_job_by_one_job(store: Store, clock: Clock) -> None:
+    await queue_many(store, "many", 500, cost=20.0)
+    held = [await store.jobs.claim(f"w{i}", **TERMS) for i in range(2)]
+    assert {job.owner for job in held} == {"many"}
+    late = await store.jobs.add(a_job(owner="few", cost=20.0, created=NOON + 9))
+    assert await store.jobs.ahead(late) == 0
+    await store.jobs.finish(held[0], "completed")
+    assert (await store.jobs.claim("w0", **TERMS)).id == late.id, "the first worker that becomes free takes it"
+    await queue_many(store, "few", 9, cost=20.0, created=NOON + 10)
+    assert Counter(await served(store, 6)) == {"few": 3, "many": 3}
+
+
+@case
+async def shares_are_of_work_and_not_of_jobs(store: Store, clock: Clock) -> None:
+    await queue_many(store, "large", 50, cost=30.0)
+    await queue_many(store, "small", 200, cost=3.0)
+    owners = await served(store, 110)
+    assert (owners.count("large"), owners.count("small")) == (10, 100)
+
+
+@case
+async def a_tenant_that_was_idle_gains_nothing_by_it(store: Store, clock: Clock) -> None:
+    await queue_many(store, "steady", 40, cost=5.0)
+    assert await served(store, 20) == ["steady"] * 20
+    await queue_many(store, "idle", 40, cost=5.0)
+    assert (await served(store, 10)).count("idle") in (5, 6)
+
+
+@case
+async def a_job_that_has_begun_comes_first_and_counts_once(store: Store, clock: Clock) -> None:
+    await queue_many(store, "one", 3, cost=10.0)
+    await queue_many(store, "two", 3, cost=10.0)
+    released, lost = [await store.jobs.claim("w", **TERMS) for _ in range(2)]
+    assert (released.owner, lost.owner) == ("one", "two")
+    await store.jobs.release(released)
+    assert (await store.jobs.claim("w", **TERMS)).id == released.id
+    assert await store.jobs.renew_lease(released, lease_s=60) is False
+    clock.now += 11
+    again = await store.jobs.claim("w", **TERMS)
+    assert (again.id, again.attempt) == (lost.id, 2)
+    assert sorted(await served(store, 4)) == ["one", "one", "two", "two"]
+
+
+@case
+async def workers_that_come_at_once_serve_tenants_alike(store: Store, clock: Clock) -> None:
+    for owner in ("a", "b", "c"):
+        await queue_many(store, owner, 8, cost=7.0)
+    shares = await asyncio.gather(*(served(store, 3, end=False) for _ in range(4)))
+    assert Counter(owner for share in shares for owner in share) == {"a": 4, "b": 4, "c": 4}
+
+
+@case
+async def a_job_knows_how_many_come_before_it(store: Store, clock: Clock) -> None:
+    await queue_many(store, "many", 6, cost=4.0)
+    await queue_many(store, "few", 2, cost=4.0, created=NOON + 5)
+    waiting = [*(await store.jobs.page("many")), *(await store.jobs.page("few"))]
+    places = {job.id: await store.jobs.ahead(job) for job in waiting}
+    assert sorted(places.values()) == list(range(8))
+    order = []
+    while (job := await store.jobs.claim("w", **TERMS)) is not None:
+        order.append(job.id)
+    assert [places[job] for job in order] == list(range(8)), "they begin in the order that was promised"
+
+
+@case
+async def a_tenant_may_wait_with_as_many_jobs_as_places_are_free(store: Store, clock: Clock) -> None:
+    async def fill(owner: str) -> int:
+        for count in range(100):
+            try:
+                await store.jobs.check_room(owner, 24)
+                await store.jobs.add(a_job(owner=owner), max_queued=24)
+            except OverloadedError as error:
+                with pytest.raises(type(error)):
+                    await store.jobs.add(a_job(owner=owner), max_queued=24)
+                assert error.retry_after == FULL_S
+                return count
+        raise AssertionError
+
+    assert [await fill(owner) for owner in ("a", "b", "c")] == [12, 6, 3]
+    assert await fill("anonymous") == 3, "without keys only the whole queue is limited"
+    with pytest.raises(OverloadedError, match="24 jobs are waiting"):
+        await store.jobs.add(a_job(owner="d"), max_queued=24)

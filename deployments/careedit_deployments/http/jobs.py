@@ -43,7 +43,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
-from careedit_deployments.state.queue import other_body, queue_full
+from careedit_deployments.state.queue import other_body
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -155,8 +155,8 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     key, max_queued = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
-    if key is None and await services.store.jobs.waiting() >= max_queued:  # with a key, the job may exist already
-        raise queue_full(max_queued)
+    if key is None:  # with a key, the job may exist already
+        await services.store.jobs.check_room(owner, max_queued)
     form = await read_edit(request, JobFields, JobBody)
     assert isinstance(form.fields, JobFields)
     webhook = form.fields.webhook
@@ -172,7 +172,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     check_before_decoding(services, form)
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-    await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
+    running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
     seed = secrets.randbelow(2**32) if order.request.seed is None else order.request.seed
     seeded = order.model_copy(update={"request": order.request.model_copy(update={"seed": seed})})
@@ -184,6 +184,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         idempotency_key=key,
         body_sha256=sent,
         order=stored.model_dump(mode="json"),
+        cost=running.cost,
         webhook=webhook,
         created=time.time(),
     )

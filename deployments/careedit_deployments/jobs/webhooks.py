@@ -25,7 +25,7 @@ import careedit
 from careedit.errors import InputError
 from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.state.queue import WebhookTable
+from careedit_deployments.state.deliveries import WebhookTable
 from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
 

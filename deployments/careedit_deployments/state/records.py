@@ -242,6 +242,8 @@ class JobRecord(Record):
     """Hash of the request, pictures included."""
     order: Mapping[str, Any]
     """The `EditOrder` as JSON, with pictures as blob keys, and the output format."""
+    cost: float = 1.0
+    """Transformer evaluations that the job is expected to take; its tenant's share of the queue counts them."""
     webhook: str | None = None
     """URL that is called when the job ends. None: no webhook."""
     status: JobStatus = "queued"
@@ -268,6 +270,17 @@ class JobRecord(Record):
     """Whether the owner asked to cancel the job."""
     last_event: int = 0
     """Number of the latest event of the job."""
+
+
+class ShareRecord(Record):
+    """The work that an owner's jobs have taken, for the fair order of the queue (`state/shares.py`). Unit: evaluations."""
+
+    owner: Id
+    """Id of the tenant whose jobs are counted."""
+    start: float
+    """Virtual time at which the owner's latest job began."""
+    served: float
+    """Virtual time up to which the owner has been served: `start` and the cost of that job."""
 
 
 EventKind = Literal["queued", "started", "progress", "partial", "image", "completed", "failed", "cancelled", "requeued"]

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.database import Database
+from careedit_deployments.state.deliveries import WebhookTable
 from careedit_deployments.state.logs import (
     ArmLog,
     AuditLog,
@@ -16,7 +17,7 @@ from careedit_deployments.state.logs import (
     FeedbackLog,
 )
 from careedit_deployments.state.migrations import migrate
-from careedit_deployments.state.queue import JobTable, WebhookTable
+from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.session_table import SessionTable
 from careedit_deployments.state.tenants import Keys, Tenants
 

@@ -37,6 +37,7 @@ from careedit_deployments.state.records import (
     JobRecord,
     KeyRecord,
     SessionRecord,
+    ShareRecord,
     TenantRecord,
     TurnRecord,
     WebhookRecord,
@@ -97,6 +98,7 @@ jobs = _table(
     Index(None, "expires"),
     Index(None, "status", "created"),
 )
+shares = _table("shares", ShareRecord, Index(None, "start"), key=("owner",))
 job_events = _table(
     "job_events", JobEvent, ForeignKeyConstraint(["job"], ["jobs.id"], ondelete="CASCADE"), key=("job", "number")
 )
