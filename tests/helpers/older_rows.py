@@ -21,6 +21,11 @@ def _fill(connection: Connection) -> None:
             text("INSERT INTO keys VALUES (:id, :sha256, :name, :limit, NULL, :created, :revoked)"),
             {"id": key, "sha256": digest * 64, "name": key, "limit": limit, "created": NOON, "revoked": revoked},
         )
+    for entry, detail in (("audit_b", '{"jobs": 3, "share": 0.1}'), ("audit_a", "{}")):
+        connection.execute(
+            text("INSERT INTO audit VALUES (:id, 'me', 'key.added', '', :detail, :created)"),
+            {"id": entry, "detail": detail, "created": NOON},
+        )
     for job, owner in (("job_1", "key_1"), ("job_2", "anonymous")):
         connection.execute(
             text(
@@ -57,5 +62,7 @@ async def check_upgrade(database: str) -> None:
         (other,) = await store.jobs.page("anonymous")
         assert (other.id, other.key) == ("job_2", None)
         assert [len(await store.jobs.events(job.id)) for job in (mine, other)] == [1, 1]
+        assert (await store.audit.verify()).number == 2
+        assert [entry.number for entry in await store.audit.latest()] == [2, 1]
     finally:
         await store.close()

@@ -7,13 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import delete, insert, update
 
 from careedit_deployments.errors import NotFoundError, OverloadedError
+from careedit_deployments.state.audit import FIRST, AuditError, AuditHead
 from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.records import KeyRecord, TenantRecord
 from careedit_deployments.state.store import Store
-from careedit_deployments.state.tables import jobs, values_of
+from careedit_deployments.state.tables import audit, jobs, values_of
 from careedit_deployments.state.tenants import KeyOfTenant
 from state_records import NOON, Clock, a_job, collect_cases, progress
 
@@ -102,6 +103,35 @@ async def served(store: Store, count: int, *, end: bool = True) -> list[str]:
         if end:
             await store.jobs.finish(job, "completed")
     return owners
+
+
+@case
+async def the_audit_log_is_one_chain_whoever_writes(store: Store, clock: Clock) -> None:
+    assert await store.audit.verify() == AuditHead(number=0, sha256=FIRST)
+    added = [store.audit.add(f"key_{i}", "job.deleted", "job\x00", count=i, why=("ü", None)) for i in range(6)]
+    await asyncio.gather(*added)
+    early = await store.audit.verify()
+    await store.audit.add("me", "key.added", "key_1", share=0.1)
+    head = await store.audit.verify([early])
+    assert (early.number, head.number) == (6, 7)
+    kept = await store.audit.latest()
+    for change, said in (
+        (update(audit).where(audit.c.number == 3).values(actor="another"), "entry 3 does not fit"),
+        (update(audit).where(audit.c.number == 2).values(sha256="0" * 64), "entry 2 does not fit"),
+        (delete(audit).where(audit.c.number.in_([4, 5])), "4 to 5 are missing"),
+        (delete(audit).where(audit.c.number == 1), "1 to 1 are missing"),
+        (delete(audit).where(audit.c.number > 5), "ends with entry 5, but there was an entry 7"),
+    ):
+        await store._database.change(change)
+        with pytest.raises(AuditError, match=said):
+            await store.audit.verify([head])
+        async with store._database.write() as connection:
+            await connection.execute(delete(audit))
+            await connection.execute(insert(audit), [values_of(entry) for entry in kept])
+    await store._database.change(delete(audit).where(audit.c.number == 7))
+    await store.audit.add("me", "key.added", "key_2")
+    with pytest.raises(AuditError, match="entry 7 had another hash"):
+        await store.audit.verify([early, head])
 
 
 @case

@@ -27,8 +27,9 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.http import pages
-from careedit_deployments.http.auth import Authenticator, Caller, check_scope
+from careedit_deployments.http.auth import Caller, check_scope
 from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.logins import Authenticator
 from careedit_deployments.http.openapi import FILES
 from careedit_deployments.http.revocation import Revocation
 from careedit_deployments.http.sse import EventStreamResponse, sse_error
@@ -141,7 +142,8 @@ class AdmissionMiddleware:
         if self._stopping.begun:
             raise UnavailableError("The server is stopping; send the request again in a moment.")
         held.enter_context(self._limiter.place())
-        caller = await self._authenticator.caller(headers.get("authorization"))
+        client = scope.get("client")
+        caller = await self._authenticator.caller(headers.get("authorization"), client and client[0])
         scope["careedit.caller"] = caller
         check_scope(caller, scope["method"], _route_path(scope))
         held.enter_context(self._limiter.request(caller))

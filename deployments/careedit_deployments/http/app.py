@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,15 +29,18 @@ from careedit_deployments.http import (
     status,
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
-from careedit_deployments.http.auth import Authenticator, keys_required
+from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.limits import Limiter, picture_limits
+from careedit_deployments.http.logins import REPORT_S, Authenticator, FailedLogins
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
-from careedit_deployments.http.revocation import Revocation
+from careedit_deployments.http.revocation import CHECK_S, TOUCH_S, Revocation
 from careedit_deployments.http.services import Services
+
+logger = logging.getLogger(__name__)
 
 ROUTERS = tuple(part.router for part in (edits, output, jobs, job_events, sessions, status, scores, feedback, pages))
 
@@ -51,10 +56,16 @@ def create_app(services: Services) -> FastAPI:
         async with AsyncExitStack() as stack:
             for hook in services.hooks:
                 await stack.enter_async_context(hook())
-            await stack.enter_async_context(revocation.running())
+            for seconds, work in (
+                (CHECK_S, revocation.check),
+                (TOUCH_S, revocation.touch),
+                (REPORT_S, failures.report),
+            ):
+                await stack.enter_async_context(_every(seconds, work))
             yield
 
-    config, revocation = services.config, Revocation(services.store.keys)
+    config, store = services.config, services.store
+    revocation, failures = Revocation(store.keys), FailedLogins(store.keys, store.audit)
     app = FastAPI(
         title="careedit",
         version=careedit.__version__,
@@ -74,7 +85,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(HeadAndEncodingMiddleware)
     app.add_middleware(
         AdmissionMiddleware,
-        authenticator=Authenticator(services.store.keys, required=keys_required(config)),
+        authenticator=Authenticator(store.keys, failures, required=keys_required(config)),
         limiter=app.state.limiter,
         limits=config.limits,
         metrics=services.metrics,
@@ -97,6 +108,30 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, dependencies=[Depends(_close_form), Depends(release_pictures)])
     _describe(app, keys_required(config))
     return app
+
+
+@asynccontextmanager
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do `work` every so many seconds while the block lasts, and once at its end."""
+
+    async def do() -> None:
+        try:
+            await work()
+        except CareEditError as error:  # the database does not answer; the next time may succeed
+            logger.warning("A background task of the HTTP server failed: %s", error)
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await do()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await do()
 
 
 async def _close_form(request: Request) -> AsyncIterator[None]:

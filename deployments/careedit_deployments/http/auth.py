@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Collection
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import AuthError, ScopeError
+from careedit_deployments.errors import ScopeError
 from careedit_deployments.state.records import ANONYMOUS, SCOPES, KeyRecord, Scope, TenantRecord, new_id
-from careedit_deployments.state.tenants import Keys
 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
@@ -89,38 +87,4 @@ def check_scope(caller: Caller, method: str, path: str) -> None:
     if scope not in caller.scopes:
         raise ScopeError(
             f"The API key has the scopes {', '.join(caller.scopes)}, and this request needs {scope}; use a key that has it."
-        )
-
-
-class Authenticator:
-    """Finds the caller of a request by its API key."""
-
-    def __init__(self, keys: Keys, *, required: bool) -> None:
-        self._keys = keys
-        self.required = required
-        """Whether a request without a valid key is refused."""
-
-    async def caller(self, authorization: str | None) -> Caller:
-        """The caller, by the value of the `Authorization` header. Raises `AuthError`.
-
-        If no key is required, an unknown key is ignored: OpenAI's clients always send one.
-        """
-        scheme, _, key = (authorization or "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
-            if self.required:
-                raise AuthError("This server needs an API key; send it as 'Authorization: Bearer KEY'.")
-            return Caller()
-        digest = hash_key(key)
-        found = await self._keys.find(digest)
-        if found is None or not hmac.compare_digest(found.key.sha256, digest):
-            if self.required:
-                raise AuthError("The API key is unknown, was revoked or has expired; ask the operator for a valid one.")
-            return Caller()
-        return Caller(
-            id=found.tenant.id,
-            key=found.key.id,
-            scopes=found.key.scopes,
-            requests_per_minute=found.tenant.requests_per_minute,
-            concurrent_requests=found.tenant.concurrent_requests,
         )

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-from careedit.errors import CareEditError
 from careedit_deployments.errors import AuthError
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.state.tenants import Keys
-
-logger = logging.getLogger(__name__)
 
 CHECK_S = 1.0
 """Seconds between two checks of the keys of open requests: a stream goes on for this long after a revocation."""
@@ -51,17 +47,6 @@ class Revocation:
             if not limits and self._open.get(caller.key) is limits:
                 del self._open[caller.key]
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Check the keys while the block lasts."""
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
     async def check(self) -> None:
         """End the open requests whose key is no longer valid."""
         for key in await self._keys.invalid(self._open) if self._open else ():
@@ -74,16 +59,3 @@ class Revocation:
         used, self._used = self._used | set(self._open), set()
         if used:
             await self._keys.touch(used)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        touched = loop.time()
-        while True:
-            await asyncio.sleep(CHECK_S)
-            try:
-                await self.check()
-                if loop.time() - touched >= TOUCH_S:
-                    touched = loop.time()
-                    await self.touch()
-            except CareEditError as error:  # the database does not answer; the next check may succeed
-                logger.warning("The API keys of open requests were not checked: %s", error)

@@ -1,4 +1,4 @@
-"""Edits, arms, feedback and audit entries: rows that are written once and read in bulk."""
+"""Edits, arms, and feedback: rows that are written once and read in bulk."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from careedit_deployments.state.records import (
     ArmCount,
     ArmEvent,
     AssignmentRecord,
-    AuditRecord,
     EditRecord,
     FeedbackRecord,
-    new_id,
 )
 from careedit_deployments.state.tables import (
     arm_events,
     assignments,
-    audit,
     edits,
     feedback,
     newest,
@@ -156,21 +153,3 @@ class FeedbackLog:
         """Feedback, newest first."""
         query = select(feedback).where(feedback.c.created >= since)
         return await self._database.rows(FeedbackRecord, newest(query, feedback, limit))
-
-
-class AuditLog:
-    """Actions that an operator may have to explain later."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
-
-    async def add(self, actor: str, action: str, subject: str, **detail: Any) -> None:
-        """Store an entry with the current time."""
-        entry = AuditRecord(
-            id=new_id("audit"), actor=actor, action=action, subject=subject, detail=detail, created=self._clock()
-        )
-        await self._database.add(audit, entry)
-
-    async def latest(self, *, limit: int = 100) -> list[AuditRecord]:
-        """Entries, newest first."""
-        return await self._database.rows(AuditRecord, newest(select(audit), audit, limit))

@@ -194,8 +194,10 @@ class AuditRecord(Record):
 
     id: Id
     """Id of the entry, which sorts by age."""
+    number: int
+    """Number of the entry in the chain; the first one has 1."""
     actor: str
-    """Id of an API key, or the part of the server that acted."""
+    """Id of an API key, an operator, the part of the server that acted, or the address of a caller without a valid key."""
     action: Id
     """Name of the action, such as "session.deleted"."""
     subject: str
@@ -204,6 +206,8 @@ class AuditRecord(Record):
     """More about the action. It holds no instructions and no pictures."""
     created: float
     """Time at which the action was done."""
+    sha256: Sha256
+    """Hash of the entry and of the hash of the entry before it (`state/audit.py`)."""
 
 
 JobEnd = Literal["completed", "failed", "cancelled"]

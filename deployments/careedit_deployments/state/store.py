@@ -7,11 +7,11 @@ import time
 from sqlalchemy import text
 
 from careedit_deployments.config import StateConfig
+from careedit_deployments.state.audit import AuditLog
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.deliveries import WebhookTable
 from careedit_deployments.state.logs import (
     ArmLog,
-    AuditLog,
     Clock,
     EditLog,
     FeedbackLog,
@@ -38,7 +38,7 @@ class Store:
         self.feedback = FeedbackLog(database)
         """What people think of edits."""
         self.audit = AuditLog(database, clock)
-        """Actions that an operator may have to explain."""
+        """Actions that an operator may have to explain, as a chain of hashes."""
         self.jobs = JobTable(database, clock, job_ttl_s)
         """Background edits, and their queue."""
         self.webhooks = WebhookTable(database, clock)

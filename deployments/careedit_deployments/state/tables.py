@@ -90,7 +90,7 @@ edits = _table("edits", EditRecord, Index(None, "request_id"), Index(None, "arm"
 assignments = _table("assignments", AssignmentRecord, key=("user_sha256", "salt"))
 arm_events = _table("arm_events", ArmEvent, Index(None, "arm"))
 feedback = _table("feedback", FeedbackRecord, Index(None, "created"))
-audit = _table("audit", AuditRecord)
+audit = _table("audit", AuditRecord, UniqueConstraint("number"))
 jobs = _table(
     "jobs",
     JobRecord,

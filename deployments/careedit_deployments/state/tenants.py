@@ -78,6 +78,10 @@ class Keys:
         query = select(keys.c.id).where(keys.c.id.in_(list(ids)), self._valid())
         return frozenset(ids) - frozenset(await self._database.column(query))
 
+    async def hashes(self) -> frozenset[str]:
+        """The hashes of all valid keys."""
+        return frozenset(await self._database.column(select(keys.c.sha256).where(self._valid())))
+
     async def touch(self, ids: Collection[str]) -> None:
         """Store that these keys are used now."""
         await self._database.change(update(keys).where(keys.c.id.in_(list(ids))).values(used=self._clock()))

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from careedit_deployments.http import revocation
+from careedit_deployments.http import app
 from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.records import Scope
 from fake_backend import FakeBackend, picture_file
@@ -42,8 +42,8 @@ class Team:
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     painter, (_, access) = FakeBackend(), a_key("a team")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(revocation, "CHECK_S", 0.02)
-        patch.setattr(revocation, "TOUCH_S", 0.02)
+        patch.setattr(app, "CHECK_S", 0.02)
+        patch.setattr(app, "TOUCH_S", 0.02)
         with serve(tmp_path_factory.mktemp("team"), painter, keys=(access,), auth={"required": True}) as served:
             team = Team(served, painter, access[0].id)
             with team.clients:
