@@ -300,7 +300,10 @@ class JobsConfig(Record):
     max_queued: PositiveInt = 1000
     """Maximum number of waiting jobs; default 1000. One tenant alone may have half as many. More get status 429."""
     webhook_secret_env: str | None = None
-    """Name of the environment variable with the key that signs webhooks of jobs. Default: jobs with a webhook are refused."""
+    """Name of the environment variable with the key that signs webhooks to a job's own address. Default: such
+    jobs are refused."""
+    webhook_endpoints: NonNegativeInt = 10
+    """Maximum number of webhook endpoints that a tenant registers; default 10. 0 turns them off."""
     webhook_attempts: PositiveInt = 5
     """Number of attempts to send a webhook, with growing pauses; default 5."""
     webhook_hosts: tuple[str, ...] = ()

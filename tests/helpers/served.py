@@ -19,8 +19,8 @@ from careedit_deployments.http.app import create_app
 from careedit_deployments.http.auth import make_key, make_tenant
 from careedit_deployments.http.services import Services, assemble
 from careedit_deployments.state.blobs import open_blobs
-from careedit_deployments.state.records import KeyRecord, TenantRecord
 from careedit_deployments.state.store import open_store
+from careedit_deployments.state.tenant_records import KeyRecord, TenantRecord
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from stores import place_database
 

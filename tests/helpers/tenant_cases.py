@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, update
 
-from careedit_deployments.errors import NotFoundError, OverloadedError
+from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
 from careedit_deployments.state.audit import FIRST, AuditError, AuditHead
 from careedit_deployments.state.queue import FULL_S
-from careedit_deployments.state.records import KeyRecord, TenantRecord
+from careedit_deployments.state.records import JobRecord
 from careedit_deployments.state.store import Store
 from careedit_deployments.state.tables import audit, jobs, values_of
+from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, TenantRecord
 from careedit_deployments.state.tenants import KeyOfTenant
 from state_records import NOON, Clock, a_job, collect_cases, progress
 
@@ -217,3 +219,77 @@ async def a_tenant_may_wait_with_as_many_jobs_as_places_are_free(store: Store, c
     assert await fill("anonymous") == 3, "without keys only the whole queue is limited"
     with pytest.raises(OverloadedError, match="24 jobs are waiting"):
         await store.jobs.add(a_job(owner="d"), max_queued=24)
+
+
+async def ended(store: Store, **changed: Any) -> JobRecord:
+    return await store.jobs.cancel((await store.jobs.add(a_job(**changed))).id)
+
+
+@case
+async def an_ended_job_writes_one_message_per_endpoint_of_its_tenant_and_to_its_own_address(
+    store: Store, clock: Clock
+) -> None:
+    for number, owner, url in (
+        (1, "a", "https://a.example"),
+        (2, "a", "https://a2.example"),
+        (3, "b", "https://b.example"),
+    ):
+        endpoint = EndpointRecord(id=f"endpoint_{number}", owner=owner, url=url, secret=f"s{number}", created=NOON)
+        await store.endpoints.add(endpoint, limit=2)
+    for url, limit, said in (
+        ("https://a.example", 3, "registered already"),
+        ("https://a3.example", 2, "2 webhook endpoints"),
+    ):
+        with pytest.raises(ConflictError, match=said):
+            await store.endpoints.add(EndpointRecord(id="x", owner="a", url=url, secret="s", created=NOON), limit=limit)
+    job = await ended(store, owner="a", webhook="https://a2.example")
+    other = await ended(store, owner="a", webhook="https://own.example")
+    messages = await store.webhooks.of(job.id)
+    assert {(one.url, one.endpoint) for one in messages} == {
+        ("https://a.example", "endpoint_1"),
+        ("https://a2.example", "endpoint_2"),
+    }
+    assert {one.endpoint for one in await store.webhooks.of(other.id)} == {None, "endpoint_1", "endpoint_2"}
+    assert await store.webhooks.of((await ended(store)).id) == []
+    assert {json.loads(one.payload)["data"]["tenant"] for one in messages} == {"a"}
+    assert [one.id for one in await store.endpoints.all("b")] == ["endpoint_3"]
+
+
+@case
+async def an_endpoint_has_two_secrets_while_it_is_rotated(store: Store, clock: Clock) -> None:
+    await store.endpoints.add(
+        EndpointRecord(id="endpoint_1", owner="a", url="https://a.example", secret="one", created=NOON), limit=1
+    )
+    assert await store.webhooks.secrets("endpoint_1") == ("one",)
+    assert (await store.endpoints.rotate("endpoint_1", "a", "two", overlap_s=60)).secret == "two"
+    assert await store.webhooks.secrets("endpoint_1") == ("two", "one")
+    clock.now += 60
+    assert await store.webhooks.secrets("endpoint_1") == ("two",)
+    for ask in (store.endpoints.delete("endpoint_1", "b"), store.endpoints.rotate("endpoint_1", "b", "x", overlap_s=1)):
+        with pytest.raises(NotFoundError):
+            await ask
+    await store.endpoints.delete("endpoint_1", "a")
+    assert await store.webhooks.secrets("endpoint_1") == ()
+
+
+@case
+async def a_message_is_sent_again_when_its_owner_asks(store: Store, clock: Clock) -> None:
+    job = await ended(store, webhook="https://a.example")
+    first = await store.webhooks.claim(lease_s=60)
+    assert first is not None
+    assert await store.webhooks.resend(job.id) == 0, "it is in sending"
+    await store.webhooks.settle(first, error="The receiver answered 500.")
+    assert await store.webhooks.resend(job.id) == 1
+    again = await store.webhooks.claim(lease_s=60)
+    assert again is not None
+    assert (again.id, again.attempt, again.resent_after, again.attempted) == (first.id, 2, 1, NOON)
+    assert await store.webhooks.claim(lease_s=60) is None
+
+
+@case
+async def messages_of_crowded_tenants_wait(store: Store, clock: Clock) -> None:
+    for owner in ("a", "a", "b"):
+        await ended(store, owner=owner, webhook="https://a.example")
+    assert (await store.webhooks.claim(lease_s=60, without=["a"])).owner == "b"
+    assert await store.webhooks.claim(lease_s=60, without=["a"]) is None
+    assert (await store.webhooks.claim(lease_s=60)).owner == "a"

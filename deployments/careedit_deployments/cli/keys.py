@@ -19,8 +19,8 @@ from careedit_deployments.cli.serve import named_config
 from careedit_deployments.cli.tenants import AtOnceOption, PerMinuteOption
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key, make_tenant
-from careedit_deployments.state.records import SCOPES, KeyRecord, Scope
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope
 from careedit_deployments.state.tenants import KeyOfTenant
 
 DAY_S = 24 * 3600.0

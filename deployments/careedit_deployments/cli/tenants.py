@@ -14,8 +14,8 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.http.auth import make_tenant
-from careedit_deployments.state.records import TenantRecord
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_records import TenantRecord
 
 PerMinuteOption = Annotated[
     int | None,

@@ -27,6 +27,7 @@ from careedit_deployments.http import (
     scores,
     sessions,
     status,
+    webhooks,
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
 from careedit_deployments.http.auth import keys_required
@@ -42,7 +43,9 @@ from careedit_deployments.http.services import Services
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = tuple(part.router for part in (edits, output, jobs, job_events, sessions, status, scores, feedback, pages))
+ROUTERS = tuple(
+    part.router for part in (edits, output, jobs, job_events, webhooks, sessions, status, scores, feedback, pages)
+)
 
 EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")
 """Response headers that pages of other origins may read."""

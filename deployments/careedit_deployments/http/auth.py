@@ -10,12 +10,13 @@ from collections.abc import Collection
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ScopeError
-from careedit_deployments.state.records import ANONYMOUS, SCOPES, KeyRecord, Scope, TenantRecord, new_id
+from careedit_deployments.state.records import ANONYMOUS, new_id
+from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, TenantRecord
 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
 
-ADMIN_PATHS = ("/v1/arms",)
+ADMIN_PATHS = ("/v1/arms", "/v1/webhooks")
 """Routes that concern the whole tenant or server, whatever their method."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -166,7 +166,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         if not await _is_same(request, form, webhook, sent, known):
             raise other_body(known)
         return await _accepted(services, response, known, replayed=True)
-    _check_webhook(services, webhook)
+    await _check_webhook(services, owner, webhook)
     if form.fields.session is not None:
         raise FieldError("A turn of a session cannot be a job; POST it to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, form)
@@ -268,11 +268,15 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
     return JSONResponse(JobDeleted(id=job_id).model_dump())
 
 
-def _check_webhook(services: Services, webhook: str | None) -> None:
-    if webhook is None:
+async def _check_webhook(services: Services, owner: str, webhook: str | None) -> None:
+    if webhook is None or webhook in {endpoint.url for endpoint in await services.store.endpoints.all(owner)}:
         return
     if services.config.jobs.webhook_secret_env is None:
-        raise FieldError("This server does not send webhooks; leave webhook out and poll the job.", "webhook")
+        raise FieldError(
+            "This server does not send webhooks to addresses of single jobs; register the address at /v1/webhooks, or leave "
+            "webhook out and poll the job.",
+            "webhook",
+        )
     try:
         check_webhook_url(webhook, services.config.jobs.webhook_hosts)
     except InputError as error:

@@ -1,6 +1,6 @@
 """The audit log: each entry has the hash of the entry before it, so a change or a deletion in the middle does not fit.
 
-Whoever may write to the database can delete entries at the end, or hash the whole log again. Both are found with the head of
+A user who may write to the database can delete entries at the end, or hash the whole log again. Both are found with the head of
 an earlier time: the server logs the head with every entry, and logs leave the machine.
 """
 

@@ -7,9 +7,7 @@ run: its next write then fails, and nothing that it does counts. So a job ends e
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
@@ -23,6 +21,7 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.state.database import Database
+from careedit_deployments.state.deliveries import write_messages
 from careedit_deployments.state.logs import Clock
 from careedit_deployments.state.records import (
     ANONYMOUS,
@@ -31,8 +30,6 @@ from careedit_deployments.state.records import (
     JobEvent,
     JobImage,
     JobRecord,
-    WebhookRecord,
-    new_id,
 )
 from careedit_deployments.state.shares import TURN, count_begin, jobs_ahead, next_job
 from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
@@ -73,8 +70,8 @@ class JobTable:
         """
         self._watchers.append(watcher)
 
-    def _notify(self, *topics: Topic, moved: JobRecord | None = None) -> None:
-        """Set the events of `topics`, and call the watchers with the job that `moved`. For use after a commit."""
+    def notify(self, *topics: Topic, moved: JobRecord | None = None) -> None:
+        """Set the events of `topics`, and call the watchers with the job that `moved`. Call it after a commit."""
         if moved is not None:
             for watcher in self._watchers:
                 watcher(moved)
@@ -100,7 +97,7 @@ class JobTable:
                     _check_room(job.owner, (own - 1, total - 1), max_queued)
                 job = await self._write_event(connection, job, "queued", {})
         if added:
-            self._notify("queued", moved=job)
+            self.notify("queued", moved=job)
             return job
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was just deleted; send the request again.")
@@ -185,7 +182,7 @@ class JobTable:
                     if first.started is None:
                         await count_begin(self._database, connection, job.owner, job.cost)
                     job = await self._write_event(connection, job, "started", {"attempt": job.attempt})
-            self._notify("event", "webhook", moved=ended or job)
+            self.notify("event", "webhook", moved=ended or job)
             if ended is None:
                 return job
 
@@ -211,7 +208,7 @@ class JobTable:
             kept = event.model_copy(update={"number": now.last_event})
             await connection.execute(insert(job_events).values(**values_of(kept)))
             stop = now.cancel_requested or await _is_revoked(connection, job.key)
-        self._notify("event")
+        self.notify("event")
         return stop
 
     async def finish(
@@ -220,7 +217,7 @@ class JobTable:
         """End a claimed job: status, last event and webhook in one transaction. Returns None if the claim is lost."""
         async with self._database.write() as connection:
             ended = await self._end(connection, _claim(job), status, error=error)
-        self._notify("event", "webhook", moved=ended)
+        self.notify("event", "webhook", moved=ended)
         return ended
 
     async def release(self, job: JobRecord) -> bool:
@@ -235,7 +232,7 @@ class JobTable:
             await self._write_event(
                 connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."}
             )
-        self._notify("queued", "event")
+        self.notify("queued", "event")
         return True
 
     async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
@@ -247,7 +244,7 @@ class JobTable:
                 ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
                 await connection.execute(ask)
             row = (await connection.execute(select(jobs).where(its))).one_or_none()
-        self._notify("cancel", "event", "webhook", moved=ended)
+        self.notify("cancel", "event", "webhook", moved=ended)
         if row is None:
             raise _gone(job_id)
         return record_of(JobRecord, row)
@@ -259,7 +256,7 @@ class JobTable:
         for job_id in ids:
             async with self._database.write() as connection:
                 ended = await self._end(connection, _is(job_id) & theirs, "cancelled")
-            self._notify("event", "webhook", moved=ended)
+            self.notify("event", "webhook", moved=ended)
         return len(ids)
 
     async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
@@ -308,11 +305,7 @@ class JobTable:
             return None
         data = {"message": error["message"], "code": error["code"]} if error else {}
         job = await self._write_event(connection, record_of(JobRecord, row), status, data)
-        if job.webhook is not None:
-            message = WebhookRecord(
-                id=new_id("msg"), job=job.id, url=job.webhook, payload=payload_of(job), next_at=now, created=now
-            )
-            await connection.execute(insert(webhooks).values(**values_of(message)))
+        await write_messages(connection, job, now)
         return job
 
     async def _write_event(
@@ -324,13 +317,6 @@ class JobTable:
         await connection.execute(update(jobs).where(_is(job.id)).values(last_event=number))
         await connection.execute(insert(job_events).values(**values_of(event)))
         return job.model_copy(update={"last_event": number})
-
-
-def payload_of(job: JobRecord) -> str:
-    """Body of the webhook that reports the end of a job, in the shape that Standard Webhooks recommends."""
-    ended = datetime.fromtimestamp(job.finished or job.created, UTC).isoformat().replace("+00:00", "Z")
-    data = {"id": job.id, "object": "job", "status": job.status, "images": len(job.images), "error": job.error}
-    return json.dumps({"type": f"job.{job.status}", "timestamp": ended, "data": data}, separators=(",", ":"))
 
 
 def other_body(job: JobRecord) -> ConflictError:

@@ -32,10 +32,6 @@ Sha256 = Annotated[str, Width(64)]
 ANONYMOUS = "anonymous"
 """Owner of everything that is made without an API key."""
 
-Scope = Literal["edit", "read", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
-
 
 def new_id(kind: str) -> str:
     """A new id such as `job_019ac3...`: 48 bits of the time in ms, so that ids sort by age, then 80 random bits."""
@@ -48,44 +44,6 @@ def id_time(identity: str) -> float:
         return int(identity.rpartition("_")[2][:12], 16) / 1000
     except ValueError:
         return 0.0
-
-
-class TenantRecord(Record):
-    """A customer or team. It owns jobs, sessions, edits and pictures, and has any number of API keys."""
-
-    id: Id
-    """Id of the tenant. A tenant that was made of a key of an older version has the id of that key."""
-    name: str
-    """Name of the tenant, for operators."""
-    requests_per_minute: int | None = None
-    """Requests per minute that all keys of the tenant may send. None: the limit of the configuration."""
-    concurrent_requests: int | None = None
-    """Edits that all keys of the tenant may have in flight. None: the limit of the configuration."""
-    created: float
-    """Time at which the tenant was made."""
-
-
-class KeyRecord(Record):
-    """An API key of a tenant. The server shows the key itself once, when it is made, and stores only its hash."""
-
-    id: Id
-    """Public id of the key, for operators and for the audit log."""
-    tenant: Id
-    """Id of the tenant, which owns what is made with the key."""
-    sha256: Sha256
-    """SHA-256 of the key, in hexadecimal."""
-    name: str
-    """Name of the key's holder, for operators."""
-    scopes: tuple[Scope, ...] = SCOPES
-    """What the key allows, as in `SCOPES`. Default: everything."""
-    created: float
-    """Time at which the key was made."""
-    expires: float | None = None
-    """Time from which the server refuses the key. None: it does not expire."""
-    used: float | None = None
-    """Time of a recent request with the key, at most a minute before the last one. None: it was never used."""
-    revoked: float | None = None
-    """Time since which the server refuses the key and ends what it started. None: the key is not revoked."""
 
 
 class EditRecord(Record):
@@ -276,17 +234,6 @@ class JobRecord(Record):
     """Number of the latest event of the job."""
 
 
-class ShareRecord(Record):
-    """The work that an owner's jobs have taken, for the fair order of the queue (`state/shares.py`). Unit: evaluations."""
-
-    owner: Id
-    """Id of the tenant whose jobs are counted."""
-    start: float
-    """Virtual time at which the owner's latest job began."""
-    served: float
-    """Virtual time up to which the owner has been served: `start` and the cost of that job."""
-
-
 EventKind = Literal["queued", "started", "progress", "partial", "image", "completed", "failed", "cancelled", "requeued"]
 
 
@@ -314,12 +261,20 @@ class WebhookRecord(Record):
     """Value of the `webhook-id` header, the same for every attempt."""
     job: Id
     """Id of the job whose end the message reports."""
+    owner: Id = ANONYMOUS
+    """Id of the tenant that owns the job."""
+    endpoint: Id | None = None
+    """Id of the endpoint whose secrets sign the message. None: the address of one job, signed with the server's key."""
     url: str
     """URL that the message is sent to."""
     payload: str
     """Body of the message, as it is signed and sent."""
     attempt: int = 0
     """Number of times that the message was sent."""
+    resent_after: int = 0
+    """Number of attempts before the owner asked to send the message again; later ones count from there."""
+    attempted: float | None = None
+    """Time of the latest attempt. None: the message was not sent yet."""
     next_at: float
     """Time at which the next attempt is due."""
     status: Literal["pending", "delivered", "given_up"] = "pending"

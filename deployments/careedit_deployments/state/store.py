@@ -9,7 +9,7 @@ from sqlalchemy import text
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.audit import AuditLog
 from careedit_deployments.state.database import Database
-from careedit_deployments.state.deliveries import WebhookTable
+from careedit_deployments.state.deliveries import EndpointTable, WebhookTable
 from careedit_deployments.state.logs import (
     ArmLog,
     Clock,
@@ -43,6 +43,8 @@ class Store:
         """Background edits, and their queue."""
         self.webhooks = WebhookTable(database, clock)
         """Messages about ended jobs that are to be sent."""
+        self.endpoints = EndpointTable(database, clock)
+        """Addresses that tenants register for messages about their jobs."""
         self.sessions = SessionTable(database, clock)
         """Series of edits, turn by turn."""
 

@@ -35,14 +35,12 @@ from careedit_deployments.state.records import (
     FeedbackRecord,
     JobEvent,
     JobRecord,
-    KeyRecord,
     SessionRecord,
-    ShareRecord,
-    TenantRecord,
     TurnRecord,
     WebhookRecord,
     Width,
 )
+from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, ShareRecord, TenantRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -109,6 +107,7 @@ webhooks = _table(
     Index(None, "job"),
     Index(None, "status", "next_at"),
 )
+endpoints = _table("webhook_endpoints", EndpointRecord, UniqueConstraint("owner", "url"))
 sessions = _table("sessions", SessionRecord, Index(None, "owner"), Index(None, "expires"))
 turns = _table(
     "turns",

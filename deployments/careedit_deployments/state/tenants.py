@@ -11,8 +11,8 @@ from careedit.record import Record
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
-from careedit_deployments.state.records import KeyRecord, TenantRecord
 from careedit_deployments.state.tables import AnyRecord, keys, tenants, values_of
+from careedit_deployments.state.tenant_records import KeyRecord, TenantRecord
 
 
 class KeyOfTenant(Record):

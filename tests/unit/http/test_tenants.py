@@ -13,7 +13,7 @@ import pytest
 
 from careedit_deployments.http import app
 from careedit_deployments.http.auth import make_key
-from careedit_deployments.state.records import Scope
+from careedit_deployments.state.tenant_records import Scope
 from fake_backend import FakeBackend, picture_file
 from served import Served, a_key, serve
 
