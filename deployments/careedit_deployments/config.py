@@ -155,7 +155,7 @@ class HttpConfig(Record):
 
 
 class Limits(Record):
-    """Limits of one request and of one API key, checked before images are decoded and before anything waits."""
+    """Limits of one request and of one tenant, checked before images are decoded and before anything waits."""
 
     body_bytes: PositiveInt = 50 * 2**20
     """Maximum size of a request body, in bytes; default 50 MiB."""
@@ -165,8 +165,8 @@ class Limits(Record):
     """Maximum size of all images of a request together, in pixels. Default: three times `pixels`, enough for
     source, reference and mask of the largest size."""
     picture_memory: PositiveInt = 2 * 2**30
-    """Maximum memory for decoded images in one ingress replica, in bytes at four per pixel; default 2 GiB. One API
-    key can use half of it. A request waits up to 30 seconds for memory and then gets status 429."""
+    """Maximum memory for decoded images in one ingress replica, in bytes at four per pixel; default 2 GiB. One
+    tenant can use half of it. A request waits up to 30 seconds for memory and then gets status 429."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = MAX_STEPS
     """Maximum number of denoising steps of one image; default 200."""
     images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
@@ -177,16 +177,15 @@ class Limits(Record):
     deadline_s: PositiveFloat = 300.0
     """Time in which an edit must end, in seconds; default 300. Then it gets status 504. Raise it for long edits."""
     requests_per_minute: PositiveInt | None = None
-    """Maximum number of requests per API key and minute. Default: no limit. A key can have its own limit."""
+    """Maximum number of requests per tenant and minute. Default: no limit. A tenant can have its own limit."""
     concurrent_requests: PositiveInt | None = None
-    """Maximum number of edits per API key that run or wait at once. Default: no limit. A key can have its own limit."""
+    """Maximum number of edits per tenant that run or wait at once. Default: no limit. A tenant can have its own."""
     requests_in_progress: PositiveInt = 128
-    """Maximum number of requests of any kind that one API key has in progress, including open streams and bodies
-    that are still arriving; default 128. Each ingress replica counts for itself, and gives one key at most half of
-    its `ingress.max_ongoing_requests`, or less when other keys send requests too. Raise both for a key that
-    represents many users."""
+    """Maximum number of requests of any kind that one tenant has in progress, including open streams and bodies that are
+    still arriving; default 128. Each ingress replica counts for itself, and gives one tenant at most half of its
+    `ingress.max_ongoing_requests`, less when others send requests too. Raise both for a tenant of many users."""
     event_streams: PositiveInt = 32
-    """Maximum number of open streams of job events (`GET /v1/jobs/ID/events`) per API key; default 32. They also
+    """Maximum number of open streams of job events (`GET /v1/jobs/ID/events`) per tenant; default 32. They also
     count as requests in progress. Raise it for a client that follows many jobs at once."""
     event_stream_s: PositiveFloat = 600.0
     """Time after which a stream of job events ends, in seconds; default 600. The client reconnects with
@@ -197,8 +196,7 @@ class Limits(Record):
     body_grace_s: PositiveFloat = 20.0
     """Time during which the rate of a body is not checked, in seconds; default 20."""
     body_rate: PositiveInt = 16 * 2**10
-    """Minimum average rate of a body after `body_grace_s`, in bytes per second; default 16 KiB. A slower body gets
-    status 408."""
+    """Minimum average rate of a body after `body_grace_s`, in bytes per second; default 16 KiB. Slower: status 408."""
 
     @property
     def max_request_pixels(self) -> int:
@@ -210,7 +208,7 @@ class Limits(Record):
         if 8 * self.max_request_pixels > self.picture_memory:
             raise InputError(
                 f"limits.picture_memory is {self.picture_memory:,} bytes, but a request may have {self.max_request_pixels:,} pixels of four "
-                f"bytes and an API key half of the memory; give at least {8 * self.max_request_pixels:,}, or fewer pixels."
+                f"bytes and a tenant half of the memory; give at least {8 * self.max_request_pixels:,}, or fewer pixels."
             )
         return self
 
@@ -252,9 +250,12 @@ class JobsConfig(Record):
     lost or starting, the database busy), in seconds; default 900. Then the job fails. Set it above the start time
     of a replica."""
     max_queued: PositiveInt = 1000
-    """Maximum number of waiting jobs, over all callers; default 1000. Further jobs get status 429."""
+    """Maximum number of waiting jobs; default 1000. One tenant alone may have half as many. More get status 429."""
     webhook_secret_env: str | None = None
-    """Name of the environment variable with the key that signs webhooks. Default: jobs with a webhook are refused."""
+    """Name of the environment variable with the key that signs webhooks to a job's own address. Default: such
+    jobs are refused."""
+    webhook_endpoints: NonNegativeInt = 10
+    """Maximum number of webhook endpoints that a tenant registers; default 10. 0 turns them off."""
     webhook_attempts: PositiveInt = 5
     """Number of attempts to send a webhook, with growing pauses; default 5."""
     webhook_hosts: tuple[str, ...] = ()
@@ -314,7 +315,7 @@ class ServeConfig(Record):
     """What each value of the request field `quality` means. A value that is not listed means the expert set's
     defaults."""
     limits: Limits = Limits()
-    """Limits of one request and of one API key."""
+    """Limits of one request and of one tenant."""
     auth: AuthConfig = AuthConfig()
     """Whether callers need an API key."""
     state: StateConfig = StateConfig()

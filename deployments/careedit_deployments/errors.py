@@ -50,12 +50,16 @@ class ForeignPageError(ServingError):
     """The page of another site sent the request, to a server without keys (HTTP 403)."""
 
 
+class ScopeError(ServingError):
+    """The API key does not have the scope that the route needs (HTTP 403)."""
+
+
 class RateLimitError(OverloadedError):
-    """The API key has sent too many requests (HTTP 429)."""
+    """The tenant has sent too many requests (HTTP 429)."""
 
 
 class ConcurrencyError(RateLimitError):
-    """The API key has too many requests in progress at once (HTTP 429)."""
+    """The tenant has too many requests in progress, or jobs waiting, at once (HTTP 429)."""
 
 
 class FieldError(InputError):

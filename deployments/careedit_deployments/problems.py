@@ -34,6 +34,7 @@ from careedit_deployments.errors import (
     NotFoundError,
     OverloadedError,
     RateLimitError,
+    ScopeError,
     ScorerUnavailableError,
     ServingError,
     SlowBodyError,
@@ -87,6 +88,7 @@ class Problem(Record):
 _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (AuthError, 401, "invalid_request_error", "invalid_api_key", "auth"),
     (ForeignPageError, 403, "invalid_request_error", "foreign_page", "auth"),
+    (ScopeError, 403, "invalid_request_error", "missing_scope", "auth"),
     (ConcurrencyError, 429, "rate_limit_error", "concurrency_limit_exceeded", "concurrency"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),

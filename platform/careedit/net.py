@@ -113,9 +113,15 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the first address of `host` if all of them may be connected to. Raises `RefusedHostError`."""
+        """Connect to the first address of `host` if all of them may be connected to. Raises `RefusedHostError`.
+
+        Looking up the name and connecting may each take `timeout` seconds.
+        """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            async with asyncio.timeout(timeout):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout(f"the address of {host} was not found in {timeout:g} s") from error
         except OSError as error:
             raise httpcore2.ConnectError(f"{host} is not known ({error.strerror})") from error
         addresses = [str(entry[4][0]) for entry in found]

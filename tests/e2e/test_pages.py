@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from careedit_deployments.http.auth import make_key
 from careedit_deployments.http.pages import SAMPLE_KINDS
 from careedit_deployments.state.records import ArmEvent, new_id
 from fake_backend import FakeBackend
-from served import Served, serve
+from served import Served, a_key, serve
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -242,7 +241,7 @@ def test_the_api_is_described_and_can_be_tried(page, served) -> None:
 
 
 def test_a_server_that_wants_a_key_gets_it_from_the_visitor(browser, tmp_path, backend) -> None:
-    key, record = make_key("visitor")
+    key, record = a_key("visitor")
     with serve(tmp_path, backend, keys=(record,), arms=ARMS, auth={"required": True}) as served:
         page = browser.new_page()
         page.goto(served.url)

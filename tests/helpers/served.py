@@ -16,12 +16,23 @@ from fastapi import FastAPI
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.http.app import create_app
+from careedit_deployments.http.auth import make_key, make_tenant
 from careedit_deployments.http.services import Services, assemble
 from careedit_deployments.state.blobs import open_blobs
-from careedit_deployments.state.records import KeyRecord
 from careedit_deployments.state.store import open_store
+from careedit_deployments.state.tenant_records import KeyRecord, TenantRecord
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from stores import place_database
+
+Access = tuple[TenantRecord, KeyRecord]
+"""A tenant with its key, for `serve`."""
+
+
+def a_key(name: str, **limits: Any) -> tuple[str, Access]:
+    """A key with every scope, and its records; the tenant has no other key."""
+    tenant = make_tenant(name, **limits)
+    key, record = make_key(name, tenant.id)
+    return key, (tenant, record)
 
 
 @dataclass(eq=False)
@@ -46,7 +57,7 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), **config: Any) -> Iterator[Served]:
+def serve(folder: Path, backend: Backend, *, keys: tuple[Access, ...] = (), **config: Any) -> Iterator[Served]:
     """Serve `backend` until the context ends; state lives in `folder`."""
     settings = ServeConfig(
         **{
@@ -63,7 +74,8 @@ def serve(folder: Path, backend: Backend, *, keys: tuple[KeyRecord, ...] = (), *
         served.loop = asyncio.get_running_loop()
         store = await open_store(settings.state)
         try:
-            for key in keys:
+            for tenant, key in keys:
+                await store.tenants.add(tenant)
                 await store.keys.add(key)
             metrics = Metrics(served.recording)
             services = assemble(settings, backend, store, open_blobs(settings.state), metrics)

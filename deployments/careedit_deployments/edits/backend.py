@@ -35,7 +35,7 @@ class EditOrder(Record):
     turn: int = 0
     """Earlier edits in the session that led to this source; a feature of the router."""
     owner: str = ANONYMOUS
-    """Id of the API key."""
+    """Id of the tenant that asks."""
     trace_headers: Mapping[str, str] = Field(default_factory=dict)
     """`traceparent` and related headers, for spans."""
 

@@ -54,8 +54,8 @@ def settings(
     return steps, None if one_noise else early_filter
 
 
-def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
-    """Raise `TooExpensiveError`, with the estimate, if an edit asks for more than the limits allow."""
+def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> int:
+    """The estimated evaluations of an edit. Raises `TooExpensiveError` if it asks for more than the limits allow."""
     if n > limits.images:
         raise TooExpensiveError(f"n is {n}; a request has at most {limits.images} images.", field="n")
     if steps > limits.steps:
@@ -66,6 +66,7 @@ def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter 
             f"The edit would take about {cost:,} evaluations ({n} images x steps and previews x {rows} experts); the limit "
             f"is {limits.evaluations:,}, so ask for fewer images, steps or candidates."
         )
+    return cost
 
 
 class EditService:
@@ -127,7 +128,7 @@ class EditService:
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
         rows = len(mixture_rows(decision.weights, masked=request.mask is not None))
-        check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
+        cost = check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
         limit = self.config.limits.deadline_s
         given = {
             "id": identity,
@@ -136,7 +137,7 @@ class EditService:
             "decision": decision,
             "deadline": time.time() + (limit if order.deadline_s is None else min(order.deadline_s, limit)),
         }
-        return Running(self, EditCall(**{**dict(order), **given}), arm)
+        return Running(self, EditCall(**{**dict(order), **given}), arm, cost)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
@@ -174,7 +175,7 @@ class EditService:
 
 
 def _user_key(order: EditOrder) -> str | None:
-    """Who asks: the user that the client names, or else the API key; None: unknown."""
+    """Who asks: the user that the client names, or else the tenant; None: unknown."""
     if order.user is not None:
         return order.user
     return None if order.owner == ANONYMOUS else order.owner
@@ -190,6 +191,8 @@ class Running:
     """What the backend gets: the order with its arm, decision and deadline."""
     info: ArmInfo
     """The arm, with the hash of its expert set."""
+    cost: int
+    """Transformer evaluations that the edit is expected to take."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property

@@ -112,13 +112,13 @@ class Sessions:
             raise ConflictError("Another turn or undo was faster; read the session and undo again.")
         return session.model_copy(update={"head": turn.parent})
 
-    async def delete(self, session_id: str, owner: str) -> None:
-        """Delete a session with all of its images. Raises `NotFoundError`."""
+    async def delete(self, session_id: str, owner: str, *, actor: str | None = None) -> None:
+        """Delete a session with all of its images; `actor`, by default the owner, is audited. Raises `NotFoundError`."""
         await self.get(session_id, owner)
         if await delete_session(self._store, self._blobs, session_id):
             self._metrics.session("deleted")
         await self._store.scrub()
-        await self._store.audit.add(owner, "session.deleted", session_id)
+        await self._store.audit.add(actor or owner, "session.deleted", session_id)
 
     async def keep(self, turn: Turn, made: ImageDone) -> TurnRecord:
         """Store a finished turn. Raises `NotFoundError` if the session has been deleted since."""

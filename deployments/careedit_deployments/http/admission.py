@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.config import Limits
 from careedit_deployments.errors import (
+    AuthError,
     CompressedError,
     ServingError,
     SlowBodyError,
@@ -26,10 +27,13 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.http import pages
-from careedit_deployments.http.auth import Authenticator
+from careedit_deployments.http.auth import Caller, check_scope
 from careedit_deployments.http.limits import Limiter
+from careedit_deployments.http.logins import Authenticator
 from careedit_deployments.http.openapi import FILES
 from careedit_deployments.http.origins import Origins
+from careedit_deployments.http.revocation import Revocation
+from careedit_deployments.http.sse import EventStreamResponse, sse_error
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.problems import Problem, problem_of, respond
 from careedit_deployments.state.records import new_id
@@ -64,6 +68,7 @@ class AdmissionMiddleware:
         tracing: Tracing,
         stopping: Stopping,
         origins: Origins | None,
+        revocation: Revocation,
     ) -> None:
         """`origins` is None if every request needs a key."""
         self.app = app
@@ -74,6 +79,7 @@ class AdmissionMiddleware:
         self._metrics = metrics
         self._tracing = tracing
         self._stopping = stopping
+        self._revocation = revocation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; other scopes pass through."""
@@ -86,14 +92,17 @@ class AdmissionMiddleware:
         request_id = given if _ID.fullmatch(given) else new_id("req")
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
-        started = False
+        started, streams = False, False
         form = headers.get("content-type", "").lower().startswith("multipart/")
         body = LimitedBody(receive, self._limits, json=not form)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal started, streams
             if message["type"] == "http.response.start":
                 started = True
+                streams = (
+                    Headers(raw=message["headers"]).get("content-type", "").startswith(EventStreamResponse.media_type)
+                )
                 MutableHeaders(scope=message).setdefault("x-request-id", request_id)
             await send(message)
 
@@ -110,14 +119,20 @@ class AdmissionMiddleware:
                 with ExitStack() as held:
                     if self._origins is not None:
                         self._origins.check(scope["method"], headers)
+                    caller = Caller()
                     if path.startswith(FILES):  # the address itself is the permission
                         held.enter_context(self._limiter.fetch())
                     elif path not in OPEN:
-                        await self._admit(scope, headers, held)
-                    await self.app(scope, body.receive, send_unless_refused)
+                        caller = await self._admit(scope, headers, held)
+                    async with self._revocation.while_valid(caller):
+                        await self.app(scope, body.receive, send_unless_refused)
         except ClientDisconnect:
             if body.refusal is None:
                 return  # no client is left to answer
+        except AuthError as error:
+            problem = problem_of(error)
+            if streams:  # the key was revoked
+                await send_with_id({"type": "http.response.body", "body": sse_error(error), "more_body": False})
         except Exception as error:  # noqa: BLE001 - answered with a 500 without internals, and logged
             problem = problem_of(body.refusal or error)  # logs an unexpected error
         if body.refusal is not None and not started:
@@ -128,17 +143,20 @@ class AdmissionMiddleware:
             if not started:
                 await respond(problem)(scope, receive, send_with_id)
 
-    async def _admit(self, scope: Scope, headers: Headers, held: ExitStack) -> None:
-        """Admit a request, or raise; what it holds until its end is entered into `held`."""
+    async def _admit(self, scope: Scope, headers: Headers, held: ExitStack) -> Caller:
+        """Admit a request, or raise; what it holds until its end is entered into `held`. Returns its caller."""
         if self._stopping.begun:
             raise UnavailableError("The server is stopping; send the request again in a moment.")
         held.enter_context(self._limiter.place())
-        caller = await self._authenticator.caller(headers.get("authorization"))
+        client = scope.get("client")
+        caller = await self._authenticator.caller(headers.get("authorization"), client and client[0])
         scope["careedit.caller"] = caller
+        check_scope(caller, scope["method"], _route_path(scope))
         held.enter_context(self._limiter.request(caller))
         if scope["method"] == "POST":  # only these cause work; polling a job does not
             self._limiter.take(caller)
         check_length(headers.get("content-length"), self._limits)
+        return caller
 
 
 def _route_path(scope: Scope) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -25,19 +27,26 @@ from careedit_deployments.http import (
     scores,
     sessions,
     status,
+    webhooks,
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
-from careedit_deployments.http.auth import Authenticator, keys_required
+from careedit_deployments.http.auth import keys_required
 from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.limits import Limiter, picture_limits
+from careedit_deployments.http.logins import REPORT_S, Authenticator, FailedLogins
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.origins import Origins
 from careedit_deployments.http.pictures import release_pictures
 from careedit_deployments.http.reading import close_form
+from careedit_deployments.http.revocation import CHECK_S, TOUCH_S, Revocation
 from careedit_deployments.http.services import Services
 
-ROUTERS = tuple(part.router for part in (edits, output, jobs, job_events, sessions, status, scores, feedback, pages))
+logger = logging.getLogger(__name__)
+
+ROUTERS = tuple(
+    part.router for part in (edits, output, jobs, job_events, webhooks, sessions, status, scores, feedback, pages)
+)
 
 EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")
 """Response headers that pages of other origins may read."""
@@ -51,9 +60,16 @@ def create_app(services: Services) -> FastAPI:
         async with AsyncExitStack() as stack:
             for hook in services.hooks:
                 await stack.enter_async_context(hook())
+            for seconds, work in (
+                (CHECK_S, revocation.check),
+                (TOUCH_S, revocation.touch),
+                (REPORT_S, failures.report),
+            ):
+                await stack.enter_async_context(_every(seconds, work))
             yield
 
-    config = services.config
+    config, store = services.config, services.store
+    revocation, failures = Revocation(store.keys), FailedLogins(store.keys, store.audit)
     app = FastAPI(
         title="careedit",
         version=careedit.__version__,
@@ -73,13 +89,14 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(HeadAndEncodingMiddleware)
     app.add_middleware(
         AdmissionMiddleware,
-        authenticator=Authenticator(services.store.keys, required=keys_required(config)),
+        authenticator=Authenticator(store.keys, failures, required=keys_required(config)),
         limiter=app.state.limiter,
         limits=config.limits,
         metrics=services.metrics,
         tracing=services.tracing,
         stopping=services.stopping,
         origins=None if keys_required(config) else Origins(config.http),
+        revocation=revocation,
     )
     if config.http.cors:  # outermost: refusals also get its headers, and a preflight needs no key
         app.add_middleware(
@@ -96,6 +113,30 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, dependencies=[Depends(_close_form), Depends(release_pictures)])
     _describe(app, keys_required(config))
     return app
+
+
+@asynccontextmanager
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do `work` every so many seconds while the block lasts, and once at its end."""
+
+    async def do() -> None:
+        try:
+            await work()
+        except CareEditError as error:  # the database does not answer; the next time may succeed
+            logger.warning("A background task of the HTTP server failed: %s", error)
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await do()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await do()
 
 
 async def _close_form(request: Request) -> AsyncIterator[None]:

@@ -1,45 +1,73 @@
-"""API keys: sent as `Authorization: Bearer KEY`, stored only as hashes."""
+"""API keys: sent as `Authorization: Bearer KEY`, stored only as hashes. Each belongs to a tenant and has scopes."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import time
+from collections.abc import Collection
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import AuthError
-from careedit_deployments.state.logs import Keys
-from careedit_deployments.state.records import ANONYMOUS, KeyRecord, new_id
+from careedit_deployments.errors import ScopeError
+from careedit_deployments.state.records import ANONYMOUS, new_id
+from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, TenantRecord
 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
+
+ADMIN_PATHS = ("/v1/arms", "/v1/webhooks")
+"""Routes that concern the whole tenant or server, whatever their method."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Caller(Record):
     """The caller of a request."""
 
     id: str = ANONYMOUS
-    """Id of the API key, which owns what the request creates. Default: the anonymous caller."""
+    """Id of the tenant, which owns what the request creates. Default: the anonymous caller."""
+    key: str | None = None
+    """Id of the API key of the request. None: the anonymous caller has no key."""
+    scopes: tuple[Scope, ...] = SCOPES
+    """What the caller may do; default everything."""
     requests_per_minute: int | None = None
-    """Maximum number of requests per minute for this key. None: `limits.requests_per_minute`."""
+    """Maximum number of requests per minute for this tenant. None: `limits.requests_per_minute`."""
     concurrent_requests: int | None = None
-    """Maximum number of edits at once for this key. None: `limits.concurrent_requests`."""
+    """Maximum number of edits at once for this tenant. None: `limits.concurrent_requests`."""
+
+    @property
+    def actor(self) -> str:
+        """The caller's name in the audit log: the key, which is one of several of its tenant."""
+        return self.key or self.id
 
 
-def make_key(
+def make_tenant(
     name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
-) -> tuple[str, KeyRecord]:
-    """A new key, which is shown only once, and its record."""
-    key = PREFIX + secrets.token_urlsafe(32)
-    record = KeyRecord(
-        id=new_id("key"),
-        sha256=hash_key(key),
+) -> TenantRecord:
+    """The record of a new tenant."""
+    return TenantRecord(
+        id=new_id("tenant"),
         name=name,
         requests_per_minute=requests_per_minute,
         concurrent_requests=concurrent_requests,
         created=time.time(),
+    )
+
+
+def make_key(
+    name: str, tenant: str, *, scopes: Collection[Scope] = SCOPES, expires: float | None = None
+) -> tuple[str, KeyRecord]:
+    """A new key of the tenant with this id, which is shown only once, and its record."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    record = KeyRecord(
+        id=new_id("key"),
+        tenant=tenant,
+        sha256=hash_key(key),
+        name=name,
+        scopes=tuple(scope for scope in SCOPES if scope in scopes),
+        created=time.time(),
+        expires=expires,
     )
     return key, record
 
@@ -54,33 +82,10 @@ def keys_required(config: ServeConfig) -> bool:
     return not config.http.is_loopback if config.auth.required is None else config.auth.required
 
 
-class Authenticator:
-    """Finds the caller of a request by its API key."""
-
-    def __init__(self, keys: Keys, *, required: bool) -> None:
-        self._keys = keys
-        self.required = required
-        """Whether a request without a valid key is refused."""
-
-    async def caller(self, authorization: str | None) -> Caller:
-        """The caller, by the value of the `Authorization` header. Raises `AuthError`.
-
-        If no key is required, an unknown key is ignored: OpenAI's clients always send one.
-        """
-        scheme, _, key = (authorization or "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
-            if self.required:
-                raise AuthError("This server needs an API key; send it as 'Authorization: Bearer KEY'.")
-            return Caller()
-        digest = hash_key(key)
-        record = await self._keys.find(digest)
-        if record is None or not hmac.compare_digest(record.sha256, digest) or record.revoked is not None:
-            if self.required:
-                raise AuthError("The API key is unknown or was revoked; ask the operator for a valid one.")
-            return Caller()
-        return Caller(
-            id=record.id,
-            requests_per_minute=record.requests_per_minute,
-            concurrent_requests=record.concurrent_requests,
+def check_scope(caller: Caller, method: str, path: str) -> None:
+    """Raise `ScopeError` unless the caller may use this method on this path."""
+    scope: Scope = "admin" if path.startswith(ADMIN_PATHS) else "read" if method in _READING else "edit"
+    if scope not in caller.scopes:
+        raise ScopeError(
+            f"The API key has the scopes {', '.join(caller.scopes)}, and this request needs {scope}; use a key that has it."
         )

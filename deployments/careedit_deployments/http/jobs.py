@@ -43,7 +43,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
-from careedit_deployments.state.queue import other_body, queue_full
+from careedit_deployments.state.queue import other_body
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -108,7 +108,7 @@ class JobAnswer(Answer):
     webhook: str | None = None
     """Address that gets a signed POST when the job ends; null if none was given."""
     error: JobError | None = None
-    """The reason if the job failed, else null."""
+    """The reason if the job failed, or was cancelled because its API key was revoked (`key_revoked`); else null."""
     result: ImagesResponse | None = None
     """The answer that `POST /v1/images/edits` would have given; null in lists, and until the job is completed."""
 
@@ -150,12 +150,13 @@ class JobDeleted(Answer):
 )
 async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body returns the same job."""
-    services, owner = services_of(request), caller_of(request).id
+    services, caller = services_of(request), caller_of(request)
+    owner = caller.id
     key, max_queued = request.headers.get("idempotency-key"), services.config.jobs.max_queued
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
-    if key is None and await services.store.jobs.waiting() >= max_queued:  # with a key, the job may exist already
-        raise queue_full(max_queued)
+    if key is None:  # with a key, the job may exist already
+        await services.store.jobs.check_room(owner, max_queued)
     form = await read_edit(request, JobFields, JobBody)
     assert isinstance(form.fields, JobFields)
     webhook = form.fields.webhook
@@ -165,13 +166,13 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         if not await _is_same(request, form, webhook, sent, known):
             raise other_body(known)
         return await _accepted(services, response, known, replayed=True)
-    _check_webhook(services, webhook)
+    await _check_webhook(services, owner, webhook)
     if form.fields.session is not None:
         raise FieldError("A turn of a session cannot be a job; POST it to /v1/sessions/ID/turns.", "session")
     check_before_decoding(services, form)
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-    await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
+    running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
     seed = secrets.randbelow(2**32) if order.request.seed is None else order.request.seed
     seeded = order.model_copy(update={"request": order.request.model_copy(update={"seed": seed})})
@@ -179,9 +180,11 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     job = JobRecord(
         id=job_id,
         owner=owner,
+        key=caller.key,
         idempotency_key=key,
         body_sha256=sent,
         order=stored.model_dump(mode="json"),
+        cost=running.cost,
         webhook=webhook,
         created=time.time(),
     )
@@ -261,15 +264,19 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
         return JSONResponse(brief_answer(job).model_dump(mode="json"))
     await delete_job(services.store, services.blobs, job_id)
     await services.store.scrub()
-    await services.store.audit.add(owner, "job.deleted", job_id)
+    await services.store.audit.add(caller_of(request).actor, "job.deleted", job_id)
     return JSONResponse(JobDeleted(id=job_id).model_dump())
 
 
-def _check_webhook(services: Services, webhook: str | None) -> None:
-    if webhook is None:
+async def _check_webhook(services: Services, owner: str, webhook: str | None) -> None:
+    if webhook is None or webhook in {endpoint.url for endpoint in await services.store.endpoints.all(owner)}:
         return
     if services.config.jobs.webhook_secret_env is None:
-        raise FieldError("This server does not send webhooks; leave webhook out and poll the job.", "webhook")
+        raise FieldError(
+            "This server does not send webhooks to addresses of single jobs; register the address at /v1/webhooks, or leave "
+            "webhook out and poll the job.",
+            "webhook",
+        )
     try:
         check_webhook_url(webhook, services.config.jobs.webhook_hosts)
     except InputError as error:

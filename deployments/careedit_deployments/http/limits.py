@@ -1,7 +1,7 @@
-"""Limits of one caller: requests per minute, requests and edits at once, pixels of an image.
+"""Limits of one tenant: requests per minute, requests and edits at once, pixels of an image.
 
-Each ingress replica counts for itself, so with several replicas a caller can get up to that many times the limit. Callers
-without a key share one count.
+Each ingress replica counts for itself, so with several replicas a tenant can get up to that many times the limit. The keys of a
+tenant share its counts; callers without a key share one count.
 """
 
 from __future__ import annotations
@@ -31,13 +31,38 @@ class _Bucket:
     seen: float
 
 
+class Buckets:
+    """Token buckets by name, each with its own rate."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[str, _Bucket] = {}
+
+    def wait(self, name: str, per_minute: int, *, take: bool = True) -> float:
+        """Seconds until the next token comes; 0 if the bucket had one, which is then taken unless `take` is off."""
+        now = self._clock()
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.seen < 60}
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if not take:
+                return 0.0
+            bucket = self._buckets[name] = _Bucket(float(per_minute), now)
+        bucket.tokens = min(float(per_minute), bucket.tokens + (now - bucket.seen) * per_minute / 60)
+        bucket.seen = now
+        if bucket.tokens < 1:
+            return (1 - bucket.tokens) * 60 / per_minute
+        bucket.tokens -= take
+        return 0.0
+
+
 class Limiter:
     """Counts how many requests callers have in progress, and how often they send one."""
 
     def __init__(self, limits: Limits, *, places: int = 256, clock: Callable[[], float] = time.monotonic) -> None:
         """`places` is the maximum number of requests of all callers in progress at once."""
-        self._limits, self._places, self._clock = limits, places, clock
-        self._buckets: dict[str, _Bucket] = {}
+        self._limits, self._places = limits, places
+        self._buckets = Buckets(clock)
         self._edits: dict[str, int] = {}
         self._requests: dict[str, int] = {}
         self._streams: dict[str, int] = {}
@@ -50,18 +75,10 @@ class Limiter:
         allowed = caller.requests_per_minute or self._limits.requests_per_minute
         if allowed is None:
             return
-        now = self._clock()
-        if len(self._buckets) > MAX_BUCKETS:
-            self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.seen < 60}
-        bucket = self._buckets.setdefault(caller.id, _Bucket(float(allowed), now))
-        bucket.tokens = min(float(allowed), bucket.tokens + (now - bucket.seen) * allowed / 60)
-        bucket.seen = now
-        if bucket.tokens < 1:
-            wait = (1 - bucket.tokens) * 60 / allowed
+        if wait := self._buckets.wait(caller.id, allowed):
             raise RateLimitError(
-                f"This API key may make {allowed} requests per minute; wait {wait:.1f} seconds.", retry_after=wait
+                f"You may make {allowed} requests per minute; wait {wait:.1f} seconds.", retry_after=wait
             )
-        bucket.tokens -= 1
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -119,7 +136,7 @@ def _counted(counts: dict[str, int], caller: Caller, allowed: int | None, what: 
     held = counts.get(caller.id, 0)
     if allowed is not None and held >= allowed:
         raise ConcurrencyError(
-            f"This API key may have {allowed} {what}{'' if allowed == 1 else 's'} in progress at once now; wait for one to end."
+            f"You may have {allowed} {what}{'' if allowed == 1 else 's'} in progress at once now; wait for one to end."
         )
     counts[caller.id] = held + 1
     try:

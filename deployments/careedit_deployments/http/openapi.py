@@ -58,12 +58,20 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for errors, which all have the same shape."""
     content = {"application/json": {"schema": {"$ref": _REFS.format(model="ErrorResponse")}}}
     statuses = (*statuses, 408) if 413 in statuses else statuses  # every body has a deadline
+    statuses = (*statuses, 403) if 401 in statuses else statuses  # and every key has scopes
     return {status: {"description": _MEANING[status], "content": content} for status in sorted(statuses)}
 
+
+SCHEME = (
+    "A key from `careedit keys add`. GET needs the scope read, other methods need edit; /v1/arms and /v1/webhooks need admin. A key without "
+    "the scope gets 403."
+)
+"""OpenAPI's description of API keys and their scopes."""
 
 _MEANING = {
     400: "A field is wrong, missing or not supported, an image cannot be read, or the edit costs more than is allowed.",
     401: "The API key is missing or wrong.",
+    403: "The API key does not have the scope that this route needs.",
     404: "The named object does not exist, or belongs to another caller.",
     408: "The body arrived too slowly.",
     409: "The request conflicts with the current state.",
@@ -132,7 +140,7 @@ def add_schemas(document: dict[str, Any], *, key_required: bool) -> dict[str, An
     }
     schemas["EditForm"] = {**fields, "title": "EditForm", "properties": {**fields["properties"], **pictures}}
     document.setdefault("components", {})["securitySchemes"] = {
-        "ApiKey": {"type": "http", "scheme": "bearer", "description": "A key from `careedit keys add`."}
+        "ApiKey": {"type": "http", "scheme": "bearer", "description": SCHEME}
     }
     components = document["components"].setdefault("schemas", {})
     for name, schema in schemas.items():

@@ -203,7 +203,8 @@ async def get_session(session_id: str, request: Request) -> SessionAnswer:
 @router.delete("/v1/sessions/{session_id}", operation_id="deleteSession", responses=_ERRORS)
 async def delete_session(session_id: str, request: Request) -> SessionDeleted:
     """Delete a session with all of its images, at once."""
-    await sessions_of(request).delete(session_id, caller_of(request).id)
+    caller = caller_of(request)
+    await sessions_of(request).delete(session_id, caller.id, actor=caller.actor)
     return SessionDeleted(id=session_id)
 
 

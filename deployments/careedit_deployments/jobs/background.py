@@ -16,7 +16,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.stopping import Stopping
-from careedit_deployments.jobs.webhooks import WebhookSender, key_from
+from careedit_deployments.jobs.webhooks import AT_ONCE, WebhookSender, key_from
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.jobs.workers import Pool
 from careedit_deployments.state.blobs import BlobStore
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 COUNT_EVERY_S = 5.0
 """Seconds between two counts of the waiting jobs."""
-WEBHOOKS_AT_ONCE = 8
-"""Webhooks that one replica sends at the same time."""
 
 
 @asynccontextmanager
@@ -60,14 +58,11 @@ async def background(
     cleanup = Cleanup(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
     stopping = stopping or Stopping()
     stopping.watch(lambda: jobs.in_progress)
-    work = (_work(jobs, stopping, grace_s), cleanup.run(), count_waiting(store.jobs, metrics))
+    sender = WebhookSender(store.webhooks, key, config.jobs, metrics, wake=partial(store.jobs.notify, "webhook"))
+    due = partial(store.jobs.subscribe, "webhook")
+    hooks = Pool(sender.claim, sender.send, due, places=AT_ONCE, poll_s=poll_s)
+    work = (_work(jobs, stopping, grace_s), hooks.run(), cleanup.run(), count_waiting(store.jobs, metrics))
     tasks = [asyncio.create_task(task) for task in work]
-    sender, hooks = None, None
-    if key is not None:
-        sender = WebhookSender(store.webhooks, key, config.jobs, metrics)
-        subscribe = partial(store.jobs.subscribe, "webhook")
-        hooks = Pool(sender.claim, sender.send, subscribe, places=WEBHOOKS_AT_ONCE, poll_s=poll_s)
-        tasks.append(asyncio.create_task(hooks.run()))
     try:
         yield
     finally:
@@ -75,9 +70,8 @@ async def background(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await jobs.drain(grace_s)
-        if hooks is not None and sender is not None:
-            await hooks.drain(grace_s)
-            await sender.close()
+        await hooks.drain(grace_s)
+        await sender.close()
 
 
 async def _work(jobs: Pool[JobRecord], stopping: Stopping, grace_s: float) -> None:

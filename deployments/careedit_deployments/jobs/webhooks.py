@@ -13,8 +13,10 @@ import base64
 import binascii
 import logging
 import os
+import secrets
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from random import Random
 
@@ -25,14 +27,18 @@ import careedit
 from careedit.errors import InputError
 from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.state.queue import WebhookTable
-from careedit_deployments.state.records import WebhookRecord
+from careedit_deployments.state.deliveries import WebhookTable
+from careedit_deployments.state.records import ANONYMOUS, WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
 """Seconds that a receiver may take to answer, including the time to connect."""
+CONNECT_S = 3.0
+"""Seconds that looking up a receiver's name, connecting and the TLS handshake may take each."""
+AT_ONCE = 8
+"""Messages that one replica sends at the same time."""
 FIRST_PAUSE_S = 5.0
 """Seconds between the first and the second attempt."""
 GROWTH = 8.0
@@ -57,6 +63,11 @@ def signing_key(secret: str) -> bytes:
     return key
 
 
+def new_secret() -> str:
+    """A new secret of an endpoint, as Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode("ascii")
+
+
 def key_from(config: JobsConfig) -> bytes | None:
     """The signing key that a configuration names, or None. Raises `InputError` for a missing or weak one."""
     if config.webhook_secret_env is None:
@@ -76,21 +87,28 @@ def sign(key: bytes, message_id: str, timestamp: int, payload: str) -> str:
 
 
 class WebhookSender:
-    """Sends the webhooks that are due, and stores the result of each attempt."""
+    """Sends the webhooks that are due, and stores the result of each attempt.
+
+    A tenant may have as many messages in sending as senders are free, so alone half of them: receivers that do not answer
+    hold no sender of another tenant.
+    """
 
     def __init__(
         self,
         table: WebhookTable,
-        key: bytes,
+        key: bytes | None,
         config: JobsConfig,
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
         timeout_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """`key` signs messages to addresses of single jobs; None: the server has none. `wake` is called when a sender is free."""
         self._table, self._key, self._config, self._metrics, self._clock = table, key, config, metrics, clock
         self._timeout_s, self._first_pause_s = timeout_s, first_pause_s
+        self._wake, self._sending = wake, Counter[str]()
         self._random = Random()
         self._pool = httpcore2.AsyncConnectionPool(
             network_backend=GuardedBackend(webhook_destinations(config.webhook_hosts))
@@ -98,13 +116,33 @@ class WebhookSender:
 
     async def claim(self) -> WebhookRecord | None:
         """Claim the next message that is due, if any."""
-        return await self._table.claim(lease_s=4 * self._timeout_s)
+        free = AT_ONCE - self._sending.total()
+        crowded = [owner for owner, count in self._sending.items() if count >= free and owner != ANONYMOUS]
+        webhook = await self._table.claim(lease_s=4 * self._timeout_s, without=crowded)
+        if webhook is not None:
+            self._sending[webhook.owner] += 1
+        return webhook
 
     async def send(self, webhook: WebhookRecord) -> None:
         """Send a claimed message once, and store the result."""
         try:
+            await self._send(webhook)
+        finally:
+            self._sending -= Counter([webhook.owner])  # drops counts of zero
+            self._wake()
+
+    async def _send(self, webhook: WebhookRecord) -> None:
+        keys = await self._keys_of(webhook)
+        if not keys:
+            gone = (
+                "The endpoint was deleted" if webhook.endpoint else "The server has no key for addresses of single jobs"
+            )
+            await self._table.settle(webhook, error=f"{gone}; nothing was sent.")
+            self._metrics.webhook("given_up")
+            return
+        try:
             async with asyncio.timeout(self._timeout_s):
-                status = await self._post(webhook)
+                status = await self._post(webhook, keys)
         except RefusedHostError as error:
             await self._table.settle(webhook, error=str(error))
             self._metrics.webhook("given_up")
@@ -122,12 +160,13 @@ class WebhookSender:
                 f"The receiver answered {status}.",
                 status != 410,
             )  # 410 means that the receiver wants no more messages
-        if not again or webhook.attempt >= self._config.webhook_attempts:
+        attempt = webhook.attempt - webhook.resent_after
+        if not again or attempt >= self._config.webhook_attempts:
             logger.warning("Giving up the webhook %s after %d attempts: %s", webhook.id, webhook.attempt, problem)
             await self._table.settle(webhook, error=problem)
             self._metrics.webhook("given_up")
         else:
-            await self._table.settle(webhook, error=problem, retry_in_s=self.pause(webhook.attempt))
+            await self._table.settle(webhook, error=problem, retry_in_s=self.pause(attempt))
             self._metrics.webhook("retry")
 
     def pause(self, attempt: int) -> float:
@@ -135,7 +174,12 @@ class WebhookSender:
         longest = min(MAX_PAUSE_S, self._first_pause_s * GROWTH ** (attempt - 1))
         return longest * (1 - 0.25 * self._random.random())
 
-    async def _post(self, webhook: WebhookRecord) -> int:
+    async def _keys_of(self, webhook: WebhookRecord) -> list[bytes]:
+        if webhook.endpoint is not None:
+            return [signing_key(secret) for secret in await self._table.secrets(webhook.endpoint)]
+        return [] if self._key is None else [self._key]
+
+    async def _post(self, webhook: WebhookRecord, keys: Sequence[bytes]) -> int:
         """Status code of the answer. The body is not read."""
         timestamp = int(self._clock())
         headers = {
@@ -143,11 +187,12 @@ class WebhookSender:
             "user-agent": f"careedit/{careedit.__version__}",
             "webhook-id": webhook.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._key, webhook.id, timestamp, webhook.payload),
+            "webhook-signature": " ".join(sign(key, webhook.id, timestamp, webhook.payload) for key in keys),
             "connection": "close",
         }
         body = webhook.payload.encode("utf-8")
-        async with self._pool.stream("POST", webhook.url, headers=list(headers.items()), content=body) as response:
+        sent = {"headers": list(headers.items()), "content": body, "extensions": {"timeout": {"connect": CONNECT_S}}}
+        async with self._pool.stream("POST", webhook.url, **sent) as response:
             return response.status
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Executable, Select, Table, event, make_url
+from sqlalchemy import Executable, Select, Table, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet, ProgrammingError, SQLAlchemyError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -94,6 +94,11 @@ class Database:
     def insert(self, table: Table) -> Any:
         """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def take_turns(self, connection: AsyncConnection, number: int) -> None:
+        """Wait until no other transaction that asked for the same number is open. Writers in SQLite take turns anyway."""
+        if not self.is_sqlite:
+            await connection.execute(select(func.pg_advisory_xact_lock(number)))
 
     async def truncate_log(self) -> None:
         """SQLite: move the write-ahead log into the database file and empty it, which removes deleted rows from the disk."""

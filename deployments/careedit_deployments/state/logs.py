@@ -1,4 +1,4 @@
-"""Keys, edits, arms, feedback and audit entries: rows that are written once and read in bulk."""
+"""Edits, arms, and feedback: rows that are written once and read in bulk."""
 
 from __future__ import annotations
 
@@ -13,50 +13,20 @@ from careedit_deployments.state.records import (
     ArmCount,
     ArmEvent,
     AssignmentRecord,
-    AuditRecord,
     EditRecord,
     FeedbackRecord,
-    KeyRecord,
-    new_id,
 )
 from careedit_deployments.state.tables import (
     arm_events,
     assignments,
-    audit,
     edits,
     feedback,
-    keys,
     newest,
     values_of,
 )
 
 Clock = Callable[[], float]
 """Seconds since 1970, as `time.time`."""
-
-
-class Keys:
-    """API keys, found by their hash."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
-
-    async def add(self, key: KeyRecord) -> None:
-        """Store a key."""
-        await self._database.add(keys, key)
-
-    async def find(self, sha256: str) -> KeyRecord | None:
-        """The key with this hash; None if no such key exists or it was revoked."""
-        query = select(keys).where(keys.c.sha256 == sha256, keys.c.revoked.is_(None))
-        return await self._database.row(KeyRecord, query)
-
-    async def all(self) -> list[KeyRecord]:
-        """Every key, revoked ones included, oldest first."""
-        return await self._database.rows(KeyRecord, select(keys).order_by(keys.c.created, keys.c.id))
-
-    async def revoke(self, key_id: str) -> bool:
-        """Refuse a key from now on. Returns False if no valid key has this id."""
-        good = (keys.c.id == key_id) & keys.c.revoked.is_(None)
-        return await self._database.change(update(keys).where(good).values(revoked=self._clock())) > 0
 
 
 class EditLog:
@@ -183,21 +153,3 @@ class FeedbackLog:
         """Feedback, newest first."""
         query = select(feedback).where(feedback.c.created >= since)
         return await self._database.rows(FeedbackRecord, newest(query, feedback, limit))
-
-
-class AuditLog:
-    """Actions that an operator may have to explain later."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
-
-    async def add(self, actor: str, action: str, subject: str, **detail: Any) -> None:
-        """Store an entry with the current time."""
-        entry = AuditRecord(
-            id=new_id("audit"), actor=actor, action=action, subject=subject, detail=detail, created=self._clock()
-        )
-        await self._database.add(audit, entry)
-
-    async def latest(self, *, limit: int = 100) -> list[AuditRecord]:
-        """Entries, newest first."""
-        return await self._database.rows(AuditRecord, newest(select(audit), audit, limit))

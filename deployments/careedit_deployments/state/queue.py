@@ -1,4 +1,4 @@
-"""The queue of jobs and of their webhooks, claimed by lease.
+"""The queue of jobs, claimed by lease. Tenants take turns, as `shares` says.
 
 Every write of a worker is a compare-and-set on its claim (worker, attempt). A worker that did not renew its lease may still
 run: its next write then fails, and nothing that it does counts. So a job ends exactly once, whichever process dies.
@@ -7,30 +7,41 @@ run: its next write then fails, and nothing that it does counts. So a job ends e
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, UnavailableError
+from careedit_deployments.errors import (
+    ConcurrencyError,
+    ConflictError,
+    NotFoundError,
+    OverloadedError,
+    UnavailableError,
+)
 from careedit_deployments.state.database import Database
+from careedit_deployments.state.deliveries import write_messages
 from careedit_deployments.state.logs import Clock
 from careedit_deployments.state.records import (
+    ANONYMOUS,
     EventKind,
     JobEnd,
     JobEvent,
     JobImage,
     JobRecord,
-    WebhookRecord,
-    new_id,
 )
-from careedit_deployments.state.tables import job_events, jobs, older, record_of, values_of, webhooks
+from careedit_deployments.state.shares import TURN, count_begin, jobs_ahead, next_job
+from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
 
 Topic = Literal["queued", "event", "cancel", "webhook"]
 """Changes that `JobTable.subscribe` reports: a job was queued, an event was written, a job is to be cancelled, a webhook is due."""
+
+KEY_REVOKED = {
+    "code": "key_revoked",
+    "message": "The API key that made the job was revoked; send the request again with a valid key.",
+}
+"""The error of a job that is cancelled because its key was revoked."""
 
 FULL_S = 10.0
 """Seconds after which a client whose job was refused because the queue is full should try again."""
@@ -59,8 +70,8 @@ class JobTable:
         """
         self._watchers.append(watcher)
 
-    def _notify(self, *topics: Topic, moved: JobRecord | None = None) -> None:
-        """Set the events of `topics`, and call the watchers with the job that `moved`. For use after a commit."""
+    def notify(self, *topics: Topic, moved: JobRecord | None = None) -> None:
+        """Set the events of `topics`, and call the watchers with the job that `moved`. Call it after a commit."""
         if moved is not None:
             for watcher in self._watchers:
                 watcher(moved)
@@ -71,8 +82,8 @@ class JobTable:
     async def add(self, job: JobRecord, *, max_queued: int | None = None) -> JobRecord:
         """Queue a job, or return the existing job with the same owner and idempotency key.
 
-        Raises `ConflictError` if the existing job has another body, and `OverloadedError` for a new job if `max_queued` jobs
-        wait. In PostgreSQL, jobs that arrive at the same time may exceed that limit by a few.
+        Raises `ConflictError` if the existing job has another body, and `OverloadedError` for a new job without room
+        (`check_room`). In PostgreSQL, jobs that arrive at the same time may exceed that limit by a few.
         """
         statement = self._database.insert(jobs).values(**values_of(job))
         new = statement.on_conflict_do_nothing(index_elements=["owner", "idempotency_key"]).returning(jobs.c.id)
@@ -81,11 +92,12 @@ class JobTable:
             added = (await connection.execute(new)).one_or_none() is not None
             row = None if added else (await connection.execute(select(jobs).where(same))).one_or_none()
             if added:
-                if max_queued is not None and await _queued(connection) > max_queued:
-                    raise queue_full(max_queued)
+                if max_queued is not None:
+                    own, total = await _queued(connection, job.owner)
+                    _check_room(job.owner, (own - 1, total - 1), max_queued)
                 job = await self._write_event(connection, job, "queued", {})
         if added:
-            self._notify("queued", moved=job)
+            self.notify("queued", moved=job)
             return job
         if row is None:
             raise UnavailableError("The job of this Idempotency-Key was just deleted; send the request again.")
@@ -111,45 +123,54 @@ class JobTable:
         return await self._database.rows(JobRecord, older(jobs, owner, before, limit))
 
     async def ahead(self, job: JobRecord) -> int:
-        """Number of queued jobs that come before this one."""
-        earlier = (jobs.c.status == "queued") & (jobs.c.created < job.created)
+        """Number of queued jobs that come before this queued one, if no more are added."""
         async with self._database.read() as connection:
-            return (await connection.execute(select(func.count()).select_from(jobs).where(earlier))).scalar_one()
+            return (await connection.execute(jobs_ahead(job.id))).scalar_one()
 
     async def waiting(self) -> int:
         """Number of queued jobs of all owners."""
         async with self._database.read() as connection:
-            return await _queued(connection)
+            return (await _queued(connection))[1]
+
+    async def check_room(self, owner: str, max_queued: int) -> None:
+        """Raise `OverloadedError` if the queue has no place for another job of this owner.
+
+        A tenant may have as many jobs waiting as places are free: alone half of all places, with N others a share of
+        1 / (N + 2), and some place is always free for the next tenant. The anonymous owner may fill the queue.
+        """
+        async with self._database.read() as connection:
+            _check_room(owner, await _queued(connection, owner), max_queued)
 
     async def claim(self, worker: str, *, lease_s: float, attempts: int) -> JobRecord | None:
-        """Claim the oldest job that is queued or whose lease has expired; None if no such job exists.
+        """Claim the next job that is queued or whose lease has expired, in the order of `shares`; None if no such job exists.
 
         A job with an expired lease that was started `attempts` times fails instead, with that reason.
         """
         while True:
             now = self._clock()
             due = or_(jobs.c.status == "queued", (jobs.c.status == "running") & (jobs.c.lease_until < now))
-            # PostgreSQL: concurrent workers skip rows that others have locked. SQLite: writers are serialised anyway.
-            oldest = select(jobs.c.id).where(due).order_by(jobs.c.created, jobs.c.id).limit(1)
-            take = (
-                update(jobs)
-                .where(jobs.c.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), due)
-                .values(
-                    status="running",
-                    worker=worker,
-                    attempt=jobs.c.attempt + 1,
-                    lease_until=now + lease_s,
-                    started=func.coalesce(jobs.c.started, now),
-                )
-                .returning(jobs)
-            )
             async with self._database.write() as connection:
-                row = (await connection.execute(take)).one_or_none()
-                if row is None:
+                await self._database.take_turns(connection, TURN)  # else two workers would serve the same owner
+                # Other changes of a job do not take turns: PostgreSQL skips the rows that they have locked.
+                first = (
+                    await connection.execute(next_job(due).with_for_update(of=jobs, skip_locked=True))
+                ).one_or_none()
+                if first is None:
                     return None
-                job = record_of(JobRecord, row)
+                take = (
+                    update(jobs)
+                    .where(_is(first.id))
+                    .values(
+                        status="running",
+                        worker=worker,
+                        attempt=jobs.c.attempt + 1,
+                        lease_until=now + lease_s,
+                        started=func.coalesce(jobs.c.started, now),
+                    )
+                )
+                job = record_of(JobRecord, (await connection.execute(take.returning(jobs))).one())
                 ended: JobRecord | None = None
-                if job.cancel_requested:
+                if job.cancel_requested or await _is_revoked(connection, job.key):
                     ended = await self._end(connection, _is(job.id), "cancelled")
                 elif job.attempt > attempts:
                     message = (
@@ -158,8 +179,10 @@ class JobTable:
                     error = {"code": "worker_lost", "message": message}
                     ended = await self._end(connection, _is(job.id), "failed", error=error, attempt=attempts)
                 else:
+                    if first.started is None:
+                        await count_begin(self._database, connection, job.owner, job.cost)
                     job = await self._write_event(connection, job, "started", {"attempt": job.attempt})
-            self._notify("event", "webhook", moved=ended or job)
+            self.notify("event", "webhook", moved=ended or job)
             if ended is None:
                 return job
 
@@ -167,10 +190,8 @@ class JobTable:
         """Renew the lease. Returns whether the job is to be cancelled; None if the claim is lost."""
         renew = update(jobs).where(_claim(job)).values(lease_until=self._clock() + lease_s)
         async with self._database.write() as connection:
-            stop: bool | None = (
-                await connection.execute(renew.returning(jobs.c.cancel_requested))
-            ).scalar_one_or_none()
-        return stop
+            row = (await connection.execute(renew.returning(jobs.c.cancel_requested))).one_or_none()
+            return None if row is None else row.cancel_requested or await _is_revoked(connection, job.key)
 
     async def append(self, job: JobRecord, event: JobEvent, *, image: JobImage | None = None) -> bool | None:
         """Write an event, which gets its number here, and a finished image. Returns the same as `renew_lease`."""
@@ -186,8 +207,9 @@ class JobTable:
                 await connection.execute(update(jobs).where(_is(job.id)).values(images=images))
             kept = event.model_copy(update={"number": now.last_event})
             await connection.execute(insert(job_events).values(**values_of(kept)))
-        self._notify("event")
-        return now.cancel_requested
+            stop = now.cancel_requested or await _is_revoked(connection, job.key)
+        self.notify("event")
+        return stop
 
     async def finish(
         self, job: JobRecord, status: JobEnd, *, error: Mapping[str, str] | None = None
@@ -195,7 +217,7 @@ class JobTable:
         """End a claimed job: status, last event and webhook in one transaction. Returns None if the claim is lost."""
         async with self._database.write() as connection:
             ended = await self._end(connection, _claim(job), status, error=error)
-        self._notify("event", "webhook", moved=ended)
+        self.notify("event", "webhook", moved=ended)
         return ended
 
     async def release(self, job: JobRecord) -> bool:
@@ -210,7 +232,7 @@ class JobTable:
             await self._write_event(
                 connection, record_of(JobRecord, row), "requeued", {"message": "The worker shut down."}
             )
-        self._notify("queued", "event")
+        self.notify("queued", "event")
         return True
 
     async def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
@@ -222,10 +244,20 @@ class JobTable:
                 ask = update(jobs).where(its, jobs.c.status == "running").values(cancel_requested=True)
                 await connection.execute(ask)
             row = (await connection.execute(select(jobs).where(its))).one_or_none()
-        self._notify("cancel", "event", "webhook", moved=ended)
+        self.notify("cancel", "event", "webhook", moved=ended)
         if row is None:
             raise _gone(job_id)
         return record_of(JobRecord, row)
+
+    async def end_queued(self, key_id: str) -> int:
+        """Cancel the queued jobs of a revoked key; its running ones end through their workers. Returns their number."""
+        theirs = (jobs.c.key == key_id) & (jobs.c.status == "queued")
+        ids = await self._database.column(select(jobs.c.id).where(theirs))
+        for job_id in ids:
+            async with self._database.write() as connection:
+                ended = await self._end(connection, _is(job_id) & theirs, "cancelled")
+            self.notify("event", "webhook", moved=ended)
+        return len(ids)
 
     async def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
         """Events of a job with numbers above `after`, in order."""
@@ -258,17 +290,22 @@ class JobTable:
     ) -> JobRecord | None:
         """End the job that `which` matches, if any, and write its last event and its webhook with it."""
         now = self._clock()
-        values = {"status": status, "error": error, "finished": now, "expires": now + self._ttl_s, **more}
+        if status == "cancelled":
+            key = (await connection.execute(select(jobs.c.key).where(which))).scalar_one_or_none()
+            error = KEY_REVOKED if await _is_revoked(connection, key) else None
+        values = {
+            "status": status,
+            "error": error,
+            "finished": now,
+            "expires": now + self._ttl_s,
+            **more,
+        }
         row = (await connection.execute(update(jobs).where(which).values(**values).returning(jobs))).one_or_none()
         if row is None:
             return None
         data = {"message": error["message"], "code": error["code"]} if error else {}
         job = await self._write_event(connection, record_of(JobRecord, row), status, data)
-        if job.webhook is not None:
-            message = WebhookRecord(
-                id=new_id("msg"), job=job.id, url=job.webhook, payload=payload_of(job), next_at=now, created=now
-            )
-            await connection.execute(insert(webhooks).values(**values_of(message)))
+        await write_messages(connection, job, now)
         return job
 
     async def _write_event(
@@ -282,18 +319,6 @@ class JobTable:
         return job.model_copy(update={"last_event": number})
 
 
-def payload_of(job: JobRecord) -> str:
-    """Body of the webhook that reports the end of a job, in the shape that Standard Webhooks recommends."""
-    ended = datetime.fromtimestamp(job.finished or job.created, UTC).isoformat().replace("+00:00", "Z")
-    data = {"id": job.id, "object": "job", "status": job.status, "images": len(job.images), "error": job.error}
-    return json.dumps({"type": f"job.{job.status}", "timestamp": ended, "data": data}, separators=(",", ":"))
-
-
-def queue_full(max_queued: int) -> OverloadedError:
-    """The error for a new job while `max_queued` others wait."""
-    return OverloadedError(f"{max_queued} jobs are waiting, which is the limit; try again later.", retry_after=FULL_S)
-
-
 def other_body(job: JobRecord) -> ConflictError:
     """The error for a request that reuses the idempotency key of `job` with another body."""
     return ConflictError(
@@ -301,15 +326,37 @@ def other_body(job: JobRecord) -> ConflictError:
     )
 
 
-async def _queued(connection: AsyncConnection) -> int:
-    """Number of queued jobs."""
-    query = select(func.count()).select_from(jobs).where(jobs.c.status == "queued")
-    return (await connection.execute(query)).scalar_one()
+async def _queued(connection: AsyncConnection, owner: str = ANONYMOUS) -> tuple[int, int]:
+    """Numbers of queued jobs: of one owner, and of all."""
+    counts = select(func.count().filter(jobs.c.owner == owner), func.count()).where(jobs.c.status == "queued")
+    own, total = (await connection.execute(counts)).one()
+    return own, total
+
+
+def _check_room(owner: str, queued: tuple[int, int], max_queued: int) -> None:
+    own, total = queued
+    if total >= max_queued:
+        raise OverloadedError(
+            f"{max_queued} jobs are waiting, which is the limit; try again later.", retry_after=FULL_S
+        )
+    if owner != ANONYMOUS and own >= max_queued - total:
+        raise ConcurrencyError(
+            f"{own} of your jobs are waiting, as many as you may have now; try again when one has begun.",
+            retry_after=FULL_S,
+        )
 
 
 def _is(job_id: str, owner: str | None = None) -> ColumnElement[bool]:
     its = jobs.c.id == job_id
     return its if owner is None else its & (jobs.c.owner == owner)
+
+
+async def _is_revoked(connection: AsyncConnection, key: str | None) -> bool:
+    """Whether the key with this id was revoked."""
+    if key is None:
+        return False
+    revoked = exists().where(keys.c.id == key, keys.c.revoked.is_not(None))
+    return bool((await connection.execute(select(revoked))).scalar_one())
 
 
 def _claim(job: JobRecord) -> ColumnElement[bool]:
@@ -320,43 +367,3 @@ def _claim(job: JobRecord) -> ColumnElement[bool]:
 
 def _gone(job_id: str) -> NotFoundError:
     return NotFoundError(f"The job {job_id!r} does not exist; it may have expired or been deleted.")
-
-
-class WebhookTable:
-    """Webhooks, claimed by lease. Each one is written in the transaction that ends its job, so none is lost."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
-
-    async def claim(self, *, lease_s: float) -> WebhookRecord | None:
-        """Claim a webhook that is due, for `lease_s` seconds; None if no webhook is due. `attempt` counts this attempt."""
-        now = self._clock()
-        due = (webhooks.c.status == "pending") & (webhooks.c.next_at <= now)
-        oldest = select(webhooks.c.id).where(due).order_by(webhooks.c.next_at).limit(1)
-        take = (
-            update(webhooks)
-            .where(webhooks.c.id == oldest.with_for_update(skip_locked=True).scalar_subquery(), due)
-            .values(attempt=webhooks.c.attempt + 1, next_at=now + lease_s)
-            .returning(webhooks)
-        )
-        async with self._database.write() as connection:
-            row = (await connection.execute(take)).one_or_none()
-        return None if row is None else record_of(WebhookRecord, row)
-
-    async def settle(
-        self, webhook: WebhookRecord, *, error: str | None = None, retry_in_s: float | None = None
-    ) -> None:
-        """Store the result of an attempt: without `error` delivered, with `error` but no `retry_in_s` given up."""
-        if error is None:
-            values: dict[str, object] = {"status": "delivered", "error": None}
-        elif retry_in_s is None:
-            values = {"status": "given_up", "error": error}
-        else:
-            values = {"next_at": self._clock() + retry_in_s, "error": error}
-        mine = (webhooks.c.id == webhook.id) & (webhooks.c.attempt == webhook.attempt)
-        await self._database.change(update(webhooks).where(mine).values(**values))
-
-    async def of(self, job_id: str) -> list[WebhookRecord]:
-        """Webhooks of a job, oldest first."""
-        query = select(webhooks).where(webhooks.c.job == job_id).order_by(webhooks.c.id)
-        return await self._database.rows(WebhookRecord, query)

@@ -46,25 +46,6 @@ def id_time(identity: str) -> float:
         return 0.0
 
 
-class KeyRecord(Record):
-    """An API key. The server shows the key itself once, when it is made, and stores only its hash."""
-
-    id: Id
-    """Public id of the key. It is the owner of the jobs and sessions that the key makes."""
-    sha256: Sha256
-    """SHA-256 of the key, in hexadecimal."""
-    name: str
-    """Name of the key's holder, for operators."""
-    requests_per_minute: int | None = None
-    """Requests per minute that this key may send. None: the limit of the configuration."""
-    concurrent_requests: int | None = None
-    """Edits that this key may have in flight. None: the limit of the configuration."""
-    created: float
-    """Time at which the key was made."""
-    revoked: float | None = None
-    """Time since which the server refuses the key. None: the key is valid."""
-
-
 class EditRecord(Record):
     """One accepted edit and its outcome."""
 
@@ -73,7 +54,7 @@ class EditRecord(Record):
     request_id: str = ""
     """Id of the HTTP request or job; `SESSION/...` for a turn of a session."""
     owner: Id = ANONYMOUS
-    """Id of the API key that asked for the edit."""
+    """Id of the tenant that asked for the edit."""
     user: str | None = None
     """User on whose behalf the client asked, as the client named them."""
     arm: Id
@@ -153,7 +134,7 @@ class FeedbackRecord(Record):
     id: Id
     """Id of the feedback, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that sent the feedback."""
+    """Id of the tenant that sent the feedback."""
     edits: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     """Id of the rated edit, or ids of the two compared edits."""
     winner: Id | None = None
@@ -171,8 +152,10 @@ class AuditRecord(Record):
 
     id: Id
     """Id of the entry, which sorts by age."""
+    number: int
+    """Number of the entry in the chain; the first one has 1."""
     actor: str
-    """Id of an API key, or the part of the server that acted."""
+    """Id of an API key, an operator, the part of the server that acted, or the address of a caller without a valid key."""
     action: Id
     """Name of the action, such as "session.deleted"."""
     subject: str
@@ -181,6 +164,8 @@ class AuditRecord(Record):
     """More about the action. It holds no instructions and no pictures."""
     created: float
     """Time at which the action was done."""
+    sha256: Sha256
+    """Hash of the entry and of the hash of the entry before it (`state/audit.py`)."""
 
 
 JobEnd = Literal["completed", "failed", "cancelled"]
@@ -210,19 +195,23 @@ class JobRecord(Record):
     id: Id
     """Id of the job, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made the job. Other keys cannot see it."""
+    """Id of the tenant that made the job. Other tenants cannot see it."""
+    key: Id | None = None
+    """Id of the API key that made the job, whose revocation ends it. None: it was made without a key."""
     idempotency_key: Annotated[str, Width(255)] | None = None
     """Idempotency key that the client chose. It is unique per owner while the job is stored."""
     body_sha256: Sha256
     """Hash of the request, pictures included."""
     order: Mapping[str, Any]
     """The `EditOrder` as JSON, with pictures as blob keys, and the output format."""
+    cost: float = 1.0
+    """Transformer evaluations that the job is expected to take; its tenant's share of the queue counts them."""
     webhook: str | None = None
     """URL that is called when the job ends. None: no webhook."""
     status: JobStatus = "queued"
     """State of the job. The last three states are final."""
     error: Mapping[str, str] | None = None
-    """"code" and "message" of a failed job."""
+    """"code" and "message" of a failed job, or of one that was cancelled because its key was revoked."""
     images: tuple[JobImage, ...] = ()
     """Images that are finished so far."""
     created: float
@@ -272,12 +261,20 @@ class WebhookRecord(Record):
     """Value of the `webhook-id` header, the same for every attempt."""
     job: Id
     """Id of the job whose end the message reports."""
+    owner: Id = ANONYMOUS
+    """Id of the tenant that owns the job."""
+    endpoint: Id | None = None
+    """Id of the endpoint whose secrets sign the message. None: the address of one job, signed with the server's key."""
     url: str
     """URL that the message is sent to."""
     payload: str
     """Body of the message, as it is signed and sent."""
     attempt: int = 0
     """Number of times that the message was sent."""
+    resent_after: int = 0
+    """Number of attempts before the owner asked to send the message again; later ones count from there."""
+    attempted: float | None = None
+    """Time of the latest attempt. None: the message was not sent yet."""
     next_at: float
     """Time at which the next attempt is due."""
     status: Literal["pending", "delivered", "given_up"] = "pending"
@@ -294,7 +291,7 @@ class SessionRecord(Record):
     id: Id
     """Id of the session, which sorts by age."""
     owner: Id = ANONYMOUS
-    """Id of the API key that made the session. Other keys cannot see it."""
+    """Id of the tenant that made the session. Other tenants cannot see it."""
     user: str | None = None
     """User who edits. All turns of a user go to the same arm."""
     model: str | None = None

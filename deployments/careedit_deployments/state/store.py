@@ -7,18 +7,19 @@ import time
 from sqlalchemy import text
 
 from careedit_deployments.config import StateConfig
+from careedit_deployments.state.audit import AuditLog
 from careedit_deployments.state.database import Database
+from careedit_deployments.state.deliveries import EndpointTable, WebhookTable
 from careedit_deployments.state.logs import (
     ArmLog,
-    AuditLog,
     Clock,
     EditLog,
     FeedbackLog,
-    Keys,
 )
 from careedit_deployments.state.migrations import migrate
-from careedit_deployments.state.queue import JobTable, WebhookTable
+from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.session_table import SessionTable
+from careedit_deployments.state.tenants import Keys, Tenants
 
 
 class Store:
@@ -26,6 +27,8 @@ class Store:
 
     def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = time.time) -> None:
         self._database = database
+        self.tenants = Tenants(database)
+        """Tenants, which own everything that is made with their keys."""
         self.keys = Keys(database, clock)
         """API keys, found by their hash."""
         self.edits = EditLog(database)
@@ -35,11 +38,13 @@ class Store:
         self.feedback = FeedbackLog(database)
         """What people think of edits."""
         self.audit = AuditLog(database, clock)
-        """Actions that an operator may have to explain."""
+        """Actions that an operator may have to explain, as a chain of hashes."""
         self.jobs = JobTable(database, clock, job_ttl_s)
         """Background edits, and their queue."""
         self.webhooks = WebhookTable(database, clock)
         """Messages about ended jobs that are to be sent."""
+        self.endpoints = EndpointTable(database, clock)
+        """Addresses that tenants register for messages about their jobs."""
         self.sessions = SessionTable(database, clock)
         """Series of edits, turn by turn."""
 

@@ -35,12 +35,12 @@ from careedit_deployments.state.records import (
     FeedbackRecord,
     JobEvent,
     JobRecord,
-    KeyRecord,
     SessionRecord,
     TurnRecord,
     WebhookRecord,
     Width,
 )
+from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, ShareRecord, TenantRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -76,12 +76,19 @@ def _column(name: str, hint: Any, *, primary_key: bool) -> Column[Any]:
     return Column(name, column_type, primary_key=primary_key, nullable=nullable, autoincrement=False)
 
 
-keys = _table("keys", KeyRecord, UniqueConstraint("sha256"))
+tenants = _table("tenants", TenantRecord)
+keys = _table(
+    "keys",
+    KeyRecord,
+    ForeignKeyConstraint(["tenant"], ["tenants.id"]),
+    UniqueConstraint("sha256"),
+    Index(None, "tenant"),
+)
 edits = _table("edits", EditRecord, Index(None, "request_id"), Index(None, "arm", "created"), Index(None, "created"))
 assignments = _table("assignments", AssignmentRecord, key=("user_sha256", "salt"))
 arm_events = _table("arm_events", ArmEvent, Index(None, "arm"))
 feedback = _table("feedback", FeedbackRecord, Index(None, "created"))
-audit = _table("audit", AuditRecord)
+audit = _table("audit", AuditRecord, UniqueConstraint("number"))
 jobs = _table(
     "jobs",
     JobRecord,
@@ -89,6 +96,7 @@ jobs = _table(
     Index(None, "expires"),
     Index(None, "status", "created"),
 )
+shares = _table("shares", ShareRecord, Index(None, "start"), key=("owner",))
 job_events = _table(
     "job_events", JobEvent, ForeignKeyConstraint(["job"], ["jobs.id"], ondelete="CASCADE"), key=("job", "number")
 )
@@ -99,6 +107,7 @@ webhooks = _table(
     Index(None, "job"),
     Index(None, "status", "next_at"),
 )
+endpoints = _table("webhook_endpoints", EndpointRecord, UniqueConstraint("owner", "url"))
 sessions = _table("sessions", SessionRecord, Index(None, "owner"), Index(None, "expires"))
 turns = _table(
     "turns",

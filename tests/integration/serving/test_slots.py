@@ -11,9 +11,9 @@ import pytest
 
 from careedit.records import EditRequest
 from careedit_deployments.config import StateConfig
-from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.store import open_store
 from crowd import body_of
+from served import a_key
 from slots import follows, half_a_body, held, status
 
 MANY = 300
@@ -24,11 +24,12 @@ QUICKLY = 30.0
 @pytest.fixture(scope="module")
 def keys(served, served_config):
     """Two API keys that the running platform knows."""
-    (greedy, first), (modest, second) = make_key("greedy"), make_key("modest")
+    (greedy, first), (modest, second) = a_key("greedy"), a_key("modest")
 
     async def add():
         store = await open_store(StateConfig(**served_config["state"]))
-        for record in (first, second):
+        for tenant, record in (first, second):
+            await store.tenants.add(tenant)
             await store.keys.add(record)
         await store.close()
 

@@ -9,9 +9,10 @@ from typing import Any
 import fsspec
 
 from careedit_deployments.config import StateConfig
-from careedit_deployments.http.auth import make_key
 from careedit_deployments.state.blobs import open_blobs
 from careedit_deployments.state.store import open_store
+from careedit_deployments.state.tenants import KeyOfTenant
+from served import a_key
 from servers import pg_program
 from state_records import a_job
 
@@ -19,11 +20,12 @@ from state_records import a_job
 def test_a_restored_backup_holds_keys_jobs_and_pictures(
     database: str, postgres: str, bucket: dict[str, Any], spare_bucket: str, tmp_path: Path
 ) -> None:
-    _, key = make_key("me")
+    _, (tenant, key) = a_key("me")
     job = a_job()
 
     async def fill() -> tuple[Any, str]:
         store = await open_store(StateConfig(database=database))
+        await store.tenants.add(tenant)
         await store.keys.add(key)
         await store.jobs.add(job)
         kept = await store.jobs.get(job.id)
@@ -58,4 +60,4 @@ def test_a_restored_backup_holds_keys_jobs_and_pictures(
         keys, found, data = asyncio.run(look())
     finally:
         pg_program("dropdb", "--maintenance-db", postgres, "--force", "restored")
-    assert (keys, found, data) == ([key], kept, b"picture")
+    assert (keys, found, data) == ([KeyOfTenant(key=key, tenant=tenant)], kept, b"picture")

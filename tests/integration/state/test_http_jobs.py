@@ -17,9 +17,8 @@ from PIL import Image
 
 from careedit_deployments.edits.stored import SENT, StoredOrder, load_order, resolved_sha256
 from careedit_deployments.errors import OverloadedError, UnavailableError
-from careedit_deployments.http.auth import make_key
 from fake_backend import FakeBackend, picture_file
-from served import Served, serve
+from served import Served, a_key, serve
 
 FILES = {"image": ("a.png", picture_file())}
 ENDS = {"job.completed", "job.failed", "job.cancelled"}
@@ -255,7 +254,7 @@ def test_a_job_outlives_a_platform_that_is_full_or_lost_a_replica(
 
 
 def test_jobs_are_listed_in_pages_and_only_to_their_owner(tmp_path: Path, painter: FakeBackend) -> None:
-    (mine, record), (other, second) = make_key("me"), make_key("you")
+    (mine, record), (other, second) = a_key("me"), a_key("you")
     with serve(tmp_path, painter, keys=(record, second), auth={"required": True}) as served:
         headers = {"Authorization": f"Bearer {mine}"}
         ids = [post(served.url, headers).json()["id"] for _ in range(3)]

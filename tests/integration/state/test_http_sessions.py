@@ -15,9 +15,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from careedit_deployments.http.auth import make_key
 from fake_backend import FakeBackend, mask_file, picture_file
-from served import Served, serve
+from served import Served, a_key, serve
 
 BEFORE, AFTER = (200, 40, 90), (55, 215, 165)
 """The source's colour, and what the painter makes of it: the opposite."""
@@ -168,7 +167,7 @@ def test_sessions_expire_and_are_swept(tmp_path: Path, painter: FakeBackend) -> 
 
 
 def test_only_the_owner_has_a_session(tmp_path: Path, painter: FakeBackend) -> None:
-    (mine, record), (theirs, second) = make_key("me"), make_key("you")
+    (mine, record), (theirs, second) = a_key("me"), a_key("you")
     with serve(tmp_path, painter, keys=(record, second), auth={"required": True}) as served:
         headers = [{"Authorization": f"Bearer {key}"} for key in (mine, theirs)]
         files = {"image": ("a.png", picture_file())}

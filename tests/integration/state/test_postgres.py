@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 import store_cases
+import tenant_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
@@ -19,10 +20,11 @@ from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.store import open_store
 from careedit_deployments.state.tables import metadata
+from older_rows import check_upgrade
 from state_records import Clock, a_job
 
 
-@pytest.mark.parametrize("case", store_cases.CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*store_cases.CASES, *tenant_cases.CASES], ids=lambda case: case.__name__)
 def test_postgres(case: Any, database: str) -> None:
     clock = Clock()
 
@@ -51,6 +53,10 @@ def test_the_models_equal_the_migrations_and_servers_that_start_at_once_migrate_
             await one.close()
 
     asyncio.run(main())
+
+
+def test_an_older_database_keeps_every_row(database: str) -> None:
+    asyncio.run(check_upgrade(database))
 
 
 def test_a_cut_connection_costs_one_answer_at_most(database: str, postgres: str) -> None:

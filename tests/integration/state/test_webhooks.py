@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from standardwebhooks import Webhook
 
 from careedit_deployments.config import JobsConfig, StateConfig
 from careedit_deployments.jobs.webhooks import WebhookSender
@@ -23,7 +24,7 @@ from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.state.store import Store, open_store
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, picture_file
-from served import serve
+from served import a_key, serve
 from state_records import NOON, Clock, a_job
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -237,3 +238,88 @@ def test_a_served_jobs_end_is_told(receive: Any, tmp_path: Path, monkeypatch: py
     assert served.recording.total("careedit_webhooks", outcome="delivered") == 1
     told = json.loads(server.got[0][2])
     assert (told["type"], told["data"]["id"], told["data"]["images"]) == ("job.completed", job["id"], 1)
+
+
+def test_an_endpoint_gets_every_job_of_its_tenant_with_two_signatures_during_a_rotation(
+    receive: Any, tmp_path: Path
+) -> None:
+    (mine, access), (theirs, other) = a_key("me"), a_key("you")
+    server = receive(answers(410))
+    with (
+        serve(
+            tmp_path,
+            FakeBackend(),
+            keys=(access, other),
+            auth={"required": True},
+            jobs={"webhook_hosts": ("127.0.0.1",), "webhook_endpoints": 1},
+        ) as served,
+        httpx2.Client(base_url=served.url, headers={"authorization": f"Bearer {mine}"}, timeout=30) as me,
+        httpx2.Client(base_url=served.url, headers={"authorization": f"Bearer {theirs}"}, timeout=30) as you,
+    ):
+        refused = me.post("/v1/webhooks", json={"url": "http://10.0.0.1/"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "url")
+        made = me.post("/v1/webhooks", json={"url": server.url})
+        assert made.status_code == 201
+        endpoint, first = made.json()["id"], made.json()["secret"]
+        assert me.post("/v1/webhooks", json={"url": server.url + "/2"}).status_code == 409
+        assert [one["secret"] for one in me.get("/v1/webhooks").json()["data"]] == [None]
+        rotated = me.post(f"/v1/webhooks/{endpoint}/rotate", json={"overlap_s": 600}).json()
+        assert rotated["old_secret_until"] > 0
+        for method, path in (("POST", f"/v1/webhooks/{endpoint}/rotate"), ("DELETE", f"/v1/webhooks/{endpoint}")):
+            body = {"json": {}} if method == "POST" else {}
+            assert you.request(method, path, **body).status_code == 404
+        files = {"image": ("a.png", picture_file())}
+        assert you.post("/v1/jobs", files=files, data={"prompt": "x", "webhook": server.url}).status_code == 400
+        job = me.post("/v1/jobs", files=files, data={"prompt": "x", "webhook": server.url}).json()["id"]
+        assert server.came.wait(20)
+        deliveries = f"/v1/jobs/{job}/deliveries"
+        while (state := me.get(deliveries).json()["data"][0])["status"] != "given_up":
+            pass
+        assert (state["attempts"], state["last_error"]) == (1, "The receiver answered 410.")
+        assert (state["url"], state["endpoint"], state["next_attempt_at"]) == (server.url, endpoint, None)
+        assert you.get(deliveries).status_code == you.post(f"{deliveries}/resend").status_code == 404
+        server.came.clear()
+        assert me.post(f"{deliveries}/resend").json()["data"][0]["status"] == "pending"
+        assert server.came.wait(20)
+        while (state := me.get(deliveries).json()["data"][0])["status"] != "delivered":
+            pass
+        assert (state["attempts"], state["last_error"]) == (2, None)
+        assert me.delete(f"/v1/webhooks/{endpoint}").json()["deleted"] is True
+        plain = me.post("/v1/jobs", files=files, data={"prompt": "x"}).json()["id"]
+        while me.get(f"/v1/jobs/{plain}").json()["status"] != "completed":
+            pass
+        assert me.post(f"/v1/jobs/{plain}/deliveries/resend").status_code == 409
+    assert len(server.got) == 2
+    assert len({headers["webhook-id"] for _, headers, _ in server.got}) == 1
+    for _, headers, body in server.got:
+        assert json.loads(body)["data"]["tenant"] == access[0].id
+        for secret in (first, rotated["secret"]):  # a receiver with either secret accepts the message
+            assert Webhook(secret).verify(body, headers)
+
+
+def test_receivers_that_never_answer_delay_no_message_of_another_tenant(receive: Any, tmp_path: Path) -> None:
+    (mine, access), (theirs, other) = a_key("me"), a_key("you")
+    tar_pit, server = receive(*[says_nothing] * 24), receive()
+    with (
+        serve(
+            tmp_path,
+            FakeBackend(),
+            keys=(access, other),
+            auth={"required": True},
+            jobs={"webhook_hosts": ("127.0.0.1",)},
+        ) as served,
+        httpx2.Client(base_url=served.url, headers={"authorization": f"Bearer {mine}"}, timeout=30) as me,
+        httpx2.Client(base_url=served.url, headers={"authorization": f"Bearer {theirs}"}, timeout=30) as you,
+    ):
+        files = {"image": ("a.png", picture_file())}
+        for client, goal in ((me, tar_pit), (you, server)):
+            assert client.post("/v1/webhooks", json={"url": goal.url}).status_code == 201
+        jobs = [me.post("/v1/jobs", files=files, data={"prompt": "x"}).json()["id"] for _ in range(12)]
+        while any(me.get(f"/v1/jobs/{job}").json()["status"] != "completed" for job in jobs):
+            pass
+        while len(tar_pit.got) < 4:
+            pass
+        you.post("/v1/jobs", files=files, data={"prompt": "x"})
+        assert server.came.wait(10), "a time limit of a tar pit is 15 s"
+        assert len(tar_pit.got) == 4
+        tar_pit.over.set()

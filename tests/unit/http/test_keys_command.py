@@ -1,25 +1,34 @@
 import json
+import time
+from functools import partial
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from careedit_deployments.cli.keys import app
+from careedit.errors import InputError
+from careedit_deployments.cli import keys, tenants
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import PREFIX, hash_key
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs `careedit keys` on a database of its own."""
+def call(tmp_path):
+    """Runs a command on a database of its own."""
     config = tmp_path / "serve.yaml"
     database = f"sqlite+aiosqlite:///{tmp_path}/state.db"
     config.write_text(yaml.safe_dump({"arms": {"tiny": {"expert_set": "tiny"}}, "state": {"database": database}}))
+    return lambda group, *args: CliRunner().invoke(group.app, [*args, "--config", str(config)])
 
-    def call(*args):
-        return CliRunner().invoke(app, [*args, "--config", str(config)])
 
-    return call
+@pytest.fixture
+def run(call):
+    """Runs `careedit keys`."""
+    return partial(call, keys)
+
+
+def listed(run):
+    return json.loads(run("list", "--json").stdout)["keys"]
 
 
 def test_a_key_is_shown_once_listed_without_itself_and_revoked(run):
@@ -27,11 +36,44 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked(run):
     key = told.stdout.strip()
     assert told.exit_code == 0
     assert key.startswith(PREFIX)
-    listed = run("list", "--json")
-    (record,) = json.loads(listed.stdout)["keys"]
+    (record,) = listed(run)
     assert (record["name"], record["requests_per_minute"], record["revoked"]) == ("anna", 30, None)
-    assert key not in listed.stdout
-    assert hash_key(key) not in listed.stdout
+    assert (record["tenant_name"], record["scopes"], record["expires"]) == ("anna", ["edit", "read"], None)
+    assert not {key, hash_key(key)} & set(run("list", "--json").stdout.split('"'))
     assert run("revoke", record["id"]).exit_code == 0
     assert "revoked" in run("list").stdout
     assert isinstance(run("revoke", record["id"]).exception, NotFoundError)
+
+
+def test_a_tenant_has_limits_and_several_keys_and_a_rotation_keeps_the_tenant(call, run):
+    tenant = call(tenants, "add", "a team", "--at-once", "4").stdout.strip()
+    assert run("add", "ci", "--tenant", tenant, "--scopes", "admin, read", "--expires", "30").exit_code == 0
+    assert run("add", "app", "--tenant", tenant).exit_code == 0
+    ci, app = listed(run)
+    assert {ci["tenant"], app["tenant"]} == {tenant}
+    assert (ci["scopes"], ci["concurrent_requests"]) == (["read", "admin"], 4)
+    assert 29 < (ci["expires"] - time.time()) / 86400 < 30
+    told = json.loads(run("rotate", app["id"], "--overlap", "1", "--json").stdout)
+    assert told["tenant"] == tenant
+    old, new = listed(run)[1:]
+    assert (old["id"], new["id"], new["name"], new["expires"]) == (app["id"], told["id"], "app", None)
+    assert 0 < old["expires"] - time.time() < 3600
+    assert call(tenants, "limit", tenant, "--per-minute", "7").exit_code == 0
+    (limits,) = json.loads(call(tenants, "list", "--json").stdout)["tenants"]
+    assert (limits["requests_per_minute"], limits["concurrent_requests"]) == (7, None)
+    assert tenant in call(tenants, "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (("--tenant", "tenant_x"), NotFoundError, "careedit tenants list"),
+        (("--scopes", "write"), InputError, "edit, read, admin"),
+        (("--tenant", "tenant_x", "--at-once", "2"), InputError, "careedit tenants limit"),
+    ],
+)
+def test_a_key_that_cannot_be_made_leaves_nothing(run, options, error, said):
+    refused = run("add", "anna", *options).exception
+    assert isinstance(refused, error)
+    assert said in str(refused)
+    assert listed(run) == []

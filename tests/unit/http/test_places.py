@@ -20,11 +20,11 @@ from careedit_deployments.config import Limits
 from careedit_deployments.errors import ConcurrencyError, OverloadedError, SlowBodyError
 from careedit_deployments.http import job_events
 from careedit_deployments.http.admission import LimitedBody
-from careedit_deployments.http.auth import Caller, make_key
+from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.sse import EventStreamResponse
 from fake_backend import FakeBackend, picture_file
-from served import serve
+from served import a_key, serve
 from slots import BOUNDARY, follows, half_a_body, held, rest, status
 
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -35,7 +35,7 @@ LIMITS = {"requests_in_progress": 4, "event_streams": 2}
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A server with few places, and two keys."""
-    (one, first), (two, second) = make_key("one"), make_key("two")
+    (one, first), (two, second) = a_key("one"), a_key("two")
     painter = FakeBackend()
     with serve(
         tmp_path_factory.mktemp("small"),

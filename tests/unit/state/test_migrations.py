@@ -15,6 +15,7 @@ from sqlalchemy import Connection, inspect
 from careedit_deployments.state.database import Database, _set_up_sqlite
 from careedit_deployments.state.migrations import config_for, migrate
 from careedit_deployments.state.tables import metadata
+from older_rows import check_upgrade
 
 
 def differences(connection: Connection) -> list[object]:
@@ -32,6 +33,10 @@ def test_the_models_equal_the_migrations(tmp_path: Path) -> None:
         return found
 
     assert asyncio.run(main()) == []
+
+
+def test_an_older_database_keeps_every_row(tmp_path: Path) -> None:
+    asyncio.run(check_upgrade(f"sqlite+aiosqlite:///{tmp_path}/careedit.db"))
 
 
 def test_servers_that_start_at_once_migrate_once(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from careedit.errors import InputError
 from careedit.net import is_public
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.jobs.webhooks import WebhookSender, check_webhook_url, key_from, sign, signing_key
+from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics, no_metrics
+from state_records import a_job
+from stores import WithStore
 
 
 def test_the_signature_is_the_one_of_standard_webhooks() -> None:
@@ -96,6 +99,34 @@ def test_public_addresses_are_taken(url: str) -> None:
 )
 def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(address)) is public
+
+
+def test_a_tenant_whose_receivers_hang_leaves_senders_for_others(with_store: WithStore) -> None:
+    async def work(store: Store) -> tuple[list[str], str]:
+        woken: list[bool] = []
+        metrics = Metrics(no_metrics)
+        sender = WebhookSender(store.webhooks, None, JobsConfig(), metrics, wake=lambda: woken.append(True))
+        for owner in ["a"] * 24 + ["b"] * 24 + ["c"]:
+            await store.jobs.cancel((await store.jobs.add(a_job(owner=owner, webhook="https://example.org"))).id)
+        claimed = []
+        while (webhook := await sender.claim()) is not None:
+            claimed.append(webhook)
+        await sender.send(claimed[0])  # without a key it is given up
+        assert woken
+        (state,) = await store.webhooks.of(claimed[0].job)
+        assert (state.status, state.error) == (
+            "given_up",
+            "The server has no key for addresses of single jobs; nothing was sent.",
+        )
+        await store.jobs.cancel((await store.jobs.add(a_job(owner="d", webhook="https://example.org"))).id)
+        late = await sender.claim()
+        assert late is not None
+        await sender.close()
+        return [webhook.owner for webhook in claimed], late.owner
+
+    owners, late = with_store(work)
+    assert owners == ["a"] * 4 + ["b"] * 2 + ["c"], "one place stays free for the next tenant"
+    assert late == "d"
 
 
 def test_pauses_grow_and_end_somewhere() -> None:

@@ -1,0 +1,91 @@
+"""Make and list the tenants of a server, and change their limits.
+
+The commands read and write the database that the configuration names. A running server applies a change at once.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
+from careedit_deployments.cli.serve import named_config
+from careedit_deployments.http.auth import make_tenant
+from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_records import TenantRecord
+
+PerMinuteOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum requests per minute of all keys. Default: the limit of the configuration."),
+]
+AtOnceOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum edits in flight of all keys. Default: the limit of the configuration."),
+]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def tenants() -> None:
+    """Make and list tenants, and change their limits. A tenant owns jobs, sessions and images, and has several API keys."""
+
+
+@app.command("add")
+def add_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tenant, for operators.")],
+    config: ConfigOption,
+    per_minute: PerMinuteOption = None,
+    at_once: AtOnceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a tenant and print its id."""
+    tenant = make_tenant(name, requests_per_minute=per_minute, concurrent_requests=at_once)
+
+    async def add(store: Store) -> None:
+        await store.tenants.add(tenant)
+        await store.audit.add(operator_name(), "tenant.added", tenant.id, name=name)
+
+    with_store(named_config(config), add)
+    if as_json:
+        emit_json({"version": 1, "tenant": tenant})
+        return
+    emit(tenant.id)
+    note(f"Make a key of {name} with: careedit keys add NAME --tenant {tenant.id}")
+
+
+@app.command("list")
+def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """List all tenants with their limits."""
+    found = with_store(named_config(config), lambda store: store.tenants.all())
+    if as_json:
+        emit_json({"version": 1, "tenants": found})
+        return
+    emit_table(("id", "name", "per minute", "at once", "made"), [_row(tenant) for tenant in found])
+
+
+@app.command("limit")
+def limit_command(
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the tenant, from `careedit tenants list`.")],
+    config: ConfigOption,
+    per_minute: PerMinuteOption = None,
+    at_once: AtOnceOption = None,
+) -> None:
+    """Set both limits of a tenant. A limit that is not given becomes that of the configuration."""
+    limits = {"requests_per_minute": per_minute, "concurrent_requests": at_once}
+
+    async def limit(store: Store) -> None:
+        await store.tenants.limit(tenant_id, **limits)
+        await store.audit.add(operator_name(), "tenant.limited", tenant_id, **limits)
+
+    with_store(named_config(config), limit)
+    emit(f"The limits of {tenant_id} are set.")
+
+
+def _row(tenant: TenantRecord) -> tuple[str, ...]:
+    made = datetime.fromtimestamp(tenant.created, UTC).strftime("%Y-%m-%d")
+    limits = (tenant.requests_per_minute, tenant.concurrent_requests)
+    return (tenant.id, tenant.name, *("-" if limit is None else str(limit) for limit in limits), made)

@@ -1,0 +1,80 @@
+"""What the store keeps of tenants: their keys, their share of the queue, their webhook endpoints. See also `records`."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from careedit.record import Record
+from careedit_deployments.state.records import ANONYMOUS, Id, Sha256
+
+Scope = Literal["edit", "read", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
+
+
+class TenantRecord(Record):
+    """A customer or team. It owns jobs, sessions, edits and pictures, and has any number of API keys."""
+
+    id: Id
+    """Id of the tenant. A tenant that was made of a key of an older version has the id of that key."""
+    name: str
+    """Name of the tenant, for operators."""
+    requests_per_minute: int | None = None
+    """Requests per minute that all keys of the tenant may send. None: the limit of the configuration."""
+    concurrent_requests: int | None = None
+    """Edits that all keys of the tenant may have in flight. None: the limit of the configuration."""
+    created: float
+    """Time at which the tenant was made."""
+
+
+class KeyRecord(Record):
+    """An API key of a tenant. The server shows the key itself once, when it is made, and stores only its hash."""
+
+    id: Id
+    """Public id of the key, for operators and for the audit log."""
+    tenant: Id
+    """Id of the tenant, which owns what is made with the key."""
+    sha256: Sha256
+    """SHA-256 of the key, in hexadecimal."""
+    name: str
+    """Name of the key's holder, for operators."""
+    scopes: tuple[Scope, ...] = SCOPES
+    """What the key allows, as in `SCOPES`. Default: everything."""
+    created: float
+    """Time at which the key was made."""
+    expires: float | None = None
+    """Time from which the server refuses the key. None: it does not expire."""
+    used: float | None = None
+    """Time of a recent request with the key, at most a minute before the last one. None: it was never used."""
+    revoked: float | None = None
+    """Time since which the server refuses the key and ends what it started. None: the key is not revoked."""
+
+
+class ShareRecord(Record):
+    """The work that an owner's jobs have taken, for the fair order of the queue (`state/shares.py`). Unit: evaluations."""
+
+    owner: Id
+    """Id of the tenant whose jobs are counted."""
+    start: float
+    """Virtual time at which the owner's latest job began."""
+    served: float
+    """Virtual time up to which the owner has been served: `start` and the cost of that job."""
+
+
+class EndpointRecord(Record):
+    """An address that gets a message when any job of its tenant ends."""
+
+    id: Id
+    """Id of the endpoint, which sorts by age."""
+    owner: Id = ANONYMOUS
+    """Id of the tenant that registered the endpoint. Other tenants cannot see it."""
+    url: str
+    """URL that messages are sent to."""
+    secret: str
+    """Secret that signs messages, as Standard Webhooks writes it. A signature needs the secret itself, so no hash will do."""
+    old_secret: str | None = None
+    """Secret before the last rotation. None: the secret was never rotated."""
+    old_until: float = 0.0
+    """Time until which messages are signed with the old secret as well."""
+    created: float
+    """Time at which the endpoint was registered."""
