@@ -29,6 +29,9 @@ class Guard(Record):
     """Minimum number of edits in the window before the guard decides; default 20. Raise it against false alarms."""
     window: PositiveInt = 100
     """Number of latest edits that the guard looks at; default 100. A smaller window reacts faster."""
+    max_tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the window, above 0 to 1, that one tenant's edits get while other tenants' edits can fill it; default
+    0.25. Lower it for many small tenants."""
     max_error_share: Share = 0.2
     """Share of failed edits, 0 to 1, above which the arm is disabled; default 0.2."""
     min_judge_score: Share | None = None

@@ -3,15 +3,20 @@
 The guard reads the store, so every ingress replica sees every edit, and a new replica knows which arms are out. Each replica
 checks soon after edits end, and every few seconds in any case, to see arms that another replica took out or that a person
 restored. After an arm is restored, only new edits count.
+
+No tenant decides alone. Each gets a bounded share of the window, and while others edit too, the arm must also violate the
+limit without the edits of any single tenant. Edits that named the arm or asked for far too much are not evidence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from statistics import fmean
 from typing import Literal
 
 from careedit.errors import CareEditError
@@ -30,6 +35,9 @@ FAILURES = frozenset({"failed", "expired"})
 COUNTED = FAILURES | {"made"}
 """Outcomes that say something about an arm."""
 
+WITNESS_S = 3600.0
+"""Age, in seconds, up to which other tenants' edits can clear an arm; an arm may have broken since the older ones."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,26 +53,44 @@ class Violation(Record):
 
 
 def violation_of(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
-    """The violation of an arm with these latest edits. None: no violation, or too few edits to decide."""
+    """The violation of an arm with these latest edits. None: no violation, too few edits, or only one tenant sees it."""
     ended = [edit for edit in edits if edit.outcome in COUNTED]
-    failed = sum(edit.outcome in FAILURES for edit in ended)
-    if len(ended) >= guard.min_edits and failed > guard.max_error_share * len(ended):
-        return Violation(
-            kind="errors",
-            reason=f"{failed} of its latest {len(ended)} edits failed; the limit is {guard.max_error_share:.0%}.",
-            numbers={"errors": failed, "edits": len(ended)},
-        )
-    scores = [edit.scores["overall"] for edit in ended if edit.scores and "overall" in edit.scores]
-    if guard.min_judge_score is None or len(scores) < guard.min_edits:
+    judged = [edit for edit in ended if edit.scores and "overall" in edit.scores]
+    for limit, seen in ((_errors, ended), (_score, judged)):
+        violation = limit(guard, seen) if len(seen) >= guard.min_edits else None
+        if violation is not None and all(limit(guard, others) is not None for others in _without_one(seen)):
+            return violation
+    return None
+
+
+def _errors(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
+    failed = sum(edit.outcome in FAILURES for edit in edits)
+    if failed <= guard.max_error_share * len(edits):
         return None
-    mean = sum(scores) / len(scores)
-    if mean >= guard.min_judge_score:
+    return Violation(
+        kind="errors",
+        reason=f"{failed} of its latest {len(edits)} edits failed; the limit is {guard.max_error_share:.0%}.",
+        numbers={"errors": failed, "edits": len(edits)},
+    )
+
+
+def _score(guard: Guard, edits: Sequence[EditRecord]) -> Violation | None:
+    mean = fmean(edit.scores["overall"] for edit in edits if edit.scores)
+    if guard.min_judge_score is None or mean >= guard.min_judge_score:
         return None
     return Violation(
         kind="score",
-        reason=f"The judge gave its latest {len(scores)} judged edits {mean:.2f}; the minimum is {guard.min_judge_score:g}.",
-        numbers={"score": mean, "edits": len(scores)},
+        reason=f"The judge gave its latest {len(edits)} judged edits {mean:.2f}; the minimum is {guard.min_judge_score:g}.",
+        numbers={"score": mean, "edits": len(edits)},
     )
+
+
+def _without_one(edits: Sequence[EditRecord]) -> list[list[EditRecord]]:
+    """Per tenant, the recent edits of all others; tenants without any others are left out."""
+    newest = max((edit.created for edit in edits), default=0.0)
+    recent = [edit for edit in edits if edit.created >= newest - WITNESS_S]
+    rests = ([edit for edit in recent if edit.owner != owner] for owner in {edit.owner for edit in recent})
+    return [rest for rest in rests if rest]
 
 
 class ArmGuard:
@@ -110,7 +136,7 @@ class ArmGuard:
         self._disabled = await self._store.arms.disabled() & self._arms.keys()
         for name, arm in self._arms.items():
             if name not in self._disabled and not self._is_last(name):
-                violation = violation_of(arm.guard, await self._latest(name, arm.guard.window))
+                violation = violation_of(arm.guard, await self._latest(name, arm.guard))
                 if violation is not None:
                     await self._disable(name, violation)
         for name in self._arms:
@@ -131,10 +157,11 @@ class ArmGuard:
         except CareEditError as error:  # without the store, edits continue with the last known state
             logger.warning("The guard could not check the arms: %s", error)
 
-    async def _latest(self, name: str, window: int) -> list[EditRecord]:
+    async def _latest(self, name: str, guard: Guard) -> list[EditRecord]:
         events = await self._store.arms.events(arm=name, limit=1)
         since = events[0].created if events else 0.0
-        return await self._store.edits.latest(arm=name, since=since, limit=window, outcomes=COUNTED)
+        each = max(guard.min_edits, math.ceil(guard.max_tenant_share * guard.window))
+        return await self._store.edits.window(name, since=since, limit=guard.window, each=each, outcomes=COUNTED)
 
     async def _disable(self, name: str, violation: Violation) -> None:
         if name in await self._store.arms.disabled():  # another replica has done it

@@ -22,6 +22,7 @@ from careedit_deployments.ab.judging import judge_edit
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import shadows_of
 from careedit_deployments.edits.backend import Backend, EditCall, ImageDone
+from careedit_deployments.edits.edit_service import is_evidence
 from careedit_deployments.errors import DeadlineError, OverloadedError
 from careedit_deployments.state.records import EditRecord, new_id
 from careedit_deployments.state.store import Store
@@ -95,6 +96,7 @@ class Shadowing:
         started, edit_id = time.perf_counter(), new_id("edit")
         created, decision, made = time.time(), None, []
         problem: CareEditError | None = None
+        copy: EditCall | None = None
         try:
             info = self._backend.arms[arm]
             guidance = call.request.guidance if info.takes_guidance else None
@@ -127,11 +129,13 @@ class Shadowing:
             EditRecord(
                 id=edit_id,
                 request_id=call.request_id,
+                owner=call.owner,
                 arm=arm,
                 shadow_of=call.id,
                 expert_set_sha256=made[0].trace.expert_set_sha256 if made else "",
                 experts=decision.weights if decision else {},
                 outcome=outcome,
+                evidence=copy is None or is_evidence(copy, info, outcome),
                 error=None if problem is None else str(problem),
                 seconds=seconds,
                 traces=tuple(image.trace.model_dump(mode="json", exclude={"instruction", "prompt"}) for image in made),

@@ -143,11 +143,16 @@ async def _arms_of(store: Store, feedback: Sequence[FeedbackRecord]) -> dict[str
 
 
 def _verdicts(name: str, feedback: Sequence[FeedbackRecord], arm_of: dict[str, str]) -> dict[str, Any]:
-    """Results of an arm in feedback. A comparison of two edits by the same arm does not count."""
+    """Results of an arm in feedback. A comparison of two edits by the same arm does not count.
+
+    Each edit counts in one comparison, the newest, so that one edit cannot win a hundred times.
+    """
     found: Counter[str] = Counter()
+    compared: set[str] = set()
     for one in feedback:
         arms = [arm_of.get(edit_id) for edit_id in one.edits]
-        if len(arms) == 2 and name in arms and arms[0] != arms[1]:
+        if len(arms) == 2 and name in arms and arms[0] != arms[1] and compared.isdisjoint(one.edits):
+            compared.update(one.edits)
             winner = arm_of.get(one.winner) if one.winner else None
             found["ties" if winner is None else "wins" if winner == name else "losses"] += 1
     ratings = [float(one.rating) for one in feedback if one.rating and arm_of.get(one.edits[0]) == name]

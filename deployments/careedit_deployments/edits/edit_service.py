@@ -34,6 +34,10 @@ MAX_ASSIGNMENTS = 100_000
 """Stored assignments that a process remembers, the most recently used ones: it does not write those again."""
 
 
+USUAL_COST = 8
+"""Evaluations of an edit that any arm should end in time, in those of one image with the set's default steps."""
+
+
 class EditObserver(Protocol):
     """Learns how each user's edit ended: the guard of the arms, the shadow copies."""
 
@@ -67,6 +71,14 @@ def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter 
             f"is {limits.evaluations:,}, so ask for fewer images, steps or candidates."
         )
     return cost
+
+
+def is_evidence(call: EditCall, arm: ArmInfo, outcome: Outcome) -> bool:
+    """Whether the outcome says something about the arm: an edit far above the usual cost may run out of time on any arm."""
+    request = call.request
+    rows = len(mixture_rows(call.decision.weights, masked=request.mask is not None))
+    cost = evaluations(request.early_filter, n=request.n, steps=request.steps or arm.steps, rows=rows)
+    return outcome != "expired" or cost <= USUAL_COST * arm.steps
 
 
 class EditService:
@@ -263,6 +275,7 @@ class Running:
             instruction=self.call.request.instruction if shown else None,
             experts=self.decision.weights,
             outcome=outcome,
+            evidence=self.call.model is None and is_evidence(self.call, self.info, outcome),
             error=str(problem)
             if isinstance(problem, CareEditError)
             else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of
-from careedit_deployments.state.records import FeedbackRecord, new_id
+from careedit_deployments.state.records import FeedbackRecord
 from careedit_deployments.telemetry.metrics import Verdict
 
 TIE = "tie"
@@ -56,12 +57,16 @@ class FeedbackAnswer(Answer):
     responses=error_answers(400, 401, 404, 413, 415, 429, 500, 503),
 )
 async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
-    """Rate an edit, or say which of two is better. The edits must be the caller's own."""
+    """Rate an edit, or say which of two is better. The edits must be the caller's own.
+
+    A second verdict about the same edits replaces the first.
+    """
     store, owner = services_of(request).store, caller_of(request).id
     edits = _edits(body)
     arms = {edit: (await store.edits.get(edit, owner=owner)).arm for edit in edits}
+    about = "\n".join((owner, *sorted(edits)))
     feedback = FeedbackRecord(
-        id=new_id("feedback"),
+        id=f"feedback_{hashlib.sha256(about.encode()).hexdigest()[:40]}",
         owner=owner,
         edits=edits,
         winner=None if body.winner == TIE else body.winner,
@@ -69,9 +74,9 @@ async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
         comment=body.comment,
         created=time.time(),
     )
-    await store.feedback.add(feedback)
-    for arm, verdict in _verdicts(feedback, arms):
-        services_of(request).metrics.feedback(arm, verdict)
+    if await store.feedback.add(feedback):
+        for arm, verdict in _verdicts(feedback, arms):
+            services_of(request).metrics.feedback(arm, verdict)
     return FeedbackAnswer(id=feedback.id, created_at=int(feedback.created))
 
 

@@ -60,6 +60,21 @@ class EditLog:
             query = query.where(edits.c.outcome.in_(outcomes))
         return await self._database.rows(EditRecord, newest(query, edits, limit))
 
+    async def window(
+        self, arm: str, *, since: float, limit: int, each: int, outcomes: Collection[str]
+    ) -> list[EditRecord]:
+        """The latest edits of an arm that are evidence, `limit` at most.
+
+        The `each` latest ones of every tenant come first, so that one tenant's many edits do not displace the others'.
+        """
+        rank = func.row_number().over(partition_by=edits.c.owner, order_by=(edits.c.created.desc(), edits.c.id.desc()))
+        meant = (edits.c.arm == arm, edits.c.created >= since, edits.c.evidence, edits.c.outcome.in_(outcomes))
+        ranked = select(edits, rank.label("rank")).where(*meant).subquery()
+        query = select(*(ranked.c[column.name] for column in edits.c))
+        return await self._database.rows(
+            EditRecord, query.order_by(ranked.c.rank > each, ranked.c.created.desc(), ranked.c.id.desc()).limit(limit)
+        )
+
     async def counts(self, *, since: float = 0.0) -> list[ArmCount]:
         """Numbers of edits by arm, outcome and whether a shadow arm made them."""
         shadow = edits.c.shadow_of.is_not(None)
@@ -145,9 +160,14 @@ class FeedbackLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, feedback_record: FeedbackRecord) -> None:
-        """Store feedback."""
-        await self._database.add(feedback, feedback_record)
+    async def add(self, feedback_record: FeedbackRecord) -> bool:
+        """Store feedback; it replaces feedback with the same id. Returns whether it is new."""
+        values = values_of(feedback_record)
+        async with self._database.write() as connection:
+            known = await connection.scalar(select(feedback.c.id).where(feedback.c.id == feedback_record.id))
+            statement = self._database.insert(feedback).values(**values)
+            await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        return known is None
 
     async def latest(self, *, since: float = 0.0, limit: int = 1000) -> list[FeedbackRecord]:
         """Feedback, newest first."""

@@ -69,6 +69,9 @@ class EditRecord(Record):
     """Weight of each expert in the edit; the weights sum to 1."""
     outcome: Outcome
     """How the edit ended. Only "failed" and "expired" count against the arm."""
+    evidence: bool = True
+    """Whether the outcome says something about the arm. It does not if the caller named the arm, or if the edit asked for so
+    much that no arm could have ended it in time."""
     error: str | None = None
     """Why the edit failed, as a sentence."""
     seconds: float = 0.0
@@ -132,7 +135,7 @@ class FeedbackRecord(Record):
     """A person's opinion of edits: the better one of two, or a rating of one."""
 
     id: Id
-    """Id of the feedback, which sorts by age."""
+    """Id of the feedback. It follows from the tenant and the edits, so a second verdict replaces the first."""
     owner: Id = ANONYMOUS
     """Id of the tenant that sent the feedback."""
     edits: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]

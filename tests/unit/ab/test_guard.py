@@ -58,6 +58,48 @@ def test_an_arm_breaks_its_rail_by_the_judges_mean(scores: tuple[float | None, .
     assert (violation and violation.kind) == kind
 
 
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("tenants", "cut"),
+    [
+        ({"one": "ffffff"}, True),  # the only tenant
+        ({"one": "ffffff", "two": "m"}, False),  # another one sees no failure
+        ({"one": "ffffff", "two": "f"}, True),
+        ({"one": "ffffff", "two": "ff", "three": "mmm"}, True),
+        ({"one": "ffffff", "two": "mmmm", "three": "mmm"}, False),
+    ],
+)
+def test_no_tenant_decides_alone_while_others_edit(tenants: dict[str, str], cut: bool) -> None:
+    guard = Guard(min_edits=6, max_error_share=0.2)
+    latest = [edit.model_copy(update={"owner": name}) for name, outcomes in tenants.items() for edit in edits(outcomes)]
+    assert (violation_of(guard, latest) is not None) == cut
+    aged = [one.model_copy(update={"created": 0 if one.owner == "two" else 2 * HOUR}) for one in latest]
+    if set(tenants) == {"one", "two"}:
+        assert violation_of(guard, aged) is not None  # what others saw hours ago clears no arm
+
+
+def test_many_edits_of_one_tenant_leave_room_for_those_of_others(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        await add_edits(store, "b", "mmmmm", owner="two", created=time.time() - 60)
+        await add_edits(store, "b", "f" * 30, owner="one")
+        guard = ArmGuard(make_config().arms, store, Metrics(Recording()))
+        alone = await guard.check()
+        await add_edits(store, "b", "ff", owner="two")
+        return alone, await guard.check()
+
+    assert with_store(work) == (frozenset(), {"b"})
+
+
+def test_what_is_no_evidence_does_not_count(make_config, with_store, add_edits) -> None:
+    async def work(store):
+        await add_edits(store, "b", "fffff", evidence=False)
+        return await ArmGuard(make_config().arms, store, Metrics(Recording())).check()
+
+    assert with_store(work) == frozenset()
+
+
 def test_scores_are_not_looked_at_unless_a_least_one_is_set() -> None:
     assert violation_of(Guard(min_edits=1), edits("mmm", (0.0,) * 3)) is None
 

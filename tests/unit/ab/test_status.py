@@ -25,13 +25,14 @@ def filled(make_config, with_store, add_edits):
         bad = await add_edits(store, "b", "mffff", 0.4)
         await add_edits(store, "b", "cro")
         await add_edits(store, "mirror", "mm", 0.9, shadow_of=good[0])
+        await store.feedback.add(feedback((good[0], bad[1]), winner=bad[1]))  # both are compared again below
         await store.feedback.add(feedback((good[0], bad[0]), winner=good[0]))
-        await store.feedback.add(feedback((bad[0], good[1]), winner=good[1]))
-        await store.feedback.add(feedback((good[2], bad[0])))
+        await store.feedback.add(feedback((bad[1], good[1]), winner=good[1]))
+        await store.feedback.add(feedback((good[2], bad[2])))
         await store.feedback.add(feedback((good[0], good[1]), winner=good[1]))  # says nothing of arms
         await store.feedback.add(feedback((good[0],), rating=5))
         await store.feedback.add(feedback((good[1],), rating=4))
-        await store.feedback.add(feedback(("edit_gone", good[1]), winner=good[1]))
+        await store.feedback.add(feedback(("edit_gone", good[3]), winner=good[3]))
         for index in range(3):
             assigned = AssignmentRecord(user_sha256=f"{index}", salt=config.ab_salt, arm="a", created=time.time())
             await store.arms.assign(assigned)

@@ -187,6 +187,19 @@ def test_an_edit_that_fails_is_counted_kept_and_told_by_its_reason(error, outcom
     assert stage.watching.told == [(outcome, 0, 1)]
 
 
+@pytest.mark.parametrize(
+    ("fields", "model", "evidence"),
+    [({}, None, True), ({"n": 4, "steps": 20}, None, False), ({}, "tiny", False)],
+)
+def test_what_runs_out_of_time_speaks_against_the_arm_unless_it_was_hopeless_or_named_the_arm(fields, model, evidence):
+    stage = Stage(limits={"deadline_s": 0.02})
+    stage.painter.pause = 10.0
+    request = EditRequest(image=PICTURE, instruction="remove it", **fields)
+    with pytest.raises(DeadlineError):
+        stage.edit(EditOrder(request=request, model=model))
+    assert stage.log.edits[0].evidence == evidence
+
+
 def test_a_deadline_ends_an_edit():
     stage = Stage(limits={"deadline_s": 0.05})
     stage.painter.pause = 10.0

@@ -47,10 +47,12 @@ def upgrade() -> None:
     # Not a batch: SQLite would copy the table and drop the old one, and with its rows their events.
     op.add_column("jobs", sa.Column("key", sa.String(length=64), nullable=True))
     op.execute("UPDATE jobs SET key = owner WHERE owner IN (SELECT id FROM keys)")
+    op.add_column("edits", sa.Column("evidence", sa.Boolean(), nullable=False, server_default=sa.true()))
 
 
 def downgrade() -> None:
     """Give each key the limits of its tenant."""
+    op.drop_column("edits", "evidence")
     op.drop_column("jobs", "key")
     op.drop_index(op.f("ix_keys_tenant"), "keys")
     with op.batch_alter_table("keys") as keys:
