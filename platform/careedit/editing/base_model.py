@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -102,7 +103,7 @@ def load_base(
             f"The base {name!r} could not be loaded, a component is missing or damaged: {reason}."
         ) from error
     if changed:
-        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **changed)
+        pipe.scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_config(pipe.scheduler.config, **changed)
     if lora is not None:
         merge_for_good(pipe.transformer, lora)
     if quantisation is not None:
