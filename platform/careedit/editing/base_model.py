@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -114,7 +114,7 @@ def load_base(
 
     facts, pipe = _load(path_or_hub_id, revision, dtype, left_out)
     if changed:
-        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **changed)
+        pipe.scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_config(pipe.scheduler.config, **changed)
     if lora is not None:
         merge_for_good(pipe.transformer, lora)
     if quantisation is not None:

@@ -17,6 +17,7 @@ from diffusers.quantizers.bfl.utils import BFLFP8RLinear, quantize_fp8r
 from torch import nn
 
 from careedit.errors import ExpertError
+from careedit.experts.applier import compute_dtype
 from careedit.families import Quantisation, in_blocks
 
 PACKAGES: Mapping[str, str] = MappingProxyType({"int8": "torchao", "nf4": "bitsandbytes"})
@@ -48,14 +49,14 @@ def quantise(transformer: nn.Module, kind: Quantisation, device: torch.device) -
     check_quantisation(kind)
     convert = _KINDS[kind]
     layers = {name: one for name, one in transformer.named_modules() if isinstance(one, nn.Linear) and in_blocks(name)}
-    dtype = cast(torch.dtype, transformer.dtype)
+    dtype = compute_dtype(transformer)
     try:
         for number, (name, layer) in enumerate(layers.items()):
             made = convert(layer.to(device), dtype)
             if number == 0:
                 made(torch.ones(1, layer.in_features, dtype=dtype, device=device))
             transformer.set_submodule(name, made)
-        transformer.quantisation = kind  # type: ignore[assignment]  # for `MergedApplier`
+        cast(Any, transformer).quantisation = kind  # for `MergedApplier`
     except (RuntimeError, NotImplementedError, ImportError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ExpertError(f"The quantisation {kind} does not work on {device.type} here ({reason}).") from error
@@ -68,7 +69,9 @@ def _fp8(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
     """
     weight, scale = quantize_fp8r(layer.weight)
     with torch.device("meta"):
-        made: Any = BFLFP8RLinear(layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=dtype)
+        made = cast(Any, BFLFP8RLinear)(
+            layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=dtype
+        )
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.weight_scale, made.bias = scale, layer.bias
     return cast(nn.Module, made)

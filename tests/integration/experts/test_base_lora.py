@@ -92,7 +92,7 @@ def test_edits_equal_the_stock_pipelines_with_the_lora_fused(
         plain.advance([state])
         assert (state.latents - expected[-1]).abs().max() > 1e-2
     for application in ("merged", "shared"):
-        own_engine = Editor(loaded, device="cpu", application=application).engine  # type: ignore[arg-type]
+        own_engine = Editor(loaded, device="cpu", application=application).engine
         states = [own_engine.prepare(job) for job in jobs]
         own_engine.advance(states)
         for state, latents in zip(states, expected, strict=True):

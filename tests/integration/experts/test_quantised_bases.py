@@ -44,7 +44,7 @@ ERRORS = {"fp8": 0.05, "int8": 0.01, "nf4": 0.15}
 def quantised(pipe: Any, kind: Quantisation) -> nn.Module:
     transformer = own(pipe).transformer
     quantise(transformer, kind, torch.device("cpu"))
-    return transformer  # type: ignore[no-any-return]
+    return transformer
 
 
 def weight_of(layer: Any) -> Tensor:
