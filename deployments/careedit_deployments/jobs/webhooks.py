@@ -191,8 +191,10 @@ class WebhookSender:
             "connection": "close",
         }
         body = webhook.payload.encode("utf-8")
-        sent = {"headers": list(headers.items()), "content": body, "extensions": {"timeout": {"connect": CONNECT_S}}}
-        async with self._pool.stream("POST", webhook.url, **sent) as response:
+        limits = {"timeout": {"connect": CONNECT_S}}
+        async with self._pool.stream(
+            "POST", webhook.url, headers=list(headers.items()), content=body, extensions=limits
+        ) as response:
             return response.status
 
     async def close(self) -> None:

@@ -125,7 +125,8 @@ class JobTable:
     async def ahead(self, job: JobRecord) -> int:
         """Number of queued jobs that come before this queued one, if no more are added."""
         async with self._database.read() as connection:
-            return (await connection.execute(jobs_ahead(job.id))).scalar_one()
+            ahead: int = (await connection.execute(jobs_ahead(job.id))).scalar_one()
+        return ahead
 
     async def waiting(self) -> int:
         """Number of queued jobs of all owners."""

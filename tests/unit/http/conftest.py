@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from fake_backend import FakeBackend
 from served import Served, serve
@@ -44,3 +47,12 @@ def opened():
         return picture
 
     return get
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[..., Result]:
+    """Runs a command on a database of its own."""
+    config = tmp_path / "serve.yaml"
+    database = f"sqlite+aiosqlite:///{tmp_path}/state.db"
+    config.write_text(yaml.safe_dump({"arms": {"tiny": {"expert_set": "tiny"}}, "state": {"database": database}}))
+    return lambda group, *args: CliRunner().invoke(group.app, [*args, "--config", str(config)])

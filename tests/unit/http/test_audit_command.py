@@ -1,22 +1,9 @@
 import json
 import sqlite3
 
-import pytest
-import yaml
-from typer.testing import CliRunner
-
 from careedit.errors import InputError
 from careedit_deployments.cli import audit, keys
 from careedit_deployments.state.audit import AuditError
-
-
-@pytest.fixture
-def call(tmp_path):
-    """Runs a command on a database of its own."""
-    config = tmp_path / "serve.yaml"
-    database = f"sqlite+aiosqlite:///{tmp_path}/state.db"
-    config.write_text(yaml.safe_dump({"arms": {"tiny": {"expert_set": "tiny"}}, "state": {"database": database}}))
-    return lambda group, *args: CliRunner().invoke(group.app, [*args, "--config", str(config)])
 
 
 def test_the_audit_log_is_whole_until_an_entry_is_changed_or_deleted(call, tmp_path):

@@ -3,22 +3,11 @@ import time
 from functools import partial
 
 import pytest
-import yaml
-from typer.testing import CliRunner
 
 from careedit.errors import InputError
 from careedit_deployments.cli import keys, tenants
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import PREFIX, hash_key
-
-
-@pytest.fixture
-def call(tmp_path):
-    """Runs a command on a database of its own."""
-    config = tmp_path / "serve.yaml"
-    database = f"sqlite+aiosqlite:///{tmp_path}/state.db"
-    config.write_text(yaml.safe_dump({"arms": {"tiny": {"expert_set": "tiny"}}, "state": {"database": database}}))
-    return lambda group, *args: CliRunner().invoke(group.app, [*args, "--config", str(config)])
 
 
 @pytest.fixture
