@@ -141,11 +141,10 @@ def interference(setting: Setting) -> Finding:
     budgets = (0.5, 1.0)
     workshop = Workshop(setting, 10, units=4 * sum(budgets) * len(RANKS) * len(pairs), rank=2 * max(RANKS))
     full = workshop.full_steps()
-    tests = {
-        "remove.thing": [draw_sample("remove.thing", i, "test") for i in range(setting.n)],
-        "style.look": [draw_sample("style.look", i, "test") for i in range(setting.n)],
-        **{brand: [brand_sample(brand, i, "test") for i in range(setting.n)] for brand in RIVALS},
-    }
+    half = -(-setting.n // 2)  # test scenes per competence
+    tests: dict[str, list[Sample]] = {
+        kind: [draw_sample(kind, i, "test") for i in range(half)] for kind in ("remove.thing", "style.look")
+    } | {brand: [brand_sample(brand, i, "test") for i in range(half)] for brand in RIVALS}
     figures: dict[str, Figure] = {}
     rows = []
     for (name, lessons), rank, part in product(pairs.items(), RANKS, budgets):
@@ -155,7 +154,7 @@ def interference(setting: Setting) -> Finding:
         both = workshop.train(f"{name}-{tag}", lessons, 2 * steps, 2 * rank)
         trained = setting.with_experts([*experts, both])
         scenes = [sample for one in lessons for sample in tests[one.name]]
-        arms = [f"{_plain(one.name)}-{tag}" for one in lessons for _ in range(setting.n)]
+        arms = [f"{_plain(one.name)}-{tag}" for one in lessons for _ in range(half)]
         special, unified = trained.edit(scenes, arms), trained.edit(scenes, f"{name}-{tag}")
         untouched = errors(identity_outcomes(scenes))
         figures[f"{name}, rank {rank}, {steps} steps: experts minus unified"] = points(right(unified), right(special))

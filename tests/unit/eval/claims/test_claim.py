@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from careedit.bench.report import Goal
+from careedit.records import RoutingDecision
 from careedit_tiny.evaluation.claims import CLAIMS, Condition, Figure, Finding, NotMeasuredError, decide
+from careedit_tiny.evaluation.claims.activation import mixture_of
 from careedit_tiny.evaluation.claims.figures import points, ratio, repeats, share, steps_ratio, steps_until
 
 ABOVE = Condition("gain", Goal("above", 0.0))
@@ -80,6 +82,14 @@ def test_ratios_divide_means_and_refuse_a_mean_of_zero() -> None:
 def test_a_ratio_of_times_has_its_smallest_and_largest_repeat_as_ends() -> None:
     figure = repeats([1.5, 1.1, 1.3])
     assert (figure.value, figure.low, figure.high, str(figure)) == (1.3, 1.1, 1.5, "1.30x (1.10x to 1.50x; n = 3)")
+
+
+def test_a_mixture_has_as_many_active_experts_as_wanted_however_sure_the_router_is() -> None:
+    sure = RoutingDecision(
+        weights={"a": 1.0}, probabilities={"a": 0.98, "b": 0.02, "c": 0.0}, router="x", reason="Because."
+    )
+    assert mixture_of(sure, ("a", "b", "c"), 2) == pytest.approx({"a": 0.98, "b": 0.02})
+    assert mixture_of(sure, ("a", "b", "c"), 3) == pytest.approx({"a": 0.98 / 1.01, "b": 0.02 / 1.01, "c": 0.01 / 1.01})
 
 
 def test_steps_until_a_quality_are_read_off_straight_lines() -> None:
