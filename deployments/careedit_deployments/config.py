@@ -355,6 +355,10 @@ class ServeConfig(Record):
     batch: PositiveInt = 8
     """Maximum number of rows that an expert replica steps together; default 8. Raise it on a large GPU, lower it if
     memory runs out."""
+    hang_s: PositiveFloat = 20.0
+    """Time without a sign of life, in seconds, after which an expert replica counts as hung; default 20, or five times its
+    slowest recent step if that is longer. Its edits then begin elsewhere, and it is killed and replaced. Raise it if
+    replicas that work are killed."""
     quality: Mapping[Literal["low", "medium", "high", "auto"], Quality] = Field(default_factory=dict)
     """What each value of the request field `quality` means. A value that is not listed means the expert set's
     defaults."""

@@ -108,7 +108,7 @@ class Shadowing:
                     "decision": decision,
                     "partials": 0,
                     "progress": False,
-                    "deadline": created + self._config.limits.deadline_s,
+                    "deadline_s": self._config.limits.deadline_s,
                 }
             )
             async with aclosing(self._backend.edit(copy)) as events:  # type: ignore[type-var]  # it is a generator

@@ -134,9 +134,10 @@ class EditService:
             "arm": arm.name,
             "request": request.model_copy(update={"seed": seed, "steps": steps}),
             "decision": decision,
-            "deadline": time.time() + (limit if order.deadline_s is None else min(order.deadline_s, limit)),
+            "deadline_s": limit if order.deadline_s is None else min(order.deadline_s, limit),
         }
-        return Running(self, EditCall(**{**dict(order), **given}), arm)
+        call = EditCall(**{**dict(order), **given})
+        return Running(self, call, arm, time.monotonic() + call.deadline_s)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
@@ -190,6 +191,8 @@ class Running:
     """What the backend gets: the order with its arm, decision and deadline."""
     info: ArmInfo
     """The arm, with the hash of its expert set."""
+    ends: float
+    """Monotonic time at which the edit is given up."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property
@@ -215,7 +218,8 @@ class Running:
         span = self.service.tracing.span("edit", self.call.trace_headers, arm=self.arm, edit=self.id)
         try:
             with span as inside:
-                call = self.call.model_copy(update={"trace_headers": inside.headers})
+                left = {"trace_headers": inside.headers, "deadline_s": self.ends - time.monotonic()}
+                call = self.call.model_copy(update=left)
                 async with aclosing(self.service.backend.edit(call)) as events:  # type: ignore[type-var]
                     while (event := await self._next(events)) is not None:
                         if isinstance(event, ImageDone):
@@ -238,7 +242,7 @@ class Running:
     async def _next(self, events: AsyncIterator[EditEvent]) -> EditEvent | None:
         """The next event within the deadline; None at the end. The time limit does not cover the caller's work with it."""
         try:
-            async with asyncio.timeout(self.call.deadline - time.time()) as limit:
+            async with asyncio.timeout(self.ends - time.monotonic()) as limit:
                 return await anext(events, None)
         except TimeoutError:
             if limit.expired():

@@ -73,11 +73,11 @@ class EditRunner:
             else:
                 post(None)
 
-        task = self._workers.submit(work)
+        task, ends = self._workers.submit(work), time.monotonic() + call.deadline_s
         try:
             while True:
                 try:
-                    async with asyncio.timeout(call.deadline - time.time()):
+                    async with asyncio.timeout(ends - time.monotonic()):
                         event = await events.get()
                 except TimeoutError:
                     raise DeadlineError("The edit's deadline has passed; ask for fewer steps or images.") from None

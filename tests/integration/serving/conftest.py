@@ -45,6 +45,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "shared": {**EXPERT, "max_queued_requests": 96},
         "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
         "batch": 4,
+        "hang_s": 6,
         "limits": {"deadline_s": 240, "body_grace_s": 8},
         "http": {"cors": ["https://app.example.org"]},
         "jobs": {"lease_s": 2, "attempts": 5},
@@ -78,7 +79,7 @@ def call(served, draw_picture):
             arm="main",
             request=request,
             decision=decision,
-            deadline=time.time() + seconds,
+            deadline_s=seconds,
             partials=partials,
             progress=True,
         )

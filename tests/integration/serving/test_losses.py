@@ -1,4 +1,4 @@
-"""Kill -9 under load, one part after the other: who was accepted gets a right picture, or an error that says try again."""
+"""Kill -9 or SIGSTOP under load, one part after the other: each accepted request gets a right picture, or a 503."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 from itertools import cycle
 
+import httpx2
 import pytest
 
 from careedit.images import decode_image
@@ -16,7 +17,7 @@ from careedit.records import EarlyFilter, EditRequest, EditTrace
 from crowd import Answer, Crowd, is_edit
 
 ERASE = "expert-main-erase"
-VICTIMS = {"expert": ERASE, "router": "router-main", "scorer": "scorer", "ingress": "ingress"}
+VICTIMS = {"expert": ERASE, "hung": ERASE, "router": "router-main", "scorer": "scorer", "ingress": "ingress"}
 FILTER = EarlyFilter(strategy="continue", candidates=2, preview_steps=1)
 WISHES = (
     {"expert": "erase", "steps": 8},
@@ -81,6 +82,9 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
         until(lambda: ask(ERASE)["edits"] > 1)
         if victim == "node":
             serve_cluster.lose(node)
+        elif victim == "hung":
+            os.kill(pid, signal.SIGSTOP)
+            until(lambda: "hangs and is being replaced" in httpx2.get(f"{serve_cluster.url}/readyz", timeout=60).text)
         else:
             os.kill(pid, signal.SIGKILL)
 
@@ -107,6 +111,7 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
     for request, job, told in zip(queued, ended, events, strict=True):
         assert job["status"] == "completed", job
         assert told.count("job.completed") == told.count("job.image") == 1
+        assert victim == "ingress" or victim == "node" or told.count("job.started") == 1, "the job keeps its attempts"
         (image,) = job["result"]["data"]
         (trace,) = job["result"]["careedit"]["traces"]
         check(request, decode_image(base64.b64decode(image["b64_json"])), trace)

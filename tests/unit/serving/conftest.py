@@ -72,7 +72,7 @@ def call(editor, draw_picture):
             decision=editor.route(request),
             partials=partials,
             progress=progress,
-            deadline=time.time() + seconds,
+            deadline_s=seconds,
         )
 
     return make
