@@ -283,6 +283,10 @@ class StateConfig(Record):
     file is deleted within an hour after that."""
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
     """Time for which the log keeps an edit and its feedback, in seconds; default 90 days."""
+    cleanup_share: Share = 0.5
+    """Share of all jobs, sessions, edits or pictures, 0 to 1, above which the cleanup waits for an hour before it
+    deletes what has expired, in case a clock or a database is wrong; default 0.5. 1: it never waits. Up to 20 are always
+    deleted at once."""
 
 
 class JobsConfig(Record):

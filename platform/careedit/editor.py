@@ -74,6 +74,7 @@ class Editor:
         device = find_device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         _ = expert_set.shapes  # raises for a wrong base before gigabytes of weights are read
+        expert_set.check_base_files()
         base = load_base(
             expert_set.base_path,
             revision=spec.base.revision,

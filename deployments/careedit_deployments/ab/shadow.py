@@ -23,6 +23,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import shadows_of
 from careedit_deployments.edits.backend import Backend, EditCall, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import EditRecord, new_id
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -93,7 +94,7 @@ class Shadowing:
     async def _copy(self, call: EditCall, arm: str) -> None:
         """Repeat the edit with the shadow arm, from the same seed, and store the outcome."""
         started, edit_id = time.perf_counter(), new_id("edit")
-        created, decision, made = time.time(), None, []
+        created, decision, made = unix_time(), None, []
         problem: CareEditError | None = None
         try:
             info = self._backend.arms[arm]

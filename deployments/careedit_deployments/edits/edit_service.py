@@ -22,6 +22,7 @@ from careedit_deployments.config import Limits, ServeConfig, Telemetry
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.logs import ArmLog, EditLog
 from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -148,7 +149,7 @@ class EditService:
         assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
         if self._assigned.get(assigned):
             return
-        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=time.time()))
+        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=unix_time()))
         self._assigned[assigned] = True
 
     def _arm(self, order: EditOrder, identity: str) -> ArmInfo:
@@ -271,7 +272,7 @@ class Running:
             else "The edit failed.",
             seconds=seconds,
             traces=tuple(_kept(made.trace, shown) for made in self._made),
-            created=time.time() - seconds,
+            created=unix_time() - seconds,
         )
         try:
             await self.service.log.add(record)

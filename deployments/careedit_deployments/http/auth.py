@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import AuthError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.logs import Keys
 from careedit_deployments.state.records import ANONYMOUS, KeyRecord, new_id
 
@@ -39,7 +39,7 @@ def make_key(
         name=name,
         requests_per_minute=requests_per_minute,
         concurrent_requests=concurrent_requests,
-        created=time.time(),
+        created=unix_time(),
     )
     return key, record
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-import time
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -43,6 +42,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.queue import other_body, queue_full
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
 
@@ -183,7 +183,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         body_sha256=sent,
         order=stored.model_dump(mode="json"),
         webhook=webhook,
-        created=time.time(),
+        created=unix_time(),
     )
     accepted: JobRecord | None = None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -17,6 +16,7 @@ from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, ListAnswer
 from careedit_deployments.http.services import services_of
+from careedit_deployments.state.clock import unix_time
 
 router = APIRouter()
 
@@ -118,6 +118,8 @@ class Health(Answer):
     """Whether edits can be made: "ok" or "unavailable"."""
     reasons: dict[str, str] = Field(default={})
     """For each part that prevents edits, the reason; empty if edits can be made."""
+    warnings: dict[str, str] = Field(default={})
+    """For each part that needs an operator although edits can be made, the reason."""
 
 
 @router.get("/v1/models", tags=["models"], operation_id="listModels", responses=_ERRORS)
@@ -162,7 +164,7 @@ async def list_arms(
 ) -> ArmList:
     """List the arms: traffic, edits, errors, mean judge score, users' ratings, and why an arm is disabled."""
     services = services_of(request)
-    since = 0.0 if hours is None else time.time() - 3600 * hours
+    since = 0.0 if hours is None else unix_time() - 3600 * hours
     edits = await services.store.edits.latest(since=since, limit=limit) if limit else []
     return ArmList(
         data=await arm_statuses(services.config, services.store, since=since),
@@ -198,7 +200,7 @@ async def ready(request: Request) -> JSONResponse:
         reasons["store"] = str(error)
     if services.stopping.begun:
         reasons["server"] = "The server is stopping."
-    answer = Health(status="unavailable" if reasons else "ok", reasons=reasons)
+    answer = Health(status="unavailable" if reasons else "ok", reasons=reasons, warnings=services.warnings)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)
 
 

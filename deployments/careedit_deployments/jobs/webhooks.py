@@ -13,7 +13,6 @@ import base64
 import binascii
 import logging
 import os
-import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from random import Random
@@ -25,6 +24,7 @@ import careedit
 from careedit.errors import InputError
 from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.queue import WebhookTable
 from careedit_deployments.state.records import WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
@@ -85,7 +85,7 @@ class WebhookSender:
         config: JobsConfig,
         metrics: Metrics,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_time,
         timeout_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:

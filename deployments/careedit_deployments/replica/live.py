@@ -12,7 +12,6 @@ from PIL import Image
 
 from careedit.editing import EditState
 from careedit.editor import Editor
-from careedit.errors import ExpertError
 from careedit.experts import load_expert_set
 from careedit.record import Record
 from careedit.records import BASE, EditRequest
@@ -70,17 +69,13 @@ class LiveSet:
         tracing: Tracing | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Load the set, merge or check its adapters, and make one step. Blocks.
+        """Load the set, merge or check its adapters, and make one step. Blocks. The hashes of all weights are checked.
 
         Questions to the judge are recorded by `tracing` and `metrics`. Raises `ExpertError` and its subclasses for a set
         that cannot be used or is not the deployed one, `UnavailableError` if its step gives NaN or infinity.
         """
         loaded = load_expert_set(choice.expert_set)
-        if loaded.sha256 != choice.sha256:
-            raise ExpertError(
-                f"The set {choice.expert_set!r} has the hash {loaded.sha256[:12]}, {choice.sha256[:12]} was deployed; "
-                "deploy it again."
-            )
+        loaded.check_is(choice.sha256)
         names = loaded.names if settings.expert is None else (settings.expert,)
         for name in names:
             loaded.load(name)  # hash, shapes and numbers of every adapter that edits may ask for

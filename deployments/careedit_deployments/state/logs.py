@@ -127,6 +127,11 @@ class EditLog:
                 await connection.execute(update(feedback).where(about).values(comment=None))
         return len(found)
 
+    async def older(self, before: float) -> int:
+        """Number of edits from before a time."""
+        query = select(func.count()).select_from(edits).where(edits.c.created < before)
+        return int((await self._database.column(query))[0])
+
     async def prune(self, before: float) -> int:
         """Delete edits and feedback from before a time; returns the number of deleted edits."""
         async with self._database.write() as connection:

@@ -118,3 +118,30 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
     serve_cluster.complete()
     until(lambda: asyncio.run(served.ready()) == {}, 120)
     assert pid not in {alive for alive, _ in serve_cluster.replicas("edits", VICTIMS.get(victim, ERASE))}
+
+
+def test_a_lost_proxy_is_replaced_and_costs_no_job(serve_cluster, served, until, wishes, check):
+    (request,) = wishes(1, 9000)
+    request = request.model_copy(update={"steps": 60})
+
+    def answers():
+        try:
+            return httpx2.get(f"{serve_cluster.url}/healthz", timeout=5).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    async def load():
+        async with Crowd(serve_cluster.url) as crowd:
+            job = await crowd.queue(request)
+            (before,) = serve_cluster.proxies()
+            os.kill(before, signal.SIGKILL)
+            with pytest.raises(httpx2.TransportError):
+                await crowd.edit(request)
+            await asyncio.to_thread(until, answers)
+            assert serve_cluster.proxies() != [before]
+            return await crowd.job(job)
+
+    ended = asyncio.run(load())
+    assert ended["status"] == "completed", ended
+    (image,), (trace,) = ended["result"]["data"], ended["result"]["careedit"]["traces"]
+    check(request, decode_image(base64.b64decode(image["b64_json"])), trace)

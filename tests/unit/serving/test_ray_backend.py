@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing
 
 import pytest
@@ -290,7 +289,9 @@ def test_a_hung_replica_is_reported_until_another_one_edits(quick, fleet, call):
     with pytest.raises(DeadlineError):
         asyncio.run(anext(aiter_after(backend.edit(call(seconds=0.4)))))
     assert killed == ["A"]
-    assert backend._hanging() == {"expert-main-erase": "A replica of the expert erase of main hangs and is being replaced."}
+    assert backend._hanging() == {
+        "expert-main-erase": "A replica of the expert erase of main hangs and is being replaced."
+    }
 
 
 async def aiter_after(events):
