@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,6 +31,8 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
+RECORD_S = 2.0
+"""Maximum seconds for which an answer waits for the record of its edit. After that it is stored in the background."""
 MAX_ASSIGNMENTS = 100_000
 """Stored assignments that a process remembers, the most recently used ones: it does not write those again."""
 
@@ -94,6 +96,7 @@ class EditService:
         self.log = log
         self._disabled_arms = disabled_arms
         self._observers = tuple(observers)
+        self._records: set[asyncio.Task[None]] = set()
         self._assigned: LRUCache[tuple[str, str], bool] = LRUCache(MAX_ASSIGNMENTS)
 
     async def start(self, order: EditOrder) -> Running:
@@ -169,6 +172,13 @@ class EditService:
             return await self.backend.route(arm.name, features, top_k=request.top_k or arm.top_k)
         return FixedRouter(request.expert, tuple(arm.experts.values())).route(features, top_k=1)
 
+    async def record(self, keeping: Coroutine[None, None, None]) -> None:
+        """Wait for `keeping` for at most `RECORD_S` seconds. It is completed also if a client leaves, which cancels the caller."""
+        task = asyncio.create_task(keeping)
+        self._records.add(task)
+        task.add_done_callback(self._records.discard)
+        await asyncio.wait({task}, timeout=RECORD_S)
+
     def notify(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """Call the observers after an edit."""
         for observer in self._observers:
@@ -237,8 +247,7 @@ class Running:
             outcome: Outcome = ended or ("made" if len(self._made) == self.call.request.n else "cancelled")
             seconds = time.perf_counter() - started
             self.service.metrics.edit_ended(self.arm, expert_of(self.decision), outcome, seconds)
-            # A client that leaves cancels this task; the outcome is recorded nevertheless.
-            await asyncio.shield(self._keep(outcome, problem, seconds))
+            await self.service.record(self._keep(outcome, problem, seconds))
 
     async def _next(self, events: AsyncIterator[EditEvent]) -> EditEvent | None:
         """The next event within the deadline; None at the end. The time limit does not cover the caller's work with it."""

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from careedit.records import EditRequest
-from crowd import Crowd, body_of
+from crowd import TALLY, Crowd, body_of
 from webhooks import receiving
 
 JOBS = 24
@@ -69,6 +69,7 @@ def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
                 body = body_of(request(seed, steps=16))
                 answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
                 jobs.append(answer.json()["id"])
+                TALLY.requests += 1
             edit = asyncio.create_task(crowd.edit(request(99, **LONG)))
             while not (listed := await statuses(crowd)).count("completed"):  # the edit is among its company by then
                 await asyncio.sleep(0.05)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from careedit_deployments.config import StateConfig
 from careedit_deployments.state.clock import FOLLOW_S, SteadyClock
-from state_records import NOON, Clock
+from careedit_deployments.state.store import Store
+from state_records import NOON, Clock, a_job, a_session
+from stores import with_store
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 
@@ -67,3 +70,23 @@ def test_a_database_server_replaces_the_host_as_reference(clock, host, elapsed) 
     clock.follow(NOON + HOUR)
     elapsed.now += 60
     assert clock() == NOON + 65, "the database's clock may be wrong for a while too"
+
+
+@pytest.mark.parametrize("move", [HOUR, -HOUR, 8 * DAY])
+def test_leases_jobs_and_sessions_outlive_a_wrong_clock(move: float, clock, host, elapsed, state: StateConfig) -> None:
+    async def work(store: Store) -> None:
+        done, running, session = a_job(), a_job(), a_session(expires=NOON + DAY)
+        for job in (done, running):
+            await store.jobs.add(job)
+        await store.sessions.add(session)
+        first, second = [await store.jobs.claim("a", lease_s=15, attempts=3) for _ in range(2)]
+        await store.jobs.finish(first, "completed")
+        host.now += move
+        assert await store.jobs.claim("b", lease_s=15, attempts=3) is None
+        assert await store.jobs.renew_lease(second, lease_s=15) is False, "it is held and goes on"
+        assert (await store.jobs.expired(), await store.sessions.expired()) == ([], [])
+        assert await store.sessions.get(session.id) == session
+        run(clock, host, elapsed, 20)
+        assert (await store.jobs.claim("b", lease_s=15, attempts=3)).id == second.id, "leases end as before"
+
+    with_store(state, clock)(work)
