@@ -122,6 +122,10 @@ def start(config: ServeConfig, address: str | None) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with progress("Starting"):
         if not ray.is_initialized():
+            if address is None:
+                os.umask(
+                    0o077
+                )  # Ray's processes inherit it, so other users of this machine read no state, image or log
             ray.init(
                 address=address or "local",
                 include_dashboard=False if address is None else None,

@@ -26,6 +26,7 @@ from ray.exceptions import (
     RayActorError,
     RayError,
     RayTaskError,
+    TaskCancelledError,
     WorkerCrashedError,
 )
 from ray.serve.exceptions import (
@@ -33,9 +34,10 @@ from ray.serve.exceptions import (
     DeploymentUnavailableError,
     RayServeException,
     ReplicaUnavailableError,
+    RequestCancelledError,
 )
 
-from careedit.errors import CareEditError
+from careedit.errors import CancelledError, CareEditError
 from careedit.records import RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
@@ -328,6 +330,8 @@ def _full(rate: DrainRate) -> OverloadedError:
 
 def _raise_serving_error(error: BaseException, who: str) -> NoReturn:
     """Raise careedit's error for one of Ray's; careedit's own errors, raised in a replica, are raised as they are."""
+    if isinstance(error, TaskCancelledError | RequestCancelledError):
+        raise CancelledError("The request was cancelled, because its client left.") from None
     if isinstance(error, BackPressureError):
         raise OverloadedError(f"{who}'s queue is full; try again in a moment.") from None
     if isinstance(error, DeploymentUnavailableError):

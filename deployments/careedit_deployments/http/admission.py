@@ -82,7 +82,7 @@ class AdmissionMiddleware:
         request_id = given if _ID.fullmatch(given) else new_id("req")
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
-        started = False
+        started, path = False, _route_path(scope)
         form = headers.get("content-type", "").lower().startswith("multipart/")
         body = LimitedBody(receive, self._limits, json=not form)
 
@@ -90,7 +90,11 @@ class AdmissionMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+                answer = MutableHeaders(scope=message)
+                answer.setdefault("x-request-id", request_id)
+                answer.setdefault("x-content-type-options", "nosniff")
+                if path.startswith("/v1/"):  # it may hold a person's image or words
+                    answer.setdefault("cache-control", "no-store")
             await send(message)
 
         async def send_unless_refused(message: Message) -> None:
@@ -99,7 +103,6 @@ class AdmissionMiddleware:
                 await send_with_id(message)
 
         problem: Problem | None = None
-        path = _route_path(scope)
         try:
             with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
                 scope["careedit.trace_headers"] = span.headers

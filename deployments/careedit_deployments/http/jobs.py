@@ -25,7 +25,7 @@ from careedit_deployments.edits.stored import (
     scope_of,
     sent_sha256,
 )
-from careedit_deployments.errors import FieldError
+from careedit_deployments.errors import FieldError, LostImageError
 from careedit_deployments.http.accept import check_before_decoding, order_of
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import edit_bodies, error_answers
@@ -108,9 +108,10 @@ class JobAnswer(Answer):
     webhook: str | None = None
     """Address that gets a signed POST when the job ends; null if none was given."""
     error: JobError | None = None
-    """The reason if the job failed, else null."""
+    """The reason if the job failed, or if an image of a completed one is lost (`image_lost`); else null."""
     result: ImagesResponse | None = None
-    """The answer that `POST /v1/images/edits` would have given; null in lists, and until the job is completed."""
+    """The answer that `POST /v1/images/edits` would have given; null in lists, until the job is completed, and if an image is
+    lost."""
 
 
 class JobList(ListAnswer):
@@ -302,7 +303,10 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
         return brief
     stored = StoredOrder(**job.order)
     traces = [EditTrace(**image.trace) for image in job.images]
-    files = [await services.blobs.get(image.picture) for image in job.images]
+    try:
+        files = [await services.blobs.get(image.picture) for image in job.images]
+    except LostImageError as error:
+        return brief.model_copy(update={"error": JobError(code="image_lost", message=str(error))})
     last = job.images[-1]
     result = images_response(
         [ImageData(b64_json=base64.b64encode(file).decode("ascii")) for file in files],

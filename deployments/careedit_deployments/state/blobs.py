@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from careedit.errors import CareEditError, InputError
 from careedit_deployments.config import StateConfig
-from careedit_deployments.errors import NotFoundError, UnavailableError
+from careedit_deployments.errors import LostImageError, NotFoundError, UnavailableError
 
 Answer = TypeVar("Answer")
 
@@ -61,16 +61,16 @@ class BlobStore:
         return key
 
     async def get(self, key: str) -> bytes:
-        """The bytes of a key. Raises `NotFoundError`, or `UnavailableError` if the stored bytes are damaged."""
+        """The bytes of a key. Raises `LostImageError` if they are gone or damaged."""
         path = self._path(key)
 
         def read() -> bytes:
             try:
                 data = bytes(self._files.cat_file(path))
             except FileNotFoundError:
-                raise NotFoundError(f"The picture {key} is no longer stored; make it again.") from None
+                raise LostImageError(f"The picture {key} is no longer stored; make it again.") from None
             if hashlib.sha256(data).hexdigest() != PurePosixPath(key).stem:
-                raise UnavailableError(f"The picture {key} is damaged in the store; restore it or make it again.")
+                raise LostImageError(f"The picture {key} is damaged in the store; restore it or make it again.")
             return data
 
         return await self._run(read, f"Reading the picture {key}")
