@@ -23,7 +23,8 @@ from careedit.experts import ExpertSet, load_expert_set
 from careedit_deployments.cluster.fleet import INGRESS, SCORER, ArmFleet, Fleet, describe_arm, expert_name, router_name
 from careedit_deployments.cluster.ingress import Ingress
 from careedit_deployments.cluster.router import RouterConfig, RouterReplica
-from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.deployment import DeploymentConfig, Scaling
 from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.replica.live import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica

@@ -22,7 +22,8 @@ from careedit.experts import ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit_deployments.cli.serve import find_config
 from careedit_deployments.cli.weights import Weights, components_of, weights_of
-from careedit_deployments.config import Arm, DeploymentConfig, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.deployment import DeploymentConfig
 
 app = typer.Typer(add_completion=False)
 

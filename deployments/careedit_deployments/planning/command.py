@@ -11,7 +11,8 @@ from careedit.cli.output import JsonOption, emit_json, emit_table, note, progres
 from careedit.errors import InputError
 from careedit_deployments.bench.trace import MIXED, TraceRow, TraceScaleOption, read_trace
 from careedit_deployments.cli.serve import named_config
-from careedit_deployments.config import Arm, DeploymentConfig, Scaling, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
+from careedit_deployments.deployment import DeploymentConfig, Scaling
 from careedit_deployments.planning.model import (
     EXPERTS,
     LAYOUTS,

@@ -8,7 +8,8 @@ from careedit.errors import InputError
 from careedit.record import Record
 from careedit.stats import percentile
 from careedit_deployments.bench.trace import TraceRow, attainment
-from careedit_deployments.config import Scaling, ServeConfig
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.deployment import Scaling
 from careedit_deployments.planning.model import EXPERTS, Filter, Layout, Profile
 from careedit_deployments.planning.runs import ALL, Outcome, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit

@@ -10,7 +10,7 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.config import Scaling
+from careedit_deployments.deployment import Scaling
 from careedit_deployments.planning.model import Layout, Profile, Workload
 from careedit_deployments.planning.simulate import Edit, Pool, Process, travel
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import simpy
 
-from careedit_deployments.config import Scaling
+from careedit_deployments.deployment import Scaling
 from careedit_deployments.replica.scaling import replicas_needed
 
 Process = Generator[Any, Any, Any]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -113,6 +114,13 @@ class BlobStore:
             return sorted(scope for scope in found if _SCOPE.fullmatch(scope))
 
         return await self._run(look, "Listing the pictures")
+
+    def free_bytes(self) -> int | None:
+        """Free space of the disk with the pictures, in bytes; None if they are not on this machine. Blocks."""
+        if not self._is_local:
+            return None
+        self._files.makedirs(str(self._root), exist_ok=True)
+        return shutil.disk_usage(self._root).free
 
     def _remove(self, path: str) -> None:
         try:

@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from careedit.errors import InputError
-from careedit_deployments.config import DeploymentConfig, ServeConfig
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.deployment import DeploymentConfig
 from careedit_deployments.kubernetes.cluster import Cluster, merge, resource_of
 from careedit_deployments.kubernetes.command import app, dev_secrets
 from careedit_deployments.kubernetes.rayservice import serve_config

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from careedit_deployments.config import Scaling
+from careedit_deployments.deployment import Scaling
 from careedit_deployments.planning.model import Filter, Profile, Workload
 from careedit_deployments.planning.runs import Outcome, edits_of, pools_of, run, seconds_alone
 from careedit_deployments.planning.simulate import Edit
