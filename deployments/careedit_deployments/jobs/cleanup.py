@@ -118,9 +118,8 @@ class Cleanup:
         return self._checked(kind, due, await self._store.count(table) if len(due) > FEW else FEW)
 
     def _checked(self, kind: Kind, due: Sequence[Item], total: int) -> Sequence[Item]:
-        if len(due) <= max(FEW, self._share * total):
-            self._due_since.pop(kind, None)
-        elif self._elapsed() - self._due_since.setdefault(kind, self._elapsed()) < HOLD_S:
+        large = len(due) > max(FEW, self._share * total)
+        if large and self._elapsed() - self._due_since.setdefault(kind, self._elapsed()) < HOLD_S:
             self._held[kind] = len(due)
             self._warnings[f"cleanup of {kind}"] = message = (
                 f"{len(due)} of {total} {kind} have expired at once; check the clocks and the database. They are deleted after "
@@ -128,6 +127,7 @@ class Cleanup:
             )
             logger.error("The cleanup waits: %s", message)
             return ()
+        self._due_since.pop(kind, None)
         self._held.pop(kind, None)
         self._warnings.pop(f"cleanup of {kind}", None)
         return due

@@ -355,7 +355,7 @@ async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_
     assert await cleanup.run_once() == 0
     assert set(warnings) == {"cleanup of sessions", "cleanup of edits", "cleanup of pictures"}
     assert "21 of 21 sessions have expired at once" in warnings["cleanup of sessions"]
-    assert bench.recording.total("careedit_held_deletions") == 3 * (FEW + 1)
+    assert bench.recording.values["careedit_held_deletions"][()][-1] == 3 * (FEW + 1)
     clock.now -= 8 * 24 * 3600
     assert await cleanup.run_once() == 0
     assert set(warnings) == {"cleanup of pictures"}, "the time is right again, but the pictures have no rows"
@@ -364,4 +364,4 @@ async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_
     assert set(warnings) == {"cleanup of sessions", "cleanup of edits"}
     elapsed.now += HOLD_S
     assert await cleanup.run_once() == 2 * (FEW + 1)
-    assert warnings == {} and bench.recording.total("careedit_held_deletions") == 0
+    assert warnings == {} and bench.recording.values["careedit_held_deletions"][()][-1] == 0
