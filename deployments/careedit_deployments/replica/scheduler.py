@@ -142,7 +142,8 @@ class StepScheduler:
     def check(self, probe: Callable[[], None], timeout: float) -> None:
         """Return if the engine steps: it has since the last check, or `probe`, run in its thread, passes in time.
 
-        The first step of a shape may take `FIRST_STEP_S` seconds, because it may compile. Raises `UnavailableError` for a thread that has ended or is stuck, and what the probe raises.
+        The first step of a shape may take `FIRST_STEP_S` seconds, because it may compile. Raises `UnavailableError` for a
+        thread that has ended or is stuck, and what the probe raises.
         """
         if self._healthy:
             self._healthy = False
