@@ -6,8 +6,12 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
-# Tests of what must not lose a request.
-FAULTS := losses crowds restart faults slots signal
+# Tests of what must not lose a request, and of what one caller must not take away from the others.
+FAULTS := $(patsubst %,tests/integration/serving/test_%.py,losses crowds restart faults slots signal) \
+	$(patsubst %,tests/integration/state/test_%.py,outages workers postgres) \
+	$(patsubst %,tests/unit/%.py,state/test_clock state/test_worker http/test_bodies http/test_decoding http/test_places \
+	images/test_jpeg_files images/test_png_files serving/test_ray_backend serving/test_shutdown)
+TIMES ?= 10
 # What `make bench-gpu` measures, and the folder of its results.
 FAMILY ?= klein
 OUT ?= build/bench
@@ -43,8 +47,8 @@ test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
-test-faults: $(VENV)/.installed-dev ## Kill, crowd and restart the served platform, ten times over (about an hour)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count 10 --repeat-scope session $(FAULTS:%=tests/integration/serving/test_%.py)
+test-faults: $(VENV)/.installed-dev ## Kill, stop, crowd and restart the served platform, TIMES=10 times over (about two hours)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count $(TIMES) --repeat-scope session $(FAULTS)
 
 bench-gpu: $(VENV)/.installed-plan ## Measure a GPU within 10 minutes, without a download (FAMILY=klein)
 	@mkdir -p "$(OUT)"

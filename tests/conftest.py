@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,6 +66,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     grouped = "PYTEST_XDIST_WORKER" in os.environ
     if nextitem is None or (grouped and starts_ray(item) and not starts_ray(nextitem)):
         item.config.stash.setdefault(SESSION_STACK, ExitStack()).close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what became of the requests of the tests of faults."""
+    tally = getattr(sys.modules.get("crowd"), "TALLY", None)
+    if tally is not None and tally.requests:
+        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in vars(tally).items())
+        terminalreporter.write_line(f"Edits and jobs over HTTP: {counts}")
 
 
 @pytest.fixture(scope="session", autouse=True)

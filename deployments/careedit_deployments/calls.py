@@ -15,11 +15,17 @@ from ray.exceptions import (
     OutOfMemoryError,
     RayActorError,
     RayTaskError,
+    TaskCancelledError,
     WorkerCrashedError,
 )
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 
-from careedit.errors import CareEditError
+from careedit.errors import CancelledError, CareEditError
 from careedit_deployments.errors import OverloadedError, ServingError, UnavailableError
 
 REPLICA_LOST = (
@@ -37,17 +43,19 @@ PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 
 async def attempts(deadline: float) -> AsyncIterator[int]:
-    """Yield 0, 1, 2, ... until the deadline (Unix time), with growing pauses between them."""
+    """Yield 0, 1, 2, ... until the deadline, in monotonic time, with growing pauses between them."""
     attempt, pause = 0, PAUSE
-    while time.time() < deadline:
+    while time.monotonic() < deadline:
         yield attempt
         attempt += 1
-        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - time.time())))
+        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def raise_serving_error(error: BaseException, who: str) -> NoReturn:
     """Raise careedit's error for one of Ray's; careedit's own errors, raised in a replica, are raised as they are."""
+    if isinstance(error, TaskCancelledError | RequestCancelledError):
+        raise CancelledError("The request was cancelled, because its client left.") from None
     if isinstance(error, BackPressureError):
         raise OverloadedError(f"{who}'s queue is full; try again in a moment.") from None
     if isinstance(error, DeploymentUnavailableError):

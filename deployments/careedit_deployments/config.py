@@ -236,6 +236,10 @@ class StateConfig(Record):
     file is deleted within an hour after that."""
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
     """Time for which the log keeps an edit and its feedback, in seconds; default 90 days."""
+    cleanup_share: Share = 0.5
+    """Share of all jobs, sessions, edits or pictures, 0 to 1, above which the cleanup waits for an hour before it
+    deletes what has expired, in case a clock or a database is wrong; default 0.5. 1: it never waits. Up to 20 are always
+    deleted at once."""
 
 
 class JobsConfig(Record):
@@ -314,6 +318,10 @@ class ServeConfig(Record):
     batch: PositiveInt = 8
     """Maximum number of rows that an expert replica steps together; default 8. Raise it on a large GPU, lower it if
     memory runs out."""
+    hang_s: PositiveFloat = 20.0
+    """Time without a sign of life, in seconds, after which an expert replica counts as hung; default 20, or five times its
+    slowest recent step if that is longer. Its edits then begin elsewhere, and it is killed and replaced. Raise it if
+    replicas that work are killed."""
     quality: Mapping[Literal["low", "medium", "high", "auto"], Quality] = Field(default_factory=dict)
     """What each value of the request field `quality` means. A value that is not listed means the expert set's
     defaults."""

@@ -38,6 +38,10 @@ class NotFoundError(ServingError):
     """A job, session, edit or model does not exist or belongs to another caller (HTTP 404)."""
 
 
+class LostImageError(NotFoundError):
+    """The bytes of a stored image are gone or damaged (HTTP 404); another attempt would not find them either."""
+
+
 class ConflictError(ServingError):
     """The request conflicts with the current state, e.g. an idempotency key with another body (HTTP 409)."""
 

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,21 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path, pattern: str = "**/*", *, suffixes: Collection[str] | None = None) -> str:
-    """sha256, in hex, of the relative names and contents of the files in `folder` that match `pattern` and `suffixes`."""
+def folder_digest(
+    folder: Path,
+    pattern: str = "**/*",
+    *,
+    suffixes: Collection[str] | None = None,
+    digest_of: Callable[[Path], str] = file_digest,
+) -> str:
+    """sha256, in hex, of the relative names and contents of the files in `folder` that match `pattern` and `suffixes`.
+
+    `digest_of` returns the hash of one file.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.glob(pattern)):
         if path.is_file() and (suffixes is None or path.suffix in suffixes):
-            digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()} {digest_of(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -25,6 +25,10 @@ MAX_URL = 2_000
 """Maximum length of an address, in characters."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network) for network in ("64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96", "fec0::/10")
+)
+"""Networks that Python 3.11 counts as global: local NAT64 (RFC 8215), two old ways to carry IPv4, and site-local addresses."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -90,6 +94,8 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if any(address in network for network in _NOT_PUBLIC):
+            return False
     return address.is_global and not address.is_multicast
 
 

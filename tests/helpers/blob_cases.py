@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from careedit_deployments.errors import NotFoundError, UnavailableError
+from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import new_id
 from state_records import collect_cases
@@ -69,7 +69,7 @@ async def scopes_are_listed_by_kind(blobs: BlobStore) -> None:
 async def what_was_changed_is_not_handed_out(blobs: BlobStore) -> None:
     key = await blobs.put(_scope(), b"one", suffix="png")
     blobs._files.pipe_file(blobs._path(key), b"two")
-    with pytest.raises(UnavailableError, match="damaged"):
+    with pytest.raises(NotFoundError, match="damaged"):
         await blobs.get(key)
 
 

@@ -18,6 +18,24 @@ from careedit.images import decode_image
 from careedit.records import EditRequest
 
 
+@dataclass
+class Tally:
+    """What became of every request of a test run; printed at its end."""
+
+    requests: int = 0
+    """Edits and jobs that were sent."""
+    lost: int = 0
+    """Edits that failed without a sentence that says to send them again, and jobs that did not complete."""
+    doubled: int = 0
+    """Jobs that ended or made an image more than once."""
+    mixed_up: int = 0
+    """Images that are not the edit that was asked for."""
+
+
+TALLY = Tally()
+"""The tally of this process."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to one client."""
@@ -45,7 +63,9 @@ def is_edit(picture: Image.Image, alone: Image.Image) -> bool:
     mixture differs by tens of levels.
     """
     difference = np.abs(np.asarray(picture, np.int16) - np.asarray(alone, np.int16))
-    return bool(difference.max() <= 2 and (difference > 1).sum() <= 2)
+    same = bool(difference.max() <= 2 and (difference > 1).sum() <= 2)
+    TALLY.mixed_up += not same
+    return same
 
 
 def body_of(request: EditRequest) -> dict[str, Any]:
@@ -83,12 +103,15 @@ class Crowd:
     async def edit(self, request: EditRequest) -> Answer:
         """One answer of any status."""
         started = time.perf_counter()
+        TALLY.requests += 1
         answer = await self.http.post("/v1/images/edits", **body_of(request))
+        TALLY.lost += answer.status_code not in (200, 429, 503)
         seconds = time.perf_counter() - started
         return Answer(request, answer.status_code, seconds, dict(answer.headers), answer.json())
 
     async def queue(self, request: EditRequest) -> str:
         """Posts a job until it is accepted; returns its id."""
+        TALLY.requests += 1
         key = {"idempotency-key": f"{request.seed}-{time.time_ns()}"}
         while True:
             answer = await self.http.post("/v1/jobs", headers=key, **body_of(request))
@@ -101,12 +124,15 @@ class Crowd:
         """Waits until a job ends and returns it."""
         while True:
             answer = await self.http.get(f"/v1/jobs/{job_id}")
-            if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):
+            if answer.status_code == 200 and (status := answer.json()["status"]) not in ("queued", "running"):
+                TALLY.lost += status != "completed"
                 return dict(answer.json())
             assert answer.status_code in (200, 503), answer.text
             await asyncio.sleep(0.3)
 
     async def events(self, job_id: str) -> list[str]:
-        """Names of all the events of a job that has ended."""
+        """Names of all the events of a job of one image that has ended."""
         answer = await self.http.get(f"/v1/jobs/{job_id}/events")
-        return [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
+        names = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
+        TALLY.doubled += max(names.count("job.completed"), names.count("job.image")) > 1
+        return names

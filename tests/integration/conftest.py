@@ -20,6 +20,7 @@ QUICK = {
     # A busy machine is slow to start them.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
     "RAY_worker_niceness": "0",  # by default workers yield to everything else that runs here
     "RAY_DEDUP_LOGS": "0",
@@ -77,11 +78,20 @@ class ServeCluster:
 
     def inside(self, app_name: str, deployment: str, look: Callable[[Any], Any]) -> list[Any]:
         """The results of `look`, a function in tests/helpers, in every replica of a deployment that answers."""
+        return self._inside(f"SERVE_REPLICA::{app_name}#{deployment}#", look)
+
+    def proxies(self) -> list[int]:
+        """Process of every HTTP proxy that answers."""
+        from replica_process import process_and_node
+
+        return [pid for pid, _ in self._inside("SERVE_PROXY_ACTOR", process_and_node)]
+
+    def _inside(self, prefix: str, look: Callable[[Any], Any]) -> list[Any]:
         import ray
 
         found = []
         for one in ray.util.list_named_actors(all_namespaces=True):
-            if one["name"].startswith(f"SERVE_REPLICA::{app_name}#{deployment}#"):
+            if one["name"].startswith(prefix):
                 with contextlib.suppress(ray.exceptions.RayError, ValueError):
                     actor = ray.get_actor(one["name"], namespace=one["namespace"])
                     found.append(ray.get(actor.__ray_call__.remote(look), timeout=30))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from statistics import fmean
@@ -24,6 +23,7 @@ from careedit.record import Record
 from careedit_deployments.config import Arm, Guard
 from careedit_deployments.edits.backend import EditCall, ImageDone
 from careedit_deployments.errors import ConflictError, NotFoundError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import ArmEvent, EditRecord, new_id
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -205,4 +205,4 @@ async def _write(store: Store, event: ArmEvent, actor: str) -> ArmEvent:
 
 
 def _event(arm: str, kind: Literal["cut", "restored"], reason: str, numbers: Mapping[str, float]) -> ArmEvent:
-    return ArmEvent(id=new_id("armevent"), arm=arm, kind=kind, reason=reason, numbers=numbers, created=time.time())
+    return ArmEvent(id=new_id("armevent"), arm=arm, kind=kind, reason=reason, numbers=numbers, created=unix_time())

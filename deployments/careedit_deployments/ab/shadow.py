@@ -24,6 +24,7 @@ from careedit_deployments.edits.assignment import shadows_of
 from careedit_deployments.edits.backend import Backend, EditCall, ImageDone
 from careedit_deployments.edits.edit_service import is_evidence
 from careedit_deployments.errors import DeadlineError, OverloadedError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import EditRecord, new_id
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -94,7 +95,7 @@ class Shadowing:
     async def _copy(self, call: EditCall, arm: str) -> None:
         """Repeat the edit with the shadow arm, from the same seed, and store the outcome."""
         started, edit_id = time.perf_counter(), new_id("edit")
-        created, decision, made = time.time(), None, []
+        created, decision, made = unix_time(), None, []
         problem: CareEditError | None = None
         copy: EditCall | None = None
         try:
@@ -110,7 +111,7 @@ class Shadowing:
                     "decision": decision,
                     "partials": 0,
                     "progress": False,
-                    "deadline": created + self._config.limits.deadline_s,
+                    "deadline_s": self._config.limits.deadline_s,
                 }
             )
             async with aclosing(self._backend.edit(copy)) as events:  # type: ignore[type-var]  # it is a generator

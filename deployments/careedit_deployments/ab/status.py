@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -13,7 +12,6 @@ from careedit.record import Record
 from careedit.stats import normal_quantile, wilson
 from careedit_deployments.ab.guard import COUNTED, FAILURES
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.records import EditRecord, FeedbackRecord
 from careedit_deployments.state.store import Store
 
@@ -79,7 +77,7 @@ async def arm_statuses(config: ServeConfig, store: Store, *, since: float = 0.0)
     users = await store.arms.assigned(config.ab_salt)
     counts = [count for count in await store.edits.counts(since=since) if count.outcome in COUNTED]
     feedback = await store.feedback.latest(since=since, limit=LATEST)
-    arm_of = await _arms_of(store, feedback)
+    arm_of = await store.edits.arms_of({edit_id for one in feedback for edit_id in one.edits})
     statuses = []
     for name, arm in config.arms.items():
         own = [count for count in counts if count.arm == name and count.shadow == arm.shadow]
@@ -133,16 +131,7 @@ def _scores(edits: Sequence[EditRecord]) -> list[float]:
     return [edit.scores["overall"] for edit in edits if edit.scores and "overall" in edit.scores]
 
 
-async def _arms_of(store: Store, feedback: Sequence[FeedbackRecord]) -> dict[str, str]:
-    """The arm of each edit that feedback refers to and that is still stored."""
-    arm_of = {}
-    for edit_id in {edit_id for one in feedback for edit_id in one.edits}:
-        with suppress(NotFoundError):
-            arm_of[edit_id] = (await store.edits.get(edit_id)).arm
-    return arm_of
-
-
-def _verdicts(name: str, feedback: Sequence[FeedbackRecord], arm_of: dict[str, str]) -> dict[str, Any]:
+def _verdicts(name: str, feedback: Sequence[FeedbackRecord], arm_of: Mapping[str, str]) -> dict[str, Any]:
     """Results of an arm in feedback. A comparison of two edits by the same arm does not count.
 
     Each edit counts in one comparison, the newest, so that one edit cannot win a hundred times.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import ArmEvent
 from careedit_deployments.state.store import Store, open_store
 
@@ -60,7 +60,7 @@ def status_command(
 ) -> None:
     """Show each arm: traffic, edits, errors, judge score, feedback, and whether it is out of traffic."""
     settings = named_config(config)
-    since = 0.0 if hours is None else time.time() - 3600 * hours
+    since = 0.0 if hours is None else unix_time() - 3600 * hours
     statuses = with_store(settings, lambda store: arm_statuses(settings, store, since=since))
     if as_json:
         emit_json({"version": 1, "since": since, "arms": statuses})
@@ -108,7 +108,7 @@ def export_command(
     """Write the results of the arms as JSON lines, for `careedit ab report FILE`."""
     settings = named_config(config)
     check_outputs([to], [])
-    since = 0.0 if hours is None else time.time() - 3600 * hours
+    since = 0.0 if hours is None else unix_time() - 3600 * hours
 
     async def lines(store: Store) -> list[str]:
         return [json.dumps(line) async for line in export_lines(settings, store, since=since, limit=limit)]

@@ -6,7 +6,6 @@ requests of a revoked key end within seconds.
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from careedit_deployments.cli.serve import named_config
 from careedit_deployments.cli.tenants import AtOnceOption, PerMinuteOption
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key, make_tenant
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.store import Store
 from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope
 from careedit_deployments.state.tenants import KeyOfTenant
@@ -62,7 +62,7 @@ def add_command(
     made = make_tenant(name, requests_per_minute=per_minute, concurrent_requests=at_once) if tenant is None else None
     owner = tenant if made is None else made.id
     assert owner is not None
-    end = None if expires is None else time.time() + expires * DAY_S
+    end = None if expires is None else unix_time() + expires * DAY_S
     key, record = make_key(name, owner, scopes=_scopes(scopes), expires=end)
 
     async def add(store: Store) -> None:
@@ -151,7 +151,7 @@ def _row(one: KeyOfTenant) -> tuple[str, ...]:
         "-" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
         for when in (key.created, key.used, key.expires)
     ]
-    expired = key.expires is not None and key.expires <= time.time()
+    expired = key.expires is not None and key.expires <= unix_time()
     state = "revoked" if key.revoked is not None else "expired" if expired else "valid"
     return (key.id, key.name, one.tenant.name, ",".join(key.scopes), *days, state)
 

@@ -142,6 +142,10 @@ def start(config: ServeConfig, address: str | None) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with progress("Starting"):
         if not ray.is_initialized():
+            if address is None:
+                os.umask(
+                    0o077
+                )  # Ray's processes inherit it, so other users of this machine read no state, image or log
             ray.init(
                 address=address or "local",
                 include_dashboard=False if address is None else None,
@@ -165,9 +169,9 @@ def start(config: ServeConfig, address: str | None) -> str:
 def wait_for_signal(url: str | None = None) -> None:
     """Wait for SIGINT or SIGTERM. A second signal ends the process at once.
 
-    If the server at `url` does not answer for long, its cluster is lost and the process ends with exit code 1.
+    If the cluster of the server at `url`, which this process started, is lost, the process ends with exit code 1.
     """
-    from careedit_deployments.cluster.lifecycle import SILENT_S, Watch
+    from careedit_deployments.cluster.lifecycle import Watch
 
     watch = None if url is None else Watch(url)
     asked = threading.Event()
@@ -181,8 +185,8 @@ def wait_for_signal(url: str | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     while not asked.wait(1.0):  # an unlimited wait cannot be interrupted on every system
-        if watch is not None and watch.silent_s > SILENT_S:
-            note(f"The server has not answered for {SILENT_S:g} seconds; its cluster is lost, so this process ends.")
+        if watch is not None and (reason := watch.lost) is not None:
+            note(reason)
             os._exit(1)  # an orderly exit would wait for the lost cluster
 
 

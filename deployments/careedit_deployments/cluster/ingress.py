@@ -37,6 +37,7 @@ class Ingress:
             lambda name: serve.get_deployment_handle(name, app_name),
             app_name=app_name,
             metrics=self._metrics,
+            hang_s=self._config.hang_s,
         )
         self._store = await open_store(self._config.state)
 

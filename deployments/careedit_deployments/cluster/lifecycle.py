@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import httpx2
+import psutil
 
 from careedit_deployments.cluster.fleet import INGRESS
 from careedit_deployments.config import ServeConfig
@@ -24,6 +25,8 @@ SERVING = {
     # A proxy must start within 5 seconds by default, which is too short on a machine that loads models at the same time.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # A proxy that died is replaced after three failed checks. By default they are 10 seconds apart, in which nothing listens.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # A name: importing the module here would import the web framework.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
     # Ray runs workers at niceness 15; serving is the only work here.
@@ -31,8 +34,11 @@ SERVING = {
 }
 """Environment of every Ray process that serves: `careedit serve` sets it before it imports Ray, and so do the pods."""
 
+HEAD_PROCESSES = frozenset({"raylet", "gcs_server"})
+"""Names of the processes that a cluster cannot do without; Ray starts them as children of `careedit serve`."""
 SILENT_S = 120.0
-"""Seconds without any answer after which a server counts as lost; a proxy that died is back within 30 seconds."""
+"""Seconds without any answer after which a server counts as lost although its head processes run. A lost proxy or ingress
+replica is replaced well before."""
 POLL_S = 0.25
 """Seconds between two checks of what is still in progress."""
 ANSWER_S = 10.0
@@ -42,20 +48,27 @@ DELETE_S = 30.0
 
 
 class Watch:
-    """Checks from a thread of its own, at intervals, whether a server answers.
+    """Checks whether a cluster that this process started still works: its head processes, and whether the server answers.
 
     If Ray's own processes are lost, a server accepts connections but never answers, and the process that started it goes on.
+    The server is asked from a thread of its own, at intervals.
     """
 
     def __init__(self, url: str, *, every_s: float = 5.0, patience_s: float = 30.0) -> None:
         self._url, self._every_s, self._patience_s = f"{url}/healthz", every_s, patience_s
         self._answered = time.monotonic()
+        self._head = [(one, name) for one in psutil.Process().children() if (name := one.name()) in HEAD_PROCESSES]
         threading.Thread(target=self._run, daemon=True, name="careedit-watch").start()
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the last answer."""
-        return time.monotonic() - self._answered
+    def lost(self) -> str | None:
+        """Why the cluster is lost, as a sentence; None while it works."""
+        for process, name in self._head:
+            if _has_ended(process):
+                return f"Ray's {name} has ended, so the cluster is lost; this process ends too."
+        if time.monotonic() - self._answered > SILENT_S:
+            return f"The server has not answered for {SILENT_S:g} seconds; its cluster is lost, so this process ends."
+        return None
 
     def _run(self) -> None:
         with httpx2.Client(timeout=self._patience_s, trust_env=False) as client:
@@ -66,6 +79,13 @@ class Watch:
                 except httpx2.HTTPError as error:
                     logger.debug("The server does not answer (%s).", type(error).__name__)
                 time.sleep(self._every_s)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def take_down(config: ServeConfig) -> bool:

@@ -1,14 +1,20 @@
-"""`RayBackend`: the fleet through Ray Serve's handles. An edit whose replica dies is retried elsewhere, with the same seed."""
+"""`RayBackend`: the fleet through Ray Serve's handles.
+
+An edit whose replica dies or hangs is retried elsewhere, with the same seed. A hung replica is killed at once: Ray's health
+checks take three times `health_check_timeout_s` to find it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
+import ray
 from PIL import Image
 from ray import serve
 from ray.exceptions import (
@@ -25,6 +31,7 @@ from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.calls import REPLICA_LOST, attempts, raise_serving_error
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
 from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
+from careedit_deployments.edits.liveness import Pulse, Silence, paced
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -34,12 +41,19 @@ from careedit_deployments.errors import (
 )
 from careedit_deployments.telemetry.metrics import Metrics, expert_of, no_metrics
 
+logger = logging.getLogger(__name__)
+
 ROUTE_SECONDS = 30.0
 """Time limit of one routing or scoring call, retries included."""
 MAX_UNAVAILABLE = 5
 """Retries of an edit after a replica answers that it cannot edit now."""
 STATUS_SECONDS = 2.0
 """Seconds for which an answer of `ready` is reused."""
+NAMESPACE = "serve"
+"""Ray namespace of Serve's actors."""
+HUNG_SECONDS = 60.0
+"""Seconds for which `ready` reports a replica that was killed because it hung, unless another one edits before. By then Ray
+Serve's controller reports it."""
 
 SMOOTHING = 0.2
 """Weight of the latest interval in the moving average of `DrainRate`."""
@@ -54,10 +68,22 @@ class RayBackend:
     """A `Backend` over the deployments of one application; used from one event loop."""
 
     def __init__(
-        self, fleet: Fleet, get_handle: GetHandle, *, app_name: str = "", metrics: Metrics | None = None
+        self,
+        fleet: Fleet,
+        get_handle: GetHandle,
+        *,
+        app_name: str = "",
+        metrics: Metrics | None = None,
+        hang_s: float = 20.0,
+        kill: Callable[[str], None] | None = None,
     ) -> None:
-        """`get_handle` finds a deployment of the application `app_name`, e.g. `serve.get_deployment_handle`."""
+        """`get_handle` finds a deployment of the application `app_name`, e.g. `serve.get_deployment_handle`.
+
+        `hang_s` is `ServeConfig.hang_s`. `kill` ends the process of a replica, given the name of its actor.
+        """
         self.fleet = fleet
+        self._hang_s, self._kill = hang_s, kill or kill_replica
+        self._hung: dict[str, float] = {}
         self._get_handle, self._app_name = get_handle, app_name
         self._handles: dict[str, Any] = {}
         self._metrics = metrics or Metrics(no_metrics)
@@ -80,10 +106,10 @@ class RayBackend:
             blank = Image.new("RGB", (1, 1))
             features = replace(features, source=None, references=tuple(blank for _ in features.references))
         handle = self._handle(router_name(arm))
-        deadline = time.time() + ROUTE_SECONDS
+        deadline = time.monotonic() + ROUTE_SECONDS
         async for _ in attempts(deadline):
             try:
-                async with asyncio.timeout(deadline - time.time()):
+                async with asyncio.timeout(deadline - time.monotonic()):
                     decision: RoutingDecision = await handle.route.remote(features, top_k)
                 return decision
             except REPLICA_LOST:
@@ -103,28 +129,35 @@ class RayBackend:
             raise _full(rate)
         try:
             with rate.edit():
-                async with aclosing(self._edit(call, self._handle(name).options(stream=True))) as events:
+                async with aclosing(self._edit(call, name)) as events:
                     async for event in events:
                         yield event
         except BackPressureError:
             raise _full(rate) from None
 
-    async def _edit(self, call: EditCall, handle: Any) -> AsyncGenerator[EditEvent]:
-        seen = _SeenEvents()
-        async for attempt in attempts(call.deadline):
+    async def _edit(self, call: EditCall, name: str) -> AsyncGenerator[EditEvent]:
+        handle, seen, ends = self._handle(name).options(stream=True), _SeenEvents(), time.monotonic() + call.deadline_s
+        async for attempt in attempts(ends):
             if attempt:
                 self._metrics.retried(call.arm, expert_of(call.decision))
-            stream, ended = handle.edit.remote(call), False
+            left = call.model_copy(update={"deadline_s": ends - time.monotonic()})
+            stream, ended, silence = handle.edit.remote(left), False, Silence(self._hang_s)
             try:
-                while True:
-                    async with asyncio.timeout(call.deadline - time.time()):
-                        try:
-                            event = await anext(stream)
-                        except StopAsyncIteration:
-                            ended = True
-                            return
-                    if seen.is_new(event):
-                        yield event
+                async with aclosing(paced(stream)) as events:
+                    while not silence.hung:
+                        async with asyncio.timeout(ends - time.monotonic()):
+                            try:
+                                event = await anext(events)
+                            except StopAsyncIteration:
+                                ended = True
+                                return
+                        silence.note(event)
+                        if isinstance(event, Pulse):
+                            if event.busy_s == 0:
+                                self._hung.pop(name, None)
+                        elif event is not None and seen.is_new(event):
+                            yield event
+                await self._replace(name, silence.replica)
             except REPLICA_LOST:
                 continue
             except TimeoutError:
@@ -146,10 +179,10 @@ class RayBackend:
         """See `Backend.score`."""
         if not self.fleet.scorer:
             raise ScorerUnavailableError("This server has no judge; configure `scorer`.")
-        deadline = time.time() + ROUTE_SECONDS
+        deadline = time.monotonic() + ROUTE_SECONDS
         async for _ in attempts(deadline):
             try:
-                async with asyncio.timeout(deadline - time.time()):
+                async with asyncio.timeout(deadline - time.monotonic()):
                     scores: list[Score] = await self._handle(SCORER).score.remote(list(requests))
                 return scores
             except REPLICA_LOST:
@@ -179,7 +212,23 @@ class RayBackend:
                 if not running.get(name, False)
             }
             self._ready = (time.monotonic(), missing)
-        return missing
+        return missing | self._hanging()
+
+    def _hanging(self) -> dict[str, str]:
+        now = time.monotonic()
+        self._hung = {name: since for name, since in self._hung.items() if now - since < HUNG_SECONDS}
+        return {
+            name: f"A replica of {what} hangs and is being replaced."
+            for name, what in self.fleet.needed.items()
+            if name in self._hung
+        }
+
+    async def _replace(self, name: str, replica: str | None) -> None:
+        """Kill a replica that hangs; Serve starts another one."""
+        logger.error("The replica %s hangs; it is killed, and its edits begin elsewhere.", replica)
+        self._hung[name] = time.monotonic()
+        with suppress(RayError, ValueError):  # it is gone, or another edit was faster
+            await asyncio.to_thread(self._kill, str(replica))
 
     def _handle(self, name: str) -> Any:
         if name not in self._handles:
@@ -234,6 +283,11 @@ class _SeenEvents:
         new = key not in self._seen
         self._seen.add(key)
         return new
+
+
+def kill_replica(name: str) -> None:
+    """End the process of a replica, given the name of its actor. Raises `ValueError` if it is gone."""
+    ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
 def _full(rate: DrainRate) -> OverloadedError:

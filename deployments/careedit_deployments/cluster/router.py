@@ -83,5 +83,6 @@ def _build(config: RouterConfig) -> Router:
     from careedit.experts import load_expert_set, router_options  # here: it imports torch
 
     loaded = load_expert_set(config.expert_set)
+    loaded.check_is(config.sha256)
     options = router_options(loaded.spec, loaded.folder)
     return build_router(config.kind, experts=tuple(loaded.manifests.values()), options=options)

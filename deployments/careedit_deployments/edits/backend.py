@@ -52,8 +52,8 @@ class EditCall(EditOrder):
     """Name of the arm that edits."""
     decision: RoutingDecision
     """The experts that edit, and why."""
-    deadline: float
-    """Unix time at which the edit is given up."""
+    deadline_s: float
+    """Seconds until the edit is given up, counted from this call: clocks of different hosts are not compared."""
 
 
 class Progress(Record):

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +22,7 @@ from careedit_deployments.config import Limits, ServeConfig, Telemetry
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.logs import ArmLog, EditLog
 from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
 from careedit_deployments.telemetry.catalogue import Outcome
@@ -30,6 +31,8 @@ from careedit_deployments.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
+RECORD_S = 2.0
+"""Maximum seconds for which an answer waits for the record of its edit. After that it is stored in the background."""
 MAX_ASSIGNMENTS = 100_000
 """Stored assignments that a process remembers, the most recently used ones: it does not write those again."""
 
@@ -106,6 +109,7 @@ class EditService:
         self.log = log
         self._disabled_arms = disabled_arms
         self._observers = tuple(observers)
+        self._records: set[asyncio.Task[None]] = set()
         self._assigned: LRUCache[tuple[str, str], bool] = LRUCache(MAX_ASSIGNMENTS)
 
     async def start(self, order: EditOrder) -> Running:
@@ -147,9 +151,10 @@ class EditService:
             "arm": arm.name,
             "request": request.model_copy(update={"seed": seed, "steps": steps}),
             "decision": decision,
-            "deadline": time.time() + (limit if order.deadline_s is None else min(order.deadline_s, limit)),
+            "deadline_s": limit if order.deadline_s is None else min(order.deadline_s, limit),
         }
-        return Running(self, EditCall(**{**dict(order), **given}), arm, cost)
+        call = EditCall(**{**dict(order), **given})
+        return Running(self, call, arm, time.monotonic() + call.deadline_s, cost)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
@@ -160,7 +165,7 @@ class EditService:
         assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
         if self._assigned.get(assigned):
             return
-        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=time.time()))
+        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=unix_time()))
         self._assigned[assigned] = True
 
     def _arm(self, order: EditOrder, identity: str) -> ArmInfo:
@@ -179,6 +184,13 @@ class EditService:
         if request.expert == "auto":
             return await self.backend.route(arm.name, features, top_k=request.top_k or arm.top_k)
         return FixedRouter(request.expert, tuple(arm.experts.values())).route(features, top_k=1)
+
+    async def record(self, keeping: Coroutine[None, None, None]) -> None:
+        """Wait for `keeping` for at most `RECORD_S` seconds. It is completed also if a client leaves, which cancels the caller."""
+        task = asyncio.create_task(keeping)
+        self._records.add(task)
+        task.add_done_callback(self._records.discard)
+        await asyncio.wait({task}, timeout=RECORD_S)
 
     def notify(self, call: EditCall, outcome: Outcome, made: Sequence[ImageDone]) -> None:
         """Call the observers after an edit."""
@@ -203,6 +215,8 @@ class Running:
     """What the backend gets: the order with its arm, decision and deadline."""
     info: ArmInfo
     """The arm, with the hash of its expert set."""
+    ends: float
+    """Monotonic time at which the edit is given up."""
     cost: int
     """Transformer evaluations that the edit is expected to take."""
     _made: list[ImageDone] = field(default_factory=list)
@@ -230,7 +244,8 @@ class Running:
         span = self.service.tracing.span("edit", self.call.trace_headers, arm=self.arm, edit=self.id)
         try:
             with span as inside:
-                call = self.call.model_copy(update={"trace_headers": inside.headers})
+                left = {"trace_headers": inside.headers, "deadline_s": self.ends - time.monotonic()}
+                call = self.call.model_copy(update=left)
                 async with aclosing(self.service.backend.edit(call)) as events:  # type: ignore[type-var]
                     while (event := await self._next(events)) is not None:
                         if isinstance(event, ImageDone):
@@ -247,13 +262,12 @@ class Running:
             outcome: Outcome = ended or ("made" if len(self._made) == self.call.request.n else "cancelled")
             seconds = time.perf_counter() - started
             self.service.metrics.edit_ended(self.arm, expert_of(self.decision), outcome, seconds)
-            # A client that leaves cancels this task; the outcome is recorded nevertheless.
-            await asyncio.shield(self._keep(outcome, problem, seconds))
+            await self.service.record(self._keep(outcome, problem, seconds))
 
     async def _next(self, events: AsyncIterator[EditEvent]) -> EditEvent | None:
         """The next event within the deadline; None at the end. The time limit does not cover the caller's work with it."""
         try:
-            async with asyncio.timeout(self.call.deadline - time.time()) as limit:
+            async with asyncio.timeout(self.ends - time.monotonic()) as limit:
                 return await anext(events, None)
         except TimeoutError:
             if limit.expired():
@@ -283,7 +297,7 @@ class Running:
             else "The edit failed.",
             seconds=seconds,
             traces=tuple(_kept(made.trace, shown) for made in self._made),
-            created=time.time() - seconds,
+            created=unix_time() - seconds,
         )
         try:
             await self.service.log.add(record)

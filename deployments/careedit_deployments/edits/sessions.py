@@ -6,7 +6,6 @@ still be named. A turn that fails leaves nothing behind.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.stored import delete_session, png_of, scope_of
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
@@ -56,7 +56,7 @@ class Sessions:
         self, picture: Image.Image, *, owner: str, user: str | None = None, model: str | None = None
     ) -> SessionRecord:
         """Create a session from an image."""
-        identity, now = new_id("session"), time.time()
+        identity, now = new_id("session"), unix_time()
         source = await self._blobs.put(scope_of(identity), await run_sync(png_of, picture), suffix="png")
         session = SessionRecord(
             id=identity, owner=owner, user=user, model=model, source=source, created=now, expires=now + self._ttl_s
@@ -125,7 +125,7 @@ class Sessions:
         session_id = turn.base.session.id
         scope = scope_of(session_id)
         picture = await self._blobs.put(scope, await run_sync(lambda: png_of(made.picture, made=True)), suffix="png")
-        now = time.time()
+        now = unix_time()
         record = TurnRecord(
             id=turn.turn_id,
             session=session_id,

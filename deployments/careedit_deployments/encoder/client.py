@@ -55,7 +55,7 @@ class RemoteEncoder:
         self._runtime = runtime_in_words(engine.base.device, engine.base.dtype, threads)
 
     def encode(self, prompts: Sequence[Prompt], deadline: float) -> Future[Texts]:
-        """The encoded prompts; cancelling the future cancels the call. `deadline` is a Unix time.
+        """The encoded prompts; cancelling the future cancels the call. `deadline` is in monotonic time.
 
         The future raises `DeadlineError`, and `ServingError` and its subclasses for an encoder that fails.
         """
@@ -80,7 +80,7 @@ class RemoteEncoder:
             response: Any = self._link.handle.encode.remote(self._base, prompts)
             ended = False
             try:
-                async with asyncio.timeout(deadline - time.time()):
+                async with asyncio.timeout(deadline - time.monotonic()):
                     reply: Reply = await response
                 ended = True
                 return reply

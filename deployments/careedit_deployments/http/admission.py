@@ -92,7 +92,7 @@ class AdmissionMiddleware:
         request_id = given if _ID.fullmatch(given) else new_id("req")
         scope["careedit.request_id"] = request_id
         set_request_id(request_id)
-        started, streams = False, False
+        started, streams, path = False, False, _route_path(scope)
         form = headers.get("content-type", "").lower().startswith("multipart/")
         body = LimitedBody(receive, self._limits, json=not form)
 
@@ -100,10 +100,12 @@ class AdmissionMiddleware:
             nonlocal started, streams
             if message["type"] == "http.response.start":
                 started = True
-                streams = (
-                    Headers(raw=message["headers"]).get("content-type", "").startswith(EventStreamResponse.media_type)
-                )
-                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+                answer = MutableHeaders(scope=message)
+                streams = answer.get("content-type", "").startswith(EventStreamResponse.media_type)
+                answer.setdefault("x-request-id", request_id)
+                answer.setdefault("x-content-type-options", "nosniff")
+                if path.startswith("/v1/"):  # it may hold a person's image or words
+                    answer.setdefault("cache-control", "no-store")
             await send(message)
 
         async def send_unless_refused(message: Message) -> None:
@@ -112,7 +114,6 @@ class AdmissionMiddleware:
                 await send_with_id(message)
 
         problem: Problem | None = None
-        path = _route_path(scope)
         try:
             with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
                 scope["careedit.trace_headers"] = span.headers

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Collection
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ScopeError
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import ANONYMOUS, new_id
 from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, TenantRecord
 
@@ -51,7 +51,7 @@ def make_tenant(
         name=name,
         requests_per_minute=requests_per_minute,
         concurrent_requests=concurrent_requests,
-        created=time.time(),
+        created=unix_time(),
     )
 
 
@@ -66,7 +66,7 @@ def make_key(
         sha256=hash_key(key),
         name=name,
         scopes=tuple(scope for scope in SCOPES if scope in scopes),
-        created=time.time(),
+        created=unix_time(),
         expires=expires,
     )
     return key, record

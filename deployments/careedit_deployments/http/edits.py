@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -26,6 +25,7 @@ from careedit_deployments.http.output import usage_of
 from careedit_deployments.http.schema import Answer, ImagesResponse
 from careedit_deployments.http.services import caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, EventStreamResponse, sse, sse_error, unless_gone
+from careedit_deployments.state.clock import unix_time
 
 FIRST_EVENT_S = 1.0
 """Seconds that the head of a stream waits for the first event of the edit: an error until then still gets its status."""
@@ -108,7 +108,7 @@ async def _event(accepted: AcceptedEdit, kind: str, picture: Image.Image) -> dic
         "type": kind,
         "b64_json": await run_sync(encode_base64, picture, output),
         "background": "opaque",
-        "created_at": int(time.time()),
+        "created_at": int(unix_time()),
         "output_format": output.format,
         "quality": output.quality,
         "size": "{}x{}".format(*output.size),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -15,6 +14,7 @@ from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, Text
 from careedit_deployments.http.services import caller_of, services_of
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import FeedbackRecord
 from careedit_deployments.telemetry.metrics import Verdict
 
@@ -72,7 +72,7 @@ async def give_feedback(body: FeedbackBody, request: Request) -> FeedbackAnswer:
         winner=None if body.winner == TIE else body.winner,
         rating=body.rating,
         comment=body.comment,
-        created=time.time(),
+        created=unix_time(),
     )
     if await store.feedback.add(feedback):
         for arm, verdict in _verdicts(feedback, arms):

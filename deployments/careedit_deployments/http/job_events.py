@@ -14,7 +14,7 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.requests import Request
 from starlette.responses import Response
 
-from careedit_deployments.errors import FieldError, NotFoundError, UnavailableError
+from careedit_deployments.errors import FieldError, LostImageError, NotFoundError, UnavailableError
 from careedit_deployments.http.openapi import STREAM, error_answers
 from careedit_deployments.http.services import Services, caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStreamResponse, sse
@@ -103,5 +103,8 @@ async def _data(services: Services, event: JobEvent) -> Mapping[str, Any]:
     name = _NAMES.get(event.kind, f"job.{event.kind}")
     data = {"type": name, "job": event.job, "created_at": int(event.created), **event.data}
     if event.picture is not None:
-        data["b64_json"] = base64.b64encode(await services.blobs.get(event.picture)).decode("ascii")
+        try:
+            data["b64_json"] = base64.b64encode(await services.blobs.get(event.picture)).decode("ascii")
+        except LostImageError as error:  # the stream goes on to the end of the job
+            data["error"] = {"code": "image_lost", "message": str(error)}
     return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-import time
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -26,7 +25,7 @@ from careedit_deployments.edits.stored import (
     scope_of,
     sent_sha256,
 )
-from careedit_deployments.errors import FieldError
+from careedit_deployments.errors import FieldError, LostImageError
 from careedit_deployments.http.accept import check_before_decoding, order_of
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import edit_bodies, error_answers
@@ -43,6 +42,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.queue import other_body
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
 
@@ -108,9 +108,11 @@ class JobAnswer(Answer):
     webhook: str | None = None
     """Address that gets a signed POST when the job ends; null if none was given."""
     error: JobError | None = None
-    """The reason if the job failed, or was cancelled because its API key was revoked (`key_revoked`); else null."""
+    """The reason if the job failed, if it was cancelled because its API key was revoked (`key_revoked`), or if an image of a
+    completed one is lost (`image_lost`); else null."""
     result: ImagesResponse | None = None
-    """The answer that `POST /v1/images/edits` would have given; null in lists, and until the job is completed."""
+    """The answer that `POST /v1/images/edits` would have given; null in lists, until the job is completed, and if an image is
+    lost."""
 
 
 class JobList(ListAnswer):
@@ -186,7 +188,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         order=stored.model_dump(mode="json"),
         cost=running.cost,
         webhook=webhook,
-        created=time.time(),
+        created=unix_time(),
     )
     accepted: JobRecord | None = None
     try:
@@ -309,7 +311,10 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
         return brief
     stored = StoredOrder(**job.order)
     traces = [EditTrace(**image.trace) for image in job.images]
-    files = [await services.blobs.get(image.picture) for image in job.images]
+    try:
+        files = [await services.blobs.get(image.picture) for image in job.images]
+    except LostImageError as error:
+        return brief.model_copy(update={"error": JobError(code="image_lost", message=str(error))})
     last = job.images[-1]
     result = images_response(
         [ImageData(b64_json=base64.b64encode(file).decode("ascii")) for file in files],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 
 from anyio.to_thread import run_sync
@@ -32,6 +31,7 @@ from careedit_deployments.http.schema import (
     Usage,
 )
 from careedit_deployments.http.services import services_of
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import id_time
 
 TOKEN_SIDE = 16
@@ -130,7 +130,7 @@ def images_response(
 ) -> ImagesResponse:
     """The response to an edit, a turn or a finished job. `created` is a Unix time; None: now."""
     return ImagesResponse(
-        created=int(time.time() if created is None else created),
+        created=int(unix_time() if created is None else created),
         data=data,
         output_format=output.format,
         quality=output.quality,
@@ -145,7 +145,7 @@ async def image_data(request: Request, picture: Image.Image, output: Output, res
     """A result in the requested form: base64, or an address at which it is stored."""
     if response_format == "b64_json":
         return ImageData(b64_json=await run_sync(encode_base64, picture, output))
-    scope = f"files/file_{int(time.time() * 1000):012x}{secrets.token_hex(20)}"
+    scope = f"files/file_{int(unix_time() * 1000):012x}{secrets.token_hex(20)}"
     key = await services_of(request).blobs.put(scope, await run_sync(encode, picture, output), suffix=output.format)
     base = services_of(request).config.http.public_url or str(request.base_url)
     return ImageData(url=f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}")
@@ -163,7 +163,7 @@ async def image_data(request: Request, picture: Image.Image, output: Output, res
 async def get_file(file_id: str, name: str, request: Request) -> Response:
     """Return a result of a request with `response_format: url`, until its address expires."""
     services = services_of(request)
-    left = id_time(file_id) + services.config.state.file_ttl_s - time.time()
+    left = id_time(file_id) + services.config.state.file_ttl_s - unix_time()
     kind = _KINDS.get(name.rpartition(".")[2])
     gone = "This address has no image, or it has expired; make the edit again."
     if left <= 0 or kind is None:

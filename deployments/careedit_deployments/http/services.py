@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from anyio.to_thread import run_sync
@@ -49,6 +49,8 @@ class Services:
     """Makes spans and sends them."""
     stopping: Stopping
     """Says whether this replica is about to end."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """What an operator should look at, by part; the parts keep it up to date."""
     hooks: tuple[Hook, ...] = ()
     """What runs next to the routes (job workers, cleanup, closing the store), in the order in which it starts."""
 
@@ -70,6 +72,7 @@ def assemble(
     """
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
+    warnings: dict[str, str] = {}
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(
@@ -82,7 +85,7 @@ def assemble(
         disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
-    jobs = partial(background, config, edits, store, blobs, metrics, stopping=stopping)
+    jobs = partial(background, config, edits, store, blobs, metrics, stopping=stopping, warnings=warnings)
     return Services(
         config=config,
         backend=backend,
@@ -92,6 +95,7 @@ def assemble(
         metrics=metrics,
         tracing=tracing,
         stopping=stopping,
+        warnings=warnings,
         hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, jobs),
     )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.requests import Request
@@ -17,6 +17,10 @@ from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, ListAnswer
 from careedit_deployments.http.services import services_of
+from careedit_deployments.state.clock import unix_time
+
+LOW_DISK = 2**30
+"""Free bytes of a local folder of images below which `/readyz` warns."""
 
 router = APIRouter()
 
@@ -118,6 +122,8 @@ class Health(Answer):
     """Whether edits can be made: "ok" or "unavailable"."""
     reasons: dict[str, str] = Field(default={})
     """For each part that prevents edits, the reason; empty if edits can be made."""
+    warnings: dict[str, str] = Field(default={}, exclude_if=lambda warnings: not warnings)
+    """For each part that needs an operator although edits can be made, the reason; left out if there are no warnings."""
 
 
 @router.get("/v1/models", tags=["models"], operation_id="listModels", responses=_ERRORS)
@@ -162,7 +168,7 @@ async def list_arms(
 ) -> ArmList:
     """List the arms: traffic, edits, errors, mean judge score, users' ratings, and why an arm is disabled."""
     services = services_of(request)
-    since = 0.0 if hours is None else time.time() - 3600 * hours
+    since = 0.0 if hours is None else unix_time() - 3600 * hours
     edits = await services.store.edits.latest(since=since, limit=limit) if limit else []
     return ArmList(
         data=await arm_statuses(services.config, services.store, since=since),
@@ -194,11 +200,15 @@ async def ready(request: Request) -> JSONResponse:
     reasons = dict(await services.backend.ready())
     try:
         await services.store.ping()
-    except CareEditError as error:
-        reasons["store"] = str(error)
+    except CareEditError:  # the log has the details, which are not for everybody
+        reasons["store"] = "The database does not answer."
     if services.stopping.begun:
         reasons["server"] = "The server is stopping."
-    answer = Health(status="unavailable" if reasons else "ok", reasons=reasons)
+    warnings = dict(services.warnings)
+    free = await run_sync(services.blobs.free_bytes)
+    if free is not None and free < LOW_DISK:
+        warnings["disk"] = f"Only {free // 2**20} MiB are left for images; free some, or jobs and sessions are refused."
+    answer = Health(status="unavailable" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -16,6 +15,7 @@ from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, ListAnswer
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.jobs.webhooks import check_webhook_url, new_secret
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import WebhookRecord, new_id
 from careedit_deployments.state.tenant_records import EndpointRecord
 
@@ -128,7 +128,7 @@ async def create_endpoint(body: EndpointBody, request: Request) -> Endpoint:
     except InputError as error:
         raise FieldError(str(error), "url") from None
     endpoint = EndpointRecord(
-        id=new_id("endpoint"), owner=caller.id, url=body.url, secret=new_secret(), created=time.time()
+        id=new_id("endpoint"), owner=caller.id, url=body.url, secret=new_secret(), created=unix_time()
     )
     await services.store.endpoints.add(endpoint, limit=config.webhook_endpoints)
     await services.store.audit.add(caller.actor, "webhook.added", endpoint.id)
@@ -227,5 +227,5 @@ def _endpoint(endpoint: EndpointRecord, *, show: bool = False) -> Endpoint:
         url=endpoint.url,
         created_at=int(endpoint.created),
         secret=endpoint.secret if show else None,
-        old_secret_until=int(endpoint.old_until) if endpoint.old_until > time.time() else None,
+        old_secret_until=int(endpoint.old_until) if endpoint.old_until > unix_time() else None,
     )

@@ -40,13 +40,15 @@ async def background(
     metrics: Metrics,
     *,
     stopping: Stopping | None = None,
+    warnings: dict[str, str] | None = None,
     poll_s: float = 1.0,
     grace_s: float = 5.0,
 ) -> AsyncIterator[None]:
     """Run jobs, send webhooks, delete what has expired and count jobs while the block lasts.
 
     At its end, or as soon as `stopping` begins, no more jobs are claimed, and jobs in progress get `grace_s` seconds. Jobs
-    that are not done by then go back into the queue, where other replicas claim them. Raises `InputError` if the webhook
+    that are not done by then go back into the queue, where other replicas claim them. `warnings` gets what an operator should
+    look at. Raises `InputError` if the webhook
     secret is missing or weak.
     """
     key = key_from(config.jobs)
@@ -55,7 +57,15 @@ async def background(
     jobs = Pool(worker.claim, worker.work, queued, places=config.jobs.workers, poll_s=poll_s)
     store.jobs.watch(partial(count_job, metrics))
     state = config.state
-    cleanup = Cleanup(store, blobs, metrics, edit_ttl_s=state.edit_ttl_s, file_ttl_s=state.file_ttl_s)
+    cleanup = Cleanup(
+        store,
+        blobs,
+        metrics,
+        edit_ttl_s=state.edit_ttl_s,
+        file_ttl_s=state.file_ttl_s,
+        share=state.cleanup_share,
+        warnings=warnings,
+    )
     stopping = stopping or Stopping()
     stopping.watch(lambda: jobs.in_progress)
     sender = WebhookSender(store.webhooks, key, config.jobs, metrics, wake=partial(store.jobs.notify, "webhook"))

@@ -9,17 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from typing import Literal, TypeVar
+
+from sqlalchemy import Table
 
 from careedit.errors import CareEditError
 from careedit_deployments.edits.stored import delete_job, delete_session
+from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import id_time
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 ORPHAN_S = 3600.0
 """Age in seconds from which pictures without a row count as orphans. The row of younger ones may still be written."""
@@ -28,8 +35,21 @@ BLOCK = 1000
 """Number of ids that one query looks up."""
 
 
+HOLD_S = 3600.0
+"""Seconds for which a deletion waits if it is a large share of all that is stored."""
+FEW = 20
+"""Number of items that are deleted at once, whatever share they are."""
+
+Kind = Literal["jobs", "sessions", "edits", "pictures"]
+
+
 class Cleanup:
-    """Deletes what has expired, every `every_s` seconds. Several replicas may do so at the same time."""
+    """Deletes what has expired, every `every_s` seconds. Several replicas may do so at the same time.
+
+    If more than `share` of a kind has expired at once, a clock or a database may be wrong: such a deletion waits until it was
+    due for `HOLD_S` seconds of monotonic time. Until then it is logged, counted, and in `warnings`. Files that clients fetch
+    by URL live so short that most of them expire at once; they are deleted without that.
+    """
 
     def __init__(
         self,
@@ -39,18 +59,25 @@ class Cleanup:
         *,
         edit_ttl_s: float,
         file_ttl_s: float = 3600.0,
+        share: float = 0.5,
+        warnings: dict[str, str] | None = None,
         every_s: float = 60.0,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_time,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._blobs, self._metrics = store, blobs, metrics
-        self._edit_ttl_s, self._file_ttl_s = edit_ttl_s, file_ttl_s
-        self._every_s, self._clock = every_s, clock
-        self._looked = 0.0
+        self._edit_ttl_s, self._file_ttl_s, self._share = edit_ttl_s, file_ttl_s, share
+        self._warnings = {} if warnings is None else warnings
+        self._every_s, self._clock, self._elapsed = every_s, clock, elapsed
+        self._looked: float | None = None
+        self._due_since: dict[Kind, float] = {}
+        self._held: dict[Kind, int] = {}
 
     async def run(self) -> None:
         """Repeat `run_once` until cancelled."""
         while True:
             try:
+                await self._store.follow_clock()
                 await self.run_once()
             except CareEditError as error:
                 logger.warning("The cleanup failed: %s", error)
@@ -60,39 +87,66 @@ class Cleanup:
 
     async def run_once(self) -> int:
         """Delete what has expired; returns the number of deleted jobs, sessions, picture scopes and logged edits."""
-        jobs, sessions = await self._store.jobs.expired(), await self._store.sessions.expired()
+        jobs = await self._allowed("jobs", await self._store.jobs.expired(), tables.jobs)
+        sessions = await self._allowed("sessions", await self._store.sessions.expired(), tables.sessions)
         for job_id in jobs:
             await delete_job(self._store, self._blobs, job_id)
         for session_id in sessions:
             if await delete_session(self._store, self._blobs, session_id):  # and no other cleanup was faster
                 self._metrics.session("expired")
-        orphans = []
-        if self._clock() - self._looked >= ORPHAN_S:  # listing a bucket is slow
-            orphans, self._looked = [*await self.orphans(), *await self.expired_files()], self._clock()
-        for scope in orphans:
+        pictures: list[str] = []
+        if self._looked is None or self._elapsed() - self._looked >= ORPHAN_S:  # listing a bucket is slow
+            orphans, count = await self.orphans()
+            pictures = [*self._checked("pictures", orphans, count), *await self.expired_files()]
+            self._looked = self._elapsed()
+        for scope in pictures:
             await self._blobs.delete_scope(scope)
-        edits = await self._store.edits.prune(self._clock() - self._edit_ttl_s)
-        count = len(jobs) + len(sessions) + len(orphans) + edits
+        edits, before = 0, self._clock() - self._edit_ttl_s
+        if await self._allowed("edits", range(await self._store.edits.older(before)), tables.edits):
+            edits = await self._store.edits.prune(before)
+        self._metrics.held_deletions(sum(self._held.values()))
+        count = len(jobs) + len(sessions) + len(pictures) + edits
         if count:
             await self._store.scrub()
             await self._store.audit.add(
-                "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(orphans), edits=edits
+                "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(pictures), edits=edits
             )
         return count
+
+    async def _allowed(self, kind: Kind, due: Sequence[Item], table: Table) -> Sequence[Item]:
+        """What may be deleted now of the rows that are due: all of them, or nothing."""
+        return self._checked(kind, due, await self._store.count(table) if len(due) > FEW else FEW)
+
+    def _checked(self, kind: Kind, due: Sequence[Item], total: int) -> Sequence[Item]:
+        large = len(due) > max(FEW, self._share * total)
+        if large and self._elapsed() - self._due_since.setdefault(kind, self._elapsed()) < HOLD_S:
+            self._held[kind] = len(due)
+            self._warnings[f"cleanup of {kind}"] = message = (
+                f"{len(due)} of {total} {kind} have expired at once; check the clocks and the database. They are deleted after "
+                f"{HOLD_S / 60:g} minutes, or at once with state.cleanup_share: 1."
+            )
+            logger.error("The cleanup waits: %s", message)
+            return ()
+        self._due_since.pop(kind, None)
+        self._held.pop(kind, None)
+        self._warnings.pop(f"cleanup of {kind}", None)
+        return due
 
     async def expired_files(self) -> list[str]:
         """Scopes of results whose URL has expired. They have no row; their names contain their age."""
         before = self._clock() - self._file_ttl_s
         return [scope for scope in await self._blobs.scopes("files") if id_time(PurePosixPath(scope).name) < before]
 
-    async def orphans(self) -> list[str]:
-        """Scopes with pictures whose job or session no longer exists."""
+    async def orphans(self) -> tuple[list[str], int]:
+        """Scopes with pictures whose job or session no longer exists, and the number of scopes of jobs and sessions."""
         found: list[str] = []
+        count = 0
         for kind, table in (("jobs", self._store.jobs), ("sessions", self._store.sessions)):
             scopes = {PurePosixPath(scope).name: scope for scope in await self._blobs.scopes(kind)}
+            count += len(scopes)
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):
                 block = old[start : start + BLOCK]
                 known = await table.existing(block)
                 found += [scopes[name] for name in block if name not in known]
-        return found
+        return found, count

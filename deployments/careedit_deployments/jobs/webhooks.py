@@ -14,7 +14,6 @@ import binascii
 import logging
 import os
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ import careedit
 from careedit.errors import InputError
 from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.deliveries import WebhookTable
 from careedit_deployments.state.records import ANONYMOUS, WebhookRecord
 from careedit_deployments.telemetry.metrics import Metrics
@@ -100,7 +100,7 @@ class WebhookSender:
         config: JobsConfig,
         metrics: Metrics,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_time,
         timeout_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
         wake: Callable[[], None] = lambda: None,

@@ -36,6 +36,7 @@ from careedit_deployments.errors import (
 from careedit_deployments.jobs.workers import wait_for
 from careedit_deployments.problems import problem_of
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import EventKind, JobEnd, JobEvent, JobImage, JobRecord
 from careedit_deployments.state.store import Store
 
@@ -206,7 +207,7 @@ class JobWorker:
         picture: str | None = None,
         image: JobImage | None = None,
     ) -> None:
-        event = JobEvent(job=job.id, number=0, kind=kind, data=data, picture=picture, created=time.time())
+        event = JobEvent(job=job.id, number=0, kind=kind, data=data, picture=picture, created=unix_time())
         stop = await self._store.jobs.append(job, event, image=image)
         if stop is not False:
             raise _Stopped("lost" if stop is None else "cancel")

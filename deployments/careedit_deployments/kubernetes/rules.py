@@ -67,6 +67,12 @@ def _service() -> list[dict[str, Any]]:
             minutes=15,
         ),
         _alert(
+            "CareEditCleanupWaits",
+            f"max({catalogue.HELD_DELETIONS.prometheus}) > 0",
+            "warning",
+            "Most of what is stored has expired at once; it is deleted after an hour unless a clock or the database is wrong.",
+        ),
+        _alert(
             "CareEditOverloaded",
             f"{_share(catalogue.EDITS.prometheus, 'overloaded', '10m')} > 0.05",
             "warning",

@@ -41,7 +41,7 @@ class EngineClient:
     ) -> None:
         """`announced` is the key in `scheduler.load` of the work that steps are taken off; `waited` counts from there.
 
-        `encoder` encodes prompts, until `deadline` (Unix time); without it, the engine's base does.
+        `encoder` encodes prompts, until `deadline`, in monotonic time; without it, the engine's base does.
         """
         self.scheduler = scheduler
         self.waited = waited

@@ -67,7 +67,8 @@ class EditRunner:
             with suppress(RuntimeError):  # the loop is closed: no caller is left
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        edit = _Edit(self, call, post)
+        ends = time.monotonic() + call.deadline_s
+        edit = _Edit(self, call, ends, post)
 
         def work() -> None:
             try:
@@ -81,7 +82,7 @@ class EditRunner:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(call.deadline - time.time()):
+                    async with asyncio.timeout(ends - time.monotonic()):
                         event = await events.get()
                 except TimeoutError:
                     raise DeadlineError("The edit's deadline has passed; ask for fewer steps or images.") from None
@@ -101,7 +102,7 @@ class EditRunner:
         return Judge(WatchedScorer(self.scorer, self._tracing, self._metrics, call.trace_headers))
 
     def client(self, deadline: float, announced: int | None = None, *, waited: float = 0.0) -> EngineClient:
-        """The engine for an edit that must end by `deadline`; other arguments as in `EngineClient`."""
+        """The engine for an edit that must end by `deadline`, in monotonic time; other arguments as in `EngineClient`."""
         return EngineClient(self.scheduler, announced, waited=waited, encoder=self.encoder, deadline=deadline)
 
     def close(self) -> None:
@@ -113,9 +114,9 @@ class EditRunner:
 class _Edit:
     """One call, in a worker's thread."""
 
-    def __init__(self, runner: EditRunner, call: EditCall, send: Send) -> None:
+    def __init__(self, runner: EditRunner, call: EditCall, ends: float, send: Send) -> None:
         self.runner, self.editor, self.scheduler = runner, runner.editor, runner.scheduler
-        self.call, self.send = call, send
+        self.call, self.ends, self.send = call, ends, send
         self.judge = runner.judge(call)
         self.arrived = time.perf_counter()
         self._clients: list[EngineClient] = []
@@ -141,7 +142,7 @@ class _Edit:
                         sum(slot.plan.cost * self.editor.engine.base.work_of(slot.job) for slot in group)
                     )
                 )
-                self._clients.append(self.runner.client(self.call.deadline, key, waited=queued))
+                self._clients.append(self.runner.client(self.ends, key, waited=queued))
             if self._cancelled:  # before there were clients
                 self.cancel()
             first = 0

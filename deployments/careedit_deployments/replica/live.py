@@ -12,7 +12,6 @@ from PIL import Image
 
 from careedit.editing import EditState, warm_up
 from careedit.editor import Editor
-from careedit.errors import ExpertError
 from careedit.experts import load_expert_set
 from careedit.families import Quantisation
 from careedit.images import panel_sizes
@@ -85,17 +84,14 @@ class LiveSet:
         tracing: Tracing | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Load the set, merge or check its adapters, and make one step. Blocks; with an `encoder`, until it has a replica.
+        """Load the set, merge or check its adapters, and make one step. The hashes of all weights are checked. Blocks; with an
+        `encoder`, until it has a replica.
 
         Questions to the judge are recorded by `tracing` and `metrics`. Raises `ExpertError` and its subclasses for a set
         that cannot be used or is not the deployed one, `UnavailableError` if its step gives NaN or infinity.
         """
         loaded = load_expert_set(choice.expert_set)
-        if loaded.sha256 != choice.sha256:
-            raise ExpertError(
-                f"The set {choice.expert_set!r} has the hash {loaded.sha256[:12]}, {choice.sha256[:12]} was deployed; "
-                "deploy it again."
-            )
+        loaded.check_is(choice.sha256)
         names = loaded.names if settings.expert is None else (settings.expert,)
         for name in names:
             loaded.load(name)  # hash, shapes and numbers of every adapter that edits may ask for
@@ -155,7 +151,7 @@ class LiveSet:
         (slot,) = self.editor.slots(request)
         self._lease = self.editor.engine.applier.lease(set(slot.job.weights) - {BASE})
         self.scheduler.call(self._lease.__enter__).result()
-        return self.runner.client(time.time() + START_SECONDS).prepare(slot.job)
+        return self.runner.client(time.monotonic() + START_SECONDS).prepare(slot.job)
 
     def _warm_up(self) -> None:
         """Compile for every panel size and number of rows, in the engine's thread."""

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError
 from careedit.scoring import Scorer
 from careedit_deployments.config import ScorerConfig, Telemetry
 from careedit_deployments.edits.backend import EditCall, EditEvent
+from careedit_deployments.edits.liveness import Pulse, paced
 from careedit_deployments.encoder.client import EncoderLink
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
@@ -48,6 +50,7 @@ class ExpertReplica:
         self._metrics = Metrics(ray_factory, cost_per_gpu_hour=config.cost_per_gpu_hour)
         self._tracing = Tracing(config, "expert")
         self._label = self._settings.expert or "shared"
+        self._name = serve.get_replica_context().replica_id.to_full_id_str()
         self._scorer: Scorer | None = None
         if scorer is not None and judge is not None:
             self._scorer = RemoteScorer(scorer, ScorerConfig(**judge))
@@ -102,17 +105,18 @@ class ExpertReplica:
             self._retiring.add(ending)
             ending.add_done_callback(self._retiring.discard)
 
-    async def edit(self, call: EditCall) -> AsyncIterator[EditEvent]:
-        """Edit; see `Backend.edit`."""
+    async def edit(self, call: EditCall) -> AsyncIterator[EditEvent | Pulse]:
+        """Edit; see `Backend.edit`. Pulses show that the replica works."""
         live = self._loaded()
+        yield self._pulse(live)
         span = self._tracing.span("expert", call.trace_headers, edit=call.id, arm=call.arm, expert=self._label)
         try:
             with span as inside:
                 traced = call.model_copy(update={"trace_headers": inside.headers})
-                async with aclosing(live.stream(traced)) as events:  # type: ignore[type-var]
+                async with aclosing(live.stream(traced)) as stream, aclosing(paced(stream)) as events:  # type: ignore[type-var]
                     async for event in events:
                         self._report_load(live)
-                        yield event
+                        yield self._pulse(live) if event is None else event
         finally:
             self._report_load(live)
 
@@ -146,6 +150,9 @@ class ExpertReplica:
         if self._live is None:
             raise UnavailableError("The replica has no expert set yet; try again.")
         return self._live
+
+    def _pulse(self, live: LiveSet) -> Pulse:
+        return Pulse(replica=self._name, step_s=live.scheduler.step_s, busy_s=live.scheduler.busy_s)
 
     def _report_load(self, live: LiveSet) -> None:
         load = live.scheduler.load

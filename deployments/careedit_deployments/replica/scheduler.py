@@ -27,6 +27,11 @@ from careedit_deployments.replica.load import Load
 
 T = TypeVar("T")
 
+FIRST_STEP_S = 600.0
+"""Maximum seconds of the first step of a shape before the replica counts as unhealthy."""
+RECENT_STEPS = 32
+"""Number of batches that `StepScheduler.step_s` looks back."""
+
 OnBatch = Callable[[int, float, int], None]
 """Called in the engine's thread after each batch with its rows, its seconds, and the number of its cancelled edits."""
 
@@ -97,9 +102,24 @@ class StepScheduler:
         self._requests: deque[StepRequest] = deque()
         self._closing = False
         self._healthy = False
+        self._shapes: set[object] = set()  # of the batches that were stepped
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._step_begun: float | None = None
+        self._step_is_first = False  # of its shape
         self._thread = threading.Thread(target=self._work, args=(threads,), name="careedit-engine", daemon=True)
         self._thread.start()
         self.call(lambda: None).result()  # the thread runs, and `threads` is known
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of the slowest of the recent batches; 0 before the first one."""
+        return max(self._recent, default=0.0)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the running batch began; 0 if no batch runs, and for the first one of its shape, which may compile."""
+        begun = self._step_begun
+        return 0.0 if begun is None or self._step_is_first else time.monotonic() - begun
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` in the engine's thread, between two batches."""
@@ -122,10 +142,14 @@ class StepScheduler:
     def check(self, probe: Callable[[], None], timeout: float) -> None:
         """Return if the engine steps: it has since the last check, or `probe`, run in its thread, passes in time.
 
-        Raises `UnavailableError` for a thread that has ended or is stuck, and what the probe raises.
+        The first step of a shape may take `FIRST_STEP_S` seconds, because it may compile. Raises `UnavailableError` for a
+        thread that has ended or is stuck, and what the probe raises.
         """
         if self._healthy:
             self._healthy = False
+            return
+        begun = self._step_begun
+        if begun is not None and self._step_is_first and time.monotonic() - begun < FIRST_STEP_S:
             return
         if not self._thread.is_alive():
             raise UnavailableError("The engine's thread has ended; the replica must be restarted.")
@@ -239,11 +263,19 @@ class StepScheduler:
         for chunk in self._chunks(states):
             cancelled = [(state, state.index) for state in chunk if state.cancelled]
             before, rows = sum(state.index for state in chunk), self._rows(chunk)
+            shape = (rows, chunk[0].encoded.layout)
             started = time.perf_counter()
-            self.engine.step(chunk)
-            if self.engine.base.device.type == "cuda":
-                torch.cuda.synchronize(self.engine.base.device)  # without it, the time is that of queueing the step
+            self._step_is_first, self._step_begun = shape not in self._shapes, time.monotonic()
+            try:
+                self.engine.step(chunk)
+                if self.engine.base.device.type == "cuda":
+                    torch.cuda.synchronize(self.engine.base.device)  # without it, the time is that of queueing the step
+            finally:
+                self._step_begun = None
             seconds = time.perf_counter() - started
+            if not self._step_is_first:
+                self._recent.append(seconds)
+            self._shapes.add(shape)
             self.load.did(sum(self.engine.base.work_of(state.job) for state in chunk), seconds)
             self.counters.batches += 1
             self.counters.rows += rows

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from careedit.errors import CareEditError, InputError
 from careedit_deployments.config import StateConfig
-from careedit_deployments.errors import NotFoundError, UnavailableError
+from careedit_deployments.errors import LostImageError, NotFoundError, UnavailableError
 
 Answer = TypeVar("Answer")
 
@@ -61,16 +62,16 @@ class BlobStore:
         return key
 
     async def get(self, key: str) -> bytes:
-        """The bytes of a key. Raises `NotFoundError`, or `UnavailableError` if the stored bytes are damaged."""
+        """The bytes of a key. Raises `LostImageError` if they are gone or damaged."""
         path = self._path(key)
 
         def read() -> bytes:
             try:
                 data = bytes(self._files.cat_file(path))
             except FileNotFoundError:
-                raise NotFoundError(f"The picture {key} is no longer stored; make it again.") from None
+                raise LostImageError(f"The picture {key} is no longer stored; make it again.") from None
             if hashlib.sha256(data).hexdigest() != PurePosixPath(key).stem:
-                raise UnavailableError(f"The picture {key} is damaged in the store; restore it or make it again.")
+                raise LostImageError(f"The picture {key} is damaged in the store; restore it or make it again.")
             return data
 
         return await self._run(read, f"Reading the picture {key}")
@@ -113,6 +114,13 @@ class BlobStore:
             return sorted(scope for scope in found if _SCOPE.fullmatch(scope))
 
         return await self._run(look, "Listing the pictures")
+
+    def free_bytes(self) -> int | None:
+        """Free space of the disk with the pictures, in bytes; None if they are not on this machine. Blocks."""
+        if not self._is_local:
+            return None
+        self._files.makedirs(str(self._root), exist_ok=True)
+        return shutil.disk_usage(self._root).free
 
     def _remove(self, path: str) -> None:
         try:

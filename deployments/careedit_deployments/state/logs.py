@@ -25,6 +25,9 @@ from careedit_deployments.state.tables import (
     values_of,
 )
 
+IDS_AT_ONCE = 1000
+"""Ids in one query; databases limit the number of parameters."""
+
 Clock = Callable[[], float]
 """Seconds since 1970, as `time.time`."""
 
@@ -48,6 +51,16 @@ class EditLog:
         if edit is None:
             raise NotFoundError(f"The edit {edit_id!r} does not exist; check the id.")
         return edit
+
+    async def arms_of(self, ids: Collection[str]) -> Mapping[str, str]:
+        """The arm of each of these edits that is still stored, by id."""
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            some = list(ids)[start : start + IDS_AT_ONCE]
+            async with self._database.read() as connection:
+                rows = await connection.execute(select(edits.c.id, edits.c.arm).where(edits.c.id.in_(some)))
+                found.update({row.id: row.arm for row in rows})
+        return found
 
     async def latest(
         self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()
@@ -111,6 +124,11 @@ class EditLog:
                 about = or_(*(listed.contains(f'"{edit_id}"', autoescape=True) for edit_id in found))
                 await connection.execute(update(feedback).where(about).values(comment=None))
         return len(found)
+
+    async def older(self, before: float) -> int:
+        """Number of edits from before a time."""
+        query = select(func.count()).select_from(edits).where(edits.c.created < before)
+        return int((await self._database.column(query))[0])
 
     async def prune(self, before: float) -> int:
         """Delete edits and feedback from before a time; returns the number of deleted edits."""

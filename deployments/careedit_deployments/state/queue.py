@@ -49,7 +49,7 @@ FULL_S = 10.0
 
 class JobTable:
     """Jobs, claimed by lease: what a worker writes counts only while its claim (`worker`, `attempt`) is valid. Leases are
-    compared with the callers' clocks: hosts whose clocks differ by a lease do work twice."""
+    compared with the database's clock (`unix_time`)."""
 
     def __init__(self, database: Database, clock: Clock, ttl_s: float) -> None:
         self._database, self._clock, self._ttl_s = database, clock, ttl_s

@@ -7,7 +7,6 @@ of a text column.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from careedit.record import Record
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.telemetry.catalogue import Outcome
 
 
@@ -35,7 +35,7 @@ ANONYMOUS = "anonymous"
 
 def new_id(kind: str) -> str:
     """A new id such as `job_019ac3...`: 48 bits of the time in ms, so that ids sort by age, then 80 random bits."""
-    return f"{kind}_{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+    return f"{kind}_{int(unix_time() * 1000):012x}{secrets.token_hex(10)}"
 
 
 def id_time(identity: str) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
-from sqlalchemy import text
+from sqlalchemy import Table, func, select, text
 
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.audit import AuditLog
+from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.deliveries import EndpointTable, WebhookTable
 from careedit_deployments.state.logs import (
@@ -25,10 +24,12 @@ from careedit_deployments.state.tenants import Keys, Tenants
 class Store:
     """All tables of one database. Every method may raise `UnavailableError`. Use `open_store`, which migrates the tables."""
 
-    def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = time.time) -> None:
+    def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = unix_time) -> None:
         self._database = database
         self.tenants = Tenants(database)
         """Tenants, which own everything that is made with their keys."""
+        self.clock = clock
+        """The time that leases and lifetimes are compared with."""
         self.keys = Keys(database, clock)
         """API keys, found by their hash."""
         self.edits = EditLog(database)
@@ -53,6 +54,16 @@ class Store:
         async with self._database.read() as connection:
             await connection.execute(text("SELECT 1"))
 
+    async def count(self, table: Table) -> int:
+        """Number of rows of a table."""
+        return int((await self._database.column(select(func.count()).select_from(table)))[0])
+
+    async def follow_clock(self) -> None:
+        """Compare `unix_time` with the clock of the database, if it is a server. Call it every minute or so."""
+        if not self._database.is_sqlite:
+            (now,) = await self._database.column(select(func.extract("epoch", func.clock_timestamp())))
+            unix_time.follow(float(now))
+
     async def scrub(self) -> None:
         """Remove deleted rows from the disk, as far as the database supports it."""
         await self._database.truncate_log()
@@ -62,8 +73,8 @@ class Store:
         await self._database.close()
 
 
-async def open_store(config: StateConfig, *, clock: Clock = time.time) -> Store:
-    """Connect, migrate the tables to this version, and return the store.
+async def open_store(config: StateConfig, *, clock: Clock = unix_time) -> Store:
+    """Connect, migrate the tables to this version, take the database's time, and return the store.
 
     Call it in the event loop that will use the store. Raises `InputError` for an unusable address, `UnavailableError` for a
     database that does not answer or is newer than this code.
@@ -71,7 +82,9 @@ async def open_store(config: StateConfig, *, clock: Clock = time.time) -> Store:
     database = Database(config.database)
     try:
         await migrate(database)
+        store = Store(database, job_ttl_s=config.job_ttl_s, clock=clock)
+        await store.follow_clock()
     except BaseException:
         await database.close()
         raise
-    return Store(database, job_ttl_s=config.job_ttl_s, clock=clock)
+    return store

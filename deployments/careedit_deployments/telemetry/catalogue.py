@@ -128,6 +128,10 @@ JOBS = _counter("jobs", "Jobs: queued, begun, finished, failed, cancelled, or re
 JOBS_WAITING = _gauge("jobs_waiting", "Jobs that wait for a worker, as last counted by an ingress replica.")
 JOB_SECONDS = _histogram("job_seconds", "Seconds from queueing a job to its end.", "event")
 WEBHOOKS = _counter("webhooks", "Webhook attempts: delivered, to be retried, or given up.", "outcome")
+HELD_DELETIONS = _gauge(
+    "held_deletions",
+    "Expired jobs, sessions, edits or pictures that the cleanup does not delete yet, as too many expired.",
+)
 SESSIONS = _counter("sessions", "Sessions: made, turned (one edit more), deleted or expired.", "event")
 
 METRICS: tuple[MetricInfo, ...] = tuple(_catalogue)

@@ -149,6 +149,10 @@ class Metrics:
         """An attempt to send a webhook ended."""
         self._record(catalogue.WEBHOOKS, 1, outcome=outcome)
 
+    def held_deletions(self, count: int) -> None:
+        """Number of expired items that the cleanup does not delete yet."""
+        self._record(catalogue.HELD_DELETIONS, count)
+
     def session(self, event: Literal["made", "turned", "deleted", "expired"], count: int = 1) -> None:
         """Sessions were made, edited, deleted or expired."""
         self._record(catalogue.SESSIONS, count, event=event)

@@ -137,7 +137,9 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
         raise MetricError(str(error)) from error
     how = "shorter side to 256, bicubic by Pillow, centre crop 224; ImageNet mean and std"
     if not magicbrush:
-        processor = cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil").to_dict()
+        processor = (
+            cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil", trust_remote_code=False).to_dict()
+        )
         how = f"its own image processor, {json_digest({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
     return VitBackbone(
         name=f"transformers {'tiny' if model is None else _named(model)}",
@@ -150,7 +152,7 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
 def check_dino_vits16(model: str) -> None:
     """Raises `MetricError` if a folder or hub id is not a ViT-S/16, because MagicBrush's protocol uses that model."""
     try:
-        found = AutoConfig.from_pretrained(model)
+        found = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MetricError(
             f"The vision model {model!r} cannot be loaded ({reason_of(error)}); check its files."

@@ -191,6 +191,7 @@ def load_base_of(
     if quantisation is not None:
         check_quantisation(quantisation)
     lora = expert_set.load_base_lora()  # checks the base's shapes too, before gigabytes of weights are read
+    expert_set.check_base_files()
     return load_base(
         expert_set.base_path,
         revision=spec.revision,

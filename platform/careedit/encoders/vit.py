@@ -70,9 +70,11 @@ def load_vit(
     log.disable_progress_bar()
     try:
         with loading(f"vision model {name!r}"):
-            model = AutoModel.from_pretrained(name, dtype=dtype).to(device)
+            model = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False).to(device)
             if preprocess is None:
-                preprocess = _as_configured(cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil"))
+                preprocess = _as_configured(
+                    cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil", trust_remote_code=False)
+                )
     finally:
         if bars:
             log.enable_progress_bar()

@@ -15,6 +15,7 @@ from careedit.experts.adapters import check_base, load_adapter
 from careedit.experts.manifest import MANIFEST_FILE, SET_FILE, ExpertManifest, ExpertSetFile, RouterSpec
 from careedit.experts.set import (
     ExpertSet,
+    base_files_error,
     load_base_lora,
     load_expert_set,
     locate,
@@ -131,12 +132,7 @@ def verify_expert_set(
             f"The base has the fingerprint {shapes.fingerprint[:12]}, the set's file says {spec.base.fingerprint[:12]}."
         )
         findings.append(Finding("base", "base", text))
-    if (
-        spec.base.sha256 is not None
-        and Path(base).is_dir()
-        and (digest := folder_digest(Path(base))) != spec.base.sha256
-    ):
-        text = f"The base's files have the hash {digest[:12]}, the set's file says {spec.base.sha256[:12]}; restore it."
+    if text := base_files_error(spec.base, base):
         findings.append(Finding("base-hash", "base", text))
     try:
         load_base_lora(spec.base, folder, shapes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from careedit.experts.manifest import (
     RouterSpec,
 )
 from careedit.experts.shapes import BaseShapes, shapes_of_base
-from careedit.experts.store import Folder, default_cache
+from careedit.experts.store import Folder, default_cache, stored_digest
 from careedit.families import Facts
 from careedit.files import file_digest, folder_digest, json_digest
 from careedit.record import error_sentence
@@ -101,6 +101,23 @@ class ExpertSet:
     def base_path(self) -> str:
         """What diffusers' `from_pretrained` takes: a local folder (fetched if it is remote) or a hub id."""
         return resolve_base(self.spec.base, self.folder)
+
+    def check_is(self, sha256: str) -> None:
+        """Raise `ExpertError` if this is not the set with this hash, which was deployed."""
+        if self.sha256 != sha256:
+            raise ExpertError(
+                f"The set {self.folder.address!r} has the hash {self.sha256[:12]}, {sha256[:12]} was deployed; deploy it again."
+            )
+
+    def check_base_files(self) -> None:
+        """Raise `ExpertError` if the base's files are not those that the set's file states the hash of.
+
+        Each file is hashed once per machine (`stored_digest`). A set without the hash and a base on the hub are not checked.
+        """
+        if error := base_files_error(
+            self.spec.base, self.base_path, lambda path: stored_digest(path, self.folder.cache)
+        ):
+            raise ExpertError(error)
 
     @property
     def facts(self) -> Facts:
@@ -226,6 +243,19 @@ def load_base_lora(base: BaseSpec, folder: Folder, shapes: BaseShapes) -> LoraSt
     if lora is None:
         return None
     return load_adapter(folder.fetch(lora.file, lora.sha256), shapes, alpha=lora.alpha, sha256=lora.sha256)
+
+
+def base_files_error(base: BaseSpec, path: str, digest_of: Callable[[Path], str] = file_digest) -> str | None:
+    """What is wrong with the files of a base in the local folder `path`, as a sentence; None if they are as stated."""
+    if base.sha256 is None or not Path(path).is_dir():
+        return None
+    digest = folder_digest(Path(path), digest_of=digest_of)
+    if digest == base.sha256:
+        return None
+    return (
+        f"The base's files have the hash {digest[:12]}, the set's file says {base.sha256[:12]}; restore the files, or correct "
+        "the set's file if the base was changed on purpose."
+    )
 
 
 def baseline_set(expert_set: ExpertSet, folder: str | os.PathLike[str] | None = None) -> ExpertSet:

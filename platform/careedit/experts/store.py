@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +21,10 @@ from fsspec.utils import get_protocol
 
 from careedit.errors import AdapterError, CareEditError, ExpertError
 from careedit.experts.manifest import check_relative
-from careedit.files import MAX_YAML_BYTES, atomic_path, file_digest
+from careedit.files import MAX_YAML_BYTES, atomic_path, file_digest, json_digest, write_atomic
+
+SETTLED_NS = 2 * 10**9
+"""Age in nanoseconds that a file must have when its hash is stored: a younger one may change without a new time stamp."""
 
 CACHE_VARIABLE = "CAREEDIT_CACHE"
 """Environment variable that moves the cache; default `~/.cache/careedit`."""
@@ -40,6 +43,26 @@ _EXTRAS = {
 def default_cache() -> Path:
     """The cache folder: `$CAREEDIT_CACHE`, or `~/.cache/careedit`."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "careedit")
+
+
+def stored_digest(path: Path, cache: Path) -> str:
+    """sha256, in hex, of a file, from `cache` if the file has not changed since it was stored there.
+
+    A file counts as unchanged if path, size, inode and the times of its last changes are the same. `cache` may be read-only.
+    """
+    now = path.stat()
+    state = [str(path.resolve()), now.st_size, now.st_ino, now.st_mtime_ns, now.st_ctime_ns]
+    entry = cache / "digests" / f"{json_digest(state)}.txt"
+    try:
+        if entry.stat().st_mtime_ns - max(now.st_mtime_ns, now.st_ctime_ns) > SETTLED_NS:
+            return entry.read_text("ascii")
+    except OSError:
+        pass
+    digest = file_digest(path)
+    with suppress(OSError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(entry, digest, sync=False)
+    return digest
 
 
 def is_url(address: str) -> bool:

@@ -170,7 +170,11 @@ def load_asker(
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     local = os.path.isdir(path)
     name = Path(path).resolve().name if local else path
-    wanted = {} if local or revision is None else {"revision": revision}
+    wanted: dict[str, Any] = {
+        "trust_remote_code": False
+    }  # transformers would ask on a terminal whether to run a model's code
+    if not local and revision is not None:
+        wanted["revision"] = revision
     try:
         processor = cast(Any, AutoProcessor).from_pretrained(path, **wanted)
     except (OSError, ValueError, ImportError) as error:

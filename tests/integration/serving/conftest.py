@@ -46,6 +46,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "encoder": {**SMALL, "max_ongoing_requests": 64},
         "scorer": {"backend": "import", "model": "judging:ByPlace", "deployment": SMALL},
         "batch": 4,
+        "hang_s": 6,
         "limits": {"deadline_s": 240, "body_grace_s": 8},
         "http": {"cors": ["https://app.example.org"]},
         "jobs": {"lease_s": 2, "attempts": 5},
@@ -79,7 +80,7 @@ def call(served, draw_picture):
             arm="main",
             request=request,
             decision=decision,
-            deadline=time.time() + seconds,
+            deadline_s=seconds,
             partials=partials,
             progress=True,
         )

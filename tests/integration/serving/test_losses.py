@@ -1,4 +1,4 @@
-"""Kill -9 under load, one part after the other: who was accepted gets a right picture, or an error that says try again."""
+"""Kill -9 or SIGSTOP under load, one part after the other: each accepted request gets a right picture, or a 503."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 from itertools import cycle
 
+import httpx2
 import pytest
 
 from careedit.images import decode_image
@@ -16,7 +17,7 @@ from careedit.records import EarlyFilter, EditRequest, EditTrace
 from crowd import Answer, Crowd, is_edit
 
 ERASE = "expert-main-erase"
-VICTIMS = {"expert": ERASE, "router": "router-main", "scorer": "scorer", "ingress": "ingress"}
+VICTIMS = {"expert": ERASE, "hung": ERASE, "router": "router-main", "scorer": "scorer", "ingress": "ingress"}
 FILTER = EarlyFilter(strategy="continue", candidates=2, preview_steps=1)
 WISHES = (
     {"expert": "erase", "steps": 8},
@@ -81,6 +82,9 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
         until(lambda: ask(ERASE)["edits"] > 1)
         if victim == "node":
             serve_cluster.lose(node)
+        elif victim == "hung":
+            os.kill(pid, signal.SIGSTOP)
+            until(lambda: "hangs and is being replaced" in httpx2.get(f"{serve_cluster.url}/readyz", timeout=60).text)
         else:
             os.kill(pid, signal.SIGKILL)
 
@@ -107,6 +111,7 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
     for request, job, told in zip(queued, ended, events, strict=True):
         assert job["status"] == "completed", job
         assert told.count("job.completed") == told.count("job.image") == 1
+        assert victim == "ingress" or victim == "node" or told.count("job.started") == 1, "the job keeps its attempts"
         (image,) = job["result"]["data"]
         (trace,) = job["result"]["careedit"]["traces"]
         check(request, decode_image(base64.b64decode(image["b64_json"])), trace)
@@ -124,3 +129,30 @@ def test_an_edit_waits_for_the_encoder_in_the_place_of_a_lost_one(serve_cluster,
     assert events[-1].trace.degradations == ()
     assert pid not in {alive for alive, _ in serve_cluster.replicas("edits", "encoder-main")}
     until(lambda: asyncio.run(served.ready()) == {}, 120)
+
+
+def test_a_lost_proxy_is_replaced_and_costs_no_job(serve_cluster, served, until, wishes, check):
+    (request,) = wishes(1, 9000)
+    request = request.model_copy(update={"steps": 60})
+
+    def answers():
+        try:
+            return httpx2.get(f"{serve_cluster.url}/healthz", timeout=5).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    async def load():
+        async with Crowd(serve_cluster.url) as crowd:
+            job = await crowd.queue(request)
+            (before,) = serve_cluster.proxies()
+            os.kill(before, signal.SIGKILL)
+            with pytest.raises(httpx2.TransportError):
+                await crowd.edit(request)
+            await asyncio.to_thread(until, answers)
+            assert serve_cluster.proxies() != [before]
+            return await crowd.job(job)
+
+    ended = asyncio.run(load())
+    assert ended["status"] == "completed", ended
+    (image,), (trace,) = ended["result"]["data"], ended["result"]["careedit"]["traces"]
+    check(request, decode_image(base64.b64decode(image["b64_json"])), trace)

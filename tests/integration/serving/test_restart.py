@@ -9,7 +9,7 @@ import pytest
 
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from crowd import Crowd, body_of, is_edit
+from crowd import TALLY, Crowd, body_of, is_edit
 from replica_process import status
 from slots import half_a_body, held
 from webhooks import receiving
@@ -77,6 +77,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         body = body_of(one)
         answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
         assert answer.status_code == 202, answer.text
+        TALLY.requests += 1
         return answer.json()["id"]
 
     async def statuses(crowd):

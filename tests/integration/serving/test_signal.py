@@ -1,4 +1,4 @@
-"""`careedit serve` is told to stop while it works, and is started again on the same state: nothing is lost."""
+"""`careedit serve` is stopped while it works and started again on the same state: nothing is lost. It ends with its cluster."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from careedit.records import EditRequest
-from crowd import Crowd, body_of
+from crowd import TALLY, Crowd, body_of
 from webhooks import receiving
 
 JOBS = 24
@@ -46,8 +47,9 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             assert said is not None, (folder / "stderr.txt").read_text()
             yield process, said[0]
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(120)
 
 
 def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
@@ -67,6 +69,7 @@ def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
                 body = body_of(request(seed, steps=16))
                 answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
                 jobs.append(answer.json()["id"])
+                TALLY.requests += 1
             edit = asyncio.create_task(crowd.edit(request(99, **LONG)))
             while not (listed := await statuses(crowd)).count("completed"):  # the edit is among its company by then
                 await asyncio.sleep(0.05)
@@ -86,8 +89,13 @@ def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
             assert edit.status == 200, edit.document
             assert left > JOBS // 2
             assert process.wait(120) == 0, (tmp_path / "stderr.txt").read_text()
-        with serving(tmp_path) as (_, url):
+        with serving(tmp_path) as (process, url):
             ended, events = asyncio.run(collect(url, jobs))
+            ours = psutil.Process(process.pid).children(recursive=True)
+            next(one for one in ours if one.name() == "raylet").kill()
+            assert process.wait(60) == 1
+            assert "Ray's raylet has ended" in (tmp_path / "stderr.txt").read_text()
+            assert psutil.wait_procs(ours, timeout=60)[1] == [], "nothing of the cluster is left"
     assert [job["status"] for job in ended] == ["completed"] * JOBS, [job["error"] for job in ended]
     assert all(told.count("job.completed") == 1 for told in events)
     assert {body["type"] for body in receiver.received.values()} == {"job.completed"}

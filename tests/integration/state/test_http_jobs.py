@@ -298,3 +298,16 @@ def test_twenty_followers_of_one_job_see_the_same(served: Served, painter: FakeB
     assert len(seen) == 20
     assert all(told == seen[0] for told in seen)
     assert seen[0][-1] == "job.completed"
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"not an image")])
+def test_a_job_whose_image_is_lost_says_so_and_its_events_end(damage: Any, served: Served, tmp_path: Path) -> None:
+    job = post(served.url, output_format="webp").json()["id"]
+    ended(served.url, job)
+    for file in (tmp_path / f"blobs/jobs/{job}").glob("*.webp"):
+        damage(file)
+    *_, image, last = list(follow(served.url, job))
+    assert image[2]["error"]["code"] == "image_lost" and last[1] == "job.completed"
+    answer = httpx2.get(f"{served.url}/v1/jobs/{job}")
+    assert answer.status_code == 200 and answer.headers["cache-control"] == "no-store"
+    assert (answer.json()["status"], answer.json()["error"]["code"]) == ("completed", "image_lost")

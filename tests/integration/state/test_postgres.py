@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import asyncpg
@@ -16,6 +17,8 @@ import tenant_cases
 from careedit.errors import InputError
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.state import store as store_module
+from careedit_deployments.state.clock import SteadyClock
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.store import open_store
@@ -89,3 +92,21 @@ def test_a_server_that_is_not_there_is_said_in_a_sentence() -> None:
     with pytest.raises(UnavailableError, match="does not answer") as caught:
         asyncio.run(open_store(StateConfig(database="postgresql+asyncpg://me:secret@127.0.0.1:1/x")))
     assert "secret" not in str(caught.value)
+
+
+def test_a_host_whose_clock_is_wrong_uses_the_servers_time(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = SteadyClock(lambda: time.time() + 8 * 24 * 3600)
+    monkeypatch.setattr(store_module, "unix_time", ahead)
+
+    async def main() -> None:
+        right = await open_store(StateConfig(database=database))
+        job = await right.jobs.add(a_job(created=time.time()))
+        claimed = await right.jobs.claim("right", lease_s=60, attempts=3)
+        wrong = await open_store(StateConfig(database=database), clock=ahead)
+        assert await wrong.jobs.claim("wrong", lease_s=60, attempts=3) is None, "the lease has not ended"
+        assert (await right.jobs.finish(claimed, "completed")).status == "completed"
+        assert await wrong.jobs.expired() == []
+        assert abs((await wrong.jobs.get(job.id)).expires - time.time() - 7 * 24 * 3600) < 60
+        await asyncio.gather(right.close(), wrong.close())
+
+    asyncio.run(main())

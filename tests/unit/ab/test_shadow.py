@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from careedit.records import EditRequest
@@ -25,7 +23,7 @@ def finished(draw_picture, add_edits):
             request=request,
             decision=await backend.route(arm, request, top_k=1),
             partials=3,
-            deadline=time.time() + 60,
+            deadline_s=60,
             request_id="req_1",
         )
         return call, (done(call, 0),)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Any, ClassVar
 
 import fsspec
@@ -9,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from careedit.errors import AdapterError, ExpertError, ManifestError
-from careedit.experts import Folder, add_expert, load_expert_set, verify_expert_set
+from careedit.experts import Folder, add_expert, load_expert_set, store, verify_expert_set
 from careedit.files import file_digest
 
 
@@ -156,3 +158,26 @@ def test_a_remote_set_is_not_changed_in_place(address, local_set, adapter):
     manifest = load_expert_set(local_set).manifest("erase").model_copy(update={"name": "other"})
     with pytest.raises(ExpertError, match="not a local folder"):
         add_expert(address, manifest, adapter("erase"))
+
+
+def test_a_file_is_hashed_again_only_if_it_may_have_changed(tmp_path, monkeypatch):
+    path, cache, hashed = tmp_path / "weights.safetensors", tmp_path / "cache", []
+    monkeypatch.setattr(store, "file_digest", lambda file: hashed.append(file) or file_digest(file))
+
+    def look() -> str:
+        digest = store.stored_digest(path, cache)
+        for entry in (cache / "digests").iterdir():  # as if some time had passed
+            os.utime(entry, ns=(0, time.time_ns() + 10 * store.SETTLED_NS))
+        return digest
+
+    path.write_bytes(b"a" * 5000)
+    assert look() == look() == file_digest(path)
+    assert len(hashed) == 1
+    state = path.stat()
+    path.write_bytes(b"b" * 5000)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # a change that hides itself
+    assert look() == file_digest(path)
+    assert len(hashed) == 2
+    path.write_bytes(b"c" * 5000)
+    assert store.stored_digest(path, cache) == store.stored_digest(path, cache) == file_digest(path)
+    assert len(hashed) == 4, "a file that has just been written is not trusted"

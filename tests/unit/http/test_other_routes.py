@@ -1,5 +1,6 @@
 import base64
 import re
+from types import SimpleNamespace
 
 from careedit.record import help_of
 from careedit.records import EarlyFilter
@@ -118,3 +119,15 @@ def test_the_api_is_described_by_a_page_that_loads_nothing_from_elsewhere(client
         answer = client.get(f"/{name}")
         assert (answer.status_code, len(answer.content) > 100_000) == (200, True)
     assert client.get("/docs/elsewhere.js").status_code == 404
+
+
+def test_readiness_warns_of_what_does_not_prevent_edits(client, served, monkeypatch):
+    warnings = served.services.warnings
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5 * 2**20))
+    monkeypatch.setitem(warnings, "cleanup of jobs", "It waits.")
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["reasons"]) == (200, "ok", {})
+    assert answer.json()["warnings"] == {
+        "cleanup of jobs": "It waits.",
+        "disk": "Only 5 MiB are left for images; free some, or jobs and sessions are refused.",
+    }

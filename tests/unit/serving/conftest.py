@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing
 
 import pytest
@@ -72,7 +71,7 @@ def call(editor, draw_picture):
             decision=editor.route(request),
             partials=partials,
             progress=progress,
-            deadline=time.time() + seconds,
+            deadline_s=seconds,
         )
 
     return make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing
 
 import pytest
@@ -16,7 +15,9 @@ from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
 from careedit_deployments.cluster.ray_backend import RayBackend
+from careedit_deployments.edits import liveness
 from careedit_deployments.edits.backend import ArmInfo, EditCall, Preview, Progress
+from careedit_deployments.edits.liveness import Pulse
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -105,7 +106,7 @@ def fleet():
 def call(decide):
     def make(seconds=30.0):
         request = EditRequest(image=PICTURE, instruction="remove it", seed=1)
-        return EditCall(id="e", arm="main", request=request, decision=decide(erase=1.0), deadline=time.time() + seconds)
+        return EditCall(id="e", arm="main", request=request, decision=decide(erase=1.0), deadline_s=seconds)
 
     return make
 
@@ -131,7 +132,9 @@ def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(run, call):
     handle = Handle([*EVENTS[:2], ActorDiedError()], EVENTS)
     wanted = call()
     assert run(handle, wanted, Metrics(recording)) == EVENTS
-    assert handle.calls == [(wanted,), (wanted,)]
+    first, second = (sent for (sent,) in handle.calls)
+    assert first.request == second.request == wanted.request
+    assert wanted.deadline_s > first.deadline_s > second.deadline_s
     assert recording.total("careedit_retries", arm="main", expert="erase") == 1
 
 
@@ -248,3 +251,61 @@ def test_another_fleet_is_served_from_the_next_call_on(fleet, call, decide):
     assert set(backend.arms) == {"other"}
     with pytest.raises(InputError, match="the arms are other"):
         asyncio.run(backend.route("main", RoutingFeatures("x"), top_k=1))
+
+
+def hung_backend(fleet, *scripts, hang_s=0.05):
+    killed = []
+    handle = Handle(*scripts)
+    backend = RayBackend(fleet, lambda _: handle, hang_s=hang_s, kill=killed.append)
+    return backend, handle, killed
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pulses come every 10 ms."""
+    monkeypatch.setattr(liveness, "PULSE_S", 0.01)
+    monkeypatch.setattr(liveness.paced, "__defaults__", (0.01,))
+
+
+SILENT = [Pulse(replica="A"), EVENTS[0], "hang"]
+STUCK = [Pulse(replica="A"), EVENTS[0], *(Pulse(replica="A", busy_s=0.02 * i) for i in range(9))]
+
+
+@pytest.mark.parametrize("script", [SILENT, STUCK])
+def test_a_replica_without_a_sign_of_life_is_killed_and_its_edit_begins_elsewhere(script, quick, fleet, call):
+    backend, handle, killed = hung_backend(fleet, script, [Pulse(replica="B"), *EVENTS])
+
+    async def collect():
+        async with aclosing(backend.edit(call())) as stream:
+            return [event async for event in stream]
+
+    assert asyncio.run(collect()) == EVENTS
+    assert killed == ["A"] and handle.streams[0].cancelled
+    assert backend._hanging() == {}, "another replica edits"
+
+
+def test_a_hung_replica_is_reported_until_another_one_edits(quick, fleet, call):
+    backend, _, killed = hung_backend(fleet, SILENT, ["hang"])
+    with pytest.raises(DeadlineError):
+        asyncio.run(anext(aiter_after(backend.edit(call(seconds=0.4)))))
+    assert killed == ["A"]
+    assert backend._hanging() == {
+        "expert-main-erase": "A replica of the expert erase of main hangs and is being replaced."
+    }
+
+
+async def aiter_after(events):
+    """What comes after the first event."""
+    async with aclosing(events):
+        await anext(events)
+        async for event in events:
+            yield event
+
+
+def test_waiting_for_a_replica_and_slow_steps_are_not_hanging(quick, fleet, call):
+    slow = [Pulse(replica="A", step_s=1.0, busy_s=0.3)] * 3
+    for script in (["hang"], [Pulse(replica="A", step_s=1.0), "hang"], [*slow, "hang"]):
+        backend, _, killed = hung_backend(fleet, script)
+        with pytest.raises(DeadlineError):
+            asyncio.run(anext(backend.edit(call(seconds=0.3))))
+        assert killed == []

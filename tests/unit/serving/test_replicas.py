@@ -11,6 +11,7 @@ from PIL import Image
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from careedit import load_editor
 from careedit.errors import AdapterError, ExpertError, InputError, ManifestError
 from careedit.experts import load_expert_set
 from careedit.routing import RoutingFeatures
@@ -110,6 +111,19 @@ def test_a_damaged_adapter_is_refused_by_who_would_use_it_and_by_nobody_else(exp
         return
     style = LiveSet(settings("style"), choice(folder))
     style.retire()
+
+
+def test_a_base_with_other_weights_is_refused_by_an_editor_and_by_a_replica(untrained_set, tmp_path):
+    folder = shutil.copytree(untrained_set, tmp_path / "set")
+    (weights,) = (folder / "base/transformer").glob("*.safetensors")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-4000] + bytes(4000))
+    assert load_expert_set(folder).sha256 == load_expert_set(untrained_set).sha256, (
+        "it is a hash of what the set states"
+    )
+    for load in (lambda: load_editor(str(folder), device="cpu"), lambda: LiveSet(settings("erase"), choice(folder))):
+        with pytest.raises(ExpertError, match=r"^The base's files have the hash .* restore the files"):
+            load()
 
 
 def test_a_step_that_is_no_number_is_refused(untrained_set, monkeypatch):

@@ -227,6 +227,30 @@ def test_the_health_check_fails_while_the_engine_is_stuck(scheduler, paused):
     scheduler.check(lambda: None, timeout=10)
 
 
+def test_a_step_that_does_not_end_is_seen_unless_it_is_the_first_of_its_shape(scheduler, prepared, editor, monkeypatch):
+    def stuck():
+        """The time for which a step has run, and whether the health check passes, while the step does not end."""
+        entered, go, step = threading.Event(), threading.Event(), editor.engine.step
+        with monkeypatch.context() as patch:
+            patch.setattr(editor.engine, "step", lambda states: (entered.set(), go.wait(10), step(states)))
+            request = scheduler.advance([prepared(1, steps=1)])
+            assert entered.wait(10)
+            scheduler._healthy = False
+            try:
+                scheduler.check(lambda: None, timeout=0.05)
+                healthy = True
+            except UnavailableError:
+                healthy = False
+            seen = scheduler.busy_s
+            go.set()
+            wait(request)
+        return seen > 0, healthy
+
+    assert stuck() == (False, True), "it may compile"
+    assert stuck() == (True, False)
+    assert scheduler.busy_s == 0 < scheduler.step_s
+
+
 def test_a_closed_scheduler_ends_its_work_and_refuses_more(scheduler, prepared, paused):
     state = prepared(1, steps=3)
     with paused:

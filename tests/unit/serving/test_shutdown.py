@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,15 +15,17 @@ import pytest
 from careedit_deployments.cluster.lifecycle import within
 
 STOPPING = """
-import signal, sys, threading
+import signal, subprocess, sys, threading
 from careedit_deployments.cluster import lifecycle
 from careedit_deployments.cli import serve
 from careedit_deployments.config import ServeConfig
 
 hung = sys.argv[1] == "hung"
+if sys.argv[1].endswith("raylet"):
+    print(subprocess.Popen([sys.argv[1], "600"]).pid, flush=True)
 lifecycle.take_down = lambda config: threading.Event().wait() if hung else print("taken down", flush=True)
 lifecycle.DELETE_S = 0.1
-lifecycle.SILENT_S = 0.2
+lifecycle.SILENT_S = float(sys.argv[4]) if sys.argv[4:] else 0.2
 sys.modules["ray"] = type(sys)("ray")
 sys.modules["ray"].shutdown = lambda: None
 config = ServeConfig(arms={"a": {"expert_set": "tiny"}}, ingress={"graceful_shutdown_s": float(sys.argv[2])})
@@ -43,10 +47,11 @@ def server():
     """`server(kind, graceful_s)`: a process that waits for its signal, and hangs when it stops if it is "hung"."""
     processes = []
 
-    def start(kind, graceful_s, *url):
-        command = [sys.executable, "-c", STOPPING, kind, str(graceful_s), *url]
+    def start(kind, graceful_s, *url, silent_s=0.2):
+        command = [sys.executable, "-c", STOPPING, kind, str(graceful_s), *url, *([str(silent_s)] if url else [])]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
+        process.raylet = int(process.stdout.readline()) if kind.endswith("raylet") else None
         assert process.stdout.readline() == "waiting\n"
         return process
 
@@ -86,6 +91,16 @@ def test_a_server_that_takes_connections_and_never_answers_ends_its_process(serv
         process = server("well", 5, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert process.wait(30) == 1
     assert "its cluster is lost" in process.stderr.read()
+
+
+def test_a_command_whose_raylet_has_ended_ends_at_once(server, tmp_path, monkeypatch):
+    raylet = shutil.copy(shutil.which("sleep"), tmp_path / "raylet")  # a process is found by its name
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = server(str(raylet), 5, f"http://127.0.0.1:{silent.getsockname()[1]}", silent_s=600)
+        assert process.poll() is None
+        os.kill(process.raylet, signal.SIGKILL)
+        assert process.wait(20) == 1
+    assert "Ray's raylet has ended" in process.stderr.read()
 
 
 def test_work_within_a_time_raises_what_it_raises_and_says_whether_it_ended():

@@ -95,7 +95,17 @@ def test_public_addresses_are_taken(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "public"),
-    [("8.8.8.8", True), ("100.64.0.1", False), ("2001:4860:4860::8888", True), ("fd00::1", False), ("::", False)],
+    [
+        ("8.8.8.8", True),
+        ("100.64.0.1", False),
+        ("2001:4860:4860::8888", True),
+        ("fd00::1", False),
+        ("::", False),
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("::ffff:0:a00:1", False),
+        ("::a00:1", False),
+        ("fec0::1", False),
+    ],
 )
 def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(address)) is public

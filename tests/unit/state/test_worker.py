@@ -29,7 +29,7 @@ from careedit_deployments.errors import (
     UnavailableError,
 )
 from careedit_deployments.jobs.background import count_job
-from careedit_deployments.jobs.cleanup import Cleanup
+from careedit_deployments.jobs.cleanup import FEW, HOLD_S, Cleanup
 from careedit_deployments.jobs.worker import JobWorker
 from careedit_deployments.jobs.workers import Pool
 from careedit_deployments.state.blobs import BlobStore
@@ -338,3 +338,30 @@ async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(b
     assert await cleanup.run_once() == 1, "the edit in the log, whose time has come too"
     assert await bench.store.edits.latest() == []
     assert (await bench.store.audit.latest(limit=1))[0].detail == {"jobs": 0, "sessions": 0, "orphans": 0, "edits": 1}
+
+
+async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_after_an_hour(
+    bench: Bench, clock: Clock
+) -> None:
+    elapsed, warnings = Clock(), {}
+    cleanup = Cleanup(
+        bench.store, bench.blobs, bench.metrics, edit_ttl_s=3600.0, warnings=warnings, clock=clock, elapsed=elapsed
+    )
+    for number in range(FEW + 1):
+        await bench.store.sessions.add(a_session())
+        await bench.store.edits.add(an_edit())
+        await bench.blobs.put(f"jobs/job_{number + 1:012x}{'0' * 20}", b"an orphan", suffix="png")
+    clock.now += 8 * 24 * 3600
+    assert await cleanup.run_once() == 0
+    assert set(warnings) == {"cleanup of sessions", "cleanup of edits", "cleanup of pictures"}
+    assert "21 of 21 sessions have expired at once" in warnings["cleanup of sessions"]
+    assert bench.recording.values["careedit_held_deletions"][()][-1] == 3 * (FEW + 1)
+    clock.now -= 8 * 24 * 3600
+    assert await cleanup.run_once() == 0
+    assert set(warnings) == {"cleanup of pictures"}, "the time is right again, but the pictures have no rows"
+    elapsed.now, clock.now = elapsed.now + HOLD_S, clock.now + HOLD_S + 1
+    assert await cleanup.run_once() == FEW + 1, "the pictures, as an hour has passed; all the rest has just expired"
+    assert set(warnings) == {"cleanup of sessions", "cleanup of edits"}
+    elapsed.now += HOLD_S
+    assert await cleanup.run_once() == 2 * (FEW + 1)
+    assert warnings == {} and bench.recording.values["careedit_held_deletions"][()][-1] == 0
