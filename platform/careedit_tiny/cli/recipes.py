@@ -21,6 +21,7 @@ def clip(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     count: Annotated[
         int, typer.Option("--n", min=10, help="Number of test scenes that retrieval is measured on.")
     ] = 500,
@@ -28,7 +29,7 @@ def clip(
     """Train the tiny CLIP: the encoder of the learned router."""
     from careedit_tiny.recipes.clip import train as recipe
 
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
@@ -42,6 +43,7 @@ def judge(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Number of drawn training samples; default: the recipe's.")
     ] = None,
@@ -60,13 +62,14 @@ def judge(
     """Train the tiny judge, which answers whether an edit is right; --expert-set adds that set's own edits."""
     from careedit.editor import load_editor
     from careedit.finetune.curve import check_curve
+    from careedit.finetune.precision import training_device
     from careedit_tiny.recipes.judge import train as recipe
     from careedit_tiny.recipes.judge.report import make_judge
 
     check_curve()
     config = settings(recipe.DEFAULT, steps)
-    with started(threads, dtype):
-        editor = None if expert_set is None else load_editor(expert_set, device="cpu")
+    with started(threads, dtype, device):
+        editor = None if expert_set is None else load_editor(expert_set, device=training_device())
         _, figures = make_judge(
             out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
         )
@@ -87,6 +90,7 @@ def dino(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     count: Annotated[
         int, typer.Option("--n", min=10, help="Number of test scenes whose nearest neighbours are measured.")
     ] = 1_000,
@@ -98,7 +102,7 @@ def dino(
     from careedit_tiny.recipes.dino.train import DEFAULT
 
     check_curve()
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
     found = ", ".join(f"{name} {figures.features[name]:.1%} ({figures.pixels[name]:.1%})" for name in PROPERTIES)
     note(f"The DINO is in {out / 'dino'}; right by nearest neighbours (in brackets, by raw pixels): {found}.")
@@ -108,7 +112,7 @@ def dino(
 
 @app.command()
 def half(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the VAE's inner levels on scenes half as wide, from which 'vae' then starts."""
     from careedit_tiny.recipes.vae import HALF, make_half
@@ -120,7 +124,7 @@ def half(
 
 @app.command()
 def vae(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the VAE on drawn scenes, from the inner levels that 'half' left in --out if it did."""
     from careedit_tiny.recipes.vae import DEFAULT, make_vae
@@ -136,7 +140,7 @@ def decoder(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base whose VAE to use; default: the VAE in --out.")
     ] = None,
@@ -153,7 +157,7 @@ def decoder(
 
 @app.command()
 def words(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the base's T5 on the meaning of the words in instructions, before it sees an image."""
     from careedit_tiny.recipes.base.words import DEFAULT, make_words
@@ -169,7 +173,7 @@ def base(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base of the same run to continue from, VAE included.")
     ] = None,
@@ -206,7 +210,7 @@ def all_parts(
     out: Out = RUNS,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
 ) -> None:
     """Train every model of the tiny family from nothing, with as many steps as the budget allows."""
     from careedit.finetune.curve import check_curve

@@ -95,7 +95,7 @@ def train_vae(
     cast(Any, vae).to(training_device())
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        canvas = _canvas(panels, generator).to(vae.device)
+        canvas = _canvas(panels, BATCH * config.batches, generator).to(vae.device)
         with products(vae.device):
             posterior = vae.encode(canvas).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(vae.device)
@@ -184,8 +184,8 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
     model = cast(Any, vae)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        canvas = _canvas(panels, generator).to(vae.device)
-        strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(BATCH, 1, 1, 1, generator=generator)
+        canvas = _canvas(panels, BATCH * config.batches, generator).to(vae.device)
+        strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(len(canvas), 1, 1, 1, generator=generator)
         with products(vae.device):
             with torch.no_grad():
                 latents = vae.encode(canvas).latent_dist.mode().float()
@@ -200,12 +200,12 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
     return report
 
 
-def _canvas(panels: np.ndarray, generator: torch.Generator) -> Tensor:
-    """[BATCH, 3, side, 2 side]: two panels side by side, the second now and then blank."""
-    chosen = torch.randint(len(panels), (2 * BATCH,), generator=generator).numpy()
+def _canvas(panels: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
+    """[count, 3, side, 2 side]: two panels side by side, the second now and then blank."""
+    chosen = torch.randint(len(panels), (2 * count,), generator=generator).numpy()
     pixels = to_pixels(panels[chosen])
-    canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
-    blank = torch.rand(BATCH, generator=generator) < 0.2
+    canvas = torch.cat([pixels[:count], pixels[count:]], dim=3)
+    blank = torch.rand(count, generator=generator) < 0.2
     canvas[blank, :, :, panels.shape[1] :] = 0.0
     return canvas
 

@@ -149,7 +149,7 @@ def train_base(
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
-        chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
+        chosen = torch.randint(len(pools[name]["t5"]), (BATCH * config.batches,), generator=generator)
         terms: list[AuxiliaryLoss] = [probe.term] if name == "fill" else [probe.term, heads]
         flow = flow_loss(base, pools[name], chosen, generator, auxiliary=terms, start=START, noise_scale=NOISE_SCALE)
         if step % WORD_EVERY == 0:
