@@ -15,7 +15,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test test-cluster test-faults check format
+.PHONY: help setup system demo test train-gpu test-cluster test-faults check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,15 @@ test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configurati
 
 test-faults: $(VENV)/.installed-dev ## Kill, crowd and restart the served platform, ten times over (about an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count 10 --repeat-scope session $(FAULTS:%=tests/integration/serving/test_%.py)
+
+# The folder of the run, and the folder of what to commit: a run without training data and checkpoints.
+GPU_RUN ?= runs/gpu
+KEPT ?= runs/gpu-kept
+# The run is stopped before ten minutes have passed, and what is finished by then is kept.
+train-gpu: $(VENV)/.installed-serve ## Train the second edition of the tiny family on one GPU, in at most 10 minutes
+	@export CAREEDIT_TINY_EDITION=2; status=0; \
+	timeout --signal=INT --kill-after=10 570 $(BIN)/careedit train all --device cuda --budget-minutes 9 --out "$(GPU_RUN)" || status=$$?; \
+	$(BIN)/careedit train keep "$(KEPT)" --out "$(GPU_RUN)" && exit $$status
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

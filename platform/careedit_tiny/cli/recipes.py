@@ -205,7 +205,7 @@ def base(
 @app.command(name="all")
 def all_parts(
     minutes: Annotated[
-        float, typer.Option("--budget-minutes", min=0.5, help="Minutes of training; drawing the data is not included.")
+        float, typer.Option("--budget-minutes", min=0.5, help="Minutes for everything: drawing, training and measuring.")
     ],
     out: Out = RUNS,
     threads: Threads = None,
@@ -235,6 +235,26 @@ def assemble(
     if (out / "router").is_dir():
         made = put_into_set(out, destination)
     note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")
+
+
+@app.command()
+def keep(
+    destination: Annotated[Path, typer.Argument(help="Folder of what to keep; an existing one is replaced.")],
+    out: Out = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a run without its training data and checkpoints, with a summary; 'assemble --out' reads the copy."""
+    from careedit_tiny.recipes.keep import SUMMARY
+    from careedit_tiny.recipes.keep import keep as copy_results
+
+    found = copy_results(out, destination)
+    missing = ", ".join(found["missing"])
+    note(
+        f"{len(found['stages'])} recipes are in {destination}, summed up in {destination / SUMMARY}"
+        f"{f'; not finished: {missing}' if missing else ''}."
+    )
+    if as_json:
+        emit_json(found)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from careedit.editing import FluxFill, Start
+from careedit.finetune.drawing import processes
 from careedit.finetune.flow import AuxiliaryLoss, flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
@@ -91,7 +92,7 @@ def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POO
     """Draw and encode every pool that is not there yet."""
     for name in names:
         items = fill_item if name == "fill" else partial(edit_item, name)
-        build_pool(name, items, POOLS[name], base, folder)
+        build_pool(name, items, POOLS[name], base, folder, workers=processes())
 
 
 def fit_probes(

@@ -172,6 +172,7 @@ def make_words(folder: Path, config: TrainConfig = DEFAULT) -> TrainReport:
 
     trained = [*encoder.parameters(), *probe.parameters()]
     report = train("words", trained, loss, config, folder, matrices=hidden_matrices(encoder))
+    cast(Any, encoder).cpu()
     save_words(encoder, probe, folder)
     save_report(report, folder / "words.json")
     return report

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -59,7 +58,10 @@ def pool_of(samples: Iterable[Sample], encoder: OpenClipEncoder, experts: Sequen
 
 def fingerprint(encoder: OpenClipEncoder) -> str:
     """Identifies an encoder by its weights, which are the same on every device."""
-    return state_digest(encoder.model.state_dict())[:16]
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.model.state_dict().items()):
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def drawn_pool(
