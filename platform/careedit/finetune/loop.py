@@ -129,7 +129,9 @@ def kept_format(checkpoint: Path) -> NumberFormat | None:
     """The number format of a checkpoint; None if the file does not exist."""
     if not checkpoint.exists():
         return None
-    return NumberFormat.from_document(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("number_format"))
+    return NumberFormat.from_document(
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("number_format")
+    )
 
 
 def train(

@@ -71,7 +71,9 @@ def encode_canvases(base: FluxFill, canvases: Tensor) -> Tensor:
     chunks = torch.split(distinct, max(1, size // canvases[0, 0].numel()))
     with torch.no_grad(), products(base.device, base.dtype):
         means = [
-            vae.encode(chunk.to(base.device, vae.dtype, memory_format=torch.channels_last)).latent_dist.mean.float().cpu()
+            vae.encode(chunk.to(base.device, vae.dtype, memory_format=torch.channels_last))
+            .latent_dist.mean.float()
+            .cpu()
             for chunk in chunks
         ]
     mean = torch.cat(means).contiguous()[[place[digest] for digest in digests]]

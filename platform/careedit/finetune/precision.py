@@ -50,7 +50,9 @@ class NumberFormat:
     def __str__(self) -> str:
         why = {"measured": "the faster one", "requested": "as requested", "checkpoint": "the checkpoint's"}[self.reason]
         figures = ", ".join(f"{name} {value:.3g} GFLOP/s" for name, value in (self.gflops or {}).items())
-        return f"{self.name} ({why} on this {torch.device(self.device).type}{f'; measured: {figures}' if figures else ''})"
+        return (
+            f"{self.name} ({why} on this {torch.device(self.device).type}{f'; measured: {figures}' if figures else ''})"
+        )
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any] | None) -> NumberFormat | None:

@@ -205,7 +205,8 @@ def base(
 @app.command(name="all")
 def all_parts(
     minutes: Annotated[
-        float, typer.Option("--budget-minutes", min=0.5, help="Minutes for everything: drawing, training and measuring.")
+        float,
+        typer.Option("--budget-minutes", min=0.5, help="Minutes for everything: drawing, training and measuring."),
     ],
     out: Out = RUNS,
     threads: Threads = None,

@@ -70,7 +70,7 @@ def train_lora(
     count = BATCH * config.batches
     pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
     shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
-    base_to(base, training_device())
+    base = base_to(base, training_device())
     transformer = base.transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

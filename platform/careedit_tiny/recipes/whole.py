@@ -188,7 +188,9 @@ def train_all(out: Path, minutes: float, *, note: Callable[[str], None] = lambda
                 plan.batches[stage.name] = max((plan.batches.get(f"expert-{name}", 1) for name in RECIPES), default=1)
                 plan.steps[stage.name] = max(1, plan.samples("expert-") // plan.batches[stage.name])
             else:
-                plan.steps[stage.name], plan.batches[stage.name] = fit(stage, out, partial(_budget, minutes, begun, left))
+                plan.steps[stage.name], plan.batches[stage.name] = fit(
+                    stage, out, partial(_budget, minutes, begun, left)
+                )
         plan.seconds = time.monotonic() - begun
         plan.write(out)
         steps, batches = plan.steps[stage.name], plan.batches.get(stage.name, 1)

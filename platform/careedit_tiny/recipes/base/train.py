@@ -74,7 +74,8 @@ def initialise(transformer: FluxTransformer2DModel) -> None:
 
 def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: int = 0) -> FluxFill:
     """The base as training starts: the trained VAE, the trained T5 if there is one, all else new."""
-    new = FluxFill.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
+    pipe = build_pipeline(corpus(), seed=seed)
+    new = FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device="cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialise(new.transformer)
@@ -82,10 +83,10 @@ def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: i
 
 
 def base_to(base: FluxFill, device: torch.device) -> FluxFill:
-    """The base with its models on `device`; they are moved, not copied."""
+    """The base on `device`. Its models are moved, not copied, so `base` itself is not usable until they are moved back."""
     for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
         cast(Any, module).to(device)
-    return base
+    return replace(base, device=device)
 
 
 def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:

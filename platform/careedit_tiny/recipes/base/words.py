@@ -126,7 +126,12 @@ class WordProbe(nn.Linear):
 
 
 def word_loss(
-    encoder: T5EncoderModel, probe: WordProbe, pool: Mapping[str, Tensor], generator: torch.Generator, *, batches: int = 1
+    encoder: T5EncoderModel,
+    probe: WordProbe,
+    pool: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    batches: int = 1,
 ) -> Tensor:
     """Sum over attributes of the probe's mean cross-entropies on `batches` times `BATCH` instructions of the pool; a scalar."""
     chosen = torch.randint(len(pool["t5"]), (BATCH * batches,), generator=generator)

@@ -139,7 +139,9 @@ def train_dino(
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         # Before a step rather than after it, so that a checkpoint, which is made in between, resumes to the same run.
         model.follow(momentum_at(step, config.steps))
-        chosen = to_pixels(drawn[torch.randint(len(drawn), (batch,), generator=generator).numpy()]).to(model.centre.device)
+        chosen = to_pixels(drawn[torch.randint(len(drawn), (batch,), generator=generator).numpy()]).to(
+            model.centre.device
+        )
         large = torch.cat([crops(chosen, SIDE, GLOBAL_SCALE, generator) for _ in range(2)])
         small = torch.cat([crops(chosen, LOCAL_SIDE, LOCAL_SCALE, generator) for _ in range(LOCALS)])
         targets = model.targets(large)
