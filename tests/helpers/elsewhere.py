@@ -47,6 +47,11 @@ class Remote(Tensor):
         """The pretended device."""
         return GPU
 
+    def __getitem__(self, index: Any) -> Any:
+        """A part. torch makes a tensor of a list of indices where the pretence does not see it, so it is made here."""
+        parts = index if isinstance(index, tuple) else (index,)
+        return super().__getitem__(tuple(torch.tensor(part) if isinstance(part, list) else part for part in parts))
+
     def tolist(self) -> Any:
         """The values as numbers."""
         return self.plain.tolist()

@@ -173,7 +173,8 @@ def fit(stage: Stage, out: Path, budget: Callable[[], float]) -> tuple[int, int]
 def train_all(out: Path, minutes: float, *, note: Callable[[str], None] = lambda _: None) -> None:
     """Train every part that `out` lacks. A run that was stopped continues where it was, with its plan.
 
-    A stage's steps are those of its recipe, or as many as its share of the minutes that are left has room for.
+    A stage's steps are those of its recipe, or as many as its share of the minutes that are left has room for. Raises
+    `CareEditError` if the minutes are used up before a stage is planned.
     """
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan.read(out, minutes)
@@ -202,6 +203,11 @@ def train_all(out: Path, minutes: float, *, note: Callable[[str], None] = lambda
 
 
 def _budget(minutes: float, begun: float, left: Sequence[Stage]) -> float:
-    """Seconds for the first of the stages that are left, by its share of theirs."""
+    """Seconds for the first of the stages that are left, by its share of theirs. Raises `CareEditError` if there are none."""
     remaining = minutes * 60 * (1 - MEASURING) - (time.monotonic() - begun)
+    if remaining <= 0:
+        raise CareEditError(
+            f"The {minutes:g} minutes are used up before {left[0].name}; train it and what follows on its own, or train "
+            "into another folder with more minutes."
+        )
     return remaining * left[0].share / sum(stage.share for stage in left)

@@ -75,7 +75,7 @@ def test_a_stage_gets_its_share_of_the_minutes_that_are_left_after_drawing(ran, 
     assert Plan.read(tmp_path, 60).seconds == clock.now - 1000
 
 
-@pytest.mark.parametrize(("device", "slower", "batches"), [("cuda", 1.1, 4), ("cuda", 1.5, 1), ("cpu", 1.0, 1)])
+@pytest.mark.parametrize(("device", "slower", "batches"), [("cuda", 1.1, 8), ("cuda", 1.5, 1), ("cpu", 1.0, 1)])
 def test_a_gpu_learns_from_larger_batches_where_the_time_has_no_room_for_the_steps(
     ran, clock, tmp_path, monkeypatch, device, slower, batches
 ):
@@ -86,6 +86,13 @@ def test_a_gpu_learns_from_larger_batches_where_the_time_has_no_room_for_the_ste
     assert chosen == batches
     assert steps == int(3000 / slower ** (batches.bit_length() - 1))
     assert (chosen == 1) == (steps == 3000)
+
+
+def test_minutes_that_are_used_up_end_the_run_with_a_sentence(ran, clock, tmp_path):
+    Plan(60, {"vae": 3600}).write(tmp_path)
+    with pytest.raises(CareEditError, match="The 60 minutes are used up before expert-a"):
+        train_all(tmp_path, 60)
+    assert ran == [("vae", 3600, 1)]
 
 
 def test_the_unified_lora_sees_as_many_samples_as_all_experts_together(ran, tmp_path):
