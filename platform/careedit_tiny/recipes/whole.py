@@ -203,7 +203,7 @@ def train_all(out: Path, minutes: float, *, note: Callable[[str], None] = lambda
 
 
 def _budget(minutes: float, begun: float, left: Sequence[Stage]) -> float:
-    """Seconds for the first of the stages that are left, by its share of theirs. Raises `CareEditError` if there are none."""
+    """Seconds for the first of the stages that are left, by its share of theirs. Raises `CareEditError` if none are left."""
     remaining = minutes * 60 * (1 - MEASURING) - (time.monotonic() - begun)
     if remaining <= 0:
         raise CareEditError(
