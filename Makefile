@@ -22,7 +22,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test test-cluster test-faults bench-gpu check format
+.PHONY: help setup system demo test train-gpu test-cluster test-faults bench-gpu check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,15 @@ bench-gpu: $(VENV)/.installed-plan ## Measure a GPU within 10 minutes, without a
 	@mkdir -p "$(OUT)"
 	@timeout --signal=INT 600 $(BIN)/careedit bench gpu --family $(FAMILY) --seconds 480 \
 		--out "$(OUT)/gpu-$(FAMILY).json" --plot "$(OUT)/gpu-$(FAMILY).png"
+
+# The folder of the run, and the folder of what to commit: a run without training data and checkpoints.
+GPU_RUN ?= runs/gpu
+KEPT ?= runs/gpu-kept
+# The run is stopped before ten minutes have passed, and what is finished by then is kept.
+train-gpu: $(VENV)/.installed-serve ## Train the second edition of the tiny family on one GPU, in at most 10 minutes
+	@export CAREEDIT_TINY_EDITION=2; status=0; \
+	timeout --signal=INT --kill-after=10 570 $(BIN)/careedit train all --device cuda --budget-minutes 9 --out "$(GPU_RUN)" || status=$$?; \
+	$(BIN)/careedit train keep "$(KEPT)" --out "$(GPU_RUN)" && exit $$status
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .

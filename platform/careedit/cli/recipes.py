@@ -45,7 +45,7 @@ Device = Annotated[
 
 
 @contextmanager
-def started(threads: int | None, dtype: str | None, device: str | None = "cpu") -> Iterator[None]:
+def started(threads: int | None, dtype: str | None, device: str | None = None) -> Iterator[None]:
     """Run a recipe on `threads` CPU threads of `device` in the number format `dtype`, and report the format.
 
     Defaults: the faster format, and a GPU if one is found.

@@ -12,7 +12,7 @@ import typer
 
 from careedit import plugins
 from careedit.cli.output import DeviceOption, JsonOption, emit, emit_json, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Dtype, Out, Steps, Threads, set_threads, started
+from careedit.cli.recipes import RUNS, Device, Dtype, Out, Steps, Threads, set_threads, started
 from careedit.errors import InputError
 
 NAMED = 20
@@ -120,11 +120,11 @@ def expert(
         set_threads(threads)
         train_own(given, as_json=as_json)
         return
-    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype"}) + ["json"] * as_json:
+    for key in sorted({*given} - {"out", "steps", "learning_rate", "dtype", "device"}) + ["json"] * as_json:
         option = "panel-size" if key == "panel" else key.replace("_", "-")
         raise InputError(f"--{option} is for own rows (--data); a recipe has its own settings.")
     train_recipe = _recipe(str(recipe))
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         path = train_recipe(out, steps, learning_rate)
     note(f"The expert is in {path}.")
 
@@ -135,6 +135,7 @@ def router(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     expert_set: Annotated[
         Path | None, typer.Option(help="Teach the router of this local set new experts from --examples.")
     ] = None,
@@ -156,7 +157,7 @@ def router(
     if (expert_set is None) != (examples is None):
         raise InputError("--expert-set and --examples belong together; give both or neither.")
     recipes = [plugins.load(plugins.ROUTERS, name, error=InputError)() for name in plugins.names(plugins.ROUTERS)]
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         if expert_set is not None and examples is not None:
             _teach(expert_set, examples, out, steps, recipes, skip_bad=skip_bad, as_json=as_json)
             return

@@ -10,7 +10,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ class TrainConfig:
     """Decay of the weights' moving average, which becomes the result. Default: 0, no average."""
     checkpoint_seconds: float = 60.0
     """Wall-clock seconds between two checkpoints, at least. Default: 60."""
+    batches: int = 1
+    """Number of the recipe's usual batches that one step learns from. Default: 1. Use more where a larger batch costs
+    hardly more time, as on a GPU, with fewer steps; the learning rate stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,40 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(((seed * 1_000_003 + stream) * 2_654_435_761 + step) % 2**63)
 
 
+class Timed(Exception):
+    """How `timing` ends a run of `train`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.3g} s per step")
+        self.seconds = seconds
+
+
+_TIMED: ContextVar[tuple[str, int] | None] = ContextVar("timed", default=None)
+
+
+def timing(name: str, steps: int, run: Callable[[], object]) -> float:
+    """Wall-clock seconds of one step in the run of `train` whose name begins with `name`, measured on `steps` steps.
+
+    `run` calls a recipe as usual. It ends after the timed steps, without a checkpoint or a result. Any other call of `train`
+    before that makes one step.
+    """
+    token = _TIMED.set((name, steps))
+    try:
+        run()
+    except Timed as timed:
+        return timed.seconds
+    finally:
+        _TIMED.reset(token)
+    raise LookupError(f"The recipe has no training run {name!r}.")
+
+
 def kept_format(checkpoint: Path) -> NumberFormat | None:
     """The number format of a checkpoint; None if the file does not exist."""
     if not checkpoint.exists():
         return None
-    return NumberFormat.from_document(torch.load(checkpoint, weights_only=True, mmap=True).get("number_format"))
+    return NumberFormat.from_document(
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("number_format")
+    )
 
 
 def train(
@@ -113,12 +146,12 @@ def train(
     """Train in place, with checkpoints in `folder/NAME.ckpt`. At the end the parameters are their moving average (if `ema`).
 
     Muon updates those of `parameters` that are also in `matrices`, AdamW all others.
-    Matrix products use the active number format, or else the faster one on the parameters' device. A resumed run keeps
+    A checkpoint of one device continues on any other. Matrix products use the active number format, or else the faster one on the parameters' device. A resumed run keeps
     the format of its checkpoint unless another one was requested.
     Raises `CareEditError` if the loss is not a number (the last good checkpoint stays) or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.ckpt"
+    checkpoint, timed = folder / f"{name}.ckpt", _TIMED.get()
     optimizers = optimizers_for(
         parameters, matrices, learning_rate=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
@@ -128,9 +161,9 @@ def train(
     average: Any = EMAModel(parameters, decay=config.ema, foreach=True) if config.ema else None
     stateful: list[Any] = [*optimizers, *schedules, *([average] if config.ema else [])]
     first, spent, curve, kept = 0, 0.0, list[tuple[int, float]](), None
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["config"] != asdict(config) or "states" not in state:
+    if checkpoint.exists() and timed is None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if {**asdict(TrainConfig(1, 0.0)), **state["config"]} != asdict(config) or "states" not in state:
             raise CareEditError(
                 f"{checkpoint} was made with other settings or by an older version of careedit; delete it or train into "
                 "another folder."
@@ -140,6 +173,8 @@ def train(
             parameter.data.copy_(value)
         for part, value in zip(stateful, state["states"], strict=True):
             part.load_state_dict(value)
+        if average is not None:
+            average.to(parameters[0].device)
         kept = NumberFormat.from_document(state["number_format"])
     console = Console(stderr=True)
     if kept is not None and first >= config.steps:
@@ -167,6 +202,34 @@ def train(
                 f"The checkpoint {checkpoint} cannot be written ({error}); free some space and rerun."
             ) from error
 
+    def advance(step: int) -> float:
+        value = loss(step, step_generator(config.seed, step))["loss"]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+        if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
+            good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was due yet"
+            raise CareEditError(
+                f"{name}: the loss at step {step} is not a number; {good}. Lower the learning rate and start again."
+            )
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        if average is not None:
+            average.step(parameters)
+        return value.item()
+
+    if timed is not None:
+        with using(number_format):
+            first_loss = advance(0)  # also sets the kernels up
+            if name.startswith(timed[0]):
+                begun = time.monotonic()
+                for step in range(1, timed[1] + 1):
+                    advance(step)
+                raise Timed((time.monotonic() - begun) / timed[1])
+        return TrainReport(name, replace(config, steps=1), 0.0, 0, ((1, first_loss),), number_format)
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -179,24 +242,8 @@ def train(
     with using(number_format), bar as progress:
         task = progress.add_task(name, total=config.steps, completed=first, loss="-")
         for step in range(first, config.steps):
-            value = loss(step, step_generator(config.seed, step))["loss"]
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-            if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
-                good = (
-                    f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was due yet"
-                )
-                raise CareEditError(
-                    f"{name}: the loss at step {step} is not a number; {good}. Lower the learning rate and start again."
-                )
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
-            if average is not None:
-                average.step(parameters)
-            recent.append(value.item())
+            value = advance(step)
+            recent.append(value)
             if len(recent) == CURVE_EVERY or step + 1 == config.steps:
                 curve.append((step + 1, sum(recent) / len(recent)))
                 recent.clear()
@@ -204,7 +251,7 @@ def train(
             if now - last_saved > config.checkpoint_seconds and not recent:
                 save(step + 1, spent + now - started)
                 last_saved = now
-            progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{value.item():.4f}")
+            progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{value:.4f}")
     seconds = spent + time.monotonic() - started
     save(config.steps, seconds)
     if average is not None:

@@ -1,12 +1,14 @@
 """Training items as latents on disk: encoded once, used many times.
 
 Encoding a canvas costs about as much as a training step on it, so each pool is written as safetensors shards. Existing
-shards are reused, and several processes may make different shards.
+shards are reused, and several processes may make different shards. Drawn items come from `careedit.finetune.drawing`, whose
+processes draw the next ones while the device encodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,17 @@ from torch import Tensor
 from careedit.editing import FluxFill
 from careedit.errors import CareEditError
 from careedit.files import atomic_path
+from careedit.finetune.drawing import in_order
 from careedit.finetune.precision import products
 
 SHARD = 512
 """Default number of items per file."""
 CLIP_LENGTH = 40
 """Default number of CLIP tokens. CLIP's attention is causal, so padding after the end token changes nothing."""
-CHUNK_PIXELS = 2**19
-"""Number of canvas pixels that the VAE encodes at once."""
+CHUNK_PIXELS = 2**17
+"""Number of canvas pixels that the VAE encodes at once on a CPU: with more, its features leave the cache."""
+GPU_CHUNK_PIXELS = 2**22
+"""The same on a GPU, which small chunks leave idle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,26 +58,38 @@ Items = Callable[[int], Item]
 
 
 def encode_canvases(base: FluxFill, canvases: Tensor) -> Tensor:
-    """[B, 3, H, W] in [-1, 1] -> normalised latents [B, C, H/4, W/4], float16."""
+    """[B, 3, H, W] in [-1, 1] -> normalised latents [B, C, h, w], float16.
+
+    Equal canvases are encoded once. Features are channels last, which convolutions of few channels need on a CPU; this may
+    change the last bit of a latent.
+    """
     vae: Any = base.vae
+    digests = [hashlib.sha256(canvas.numpy().tobytes()).digest() for canvas in canvases]
+    place = {digest: i for i, digest in enumerate(dict.fromkeys(digests))}
+    distinct = canvases[[digests.index(digest) for digest in place]]
+    size = GPU_CHUNK_PIXELS if base.device.type == "cuda" else CHUNK_PIXELS
+    chunks = torch.split(distinct, max(1, size // canvases[0, 0].numel()))
     with torch.no_grad(), products(base.device, base.dtype):
-        mean = vae.encode(canvases.to(base.device, vae.dtype)).latent_dist.mean.float().cpu()
+        means = [
+            vae.encode(chunk.to(base.device, vae.dtype, memory_format=torch.channels_last))
+            .latent_dist.mean.float()
+            .cpu()
+            for chunk in chunks
+        ]
+    mean = torch.cat(means).contiguous()[[place[digest] for digest in digests]]
     config: Any = base.vae.config
     latents: Tensor = (mean - config.shift_factor) * config.scaling_factor
     return latents.half()
 
 
-def _encode(items: Items, first: int, count: int, base: FluxFill, clip_length: int) -> dict[str, Tensor]:
-    chosen = [items(first + i) for i in range(count)]
+def _encode(chosen: Sequence[Item], base: FluxFill, clip_length: int) -> dict[str, Tensor]:
     pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in chosen])).permute(0, 3, 1, 2) / 127.5 - 1
     masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in chosen]))[:, None] > 127
     prompts = [item.prompt for item in chosen]
     lengths: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    chunk = max(1, CHUNK_PIXELS // masks[0].numel())
-    chunks = list(zip(torch.split(pixels, chunk), torch.split(masks, chunk), strict=True))
     tensors = {
-        "clean": torch.cat([encode_canvases(base, pixel) for pixel, _ in chunks]),
-        "given": torch.cat([encode_canvases(base, pixel * ~mask) for pixel, mask in chunks]),
+        "clean": encode_canvases(base, pixels),
+        "given": encode_canvases(base, pixels * ~masks),
         "mask": masks.to(torch.uint8),
         "t5": _ids(base.tokenizer_2(prompts, max_length=base.max_sequence_length, **lengths)),
         "clip": _ids(base.tokenizer(prompts, max_length=clip_length, **lengths)),
@@ -98,16 +115,21 @@ def build_pool(
     *,
     shard_size: int | None = None,
     clip_length: int = CLIP_LENGTH,
+    workers: int = 0,
 ) -> None:
-    """Write the missing shards of a pool of `size` items. Raises `CareEditError` if the disk is full."""
+    """Write the missing shards of a pool of `size` items. `workers` processes make the items; 0 makes them in this one.
+
+    Raises `CareEditError` if the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = shard_size or SHARD
-    for shard in track(range(-(-size // per_shard)), description=f"pool {name}", console=Console(stderr=True)):
-        path = folder / f"{name}-{shard:04d}.safetensors"
-        if not path.exists():
-            first = shard * per_shard
-            tensors = _encode(items, first, min(per_shard, size - first), base, clip_length)
-            write_tensors(tensors, path)
+    paths = {first: folder / f"{name}-{first // per_shard:04d}.safetensors" for first in range(0, size, per_shard)}
+    missing = [first for first, path in paths.items() if not path.exists()]
+    wanted = [range(first, min(first + per_shard, size)) for first in missing]
+    made = in_order(items, wanted, workers)
+    shown = track(zip(missing, made, strict=True), f"pool {name}", len(missing), console=Console(stderr=True))
+    for first, chosen in shown:
+        write_tensors(_encode(chosen, base, clip_length), paths[first])
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -43,14 +43,16 @@ class NumberFormat:
     reason: Reason
     """"measured": the faster one here. "requested": by --dtype. "checkpoint": the format of the resumed run."""
     device: str
-    """Type of the device, for example "cpu"."""
+    """The device that trains, for example "cpu" or "cuda:1"."""
     gflops: Mapping[str, float] | None = None
     """Measured speed of each format in 10^9 floating-point operations per second. None if nothing was measured."""
 
     def __str__(self) -> str:
         why = {"measured": "the faster one", "requested": "as requested", "checkpoint": "the checkpoint's"}[self.reason]
         figures = ", ".join(f"{name} {value:.3g} GFLOP/s" for name, value in (self.gflops or {}).items())
-        return f"{self.name} ({why} on this {self.device}{f'; measured: {figures}' if figures else ''})"
+        return (
+            f"{self.name} ({why} on this {torch.device(self.device).type}{f'; measured: {figures}' if figures else ''})"
+        )
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any] | None) -> NumberFormat | None:
@@ -104,6 +106,8 @@ def _wait(device: torch.device) -> None:
 def choose(device: str = "cpu", requested: str | None = None, kept: NumberFormat | None = None) -> NumberFormat:
     """The format to train in on `device`: `requested`, otherwise `kept` (a checkpoint's), otherwise the faster one.
 
+    The format of a checkpoint of another kind of device is not kept: it may be far slower here.
+
     Raises `InputError` for an unknown format.
     """
     if requested is not None and requested not in get_args(FormatName):
@@ -112,13 +116,17 @@ def choose(device: str = "cpu", requested: str | None = None, kept: NumberFormat
     fastest: FormatName = "bfloat16" if speeds["bfloat16"] > GAIN * speeds["float32"] else "float32"
     name = cast(FormatName, requested or fastest)
     reason: Reason = "requested" if requested else "measured"
-    return _keeping(kept, NumberFormat(name, reason, torch.device(device).type, dict(speeds)))
+    return _keeping(kept, NumberFormat(name, reason, str(device), dict(speeds)))
 
 
 def _keeping(kept: NumberFormat | None, chosen: NumberFormat) -> NumberFormat:
-    if kept is None or kept.name == chosen.name or chosen.reason == "requested":
+    if kept is None or kept.name == chosen.name or chosen.reason == "requested" or _elsewhere(kept, chosen):
         return chosen
     return replace(chosen, name=kept.name, reason="checkpoint")
+
+
+def _elsewhere(kept: NumberFormat, chosen: NumberFormat) -> bool:
+    return torch.device(kept.device).type != torch.device(chosen.device).type
 
 
 @contextmanager
@@ -164,7 +172,9 @@ def settle(name: str, device: str, kept: NumberFormat | None) -> tuple[NumberFor
     if chosen.name != wanted.name:
         message = f"{name} continues in {chosen.name}, the number format of its checkpoint; --dtype {wanted.name} changes that."
     elif kept is not None and kept.name != chosen.name:
-        message = f"{name} continues in {chosen.name}, as requested; its checkpoint was made in {kept.name}."
+        why = "as requested" if chosen.reason == "requested" else f"the faster one on this {torch.device(device).type}"
+        where = f" on a {torch.device(kept.device).type}" if _elsewhere(kept, chosen) else ""
+        message = f"{name} continues in {chosen.name}, {why}; its checkpoint was made in {kept.name}{where}."
     else:
         message = "" if before else f"Number format: {chosen}."
     return chosen, message

@@ -21,6 +21,7 @@ def clip(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     count: Annotated[
         int, typer.Option("--n", min=10, help="Number of test scenes that retrieval is measured on.")
     ] = 500,
@@ -28,7 +29,7 @@ def clip(
     """Train the tiny CLIP: the encoder of the learned router."""
     from careedit_tiny.recipes.clip import train as recipe
 
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         _, figures = recipe.make_clip(out, settings(recipe.DEFAULT, steps), count=count)
     note(
         f"The CLIP is in {out / 'clip'}: recall at 1 is {figures.image_to_text_1:.1%} from picture to caption and "
@@ -42,6 +43,7 @@ def judge(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Number of drawn training samples; default: the recipe's.")
     ] = None,
@@ -60,13 +62,14 @@ def judge(
     """Train the tiny judge, which answers whether an edit is right; --expert-set adds that set's own edits."""
     from careedit.editor import load_editor
     from careedit.finetune.curve import check_curve
+    from careedit.finetune.precision import training_device
     from careedit_tiny.recipes.judge import train as recipe
     from careedit_tiny.recipes.judge.report import make_judge
 
     check_curve()
     config = settings(recipe.DEFAULT, steps)
-    with started(threads, dtype):
-        editor = None if expert_set is None else load_editor(expert_set, device="cpu")
+    with started(threads, dtype, device):
+        editor = None if expert_set is None else load_editor(expert_set, device=training_device())
         _, figures = make_judge(
             out, config, samples=samples or recipe.SAMPLES, editor=editor, edits=edits or recipe.EDITS, count=count
         )
@@ -87,6 +90,7 @@ def dino(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    device: Device = None,
     count: Annotated[
         int, typer.Option("--n", min=10, help="Number of test scenes whose nearest neighbours are measured.")
     ] = 1_000,
@@ -98,7 +102,7 @@ def dino(
     from careedit_tiny.recipes.dino.train import DEFAULT
 
     check_curve()
-    with started(threads, dtype):
+    with started(threads, dtype, device):
         _, figures = make_dino(out, settings(DEFAULT, steps), count=count)
     found = ", ".join(f"{name} {figures.features[name]:.1%} ({figures.pixels[name]:.1%})" for name in PROPERTIES)
     note(f"The DINO is in {out / 'dino'}; right by nearest neighbours (in brackets, by raw pixels): {found}.")
@@ -108,7 +112,7 @@ def dino(
 
 @app.command()
 def half(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the VAE's inner levels on scenes half as wide, from which 'vae' then starts."""
     from careedit_tiny.recipes.vae import HALF, make_half
@@ -120,7 +124,7 @@ def half(
 
 @app.command()
 def vae(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the VAE on drawn scenes, from the inner levels that 'half' left in --out if it did."""
     from careedit_tiny.recipes.vae import DEFAULT, make_vae
@@ -136,7 +140,7 @@ def decoder(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base whose VAE to use; default: the VAE in --out.")
     ] = None,
@@ -153,7 +157,7 @@ def decoder(
 
 @app.command()
 def words(
-    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = "cpu"
+    out: Out = RUNS, steps: Steps = None, threads: Threads = None, dtype: Dtype = None, device: Device = None
 ) -> None:
     """Train the base's T5 on the meaning of the words in instructions, before it sees an image."""
     from careedit_tiny.recipes.base.words import DEFAULT, make_words
@@ -169,7 +173,7 @@ def base(
     steps: Steps = None,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
     start: Annotated[
         Path | None, typer.Option("--start", help="A base of the same run to continue from, VAE included.")
     ] = None,
@@ -201,12 +205,13 @@ def base(
 @app.command(name="all")
 def all_parts(
     minutes: Annotated[
-        float, typer.Option("--budget-minutes", min=0.5, help="Minutes of training; drawing the data is not included.")
+        float,
+        typer.Option("--budget-minutes", min=0.5, help="Minutes for everything: drawing, training and measuring."),
     ],
     out: Out = RUNS,
     threads: Threads = None,
     dtype: Dtype = None,
-    device: Device = "cpu",
+    device: Device = None,
 ) -> None:
     """Train every model of the tiny family from nothing, with as many steps as the budget allows."""
     from careedit.finetune.curve import check_curve
@@ -231,6 +236,26 @@ def assemble(
     if (out / "router").is_dir():
         made = put_into_set(out, destination)
     note(f"The expert set {made.name} ({made.sha256[:12]}) with {', '.join(made.names)} is in {destination}.")
+
+
+@app.command()
+def keep(
+    destination: Annotated[Path, typer.Argument(help="Folder of what to keep; an existing one is replaced.")],
+    out: Out = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a run without its training data and checkpoints, with a summary; 'assemble --out' reads the copy."""
+    from careedit_tiny.recipes.keep import SUMMARY
+    from careedit_tiny.recipes.keep import keep as copy_results
+
+    found = copy_results(out, destination)
+    missing = ", ".join(found["missing"])
+    note(
+        f"{len(found['stages'])} recipes are in {destination}, summed up in {destination / SUMMARY}"
+        f"{f'; not finished: {missing}' if missing else ''}."
+    )
+    if as_json:
+        emit_json(found)
 
 
 @app.command()

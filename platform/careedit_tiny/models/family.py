@@ -95,16 +95,20 @@ def build_t5_tokenizer(corpus: Iterable[str]) -> T5Tokenizer:
 def build_clip_tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
     """A byte-pair tokenizer of CLIP's class, its merges learned on the corpus."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.pre_tokenizer = splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    texts = [re.sub(r"\s+", " ", text.lower()).replace(" ", "\n") for text in corpus]
+    words = [word for text in texts for word in text.split("\n")]
+    # The trainer numbers the last letters of words in an order that changes from one tokenizer to the next. Stated first,
+    # they keep theirs: the ids in a pool are those of every tokenizer of this corpus.
+    last = {piece[-1] for word in set(words) for piece, _ in splitter.pre_tokenize_str(word)}
     trainer = trainers.BpeTrainer(
         vocab_size=768,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *sorted(f"{letter}</w>" for letter in last)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    texts = [re.sub(r"\s+", " ", text.lower()).replace(" ", "\n") for text in corpus]
-    learner.train_from_iterator((word for text in texts for word in text.split("\n")), trainer)
+    learner.train_from_iterator(words, trainer)
     with TemporaryDirectory() as folder:
         vocab, merges = learner.model.save(folder)
         pairs = [line.split() for line in lines_of(Path(merges).read_text("utf-8")) if line and line[0] != "#"]

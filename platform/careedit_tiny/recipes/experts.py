@@ -67,9 +67,10 @@ def train_lora(
     The base is frozen and left as it was: the adapter is taken off before the function returns.
     """
     config = config or recipe.config
+    count = BATCH * config.batches
     pools = {pool: load_pool(pool, folder / "pools") for pool in recipe.shares}
     shares = torch.tensor(list(recipe.shares.values()), dtype=torch.float32)
-    base_to(base, training_device())
+    base = base_to(base, training_device())
     transformer = base.transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -82,7 +83,7 @@ def train_lora(
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         pool = pools[tuple(pools)[int(torch.multinomial(shares, 1, generator=generator))]]
-        chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
+        chosen = torch.randint(len(pool["t5"]), (count,), generator=generator)
         return {
             "loss": flow_loss(
                 base, pool, chosen, generator, auxiliary=[probe.term, heads], start=START, noise_scale=NOISE_SCALE

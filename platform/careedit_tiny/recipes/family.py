@@ -136,8 +136,8 @@ def with_decoder(base: FluxFill, folder: Path) -> FluxFill:
 
 
 def load_tiny_base(folder: Path) -> FluxFill:
-    """A base of the tiny architecture, in float32, e.g. the one in the package to train on from."""
-    return as_fill(load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, dtype=torch.float32))
+    """A base of the tiny architecture on the CPU, in float32, e.g. the one in the package to train on from."""
+    return as_fill(load_base(folder, max_sequence_length=MAX_SEQUENCE_LENGTH, device="cpu", dtype=torch.float32))
 
 
 def make_base(folder: Path, config: TrainConfig, start: FluxFill | None = None) -> TrainReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from careedit.finetune.curve import check_curve, save_report
+from careedit.finetune.drawing import in_order
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.precision import products, training_device
 from careedit_tiny.models.family import LATENT_CHANNELS, PANEL, VAE_CHANNELS, build_vae
@@ -38,6 +40,8 @@ LATENT_NOISE = 0.3
 latents are never exactly those of an image."""
 TEST_SEED = 100_000_000
 """First seed of the panels that quality is measured on."""
+DRAWN_TOGETHER = 500
+"""Panels that a process draws at a time."""
 POOL = 16_000
 """Scenes drawn once and shown in changing pairs."""
 
@@ -52,9 +56,12 @@ def draw_panel(seed: int, side: int = PANEL) -> np.ndarray:
     return np.asarray(draw_scene(scene, side))
 
 
+@lru_cache(maxsize=1)
 def draw_panels(first: int, count: int, side: int = PANEL) -> np.ndarray:
-    """Panels of seeds from `first` on, [count, side, side, 3]."""
-    return np.stack([draw_panel(seed, side) for seed in range(first, first + count)])
+    """Panels of seeds from `first` on, [count, side, side, 3]; the caller must not change them."""
+    seeds = range(first, first + count)
+    groups = [seeds[i : i + DRAWN_TOGETHER] for i in range(0, count, DRAWN_TOGETHER)]
+    return np.stack([panel for made in in_order(partial(draw_panel, side=side), groups) for panel in made])
 
 
 def to_pixels(panels: np.ndarray) -> Tensor:
@@ -95,7 +102,7 @@ def train_vae(
     cast(Any, vae).to(training_device())
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        canvas = _canvas(panels, generator).to(vae.device)
+        canvas = _canvas(panels, BATCH * config.batches, generator).to(vae.device)
         with products(vae.device):
             posterior = vae.encode(canvas).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(vae.device)
@@ -184,8 +191,8 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
     model = cast(Any, vae)
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        canvas = _canvas(panels, generator).to(vae.device)
-        strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(BATCH, 1, 1, 1, generator=generator)
+        canvas = _canvas(panels, BATCH * config.batches, generator).to(vae.device)
+        strength = LATENT_NOISE / model.config.scaling_factor * torch.rand(len(canvas), 1, 1, 1, generator=generator)
         with products(vae.device):
             with torch.no_grad():
                 latents = vae.encode(canvas).latent_dist.mode().float()
@@ -200,12 +207,12 @@ def train_decoder(vae: AutoencoderKL, folder: Path, config: TrainConfig = DECODE
     return report
 
 
-def _canvas(panels: np.ndarray, generator: torch.Generator) -> Tensor:
-    """[BATCH, 3, side, 2 side]: two panels side by side, the second now and then blank."""
-    chosen = torch.randint(len(panels), (2 * BATCH,), generator=generator).numpy()
+def _canvas(panels: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
+    """[count, 3, side, 2 side]: two panels side by side, the second now and then blank."""
+    chosen = torch.randint(len(panels), (2 * count,), generator=generator).numpy()
     pixels = to_pixels(panels[chosen])
-    canvas = torch.cat([pixels[:BATCH], pixels[BATCH:]], dim=3)
-    blank = torch.rand(BATCH, generator=generator) < 0.2
+    canvas = torch.cat([pixels[:count], pixels[count:]], dim=3)
+    blank = torch.rand(count, generator=generator) < 0.2
     canvas[blank, :, :, panels.shape[1] :] = 0.0
     return canvas
 

@@ -58,3 +58,9 @@ def test_every_prompt_of_known_words_fits_the_text_encoders():
     prompts = [in_context_prompt(text, references=references) for text in set(texts) for references in (0, 1)]
     assert max(len(t5(prompt).input_ids) for prompt in prompts) <= MAX_SEQUENCE_LENGTH
     assert max(len(clip(prompt).input_ids) for prompt in prompts) <= CLIP_LENGTH
+
+
+def test_every_tokenizer_of_a_corpus_gives_the_same_ids():
+    texts = ["remove the red circle, please", "turn it to the left", "a dotted blue star at the top"]
+    first, *others = (build_clip_tokenizer(texts).get_vocab() for _ in range(4))
+    assert all(other == first for other in others)

@@ -144,7 +144,7 @@ def test_a_resumed_run_keeps_its_format_unless_another_one_is_requested(
     ],
 )
 @pytest.mark.parametrize(("dtype", "name"), [((), "float32"), (("--dtype", "bfloat16"), "bfloat16")])
-def test_every_recipe_says_its_format_in_the_first_line(
+def test_every_recipe_takes_a_device_and_says_its_format_in_the_first_line(
     arguments, recipe, dtype, name, speeds, tmp_path, monkeypatch, capsys
 ):
     def stop(*_: Any, **__: Any) -> None:
@@ -153,7 +153,7 @@ def test_every_recipe_says_its_format_in_the_first_line(
 
     speeds(SLOW)
     monkeypatch.setattr(recipe if recipe.startswith("careedit.") else f"careedit_tiny.recipes.{recipe}", stop)
-    assert main(["train", *arguments, *dtype, "--out", str(tmp_path)]) == 1
+    assert main(["train", *arguments, *dtype, "--device", "cpu", "--out", str(tmp_path)]) == 1
     first, *others = capsys.readouterr().err.splitlines()
     assert first.startswith(f"Number format: {name} (") and first.endswith("bfloat16 0.49 GFLOP/s).")
     assert others == ["error: It runs."]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from careedit.encoders import OpenClipEncoder
 from careedit.finetune.loop import TrainConfig, TrainReport, train
-from careedit.finetune.precision import products
+from careedit.finetune.precision import products, training_device
 from careedit.finetune.router.pool import RouterPool
 from careedit.routing.transformer import (
     RouterLogits,
@@ -65,13 +65,14 @@ def noisy(instruction: str, _: str | None, rng: Random, words: Sequence[str] | N
 def forward(model: RouterModel, pool: RouterPool, chosen: Sequence[int], texts: Sequence[Tensor]) -> RouterLogits:
     """The logits of the chosen edits in their order. Edits without a reference are computed without its tokens."""
     rows = pool.reference_index[torch.as_tensor(chosen, dtype=torch.long)]
-    experts = torch.zeros(len(chosen), len(model.config.experts))
-    feasible = torch.zeros(len(chosen))
+    device = next(model.parameters()).device
+    experts = torch.zeros(len(chosen), len(model.config.experts), device=device)
+    feasible = torch.zeros(len(chosen), device=device)
     for part in (rows < 0, rows >= 0):
         index = part.nonzero()[:, 0]
         if len(index):
             batch = pool.batch([chosen[i] for i in index.tolist()], [texts[i] for i in index.tolist()])
-            logits = model(batch)
+            logits, index = model(batch.to(device)), index.to(device)
             experts = experts.index_put((index,), logits.experts.float())
             feasible = feasible.index_put((index,), logits.feasible.float())
     return RouterLogits(experts, feasible)
@@ -104,21 +105,23 @@ def fit(
 ) -> TrainReport:
     """Train `model` in place on a pool. Each edit of a batch is of one of `groups`; `rephrase` changes its instruction."""
     outcome = torch.tensor([group == OUTCOME_GROUP for group in pool.groups])
+    device = training_device()
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         rng = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = pool.draw(BATCH, groups, rng)
+        chosen = pool.draw(BATCH * config.batches, groups, rng)
         # Cloned: text encodings are made in inference mode, whose tensors autograd refuses.
         said = [rephrase(pool.texts[i], pool.operations[i], rng) for i in chosen]
         texts = [text.cpu().clone() for text in encoder.text_batch(said)]
-        with products("cpu"):
+        with products(device):
             logits = forward(model, pool, chosen, texts)
         index = torch.tensor(chosen)
-        return {"loss": router_loss(logits, pool.targets[index], pool.feasible[index], rewarded=outcome[index])}
+        targets, feasible, rewarded = (values[index].to(device) for values in (pool.targets, pool.feasible, outcome))
+        return {"loss": router_loss(logits, targets, feasible, rewarded=rewarded)}
 
-    model.train().requires_grad_(True)
+    model.train().requires_grad_(True).to(device)
     report = train(name, list(model.parameters()), loss, config, folder)
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False).cpu()
     return report
 
 

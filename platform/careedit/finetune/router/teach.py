@@ -19,6 +19,7 @@ from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import CareEditError, InputError
 from careedit.experts import ExpertSet, RouterSpec, install_router, load_expert_set, router_options, transformer_spec
 from careedit.finetune.loop import TrainConfig, TrainReport
+from careedit.finetune.precision import training_device
 from careedit.finetune.router.examples import Example, example_pool
 from careedit.finetune.router.fit import Rephrase, calibrated, fit, noisy, predict, with_steps
 from careedit.finetune.router.pool import RouterPool
@@ -169,7 +170,7 @@ def _opened(current: ExpertSet) -> tuple[Path, RouterModel, OpenClipEncoder]:
             "one first (careedit train router)."
         )
     options = router_options(current.spec, current.folder)
-    encoder = load_encoder(options["encoder"], pretrained=options.get("pretrained"))
+    encoder = load_encoder(options["encoder"], pretrained=options.get("pretrained"), device=training_device())
     return root, load_model(options["config"], options["weights"]).eval().requires_grad_(False), encoder
 
 

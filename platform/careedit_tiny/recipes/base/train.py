@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from careedit.editing import FluxFill, Start
+from careedit.finetune.drawing import processes
 from careedit.finetune.flow import AuxiliaryLoss, flow_loss
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
@@ -73,7 +74,8 @@ def initialise(transformer: FluxTransformer2DModel) -> None:
 
 def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: int = 0) -> FluxFill:
     """The base as training starts: the trained VAE, the trained T5 if there is one, all else new."""
-    new = FluxFill.from_pipeline(build_pipeline(corpus(), seed=seed), max_sequence_length=MAX_SEQUENCE_LENGTH)
+    pipe = build_pipeline(corpus(), seed=seed)
+    new = FluxFill.from_pipeline(pipe, max_sequence_length=MAX_SEQUENCE_LENGTH, device="cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialise(new.transformer)
@@ -81,17 +83,17 @@ def untrained(vae: AutoencoderKL, encoder: T5EncoderModel | None = None, seed: i
 
 
 def base_to(base: FluxFill, device: torch.device) -> FluxFill:
-    """The base with its models on `device`; they are moved, not copied."""
+    """The base on `device`. Its models are moved, not copied, so `base` itself is not usable until they are moved back."""
     for module in (base.transformer, base.vae, base.text_encoder, base.text_encoder_2):
         cast(Any, module).to(device)
-    return base
+    return replace(base, device=device)
 
 
 def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POOLS)) -> None:
     """Draw and encode every pool that is not there yet."""
     for name in names:
         items = fill_item if name == "fill" else partial(edit_item, name)
-        build_pool(name, items, POOLS[name], base, folder)
+        build_pool(name, items, POOLS[name], base, folder, workers=processes())
 
 
 def fit_probes(
@@ -149,7 +151,7 @@ def train_base(
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         name = tuple(POOLS)[int(torch.multinomial(shares, 1, generator=generator))]
-        chosen = torch.randint(len(pools[name]["t5"]), (BATCH,), generator=generator)
+        chosen = torch.randint(len(pools[name]["t5"]), (BATCH * config.batches,), generator=generator)
         terms: list[AuxiliaryLoss] = [probe.term] if name == "fill" else [probe.term, heads]
         flow = flow_loss(base, pools[name], chosen, generator, auxiliary=terms, start=START, noise_scale=NOISE_SCALE)
         if step % WORD_EVERY == 0:

@@ -126,10 +126,15 @@ class WordProbe(nn.Linear):
 
 
 def word_loss(
-    encoder: T5EncoderModel, probe: WordProbe, pool: Mapping[str, Tensor], generator: torch.Generator
+    encoder: T5EncoderModel,
+    probe: WordProbe,
+    pool: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    batches: int = 1,
 ) -> Tensor:
-    """Sum over attributes of the probe's mean cross-entropies on `BATCH` instructions of the pool; a scalar."""
-    chosen = torch.randint(len(pool["t5"]), (BATCH,), generator=generator)
+    """Sum over attributes of the probe's mean cross-entropies on `batches` times `BATCH` instructions of the pool; a scalar."""
+    chosen = torch.randint(len(pool["t5"]), (BATCH * batches,), generator=generator)
     with products(encoder.device):
         tokens = encoder(pool["t5"][chosen].long().to(encoder.device)).last_hidden_state
     labels, loss = pool["labels"][chosen].to(encoder.device), torch.zeros((), device=encoder.device)
@@ -168,10 +173,11 @@ def make_words(folder: Path, config: TrainConfig = DEFAULT) -> TrainReport:
     probe.to(encoder.device)
 
     def loss(_: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        return {"loss": word_loss(encoder, probe, pool, generator)}
+        return {"loss": word_loss(encoder, probe, pool, generator, batches=config.batches)}
 
     trained = [*encoder.parameters(), *probe.parameters()]
     report = train("words", trained, loss, config, folder, matrices=hidden_matrices(encoder))
+    cast(Any, encoder).cpu()
     save_words(encoder, probe, folder)
     save_report(report, folder / "words.json")
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from careedit.files import atomic_path
+from careedit.finetune.drawing import in_order
 from careedit_tiny.models.clip import CONFIG, tokenizer
 from careedit_tiny.recipes.base.items import UNKNOWN
 from careedit_tiny.recipes.clip.captions import group_scene, named_objects, vocabulary
@@ -26,6 +27,8 @@ from careedit_tiny.world.scene import COLOURS, LOOKS, SHAPES, SIZES, Scene, rand
 
 SIDE, PATCH = CONFIG["vision_cfg"]["image_size"], CONFIG["vision_cfg"]["patch_size"]
 GRID = SIDE // PATCH
+DRAWN_TOGETHER = 500
+"""Scenes that a process draws at a time."""
 COLOUR_NAMES, OTHER, UNLABELLED = tuple(COLOURS), -1, -2
 
 
@@ -52,13 +55,19 @@ def pictures(scenes: Sequence[Scene], path: Path | None = None) -> np.ndarray:
         kept: np.ndarray = np.load(path)
         if len(kept) == len(scenes):
             return kept
-    shown = track(scenes, description="scenes", console=Console(stderr=True))
-    drawn = np.stack([np.asarray(draw_scene(scene, SIDE)) for scene in shown])
+    groups = [range(len(scenes))[i : i + DRAWN_TOGETHER] for i in range(0, len(scenes), DRAWN_TOGETHER)]
+    made = in_order(partial(_picture, tuple(scenes)), groups)
+    shown = track(made, description="scenes", total=len(groups), console=Console(stderr=True))
+    drawn = np.stack([picture for group in shown for picture in group])
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, drawn)
     return drawn
+
+
+def _picture(scenes: tuple[Scene, ...], index: int) -> np.ndarray:
+    return np.asarray(draw_scene(scenes[index], SIDE))
 
 
 def to_pixels(drawn: np.ndarray) -> Tensor:

@@ -23,7 +23,7 @@ from careedit.encoders import OpenClipEncoder
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport, train
-from careedit.finetune.precision import products
+from careedit.finetune.precision import products, training_device
 from careedit_tiny.models.clip import build_clip, save_clip, tokenizer
 from careedit_tiny.recipes.base.items import with_unknown_words
 from careedit_tiny.recipes.clip.captions import caption_of, one_word_off
@@ -99,7 +99,7 @@ def grounding_loss(words: Tensor, named: Tensor, patches: Tensor, labels: Tensor
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss over pictures [B, d] and texts [B + N, d], of which the first B are right and the rest are decoys."""
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
-    right = torch.arange(len(images))
+    right = torch.arange(len(images), device=images.device)
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits[:, : len(images)].T, right)) / 2
 
 
@@ -112,6 +112,9 @@ def train_clip(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL)
         extras = _Extras(model.text_projection.shape[1], tokenize.size)
     with torch.no_grad():
         model.token_embedding.weight[0] = 0
+    device, batch = training_device(), BATCH * config.batches
+    model.to(device)
+    extras.to(device)
     seen = [scene_at(index) for index in range(pool)]
     drawn = pictures([scene for scene, _ in seen], folder / "clip-scenes.npy")
     labels = torch.from_numpy(np.stack([patch_labels(scene) for scene, _ in seen]))
@@ -125,27 +128,28 @@ def train_clip(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL)
         return tokenize([*map(str, captions), *map(str, wrong), *heard])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        chosen = torch.randint(pool, (BATCH,), generator=generator)
+        chosen = torch.randint(pool, (batch,), generator=generator)
         texts = texts_of(chosen.tolist(), Random(int(torch.randint(2**62, (1,), generator=generator))))
         pixels = to_pixels(drawn[chosen.numpy()])
         pixels = pixels + 0.06 * torch.randn(pixels.shape, generator=generator)
-        named = texts.named[torch.randperm(len(texts.named), generator=generator)[:NAMED]]
-        with products("cpu"):
-            pooled, patches = image_states(model, pixels)
-        pooled, patches = pooled.float(), patches.float()
-        states = text_states(model, texts.ids)  # float32: at this width bfloat16 is the slower one on a CPU
-        ends = states[torch.arange(len(states)), texts.ends]
-        count = BATCH * (1 + NEGATIVES)
-        whole = contrastive_loss(pooled, ends[:count], model.logit_scale.exp().clamp(max=100))
+        named = texts.named[torch.randperm(len(texts.named), generator=generator)[: NAMED * config.batches]].to(device)
+        ids, ends = texts.ids.to(device), texts.ends.to(device)
+        with products(device):
+            pooled, patches = image_states(model, pixels.to(device))
+            states = text_states(model, ids)
+        pooled, patches, states = pooled.float(), patches.float(), states.float()
+        whole_texts = states[torch.arange(len(states), device=device), ends]
+        count = batch * (1 + NEGATIVES)
+        whole = contrastive_loss(pooled, whole_texts[:count], model.logit_scale.exp().clamp(max=100))
         grounding = grounding_loss(
             states[named[:, 0], named[:, 1]],
             named[:, 2:],
             patches.flatten(0, 1),
-            labels[chosen].permute(1, 0, 2).flatten(1),
+            labels[chosen].to(device).permute(1, 0, 2).flatten(1),
             extras.patch_scale.exp().clamp(max=100),
         )
-        spoken = texts.ids > 0
-        words = F.cross_entropy(extras.words(states[spoken]), texts.ids[spoken])
+        spoken = ids > 0
+        words = F.cross_entropy(extras.words(states[spoken]), ids[spoken])
         return {
             "loss": whole + GROUNDING_WEIGHT * grounding + WORD_WEIGHT * words,
             "contrastive": whole,
@@ -155,7 +159,7 @@ def train_clip(folder: Path, config: TrainConfig = DEFAULT, *, pool: int = POOL)
 
     model.train()
     report = train("clip", [*model.parameters(), *extras.parameters()], loss, config, folder)
-    return widened(model, tokenize), report
+    return widened(model.cpu(), tokenize), report
 
 
 def widened(model: open_clip.CLIP, tokenize: CompactTokenizer) -> open_clip.CLIP:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import ViTModel
 
 from careedit.finetune.loop import TrainConfig, TrainReport, train
-from careedit.finetune.precision import products
+from careedit.finetune.precision import products, training_device
 from careedit_tiny.models.dino import SIDE, build_dino, to_pixels
 from careedit_tiny.recipes.dino.crops import crops
 
@@ -81,7 +81,7 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def targets(self, views: Tensor) -> Tensor:
         """What the teacher says of large crops, centred and sharpened, [V, outputs]; the centre then moves on."""
-        with products("cpu"):
+        with products(views.device):
             said = self.teacher_head(_class_token(self.teacher, views))
         said = said.float()
         sharp: Tensor = ((said - self.centre) / TEACHER_TEMPERATURE).softmax(dim=-1)
@@ -90,7 +90,7 @@ class Distillation(nn.Module):
 
     def answers(self, *views: Tensor, frozen: bool = False) -> Tensor:
         """What the student says of crops of each size, log-probabilities [V, outputs]."""
-        with products("cpu"):
+        with products(self.centre.device):
             features = torch.cat([_class_token(self.student, view) for view in views])
             said = self.head(features, frozen=frozen)
         answers: Tensor = (said.float() / STUDENT_TEMPERATURE).log_softmax(dim=-1)
@@ -112,7 +112,7 @@ def distillation_loss(targets: Tensor, answers: Tensor, count: int) -> Tensor:
     """
     said, heard = (states.reshape(-1, count, states.shape[-1]) for states in (targets, answers))
     pairs = -torch.einsum("tbk,vbk->tv", said, heard) / count
-    others = ~torch.eye(len(said), len(heard), dtype=torch.bool)
+    others = ~torch.eye(len(said), len(heard), dtype=torch.bool, device=pairs.device)
     return pairs[others].mean()
 
 
@@ -129,15 +129,19 @@ def train_dino(
     batch: int = BATCH,
     outputs: int = OUTPUTS,
 ) -> tuple[ViTModel, TrainReport]:
-    """Train on drawn scenes, bytes [N, SIDE, SIDE, 3]; returns the teacher's backbone."""
+    """Train on drawn scenes, bytes [N, SIDE, SIDE, 3]; returns the teacher's backbone, on the CPU."""
+    batch *= config.batches
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Distillation(build_dino(), outputs)
+    model.to(training_device())
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         # Before a step rather than after it, so that a checkpoint, which is made in between, resumes to the same run.
         model.follow(momentum_at(step, config.steps))
-        chosen = to_pixels(drawn[torch.randint(len(drawn), (batch,), generator=generator).numpy()])
+        chosen = to_pixels(drawn[torch.randint(len(drawn), (batch,), generator=generator).numpy()]).to(
+            model.centre.device
+        )
         large = torch.cat([crops(chosen, SIDE, GLOBAL_SCALE, generator) for _ in range(2)])
         small = torch.cat([crops(chosen, LOCAL_SIDE, LOCAL_SCALE, generator) for _ in range(LOCALS)])
         targets = model.targets(large)
@@ -149,4 +153,4 @@ def train_dino(
     report = train("dino", list(model.parameters()), loss, config, folder)
     model.follow(momentum_at(config.steps, config.steps))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return model.teacher, replace(report, parameters=trained)
+    return model.teacher.cpu(), replace(report, parameters=trained)

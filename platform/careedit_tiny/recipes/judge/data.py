@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from careedit.finetune.drawing import in_order
 from careedit.finetune.stored import join_records, load_record, save_record
 from careedit_tiny.models.judge import PATCH, SIDE
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
@@ -165,28 +167,41 @@ def drawn_views(sample: Sample, rng: Random) -> Iterator[Shown]:
 
 def drawn_pool(folder: Path, split: Split, samples: int, *, first: int = 0) -> JudgePool:
     """`samples` samples of a split, the kinds in turn, with their drawn pictures; kept in `folder`, shard by shard."""
-
-    def make(start: int, count: int) -> JudgePool:
-        drawn = [
-            draw_sample(KINDS[i % len(KINDS)], first + i // len(KINDS), split) for i in range(start, start + count)
-        ]
-        return pool_of([(sample, [*drawn_views(sample, Random(f"judge:{sample.id}"))]) for sample in drawn])
-
+    make = partial(_drawn_shard, split, samples, first)
     return sharded(folder, f"judge-drawn-{split}", samples, f"2 {split} {first}", make)
 
 
-def sharded(folder: Path, name: str, samples: int, key: str, make: Callable[[int, int], JudgePool]) -> JudgePool:
-    """The pool of `samples` samples, made (`make(start, count)`) in files of `SHARD`; a file that exists is not made again."""
-    pools = []
-    for start in track(range(0, samples, SHARD), description=name, console=Console(stderr=True)):
-        count = min(SHARD, samples - start)
-        path = folder / f"{name}-{start:06d}.safetensors"
-        pool = load_record(JudgePool, path, f"{key} {count}")
-        if pool is None:
-            pool = make(start, count)
-            save_record(pool, path, f"{key} {count}")
-        pools.append(pool)
-    whole = pools[0]
-    for pool in pools[1:]:
+def _drawn_shard(split: Split, samples: int, first: int, start: int) -> JudgePool:
+    drawn = [
+        draw_sample(KINDS[i % len(KINDS)], first + i // len(KINDS), split)
+        for i in range(start, min(start + SHARD, samples))
+    ]
+    return pool_of([(sample, [*drawn_views(sample, Random(f"judge:{sample.id}"))]) for sample in drawn])
+
+
+def sharded(
+    folder: Path,
+    name: str,
+    samples: int,
+    key: str,
+    make: Callable[[int], JudgePool],
+    *,
+    workers: int | None = None,
+) -> JudgePool:
+    """The pool of `samples` samples in files of `SHARD`; a file that exists is not made again.
+
+    `make` makes the file that begins with a sample, in `workers` processes as `careedit.finetune.drawing.in_order` does.
+    """
+    keys = {start: f"{key} {min(SHARD, samples - start)}" for start in range(0, samples, SHARD)}
+    paths = {start: folder / f"{name}-{start:06d}.safetensors" for start in keys}
+    pools = {start: load_record(JudgePool, paths[start], keys[start]) for start in keys}
+    missing = [start for start, pool in pools.items() if pool is None]
+    made = in_order(make, [[start] for start in missing], workers)
+    shown = track(zip(missing, made, strict=True), name, len(missing), console=Console(stderr=True))
+    for start, (pool,) in shown:
+        save_record(pool, paths[start], keys[start])
+        pools[start] = pool
+    whole, *others = (pool for pool in pools.values() if pool is not None)
+    for pool in others:
         whole = whole.plus(pool)
     return whole

@@ -14,7 +14,7 @@ from careedit.editor import MAX_BATCH, Editor
 from careedit.images import composite, grow, refine_mask
 from careedit_tiny.models.judge import SIDE
 from careedit_tiny.oracle.verdict import judge
-from careedit_tiny.recipes.judge.data import JudgePool, Shown, pool_of, sharded
+from careedit_tiny.recipes.judge.data import SHARD, JudgePool, Shown, pool_of, sharded
 from careedit_tiny.world.operations import KINDS
 from careedit_tiny.world.samples import Sample, Split, draw_sample, request_for
 
@@ -40,7 +40,8 @@ def edited_pool(
     clean is known only where the oracle accepts it. Kept in `folder`, shard by shard.
     """
 
-    def make(start: int, count: int) -> JudgePool:
+    def make(start: int) -> JudgePool:
+        count = min(SHARD, samples - start)
         drawn = [
             draw_sample(KINDS[i % len(KINDS)], first + i // len(KINDS), split) for i in range(start, start + count)
         ]
@@ -49,7 +50,7 @@ def edited_pool(
         return pool_of([shown for chunk in chunks for shown in edited_views(editor, chunk, steps=steps)])
 
     key = f"2 {editor.expert_set.sha256} {split} {first} {steps}"
-    return sharded(folder, f"judge-edits-{split}", samples, key, make)
+    return sharded(folder, f"judge-edits-{split}", samples, key, make, workers=0)
 
 
 def edited_views(

@@ -7,7 +7,7 @@ which each token sees its ancestors alone, so every question reads as if it stoo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,10 @@ class Packed:
     """True where a token (row) sees another (column), [B, 1, L, L]."""
     ends: Tensor
     """Where each question is answered, [B, Q]; 0 for one that is not asked."""
+
+    def to(self, device: torch.device) -> Packed:
+        """The trees with their tensors on a device."""
+        return Packed(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 class Prompts:

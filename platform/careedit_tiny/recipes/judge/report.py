@@ -16,6 +16,7 @@ from careedit.errors import InputError
 from careedit.finetune.card import Card, write_card
 from careedit.finetune.curve import save_report
 from careedit.finetune.loop import TrainConfig, TrainReport
+from careedit.finetune.precision import training_device
 from careedit.routing.transformer import calibration_error
 from careedit.scoring import Score, ScoreRequest, VqaScorer
 from careedit.scoring.pairwise import Pair, compare, order_consistency
@@ -153,7 +154,7 @@ def make_judge(
     asker, report = train_judge(folder, config, samples=samples, edited=learned)
     save_judge(asker.network, asker.processor, folder / "judge")
     save_report(report, folder / "judge.json")
-    scorer = load_judge(folder / "judge", device="cpu")
+    scorer = load_judge(folder / "judge", device=training_device(), dtype=torch.float32)
     tests = {"drawn": drawn_pool(pools, "test", count)}
     if editor is not None:
         tests["edits"] = edited_pool(pools, editor, "test", count)

@@ -10,7 +10,7 @@ learns the first of these alone before all else, when a step costs little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
-from careedit.finetune.precision import products
+from careedit.finetune.precision import products, training_device
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vlm import TransformersAsker
 from careedit.scoring.vqa import CLEAN, FOLLOWED, PRESERVED, lead_of
@@ -85,6 +85,10 @@ class Batch:
     """1, 0 or `UNKNOWN`, [B, 4]."""
     shown: Tensor
     """Source and edited picture as positions in `pictures`, [B, 2]."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def make_batch(pool: JudgePool, chosen: Sequence[tuple[int, int]], prompts: Prompts, rng: Random) -> Batch:
@@ -164,29 +168,31 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         extras = _Extras(network.config.get_text_config().hidden_size)
-    network.requires_grad_(True).train()
+    network.requires_grad_(True).train().to(training_device())
+    extras.to(training_device())
     prompts, patches = Prompts(processor), Patches(processor)
-    eyes = replace(EYES, steps=min(EYES.steps, config.steps), seed=config.seed)
+    eyes = replace(EYES, steps=min(EYES.steps, config.steps), seed=config.seed, batches=config.batches)
     _train_eyes(network, extras, patches, pools, eyes, folder)
-    members = [_by_source(pool) for pool in pools]
+    members, pairs = [_by_source(pool) for pool in pools], PAIRS * config.batches
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         rng = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        parts = [(pools[-1], members[-1], round(PAIRS * EDITED_SHARE))] if len(pools) > 1 else []
-        parts.append((pools[0], members[0], PAIRS - sum(count for _, _, count in parts)))
+        parts = [(pools[-1], members[-1], round(pairs * EDITED_SHARE))] if len(pools) > 1 else []
+        parts.append((pools[0], members[0], pairs - sum(count for _, _, count in parts)))
         losses: dict[str, Tensor] = {}
         for pool, sources, count in parts:
             chosen = [tuple(rng.sample(rng.choice(sources), 2)) for _ in range(count)]
             batch = make_batch(pool, [(a, b) for a, b in chosen], prompts, rng)
             for name, value in _losses(asker, extras, patches, pool, batch, generator).items():
-                losses[name] = losses.get(name, torch.zeros(())) + value * (count / PAIRS)
+                part = value * (count / pairs)
+                losses[name] = losses[name] + part if name in losses else part
         return losses
 
     trained = [p for p in network.parameters()]
     report = train(
         "judge", [*trained, *extras.parameters()], loss, config, folder, matrices=hidden_matrices(network.model)
     )
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).cpu()
     return asker, report
 
 
@@ -204,15 +210,16 @@ def _train_eyes(
     scenes = torch.cat([pool.scenes[rows] for pool, rows in zip(pools, known, strict=True)])
 
     def loss(step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        chosen = torch.randint(len(pictures), (EYES_BATCH,), generator=generator)
-        pixels = patches(pictures[chosen], _noise(pictures[chosen], generator))
-        with products("cpu"):
-            features = see(network, pixels, patches.grid(len(chosen)))
-        return {"loss": _scene_loss(extras.scene, features.float(), scenes[chosen])}
+        chosen = torch.randint(len(pictures), (EYES_BATCH * config.batches,), generator=generator)
+        device = network.device
+        pixels = patches(pictures[chosen], _noise(pictures[chosen], generator)).to(device)
+        with products(device):
+            features = see(network, pixels, patches.grid(len(chosen)).to(device))
+        return {"loss": _scene_loss(extras.scene, features.float(), scenes[chosen].to(device))}
 
     tower = network.model.visual
     train(
-        "judge-eyes",
+        "eyes",
         [*tower.parameters(), *extras.scene.parameters()],
         loss,
         config,
@@ -236,21 +243,27 @@ def _losses(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     pictures = pool.pictures[batch.pictures]
-    pixels = patches(pictures, _noise(pictures, generator))
-    with products("cpu"):
-        features, early, states = read(asker.network, batch.packed, pixels, patches.grid(len(pictures)))
+    device = asker.network.device
+    pixels, grid = patches(pictures, _noise(pictures, generator)).to(device), patches.grid(len(pictures)).to(device)
+    scenes, wanted, maps = (
+        part.to(device) for part in (pool.scenes[batch.pictures], pool.wanted[batch.edits], pool.maps[batch.edits])
+    )
+    before, after = (pictures[batch.shown[:, i]].to(device) for i in (0, 1))
+    batch = batch.to(device)
+    with products(device):
+        features, early, states = read(asker.network, batch.packed, pixels, grid)
     features, states = features.float(), states.float()
-    ends = states[torch.arange(len(states))[:, None], batch.packed.ends]
+    ends = states[torch.arange(len(states), device=device)[:, None], batch.packed.ends]
     logits = asker.answer_logits(asker.network.lm_head(ends.flatten(0, 1))).view(*batch.answers.shape, 2)
     answered = functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), ignore_index=UNKNOWN)
     own = extras.norm(_edited(early, batch).float())
-    mapped = functional.binary_cross_entropy_with_logits(extras.maps(own).mT, pool.maps[batch.edits].float())
+    mapped = functional.binary_cross_entropy_with_logits(extras.maps(own).mT, maps.float())
     return {
         "loss": answered
         + MAP_WEIGHT * mapped
-        + SCENE_WEIGHT * _scene_loss(extras.scene, features, pool.scenes[batch.pictures])
-        + TRUTH_WEIGHT * _scene_loss(extras.truth, own, pool.wanted[batch.edits])
-        + CHANGE_WEIGHT * _change_loss(extras.change(own).squeeze(-1), pool, batch)
+        + SCENE_WEIGHT * _scene_loss(extras.scene, features, scenes)
+        + TRUTH_WEIGHT * _scene_loss(extras.truth, own, wanted)
+        + CHANGE_WEIGHT * _change_loss(extras.change(own).squeeze(-1), before, after)
         + ORDER_WEIGHT * _order_loss(logits[:, 3, 1] - logits[:, 3, 0], batch.packed.ends[:, 3] > 0),
         "answers": answered,
         "maps": mapped,
@@ -260,7 +273,8 @@ def _losses(
 def _edited(states: Tensor, batch: Batch) -> Tensor:
     """States [B, L, d] of the edited picture's tokens, [B, 16, d]."""
     first = (batch.packed.codes == (-1 - TOKENS * batch.shown[:, 1])[:, None]).int().argmax(dim=1)
-    return states[torch.arange(len(states))[:, None], first[:, None] + torch.arange(TOKENS)]
+    rows = torch.arange(len(states), device=states.device)[:, None]
+    return states[rows, first[:, None] + torch.arange(TOKENS, device=states.device)]
 
 
 def _scene_loss(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
@@ -276,9 +290,12 @@ def _scene_loss(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
     return total
 
 
-def _change_loss(changed: Tensor, pool: JudgePool, batch: Batch) -> Tensor:
-    """Whether each patch of the edited picture differs from the source's; logits [B, 16] of its own tokens."""
-    before, after = (pool.pictures[batch.pictures[batch.shown[:, i]]].float() / 255 for i in (0, 1))
+def _change_loss(changed: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether each patch of the edited picture differs from the source's; logits [B, 16] of its own tokens.
+
+    Source and edited pictures are bytes [B, SIDE, SIDE, 3].
+    """
+    before, after = before.float() / 255, after.float() / 255
     side = before.shape[1] // GRID
     gap = (before - after).abs().mean(dim=3).view(-1, GRID, side, GRID, side).mean(dim=(2, 4)).flatten(1)
     return functional.binary_cross_entropy_with_logits(changed, (gap > 0.03).float())

@@ -14,6 +14,7 @@ from careedit.errors import InputError
 from careedit.experts import ExpertSet, install_router, transformer_spec
 from careedit.finetune.curve import save_report
 from careedit.finetune.loop import TrainConfig
+from careedit.finetune.precision import training_device
 from careedit.finetune.router.fit import OUTCOME_GROUP, calibrated, fit, with_steps
 from careedit.finetune.router.quality import RouterQuality, evaluate, save
 from careedit.finetune.router.teach import Rehearsal
@@ -53,7 +54,7 @@ def train_command(
     """Train as `RouterRecipe.train`: with the CLIP in `out` unless another encoder is named."""
     if encoder is None and not (out / "clip").is_dir():
         raise InputError(f"{out / 'clip'} has no encoder; run 'careedit train clip' first, or name one with --encoder.")
-    loaded = load_encoder(encoder or out / "clip")
+    loaded = load_encoder(encoder or out / "clip", device=training_device())
     return train_router(out, loaded, steps=steps, outcomes_of=outcomes_of, outcomes=outcomes)[1]
 
 
@@ -82,6 +83,7 @@ def train_router(
     folder: Path,
     encoder: OpenClipEncoder,
     *,
+    config: TrainConfig | None = None,
     steps: int | None = None,
     per_group: int = PER_GROUP,
     measured: int = MEASURED_PER_GROUP,
@@ -103,14 +105,14 @@ def train_router(
         model,
         encoder,
         pool,
-        with_steps(DEFAULT, steps),
+        with_steps(config or DEFAULT, steps),
         folder,
         groups=GROUPS,
         rephrase=in_other_words,
     )
     extra = {}
     if outcomes_of is not None:
-        editor = load_editor(outcomes_of)
+        editor = load_editor(outcomes_of, device=training_device())
         found = measure_outcomes(editor, outcomes, folder / "outcomes.jsonl")
         learned = outcome_pool(found, encoder, model.config.experts)
         groups = (*GROUPS, *(OUTCOME_GROUP,) * (len(GROUPS) // 2))
