@@ -202,7 +202,7 @@ def read_marks(reply: str, read: Reading, count: int, scale: tuple[float, float]
 def _numbers(answer: str, read: Reading, count: int) -> tuple[float, ...] | None:
     """The numbers of an answer; None if there are not exactly `count`."""
     if read.pattern is not None:
-        found: list[Any] = re.findall(read.pattern, answer)
+        found: list[Any] = re.findall(read.pattern, answer.replace("\r\n", "\n"))
         if count == 1:
             found = list(dict.fromkeys(found))
         return tuple(map(float, found)) if len(found) == count and all(map(_is_decimal, found)) else None

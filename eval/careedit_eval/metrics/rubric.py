@@ -27,7 +27,7 @@ from careedit_eval.records import Better, Output
 FOLDER = Path(__file__).parent / "rubrics"
 """The folder of the rubrics of the package."""
 ROW = "row"
-"""The name of the sample in expressions: `row.kind`, `row.has_target`, and the texts and extras of the sample."""
+"""The name of the sample in conditions: `row.kind`, `row.has_target`, and the texts and extras of the sample."""
 Show = Literal["prompt", "source", "edit", "target", "references", "inputs", "frames"]
 """What a message contains: the prompt; the source; the edit; the target; the references; the source and the references; or
 these with the edit at its place among them, which is `frame` of the sample, from 1."""
@@ -156,7 +156,7 @@ class Rubric(Record):
 
     @model_validator(mode="after")
     def _check_names(self) -> Rubric:
-        known = {mark for question in self.questions for mark in question.marks} | {ROW}
+        known = {mark for question in self.questions for mark in question.marks}
         for question in self.questions:
             _check(question.when or "true", {ROW}, "the condition")
             fields = self.reading(question).fields
