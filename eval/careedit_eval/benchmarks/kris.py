@@ -58,7 +58,7 @@ class Kris(TableBenchmark):
     def _read(self) -> Iterator[Sample]:
         files = files_named(self.path, f"*/{LISTING}")
         if not files:
-            raise BenchmarkError(f"There is no folder with {LISTING} in {self.path!r}; give the folder KRIS_Bench.")
+            raise BenchmarkError(f"{self.path!r} has no folders with {LISTING}; give the folder KRIS_Bench.")
         rows = ((f"{category}-{entry.key}", (category, entry)) for category, entry in _entries(files))
         yield from (self._sample(name, *row) for name, row in taken(rows, self.config.limit))
 

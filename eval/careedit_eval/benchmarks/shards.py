@@ -89,6 +89,7 @@ class Line(Row):
     """A row of a shard."""
 
     place: Place
+    """The place of the row: its shard, row group and number."""
 
     def picture_or_none(self, column: str) -> PictureRef | None:
         """See `Row`."""
