@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -26,24 +26,8 @@ FILES_OPEN = 64
 """The number of Arrow files that a process keeps mapped; a mapped file needs addresses, not memory."""
 
 
-class RowGroups(Protocol):
-    """An open file of rows, as `pyarrow.parquet.ParquetFile`."""
-
-    num_row_groups: int
-    """The number of row groups."""
-
-    @property
-    def schema_arrow(self) -> Any:
-        """The Arrow schema of the rows."""
-        ...
-
-    def read_row_group(self, i: int, columns: Sequence[str]) -> Any:
-        """Some columns of row group `i`, as an Arrow table."""
-        ...
-
-
 class ArrowFile:
-    """An Arrow file; a record batch takes the place of a row group."""
+    """An Arrow file with the members of `pyarrow.parquet.ParquetFile` that are used here."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -65,16 +49,16 @@ class ArrowFile:
 
     @property
     def schema_arrow(self) -> Any:
-        """See `RowGroups`."""
+        """The Arrow schema of the rows."""
         return self._table.schema
 
     @property
     def num_row_groups(self) -> int:
-        """See `RowGroups`."""
+        """The number of record batches with rows."""
         return len(self._batches)
 
     def read_row_group(self, i: int, columns: Sequence[str]) -> Any:
-        """See `RowGroups`."""
+        """Some columns of batch `i`, as an Arrow table."""
         import pyarrow as pa
 
         return pa.Table.from_batches([self._batches[i].select(list(columns))])
@@ -82,7 +66,7 @@ class ArrowFile:
 
 @contextmanager
 def opened(uri: str) -> Iterator[Any]:
-    """A file of rows as `RowGroups`. Raises `BenchmarkError`."""
+    """A file of rows, as a `pyarrow.parquet.ParquetFile`. Raises `BenchmarkError`."""
     from pyarrow import parquet
 
     with ExitStack() as stack:

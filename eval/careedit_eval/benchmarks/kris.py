@@ -76,7 +76,8 @@ class Kris(TableBenchmark):
         problem = entry.lack(asked)
         if category == "temporal_prediction":
             frame = _missing_frame(entry)
-            extras |= {} if frame is None else {"frame": frame}
+            if frame is not None:
+                extras["frame"] = frame
             problem = problem or (
                 None if frame else f"{entry.place}: ori_img does not name {FRAMES - 1} frames of {FRAMES}."
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def entries_of(listing: str, folder: str | None = None, *, where: str = "") -> I
     `where` names the listing in messages. A row that is not an object has no cells. Raises `BenchmarkError`.
     """
     found = read_json(listing)
-    rows = found.items() if isinstance(found, dict) else enumerate(found, 1)
+    rows: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, dict) else enumerate(found, 1)
     for key, cells in rows:
         place = f"{where or posixpath.basename(listing)}, {'entry' if isinstance(found, dict) else 'row'} {key}"
         mapping: Mapping[str, Any] = cells if isinstance(cells, dict) else {}

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -42,7 +43,7 @@ class RubricMetric:
         """`rubric` has its prompts."""
         self.rubric, self.writer = rubric, writer
 
-    @property
+    @cached_property
     def spec(self) -> MetricSpec:
         """See `careedit_eval.records.Metric`."""
         rubric = self.rubric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ def read_prompts(path: str) -> Mapping[str, str]:
     A Python file is parsed and never executed. Raises `InputError`.
     """
     file = Path(path).expanduser()
-    read = {".json": json.loads, ".yaml": partial(parse_yaml, where=f"The prompts {path!r}"), ".py": _assigned}.get(
-        file.suffix
-    )
+    readers: Mapping[str, Callable[[str], Any]] = {
+        ".json": json.loads,
+        ".yaml": partial(parse_yaml, where=f"The prompts {path!r}"),
+        ".py": _assigned,
+    }
+    read = readers.get(file.suffix)
     if read is None:
         raise InputError(f"{path!r} is not a file of prompts; give a .json, .yaml or .py file.")
     try:

@@ -99,11 +99,10 @@ class Question(Record):
     @property
     def parts(self) -> tuple[tuple[Show, str], ...]:
         """The parts of the message with their captions; "" for no caption."""
-        return tuple(
-            (name, caption)
-            for part in self.message
-            for name, caption in ({part: ""} if isinstance(part, str) else part).items()
-        )
+        found: list[tuple[Show, str]] = []
+        for part in self.message:
+            found += [(part, "")] if isinstance(part, str) else list(part.items())
+        return tuple(found)
 
 
 class Value(Record):
@@ -185,7 +184,7 @@ class Rubric(Record):
             Output(name=one.name, better=one.better, passes=one.passes) for one in self.values if one.better is not None
         )
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The hash of everything that changes a number. A field that keeps its default is left out, so a new field of this
         record changes no hash."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import fsspec
 import pytest
 
 from careedit_eval.benchmarks import load_benchmark
@@ -51,6 +52,15 @@ def test_every_layout_of_gedit_is_the_same_benchmark(tmp_path, write_shard):
     options = ({}, {"language": "cn"}, {"intersection": True}, {"picture": "input_image_raw"})
     names = {load_benchmark("gedit", path="x", **one).name for one in options}
     assert names == {"gedit-en", "gedit-cn", "gedit-en-intersection", "gedit-en-raw"}
+
+
+def test_arrow_files_that_are_not_local_are_read_too(tmp_path):
+    write_arrow(tmp_path / "data.arrow", gedit_rows(KINDS[:3]), batch=2)
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path / "data.arrow"), "/gedit/data.arrow")
+    here, there = (load_benchmark("gedit", path=path) for path in (str(tmp_path), "memory://gedit"))
+    assert there.fingerprint == here.fingerprint
+    assert [sample.source.read() for sample in there.rows()] == [sample.source.read() for sample in here.rows()]
 
 
 def test_a_bad_row_of_gedit_is_named_by_its_shard_and_number(tmp_path):
