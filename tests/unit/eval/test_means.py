@@ -53,6 +53,17 @@ def test_gedits_published_mean_is_the_macro_mean_of_its_types():
     assert whole.mean == 5.0
 
 
+def test_a_comparison_shows_the_means_over_kinds_of_the_same_pairs(tmp_path):
+    wanted = suite(arm("a"), arm("b", by=60), n=6, metric={"fail": "s001"}, compare=({"a": "a", "b": "b"},))
+    run = finished(wanted, tmp_path)
+    analysis = analyse(run)
+    whole, *kinds = analysis.compared[0].differences
+    assert [one.pairs for one in kinds] == [3, 2]
+    assert whole.macro_b - whole.macro_a == pytest.approx(sum(one.difference for one in kinds) / 2)
+    assert whole.macro_a == pytest.approx(sum(one.mean_a for one in kinds) / 2) and kinds[0].macro_a is None
+    assert write_report(run, analysis).read_text("utf-8").count("<small>macro ") == 2
+
+
 def test_the_page_the_command_and_the_json_show_both_means_and_count_unread_replies(tmp_path, monkeypatch, capsys):
     error = f"{UNREAD}'four' holds no mark from 1 to 5; use a judge that keeps to JSON."
     run = finished(suite(arm("a"), n=6, metric={"fail": "s002", "error": error}), tmp_path)
