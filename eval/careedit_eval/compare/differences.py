@@ -83,7 +83,7 @@ class Difference:
     macro_a: float | None = None
     """For `ALL`, the mean of A's means of the kinds over the same pairs; None if there is one kind, or one without pairs."""
     macro_b: float | None = None
-    """As `macro_a`, of B."""
+    """For `ALL`, the mean of B's means of the kinds over the same pairs; None where `macro_a` is None."""
 
     @property
     def verdict(self) -> str:
