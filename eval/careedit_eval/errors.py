@@ -25,3 +25,8 @@ class RunError(CareEditError):
 
 class TrackingError(CareEditError):
     """MLflow is down or refuses; the results are kept and can be logged later."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an exception, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

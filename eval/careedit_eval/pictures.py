@@ -1,12 +1,11 @@
 """Images of benchmark rows by reference: a row has a few hundred bytes, and its images are read where they are used.
 
-A reference names a file, or a cell of a parquet file, and the hash of its bytes, so that a changed image is detected.
+A reference names a file, or a cell of a parquet or Arrow file, and the hash of its bytes, so that a changed image is detected.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -14,20 +13,18 @@ from pydantic import Field, model_validator
 
 from careedit.errors import InputError
 from careedit.record import Record
-from careedit_eval.errors import BenchmarkError
-
-GROUPS_IN_MEMORY = 4
-"""The number of columns of row groups that a process caches. Rows are read in order, and the columns of a row together."""
+from careedit_eval.errors import BenchmarkError, reason_of
+from careedit_eval.row_groups import read_column
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 """The hash of no bytes: of a missing image, and of an empty file."""
 
 
 class Cell(Record):
-    """A cell of a parquet file with an image, as bytes or as Hugging Face's {bytes, path}."""
+    """A cell of a parquet or Arrow file with an image, as bytes or as Hugging Face's {bytes, path}."""
 
     group: int
-    """The index of the row group."""
+    """The index of the row group, or of the record batch of an Arrow file."""
     row: int
     """The row within its row group, from 0."""
     column: str
@@ -42,9 +39,9 @@ class PictureRef(Record):
     data: bytes | None = Field(default=None, repr=False)
     """The bytes themselves; None if they are read from a place."""
     uri: str | None = None
-    """A path or an address for fsspec ("s3://bucket/key"): the image, or the parquet file that contains it."""
+    """A path or an address for fsspec ("s3://bucket/key"): the image, or the file of rows that contains it."""
     cell: Cell | None = None
-    """The cell in the parquet file at `uri`; None if `uri` is the image."""
+    """The cell in the file of rows at `uri`; None if `uri` is the image."""
     missing: str | None = None
     """Why the image is missing, as a sentence that names the file or the row; None if it is not missing."""
 
@@ -102,26 +99,9 @@ def picture_bytes(value: Any) -> bytes | None:
     return found if isinstance(found, bytes) and found else None
 
 
-def reason_of(error: BaseException) -> str:
-    """The message of an exception, in one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _cell(uri: str, cell: Cell) -> bytes:
     column = read_column(uri, cell.group, cell.column)
     data = picture_bytes(column[cell.row].as_py()) if 0 <= cell.row < len(column) else None
     if data is None:
         raise BenchmarkError(f"{uri!r} has changed since its benchmark was read; start the run again.")
     return data
-
-
-@lru_cache(maxsize=GROUPS_IN_MEMORY)
-def read_column(uri: str, group: int, column: str) -> Any:
-    """One column of a row group, as an Arrow array. Raises `BenchmarkError`."""
-    from pyarrow import parquet
-
-    try:
-        with fsspec.open(uri, "rb") as stream:
-            return parquet.ParquetFile(stream).read_row_group(group, columns=[column]).column(column)
-    except Exception as error:  # pyarrow's and the file systems' errors have no common root
-        raise BenchmarkError(f"{uri!r} cannot be read as parquet ({reason_of(error)}); get it again.") from error

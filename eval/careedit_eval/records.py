@@ -24,6 +24,8 @@ Align = Literal["none", "canvas"]
 """How a source is placed on its target: pixel by pixel, or on the target's canvas (`careedit_eval.alignment`)."""
 Better = Literal["higher", "lower", "neither"]
 Scalar = str | int | float | bool
+UNREAD = "The judge's reply "
+"""The beginning of the error of a reply that cannot be read, by which tables count such replies."""
 
 
 class Sample(Record):
@@ -203,6 +205,8 @@ class Measurement(Record):
     not_applicable: str | None = None
     """Why the metric does not apply to this sample, as a sentence. This is not an error. It depends on the sample only, so it
     is the same for every editor."""
+    absent: Mapping[str, str] = Field(default_factory=dict)
+    """The outputs that do not apply to this sample although others do, with the reason. This too depends on the sample only."""
     notes: tuple[str, ...] = ()
     """Notes on the numbers, such as "text truncated"."""
 

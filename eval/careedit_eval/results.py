@@ -14,7 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from careedit.errors import InputError
-from careedit_eval.pictures import reason_of
+from careedit_eval.errors import reason_of
 
 DOES_NOT_APPLY = "does not apply: "
 """The prefix of the reason in `ScoreLine.notes`."""

@@ -92,8 +92,15 @@ class Brightness:
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, log: str | None = None, fail: str = "", version: int = 1, better: Better = "higher") -> None:
-        self._log, self._fail = log, fail
+    def __init__(
+        self,
+        log: str | None = None,
+        fail: str = "",
+        version: int = 1,
+        better: Better = "higher",
+        error: str = "The light meter is dark.",
+    ) -> None:
+        self._log, self._fail, self._error = log, fail, error
         self.spec = MetricSpec(
             name="bright", outputs=(Output(name="bright", better=better),), protocol="test", code_version=version
         )
@@ -106,7 +113,7 @@ class Brightness:
             with Path(self._log).open("a", encoding="ascii") as log:
                 log.write(f"{item.sample.id}\n")
         if item.sample.id == self._fail:
-            raise CareEditError("The light meter is dark.")
+            raise CareEditError(self._error)
         return Measurement(values={"bright": float(np.asarray(item.edited).mean()) / 255})
 
 

@@ -6,24 +6,39 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from careedit import plugins
+from careedit_eval.benchmarks.anyedit import AnyEdit, AnyEditConfig
 from careedit_eval.benchmarks.base import Source, TableBenchmark
 from careedit_eval.benchmarks.emu_edit import EmuEdit, EmuEditConfig
 from careedit_eval.benchmarks.folder import FolderBenchmark, FolderConfig
+from careedit_eval.benchmarks.gedit import GEdit, GEditConfig
 from careedit_eval.benchmarks.humanedit import HumanEdit, HumanEditConfig
+from careedit_eval.benchmarks.imgedit import ImgEdit, ImgEditConfig
+from careedit_eval.benchmarks.kris import Kris, KrisConfig
 from careedit_eval.benchmarks.magicbrush import MagicBrush, MagicBrushConfig
+from careedit_eval.benchmarks.rise import Rise, RiseConfig
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.records import Benchmark
 
 __all__ = [
     "BENCHMARKS",
+    "AnyEdit",
+    "AnyEditConfig",
     "EmuEdit",
     "EmuEditConfig",
     "FolderBenchmark",
     "FolderConfig",
+    "GEdit",
+    "GEditConfig",
     "HumanEdit",
     "HumanEditConfig",
+    "ImgEdit",
+    "ImgEditConfig",
+    "Kris",
+    "KrisConfig",
     "MagicBrush",
     "MagicBrushConfig",
+    "Rise",
+    "RiseConfig",
     "Source",
     "TableBenchmark",
     "benchmark_names",
@@ -35,6 +50,11 @@ BENCHMARKS: Mapping[str, tuple[Callable[..., Source], Callable[..., Benchmark]]]
     "humanedit": (HumanEditConfig, HumanEdit),
     "magicbrush": (MagicBrushConfig, MagicBrush),
     "emu_edit": (EmuEditConfig, EmuEdit),
+    "gedit": (GEditConfig, GEdit),
+    "imgedit": (ImgEditConfig, ImgEdit),
+    "kris": (KrisConfig, Kris),
+    "rise": (RiseConfig, Rise),
+    "anyedit": (AnyEditConfig, AnyEdit),
     "folder": (FolderConfig, FolderBenchmark),
 }
 """careedit's own benchmarks: the record of its options, and what is built from it."""

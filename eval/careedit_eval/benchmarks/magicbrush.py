@@ -7,7 +7,6 @@ the shards do not have.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,10 @@ import fsspec
 from careedit.errors import InputError
 from careedit.tabular import is_missing, words_of
 from careedit_eval.benchmarks.base import Source, TableBenchmark, taken
+from careedit_eval.benchmarks.listings import read_json
 from careedit_eval.benchmarks.shards import Line, Shards, file_ref
 from careedit_eval.errors import BenchmarkError
-from careedit_eval.pictures import PictureRef, read_bytes
+from careedit_eval.pictures import PictureRef
 from careedit_eval.records import Sample
 
 SESSIONS = "edit_sessions.json"
@@ -197,10 +197,7 @@ def _no_turn(line: Line) -> str | None:
 
 
 def _json(uri: str) -> dict[str, Any]:
-    try:
-        found = json.loads(read_bytes(uri))
-    except (ValueError, RecursionError):
-        found = None
+    found = read_json(uri)
     if not isinstance(found, dict):
         raise BenchmarkError(f"{uri!r} is not a JSON object; get the archive again.")
     return found

@@ -1,12 +1,13 @@
-"""Reads parquet shards wherever fsspec can: the words of all rows first, images by reference."""
+"""Reads rows from parquet and Arrow shards and from JSON listings, wherever fsspec can: the words of all rows first, images by
+reference."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import fsspec
 
 from careedit.errors import InputError
 from careedit.tabular import find_file, is_missing, words_of
-from careedit_eval.errors import BenchmarkError
-from careedit_eval.pictures import Cell, PictureRef, picture_bytes, read_bytes, read_column, reason_of
+from careedit_eval.errors import BenchmarkError, reason_of
+from careedit_eval.pictures import Cell, PictureRef, picture_bytes, read_bytes
+from careedit_eval.row_groups import SUFFIXES, opened, read_column, unreadable
 
 _HUB = re.compile(r"hf://(?:datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(/.*)?")
 
@@ -46,10 +48,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A row without its images."""
+class Row(ABC):
+    """A row without its images: of a shard, or of a JSON listing."""
 
-    place: Place
+    place: Place | str
     """The place of the row, for error messages."""
     cells: Mapping[str, Any]
     """The cells of the row by column."""
@@ -77,8 +79,20 @@ class Line:
         """An image; an empty cell gives an image that is missing and says so."""
         return self.picture_or_none(column) or PictureRef.gone(f"{self.place}: {column} holds no image.")
 
+    @abstractmethod
     def picture_or_none(self, column: str) -> PictureRef | None:
-        """An image, or None for an empty cell. Reads the cell, for its hash."""
+        """An image, or None for an empty cell. Reads the image, for its hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Row):
+    """A row of a shard."""
+
+    place: Place
+    """The place of the row: its shard, row group and number."""
+
+    def picture_or_none(self, column: str) -> PictureRef | None:
+        """See `Row`."""
         place = self.place
         value = read_column(place.uri, place.group, column)[place.row].as_py()
         data = picture_bytes(value)
@@ -86,13 +100,13 @@ class Line:
             cell = Cell(group=place.group, row=place.row, column=column)
             return PictureRef(sha256=PictureRef.of(data).sha256, uri=place.uri, cell=cell)
         path = value.get("path") if isinstance(value, dict) else value
-        if is_missing(path):
+        if names_nothing(path):
             return None
         return file_ref(posixpath.dirname(place.uri), path, column, str(place))
 
 
 class Shards:
-    """The rows of a parquet file, or of all shards in a folder whose names begin with `prefix`."""
+    """The rows of a parquet or Arrow file, or of all shards in a folder whose names begin with `prefix`."""
 
     def __init__(self, path: str, *, prefix: str = "") -> None:
         self.path = path
@@ -103,23 +117,26 @@ class Shards:
             raise BenchmarkError(
                 f"{path!r} cannot be listed ({reason_of(error)}); check path, network and rights."
             ) from error
-        names = [name for name in found if name.endswith(".parquet") and posixpath.basename(name).startswith(prefix)]
+        names = [name for name in found if name.endswith(SUFFIXES) and posixpath.basename(name).startswith(prefix)]
+        kinds = sorted({posixpath.splitext(name)[1] for name in names})
         if not names:
-            shards = f"{prefix}*.parquet" if prefix else ".parquet file"
+            shards = f"{prefix}*.parquet" if prefix else ".parquet or .arrow file"
             raise BenchmarkError(f"There is no {shards} in {path!r}; give the folder of the data set.")
+        if len(kinds) > 1:
+            raise BenchmarkError(f"{path!r} holds both .arrow and .parquet files; give the folder of one of them.")
         self.uris = tuple(files.unstrip_protocol(name) for name in names)
         folder = posixpath.dirname(root) if names == [root] else root
         self._names = tuple(posixpath.relpath(name, folder) for name in names)
 
     def columns(self) -> tuple[str, ...]:
         """The names of the columns of the first shard."""
-        with _opened(self.uris[0]) as file:
+        with opened(self.uris[0]) as file:
             return tuple(file.schema_arrow.names)
 
     def lines(self, words: Sequence[str], pictures: Sequence[str]) -> Iterator[Line]:
         """Every row, in order, with the words read. All of `words` and `pictures` must be columns."""
         for uri, shard in zip(self.uris, self._names, strict=True):
-            with _opened(uri) as file:
+            with opened(uri) as file:
                 what = f"The shard {posixpath.basename(uri)!r}"
                 check_columns(file.schema_arrow.names, (*words, *pictures), what)
                 number = 0
@@ -127,23 +144,10 @@ class Shards:
                     try:
                         cells = file.read_row_group(group, columns=list(words)).to_pylist()
                     except Exception as error:  # pyarrow's errors have no common root
-                        raise _unreadable(uri, error) from error
+                        raise unreadable(uri, error) from error
                     for row, values in enumerate(cells):
                         number += 1
                         yield Line(Place(uri, group, row, shard, number), values)
-
-
-@contextmanager
-def _opened(uri: str) -> Iterator[Any]:
-    """An open shard, as a `pyarrow.parquet.ParquetFile`."""
-    from pyarrow import parquet
-
-    with ExitStack() as stack:
-        try:
-            file = parquet.ParquetFile(stack.enter_context(fsspec.open(uri, "rb")))
-        except Exception as error:  # the errors of file systems and of pyarrow have no common root
-            raise _unreadable(uri, error) from error
-        yield file
 
 
 def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> None:
@@ -156,10 +160,9 @@ def check_columns(names: Sequence[str], wanted: Iterable[str], what: str) -> Non
         )
 
 
-def _unreadable(uri: str, error: BaseException) -> BenchmarkError:
-    return BenchmarkError(
-        f"The shard {posixpath.basename(uri)!r} cannot be read as parquet ({reason_of(error)}); get it again."
-    )
+def names_nothing(name: Any) -> bool:
+    """Whether a cell names no image: it is empty, or has the text "None", which AnyEdit writes there."""
+    return is_missing(name) or name == "None"
 
 
 def file_ref(folder: str, name: Any, what: str, where: str = "") -> PictureRef:

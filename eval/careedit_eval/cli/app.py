@@ -24,7 +24,7 @@ from careedit_eval.cli.work import (
     run_suite,
     tracked,
 )
-from careedit_eval.compare import Preference
+from careedit_eval.compare import Mean, Preference
 from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import freeze, judge_run
@@ -263,13 +263,19 @@ def _show_means(run: Run, analysis: Analysis) -> None:
             cells = [here.get((arm, output)) for output in outputs]
             errors = sum(cell.errors for cell in cells if cell is not None)
             # An error leaves a set's mean, so means of unequal rows do not compare.
-            shown = [
-                "-" if cell is None else number(cell.mean) + (f" (n={cell.n})" if len(counts[cell.output]) > 1 else "")
-                for cell in cells
-            ]
+            shown = ["-" if cell is None else _mean(cell, with_n=len(counts[cell.output]) > 1) for cell in cells]
             rows.append((arm, *shown, str(errors)))
+            unread = sum(cell.unread for cell in cells if cell is not None)
+            if unread:
+                note(f"{benchmark}, {arm}: numbers without a mark, because the judge's reply cannot be read: {unread}")
         titles = [f"{output} (information)" if run.record.outputs[output].information else output for output in outputs]
         emit_table((benchmark, *titles, "errors"), rows)
+
+
+def _mean(cell: Mean, *, with_n: bool) -> str:
+    """The mean over samples; of several kinds also the mean over kinds."""
+    macro = f", macro {number(cell.macro)}" if cell.kinds > 1 else ""
+    return f"{number(cell.mean)}{macro}" + (f" (n={cell.n})" if with_n else "")
 
 
 def _show_comparisons(analysis: Analysis) -> None:

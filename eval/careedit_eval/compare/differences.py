@@ -80,6 +80,10 @@ class Difference:
     """The spread of the differences, for planning; None without an interval."""
     information: bool = False
     """Whether the number is only shown (`Output.information`): it is not tested, and has no verdict."""
+    macro_a: float | None = None
+    """For `ALL`, the mean of A's means of the kinds over the same pairs; None if there is one kind, or one without pairs."""
+    macro_b: float | None = None
+    """For `ALL`, the mean of B's means of the kinds over the same pairs; None where `macro_a` is None."""
 
     @property
     def verdict(self) -> str:
@@ -114,9 +118,22 @@ def compare_arms(
             left, right = (table.column(benchmark, name, output.name) for name in (a, b))
             if not left and not right:
                 continue
-            for kind in (ALL, *table.kinds(benchmark)):
-                found.append(difference_of(benchmark, output, kind, of_kind(left, kind), of_kind(right, kind)))
+            whole, *kinds = (
+                difference_of(benchmark, output, kind, of_kind(left, kind), of_kind(right, kind))
+                for kind in (ALL, *table.kinds(benchmark))
+            )
+            found += [_with_macro(whole, kinds), *kinds]
     return _adjusted(found, alone)
+
+
+def _with_macro(whole: Difference, kinds: Sequence[Difference]) -> Difference:
+    """The comparison of all kinds with the means over kinds. Kinds that the number does not apply to are left out."""
+    applies = [one for one in kinds if one.pairs or one.errors_a or one.errors_b]
+    means = [(one.mean_a, one.mean_b) for one in applies if one.mean_a is not None and one.mean_b is not None]
+    if len(means) < 2 or len(means) < len(applies):
+        return whole
+    macro_a, macro_b = (sum(side) / len(means) for side in zip(*means, strict=True))
+    return replace(whole, macro_a=macro_a, macro_b=macro_b)
 
 
 def _adjusted(found: Sequence[Difference], alone: Collection[tuple[str, str]]) -> list[Difference]:

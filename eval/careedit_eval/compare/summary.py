@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from careedit_eval.compare.differences import ALL, of_kind
-from careedit_eval.records import Output
-from careedit_eval.results import Table
+from careedit_eval.records import UNREAD, Output
+from careedit_eval.results import ScoreLine, Table
 from careedit_eval.stats import Interval, mean_interval
 
 
@@ -31,6 +31,12 @@ class Mean:
     """The number of rows that have a number."""
     errors: int
     """The number of rows with an error instead."""
+    unread: int = 0
+    """The number of these errors that are replies of a judge that cannot be read."""
+    macro: float | None = None
+    """For `ALL`, the mean of the means of the kinds (macro) as in GEdit-Bench and ImgEdit; None if a kind has only errors."""
+    kinds: int = 0
+    """For `ALL`, the number of kinds that the number applies to."""
 
 
 def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
@@ -38,19 +44,33 @@ def summarise(table: Table, outputs: Mapping[str, Output]) -> list[Mean]:
     found: list[Mean] = []
     for benchmark in table.benchmarks:
         for arm in table.arms(benchmark):
-            for name, output in outputs.items():
-                column = table.column(benchmark, arm, name)
-                for kind in (ALL, *table.kinds(benchmark)) if column else ():
-                    lines = of_kind(column, kind).values()
-                    values = [(line.value, line.group) for line in lines if line.value is not None]
-                    numbers, groups = [value for value, _ in values], [group for _, group in values]
-                    errors = sum(line.error is not None for line in lines)
-                    if not lines:
-                        continue
-                    mean = sum(numbers) / len(numbers) if numbers else None
-                    interval = mean_interval(numbers, groups, passes=output.passes) if numbers else None
-                    found.append(Mean(benchmark, arm, name, kind, mean, interval, len(numbers), errors))
+            for output in outputs.values():
+                column = table.column(benchmark, arm, output.name)
+                if not column:
+                    continue
+                named = ((kind, list(of_kind(column, kind).values())) for kind in table.kinds(benchmark))
+                kinds = [_mean(benchmark, arm, output, kind, lines) for kind, lines in named if lines]
+                whole = _mean(benchmark, arm, output, ALL, list(column.values()))
+                found += [_with_macro(whole, kinds), *kinds]
     return found
+
+
+def _mean(benchmark: str, arm: str, output: Output, kind: str, lines: Sequence[ScoreLine]) -> Mean:
+    numbers = [line.value for line in lines if line.value is not None]
+    groups = [line.group for line in lines if line.value is not None]
+    errors = [line.error for line in lines if line.error is not None]
+    unread = sum(error.startswith(UNREAD) for error in errors)
+    mean = sum(numbers) / len(numbers) if numbers else None
+    interval = mean_interval(numbers, groups, passes=output.passes) if numbers else None
+    return Mean(benchmark, arm, output.name, kind, mean, interval, len(numbers), len(errors), unread)
+
+
+def _with_macro(whole: Mean, kinds: Sequence[Mean]) -> Mean:
+    """The mean over all rows with the mean over kinds. Kinds that the number does not apply to are left out."""
+    means = [one.mean for one in kinds if one.n or one.errors]
+    known = [mean for mean in means if mean is not None]
+    macro = sum(known) / len(known) if known and len(known) == len(means) else None
+    return replace(whole, macro=macro, kinds=len(means))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,7 @@ from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError, InputError
 from careedit.files import json_digest
 from careedit.images import image_sha256
-from careedit_eval.errors import MetricError
-from careedit_eval.pictures import reason_of
+from careedit_eval.errors import MetricError, reason_of
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16

@@ -83,22 +83,27 @@ def ask_about(
     ask: Callable[[list[Question]], Iterable[Measurement]],
     *,
     alone: bool = False,
+    resizes: bool = True,
 ) -> list[Measurement]:
     """Measure a batch by a judge: all items together, or one by one if `alone`.
 
-    An item that `prepare` cannot turn into a question gets that error. A note says if an edit is resized to its source.
+    An item that `prepare` cannot turn into a question gets that error. If `resizes`, a note says if an edit is resized to its
+    source.
     """
     found: dict[int, Measurement] = {}
     questions: dict[int, Question] = {}
     for index, item in enumerate(batch):
         try:
             questions[index] = prepare(item)
+        except NotApplicableError as error:
+            found[index] = Measurement(not_applicable=str(error))
         except CareEditError as error:
             found[index] = Measurement(error=str(error))
     parts = [[index] for index in questions] if alone else [list(questions)] if questions else []
     for part in parts:
         for index, one in zip(part, ask([questions[i] for i in part]), strict=True):
-            notes = () if one.error is not None else batch[index].resizing(batch[index].pictures.source.size)
+            sized = resizes and one.error is None
+            notes = batch[index].resizing(batch[index].pictures.source.size) if sized else ()
             found[index] = one.model_copy(update={"notes": (*one.notes, *notes)})
     return [found[index] for index in range(len(batch))]
 

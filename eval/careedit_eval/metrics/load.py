@@ -10,7 +10,14 @@ from careedit import plugins
 from careedit.errors import InputError
 from careedit.record import Record
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.options import BackboneOptions, CostOptions, JudgeOptions, NoOptions, PixelOptions
+from careedit_eval.metrics.options import (
+    BackboneOptions,
+    CostOptions,
+    JudgeOptions,
+    NoOptions,
+    PixelOptions,
+    RubricOptions,
+)
 from careedit_eval.records import Metric
 
 Build = Callable[[Any], Metric]
@@ -27,7 +34,8 @@ METRICS: Mapping[str, tuple[type[Record], str]] = {
     "vqa": (JudgeOptions, "judged:vqa"),
     "atomic": (JudgeOptions, "judged:atomic"),
     "pairwise": (JudgeOptions, "judged:pairwise"),
-    "viescore": (JudgeOptions, "vie:viescore"),
+    "viescore": (JudgeOptions, "marking:viescore"),
+    "rubric": (RubricOptions, "marking:rubric"),
     "latency": (NoOptions, "counted:latency"),
     "nfe": (NoOptions, "counted:nfe"),
     "cost": (CostOptions, "counted:cost"),

@@ -52,6 +52,17 @@ class JudgeOptions(Record):
     """A judge behind an HTTP endpoint instead: the fields of `careedit.scoring.openai_http.EndpointConfig`."""
 
 
+class RubricOptions(Record):
+    """Options of rubric: what is asked, and the judge that is asked."""
+
+    rubric: str
+    """The name of a rubric of the package (gedit, imgedit, imgedit_uge, kris, rise, vie), or the path of a YAML file."""
+    prompts: str | None = None
+    """The file with the published prompts, for a rubric that comes without them: .json, .yaml or .py."""
+    endpoint: Mapping[str, Any] | None = None
+    """The judge: the fields of `careedit.scoring.openai_http.EndpointConfig`. Without a judge the suite does not start."""
+
+
 class CostOptions(Record):
     """Options of cost."""
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from careedit.errors import InputError
 from careedit.record import Record
 from careedit.tabular import lines_of
-from careedit_eval.pictures import reason_of
+from careedit_eval.errors import reason_of
 
 VERSION = 1
 

@@ -81,9 +81,9 @@ def _score_lines(
     error = f"No edit: {edit.error}" if edit.error is not None else broken
     if error is None:
         error = "It was not measured; run the suite again." if row is None else row.error
-    reason = row.not_applicable if row is not None and error is None else None
-    notes = f"{DOES_NOT_APPLY}{reason}" if reason is not None else "; ".join(row.notes) if row is not None else ""
     for output in metric.spec.outputs:
+        reason = None if row is None or error is not None else row.not_applicable or row.absent.get(output.name)
+        notes = f"{DOES_NOT_APPLY}{reason}" if reason is not None else "; ".join(row.notes) if row is not None else ""
         value = row.values.get(output.name) if row is not None and error is None else None
         silent = value is None and error is None and reason is None
         said = f"The metric gave no {output.name}." if silent else error

@@ -106,7 +106,7 @@ def _child(run: Run, benchmark: str, arm: str, means: Sequence[Mean], data: Mapp
 
 
 def _numbers(means: Sequence[Mean]) -> dict[str, float]:
-    """MLflow's metrics: `BENCHMARK/NUMBER/mean`, `/ci_low`, `/ci_high`, `/n`, `/errors`, and by kind."""
+    """MLflow's metrics: `BENCHMARK/NUMBER/mean`, `/macro`, `/ci_low`, `/ci_high`, `/n`, `/errors`, and by kind."""
     kinds = safe_parts(one.kind for one in means if one.kind != "all")
     outputs = safe_parts(one.output for one in means)
     found: dict[str, float] = {}
@@ -116,6 +116,8 @@ def _numbers(means: Sequence[Mean]) -> dict[str, float]:
         found |= {f"{stem}/n": float(one.n), f"{stem}/errors": float(one.errors)}
         if one.mean is not None:
             found[f"{stem}/mean"] = one.mean
+        if one.macro is not None and one.kinds > 1:
+            found[f"{stem}/macro"] = one.macro
         if one.interval is not None:
             found |= {f"{stem}/ci_low": one.interval.low, f"{stem}/ci_high": one.interval.high}
     return found

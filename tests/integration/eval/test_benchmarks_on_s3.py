@@ -62,7 +62,7 @@ def test_rows_that_were_replaced_after_they_were_listed_are_not_read(bucket: str
         if seed == 1:
             sample = next(load_benchmark("humanedit", path=f"s3://{place}").rows())
             old = sample.source.read()
-    from careedit_eval.pictures import read_column
+    from careedit_eval.row_groups import read_column
 
     read_column.cache_clear()
     with pytest.raises(BenchmarkError, match=r"has changed|cannot be read"):

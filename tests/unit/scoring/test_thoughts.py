@@ -7,11 +7,16 @@ import pytest
 from careedit.scoring.openai_answers import text_of, without_thought, yes_by_json
 from careedit.scoring.openai_http import Unanswered
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.vie import read_marks
+from careedit_eval.metrics.marking import read_marks as read_any_marks
+from careedit_eval.metrics.rubric import Reading
 
 YES = '{"answer": "yes", "confidence": 0.9}'
 MARKS = '{"score": [8, 6], "reasoning": "so"}'
 DRAFT = 'Perhaps {"score": [1, 1]}, or {"answer": "no", "confidence": 1}? '
+
+
+def read_marks(text):
+    return read_any_marks(text, Reading(array="score"), 2, (0, 10))
 
 
 def reply(content, finish="stop", **fields) -> bytes:

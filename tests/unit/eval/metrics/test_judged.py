@@ -12,7 +12,8 @@ from careedit.scoring.openai_http import Unanswered
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.judged import PairwiseWin, VqaMetric
-from careedit_eval.metrics.vie import CONSISTENCY, VieScore, combine, read_marks
+from careedit_eval.metrics.marking import RubricMetric, combine, read_marks
+from careedit_eval.metrics.rubric import Reading, load_rubric
 from scripted import Scripted
 
 
@@ -119,6 +120,10 @@ def test_an_endpoint_that_says_how_it_answers_is_a_judge():
         assert spec.revision.startswith("2026-08")
 
 
+VIE = load_rubric("vie")
+SCORE = Reading(array="score")
+
+
 class Writing:
     """Writes by a rule of the prompt."""
 
@@ -127,8 +132,8 @@ class Writing:
     def __init__(self, rule):
         self.rule = rule
 
-    def write(self, prompts):
-        return [self.rule(text) for _, text in prompts]
+    def write(self, messages):
+        return [self.rule(message[-1]) for message in messages]
 
 
 def marks(consistency, quality):
@@ -137,18 +142,21 @@ def marks(consistency, quality):
 
 
 def test_viescore_is_the_least_marks_and_the_root_of_their_product(items):
-    found = VieScore(marks([8, 6], [9, 7])).score(items)
+    found = RubricMetric(VIE, marks([8, 6], [9, 7])).score(items)
     assert found[0].values == pytest.approx({"vie_sc": 6, "vie_pq": 7, "vie": 6.4807}, abs=1e-4)
     assert len(found) == len(items)
-    assert combine([0, 10], [10, 10]) == (0, 10, 0)
+    one = combine(VIE, {"done": 0, "kept": 10, "natural": 10, "clean": 10})
+    assert tuple(one.values()) == (0, 10, 0)
 
 
 def test_the_instruction_is_asked_about_as_it_stands(make_item, draw_picture):
     seen = []
     writer = Writing(lambda text: seen.append(text) or '{"score": [1, 1]}')
-    VieScore(writer).score([make_item(draw_picture(), draw_picture(), instruction='draw {braces} and "quotes"')])
+    RubricMetric(VIE, writer).score(
+        [make_item(draw_picture(), draw_picture(), instruction='draw {braces} and "quotes"')]
+    )
     assert 'draw {braces} and "quotes"' in seen[0]
-    assert '{"score": [done, kept]' in CONSISTENCY
+    assert '{"score": [done, kept]' in VIE.prompts["consistency"]
 
 
 @pytest.mark.parametrize(
@@ -169,19 +177,19 @@ def test_the_instruction_is_asked_about_as_it_stands(make_item, draw_picture):
 )
 def test_a_reply_that_is_no_two_marks_is_an_error_and_no_random_number(items, reply):
     with pytest.raises(MetricError, match="no two marks"):
-        read_marks(reply)
-    (found,) = VieScore(Writing(lambda text: reply)).score(items[:1])
+        read_marks(reply, SCORE, 2, (0, 10))
+    (found,) = RubricMetric(VIE, Writing(lambda text: reply)).score(items[:1])
     assert found.values == {}
     assert "no two marks" in found.error
 
 
 def test_marks_are_read_out_of_talk_around_them():
-    assert read_marks('Sure!\n```json\n{"score": [7.5, 6], "reasoning": "a {b}"}\n```') == (7.5, 6.0)
+    assert read_marks('Sure!\n```json\n{"score": [7.5, 6], "reasoning": "a {b}"}\n```', SCORE, 2, (0, 10)) == (7.5, 6.0)
 
 
 def test_an_endpoint_that_gives_up_is_the_rows_error(items):
     writer = Writing(lambda text: MetricError("The endpoint is gone; try later."))
-    assert VieScore(writer).score(items[:1])[0].error == "The endpoint is gone; try later."
+    assert RubricMetric(VIE, writer).score(items[:1])[0].error == "The endpoint is gone; try later."
 
 
 @pytest.mark.parametrize(

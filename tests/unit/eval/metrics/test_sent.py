@@ -17,7 +17,7 @@ from careedit.scoring.sent import probe_picture
 from careedit.scoring.vlm import load_asker
 from careedit_eval.editors import resolve_arm
 from careedit_eval.metrics import load_metric
-from careedit_eval.metrics.vie import EndpointWriter
+from careedit_eval.metrics.writer import EndpointWriter
 from careedit_eval.suite import Arm
 
 ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m", "answers": "json"}
@@ -44,7 +44,7 @@ PATIENCE = {
 @pytest.fixture(autouse=True)
 def _small_probe(monkeypatch) -> None:
     """The picture that finds out how pictures are sent is large; a small one is encoded in no time."""
-    for module in ("careedit.scoring.sent", "careedit_eval.metrics.vie"):
+    for module in ("careedit.scoring.sent", "careedit_eval.metrics.writer"):
         monkeypatch.setattr(f"{module}.probe_picture", lambda *_: probe_picture().crop((0, 0, 64, 64)))
 
 
@@ -77,7 +77,7 @@ def test_any_extra_field_makes_another_metric(extra) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "smaller"])
-@pytest.mark.parametrize("module", ["careedit.scoring.openai", "careedit_eval.metrics.vie"])
+@pytest.mark.parametrize("module", ["careedit.scoring.openai", "careedit_eval.metrics.writer"])
 def test_pictures_sent_in_another_way_make_another_metric(kind, module, monkeypatch) -> None:
     """The identity comes from the builder of the request, so a change of the builder is a change of the identity."""
     make = EndpointAsker if module == "careedit.scoring.openai" else EndpointWriter

@@ -10,10 +10,10 @@ from pyarrow import parquet
 
 from careedit.errors import InputError
 from careedit_eval.errors import RunError
-from careedit_eval.pictures import read_column
 from careedit_eval.pipeline import LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.results import EDITS_FILE, SCORES_FILE
+from careedit_eval.row_groups import read_column
 from careedit_eval.suite import Arm, Part, Suite
 from careedit_tiny.evaluation.humanedit import TinyHumanEditConfig, write_rows
 from scripted_eval import arm, suite
