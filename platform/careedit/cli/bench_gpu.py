@@ -16,7 +16,7 @@ Document = Mapping[str, Any]
 
 def rows_of(document: Document) -> list[tuple[str, ...]]:
     """Rows of a table (figure, value, goal, verdict): the figures, then the seconds of each case."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, "-" if value is None else f"{value:.3f}", *goal_cells(document["goals"].get(name)))
         for name, value in document["figures"].items()
     ]

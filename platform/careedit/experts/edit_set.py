@@ -132,8 +132,8 @@ def verify_expert_set(
             f"The base has the fingerprint {shapes.fingerprint[:12]}, the set's file says {spec.base.fingerprint[:12]}."
         )
         findings.append(Finding("base", "base", text))
-    if text := base_files_error(spec.base, base):
-        findings.append(Finding("base-hash", "base", text))
+    if flaw := base_files_error(spec.base, base):
+        findings.append(Finding("base-hash", "base", flaw))
     try:
         load_base_lora(spec.base, folder, shapes)
     except CareEditError as error:

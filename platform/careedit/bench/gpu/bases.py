@@ -128,19 +128,19 @@ def build_base(name: str, *, reduced: bool, experts: int, rank: int, device: tor
     kind = _KINDS[name]
     facts = kind.facts
     built = _networks(facts, kind.reduced if reduced else kind.real)
-    made = {name: _filled(network, device, dtype) for name, network in built.items()}
+    made: dict[str, Any] = {name: _filled(network, device, dtype) for name, network in built.items()}
     for part in facts.components:
         if part.startswith("tokenizer"):
             made[part] = _tokenizer(77 if part == "tokenizer" and "tokenizer_2" in facts.components else 512)
     if "processor" in facts.components:
-        made["processor"] = transformers.Qwen2VLProcessor(
+        made["processor"] = cast(Any, transformers.Qwen2VLProcessor)(
             image_processor=transformers.Qwen2VLImageProcessor(),
             tokenizer=made["tokenizer"],
             video_processor=transformers.Qwen2VLVideoProcessor(),
             chat_template=_CHAT,
         )
     settings = {"use_dynamic_shifting": True, "shift": 3.0}
-    made["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    made["scheduler"] = cast(Any, diffusers.FlowMatchEulerDiscreteScheduler)(**settings)
     pipeline = getattr(diffusers, facts.pipeline)(**made, **kind.options)
     pipeline.set_progress_bar_config(disable=True)
     family = FAMILIES[facts.pipeline].from_pipeline(pipeline)
@@ -208,7 +208,7 @@ def _tokenizer(length: int) -> Any:
     words = Tokenizer(models.WordLevel({token: number for number, token in enumerate(_TOKENS)}, unk_token=_TOKENS[0]))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"unk_token": _TOKENS[0], "pad_token": _TOKENS[1], "eos_token": _TOKENS[1]}
-    made = transformers.PreTrainedTokenizerFast(
+    made = cast(Any, transformers.PreTrainedTokenizerFast)(
         tokenizer_object=words, model_max_length=length, extra_special_tokens=list(_TOKENS[2:]), **special
     )
     made.chat_template = _CHAT

@@ -22,7 +22,7 @@ from careedit.editing import EditJob, Engine, warm_up
 from careedit.editing.quantisation import quantise
 from careedit.errors import CareEditError
 from careedit.experts import MergedApplier, NoExperts, SharedApplier
-from careedit.experts.applier import Inputs, LoraApplier, run_transformer
+from careedit.experts.applier import Inputs, run_transformer
 from careedit.experts.appliers import RoutedLinear
 from careedit.experts.slots import SlotApplier, SlotLinear
 from careedit.records import BASE, StepCache
@@ -323,7 +323,7 @@ class _Run:
         own, stock = found.seconds
         return {"edit_steps": job.steps, "edit_rows": self.branches, "edit_s": own, "stock_edit_s": stock}
 
-    def _compile(self, applier: LoraApplier) -> float:
+    def _compile(self, applier: MergedApplier | SlotApplier) -> float:
         """Compile the blocks and warm them up; seconds."""
         torch._dynamo.reset()
         applier.compile(**({"disable": True} if self.settings.reduced else {}))
@@ -365,6 +365,6 @@ def _restore(transformer: nn.Module) -> None:
     """The plain, uncompiled transformer: experts' layers are replaced by the base's."""
     for path, module in list(transformer.named_modules()):
         if isinstance(module, SlotLinear | RoutedLinear):
-            transformer.set_submodule(path, cast(nn.Module, module.base_layer))
+            transformer.set_submodule(path, module.base_layer)
     for module in transformer.modules():
         cast(Any, module)._compiled_call_impl = None

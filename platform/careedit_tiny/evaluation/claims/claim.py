@@ -140,9 +140,7 @@ def decide(conditions: Sequence[Condition], finding: Finding) -> Verdict:
     if missed:
         return Verdict("does not hold here", f"The interval breaks the bound. {'; '.join(missed)}.")
     if open_:
-        return Verdict(
-            "undecided", f"An interval does not decide; measure more scenes. {'; '.join(open_)}."
-        )
+        return Verdict("undecided", f"An interval does not decide; measure more scenes. {'; '.join(open_)}.")
     return Verdict("holds", f"The interval keeps the bound. {'; '.join(met)}.")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from careedit.editor import use_threads
+from careedit.editing.base_model import use_threads
 from careedit.files import json_digest, write_atomic
 from careedit_tiny.evaluation.claims.claim import Claim, Finding, NotMeasuredError, Verdict, decide
 from careedit_tiny.evaluation.claims.setting import Setting
