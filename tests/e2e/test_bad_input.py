@@ -271,9 +271,9 @@ def test_a_set_that_is_not_there_or_damaged_is_refused(bad_set, refused):
     assert "'nowhere' is not an expert set" in refused("edit", "photo.png", REMOVE, "--expert-set", "nowhere")
     weights = bad_set / "base/vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "could not be loaded" in refused("edit", "photo.png", REMOVE, "--expert-set", "set")
+    assert "The base's files have the hash" in refused("edit", "photo.png", REMOVE, "--expert-set", "set")
     weights.unlink()
-    assert "could not be loaded" in refused("edit", "photo.png", REMOVE, "--expert-set", "set")
+    assert "The base's files have the hash" in refused("edit", "photo.png", REMOVE, "--expert-set", "set")
 
 
 @pytest.mark.parametrize(
