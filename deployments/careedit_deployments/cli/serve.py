@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,9 @@ def serve(
             "--blocking/--no-blocking", help="Wait until interrupted, or return as soon as the platform runs."
         ),
     ] = True,
+    make_key: Annotated[
+        bool, typer.Option("--make-key", help="Require an API key, and make and print one that is valid until the end.")
+    ] = False,
 ) -> None:
     """Start the served platform, or update a running one (--address): only changed deployments are restarted."""
     settings = at_address(named_config(config), host, port)
@@ -57,18 +61,28 @@ def serve(
         raise InputError(
             "--no-blocking needs --address, because a cluster that this command starts ends with it; add --address."
         )
+    if make_key and not blocking:
+        raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
     check_sets(settings)
-    url = start(settings, address)
-    emit(f"careedit serves {config} at {url} (API: {url}/docs)")
-    for sentence in dangers(settings):
-        note(f"Warning: {sentence}")
-    if not blocking:
-        return
-    note("Interrupt (Ctrl-C) to stop.")
-    try:
-        wait_for_signal(None if address else url)  # another cluster is supervised elsewhere
-    finally:
-        stop(settings)
+    with ExitStack() as ending:
+        if make_key:
+            from careedit_deployments.cli.session_key import session_key
+
+            settings = settings.model_copy(update={"auth": settings.auth.model_copy(update={"required": True})})
+            key = ending.enter_context(session_key(settings))
+        url = start(settings, address)
+        emit(f"careedit serves {config} at {url} (API: {url}/docs)")
+        if make_key:
+            emit(f"API key of this run: {key}")
+        for sentence in dangers(settings):
+            note(f"Warning: {sentence}")
+        if not blocking:
+            return
+        note("Interrupt (Ctrl-C) to stop.")
+        try:
+            wait_for_signal(None if address else url)  # another cluster is supervised elsewhere
+        finally:
+            stop(settings)
 
 
 def dangers(config: ServeConfig) -> list[str]:
