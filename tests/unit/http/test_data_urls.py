@@ -55,15 +55,15 @@ def test_base64_is_read_as_browsers_read_it(client, painter, text):
     assert painter.calls[0].request.image.getpixel((0, 0)) == (200, 40, 90)
 
 
-def test_a_percent_encoded_picture_of_megabytes_costs_no_time():
+def test_a_percent_encoded_picture_of_megabytes_costs_seconds_at_most():
     large = picture_file((1200, 900), compress_level=0)
-    started = time.process_time()
+    started = time.thread_time()  # of this thread alone: quadratic work takes minutes
     text = "data:image/png;base64," + base64.b64encode(large).decode().replace("A", "%2b").replace("/", "%2F")
     assert len(bytes_of(text)) == len(large)
     for head in ("data:image/png;base64,", "data:image/png,"):
         with pytest.raises(ValueError, match="too long for percent-encoding"):
             bytes_of(head + "%41" * 3_000_000)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
