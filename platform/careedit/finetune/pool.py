@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -128,8 +129,9 @@ def build_pool(
     wanted = [range(first, min(first + per_shard, size)) for first in missing]
     made = in_order(items, wanted, workers)
     shown = track(zip(missing, made, strict=True), f"pool {name}", len(missing), console=Console(stderr=True))
-    for first, chosen in shown:
-        write_tensors(_encode(chosen, base, clip_length), paths[first])
+    with closing(cast(Any, shown)):  # ends the bar before an error is printed
+        for first, chosen in shown:
+            write_tensors(_encode(chosen, base, clip_length), paths[first])
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

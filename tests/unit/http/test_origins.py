@@ -1,9 +1,8 @@
 import httpx2
 import pytest
 
-from careedit_deployments.http.auth import make_key
 from fake_backend import FakeBackend, picture_file
-from served import serve
+from served import a_key, serve
 
 FORM = {"files": {"image": ("a.png", picture_file())}, "data": {"prompt": "remove it"}}
 
@@ -51,7 +50,7 @@ def test_its_own_page_and_those_of_listed_origins_change_what_they_may(server):
 
 
 def test_a_server_with_keys_is_reached_under_any_name(tmp_path):
-    key, record = make_key("one")
-    with serve(tmp_path, FakeBackend(), keys=(record,), auth={"required": True}) as running:
+    key, access = a_key("one")
+    with serve(tmp_path, FakeBackend(), keys=(access,), auth={"required": True}) as running:
         headers = {"Authorization": f"Bearer {key}", "Host": "gateway.example", "Origin": "https://elsewhere.example"}
         assert httpx2.post(running.url + "/v1/images/edits", headers=headers, **FORM).status_code == 200

@@ -182,10 +182,10 @@ def test_a_prompt_that_waits_for_an_encoder_ends_at_the_deadline_or_with_its_edi
     handle = Handle(Silent())
     remote = RemoteEncoder(EncoderLink(handle, loop, Metrics(Recording())), "base", engine, 1)
     with pytest.raises(DeadlineError, match="waited for an encoder"):
-        remote.encode([Prompt("remove it")], time.time() + 0.05).result(10)
+        remote.encode([Prompt("remove it")], time.monotonic() + 0.05).result(10)
     assert handle.cancelled.acquire(timeout=10)
     handle.called.clear()
-    waiting = remote.encode([Prompt("remove it")], time.time() + 60)
+    waiting = remote.encode([Prompt("remove it")], time.monotonic() + 60)
     assert handle.called.wait(10) and waiting.cancel()
     assert handle.cancelled.acquire(timeout=10), "the replica's work is cancelled too"
 
@@ -196,7 +196,7 @@ def test_an_edit_that_is_cancelled_while_its_prompt_waits_ends_at_once(scheduler
     engine = scheduler.engine
     handle = Handle(Silent())
     remote = RemoteEncoder(EncoderLink(handle, loop, Metrics(Recording())), "base", engine, 1)
-    client = EngineClient(scheduler, encoder=remote, deadline=time.time() + 60)
+    client = EngineClient(scheduler, encoder=remote, deadline=time.monotonic() + 60)
     failed = []
 
     def prepare():

@@ -121,7 +121,7 @@ def row_job(row: Row, rules: RowRules, base: Family) -> tuple[EditJob, Image.Ima
         source=fit.to_panel(row.source),
         instruction=row.instruction,
         seed=0,
-        steps=1,
+        steps=2,  # training has noise levels of its own; Qwen's schedule has at least two steps
         mask=None if row.mask is None else _fit_of(row.mask, fit).to_panel_mask(row.mask),
         references=() if row.reference is None else (reference_fit(row.reference, spec).to_panel(row.reference),),
         guidance=None if base.guidance == "none" else 1.0,
