@@ -50,7 +50,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         return EditRequest(image=image, instruction="remove it", seed=seed, expert=expert, steps=steps)
 
     # Short ones come first: while the edit is finished many are claimed, and find no router where all ends at once.
-    queued = [request(seed, 4 if seed < JOBS // 2 else 20, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
+    queued = [request(seed, 4 if seed < JOBS // 2 else 10, ("auto", "style")[seed % 2]) for seed in range(JOBS)]
     url = f"{serve_cluster.url}/restarted"
 
     async def through_the_end(hook):
@@ -60,7 +60,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
         """
         async with Crowd(url) as crowd:
             with held(url, [half_a_body("/restarted/v1/routes")]):
-                edit = asyncio.create_task(crowd.edit(request(99, 150, "erase")))
+                edit = asyncio.create_task(crowd.edit(request(99, 90, "erase")))
                 await asyncio.to_thread(
                     until, lambda: serve_cluster.inside("restarted", "shared-main", status)[0]["edits"]
                 )

@@ -20,7 +20,7 @@ from crowd import TALLY, Crowd, body_of
 from webhooks import receiving
 
 JOBS = 24
-LONG = {"steps": 200, "n": 3}
+LONG = {"steps": 100, "n": 2}
 """An edit that outlasts every pause between the attempts of a job that meets a router which is gone."""
 CONFIG = """version: 1
 arms: {main: {expert_set: tiny, device: cpu, long_tail: [identity, reference, erase, style, compose]}}
@@ -66,7 +66,7 @@ def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
         async with Crowd(url) as crowd:
             jobs = []
             for seed in range(JOBS):
-                body = body_of(request(seed, steps=16))
+                body = body_of(request(seed, steps=8))
                 answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
                 jobs.append(answer.json()["id"])
                 TALLY.requests += 1

@@ -1,13 +1,11 @@
-"""The oracle on hundreds of pictures of each sort: the table of docs/tiny-world.md, recomputed."""
+"""The oracle on pictures of each sort. `careedit scenes calibrate` makes the table of docs/tiny-world.md, on more of them."""
 
 import pytest
 
 from careedit_tiny.oracle.calibration import calibrate
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS
 
-EACH = 100
-
-pytestmark = pytest.mark.timeout(1200)  # two thousand pictures: half a minute on an idle core
+EACH = 40
 
 
 @pytest.fixture(scope="module")
@@ -17,17 +15,17 @@ def rows():
 
 def test_the_truth_passes(rows):
     assert rows["truth"].n == EACH
-    assert rows["truth"].right >= 0.995
+    assert rows["truth"].right == 1
 
 
 @pytest.mark.parametrize("picture", FLAWS)
 def test_a_right_edit_with_a_harmless_flaw_passes(rows, picture):
-    assert rows[picture].right >= 0.97
+    assert rows[picture].right >= 1 - 1 / EACH
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_edit_is_rejected(rows, fault):
-    assert rows[fault].right >= 0.98
+    assert rows[fault].right >= 1 - 1 / EACH
 
 
 def test_nothing_done_is_never_taken_for_an_edit(rows):
