@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -63,14 +63,16 @@ class RemoteEncoder:
 
     async def _encode(self, prompts: Sequence[Prompt], deadline: float) -> Texts:
         cache = self._engine.cache
-        missing, kept = find_all(cache, prompts)
+        # Keys of its own: an entry has a flag more than one that the engine's base encodes.
+        keys: list[Hashable] = [("encoder", prompt.key) for prompt in prompts]
+        missing, kept = find_all(cache, dict(zip(keys, prompts, strict=True)))
         if missing:
             reply = await self._ask(list(missing.values()), deadline)
             for key, encoding in zip(missing, reply.encodings, strict=True):
                 exact = torch.tensor(not encoding.together and reply.runtime == self._runtime)
                 kept[key] = (*self._placed(encoding.tensors), exact)
                 cache.keep(key, kept[key])
-        entries = [kept[prompt.key] for prompt in prompts]
+        entries = [kept[key] for key in keys]
         return Texts([entry[:-1] for entry in entries], all(bool(entry[-1]) for entry in entries))
 
     async def _ask(self, prompts: Sequence[Prompt], deadline: float) -> Reply:

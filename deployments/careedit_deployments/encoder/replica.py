@@ -80,10 +80,12 @@ def runtime_in_words(device: torch.device, dtype: torch.dtype, threads: int) -> 
     return f"{where}, {threads} threads" if device.type == "cpu" else where
 
 
-def find_all(cache: EncodingCache, prompts: Sequence[Prompt]) -> tuple[dict[Hashable, Prompt], dict[Hashable, Tensors]]:
-    """The prompts that `cache` lacks, and the entries of the others, by key."""
-    found = {prompt.key: cache.find(prompt.key) for prompt in prompts}
-    missing = {prompt.key: prompt for prompt in prompts if found[prompt.key] is None}
+def find_all(
+    cache: EncodingCache, prompts: Mapping[Hashable, Prompt]
+) -> tuple[dict[Hashable, Prompt], dict[Hashable, Tensors]]:
+    """Of prompts by their keys in `cache`, those that it lacks, and the entries of the others."""
+    found = {key: cache.find(key) for key in prompts}
+    missing = {key: prompt for key, prompt in prompts.items() if found[key] is None}
     return missing, {key: entry for key, entry in found.items() if entry is not None}
 
 
@@ -159,7 +161,7 @@ class _Base:
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[Encoding]:
         """One batch, in the encoder's thread. A prompt that was encoded while it waited is found in the cache."""
-        missing, kept = find_all(self._cache, prompts)
+        missing, kept = find_all(self._cache, {prompt.key: prompt for prompt in prompts})
         if missing:
             started = time.perf_counter()
             made = self._encoder.encode_prompts(list(missing.values()))

@@ -127,10 +127,20 @@ def test_prompts_that_wait_are_one_batch_with_each_prompt_once_and_say_so(encode
     replica, metrics = encoder(batch=3)
     base = base_key(load_expert_set(untrained_set))
     (own,) = replica._bases.values()
-    go, encode = threading.Event(), own._encoder.encode_prompts
-    monkeypatch.setattr(type(own._encoder), "encode_prompts", lambda self, prompts: go.wait(10) and encode(prompts))
+    begun, go, encode = threading.Event(), threading.Event(), own._encoder.encode_prompts
+
+    def wait(self, prompts):
+        begun.set()
+        return go.wait(10) and encode(prompts)
+
+    def ask(text):
+        return asyncio.run_coroutine_threadsafe(replica.encode(base, [Prompt(text)]), loop)
+
+    monkeypatch.setattr(type(own._encoder), "encode_prompts", wait)
     texts = ["first", "one", "two", "two", "three"]
-    asked = [asyncio.run_coroutine_threadsafe(replica.encode(base, [Prompt(text)]), loop) for text in texts]
+    asked = [ask(texts[0])]
+    assert begun.wait(10)
+    asked += [ask(text) for text in texts[1:]]
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     go.set()
     answers = {text: one.result(10).encodings[0] for text, one in zip(texts, asked, strict=True)}
