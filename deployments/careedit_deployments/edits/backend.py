@@ -9,9 +9,10 @@ from PIL import Image
 from pydantic import Field
 
 from careedit.record import Record
-from careedit.records import EditRequest, EditTrace, RoutingDecision
+from careedit.records import EditRequest, EditTrace, RoutingDecision, mixture_rows
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
+from careedit.selection.plan import evaluations
 from careedit_deployments.state.records import ANONYMOUS
 
 
@@ -54,6 +55,14 @@ class EditCall(EditOrder):
     """The experts that edit, and why."""
     deadline_s: float
     """Seconds until the edit is given up, counted from this call: clocks of different hosts are not compared."""
+
+    @property
+    def cost(self) -> int:
+        """Transformer evaluations that the edit is expected to take."""
+        request = self.request
+        assert request.steps is not None
+        rows = len(mixture_rows(self.decision.weights, masked=request.mask is not None))
+        return evaluations(request.early_filter, n=request.n, steps=request.steps, rows=rows)
 
 
 class Progress(Record):

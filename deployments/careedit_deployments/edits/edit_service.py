@@ -61,8 +61,8 @@ def settings(
     return steps, None if one_noise else early_filter
 
 
-def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> int:
-    """The estimated evaluations of an edit. Raises `TooExpensiveError` if it asks for more than the limits allow."""
+def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
+    """Raise `TooExpensiveError`, with the estimate, if an edit asks for more than the limits allow."""
     if n > limits.images:
         raise TooExpensiveError(f"n is {n}; a request has at most {limits.images} images.", field="n")
     if steps > limits.steps:
@@ -73,15 +73,11 @@ def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter 
             f"The edit would take about {cost:,} evaluations ({n} images x steps and previews x {rows} experts); the limit "
             f"is {limits.evaluations:,}, so ask for fewer images, steps or candidates."
         )
-    return cost
 
 
 def is_evidence(call: EditCall, arm: ArmInfo, outcome: Outcome) -> bool:
     """Whether the outcome says something about the arm: an edit far above the usual cost may run out of time on any arm."""
-    request = call.request
-    rows = len(mixture_rows(call.decision.weights, masked=request.mask is not None))
-    cost = evaluations(request.early_filter, n=request.n, steps=request.steps or arm.steps, rows=rows)
-    return outcome != "expired" or cost <= USUAL_COST * arm.steps
+    return outcome != "expired" or call.cost <= USUAL_COST * arm.steps
 
 
 class EditService:
@@ -144,7 +140,7 @@ class EditService:
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
         rows = len(mixture_rows(decision.weights, masked=request.mask is not None))
-        cost = check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
+        check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
         limit = self.config.limits.deadline_s
         given = {
             "id": identity,
@@ -154,7 +150,7 @@ class EditService:
             "deadline_s": limit if order.deadline_s is None else min(order.deadline_s, limit),
         }
         call = EditCall(**{**dict(order), **given})
-        return Running(self, call, arm, time.monotonic() + call.deadline_s, cost)
+        return Running(self, call, arm, time.monotonic() + call.deadline_s)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
@@ -217,8 +213,6 @@ class Running:
     """The arm, with the hash of its expert set."""
     ends: float
     """Monotonic time at which the edit is given up."""
-    cost: int
-    """Transformer evaluations that the edit is expected to take."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property

@@ -186,7 +186,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         idempotency_key=key,
         body_sha256=sent,
         order=stored.model_dump(mode="json"),
-        cost=running.cost,
+        cost=running.call.cost,
         webhook=webhook,
         created=unix_time(),
     )
