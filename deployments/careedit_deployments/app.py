@@ -128,7 +128,7 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
                     f"The arm {name!r} has settings for the expert {expert!r}, but its set has {', '.join(loaded.names)}."
                 )
         own = tuple(expert for expert in loaded.names if expert not in arm.tail_of(loaded.names))
-        check_merging(name, arm, own)
+        check_quantised(name, arm, loaded, own)
         arms[name] = ArmFleet(
             info=describe_arm(name, arm, loaded),
             needs_pixels=_router(loaded).has_files,
@@ -142,12 +142,20 @@ def plan_fleet(config: ServeConfig, sets: Mapping[str, ExpertSet]) -> Fleet:
     return Fleet(arms=arms, scorer=config.scorer.backend != "none")
 
 
-def check_merging(name: str, arm: Arm, own: Sequence[str]) -> None:
-    """Raise `InputError` if experts with replicas of their `own`, which merge them, are to be on quantised weights."""
-    if arm.quantisation is not None and own:
+def check_quantised(name: str, arm: Arm, loaded: ExpertSet, own: Sequence[str]) -> None:
+    """Raise `InputError` for weights that are to be quantised twice, and for experts with replicas of their `own`, which
+    merge them into quantised weights.
+    """
+    file = loaded.spec.base.transformer
+    if arm.quantisation is not None and file is not None:
         raise InputError(
-            f"The arm {name!r} has {arm.quantisation} weights, and the expert {own[0]!r} would be merged into them, because "
-            "it has replicas of its own; list it in long_tail, or remove quantisation."
+            f"The base of the arm {name!r} is quantised already, by its set's file {file.file}; remove quantisation."
+        )
+    if (arm.quantisation is not None or file is not None) and own:
+        remedy = "or remove quantisation" if file is None else "or use a set whose base is not quantised"
+        raise InputError(
+            f"The arm {name!r} has {arm.quantisation or 'quantised'} weights, and the expert {own[0]!r} would be merged into "
+            f"them, because it has replicas of its own; list it in long_tail, {remedy}."
         )
 
 

@@ -16,6 +16,7 @@ from careedit.editing.state import StageClock
 from careedit.errors import InputError, ReplayError
 from careedit.experts import Application, ExpertSet, load_expert_set, make_applier, router_options
 from careedit.experts.appliers import refuse_quantised
+from careedit.experts.transformer_file import FORMATS
 from careedit.families import Quantisation
 from careedit.images import decoding_notes, fit_panel, grow, image_sha256, refine_mask
 from careedit.records import (
@@ -78,7 +79,7 @@ class Editor:
         self.application: Application = application or spec.application
         self.quantisation = quantisation
         if self.application == "merged":
-            refuse_quantised(quantisation)
+            refuse_quantised(quantisation or (FORMATS if spec.base.transformer else None))
         base = load_base_of(
             expert_set, device=device, dtype=dtype, text_encoders=text_encoders, quantisation=quantisation
         )

@@ -127,6 +127,7 @@ def _check_arm(
         loaded = load_expert_set(arm.expert_set)
         shapes = loaded.shapes
         loaded.load_base_lora()
+        file = loaded.base_transformer()
     except CareEditError as error:
         yield Line("fail", f"{name}.set", str(error))
         return
@@ -139,7 +140,8 @@ def _check_arm(
     if strange:
         yield Line("fail", f"{name}.experts", f"The set has no expert {strange[0]!r}; correct the configuration.")
     try:
-        weights = weights_of(loaded.base_path, loaded.spec.base.revision, components_of(loaded.facts))
+        components = [name for name in components_of(loaded.facts) if file is None or name != "transformer"]
+        weights = weights_of(loaded.base_path, loaded.spec.base.revision, components)
     except CareEditError as error:
         yield Line("fail", f"{name}.base", str(error))
         return
@@ -147,7 +149,7 @@ def _check_arm(
     sizes: dict[str, DeploymentConfig] = {
         one: arm.experts.get(one, config.expert) for one in loaded.names if one not in arm.tail_of(loaded.names)
     }
-    yield from _check_quantisation(name, arm, tuple(sizes))
+    yield from _check_quantisation(name, arm, loaded, tuple(sizes))
     sizes |= {} if config.shared is None else {"shared": config.shared}
     if not served:
         sizes = {"shared": DeploymentConfig(num_gpus=min(1, len(machine.gpus)))}  # as `Editor` chooses its device
@@ -167,21 +169,26 @@ def _check_arm(
         gpu = size.num_gpus > 0 and arm.device != "cpu"
         dtype = arm.dtype or ("bfloat16" if gpu else "float32")
         whole = parameters[pool] * BYTES[dtype]
+        if file is not None and pool != "encoder":
+            whole += file.stat().st_size
         saved = 0 if pool == "encoder" else _saved(loaded.shapes, arm.quantisation, BYTES[dtype])
         pools.append(Pool(f"{name}.{pool}", size, whole - saved, gpu, whole))
 
 
-def _check_quantisation(name: str, arm: Arm, own: tuple[str, ...]) -> Iterator[Line]:
-    """Whether the package of an arm's quantisation is installed, and no expert would be merged into such weights."""
-    if arm.quantisation is None:
+def _check_quantisation(name: str, arm: Arm, loaded: ExpertSet, own: tuple[str, ...]) -> Iterator[Line]:
+    """Whether the package of an arm's quantisation is installed, and no expert would be merged into quantised weights."""
+    file = loaded.spec.base.transformer
+    if arm.quantisation is None and file is None:
         return
     from careedit.editing.quantisation import check_quantisation
-    from careedit_deployments.app import check_merging
+    from careedit_deployments.app import check_quantised
 
     try:
-        check_merging(name, arm, own)
-        check_quantisation(arm.quantisation)
-        yield Line("ok", f"{name}.quantisation", f"{arm.quantisation}: the transformer's weights take less memory.")
+        check_quantised(name, arm, loaded, own)
+        if arm.quantisation is not None:
+            check_quantisation(arm.quantisation)
+        how = arm.quantisation or (file and file.file)
+        yield Line("ok", f"{name}.quantisation", f"{how}: the transformer's weights take less memory.")
     except CareEditError as error:
         yield Line("fail", f"{name}.quantisation", str(error))
 

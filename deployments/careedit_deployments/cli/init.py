@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,16 @@ import typer
 from careedit.cli.output import JsonOption, emit, emit_json
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, create_expert_set, load_adapter, load_expert_set, shapes_of_base
-from careedit.experts.manifest import BaseLora, BaseSpec, Defaults, ExpertSetFile, PanelSpec, SchedulerSettings
+from careedit.experts.manifest import (
+    BaseLora,
+    BaseSpec,
+    BaseTransformer,
+    Defaults,
+    ExpertSetFile,
+    PanelSpec,
+    SchedulerSettings,
+)
+from careedit.experts.transformer_file import check_transformer_file
 from careedit.families import INDEX, QWEN_EDIT_PLUS, read_index
 from careedit.files import file_digest
 from careedit_deployments.config import ServeConfig
@@ -80,6 +90,14 @@ def init(
             help="A LoRA that distils the base to a few steps, such as Lightning's; it becomes part of the base.",
         ),
     ] = None,
+    transformer: Annotated[
+        Path | None,
+        typer.Option(
+            "--transformer",
+            metavar="FILE",
+            help="A file of fp8 or nvfp4 weights in Black Forest Labs' formats, which replaces the base's transformer.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, max=200, help="Steps of an edit. Default: the family's, or 4.")
     ] = None,
@@ -87,10 +105,14 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write an expert set without experts and a serve configuration for a base model."""
+    if base_lora is not None and transformer is not None:
+        raise InputError("A LoRA cannot be merged into quantised weights; leave out --base-lora or --transformer.")
     if folder.exists():
         raise InputError(f"{str(folder)!r} exists already; give a folder that does not.")
-    spec = describe(base, revision=revision, size=size, name=_name(folder), lora=base_lora, steps=steps)
-    loaded = write(folder, spec, base_lora)
+    spec = describe(
+        base, revision=revision, size=size, name=_name(folder), lora=base_lora, transformer=transformer, steps=steps
+    )
+    loaded = write(folder, spec, [path for path in (base_lora, transformer) if path is not None])
     licence = loaded.facts.licence
     if as_json:
         document = {"version": 1, "folder": folder, "config": folder / CONFIG, "family": loaded.facts.name}
@@ -102,6 +124,8 @@ def init(
         schedule = ", with the schedule of Qwen's Lightning LoRAs" if spec.base.scheduler else ""
         defaults = f"{spec.defaults.steps} steps" + (" without guidance" if loaded.takes_guidance else "")
         emit(f"The LoRA {spec.base.lora.file} is part of the base{schedule}. An edit has {defaults}.")
+    if spec.base.transformer is not None:
+        emit(f"The file {spec.base.transformer.file} replaces the transformer of the base.")
     emit(f"Licence of the base: {licence}. Read it before you use the results.")
     emit("Next:")
     emit(f"  careedit doctor {folder / CONFIG}")
@@ -111,11 +135,18 @@ def init(
 
 
 def describe(
-    base: str, *, revision: str | None, size: int, name: str, lora: Path | None = None, steps: int | None = None
+    base: str,
+    *,
+    revision: str | None,
+    size: int,
+    name: str,
+    lora: Path | None = None,
+    transformer: Path | None = None,
+    steps: int | None = None,
 ) -> ExpertSetFile:
     """The set's file for `base` with the defaults of its family, or of a base that the file `lora` distils.
 
-    Raises `ExpertError` for a base or LoRA that cannot be used, and `InputError` for a size or revision that does not
+    Raises `ExpertError` for a base or file that cannot be used, and `InputError` for a size or revision that does not
     fit the base.
     """
     place, _ = read_index(base, revision=revision)
@@ -132,6 +163,8 @@ def describe(
         raise InputError(f"--size is {size}; the panels of {facts.name} are multiples of {facts.multiple} pixels.")
     if lora is not None:
         load_adapter(lora, shapes)
+    if transformer is not None:
+        check_transformer_file(transformer, shapes)
     distilled = lora is not None or shapes.switches.get("is_distilled", False)
     guidance = 1.0 if lora is not None and facts.guidance == "branches" else facts.default_guidance
     return ExpertSetFile(
@@ -142,6 +175,9 @@ def describe(
             revision=revision,
             max_sequence_length=facts.text_tokens,
             fingerprint=shapes.fingerprint,
+            transformer=None
+            if transformer is None
+            else BaseTransformer(file=transformer.name, sha256=file_digest(transformer)),
             lora=None if lora is None else BaseLora(file=lora.name, sha256=file_digest(lora)),
             scheduler=LIGHTNING if lora is not None and facts is QWEN_EDIT_PLUS else None,
         ),
@@ -154,17 +190,20 @@ def describe(
     )
 
 
-def write(folder: Path, spec: ExpertSetFile, lora: Path | None = None) -> ExpertSet:
-    """Write set (with the base's LoRA) and configuration to a temporary folder, check them, and rename it to `folder`."""
+def write(folder: Path, spec: ExpertSetFile, files: Sequence[Path] = ()) -> ExpertSet:
+    """Write set (with copies of the base's own `files`) and configuration to a temporary folder, check them, and rename it
+    to `folder`.
+    """
     parent = folder.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{str(parent)!r} is not a folder that can be written to; choose another.")
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))
     try:
-        if lora is not None:
-            shutil.copyfile(lora, temporary / lora.name)
+        for path in files:
+            shutil.copyfile(path, temporary / path.name)
         created = create_expert_set(temporary, spec)
         created.load_base_lora()
+        created.base_transformer()
         _ = created.shapes
         steps = spec.defaults.steps
         (temporary / CONFIG).write_text(

@@ -20,6 +20,8 @@ from careedit.errors import ExpertError, InputError
 from careedit.experts import ExpertSet, LoraState
 from careedit.experts.appliers import merge_for_good
 from careedit.experts.manifest import SchedulerSettings
+from careedit.experts.shapes import shapes_of_base
+from careedit.experts.transformer_file import load_transformer_file
 from careedit.families import INDEX, Facts, Quantisation, facts_of_pipeline, read_index
 
 _DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
@@ -93,13 +95,15 @@ def load_base(
     lora: LoraState | None = None,
     scheduler: SchedulerSettings | None = None,
     quantisation: Quantisation | None = None,
+    transformer: Path | None = None,
 ) -> Family:
     """Load a base from a diffusers pipeline folder or, by the same code, from the hub ("black-forest-labs/FLUX.1-Fill-dev").
 
     Its `model_index.json` names the pipeline class, which decides the family. `revision` pins a hub commit. Only
     safetensors files are read. Without `text_encoders` they are neither fetched nor read: `load_prompt_encoder` loads them
     elsewhere. `lora` is merged into the transformer, and `scheduler` replaces settings of the schedule. With `quantisation`
-    the transformer's weights are quantised after that. Raises `ExpertError` for a missing folder, a pipeline that is not in
+    the transformer's weights are quantised after that. `transformer` is a file of quantised weights, which are loaded instead
+    of the base's own transformer. Raises `ExpertError` for a missing folder, a pipeline that is not in
     `FACTS`, and a missing, damaged or wrong component.
     """
     changed = {} if scheduler is None else scheduler.model_dump(exclude_none=True)
@@ -110,11 +114,16 @@ def load_base(
                 f"The base {str(path_or_hub_id)!r} has a fitted shift, so its scheduler setting {unused[0]} has no effect; "
                 "remove it."
             )
-        return () if text_encoders else facts.text_encoders
+        return (*(() if text_encoders else facts.text_encoders), *(() if transformer is None else ("transformer",)))
 
     facts, pipe = _load(path_or_hub_id, revision, dtype, left_out)
     if changed:
         pipe.scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_config(pipe.scheduler.config, **changed)
+    if transformer is not None:
+        shapes = shapes_of_base(str(path_or_hub_id), revision=revision)
+        pipe.transformer = load_transformer_file(
+            transformer, shapes, str(path_or_hub_id), revision=revision, dtype=dtype or torch.float32
+        )
     if lora is not None:
         merge_for_good(pipe.transformer, lora)
     if quantisation is not None:
@@ -190,6 +199,12 @@ def load_base_of(
     spec, device = expert_set.spec.base, find_device(device)
     if quantisation is not None:
         check_quantisation(quantisation)
+    if quantisation is not None and spec.transformer is not None:
+        raise ExpertError(
+            f"The base of the set {expert_set.name!r} is quantised already, by its file {spec.transformer.file}; remove "
+            "quantisation."
+        )
+    transformer = expert_set.base_transformer()
     lora = expert_set.load_base_lora()  # checks the base's shapes too, before gigabytes of weights are read
     expert_set.check_base_files()
     return load_base(
@@ -202,4 +217,5 @@ def load_base_of(
         lora=lora,
         scheduler=spec.scheduler,
         quantisation=quantisation,
+        transformer=transformer,
     )

@@ -25,6 +25,7 @@ from careedit.experts.set import (
 )
 from careedit.experts.shapes import shapes_of_base
 from careedit.experts.store import Folder
+from careedit.experts.transformer_file import base_transformer
 from careedit.files import file_digest, folder_digest
 from careedit.records import unknown_expert
 
@@ -138,6 +139,10 @@ def verify_expert_set(
         load_base_lora(spec.base, folder, shapes)
     except CareEditError as error:
         findings.append(Finding("base-lora", "base", str(error)))
+    try:
+        base_transformer(spec.base, folder, shapes)
+    except CareEditError as error:
+        findings.append(Finding("base-transformer", "base", str(error)))
     seen: set[str] = set()
     for entry in spec.experts:
         subject, code = entry, "manifest"

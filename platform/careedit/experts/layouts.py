@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +86,10 @@ class AdapterHeader:
     """Text fields of the header, by name."""
 
 
-def read_header(path: Path) -> AdapterHeader:
-    """Reads and checks the header of `path`; a pickle, a truncated or an inconsistent file raises `AdapterError`.
+def read_header(path: Path, dtypes: Sequence[str] = DTYPES) -> AdapterHeader:
+    """Reads and checks the header of `path`, whose tensors have one of the `dtypes`, under safetensors' names.
+
+    A pickle, a truncated or an inconsistent file raises `AdapterError`.
 
     The safetensors library checks the format (https://huggingface.co/docs/safetensors): the header's length and JSON, each
     tensor's bytes against its type and shape, no gaps, no overlaps, and the file's size.
@@ -101,9 +103,9 @@ def read_header(path: Path) -> AdapterHeader:
             tensors = {}
             for key in file.offset_keys():
                 entry = file.get_slice(key)
-                if entry.get_dtype() not in DTYPES:
+                if entry.get_dtype() not in dtypes:
                     raise AdapterError(
-                        f"{path.name} stores {key!r} as {entry.get_dtype()}; an adapter has {', '.join(DTYPES)} only; "
+                        f"{path.name} stores {key!r} as {entry.get_dtype()}; such a file has {', '.join(dtypes)} only; "
                         "convert it to one of them."
                     )
                 tensors[key] = tuple(entry.get_shape())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
@@ -121,6 +121,15 @@ class BaseLora(YamlRecord):
     """LoRA's alpha, for a file that does not state it. Default: the file's own, or else its rank."""
 
 
+class BaseTransformer(YamlRecord):
+    """A single file of quantised weights that replaces the base's own transformer, in Black Forest Labs' formats."""
+
+    file: Annotated[str, AfterValidator(_check_file)]
+    """Name of the safetensors file, relative to the set's folder."""
+    sha256: Sha256
+    """sha256 of the file, in hexadecimal."""
+
+
 def _is_none(value: object) -> bool:
     return value is None
 
@@ -159,10 +168,21 @@ class BaseSpec(YamlRecord):
     """`BaseShapes.fingerprint` of the base's transformer."""
     sha256: Sha256 | None = None
     """`folder_digest` of the base's folder. It detects other weights of the same shapes; None if it is unknown."""
+    transformer: Annotated[BaseTransformer | None, Field(exclude_if=_is_none)] = None
+    """A file of fp8 or nvfp4 weights in place of the transformer in `path`. Default: the transformer in `path`."""
     lora: Annotated[BaseLora | None, Field(exclude_if=_is_none)] = None
     """A LoRA that is merged into the base when it is loaded. Experts are applied on top of it. Default: no LoRA."""
     scheduler: Annotated[SchedulerSettings | None, Field(exclude_if=_is_none)] = None
     """Settings of the noise schedule, e.g. those that a few-step LoRA was trained for. Default: all are the base's own."""
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        if self.transformer is not None and self.lora is not None:
+            raise ValueError(
+                "a base has a LoRA or a file of quantised weights, into which no LoRA can be merged; remove lora or "
+                "transformer"
+            )
+        return self
 
     @property
     def is_hub_id(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from careedit.experts.manifest import (
 )
 from careedit.experts.shapes import BaseShapes, shapes_of_base
 from careedit.experts.store import Folder, default_cache, stored_digest
+from careedit.experts.transformer_file import base_transformer
 from careedit.families import Facts
 from careedit.files import file_digest, folder_digest, json_digest
 from careedit.record import error_sentence
@@ -82,7 +83,9 @@ class ExpertSet:
         content = {
             "format_version": self.spec.format_version,
             "base": {
-                **base.model_dump(mode="json", exclude={"path": True, "revision": True, "lora": {"file"}}),
+                **base.model_dump(
+                    mode="json", exclude={"path": True, "revision": True, "lora": {"file"}, "transformer": {"file"}}
+                ),
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
             "panel": self.spec.panel.model_dump(mode="json"),
@@ -114,9 +117,7 @@ class ExpertSet:
 
         Each file is hashed once per machine (`stored_digest`). A set without the hash and a base on the hub are not checked.
         """
-        if error := base_files_error(
-            self.spec.base, self.base_path, lambda path: stored_digest(path, self.folder.cache)
-        ):
+        if error := base_files_error(self.spec.base, self.base_path, partial(stored_digest, cache=self.folder.cache)):
             raise ExpertError(error)
 
     @property
@@ -143,6 +144,14 @@ class ExpertSet:
     def load_base_lora(self) -> LoraState | None:
         """The LoRA that is part of the base, read and checked like an expert's; None if the base has none."""
         return load_base_lora(self.spec.base, self.folder, self.shapes)
+
+    def base_transformer(self) -> Path | None:
+        """The file of quantised weights that replaces the base's transformer, checked; None if the base has none.
+
+        Raises as `careedit.experts.transformer_file.base_transformer`. The file is hashed once per machine.
+        """
+        digest_of = partial(stored_digest, cache=self.folder.cache)
+        return base_transformer(self.spec.base, self.folder, self.shapes, digest_of)
 
     def manifest(self, name: str) -> ExpertManifest:
         """One expert's manifest; raises `UnknownExpertError`."""
