@@ -2,7 +2,7 @@
 
 from careedit.bench.engine import GOALS, Report, bench_engine, pairs_of
 from careedit.bench.report import Goal
-from careedit.bench.subject import UNTRAINED, Subject, load_subject
+from careedit.bench.subject import UNTRAINED, Subject, load_subject, random_subject
 from careedit.bench.timing import Comparison, Lap, compare
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "compare",
     "load_subject",
     "pairs_of",
+    "random_subject",
 ]

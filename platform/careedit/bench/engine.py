@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
 
 from careedit.bench.report import Goal, environment
+from careedit.bench.stock import run_stock
 from careedit.bench.subject import Subject
 from careedit.bench.timing import Comparison, check_counts, compare
 from careedit.editing import EditJob, Engine
 from careedit.editing.base_model import use_threads
 from careedit.experts import adapter_share
-from careedit.images import canvas_mask, compose_canvas
 
 VERSION = 1
 """Version of the document that `Report.document` returns."""
@@ -129,7 +129,7 @@ def pairs_of(subject: Subject, steps: int) -> Mapping[str, Pair]:
         "loop_over_pipeline": (
             "one edit, own loop, expert merged",
             partial(one_by_one, subject.merged, [one]),
-            "the same edit, FluxFillPipeline with the same weights",
+            f"the same edit, {subject.base.facts.pipeline} with the same weights",
             partial(stock, subject, one),
         ),
     }
@@ -148,20 +148,9 @@ def together(engine: Engine, jobs: Sequence[EditJob]) -> list[Image.Image]:
 
 
 def stock(subject: Subject, job: EditJob) -> Image.Image:
-    """Run the edit by diffusers' `FluxFillPipeline`; returns the whole canvas."""
+    """Run the edit by diffusers' own pipeline; see `run_stock`."""
     subject.merged.applier.merge(next(iter(job.weights)))  # type: ignore[attr-defined]  # `merged` has a MergedApplier
-    canvas = compose_canvas([job.source, job.source])
-    pictures = cast(Any, subject.pipeline)(
-        prompt=subject.base.prompt(job),
-        image=canvas,
-        mask_image=canvas_mask(2 + len(job.references), job.source.size, None),
-        height=canvas.height,
-        width=canvas.width,
-        num_inference_steps=job.steps,
-        generator=torch.Generator("cpu").manual_seed(job.seed),
-        max_sequence_length=subject.base.max_sequence_length,
-    ).images
-    return cast(Image.Image, pictures[0])
+    return run_stock(subject.pipeline, subject.base, job)
 
 
 def memory_shares(subject: Subject) -> dict[str, float]:

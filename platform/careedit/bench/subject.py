@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
-from diffusers import FluxFillPipeline
 from PIL import Image, ImageDraw
 
 from careedit import plugins
+from careedit.bench.stock import stock_pipeline
 from careedit.editing import EditJob, Engine, Family
-from careedit.editing.base_model import find_device, load_base_of
-from careedit.errors import ExpertError
+from careedit.editing.base_model import default_dtype, find_device, load_base_of
+from careedit.errors import ExpertError, InputError
 from careedit.experts import AdapterLibrary, BaseShapes, MergedApplier, SharedApplier, load_expert_set
 from careedit.experts.set import packaged_set
 
@@ -64,13 +64,9 @@ class Subject:
         return Engine(base, SharedApplier(base.transformer, self.library))
 
     @cached_property
-    def pipeline(self) -> FluxFillPipeline:
+    def pipeline(self) -> Any:
         """diffusers' own loop over the same components as `merged`, including the transformer."""
-        names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
-        components = {name: getattr(self.base, name) for name in names}
-        pipe = cast(Any, FluxFillPipeline)(scheduler=copy.deepcopy(self.base.scheduler), **components)
-        pipe.set_progress_bar_config(disable=True)
-        return cast(FluxFillPipeline, pipe)
+        return stock_pipeline(self.base)
 
     def job(self, index: int, expert: str, steps: int) -> EditJob:
         """Edit number `index` by `expert`, with its own image, instruction and seed."""
@@ -97,7 +93,7 @@ def load_subject(
     `load_editor`. Raises `ExpertError`, also for a set of fewer than two experts.
     """
     device = find_device(device)
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or default_dtype(device)
     name = expert_set or ("tiny" if packaged_set("tiny") is not None else UNTRAINED)
     build = plugins.load(plugins.BENCH_SUBJECTS, name, error=ExpertError)
     if build is not None:
@@ -109,6 +105,22 @@ def load_subject(
         )
     spec, base = loaded.spec, load_base_of(loaded, device=device, dtype=dtype)
     return Subject(loaded.name, base, loaded, loaded.shapes, spec.panel.size, spec.defaults.steps)
+
+
+def random_subject(
+    family: str, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Subject:
+    """A small base with random weights of one of the families that `careedit bench gpu` measures, with four experts.
+
+    Raises `InputError` for another name.
+    """
+    from careedit.bench.gpu import NAMES, build_base
+
+    if family not in NAMES:
+        raise InputError(f"The family {family!r} cannot be measured; choose one of {', '.join(NAMES)}.")
+    device = find_device(device)
+    made = build_base(family, reduced=True, experts=4, rank=8, device=device, dtype=dtype or default_dtype(device))
+    return Subject(f"{family}, small, {UNTRAINED}", made.family, made.library, made.shapes, 64, made.kind.steps)
 
 
 def _draw(index: int, side: int) -> Image.Image:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from careedit.bench import UNTRAINED, Report, bench_engine, load_subject
+from careedit.bench import UNTRAINED, Report, bench_engine, load_subject, random_subject
 from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, goal_cells, note_goals, write_all, write_report
@@ -48,6 +49,10 @@ def engine(
         str | None,
         typer.Option(help=f"Expert set, or {UNTRAINED} for random weights. Default: tiny if it is installed."),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Instead of a set, a small base with random weights: klein, qwen, fill or kontext."),
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: Annotated[
@@ -60,11 +65,14 @@ def engine(
     The two sides of a ratio run in turn, so that a busy machine slows both. Missed goals do not fail the command: the
     exit code is 0.
     """
+    if family is not None and expert_set is not None:
+        raise InputError("--family measures a base without a set; leave out --family or --expert-set.")
     if out is not None:
         check_outputs([out], [])
     quieten()
     with progress("Loading"):
-        subject = load_subject(expert_set, device=device, dtype=torch_dtype(dtype))
+        load = partial(load_subject, expert_set) if family is None else partial(random_subject, family)
+        subject = load(device=device, dtype=torch_dtype(dtype))
     with progress("Measuring", 2 * repeats * len(COMPARISONS)) as bar:
         report = bench_engine(subject, repeats=repeats, steps=steps, threads=threads, done=bar.advance)
     document = report.document()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from careedit.bench import GOALS, bench_engine, load_subject
+from careedit.bench import GOALS, bench_engine, load_subject, random_subject
 from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
+from careedit.bench.gpu import NAMES
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
 from careedit_tiny.models.untrained import untrained_subject
@@ -118,6 +119,32 @@ def test_the_loop_and_the_pipeline_make_the_same_picture(subject):
     theirs = stock(subject, job).crop((64, 0, 128, 64))
 
     assert np.abs(np.asarray(own, int) - np.asarray(theirs, int)).max() <= 1
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_every_family_can_be_measured_against_its_own_pipeline(family):
+    other = random_subject(family, device="cpu")
+    job = other.job(0, other.library.names[1], 2)
+
+    (own,) = one_by_one(other.merged, [job])
+    theirs = stock(other, job)
+    theirs = theirs.crop((64, 0, 128, 64)) if family == "fill" else theirs
+
+    assert np.abs(np.asarray(own, int) - np.asarray(theirs, int)).max() <= 1
+    assert len(together(other.shared, [job, other.job(1, other.library.names[0], 2)])) == 2
+
+
+def test_the_command_takes_a_family_instead_of_a_set(capsys):
+    arguments = ["bench", "engine", "--family", "klein", "--repeats", "1", "--steps", "1", "--json"]
+    assert main(arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["environment"]["expert_set"] == "klein, small, untrained"
+    assert document["details"]["loop_over_pipeline"]["what"].startswith("one edit")
+
+    assert main([*arguments, "--expert-set", "untrained"]) == 2
+    assert "leave out --family or --expert-set" in capsys.readouterr().err
+    assert main(["bench", "engine", "--family", "sdxl"]) == 2
+    assert "choose one of fill, kontext, klein, qwen" in capsys.readouterr().err
 
 
 def test_a_batch_has_eight_edits_and_uses_every_expert(subject, monkeypatch):

@@ -21,10 +21,10 @@ from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
+from careedit.bench.stock import run_stock
 from careedit.editing import FAMILIES, EditJob, Family
 from careedit.experts import BaseShapes, LoraModule, LoraState, MemoryLibrary, shapes_of
-from careedit.families import FACTS, FLUX2_KLEIN, FLUX_FILL, FLUX_KONTEXT, QWEN_EDIT_PLUS, Facts
-from careedit.images import canvas_mask, compose_canvas
+from careedit.families import FACTS, Facts
 from careedit.record import Record
 
 Config = Mapping[str, Any]
@@ -102,25 +102,7 @@ class Base:
 
     def stock(self, job: EditJob) -> Any:
         """Run an edit by diffusers' own pipeline; returns its picture."""
-        width, height = job.source.size
-        call: dict[str, Any] = {
-            "image": job.source,
-            "prompt": self.family.prompt(job),
-            "width": width,
-            "height": height,
-            "num_inference_steps": job.steps,
-            "generator": torch.Generator("cpu").manual_seed(job.seed),
-        }
-        if self.kind.facts is FLUX_FILL:
-            canvas = compose_canvas([job.source, job.source])
-            call |= {"image": canvas, "mask_image": canvas_mask(2, job.source.size, None), "width": canvas.width}
-        elif self.kind.facts is FLUX2_KLEIN:
-            call |= {"guidance_scale": 1.0}  # distilled
-        elif self.kind.facts is FLUX_KONTEXT:
-            call |= {"max_area": width * height, "_auto_resize": False}
-        elif self.kind.facts is QWEN_EDIT_PLUS:
-            call |= {"negative_prompt": " ", "true_cfg_scale": self.kind.facts.default_guidance}
-        return self.pipeline(**call).images[0]
+        return run_stock(self.pipeline, self.family, job)
 
 
 def build_base(name: str, *, reduced: bool, experts: int, rank: int, device: torch.device, dtype: torch.dtype) -> Base:

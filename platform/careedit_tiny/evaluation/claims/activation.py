@@ -153,10 +153,8 @@ def cost_of(setting: Setting, samples: Sequence[Sample], arms: Mapping[str, list
 
 
 def engine_figures(setting: Setting) -> dict[str, Figure]:
-    """Switching and stacking by `careedit bench engine`; left out for a set that it cannot measure."""
+    """Switching and stacking by `careedit bench engine`."""
     own, base = setting.subject.editor.expert_set, setting.subject.editor.engine.base
-    if own.facts.pipeline != "FluxFillPipeline":
-        return {}  # it compares with that pipeline
     # A copy: the benchmark merges experts of its own, which the editor would not know of.
     base = replace(base, transformer=copy.deepcopy(base.transformer))
     engine = EngineSubject(own.name, base, own, own.shapes, own.spec.panel.size, setting.subject.steps)
