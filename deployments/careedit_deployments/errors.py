@@ -62,6 +62,10 @@ class RateLimitError(OverloadedError):
     """The tenant has sent too many requests (HTTP 429)."""
 
 
+class QuotaError(ServingError):
+    """The tenant has stored as many bytes or sessions as it may (HTTP 429); only a deletion helps, another attempt does not."""
+
+
 class ConcurrencyError(RateLimitError):
     """The tenant has too many requests in progress, or jobs waiting, at once (HTTP 429)."""
 

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from careedit_deployments.edits.stored import SENT, StoredOrder, load_order, resolved_sha256
+from careedit_deployments.edits.codecs import Codecs
+from careedit_deployments.edits.stored import SENT, StoredOrder, loaded_order, resolved_sha256
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from fake_backend import FakeBackend, picture_file
 from served import Served, a_key, serve
@@ -171,8 +172,12 @@ def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path)
         ended(served.url, made)
         job = served.run(lambda: jobs.get(made))
         stored = StoredOrder(**{**job.order, "request": {**job.order["request"], "seed": None}})
-        order = served.run(lambda: load_order(stored, blobs, owner=job.owner, request_id=made))
-        old = resolved_sha256(order, stored.output, None)
+
+        async def resolve() -> str:
+            async with loaded_order(stored, blobs, Codecs(), owner=job.owner, request_id=made) as order:
+                return resolved_sha256(order, stored.output, None)
+
+        old = served.run(resolve)
         assert len(old) == len(job.body_sha256) == 64
         assert not old.startswith(SENT)
         served.run(lambda: jobs.delete(made))

@@ -11,6 +11,7 @@ from PIL import Image
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.errors import NotFoundError
@@ -26,7 +27,7 @@ def make_sessions(store: Store, folder: Path, recording: Recording | None = None
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
     metrics = Metrics(recording or Recording())
     edits = EditService(config, FakeBackend(), metrics, store.edits)
-    return Sessions(edits, store, BlobStore(str(folder / "blobs")), metrics, ttl_s=1e9)
+    return Sessions(edits, store, BlobStore(str(folder / "blobs")), metrics, Codecs(), ttl_s=1e9, max_s=1e9)
 
 
 async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
