@@ -15,6 +15,7 @@ from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.config import Limits
+from careedit_deployments.edits.codecs import PictureFile
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers

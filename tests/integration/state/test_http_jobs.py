@@ -20,6 +20,7 @@ from careedit_deployments.edits.stored import SENT, StoredOrder, loaded_order, r
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from fake_backend import FakeBackend, picture_file
 from served import Served, a_key, serve
+from stores import pictures_in
 
 FILES = {"image": ("a.png", picture_file())}
 ENDS = {"job.completed", "job.failed", "job.cancelled"}
@@ -207,10 +208,10 @@ def test_deleting_an_ended_job_leaves_no_byte(served: Served, tmp_path: Path) ->
     words = "remove the xylophone"
     job = post(served.url, prompt=words, user="somebody-in-particular").json()["id"]
     ended(served.url, job)
-    assert list(tmp_path.rglob("*.png"))
+    assert pictures_in(tmp_path)
     assert httpx2.delete(f"{served.url}/v1/jobs/{job}").json() == {"id": job, "object": "job.deleted", "deleted": True}
     assert httpx2.get(f"{served.url}/v1/jobs/{job}").status_code == 404
-    assert list(tmp_path.rglob("*.png")) == []
+    assert pictures_in(tmp_path) == []
     for path in tmp_path.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
         assert b"xylophone" not in data, path
