@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from careedit.records import EditRequest
+from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
 from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
@@ -60,7 +60,7 @@ class AcceptedEdit:
 
     async def encode_base64(self, picture: Image.Image) -> str:
         """`encode`, as text for JSON."""
-        return (await run_sync(base64.b64encode, await self.encode(picture))).decode("ascii")
+        return await _base64(await self.encode(picture))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -111,22 +111,22 @@ async def accept(
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
-    """Make and encode every image within the deadline, and return the response as JSON.
+    """Make every image, encode each at once, within the deadline, and return the response as JSON.
 
     Raises `UnavailableError` if an image is missing at the end, and `DeadlineError`.
     """
-    done: dict[int, ImageDone] = {}
+    files, traces = dict[int, bytes](), dict[int, EditTrace]()
     async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
         async for event in events:
             if isinstance(event, ImageDone):
-                done[event.image] = event
+                traces[event.image] = event.trace
+                files[event.image] = await accepted.encode(event.picture)
     fields, output = accepted.form.fields, accepted.output
-    if len(done) != fields.n:
+    if len(files) != fields.n:
         raise UnavailableError("The edit ended before all of its images were made; try again.")
-    images = [done[i] for i in range(fields.n)]
     response = images_response(
-        [await _image_data(request, accepted, image.picture) for image in images],
-        EditReport(**accepted.report, traces=[image.trace for image in images]),
+        [await _image_data(request, accepted, files[i]) for i in range(fields.n)],
+        EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
         output,
         prompt=fields.prompt,
         references=accepted.references,
@@ -136,11 +136,15 @@ async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
 
 
-async def _image_data(request: Request, accepted: AcceptedEdit, picture: Image.Image) -> ImageData:
+async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> ImageData:
     """A result in the requested form: base64, or an address at which it is stored."""
     if accepted.form.fields.response_format == "b64_json":
-        return ImageData(b64_json=await accepted.encode_base64(picture))
-    return ImageData(url=await store_file(request, await accepted.encode(picture), accepted.output.format))
+        return ImageData(b64_json=await _base64(file))
+    return ImageData(url=await store_file(request, file, accepted.output.format))
+
+
+async def _base64(data: bytes) -> str:
+    return (await run_sync(base64.b64encode, data)).decode("ascii")
 
 
 def check_before_decoding(services: Services, form: EditInput) -> None:

@@ -53,7 +53,7 @@ def test_a_process_that_crashes_or_is_late_costs_its_own_result_only(monkeypatch
         made, output = Codecs(), Output(size=(1200, 1000), format="jpeg")
         for fault, error in ((decoders.crash, UnavailableError), (decoders.hang, DeadlineError)):
             monkeypatch.setattr(codecs, "encode_exchange", fault)
-            with pytest.raises(error, match="could not be encoded|within the deadline"):
+            with pytest.raises(error, match=r"could not be encoded|within the deadline"):
                 await made.encode(
                     "me", PICTURE, output, ends=time.monotonic() + (60 if fault is decoders.crash else 0.5)
                 )
