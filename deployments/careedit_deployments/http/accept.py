@@ -50,7 +50,7 @@ class AcceptedEdit:
     output: Output
     """Size, format, quality and notes of the results."""
     codecs: Codecs
-    """Encodes the results."""
+    """The encoders and decoders of the server."""
     owner: str
     """Id of the tenant that asked."""
 
