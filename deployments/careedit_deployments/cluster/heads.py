@@ -118,7 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._late = None
-        if self._head is None:  # nothing has arrived at all, so nobody waits for an answer
+        if self._head is None:  # nothing has arrived at all, so no client waits for an answer
             self.transport.close()
             return
         self._refuse(
