@@ -58,13 +58,18 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         last, begun = self.cycle, self._head is not None
         super().data_received(data)
-        if self._error is not None or self._head is None:
+        if not self._is_arriving:
             return
         self._expect_head()
         if self.cycle is last and (begun or last is None):  # else the data may be mostly the body of another request
-            self._head += len(data)
-        if self._head > MAX_HEAD_BYTES:
-            self._refuse(_too_large())
+            self._head = (self._head or 0) + len(data)
+            if self._head > MAX_HEAD_BYTES:
+                self._refuse(_too_large())
+
+    @property
+    def _is_arriving(self) -> bool:
+        """Whether a head has begun and neither ended nor been refused."""
+        return self._error is None and self._head is not None
 
     def on_message_begin(self) -> None:
         """A head begins."""

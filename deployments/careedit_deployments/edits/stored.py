@@ -180,7 +180,8 @@ async def keep_order(
         return await put(data, suffix=suffix)
 
     request = order.request
-    source, *references = pictures or [None] * (1 + len(request.references))
+    sent: Sequence[bytes | None] = pictures or [None] * (1 + len(request.references))
+    source, *references = sent
     return StoredOrder(
         request=request.model_dump(mode="json", exclude=_PICTURES),
         image=await keep(request.image, source),

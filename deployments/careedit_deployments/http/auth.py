@@ -44,7 +44,7 @@ class Caller(Record):
 
 def make_tenant(name: str, **limits: int | None) -> TenantRecord:
     """The record of a new tenant; `limits` are fields of `TenantRecord`."""
-    return TenantRecord(id=new_id("tenant"), name=name, created=unix_time(), **limits)  # type: ignore[arg-type]
+    return TenantRecord(id=new_id("tenant"), name=name, created=unix_time(), **limits)
 
 
 def make_key(
