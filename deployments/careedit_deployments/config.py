@@ -167,6 +167,9 @@ class Limits(Record):
     request_pixels: PositiveInt | None = None
     """Maximum size of all images of a request together, in pixels. Default: three times `pixels`, enough for
     source, reference and mask of the largest size."""
+    result_pixels: PositiveInt | None = None
+    """Maximum size of all results of a request together, previews included, in pixels. Default: four times `pixels`.
+    Encoding them takes CPU time of the ingress."""
     picture_memory: PositiveInt = 2 * 2**30
     """Maximum memory for decoded images in one ingress replica, in bytes at four per pixel; default 2 GiB. One
     tenant can use half of it. A request waits up to 30 seconds for memory and then gets status 429."""
@@ -206,6 +209,11 @@ class Limits(Record):
         """Maximum number of pixels of all images of a request together."""
         return 3 * self.pixels if self.request_pixels is None else self.request_pixels
 
+    @property
+    def max_result_pixels(self) -> int:
+        """Maximum number of pixels of all results of a request together."""
+        return 4 * self.pixels if self.result_pixels is None else self.result_pixels
+
     @model_validator(mode="after")
     def _check_memory(self) -> Limits:
         if 8 * self.max_request_pixels > self.picture_memory:
@@ -227,8 +235,15 @@ class StateConfig(Record):
     shared storage for several machines."""
     blob_options: Mapping[str, Any] = Field(default_factory=dict)
     """Options of the fsspec filesystem of `blobs`, for example an endpoint. Empty by default."""
+    tenant_bytes: PositiveInt = 50 * 2**30
+    """Maximum size of all stored images of a tenant, in bytes; default 50 GiB. More get status 429. A tenant can have its own
+    limit. Set it so that all tenants fit on the disk."""
+    tenant_sessions: PositiveInt = 1000
+    """Maximum number of sessions of a tenant at once; default 1,000. More get status 429. A tenant can have its own limit."""
     session_ttl_s: PositiveFloat = 24 * 3600.0
     """Lifetime of a session after its last turn, in seconds; default one day."""
+    session_max_s: PositiveFloat = 30 * 24 * 3600.0
+    """Lifetime of a session after its creation, however many turns it has, in seconds; default 30 days."""
     job_ttl_s: PositiveFloat = 7 * 24 * 3600.0
     """Time for which a finished job and its images are kept, in seconds; default seven days."""
     file_ttl_s: PositiveFloat = 3600.0

@@ -62,6 +62,10 @@ class RateLimitError(OverloadedError):
     """The tenant has sent too many requests (HTTP 429)."""
 
 
+class QuotaError(ServingError):
+    """The tenant has stored as many bytes or sessions as it may (HTTP 429); only a deletion helps, another attempt does not."""
+
+
 class ConcurrencyError(RateLimitError):
     """The tenant has too many requests in progress, or jobs waiting, at once (HTTP 429)."""
 
@@ -79,9 +83,13 @@ class TooLargeError(ServingError):
     """The body of a request is larger than the limit (HTTP 413)."""
 
 
+class HeadTooLargeError(ServingError):
+    """A request has too many headers, or too many bytes before its body (HTTP 431)."""
+
+
 class CompressedError(ServingError):
     """The body of a request has a `Content-Encoding` (HTTP 415)."""
 
 
 class SlowBodyError(ServingError):
-    """The body of a request arrives too slowly, or not at all (HTTP 408)."""
+    """The body or the headers of a request arrive too slowly, or not at all (HTTP 408)."""

@@ -31,8 +31,10 @@ from careedit_deployments.errors import (
     DeadlineError,
     FieldError,
     ForeignPageError,
+    HeadTooLargeError,
     NotFoundError,
     OverloadedError,
+    QuotaError,
     RateLimitError,
     ScopeError,
     ScorerUnavailableError,
@@ -76,7 +78,9 @@ class Problem(Record):
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
         if self.status == 408:
             headers["Connection"] = "close"  # the server does not read the rest of the body
-        if self.status in (408, 409, 501, 504):  # OpenAI's clients would retry these and fail again
+        if (
+            self.status in (408, 409, 501, 504) or self.refusal == "quota"
+        ):  # OpenAI's clients would retry and fail again
             headers["x-should-retry"] = "false"
         if self.code == "unsupported_content_encoding":
             headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
@@ -92,7 +96,9 @@ _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (ConcurrencyError, 429, "rate_limit_error", "concurrency_limit_exceeded", "concurrency"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),
+    (QuotaError, 429, "insufficient_quota", "storage_quota_exceeded", "quota"),
     (TooLargeError, 413, "invalid_request_error", "request_too_large", "size"),
+    (HeadTooLargeError, 431, "invalid_request_error", "request_headers_too_large", "size"),
     (CompressedError, 415, "invalid_request_error", "unsupported_content_encoding", "input"),
     (SlowBodyError, 408, "invalid_request_error", "request_timeout", "slow"),
     (TooExpensiveError, 400, "invalid_request_error", "too_expensive", "cost"),

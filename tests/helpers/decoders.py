@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from careedit_deployments.http.decoding import prepare
+from careedit_deployments.edits.processes import prepare
 
 
 def crash(*_: Any) -> None:

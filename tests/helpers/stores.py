@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,11 @@ def place_database(state: StateConfig) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_migrated())
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """Names of the stored pictures below a folder, from which others may be taking files."""
+    return [name for _, _, names in os.walk(folder) for name in names if name.endswith((".png", ".sent"))]
 
 
 async def _work(state: StateConfig, work: Callable[[Store], Awaitable[Any]], clock: Callable[[], float]) -> Any:

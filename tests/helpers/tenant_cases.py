@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, update
 
-from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
+from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, QuotaError
 from careedit_deployments.state.audit import FIRST, AuditError, AuditHead
 from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.records import JobRecord
@@ -18,7 +18,7 @@ from careedit_deployments.state.store import Store
 from careedit_deployments.state.tables import audit, jobs, values_of
 from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, TenantRecord
 from careedit_deployments.state.tenants import KeyOfTenant
-from state_records import NOON, Clock, a_job, collect_cases, progress
+from state_records import NOON, Clock, a_job, a_session, collect_cases, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
 CASES, case = collect_cases()
@@ -88,6 +88,63 @@ async def the_jobs_of_a_revoked_key_are_cancelled_and_say_why(store: Store, cloc
     for job in ended:
         assert job.error["code"] == "key_revoked"
         assert (await store.jobs.events(job.id))[-1].data["code"] == "key_revoked"
+
+
+@case
+async def requests_at_once_cannot_store_more_than_the_quota(store: Store, clock: Clock) -> None:
+    tenant, *_ = await two_keys(store)
+    large = 2**40
+    await store.tenants.limit(tenant.id, stored_bytes=10 * large)
+    scopes = [f"files/file_{i:052x}" for i in range(8)]
+    added = (store.storage.add(scope, tenant.id, 3 * large) for scope in scopes)
+    refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
+    assert len(refused) == 5
+    assert all(isinstance(error, QuotaError) for error in refused)
+    assert await store.storage.used(tenant.id) == 9 * large
+    with pytest.raises(QuotaError, match="have 9,895,604,649,984 bytes and this request needs 2,199,023,255,552 more"):
+        await store.storage.check_room(tenant.id, 2 * large)
+    await store.storage.add("files/file_other", "another tenant", 1)
+    counted = await store.storage.scopes("files")
+    await store.storage.delete(next(scope for scope in scopes if scope in counted))
+    await store.storage.check_room(tenant.id, 2 * large)
+    await store.storage.take_back("files/file_other", 1)
+    assert await store.storage.used("another tenant") == 0
+
+
+@case
+async def an_accepted_job_has_room_for_its_results_and_frees_the_rest_at_its_end(store: Store, clock: Clock) -> None:
+    tenant, *_ = await two_keys(store)
+    await store.tenants.limit(tenant.id, stored_bytes=100)
+    job = await store.jobs.add(a_job(owner=tenant.id))
+    scope = f"jobs/{job.id}"
+    await store.storage.add(scope, tenant.id, reserve=60)
+    await store.storage.add(scope, tenant.id, 10)
+    with pytest.raises(QuotaError):
+        await store.storage.add("sessions/session_1", tenant.id, 31)
+    await store.storage.add(scope, tenant.id, 25, accepted=True)
+    assert await store.storage.used(tenant.id) == 70
+    await store.storage.add(scope, tenant.id, 70, accepted=True)
+    assert await store.storage.used(tenant.id) == 105, "an accepted job is not refused"
+    await store.storage.add("jobs/another", "another tenant", 5, reserve=8)
+    claimed = await store.jobs.claim("w", **TERMS)
+    await store.jobs.finish(claimed, "completed")
+    other = await store.jobs.add(a_job(owner=tenant.id))
+    await store.storage.add(f"jobs/{other.id}", "another tenant", reserve=50)
+    await store.jobs.cancel(other.id)
+    assert await store.storage.used("another tenant") == 13, "a cancelled job reserves nothing"
+
+
+@case
+async def a_tenant_has_as_many_sessions_as_it_may_also_if_they_come_at_once(store: Store, clock: Clock) -> None:
+    tenant, *_ = await two_keys(store)
+    await store.tenants.limit(tenant.id, sessions=2)
+    added = (store.sessions.add(a_session(owner=tenant.id)) for _ in range(5))
+    refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
+    assert len(refused) == 3
+    assert all("You have 2 sessions and may have 2" in str(error) for error in refused)
+    assert len(await store.sessions.page(tenant.id)) == 2
+    clock.now += 100  # they expire
+    await store.sessions.add(a_session(owner=tenant.id, expires=clock.now + 1))
 
 
 async def queue_many(store: Store, owner: str, count: int, **changed: Any) -> None:

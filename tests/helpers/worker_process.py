@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.background import background
 from careedit_deployments.state.blobs import open_blobs
@@ -32,7 +33,7 @@ async def main(database: str, blobs: str, pause: str) -> None:
     store = await open_store(config.state)
     metrics = Metrics(no_metrics)
     edits = EditService(config, painter, metrics, store.edits)
-    async with background(config, edits, store, open_blobs(config.state), metrics, poll_s=0.1):
+    async with background(config, edits, store, open_blobs(config.state), metrics, codecs=Codecs(), poll_s=0.1):
         await asyncio.Event().wait()
 
 

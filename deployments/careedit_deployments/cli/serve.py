@@ -97,8 +97,8 @@ def dangers(config: ServeConfig) -> list[str]:
         found.append("everyone who reaches this address can edit and read all jobs; set auth.required to true.")
     if not (http.public_url or "").startswith("https://"):
         found.append(
-            "keys and pictures cross the network in clear; put a proxy with TLS in front, which also limits the size of "
-            "headers, and set http.public_url to its https address."
+            "keys and pictures cross the network in clear; put a proxy with TLS in front, which also limits "
+            "connections, and set http.public_url to its https address."
         )
     return found
 

@@ -25,6 +25,14 @@ AtOnceOption = Annotated[
     int | None,
     typer.Option(min=1, help="Maximum edits in flight of all keys. Default: the limit of the configuration."),
 ]
+StoredBytesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum bytes of stored images. Default: the limit of the configuration."),
+]
+SessionsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum sessions at once. Default: the limit of the configuration."),
+]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -40,10 +48,12 @@ def add_command(
     config: ConfigOption,
     per_minute: PerMinuteOption = None,
     at_once: AtOnceOption = None,
+    stored_bytes: StoredBytesOption = None,
+    sessions: SessionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a tenant and print its id."""
-    tenant = make_tenant(name, requests_per_minute=per_minute, concurrent_requests=at_once)
+    tenant = make_tenant(name, **_limits(per_minute, at_once, stored_bytes, sessions))
 
     async def add(store: Store) -> None:
         await store.tenants.add(tenant)
@@ -64,7 +74,8 @@ def list_command(config: ConfigOption, as_json: JsonOption = False) -> None:
     if as_json:
         emit_json({"version": 1, "tenants": found})
         return
-    emit_table(("id", "name", "per minute", "at once", "made"), [_row(tenant) for tenant in found])
+    columns = ("id", "name", "per minute", "at once", "stored bytes", "sessions", "made")
+    emit_table(columns, [_row(tenant) for tenant in found])
 
 
 @app.command("limit")
@@ -73,9 +84,11 @@ def limit_command(
     config: ConfigOption,
     per_minute: PerMinuteOption = None,
     at_once: AtOnceOption = None,
+    stored_bytes: StoredBytesOption = None,
+    sessions: SessionsOption = None,
 ) -> None:
-    """Set both limits of a tenant. A limit that is not given becomes that of the configuration."""
-    limits = {"requests_per_minute": per_minute, "concurrent_requests": at_once}
+    """Set all limits of a tenant. A limit that is not given becomes that of the configuration."""
+    limits = _limits(per_minute, at_once, stored_bytes, sessions)
 
     async def limit(store: Store) -> None:
         await store.tenants.limit(tenant_id, **limits)
@@ -85,7 +98,19 @@ def limit_command(
     emit(f"The limits of {tenant_id} are set.")
 
 
+def _limits(
+    per_minute: int | None, at_once: int | None, stored_bytes: int | None, sessions: int | None
+) -> dict[str, int | None]:
+    """The limits by the names of the fields of `TenantRecord`."""
+    return {
+        "requests_per_minute": per_minute,
+        "concurrent_requests": at_once,
+        "stored_bytes": stored_bytes,
+        "sessions": sessions,
+    }
+
+
 def _row(tenant: TenantRecord) -> tuple[str, ...]:
     made = datetime.fromtimestamp(tenant.created, UTC).strftime("%Y-%m-%d")
-    limits = (tenant.requests_per_minute, tenant.concurrent_requests)
+    limits = (tenant.requests_per_minute, tenant.concurrent_requests, tenant.stored_bytes, tenant.sessions)
     return (tenant.id, tenant.name, *("-" if limit is None else str(limit) for limit in limits), made)

@@ -52,7 +52,7 @@ class Ingress:
 
         @asynccontextmanager
         async def decoding() -> AsyncIterator[None]:
-            async with app.state.decoding.warming():
+            async with services.codecs.warming():
                 yield
 
         tracing = Tracing(config.telemetry, "ingress")

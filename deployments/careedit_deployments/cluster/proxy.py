@@ -1,4 +1,4 @@
-"""A middleware for Serve's HTTP proxies: errors in the API's shape, and an end for clients that do not read.
+"""What careedit adds to Serve's HTTP proxies: errors in the API's shape, an end for clients that do not read, bounded headers.
 
 If the ingress replica of a request dies, Serve sends an empty 500 or a stream that breaks off. While an application starts or
 stops, Serve answers 404, which a client reads as "the job does not exist". This middleware sends a 503 instead. Retrying is
@@ -13,6 +13,7 @@ import asyncio
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from careedit_deployments.cluster.heads import bound_heads
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.sse import sse_error
 from careedit_deployments.problems import problem_of, respond
@@ -27,7 +28,8 @@ STALLED_S = 60.0
 
 
 def middlewares() -> list[Middleware]:
-    """The middlewares of each of Serve's proxies; Serve calls it by its name."""
+    """The middlewares of each of Serve's proxies; Serve calls it by its name, before it starts the proxy's server."""
+    bound_heads()
     return [Middleware(ResponseEndMiddleware)]
 
 

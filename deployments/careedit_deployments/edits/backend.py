@@ -15,6 +15,10 @@ from careedit.scoring import Score, ScoreRequest
 from careedit.selection.plan import evaluations
 from careedit_deployments.state.records import ANONYMOUS
 
+ENCODED_PIXELS = 2**20
+"""Pixels whose encoding counts as one evaluation of the transformer. As a PNG or lossless WebP they take some tenths of a
+second of CPU time."""
+
 
 class EditOrder(Record):
     """An edit as an HTTP request, a job or a session's turn asks for it."""
@@ -35,10 +39,18 @@ class EditOrder(Record):
     """Id of the HTTP request or job, for logs."""
     turn: int = 0
     """Earlier edits in the session that led to this source; a feature of the router."""
+    result_size: tuple[int, int] | None = None
+    """Width and height of each result in pixels, as it is encoded; None: the source's."""
     owner: str = ANONYMOUS
     """Id of the tenant that asks."""
     trace_headers: Mapping[str, str] = Field(default_factory=dict)
     """`traceparent` and related headers, for spans."""
+
+    @property
+    def encoded_pixels(self) -> int:
+        """Pixels of all files that are encoded for the answer: results and previews."""
+        width, height = self.result_size or self.request.image.size
+        return width * height * self.request.n * (1 + self.partials)
 
 
 class EditCall(EditOrder):
@@ -58,11 +70,12 @@ class EditCall(EditOrder):
 
     @property
     def cost(self) -> int:
-        """Transformer evaluations that the edit is expected to take."""
+        """Work that the edit is expected to take: transformer evaluations, and encoding in the same unit."""
         request = self.request
         assert request.steps is not None
         rows = len(mixture_rows(self.decision.weights, masked=request.mask is not None))
-        return evaluations(request.early_filter, n=request.n, steps=request.steps, rows=rows)
+        made = evaluations(request.early_filter, n=request.n, steps=request.steps, rows=rows)
+        return made + round(self.encoded_pixels / ENCODED_PIXELS)
 
 
 class Progress(Record):

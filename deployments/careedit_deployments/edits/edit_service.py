@@ -61,6 +61,16 @@ def settings(
     return steps, None if one_noise else early_filter
 
 
+def check_results(limits: Limits, order: EditOrder) -> None:
+    """Raise `TooExpensiveError` if the results of an order have more pixels than the limit: encoding them takes time."""
+    if order.encoded_pixels > limits.max_result_pixels:
+        raise TooExpensiveError(
+            f"The results would have {order.encoded_pixels:,} pixels together (n x size, with previews); the limit is "
+            f"{limits.max_result_pixels:,}, so ask for a smaller size, fewer images or fewer previews.",
+            field="size",
+        )
+
+
 def check_cost(limits: Limits, *, n: int, steps: int, early_filter: EarlyFilter | None, rows: int) -> None:
     """Raise `TooExpensiveError`, with the estimate, if an edit asks for more than the limits allow."""
     if n > limits.images:
@@ -134,6 +144,7 @@ class EditService:
                 "The early filter needs a judge, and this server has none; leave early_filter out.",
                 field="early_filter",
             )
+        check_results(self.config.limits, order)
         check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=1)
         seed = first_seed(request.seed, request.n * make_plan(request.early_filter, steps).candidates)
         with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from careedit.files import png_bytes
 from careedit.record import Record
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -34,12 +34,14 @@ class Output(Record):
     read the record."""
 
 
-def encode(picture: Image.Image, output: Output) -> bytes:
+def encode(picture: Image.Image, output: Output | None) -> bytes:
     """The file of a picture, without metadata, scaled to `output.size` if it has another size.
 
     Nothing is cropped or stretched. If the proportions differ, the picture is scaled to fit and centered, and its outermost
-    pixels are repeated to fill the margins.
+    pixels are repeated to fill the margins. None: a PNG with little compression, to store; speed matters more than bytes.
     """
+    if output is None:
+        return png_bytes(picture, compress_level=1)
     size = output.size
     if picture.size != size and not same_shape(size, picture.size):
         picture = _fill(picture, size)
@@ -56,11 +58,6 @@ def encode(picture: Image.Image, output: Output) -> bytes:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, output.format.upper(), **options)
     return buffer.getvalue()
-
-
-def encode_base64(picture: Image.Image, output: Output) -> str:
-    """`encode`, as text for JSON."""
-    return base64.b64encode(encode(picture, output)).decode("ascii")
 
 
 def same_shape(size: tuple[int, int], source: tuple[int, int]) -> bool:

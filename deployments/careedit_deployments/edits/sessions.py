@@ -6,6 +6,7 @@ still be named. A turn that fails leaves nothing behind.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
+from careedit_deployments.edits.codecs import Codecs, Reading
 from careedit_deployments.edits.edit_service import EditService, Running
-from careedit_deployments.edits.stored import delete_session, png_of, scope_of
+from careedit_deployments.edits.stored import delete_files, delete_session, kept_file, put_file, reading_of, scope_of
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
@@ -38,7 +40,9 @@ class Base:
     parent: TurnRecord | None
     """The turn whose result is edited; None: the source of the session."""
     data: bytes
-    """The file of that image, a PNG."""
+    """The file of that image: the client's, or a PNG that this server made."""
+    reading: Reading
+    """How the file is decoded."""
 
     @property
     def depth(self) -> int:
@@ -49,22 +53,48 @@ class Base:
 class Sessions:
     """Creates, edits, undoes and deletes sessions. `owner` is the caller's id; a caller reaches only its own sessions."""
 
-    def __init__(self, edits: EditService, store: Store, blobs: BlobStore, metrics: Metrics, *, ttl_s: float) -> None:
-        self._edits, self._store, self._blobs, self._metrics, self._ttl_s = edits, store, blobs, metrics, ttl_s
+    def __init__(
+        self,
+        edits: EditService,
+        store: Store,
+        blobs: BlobStore,
+        metrics: Metrics,
+        codecs: Codecs,
+        *,
+        ttl_s: float,
+        max_s: float,
+    ) -> None:
+        """A session ends `ttl_s` seconds after its last turn, and `max_s` seconds after its creation at the latest."""
+        self._edits, self._store, self._blobs, self._metrics, self._codecs = edits, store, blobs, metrics, codecs
+        self._ttl_s, self._max_s = ttl_s, max_s
 
     async def create(
-        self, picture: Image.Image, *, owner: str, user: str | None = None, model: str | None = None
+        self,
+        picture: Image.Image,
+        *,
+        owner: str,
+        sent: bytes | None = None,
+        user: str | None = None,
+        model: str | None = None,
     ) -> SessionRecord:
-        """Create a session from an image."""
+        """Create a session from an image, and from the file that was `sent` if there is one. Raises `QuotaError`."""
         identity, now = new_id("session"), unix_time()
-        source = await self._blobs.put(scope_of(identity), await run_sync(png_of, picture), suffix="png")
-        session = SessionRecord(
-            id=identity, owner=owner, user=user, model=model, source=source, created=now, expires=now + self._ttl_s
-        )
+        scope = scope_of(identity)
+        data, suffix = await run_sync(kept_file, picture, sent)
         try:
+            source = await put_file(self._store, self._blobs, scope, data, suffix=suffix, owner=owner)
+            session = SessionRecord(
+                id=identity,
+                owner=owner,
+                user=user,
+                model=model,
+                source=source,
+                created=now,
+                expires=self._end(now, now),
+            )
             await self._store.sessions.add(session)
         except BaseException:
-            await self._blobs.delete_scope(scope_of(identity))
+            await asyncio.shield(delete_files(self._store, self._blobs, scope))
             raise
         self._metrics.session("made")
         return session
@@ -83,7 +113,8 @@ class Sessions:
         session = await self.get(session_id, owner)
         wanted = session.head if turn is None else None if turn == SOURCE else turn
         parent = None if wanted is None else await self._store.sessions.turn(session_id, wanted)
-        return Base(session, parent, await self._blobs.get(session.source if parent is None else parent.picture))
+        key = session.source if parent is None else parent.picture
+        return Base(session, parent, await self._blobs.get(key), reading_of(key))
 
     async def start(self, base: Base, order: EditOrder) -> Turn:
         """Accept a turn; the source of `order` is the image of `base`. Raises the errors of `EditService.start`.
@@ -92,6 +123,7 @@ class Sessions:
         """
         if order.request.n != 1:
             raise InputError(f"n is {order.request.n}; a turn of a session has one image, so leave n out.", field="n")
+        await self._store.storage.check_room(order.owner, len(base.data))  # about what the result takes
         turn_id = new_id("turn")
         mine = {
             "turn": base.depth,
@@ -121,10 +153,14 @@ class Sessions:
         await self._store.audit.add(actor or owner, "session.deleted", session_id)
 
     async def keep(self, turn: Turn, made: ImageDone) -> TurnRecord:
-        """Store a finished turn. Raises `NotFoundError` if the session has been deleted since."""
-        session_id = turn.base.session.id
-        scope = scope_of(session_id)
-        picture = await self._blobs.put(scope, await run_sync(lambda: png_of(made.picture, made=True)), suffix="png")
+        """Store a finished turn within its deadline.
+
+        Raises `NotFoundError` if the session has been deleted since, `QuotaError`, and `DeadlineError`.
+        """
+        session, owner = turn.base.session, turn.running.call.owner
+        session_id = session.id
+        data = await self._codecs.encode(owner, made.picture, None, ends=turn.ends)
+        picture = await put_file(self._store, self._blobs, scope_of(session_id), data, suffix="png", owner=owner)
         now = unix_time()
         record = TurnRecord(
             id=turn.turn_id,
@@ -140,12 +176,16 @@ class Sessions:
             created=now,
         )
         try:
-            kept = await self._store.sessions.add_turn(record, expires=now + self._ttl_s)
+            kept = await self._store.sessions.add_turn(record, expires=self._end(session.created, now))
         except NotFoundError:
             await self.forget(session_id)
             raise
         self._metrics.session("turned")
         return kept
+
+    def _end(self, created: float, turned: float) -> float:
+        """The time at which a session ends after a turn."""
+        return min(turned + self._ttl_s, created + self._max_s)
 
     async def forget(self, session_id: str) -> None:
         """Delete what a turn stored for a session that has been deleted since."""
@@ -179,6 +219,11 @@ class Turn:
     def arm(self) -> str:
         """Name of the arm that edits."""
         return self.running.arm
+
+    @property
+    def ends(self) -> float:
+        """Monotonic time at which the edit is given up, and its encoding."""
+        return self.running.ends
 
     @property
     def decision(self) -> RoutingDecision:

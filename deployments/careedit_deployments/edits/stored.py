@@ -6,10 +6,11 @@ finds.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import io
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 from anyio.to_thread import run_sync
 from PIL import Image
@@ -17,10 +18,11 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel
 
 from careedit.files import json_digest, png_bytes
-from careedit.images import image_sha256, marks_of
+from careedit.images import Limits, image_sha256, inspect_picture, marks_of, without_metadata
 from careedit.record import Record
 from careedit.records import EditRequest
 from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.edits.output import Output
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.records import JobImage
@@ -29,7 +31,22 @@ from careedit_deployments.state.store import Store
 SENT = "2-"
 """Prefix of a hash of the sent body. Hashes without it belong to older jobs; see `resolved_sha256`."""
 
+KEPT_AS_SENT = "sent"
+"""Suffix of the key of a client's file; those with another suffix are files that this server made."""
+
+STORED_LIMITS = Limits(max_bytes=2**62, max_pixels=2**62, max_side=2**31, max_aspect=2**31)
+"""Limits of stored pictures. They were checked before they were stored, and a job that was accepted does not change."""
+
 _PICTURES = {"image", "mask", "references"}
+_PIXEL_BYTES, _FILE_BYTES = 3, 2**16
+
+
+class Put(Protocol):
+    """Stores a file in one scope, as `put_file` and `BlobStore.put` do."""
+
+    async def __call__(self, data: bytes, /, *, suffix: str) -> str:
+        """Store the file and return its key."""
+        ...
 
 
 class StoredOrder(Record):
@@ -38,11 +55,11 @@ class StoredOrder(Record):
     request: Mapping[str, Any]
     """The fields of the `EditRequest`, without its pictures."""
     image: str
-    """Blob key of the source, a PNG."""
+    """Blob key of the source, as `kept_file` stored it."""
     mask: str | None = None
-    """Blob key of the mask, a PNG."""
+    """Blob key of the mask, stored in the same way."""
     references: tuple[str, ...] = ()
-    """Blob keys of the references, PNGs."""
+    """Blob keys of the references, stored in the same way."""
     model: str | None = None
     """Name of an arm or of its expert set. None: the traffic weights decide."""
     user: str | None = None
@@ -62,34 +79,56 @@ async def delete_job(store: Store, blobs: BlobStore, job_id: str) -> None:
     """Delete a job with every byte: row, events, webhooks, words in the log of edits, pictures."""
     await store.edits.redact(job_id)
     await store.jobs.delete(job_id)
-    await blobs.delete_scope(scope_of(job_id))
+    await delete_files(store, blobs, scope_of(job_id))
 
 
 async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> bool:
     """Delete a session with every byte: row, turns, words in the log of edits, pictures. False: its row was gone already."""
     await store.edits.redact(session_id)
     was_there = await store.sessions.delete(session_id)
-    await blobs.delete_scope(scope_of(session_id))
+    await delete_files(store, blobs, scope_of(session_id))
     return was_there
 
 
-def png_of(picture: Image.Image, *, made: bool = False) -> bytes:
-    """The picture as a PNG, with little compression: speed matters more than bytes here.
+async def put_file(
+    store: Store, blobs: BlobStore, scope: str, data: bytes, *, suffix: str, owner: str, accepted: bool = False
+) -> str:
+    """Store a file, count its bytes for its owner, and return its key. Nothing is left of a file that cannot be stored.
 
-    A client's picture keeps the marks of its decoding; a picture that was `made` here has none.
+    Raises `QuotaError`, unless the file belongs to work that was `accepted` before.
     """
+    await store.storage.add(scope, owner, len(data), accepted=accepted)
+    try:
+        return await blobs.put(scope, data, suffix=suffix)
+    except BaseException:
+        await asyncio.shield(store.storage.take_back(scope, len(data)))
+        raise
+
+
+async def delete_files(store: Store, blobs: BlobStore, scope: str) -> None:
+    """Delete every file of a scope, and count none of them any more."""
+    await blobs.delete_scope(scope)
+    await store.storage.delete(scope)
+
+
+def kept_file(picture: Image.Image, sent: bytes | None) -> tuple[bytes, str]:
+    """What is stored of a client's picture, and its suffix: the file as it was sent, without metadata such as places.
+
+    Decoded again it gives the same picture, with the same marks. A file whose metadata cannot be removed is stored as a PNG of
+    its pixels, which has the marks as notes; so is every picture without a file.
+    """
+    plain = None if sent is None else without_metadata(sent)
+    if plain is not None:
+        return plain, KEPT_AS_SENT
     notes = PngInfo()
-    for name, text in ({} if made else marks_of(picture)).items():
+    for name, text in marks_of(picture).items():
         notes.add_text(str(name), text)
-    return png_bytes(picture, compress_level=1, pnginfo=notes)
+    return png_bytes(picture, compress_level=1, pnginfo=notes), "png"
 
 
-def picture_of(data: bytes) -> Image.Image:
-    """The picture of a PNG that `png_of` wrote. It was checked before it was stored, so no limits apply here."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        copy = picture.copy()
-    copy.info = dict(marks_of(copy))
-    return copy
+def reading_of(key: str, reading: Reading = "image") -> Reading:
+    """How a stored picture is decoded: as `kept_file` stored it. `reading` is that of the file as it was sent."""
+    return reading if key.endswith(f".{KEPT_AS_SENT}") else "kept"
 
 
 def sent_sha256(fields: BaseModel, pictures: Sequence[bytes], mask: bytes | None, webhook: str | None) -> str:
@@ -123,18 +162,31 @@ def resolved_sha256(order: EditOrder, output: Output, webhook: str | None) -> st
     return json_digest(asked, ensure_ascii=True, allow_nan=True)
 
 
-async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: str) -> StoredOrder:
-    """Store the pictures of an order; return the order that refers to them."""
+def reserved_bytes(order: EditOrder) -> int:
+    """Room that the results of an order take at most: files without any compression."""
+    return _PIXEL_BYTES * order.encoded_pixels + _FILE_BYTES * order.request.n * (1 + order.partials)
 
-    async def keep(picture: Image.Image) -> str:
-        return await blobs.put(scope, await run_sync(png_of, picture), suffix="png")
+
+async def keep_order(
+    order: EditOrder, output: Output, put: Put, *, pictures: Sequence[bytes] = (), mask: bytes | None = None
+) -> StoredOrder:
+    """Store the pictures of an order through `put`; return the order that refers to them.
+
+    `pictures` (the source, then the references) and `mask` are the files that were sent, if there are any.
+    """
+
+    async def keep(picture: Image.Image, sent: bytes | None) -> str:
+        data, suffix = await run_sync(kept_file, picture, sent)
+        return await put(data, suffix=suffix)
 
     request = order.request
+    sent: Sequence[bytes | None] = pictures or [None] * (1 + len(request.references))
+    source, *references = sent
     return StoredOrder(
         request=request.model_dump(mode="json", exclude=_PICTURES),
-        image=await keep(request.image),
-        mask=None if request.mask is None else await keep(request.mask),
-        references=tuple([await keep(picture) for picture in request.references]),
+        image=await keep(request.image, source),
+        mask=None if request.mask is None else await keep(request.mask, mask),
+        references=tuple([await keep(*pair) for pair in zip(request.references, references, strict=True)]),
         model=order.model,
         user=order.user,
         partials=order.partials,
@@ -142,26 +194,37 @@ async def keep_order(order: EditOrder, output: Output, blobs: BlobStore, scope: 
     )
 
 
-async def load_order(stored: StoredOrder, blobs: BlobStore, *, owner: str, request_id: str) -> EditOrder:
-    """The order with its pictures. Raises `NotFoundError` if a picture is gone."""
+@asynccontextmanager
+async def loaded_order(
+    stored: StoredOrder, blobs: BlobStore, codecs: Codecs, *, owner: str, request_id: str
+) -> AsyncIterator[EditOrder]:
+    """The order with its pictures, whose memory is held while the block lasts.
 
-    async def load(key: str) -> Image.Image:
-        return await run_sync(picture_of, await blobs.get(key))
+    Raises `NotFoundError` if a picture is gone, and what `Codecs.decode` raises.
+    """
+    keys = (stored.image, *stored.references)
+    files = [await _stored_file(blobs, key, "image", "image") for key in keys]
+    if stored.mask is not None:
+        files.append(await _stored_file(blobs, stored.mask, "mask", "mask"))
+    async with codecs.memory.hold(owner, sum(file.memory for file in files)):
+        pictures = [await codecs.decode(owner, file) for file in files]
+        mask = None if stored.mask is None else pictures.pop()
+        request = EditRequest(image=pictures[0], mask=mask, references=tuple(pictures[1:]), **stored.request)
+        yield EditOrder(
+            request=request,
+            model=stored.model,
+            user=stored.user,
+            partials=stored.partials,
+            result_size=stored.output.size,
+            request_id=request_id,
+            owner=owner,
+        )
 
-    request = EditRequest(
-        image=await load(stored.image),
-        mask=None if stored.mask is None else await load(stored.mask),
-        references=tuple([await load(key) for key in stored.references]),
-        **stored.request,
-    )
-    return EditOrder(
-        request=request,
-        model=stored.model,
-        user=stored.user,
-        partials=stored.partials,
-        request_id=request_id,
-        owner=owner,
-    )
+
+async def _stored_file(blobs: BlobStore, key: str, param: str, reading: Reading) -> PictureFile:
+    data = await blobs.get(key)
+    kind, size = await run_sync(lambda: inspect_picture(data, param, limits=STORED_LIMITS))
+    return PictureFile(data, param, reading_of(key, reading), kind, size, STORED_LIMITS)
 
 
 def remaining(request: EditRequest, made: Collection[JobImage]) -> tuple[EditRequest | None, int]:

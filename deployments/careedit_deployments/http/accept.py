@@ -5,6 +5,7 @@ Edits, turns of sessions and jobs all go this way: `check_before_decoding`, then
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -12,21 +13,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from anyio.to_thread import run_sync
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from careedit.records import EditRequest
+from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
+from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.edits.edit_service import Running, check_cost, settings
 from careedit_deployments.edits.output import Output
 from careedit_deployments.edits.sessions import Turn
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import EditInput
-from careedit_deployments.http.output import image_data, images_response, output_of
+from careedit_deployments.http.output import images_response, output_of, store_file
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, inspect
-from careedit_deployments.http.schema import EditReport
+from careedit_deployments.http.schema import EditReport, ImageData
 from careedit_deployments.http.services import (
     Services,
     caller_of,
@@ -47,6 +49,18 @@ class AcceptedEdit:
     """The edit, which begins when its events are iterated."""
     output: Output
     """Size, format, quality and notes of the results."""
+    codecs: Codecs
+    """The encoders and decoders of the server."""
+    owner: str
+    """Id of the tenant that asked."""
+
+    async def encode(self, picture: Image.Image) -> bytes:
+        """The file of a result or preview. Raises `DeadlineError` once the edit's deadline has passed."""
+        return await self.codecs.encode(self.owner, picture, self.output, ends=self.running.ends)
+
+    async def encode_base64(self, picture: Image.Image) -> str:
+        """`encode`, as text for JSON."""
+        return await _base64(await self.encode(picture))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -83,33 +97,36 @@ async def accept(
     if session is None:
         order = await order_of(request, form)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        running: Running | Turn = await services.edits.start(order)
+        running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
     else:
         sessions = sessions_of(request)
         base = await sessions.base(session, caller_of(request).id, turn)
         form = replace(form, pictures=(base.data, *form.pictures))
-        order = await order_of(request, form, stored_source=True)
+        order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        running = await sessions.start(base, order)
+        running = await sessions.start(base, order.model_copy(update={"result_size": output.size}))
     if notes:
         output = output.model_copy(update={"notes": (*output.notes, *notes)})
-    return AcceptedEdit(form, running, output)
+    return AcceptedEdit(form, running, output, services.codecs, order.owner)
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
-    """Make every image and return the response as JSON. Raises `UnavailableError` if an image is missing at the end."""
-    done: dict[int, ImageDone] = {}
+    """Make every image, encode each at once, within the deadline, and return the response as JSON.
+
+    Raises `UnavailableError` if an image is missing at the end, and `DeadlineError`.
+    """
+    files, traces = dict[int, bytes](), dict[int, EditTrace]()
     async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
         async for event in events:
             if isinstance(event, ImageDone):
-                done[event.image] = event
+                traces[event.image] = event.trace
+                files[event.image] = await accepted.encode(event.picture)
     fields, output = accepted.form.fields, accepted.output
-    if len(done) != fields.n:
+    if len(files) != fields.n:
         raise UnavailableError("The edit ended before all of its images were made; try again.")
-    images = [done[i] for i in range(fields.n)]
     response = images_response(
-        [await image_data(request, image.picture, output, fields.response_format) for image in images],
-        EditReport(**accepted.report, traces=[image.trace for image in images]),
+        [await _image_data(request, accepted, files[i]) for i in range(fields.n)],
+        EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
         output,
         prompt=fields.prompt,
         references=accepted.references,
@@ -117,6 +134,17 @@ async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     )
     content = await run_sync(response.model_dump_json)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
+
+
+async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> ImageData:
+    """A result in the requested form: base64, or an address at which it is stored."""
+    if accepted.form.fields.response_format == "b64_json":
+        return ImageData(b64_json=await _base64(file))
+    return ImageData(url=await store_file(request, file, accepted.output.format))
+
+
+async def _base64(data: bytes) -> str:
+    return (await run_sync(base64.b64encode, data)).decode("ascii")
 
 
 def check_before_decoding(services: Services, form: EditInput) -> None:
@@ -136,16 +164,16 @@ def check_before_decoding(services: Services, form: EditInput) -> None:
     )
 
 
-async def order_of(request: Request, form: EditInput, *, stored_source: bool = False) -> EditOrder:
+async def order_of(request: Request, form: EditInput, *, source: Reading = "image") -> EditOrder:
     """The order of a request, its images decoded; the deadline starts here. Raises `FieldError` and other `InputError`s.
 
-    `stored_source`: the first image is one that this server stored, so it keeps the marks of its first decoding.
+    `source` says how the first image is read, which this server may have stored.
     """
     started = time.monotonic()
     services, fields = services_of(request), form.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     limits = services.config.limits
-    files = await run_sync(_inspect_all, form, limits, stored_source)
+    files = await run_sync(_inspect_all, form, limits, source)
     check_together(files, limits)
     await hold_memory(request, files)
     pictures = await decode_pictures(request, files)
@@ -179,10 +207,10 @@ async def order_of(request: Request, form: EditInput, *, stored_source: bool = F
     )
 
 
-def _inspect_all(form: EditInput, limits: Limits, stored_source: bool) -> list[PictureFile]:
+def _inspect_all(form: EditInput, limits: Limits, source: Reading) -> list[PictureFile]:
     """Every image by its header, the mask last."""
     files = [
-        inspect(data, f"image[{i}]" if i else "image", limits, "kept" if stored_source and not i else "image")
+        inspect(data, f"image[{i}]" if i else "image", limits, "image" if i else source)
         for i, data in enumerate(form.pictures)
     ]
     if form.mask is not None:

@@ -31,9 +31,8 @@ from careedit_deployments.http import (
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
 from careedit_deployments.http.auth import keys_required
-from careedit_deployments.http.decoding import Decoding
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
-from careedit_deployments.http.limits import Limiter, picture_limits
+from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.logins import REPORT_S, Authenticator, FailedLogins
 from careedit_deployments.http.openapi import add_schemas
 from careedit_deployments.http.origins import Origins
@@ -82,9 +81,14 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.limiter = limiter = Limiter(config.limits, places=config.ingress.max_ongoing_requests)
     services.stopping.watch(lambda: limiter.in_progress)
-    app.state.decoding = Decoding(picture_limits(config.limits), config.limits.picture_memory)
     app.state.sessions = Sessions(
-        services.edits, services.store, services.blobs, services.metrics, ttl_s=config.state.session_ttl_s
+        services.edits,
+        services.store,
+        services.blobs,
+        services.metrics,
+        services.codecs,
+        ttl_s=config.state.session_ttl_s,
+        max_s=config.state.session_max_s,
     )
     app.add_middleware(HeadAndEncodingMiddleware)
     app.add_middleware(

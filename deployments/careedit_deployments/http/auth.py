@@ -42,17 +42,9 @@ class Caller(Record):
         return self.key or self.id
 
 
-def make_tenant(
-    name: str, *, requests_per_minute: int | None = None, concurrent_requests: int | None = None
-) -> TenantRecord:
-    """The record of a new tenant."""
-    return TenantRecord(
-        id=new_id("tenant"),
-        name=name,
-        requests_per_minute=requests_per_minute,
-        concurrent_requests=concurrent_requests,
-        created=unix_time(),
-    )
+def make_tenant(name: str, **limits: int | None) -> TenantRecord:
+    """The record of a new tenant; `limits` are fields of `TenantRecord`."""
+    return TenantRecord(id=new_id("tenant"), name=name, created=unix_time(), **limits)
 
 
 def make_key(

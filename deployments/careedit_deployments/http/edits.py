@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from fastapi.sse import KEEPALIVE_COMMENT
 from PIL import Image
@@ -16,7 +15,6 @@ from starlette.responses import Response
 from careedit.records import RoutingDecision, mixture_rows
 from careedit.selection.plan import evaluations
 from careedit_deployments.edits.backend import EditEvent, ImageDone, Preview
-from careedit_deployments.edits.output import encode_base64
 from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.accept import AcceptedEdit, accept, check_before_decoding, finish, order_of
 from careedit_deployments.http.form import read_edit
@@ -106,7 +104,7 @@ async def _event(accepted: AcceptedEdit, kind: str, picture: Image.Image) -> dic
     output = accepted.output
     return {
         "type": kind,
-        "b64_json": await run_sync(encode_base64, picture, output),
+        "b64_json": await accepted.encode_base64(picture),
         "background": "opaque",
         "created_at": int(unix_time()),
         "output_format": output.format,

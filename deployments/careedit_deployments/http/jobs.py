@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import secrets
+from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -19,8 +21,11 @@ from careedit.records import EditRequest, EditTrace
 from careedit_deployments.edits.stored import (
     SENT,
     StoredOrder,
+    delete_files,
     delete_job,
     keep_order,
+    put_file,
+    reserved_bytes,
     resolved_sha256,
     scope_of,
     sent_sha256,
@@ -174,28 +179,32 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     check_before_decoding(services, form)
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
+    order = order.model_copy(update={"result_size": output.size})
     running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
+    scope = scope_of(job_id)
     seed = secrets.randbelow(2**32) if order.request.seed is None else order.request.seed
     seeded = order.model_copy(update={"request": order.request.model_copy(update={"seed": seed})})
-    stored = await keep_order(seeded, output, services.blobs, scope_of(job_id))
-    job = JobRecord(
-        id=job_id,
-        owner=owner,
-        key=caller.key,
-        idempotency_key=key,
-        body_sha256=sent,
-        order=stored.model_dump(mode="json"),
-        cost=running.call.cost,
-        webhook=webhook,
-        created=unix_time(),
-    )
+    put = partial(put_file, services.store, services.blobs, scope, owner=owner)
     accepted: JobRecord | None = None
     try:
+        await services.store.storage.add(scope, owner, reserve=reserved_bytes(order))
+        stored = await keep_order(seeded, output, put, pictures=form.pictures, mask=form.mask)
+        job = JobRecord(
+            id=job_id,
+            owner=owner,
+            key=caller.key,
+            idempotency_key=key,
+            body_sha256=sent,
+            order=stored.model_dump(mode="json"),
+            cost=running.call.cost,
+            webhook=webhook,
+            created=unix_time(),
+        )
         accepted = await services.store.jobs.add(job, max_queued=max_queued)
     finally:
         if accepted is None or accepted.id != job_id:
-            await services.blobs.delete_scope(scope_of(job_id))
+            await asyncio.shield(delete_files(services.store, services.blobs, scope))
     return await _accepted(services, response, accepted, replayed=accepted.id != job_id)
 
 

@@ -10,15 +10,14 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.edits.output import Output, OutputFormat, encode, encode_base64, inside, same_shape
+from careedit_deployments.edits.output import Output, OutputFormat, inside, same_shape
+from careedit_deployments.edits.stored import put_file
 from careedit_deployments.errors import FieldError, NotFoundError
 from careedit_deployments.http.openapi import FILES, error_answers
 from careedit_deployments.http.schema import (
@@ -30,7 +29,7 @@ from careedit_deployments.http.schema import (
     OutputDetails,
     Usage,
 )
-from careedit_deployments.http.services import services_of
+from careedit_deployments.http.services import caller_of, services_of
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import id_time
 
@@ -141,14 +140,13 @@ def images_response(
     )
 
 
-async def image_data(request: Request, picture: Image.Image, output: Output, response_format: str) -> ImageData:
-    """A result in the requested form: base64, or an address at which it is stored."""
-    if response_format == "b64_json":
-        return ImageData(b64_json=await run_sync(encode_base64, picture, output))
+async def store_file(request: Request, data: bytes, suffix: str) -> str:
+    """Store a result; returns the address at which it is fetched, for `response_format: url`. Raises `QuotaError`."""
     scope = f"files/file_{int(unix_time() * 1000):012x}{secrets.token_hex(20)}"
-    key = await services_of(request).blobs.put(scope, await run_sync(encode, picture, output), suffix=output.format)
-    base = services_of(request).config.http.public_url or str(request.base_url)
-    return ImageData(url=f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}")
+    services, owner = services_of(request), caller_of(request).id
+    key = await put_file(services.store, services.blobs, scope, data, suffix=suffix, owner=owner)
+    base = services.config.http.public_url or str(request.base_url)
+    return f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}"
 
 
 @router.get(

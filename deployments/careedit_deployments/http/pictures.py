@@ -17,8 +17,8 @@ from starlette.requests import Request
 from careedit.errors import ImageError, InputError
 from careedit.images import inspect_picture
 from careedit_deployments.config import Limits
+from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.errors import DeadlineError, FieldError, TooExpensiveError
-from careedit_deployments.http.decoding import Decoding, PictureFile, Reading
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.services import caller_of, services_of
 
@@ -79,13 +79,6 @@ def _decode_base64(text: str) -> bytes:
         raise ValueError("The image is not base64; encode the whole file.") from None
 
 
-def decoding_of(request: Request) -> Decoding:
-    """The decoders of the app that handles `request`."""
-    decoding = request.app.state.decoding
-    assert isinstance(decoding, Decoding)
-    return decoding
-
-
 async def release_pictures(request: Request) -> AsyncIterator[None]:
     """A dependency of every route: frees the memory of its images when the response has been sent or has failed."""
     async with AsyncExitStack() as held:
@@ -96,11 +89,12 @@ async def release_pictures(request: Request) -> AsyncIterator[None]:
 def inspect(data: bytes, param: str, limits: Limits, reading: Reading = "image") -> PictureFile:
     """A file whose header passed the check, for `decode_pictures`. Raises `FieldError` for the field `param`."""
     noun = "mask" if reading == "mask" else "image"
+    allowed = picture_limits(limits)
     try:
-        kind, size = inspect_picture(data, noun, limits=picture_limits(limits))
+        kind, size = inspect_picture(data, noun, limits=allowed)
     except InputError as error:
         raise _field_error(error, param, reading) from None
-    return PictureFile(data, param, reading, kind, size)
+    return PictureFile(data, param, reading, kind, size, allowed)
 
 
 def check_together(files: Sequence[PictureFile], limits: Limits) -> None:
@@ -119,24 +113,24 @@ async def hold_memory(request: Request, files: Sequence[PictureFile]) -> None:
     """Reserve the memory of the decoded `files` until the response has been sent. Raises `OverloadedError`."""
     held: AsyncExitStack = request.scope[_HELD]
     memory = sum(file.memory for file in files)
-    await held.enter_async_context(decoding_of(request).memory.hold(caller_of(request).id, memory))
+    await held.enter_async_context(services_of(request).codecs.memory.hold(caller_of(request).id, memory))
 
 
 async def decode_pictures(request: Request, files: Sequence[PictureFile]) -> list[Image.Image]:
     """The images, decoded one after the other within the deadline. Raises `FieldError`, `OverloadedError`, `DeadlineError`."""
-    decoding, limit = decoding_of(request), services_of(request).config.limits.deadline_s
+    codecs, limit = services_of(request).codecs, services_of(request).config.limits.deadline_s
     try:
         async with asyncio.timeout(limit):
-            return [await _decode(decoding, caller_of(request).id, file) for file in files]
+            return [await _decode(codecs, caller_of(request).id, file) for file in files]
     except TimeoutError:
         raise DeadlineError(
             f"Decoding the images took longer than the deadline of {limit:g} s; send smaller images."
         ) from None
 
 
-async def _decode(decoding: Decoding, key: str, file: PictureFile) -> Image.Image:
+async def _decode(codecs: Codecs, key: str, file: PictureFile) -> Image.Image:
     try:
-        return await decoding.decode(key, file)
+        return await codecs.decode(key, file)
     except InputError as error:
         raise _field_error(error, file.param, file.reading) from None
 

@@ -15,11 +15,11 @@ from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.config import Limits
+from careedit_deployments.edits.codecs import PictureFile
 from careedit_deployments.errors import FieldError
-from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.pictures import check_together, decode_pictures, decoding_of, inspect
+from careedit_deployments.http.pictures import check_together, decode_pictures, inspect
 from careedit_deployments.http.schema import Body, ImageRef, ScoreAnswer
 from careedit_deployments.http.services import caller_of, limiter_of, services_of
 from careedit_deployments.http.sse import unless_gone
@@ -82,7 +82,7 @@ async def _scores(request: Request, pairs: Sequence[Pair], files: Sequence[Seque
             pixels += _pixels(files[last])
             last += 1
         group = [file for several in files[first:last] for file in several]
-        async with decoding_of(request).memory.hold(caller_of(request).id, sum(file.memory for file in group)):
+        async with services.codecs.memory.hold(caller_of(request).id, sum(file.memory for file in group)):
             pictures = iter(await decode_pictures(request, group))
             questions = [_question(number, pairs[number], pictures) for number in range(first, last)]
             del pictures

@@ -14,6 +14,7 @@ from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import Backend
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller
@@ -45,6 +46,8 @@ class Services:
     """The image files that belong to rows of the database."""
     metrics: Metrics
     """Counters and histograms of this process."""
+    codecs: Codecs
+    """Decoders and encoders of images, and the memory that decoded images share."""
     tracing: Tracing
     """Makes spans and sends them."""
     stopping: Stopping
@@ -73,6 +76,7 @@ def assemble(
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     warnings: dict[str, str] = {}
+    codecs = Codecs(config.limits.picture_memory)
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(
@@ -85,7 +89,9 @@ def assemble(
         disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
-    jobs = partial(background, config, edits, store, blobs, metrics, stopping=stopping, warnings=warnings)
+    jobs = partial(
+        background, config, edits, store, blobs, metrics, codecs=codecs, stopping=stopping, warnings=warnings
+    )
     return Services(
         config=config,
         backend=backend,
@@ -93,6 +99,7 @@ def assemble(
         store=store,
         blobs=blobs,
         metrics=metrics,
+        codecs=codecs,
         tracing=tracing,
         stopping=stopping,
         warnings=warnings,

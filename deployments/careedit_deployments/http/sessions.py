@@ -76,7 +76,8 @@ class SessionAnswer(Answer):
     created_at: int
     """Time at which the session was created, in Unix seconds."""
     expires_at: int
-    """Time at which the session is deleted, in Unix seconds; every turn extends it."""
+    """Time at which the session is deleted, in Unix seconds; every turn extends it, up to the server's maximum
+    lifetime of a session."""
     head: str | None = None
     """Id of the turn whose result the next turn edits; null: the source."""
     turns: int
@@ -175,7 +176,7 @@ async def create_session(request: Request) -> SessionAnswer:
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner = caller_of(request).id
-    session = await sessions_of(request).create(picture, owner=owner, user=fields.user, model=fields.model)
+    session = await sessions_of(request).create(picture, sent=data, owner=owner, user=fields.user, model=fields.model)
     return session_answer(session).model_copy(update={"degradations": decoding_notes([picture])})
 
 

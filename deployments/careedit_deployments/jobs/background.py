@@ -13,6 +13,7 @@ from functools import partial
 
 from careedit.errors import CareEditError
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.jobs.cleanup import Cleanup
 from careedit_deployments.jobs.stopping import Stopping
@@ -39,6 +40,7 @@ async def background(
     blobs: BlobStore,
     metrics: Metrics,
     *,
+    codecs: Codecs,
     stopping: Stopping | None = None,
     warnings: dict[str, str] | None = None,
     poll_s: float = 1.0,
@@ -52,7 +54,7 @@ async def background(
     secret is missing or weak.
     """
     key = key_from(config.jobs)
-    worker = JobWorker(worker_name(), edits, store, blobs, config.jobs)
+    worker = JobWorker(worker_name(), edits, store, blobs, codecs, config.jobs)
     queued = partial(store.jobs.subscribe, "queued")
     jobs = Pool(worker.claim, worker.work, queued, places=config.jobs.workers, poll_s=poll_s)
     store.jobs.watch(partial(count_job, metrics))

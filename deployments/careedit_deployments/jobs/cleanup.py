@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from sqlalchemy import Table
 
 from careedit.errors import CareEditError
-from careedit_deployments.edits.stored import delete_job, delete_session
+from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
 from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
@@ -100,7 +100,7 @@ class Cleanup:
             pictures = [*self._checked("pictures", orphans, count), *await self.expired_files()]
             self._looked = self._elapsed()
         for scope in pictures:
-            await self._blobs.delete_scope(scope)
+            await delete_files(self._store, self._blobs, scope)
         edits, before = 0, self._clock() - self._edit_ttl_s
         if await self._allowed("edits", range(await self._store.edits.older(before)), tables.edits):
             edits = await self._store.edits.prune(before)
@@ -135,14 +135,18 @@ class Cleanup:
     async def expired_files(self) -> list[str]:
         """Scopes of results whose URL has expired. They have no row; their names contain their age."""
         before = self._clock() - self._file_ttl_s
-        return [scope for scope in await self._blobs.scopes("files") if id_time(PurePosixPath(scope).name) < before]
+        return [scope for scope in await self._scopes("files") if id_time(PurePosixPath(scope).name) < before]
+
+    async def _scopes(self, kind: str) -> list[str]:
+        """The scopes of a kind that have pictures, or count towards a quota."""
+        return sorted({*await self._blobs.scopes(kind), *await self._store.storage.scopes(kind)})
 
     async def orphans(self) -> tuple[list[str], int]:
         """Scopes with pictures whose job or session no longer exists, and the number of scopes of jobs and sessions."""
         found: list[str] = []
         count = 0
         for kind, table in (("jobs", self._store.jobs), ("sessions", self._store.sessions)):
-            scopes = {PurePosixPath(scope).name: scope for scope in await self._blobs.scopes(kind)}
+            scopes = {PurePosixPath(scope).name: scope for scope in await self._scopes(kind)}
             count += len(scopes)
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):

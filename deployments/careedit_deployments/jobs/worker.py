@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Literal
 
-from anyio.to_thread import run_sync
-
 from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
-from careedit_deployments.edits.edit_service import EditService
-from careedit_deployments.edits.output import Output, encode
-from careedit_deployments.edits.stored import StoredOrder, load_order, remaining, scope_of
+from careedit_deployments.edits.codecs import Codecs
+from careedit_deployments.edits.edit_service import EditService, Running
+from careedit_deployments.edits.output import Output
+from careedit_deployments.edits.stored import StoredOrder, delete_files, loaded_order, put_file, remaining, scope_of
 from careedit_deployments.errors import (
     AuthError,
     ConflictError,
@@ -72,13 +71,14 @@ class JobWorker:
         edits: EditService,
         store: Store,
         blobs: BlobStore,
+        codecs: Codecs,
         config: JobsConfig,
         *,
         pause_s: float = 0.5,
     ) -> None:
         """`name` is unique to this process. After a failure of the platform the job is retried, first after `pause_s` seconds."""
         self.name = name
-        self._edits, self._store, self._blobs, self._config = edits, store, blobs, config
+        self._edits, self._store, self._blobs, self._codecs, self._config = edits, store, blobs, codecs, config
         self._pause_s = pause_s
 
     async def claim(self) -> JobRecord | None:
@@ -115,7 +115,9 @@ class JobWorker:
         if ended is None:
             logger.warning("The job %s was taken over by another worker; the results of this one do not count.", job.id)
             if not await self._store.jobs.existing([job.id]):
-                await self._blobs.delete_scope(scope_of(job.id))  # the job was deleted, but we have written since
+                await delete_files(
+                    self._store, self._blobs, scope_of(job.id)
+                )  # the job was deleted, but we have written since
 
     async def _finish(self, job: JobRecord, end: JobEnd, error: Mapping[str, str] | None = None) -> JobRecord | None:
         """Store the end, again while the store does not answer: a finished edit must not be made twice."""
@@ -143,12 +145,13 @@ class JobWorker:
         """Edit until every image is made; retry after a failure of the platform."""
         stored = StoredOrder(**job.order)
         made = {image.image: image for image in job.images}
-        trouble, unexplained, order = _Trouble(self._config.patience_s, self._pause_s), 0, None
+        trouble, unexplained = _Trouble(self._config.patience_s, self._pause_s), 0
+        given = {"owner": job.owner, "request_id": job.id}
         while True:
             before = len(made)
             try:
-                order = order or await load_order(stored, self._blobs, owner=job.owner, request_id=job.id)
-                await self._attempt(job, order, stored.output, made)
+                async with loaded_order(stored, self._blobs, self._codecs, **given) as order:
+                    await self._attempt(job, order, stored.output, made)
                 return
             except (_Stopped, *OWN):
                 raise
@@ -175,19 +178,20 @@ class JobWorker:
                 if event.kind == "progress" and not last and time.monotonic() - stored_at < PROGRESS_S:
                     continue
                 stored_at = time.monotonic()
-                image = await self._store_event(job, event, output, first=first, edit=running.id, arm=running.arm)
+                image = await self._store_event(job, event, output, running, first=first)
                 if image is not None:
                     made[image.image] = image
         if len(made) != order.request.n:
             raise UnavailableError("The edit ended without all of its images; try again.")
 
     async def _store_event(
-        self, job: JobRecord, event: EditEvent, output: Output, *, first: int, edit: str, arm: str
+        self, job: JobRecord, event: EditEvent, output: Output, running: Running, *, first: int
     ) -> JobImage | None:
-        index = first + event.image
+        index, edit, arm = first + event.image, running.id, running.arm
         if isinstance(event, ImageDone | Preview):
-            data = await run_sync(encode, event.picture, output)
-            picture = await self._blobs.put(scope_of(job.id), data, suffix=output.format)
+            data = await self._codecs.encode(job.owner, event.picture, output, ends=running.ends)
+            given = {"suffix": output.format, "owner": job.owner}
+            picture = await put_file(self._store, self._blobs, scope_of(job.id), data, **given, accepted=True)
         if isinstance(event, Preview):
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)
         elif isinstance(event, ImageDone):

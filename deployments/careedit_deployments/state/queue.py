@@ -32,6 +32,7 @@ from careedit_deployments.state.records import (
     JobRecord,
 )
 from careedit_deployments.state.shares import TURN, count_begin, jobs_ahead, next_job
+from careedit_deployments.state.storage import free_reserved
 from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
 
 Topic = Literal["queued", "event", "cancel", "webhook"]
@@ -304,6 +305,7 @@ class JobTable:
         row = (await connection.execute(update(jobs).where(which).values(**values).returning(jobs))).one_or_none()
         if row is None:
             return None
+        await free_reserved(connection, f"jobs/{row.id}")
         data = {"message": error["message"], "code": error["code"]} if error else {}
         job = await self._write_event(connection, record_of(JobRecord, row), status, data)
         await write_messages(connection, job, now)

@@ -26,8 +26,14 @@ class Width:
     """Longest text, in characters. PostgreSQL refuses a longer one; SQLite does not check."""
 
 
+@dataclass(frozen=True)
+class Wide:
+    """An integer column of 64 bits; without it, PostgreSQL's column takes 32 bits."""
+
+
 Id = Annotated[str, Width(64)]
 Sha256 = Annotated[str, Width(64)]
+Bytes = Annotated[int, Wide()]
 
 ANONYMOUS = "anonymous"
 """Owner of everything that is made without an API key."""
@@ -300,7 +306,7 @@ class SessionRecord(Record):
     model: str | None = None
     """Arm or expert set of the turns. None: the weights of the arms decide."""
     source: str
-    """Blob key of the first picture, a PNG."""
+    """Blob key of the first picture: the file that was sent, without its metadata, or a PNG (`edits/stored.py`)."""
     head: Id | None = None
     """Id of the turn whose result the next turn edits. None: the source."""
     turns: int = 0
@@ -308,7 +314,7 @@ class SessionRecord(Record):
     created: float
     """Time at which the session was made."""
     expires: float
-    """Time at which the session is deleted. Every turn extends it."""
+    """Time at which the session is deleted. Every turn extends it, up to `state.session_max_s` after `created`."""
 
 
 class TurnRecord(Record):

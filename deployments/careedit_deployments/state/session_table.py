@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from careedit_deployments.errors import NotFoundError
+from careedit_deployments.errors import NotFoundError, QuotaError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
 from careedit_deployments.state.records import SessionRecord, TurnRecord
-from careedit_deployments.state.tables import older, sessions, turns, values_of
+from careedit_deployments.state.storage import lock_owner, own_limit
+from careedit_deployments.state.tables import older, sessions, tenants, turns, values_of
 
 
 class SessionTable:
     """Sessions and their turns. An expired session is not found, even before it is deleted."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, quota: int) -> None:
+        """`quota` is the number of sessions of a tenant that has no limit of its own."""
+        self._database, self._clock, self._quota = database, clock, quota
 
     async def add(self, session: SessionRecord) -> None:
-        """Store a session."""
-        await self._database.add(sessions, session)
+        """Store a session. Raises `QuotaError` if its owner has as many as it may."""
+        alive = (sessions.c.owner == session.owner) & (sessions.c.expires > self._clock())
+        async with self._database.write() as connection:
+            await lock_owner(self._database, connection, session.owner)
+            quota = await own_limit(connection, session.owner, tenants.c.sessions, self._quota)
+            held = (await connection.execute(select(func.count()).where(alive))).scalar_one()
+            if held >= quota:
+                raise QuotaError(
+                    f"You have {held:,} sessions and may have {quota:,}; delete one that you no longer need, or wait until one "
+                    "expires."
+                )
+            await connection.execute(insert(sessions).values(**values_of(session)))
 
     async def get(self, session_id: str, *, owner: str | None = None) -> SessionRecord:
         """One session that has not expired. Raises `NotFoundError`, with `owner` also for the session of another owner."""

@@ -18,13 +18,14 @@ from careedit_deployments.state.logs import (
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.session_table import SessionTable
+from careedit_deployments.state.storage import StorageTable
 from careedit_deployments.state.tenants import Keys, Tenants
 
 
 class Store:
     """All tables of one database. Every method may raise `UnavailableError`. Use `open_store`, which migrates the tables."""
 
-    def __init__(self, database: Database, *, job_ttl_s: float, clock: Clock = unix_time) -> None:
+    def __init__(self, database: Database, config: StateConfig, *, clock: Clock = unix_time) -> None:
         self._database = database
         self.tenants = Tenants(database)
         """Tenants, which own everything that is made with their keys."""
@@ -40,14 +41,16 @@ class Store:
         """What people think of edits."""
         self.audit = AuditLog(database, clock)
         """Actions that an operator may have to explain, as a chain of hashes."""
-        self.jobs = JobTable(database, clock, job_ttl_s)
+        self.jobs = JobTable(database, clock, config.job_ttl_s)
         """Background edits, and their queue."""
         self.webhooks = WebhookTable(database, clock)
         """Messages about ended jobs that are to be sent."""
         self.endpoints = EndpointTable(database, clock)
         """Addresses that tenants register for messages about their jobs."""
-        self.sessions = SessionTable(database, clock)
+        self.sessions = SessionTable(database, clock, config.tenant_sessions)
         """Series of edits, turn by turn."""
+        self.storage = StorageTable(database, config.tenant_bytes)
+        """Bytes of the stored pictures of each tenant, and their quotas."""
 
     async def ping(self) -> None:
         """Raise `UnavailableError` unless the database answers."""
@@ -82,7 +85,7 @@ async def open_store(config: StateConfig, *, clock: Clock = unix_time) -> Store:
     database = Database(config.database)
     try:
         await migrate(database)
-        store = Store(database, job_ttl_s=config.job_ttl_s, clock=clock)
+        store = Store(database, config, clock=clock)
         await store.follow_clock()
     except BaseException:
         await database.close()

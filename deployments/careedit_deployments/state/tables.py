@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -38,9 +39,16 @@ from careedit_deployments.state.records import (
     SessionRecord,
     TurnRecord,
     WebhookRecord,
+    Wide,
     Width,
 )
-from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, ShareRecord, TenantRecord
+from careedit_deployments.state.tenant_records import (
+    EndpointRecord,
+    KeyRecord,
+    ShareRecord,
+    StorageRecord,
+    TenantRecord,
+)
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -72,7 +80,8 @@ def _column(name: str, hint: Any, *, primary_key: bool) -> Column[Any]:
     nullable = type(None) in choices
     kind, *extras = get_args(choices[0]) if get_origin(choices[0]) is Annotated else (choices[0],)
     text = next((String(extra.characters) for extra in extras if isinstance(extra, Width)), None)
-    column_type = text or _TYPES.get(kind) or _TYPES.get(get_origin(kind)) or JSON(none_as_null=nullable)
+    wide = BigInteger() if any(isinstance(extra, Wide) for extra in extras) else None
+    column_type = text or wide or _TYPES.get(kind) or _TYPES.get(get_origin(kind)) or JSON(none_as_null=nullable)
     return Column(name, column_type, primary_key=primary_key, nullable=nullable, autoincrement=False)
 
 
@@ -115,6 +124,7 @@ turns = _table(
     ForeignKeyConstraint(["session"], ["sessions.id"], ondelete="CASCADE"),
     UniqueConstraint("session", "number"),
 )
+storage = _table("storage", StorageRecord, Index(None, "owner"), key=("scope",))
 
 
 def values_of(record: Record) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from careedit.record import Record
-from careedit_deployments.state.records import ANONYMOUS, Id, Sha256
+from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
 
 Scope = Literal["edit", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -23,6 +23,10 @@ class TenantRecord(Record):
     """Requests per minute that all keys of the tenant may send. None: the limit of the configuration."""
     concurrent_requests: int | None = None
     """Edits that all keys of the tenant may have in flight. None: the limit of the configuration."""
+    stored_bytes: Bytes | None = None
+    """Bytes of pictures that the tenant may store. None: `state.tenant_bytes`."""
+    sessions: int | None = None
+    """Sessions that the tenant may have at once. None: `state.tenant_sessions`."""
     created: float
     """Time at which the tenant was made."""
 
@@ -59,6 +63,19 @@ class ShareRecord(Record):
     """Virtual time at which the owner's latest job began."""
     served: float
     """Virtual time up to which the owner has been served: `start` and the cost of that job."""
+
+
+class StorageRecord(Record):
+    """What a job, a session or a result with an address stores, as the quota of its tenant counts it."""
+
+    scope: Annotated[str, Width(128)]
+    """Scope of the pictures in the blob store."""
+    owner: Id
+    """Id of the tenant whose quota counts the pictures."""
+    bytes: Bytes
+    """Bytes of the pictures. A picture that was written twice counts twice."""
+    reserved: Bytes = 0
+    """Bytes that are reserved for the results of a job that has not ended."""
 
 
 class EndpointRecord(Record):

@@ -46,7 +46,7 @@ class Tenants:
         return await self._database.rows(TenantRecord, select(tenants).order_by(tenants.c.created, tenants.c.id))
 
     async def limit(self, tenant_id: str, **limits: int | None) -> None:
-        """Change `requests_per_minute` or `concurrent_requests` of a tenant. Raises `NotFoundError`."""
+        """Change limits of a tenant, which are fields of `TenantRecord`. Raises `NotFoundError`."""
         if not await self._database.change(update(tenants).where(tenants.c.id == tenant_id).values(**limits)):
             raise _unknown(tenant_id)
 

@@ -27,7 +27,7 @@ Stage = Literal["queue", "route", "encode", "step", "decode", "judge"]
 Outcome = Literal["made", "cancelled", "refused", "overloaded", "expired", "failed"]
 """How an edit ends: finished; cancelled by the caller; cannot be edited; queue full; deadline passed; any other failure."""
 
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "input"]
+Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "quota", "input"]
 """Why a request is rejected before any work is done for it."""
 
 

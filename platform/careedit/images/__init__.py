@@ -22,6 +22,7 @@ from careedit.images.masks import (
     mask_share,
     refine_mask,
 )
+from careedit.images.plain import without_metadata
 from careedit.images.reading import DEFAULT_LIMITS, Limits
 from careedit.images.save import save_image
 
@@ -52,4 +53,5 @@ __all__ = [
     "refine_mask",
     "save_image",
     "turn_note",
+    "without_metadata",
 ]

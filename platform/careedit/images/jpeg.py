@@ -95,6 +95,13 @@ def open_whole(data: bytes, reader: Callable[[bytes], Image.Image]) -> Image.Ima
     return picture
 
 
+def parts_of(data: bytes) -> list[bytes]:
+    """The segments and scans that the decoder needs, in order, and the end marker if the file has one."""
+    walk = _walk(data)
+    parts = [data[start:end] for start, end in walk.parts]
+    return [*parts, b"\xff\xd9"] if walk.ended else parts
+
+
 def _ends_grey(picture: Image.Image) -> bool:
     """Whether the last pixel is the grey that the decoder paints where data is missing."""
     last = picture.getpixel((picture.width - 1, picture.height - 1))

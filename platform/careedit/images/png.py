@@ -44,28 +44,35 @@ def checked(data: bytes) -> bytes:
     A chunk that a decoder may ignore is left out where its checksum is wrong. Raises `DamagedHeaderError` for a wrong
     checksum of any other chunk, and of the unpacked image data.
     """
-    parts, pixels = [SIGNATURE], []
-    ended = False
+    chunks = used_chunks(data)
+    _check_pixels(data, [whole[8:-4] for name, whole in chunks if name == b"IDAT"])
+    return b"".join((SIGNATURE, *(whole for _, whole in chunks)))
+
+
+def used_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
+    """Name and whole content of the chunks of `checked`. Raises `DamagedHeaderError` for a wrong checksum of a chunk."""
+    view, found = memoryview(data), []
     for name, start, end in _chunks(data):
         optional = bool(name[0] & 0x20)
         used = name in _USED or (name == b"iTXt" and data.startswith(_XMP, start))
         if optional and not used:
             continue
         (stated,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(memoryview(data)[start - 4 : end]) != stated:
+        if zlib.crc32(view[start - 4 : end]) != stated:
             if optional:
                 continue
             raise DamagedHeaderError(f"{name!r} has a wrong checksum")
         if not used:
             raise DamagedHeaderError(f"{name!r} is not known")
-        if name == b"IDAT":
-            pixels.append(memoryview(data)[start:end])
-        parts.append(memoryview(data)[start - 8 : end + 4])  # type: ignore[arg-type]
-        ended = name == b"IEND"
-    if not ended:
+        found.append((name, view[start - 8 : end + 4]))
+    if found[-1][0] != b"IEND":
         raise DamagedHeaderError("no IEND")
-    _check_pixels(data, pixels)
-    return b"".join(parts)
+    return found
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A whole chunk, with its length and checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, int, int]]:

@@ -15,10 +15,12 @@ import httpx2
 import pytest
 from PIL import Image
 
-from careedit_deployments.edits.stored import SENT, StoredOrder, load_order, resolved_sha256
+from careedit_deployments.edits.codecs import Codecs
+from careedit_deployments.edits.stored import SENT, StoredOrder, loaded_order, resolved_sha256
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from fake_backend import FakeBackend, picture_file
 from served import Served, a_key, serve
+from stores import pictures_in
 
 FILES = {"image": ("a.png", picture_file())}
 ENDS = {"job.completed", "job.failed", "job.cancelled"}
@@ -171,8 +173,12 @@ def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path)
         ended(served.url, made)
         job = served.run(lambda: jobs.get(made))
         stored = StoredOrder(**{**job.order, "request": {**job.order["request"], "seed": None}})
-        order = served.run(lambda: load_order(stored, blobs, owner=job.owner, request_id=made))
-        old = resolved_sha256(order, stored.output, None)
+
+        async def resolve() -> str:
+            async with loaded_order(stored, blobs, Codecs(), owner=job.owner, request_id=made) as order:
+                return resolved_sha256(order, stored.output, None)
+
+        old = served.run(resolve)
         assert len(old) == len(job.body_sha256) == 64
         assert not old.startswith(SENT)
         served.run(lambda: jobs.delete(made))
@@ -202,10 +208,10 @@ def test_deleting_an_ended_job_leaves_no_byte(served: Served, tmp_path: Path) ->
     words = "remove the xylophone"
     job = post(served.url, prompt=words, user="somebody-in-particular").json()["id"]
     ended(served.url, job)
-    assert list(tmp_path.rglob("*.png"))
+    assert pictures_in(tmp_path)
     assert httpx2.delete(f"{served.url}/v1/jobs/{job}").json() == {"id": job, "object": "job.deleted", "deleted": True}
     assert httpx2.get(f"{served.url}/v1/jobs/{job}").status_code == 404
-    assert list(tmp_path.rglob("*.png")) == []
+    assert pictures_in(tmp_path) == []
     for path in tmp_path.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
         assert b"xylophone" not in data, path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from PIL import Image
 
 from fake_backend import FakeBackend, mask_file, picture_file
 from served import Served, a_key, serve
+from stores import pictures_in
 
 BEFORE, AFTER = (200, 40, 90), (55, 215, 165)
 """The source's colour, and what the painter makes of it: the opposite."""
@@ -144,14 +144,9 @@ def test_a_session_that_is_deleted_during_a_turn_stays_deleted(
     assert httpx2.delete(f"{served.url}/v1/sessions/{session}").status_code == 200
     working.join()
     assert answers[0].status_code == 404
-    assert list(tmp_path.rglob("*.png")) == []
+    assert pictures_in(tmp_path) == []
     served.run(served.services.store.scrub)
     assert all(b"a secret" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-
-
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures below a folder, from which others may be taking files."""
-    return [name for _, _, names in os.walk(folder) for name in names if name.endswith(".png")]
 
 
 def test_sessions_expire_and_are_swept(tmp_path: Path, painter: FakeBackend) -> None:

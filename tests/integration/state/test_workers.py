@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ async def queue(store: Store, blobs: BlobStore, seed: int) -> str:
     picture = Image.new("RGB", (32, 32), (seed, 0, 0))
     job_id = new_id("job")
     request = EditRequest(image=picture, instruction="invert it", seed=seed, steps=STEPS, n=2)
-    stored = await keep_order(EditOrder(request=request), Output(size=picture.size), blobs, scope_of(job_id))
+    stored = await keep_order(
+        EditOrder(request=request), Output(size=picture.size), partial(blobs.put, scope_of(job_id))
+    )
     job = JobRecord(id=job_id, body_sha256="a" * 64, order=stored.model_dump(mode="json"), created=time.time())
     return (await store.jobs.add(job)).id
 

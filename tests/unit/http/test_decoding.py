@@ -19,10 +19,11 @@ import decoders
 from careedit.errors import ImageError, InputError
 from careedit.images import DEFAULT_LIMITS, decode_image, decode_mask, decoding_notes, inspect_picture
 from careedit_deployments.config import Limits
-from careedit_deployments.edits.stored import picture_of, png_of
+from careedit_deployments.edits import codecs, processes
+from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
+from careedit_deployments.edits.processes import SharedAmount
+from careedit_deployments.edits.stored import kept_file
 from careedit_deployments.errors import OverloadedError
-from careedit_deployments.http import decoding
-from careedit_deployments.http.decoding import Decoding, PictureFile, Reading, SharedAmount
 from fake_backend import FakeBackend
 from served import Served, serve
 
@@ -40,7 +41,7 @@ def see_through(size: tuple[int, int] = (48, 32)) -> Image.Image:
 
 
 def file_of(data: bytes, reading: Reading = "image") -> PictureFile:
-    return PictureFile(data, "image", reading, *inspect_picture(data))
+    return PictureFile(data, "image", reading, *inspect_picture(data), DEFAULT_LIMITS)
 
 
 LARGE = file_of(encoded(Image.new("RGB", (1100, 1000), (9, 8, 7))))
@@ -50,29 +51,32 @@ def decoder_processes() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "anyio.to_process" in " ".join(one.cmdline())]
 
 
-def new_decoding() -> Decoding:
-    return Decoding(DEFAULT_LIMITS, 2**30)
+def kept(picture: Image.Image) -> bytes:
+    """The PNG that is stored of a picture whose file cannot be."""
+    return kept_file(picture, None)[0]
 
 
 def test_a_process_decodes_what_a_thread_does_and_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask, kept = encoded(see_through()), png_of(decode_image(see_through()))
+    mask, stored = encoded(see_through()), kept(decode_image(see_through()))
     avif = encoded(see_through(), "AVIF")
 
     async def work() -> None:
-        made = new_decoding()
-        monkeypatch.setattr(decoding, "SMALL_PIXELS", 10)
+        made = Codecs(2**30)
+        monkeypatch.setattr(codecs, "SMALL_PIXELS", 10)
         await made.warm()
         (process,) = decoder_processes()
         for data, reading, expected in (
             (LARGE.data, "image", decode_image(LARGE.data)),
             (avif, "image", decode_image(avif)),
             (mask, "mask", decode_mask(mask)),
-            (kept, "kept", decode_image(see_through())),
+            (stored, "kept", decode_image(see_through())),
         ):
             seen = await made.decode("a", file_of(data, reading))
             assert (seen, seen.info) == (expected, expected.info)
         with pytest.raises(ImageError, match="is damaged or cut off"):
-            await made.decode("a", PictureFile(mask[:-40] + mask[-12:], "image", "image", "PNG", (48, 32)))
+            await made.decode(
+                "a", PictureFile(mask[:-40] + mask[-12:], "image", "image", "PNG", (48, 32), DEFAULT_LIMITS)
+            )
         assert decoder_processes() == [process]
 
     asyncio.run(work())
@@ -83,11 +87,11 @@ def test_a_system_without_files_in_memory_uses_one_on_disk_and_removes_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def work() -> None:
-        made = new_decoding()
+        made = Codecs(2**30)
         monkeypatch.delattr("os.memfd_create")
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         assert await made.decode("a", LARGE) == decode_image(LARGE.data)
-        monkeypatch.setattr(decoding, "decode_exchange", decoders.crash)
+        monkeypatch.setattr(codecs, "decode_exchange", decoders.crash)
         with pytest.raises(ImageError):
             await made.decode("a", LARGE)
 
@@ -103,13 +107,16 @@ def test_only_small_files_of_plain_formats_are_decoded_in_a_thread() -> None:
 
 def test_a_request_that_is_cancelled_ends_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        made = new_decoding()
+        made = Codecs(2**30)
         await made.warm()
         (process,) = decoder_processes()
-        monkeypatch.setattr(decoding, "decode_exchange", decoders.hang)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await made.decode("a", LARGE)
+        monkeypatch.setattr(codecs, "decode_exchange", decoders.hang)
+        decoding = asyncio.create_task(made.decode("a", LARGE))
+        while not made._processes._slots.borrowed_tokens:
+            await asyncio.sleep(0.005)
+        decoding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await decoding
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
         monkeypatch.undo()
         assert (await made.decode("a", LARGE)).size == (1100, 1000)
@@ -122,8 +129,8 @@ def test_a_decoder_that_crashes_or_never_ends_costs_its_own_request_only(
     fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:
-        made = new_decoding()
-        monkeypatch.setattr(decoding, "decode_exchange", fault)
+        made = Codecs(2**30)
+        monkeypatch.setattr(codecs, "decode_exchange", fault)
         with pytest.raises(ImageError, match=r"its decoder crashed, or needed too much time or memory; save it again"):
             await made.decode("a", LARGE)
         monkeypatch.undo()
@@ -133,7 +140,7 @@ def test_a_decoder_that_crashes_or_never_ends_costs_its_own_request_only(
 
 
 def test_a_caller_gets_half_and_waits_while_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.05)
 
     async def work() -> None:
         pool = SharedAmount(4, 2, "is full")
@@ -162,12 +169,6 @@ def test_limits_that_no_request_could_meet_are_refused() -> None:
         Limits(pixels=100, picture_memory=1000)
 
 
-def test_what_decoding_did_is_kept_with_a_kept_picture() -> None:
-    picture = decode_image(see_through())
-    assert decoding_notes([picture_of(png_of(picture))]) == decoding_notes([picture]) != ()
-    assert picture_of(png_of(Image.new("RGB", (3, 3)))).info == {}
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve(tmp_path_factory.mktemp("large"), FakeBackend(), limits={"deadline_s": 60}) as server:
@@ -190,7 +191,7 @@ def edit(server: Served, picture: bytes, path: str = "/v1/images/edits", **more:
 
 def wait_until_free(server: Served) -> None:
     """Returns once no request holds memory for pictures; fails after ten seconds."""
-    pool = server.app.state.decoding.memory
+    pool = server.services.codecs.memory
 
     async def wait() -> None:
         async with asyncio.timeout(10), pool._changed:
@@ -251,7 +252,7 @@ def test_what_a_session_s_or_a_job_s_source_lost_is_known_when_it_is_edited(tmp_
 
 
 def test_a_client_that_leaves_ends_decoding(large: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "decode_exchange", decoders.hang)
+    monkeypatch.setattr(codecs, "decode_exchange", decoders.hang)
     with (
         httpx2.Client(base_url=large.url, timeout=httpx2.Timeout(20, read=1)) as client,
         pytest.raises(httpx2.ReadTimeout),
@@ -262,14 +263,14 @@ def test_a_client_that_leaves_ends_decoding(large: Served, monkeypatch: pytest.M
 
 
 def test_decoding_has_the_deadline_of_its_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "decode_exchange", decoders.hang)
+    monkeypatch.setattr(codecs, "decode_exchange", decoders.hang)
     with serve(tmp_path, FakeBackend(), limits={"deadline_s": 0.5}) as server:
         late = edit(server, LARGE.data)
         assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
 def test_a_crashed_decoder_is_a_400_with_a_sentence(large: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "decode_exchange", decoders.crash)
+    monkeypatch.setattr(codecs, "decode_exchange", decoders.crash)
     error = edit(large, LARGE.data).json()["error"]
     assert (error["param"], error["code"]) == ("image", "invalid_image")
     assert "its decoder crashed" in error["message"]

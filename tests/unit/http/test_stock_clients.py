@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 from urllib.parse import urlsplit
 
 import httpx2
@@ -246,7 +248,8 @@ def test_an_address_expires_and_its_file_is_deleted(tmp_path):
 
 def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
     blobs = BlobStore(str(tmp_path))
-    cleanup = Cleanup(None, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
+    store = SimpleNamespace(storage=SimpleNamespace(scopes=AsyncMock(return_value=[])))
+    cleanup = Cleanup(store, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
 
     async def look():

@@ -11,6 +11,7 @@ from PIL import Image
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.errors import NotFoundError
@@ -22,11 +23,11 @@ from fake_backend import FakeBackend
 PICTURE = Image.new("RGB", (16, 16), (9, 9, 9))
 
 
-def make_sessions(store: Store, folder: Path, recording: Recording | None = None) -> Sessions:
+def make_sessions(store: Store, folder: Path, recording: Recording | None = None, max_s: float = 1e9) -> Sessions:
     config = ServeConfig(arms={"tiny": {"expert_set": "tiny"}})
     metrics = Metrics(recording or Recording())
     edits = EditService(config, FakeBackend(), metrics, store.edits)
-    return Sessions(edits, store, BlobStore(str(folder / "blobs")), metrics, ttl_s=1e9)
+    return Sessions(edits, store, BlobStore(str(folder / "blobs")), metrics, Codecs(), ttl_s=1e9, max_s=max_s)
 
 
 async def take_turn(sessions: Sessions, session_id: str, **request: Any) -> None:
@@ -63,3 +64,16 @@ def test_a_session_is_counted_at_each_step_of_its_life(with_store: Any, tmp_path
     with_store(work)
     counted = {dict(key)["event"]: sum(values) for key, values in recording.values["careedit_sessions"].items()}
     assert counted == {"made": 1, "turned": 2, "deleted": 1}
+
+
+def test_a_session_has_an_absolute_end_that_no_turn_extends(with_store: Any, tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        sessions = make_sessions(store, tmp_path, max_s=1e9 - 1)
+        session = await sessions.create(PICTURE, owner="me")
+        assert session.expires == session.created + 1e9 - 1
+        await take_turn(sessions, session.id)
+        assert (await sessions.get(session.id, "me")).expires == session.expires
+        idle = await make_sessions(store, tmp_path, max_s=2e9).create(PICTURE, owner="me")
+        assert idle.expires == idle.created + 1e9
+
+    with_store(work)

@@ -16,6 +16,7 @@ from careedit.errors import ExpertError, InputError
 from careedit.records import EarlyFilter, EditRequest, EditTrace
 from careedit_deployments.config import JobsConfig, ServeConfig, StateConfig
 from careedit_deployments.edits.backend import EditOrder
+from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.output import Output
 from careedit_deployments.edits.stored import keep_order, scope_of
@@ -57,13 +58,14 @@ class Bench:
 
     def worker(self, name: str, **config: Any) -> JobWorker:
         settings = JobsConfig(lease_s=LEASE_S, **config)
-        return JobWorker(name, self.edits, self.store, self.blobs, settings, pause_s=0.001)
+        return JobWorker(name, self.edits, self.store, self.blobs, Codecs(), settings, pause_s=0.001)
 
     async def queue(self, **request: Any) -> JobRecord:
         picture = Image.new("RGB", (16, 16), (9, 9, 9))
         wanted = EditRequest(**{"image": picture, "instruction": "x", "seed": 5, "steps": 2, **request})
         job_id = new_id("job")
-        stored = await keep_order(EditOrder(request=wanted), Output(size=(16, 16)), self.blobs, scope_of(job_id))
+        put = partial(self.blobs.put, scope_of(job_id))
+        stored = await keep_order(EditOrder(request=wanted), Output(size=(16, 16)), put)
         job = JobRecord(id=job_id, body_sha256="a" * 64, order=stored.model_dump(mode="json"), created=NOON)
         return await self.store.jobs.add(job)
 
