@@ -11,6 +11,9 @@ Names are imported when they are first used, so `import careedit` is quick and n
 
 import lazy_loader
 
+from careedit.deferred import defer_imports
+
+defer_imports()
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
