@@ -15,7 +15,8 @@ TIMES ?= 10
 # What `make bench-gpu` measures, and the folder of its results.
 FAMILY ?= klein
 OUT ?= build/bench
-# Processes that share the tests, each with one thread; WORKERS= runs them in one.
+# Processes that share the tests, each with one thread; WORKERS= runs them in one. Compiled modules are kept
+# (PYTHONDONTWRITEBYTECODE=): tests start many processes, and later ones then start faster.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
@@ -41,7 +42,7 @@ demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 
 	@$(BIN)/careedit demo
 
 test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(TESTS)
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS) $(TESTS)
 
 test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,13 @@ def printed(overlay: str) -> str:
 
 def manifests(overlay: str) -> list[Manifest]:
     """Its objects; the RayJob that a ConfigMap holds counts as one."""
-    found = [document for document in yaml.safe_load_all(printed(overlay)) if document]
+    return deepcopy(_manifests(overlay))
+
+
+@cache
+def _manifests(overlay: str) -> list[Manifest]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found = [document for document in yaml.load_all(printed(overlay), loader) if document]
     inside = [
         yaml.safe_load(text)
         for one in found

@@ -1,5 +1,6 @@
 """Every overlay builds, fits the schemas of Kubernetes and KubeRay, and breaks none of the project's own rules."""
 
+import json
 import os
 import re
 from functools import cache
@@ -10,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from kubernetes_validate import utils
 
 from careedit_deployments.kubernetes.command import KEYS, dev_secrets
 from manifests import OVERLAYS, as_pod, manifests, of_kind, pods, printed
@@ -19,13 +21,26 @@ CUSTOM = ("ray.io", "gateway.networking.k8s.io", "monitoring.coreos.com", "exter
 STORES = ("postgres", "redis", "object-store", "mlflow")
 
 
+@cache
+def fits_schema(manifest: str, version: str) -> None:
+    """Hold an object (as JSON) to the schema, once for all overlays that have it."""
+    kubernetes_validate.validate(json.loads(manifest), version, strict=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _schemas_are_read_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "schema_contents", cache(utils.schema_contents))
+        yield
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_kubernetes_itself_defines_fits_its_schema_to_the_last_field(overlay: str) -> None:
     checked = 0
     for one in manifests(overlay):
         if one["apiVersion"].split("/")[0] not in CUSTOM:
             for version in KUBERNETES:
-                kubernetes_validate.validate(one, version, strict=True)
+                fits_schema(json.dumps(one), version)
             checked += 1
     assert checked > 15
 
@@ -35,7 +50,7 @@ def test_pods_inside_custom_resources_fit_the_schema_too(overlay: str) -> None:
     inside = {name: template for name, template in pods(overlay).items() if name.startswith("Ray")}
     assert len(inside) >= 4
     for name, template in inside.items():
-        kubernetes_validate.validate(as_pod(name, template), KUBERNETES[-1], strict=True)
+        fits_schema(json.dumps(as_pod(name, template)), KUBERNETES[-1])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

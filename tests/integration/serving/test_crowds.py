@@ -42,8 +42,8 @@ def crowd_of(url, requests):
     return asyncio.run(send())
 
 
-def test_a_hundred_edits_by_four_experts_at_once_never_mix(served, serve_cluster, wish, open_editor):
-    requests = [wish(index) for index in range(100)]
+def test_dozens_of_edits_by_four_experts_at_once_never_mix(served, serve_cluster, wish, open_editor):
+    requests = [wish(index) for index in range(48)]  # 36 for the 16 places of the shared pool
     answers = crowd_of(serve_cluster.url, requests)
     assert [answer.document for answer in answers if answer.status != 200] == []
 

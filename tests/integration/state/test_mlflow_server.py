@@ -61,6 +61,7 @@ def tracking_server(database: str, destination: str, bucket: dict[str, Any], fol
         "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_S3_ENDPOINT_URL": options["client_kwargs"]["endpoint_url"],
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # processes that nothing here uses
     }
     stores = [
         f"--backend-store-uri={database.replace('postgresql:', 'postgresql+psycopg2:')}",

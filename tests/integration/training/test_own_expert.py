@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(rows, untrained_set
     more = ("--checkpoint-seconds", "0", "--dtype", "float32")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     started = subprocess.Popen(
-        [str(COMMAND), *command(rows, untrained_set, killed, *more, steps=100)], stderr=subprocess.DEVNULL
+        [str(COMMAND), *command(rows, untrained_set, killed, *more, steps=75)], stderr=subprocess.DEVNULL
     )
     while not checkpoint.exists():
         assert started.poll() is None, "the run ended before its first checkpoint"
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(rows, untrained_set
     assert torch.load(checkpoint, weights_only=True)["step"] == 50
     assert not (killed / "report.json").exists()
     for out in (killed, whole):
-        assert main(command(rows, untrained_set, out, *more, steps=100)) == 0
+        assert main(command(rows, untrained_set, out, *more, steps=75)) == 0
     reports = [json.loads((out / "report.json").read_text("utf-8")) for out in (killed, whole)]
     assert reports[0]["training"]["curve"] == reports[1]["training"]["curve"]
     assert reports[0]["validation"] == reports[1]["validation"]

@@ -48,6 +48,12 @@ def routed(encoder, untrained_set, tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory):
+    """The folder of what is taught: pools of rehearsed edits are drawn and encoded once for all lessons."""
+    return tmp_path_factory.mktemp("lessons")
+
+
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(router_fit, "BATCH", 2)
@@ -204,14 +210,14 @@ def write_examples(folder: Path, count: int) -> Path:
     return folder / "examples.jsonl"
 
 
-def test_a_new_expert_is_taught_and_the_old_ones_are_measured(routed, tmp_path, monkeypatch, capsys):
+def test_a_new_expert_is_taught_and_the_old_ones_are_measured(routed, lessons, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(router_teach, "LARGEST_DROP", 1.0)
     monkeypatch.setattr(router_run, "REHEARSAL", 2)
     root = with_a_new_expert(routed, tmp_path / "set")
     before = load_expert_set(root).sha256
     examples = write_examples(tmp_path / "examples", 10)
     command = ["train", "router", "--expert-set", str(root), "--examples", str(examples)]
-    code = main([*command, "--out", str(tmp_path / "runs"), "--steps", "3", "--json"])
+    code = main([*command, "--out", str(lessons), "--steps", "3", "--json"])
     said = json.loads(capsys.readouterr().out)
 
     assert code == 0
@@ -224,14 +230,16 @@ def test_a_new_expert_is_taught_and_the_old_ones_are_measured(routed, tmp_path, 
     assert "logo" in decision.probabilities
 
 
-def test_a_lesson_that_makes_it_forget_is_refused_and_the_old_router_kept(routed, tmp_path, monkeypatch, capsys):
+def test_a_lesson_that_makes_it_forget_is_refused_and_the_old_router_kept(
+    routed, lessons, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(router_teach, "LARGEST_DROP", -1.1)  # no accuracy rises by that much
     monkeypatch.setattr(router_run, "REHEARSAL", 2)
     root = with_a_new_expert(routed, tmp_path / "set")
     before = load_expert_set(root).sha256
     examples = write_examples(tmp_path / "examples", 10)
     command = ["train", "router", "--expert-set", str(root), "--examples", str(examples)]
-    code = main([*command, "--out", str(tmp_path / "runs"), "--steps", "2"])
+    code = main([*command, "--out", str(lessons), "--steps", "2"])
 
     assert code == 1
     assert "The router would forget" in capsys.readouterr().err

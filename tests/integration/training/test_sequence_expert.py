@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +26,10 @@ from careedit.experts import (
     make_applier,
     shapes_of,
 )
+from careedit.finetune import loop as training_loop
 from careedit.records import BASE
 from random_sets import make_random_set
 
-COMMAND = Path(sys.executable).with_name("careedit")
 BUILDERS: dict[str, Callable[[], Any]] = {
     "klein base": partial(small_bases.klein, distilled=False),
     "qwen": small_bases.qwen,
@@ -145,27 +142,28 @@ def stock(pipe: Any, one: EditJob, length: int | None) -> torch.Tensor:
     return picture * 2 - 1
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(rows, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_weights(rows, tmp_path, monkeypatch):
     saved("klein base", tmp_path / "base")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    checkpoint = killed / "work" / "expert-frame.ckpt"
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
     more = ("--checkpoint-seconds", "0", "--max-sequence-length", "64")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    started = subprocess.Popen(
-        [str(COMMAND), *command(rows, tmp_path / "base", killed, *more, steps=60)], stderr=subprocess.DEVNULL
-    )
-    while not checkpoint.exists():
-        assert started.poll() is None, "the run ended before its first checkpoint"
-        with suppress(subprocess.TimeoutExpired):
-            started.wait(timeout=0.02)
-    started.kill()
-    assert started.wait() == -9
-    assert not (killed / "report.json").exists()
-    for out in (killed, whole):
-        assert main(command(rows, tmp_path / "base", out, *more, steps=60)) == 0
-    reports = [json.loads((out / "report.json").read_text("utf-8")) for out in (killed, whole)]
+    monkeypatch.setattr(training_loop, "CURVE_EVERY", 5)
+    generator = training_loop.step_generator
+
+    def interrupted(seed: int, step: int, **more: Any) -> torch.Generator:
+        if step == 8:
+            raise KeyboardInterrupt
+        return generator(seed, step, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_loop, "step_generator", interrupted)
+        assert main(command(rows, tmp_path / "base", cut, *more, steps=12)) == 130
+    assert torch.load(cut / "work" / "expert-frame.ckpt", weights_only=True)["step"] == 5
+    assert not (cut / "report.json").exists()
+    for out in (cut, whole):
+        assert main(command(rows, tmp_path / "base", out, *more, steps=12)) == 0
+    reports = [json.loads((out / "report.json").read_text("utf-8")) for out in (cut, whole)]
     assert reports[0]["validation"] == reports[1]["validation"]
-    assert (killed / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
+    assert (cut / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
 
 
 def test_the_file_of_an_expert_of_the_base_model_is_added_to_a_set_of_the_distilled_one(rows, tmp_path, capsys):
