@@ -256,7 +256,8 @@ class Running:
             outcome: Outcome = ended or ("made" if len(self._made) == self.call.request.n else "cancelled")
             seconds = time.perf_counter() - started
             self.service.metrics.edit_ended(self.arm, expert_of(self.decision), outcome, seconds)
-            await self.service.record(self._keep(outcome, problem, seconds))
+            with self.service.tracing.span("record", self.call.trace_headers):
+                await self.service.record(self._keep(outcome, problem, seconds))
 
     async def _next(self, events: AsyncIterator[EditEvent]) -> EditEvent | None:
         """The next event within the deadline; None at the end. The time limit does not cover the caller's work with it."""

@@ -107,15 +107,16 @@ async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     if len(done) != fields.n:
         raise UnavailableError("The edit ended before all of its images were made; try again.")
     images = [done[i] for i in range(fields.n)]
-    response = images_response(
-        [await image_data(request, image.picture, output, fields.response_format) for image in images],
-        EditReport(**accepted.report, traces=[image.trace for image in images]),
-        output,
-        prompt=fields.prompt,
-        references=accepted.references,
-        user=fields.end_user,
-    )
-    content = await run_sync(response.model_dump_json)
+    with services_of(request).tracing.span("answer", trace_headers_of(request)):
+        response = images_response(
+            [await image_data(request, image.picture, output, fields.response_format) for image in images],
+            EditReport(**accepted.report, traces=[image.trace for image in images]),
+            output,
+            prompt=fields.prompt,
+            references=accepted.references,
+            user=fields.end_user,
+        )
+        content = await run_sync(response.model_dump_json)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
 
 
@@ -145,10 +146,11 @@ async def order_of(request: Request, form: EditInput, *, stored_source: bool = F
     services, fields = services_of(request), form.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     limits = services.config.limits
-    files = await run_sync(_inspect_all, form, limits, stored_source)
-    check_together(files, limits)
-    await hold_memory(request, files)
-    pictures = await decode_pictures(request, files)
+    with services.tracing.span("decode", trace_headers_of(request)):
+        files = await run_sync(_inspect_all, form, limits, stored_source)
+        check_together(files, limits)
+        await hold_memory(request, files)
+        pictures = await decode_pictures(request, files)
     mask = None if form.mask is None else pictures.pop()
     preset = services.config.quality.get(fields.level)
     edit = EditRequest(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,20 @@ def test_results_and_notes_go_to_different_streams(capsys):
     assert capsys.readouterr() == ("result\n", "wrote out.png\n")
 
 
-def test_progress_is_silent_without_a_terminal(capsys):
+def test_progress_of_a_short_command_is_silent_without_a_terminal(capsys):
     with progress("Editing", total=2) as bar:
         bar.advance()
         bar.describe("Still editing")
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_of_a_long_command_is_a_line_now_and_then_without_a_terminal(capsys, monkeypatch):
+    times = iter((0.0, 20.0, 31.0, 40.0, 62.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    with progress("Editing", total=4) as bar:
+        for _ in range(4):
+            bar.advance()
+    assert capsys.readouterr() == ("", "Editing (50%)\nEditing (100%)\n")
 
 
 def test_progress_shows_on_a_terminals_stderr_only(capsys, monkeypatch):
