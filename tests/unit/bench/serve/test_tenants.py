@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -25,7 +26,7 @@ def test_arrivals_are_the_same_each_time_and_give_every_tenant_the_same_demand()
     assert due == arrivals(50, 6, edits_per_second=4.0) == sorted(due)
     assert Counter(tenant for _, tenant in due) == dict.fromkeys(range(50), 6)
     assert due[-1][0] == pytest.approx(300 / 4.0, rel=0.05)
-    gaps = [after[0] - before[0] for before, after in zip(due, due[1:], strict=False)]
+    gaps = [after[0] - before[0] for before, after in itertools.pairwise(due)]
     mean = sum(gaps) / len(gaps)
     spread = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
     assert spread == pytest.approx(mean, rel=0.25), "the gaps of a Poisson process vary as much as they are long"
