@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from anyio.to_thread import run_sync
@@ -176,7 +177,8 @@ class EditService:
 
     async def _route(self, order: EditOrder, arm: ArmInfo) -> RoutingDecision:
         request = order.request
-        features = await run_sync(lambda: features_of(request, turn=order.turn))
+        find = partial(features_of, request, turn=order.turn)
+        features = find() if request.mask is None else await run_sync(find)  # a mask's pixels are counted
         if request.expert == "auto":
             return await self.backend.route(arm.name, features, top_k=request.top_k or arm.top_k)
         return FixedRouter(request.expert, tuple(arm.experts.values())).route(features, top_k=1)

@@ -5,6 +5,7 @@ Edits, turns of sessions and jobs all go this way: `check_before_decoding`, then
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -26,7 +27,7 @@ from careedit_deployments.http.decoding import PictureFile
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.output import image_data, images_response, output_of
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, inspect
-from careedit_deployments.http.schema import EditReport
+from careedit_deployments.http.schema import EditReport, ImageData
 from careedit_deployments.http.services import (
     Services,
     caller_of,
@@ -98,25 +99,36 @@ async def accept(
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     """Make every image and return the response as JSON. Raises `UnavailableError` if an image is missing at the end."""
-    done: dict[int, ImageDone] = {}
-    async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
-        async for event in events:
-            if isinstance(event, ImageDone):
-                done[event.image] = event
     fields, output = accepted.form.fields, accepted.output
-    if len(done) != fields.n:
-        raise UnavailableError("The edit ended before all of its images were made; try again.")
-    images = [done[i] for i in range(fields.n)]
-    with services_of(request).tracing.span("answer", trace_headers_of(request)):
-        response = images_response(
-            [await image_data(request, image.picture, output, fields.response_format) for image in images],
-            EditReport(**accepted.report, traces=[image.trace for image in images]),
-            output,
-            prompt=fields.prompt,
-            references=accepted.references,
-            user=fields.end_user,
-        )
-        content = await run_sync(response.model_dump_json)
+    done: dict[int, ImageDone] = {}
+    encoding: asyncio.Task[list[ImageData]] | None = None
+
+    async def encode_all() -> list[ImageData]:
+        return [await image_data(request, done[i].picture, output, fields.response_format) for i in range(fields.n)]
+
+    try:
+        async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
+            async for event in events:
+                if isinstance(event, ImageDone):
+                    done[event.image] = event
+                    if len(done) == fields.n:  # the images become files while the end of the edit is stored
+                        encoding = asyncio.create_task(encode_all(), name="careedit-answer")
+        if encoding is None:
+            raise UnavailableError("The edit ended before all of its images were made; try again.")
+        with services_of(request).tracing.span("answer", trace_headers_of(request)):
+            response = images_response(
+                await encoding,
+                EditReport(**accepted.report, traces=[done[i].trace for i in range(fields.n)]),
+                output,
+                prompt=fields.prompt,
+                references=accepted.references,
+                user=fields.end_user,
+            )
+            content = await run_sync(response.model_dump_json)
+    finally:
+        if encoding is not None:
+            encoding.cancel()
+            await asyncio.gather(encoding, return_exceptions=True)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
 
 
