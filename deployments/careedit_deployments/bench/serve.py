@@ -37,7 +37,7 @@ class Sides:
     traced: TracedEdit
     """The served platform, with a trace that the caller begins."""
     spans: Receiver
-    """Receives the platform's spans."""
+    """The receiver of the platform's spans."""
     tenants: Sequence[Edit]
     """The served platform, through a client of each tenant; as many as the plan has at once."""
     editor: Editor

@@ -29,7 +29,7 @@ class ReceivedSpan:
     trace: str
     """Hex id of its trace."""
     id: str
-    """Its hex id."""
+    """Hex id of the span itself."""
     parent: str
     """Hex id of the span above it; empty for the first."""
     begin: float
@@ -37,7 +37,7 @@ class ReceivedSpan:
     end: float
     """Unix time of its end, in seconds."""
     error: bool
-    """Whether its work failed."""
+    """Whether the work of the span failed."""
     attributes: dict[str, Any]
     """Its attributes, by their names with the prefix "careedit."."""
     raw: str

@@ -18,6 +18,7 @@ from careedit.files import png_bytes
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
 from careedit_deployments.bench.spans import ReceivedSpan, Receiver
+from careedit_deployments.state.clock import unix_time
 
 SPANS = ("request", "read", "decode", "route", "edit", "record", "answer")
 """Spans of every edit over HTTP. The span `expert` comes from a replica only."""
@@ -119,9 +120,9 @@ def _timed(served: TracedEdit, request: EditRequest, traceparent: str) -> Timed:
     began = time.perf_counter()
     decode_image(png_bytes(request.image))  # what the client does before and after; it is measured alone
     client = time.perf_counter() - began
-    begin = time.time()
+    begin = unix_time()
     result = served(request, traceparent=traceparent)
-    return Timed(begin, time.time(), client, result.trace.seconds)
+    return Timed(begin, unix_time(), client, result.trace.seconds)
 
 
 def _median_ms(edits: Sequence[Mapping[str, float]], stage: str) -> float:

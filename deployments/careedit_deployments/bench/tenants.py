@@ -34,9 +34,9 @@ class TenantWaits:
     p50: float | None
     """Median of these seconds; percentiles use the nearest rank."""
     p95: float | None
-    """Their 95th percentile."""
+    """95th percentile of these seconds."""
     p99: float | None
-    """Their 99th percentile."""
+    """99th percentile of these seconds."""
 
     @property
     def service(self) -> float:
