@@ -35,8 +35,8 @@ class BenchPlan(Record):
     """Number of clients that send long edits at the same time. Default: 2."""
     longer: PositiveInt = 6
     """Steps of a long edit, divided by the steps of a short one. Default: 6."""
-    tenant_edits: Mapping[PositiveInt, PositiveInt] = {1: 60, 10: 12, 50: 6}
-    """Edits of each tenant, by the number of tenants at once. Default: 60 of one, 12 each of 10, 6 each of 50."""
+    tenant_edits: Mapping[PositiveInt, PositiveInt] = {1: 40, 10: 8, 50: 6}
+    """Edits of each tenant, by the number of tenants at once. Default: 40 of one, 8 each of 10, 6 each of 50."""
     steps: PositiveInt
     """Denoising steps of an edit, and of a short edit."""
     trace_rows: NonNegativeInt | None = None
