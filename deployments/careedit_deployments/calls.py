@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import NoReturn
 
+from grpc import RpcError
 from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
@@ -36,8 +37,10 @@ REPLICA_LOST = (
     LocalRayletDiedError,
     OutOfMemoryError,
     ReplicaUnavailableError,
+    RpcError,
 )
-"""Errors of a call whose replica is lost; another replica may do the work again."""
+"""Errors of a call whose replica is lost; another replica may do the work again. What a replica itself raises is never an
+`RpcError`: Serve sends it as an answer, and an `RpcError` says that the connection broke."""
 PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds before the second attempt, and the maximum between two attempts."""
 

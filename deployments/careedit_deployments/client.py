@@ -55,13 +55,13 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def edit(self, request: EditRequest, *, model: str | None = None) -> EditResult:
-        """Edit, and return the images and traces.
+    def edit(self, request: EditRequest, *, model: str | None = None, traceparent: str | None = None) -> EditResult:
+        """Edit, and return the images and traces. `traceparent` makes the edit a part of a trace (W3C Trace Context).
 
         Raises `InputError` if the server refuses the request, `OverloadedError` if the request must be sent later,
         `ServingError` if the edit fails.
         """
-        document = self._post(_fields(request, model), _files(request))
+        document = self._post(_fields(request, model), _files(request), traceparent)
         images = tuple(decode_image(base64.b64decode(one["b64_json"])) for one in document["data"])
         traces = tuple(EditTrace.model_validate_json(json.dumps(one)) for one in document["careedit"]["traces"])
         return EditResult(images=images, traces=traces)
@@ -105,9 +105,10 @@ class Client:
                 raise error
             time.sleep(pause)
 
-    def _post(self, fields: Mapping[str, str], files: list[Any]) -> dict[str, Any]:
+    def _post(self, fields: Mapping[str, str], files: list[Any], traceparent: str | None) -> dict[str, Any]:
+        headers = {} if traceparent is None else {"traceparent": traceparent}
         try:
-            answer = self._http.post("/v1/images/edits", data=dict(fields), files=files)
+            answer = self._http.post("/v1/images/edits", data=dict(fields), files=files, headers=headers)
         except httpx2.HTTPError as error:
             raise ServingError(
                 f"The server does not answer ({type(error).__name__}); check whether it runs."

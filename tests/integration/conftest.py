@@ -22,6 +22,7 @@ QUICK = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_worker_niceness": "0",  # by default workers yield to everything else that runs here
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

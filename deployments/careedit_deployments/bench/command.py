@@ -22,7 +22,7 @@ from careedit.experts import load_expert_set
 from careedit_deployments.app import set_reference
 from careedit_deployments.bench.baselines import NAMES, BaselineSettings
 from careedit_deployments.bench.load import Edit
-from careedit_deployments.bench.report import Report
+from careedit_deployments.bench.report import IN_PROCESS, SERVED, Report
 from careedit_deployments.bench.serve import Sides, bench_serve, runs_of
 from careedit_deployments.bench.servers import (
     SERIAL_ARM,
@@ -32,7 +32,11 @@ from careedit_deployments.bench.servers import (
     free_port,
     platform,
     with_serial_arm,
+    with_telemetry,
 )
+from careedit_deployments.bench.spans import receive_spans
+from careedit_deployments.bench.stages import STAGES
+from careedit_deployments.bench.tenants import tenant_keys
 from careedit_deployments.bench.trace import MIXED, TraceScaleOption, read_trace
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
 from careedit_deployments.cli.serve import named_config
@@ -45,7 +49,7 @@ app = typer.Typer(add_completion=False)
 def serve(
     config: ServedConfigOption = "tiny",
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Rounds per system; medians are reported.  [default: 5]")
+        int | None, typer.Option("--rounds", min=1, help="Rounds per system; medians are reported.  [default: 3]")
     ] = None,
     edits: Annotated[
         int | None, typer.Option("--edits", min=1, help="Edits per round of throughput.  [default: 48]")
@@ -73,7 +77,7 @@ def serve(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency, throughput, short edits behind long ones, and a trace; report ratios and goals.
+    """Measure latency and its stages, throughput, tenants at once, short edits behind long ones, and a trace.
 
     The platform runs on a new Ray cluster, each baseline in a process of its own; all take turns. Missed goals are reported
     but do not fail the command (exit code 0).
@@ -96,9 +100,13 @@ def serve(
     quieten()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="careedit-bench-")))
-        note("Starting the platform and the baselines (a minute or two on two cores) ...")
-        url = stack.enter_context(platform(with_serial_arm(settings, loaded.names, folder)))
+        note("Starting the platform (a minute or two on two cores) ...")
+        spans = stack.enter_context(receive_spans())
+        served = with_telemetry(with_serial_arm(settings, loaded.names, folder), spans.url)
+        url = stack.enter_context(platform(served))
         client = stack.enter_context(Client(url))
+        keys = tenant_keys(served, max(plan.tenant_edits))
+        tenants = [stack.enter_context(Client(url, key=key)).edit for key in keys]
         baselines: dict[str, Edit] = {}
         for name in (name for name in NAMES if name not in missing):
             wanted = BaselineSettings(
@@ -109,13 +117,19 @@ def serve(
                 dtype=arm.dtype,
                 threads=threads,
             )
-            with progress(f"Starting {name}"):
-                address = stack.enter_context(baseline(name, wanted, folder / f"{name}.log"))
+            note(f"Starting {name} ...")
+            address = stack.enter_context(baseline(name, wanted, folder / f"{name}.log"))
             baselines[name] = stack.enter_context(Client(address)).edit
         dtype = None if arm.dtype is None else getattr(torch, arm.dtype)
         editor = load_editor(reference, device=arm.device, dtype=dtype, application="merged")
-        sides = Sides(client.edit, partial(client.edit, model=SERIAL_ARM), editor, baselines, missing)
+        serial = partial(client.edit, model=SERIAL_ARM)
+        sides = Sides(client.edit, serial, client.edit, spans, tenants, editor, baselines, missing)
         with progress("Measuring", runs_of(load, len(baselines))) as bar:
+
+            def done(what: str) -> None:
+                bar.advance()
+                bar.describe(f"Measuring {what}")
+
             report = bench_serve(
                 sides,
                 load,
@@ -123,7 +137,7 @@ def serve(
                 replica_threads=deployment.threads or max(1, int(deployment.num_cpus)),
                 threads=threads,
                 facts={"config": config, "switching": switching, "trace": trace.name, "trace_scale": trace_scale},
-                done=bar.advance,
+                done=done,
             )
     document = report.document()
     write_report(document, lambda: show(report), out=out, as_json=as_json)
@@ -152,14 +166,32 @@ def show(report: Report) -> None:
             spread = " to ".join(f"{bound:.3g}" for bound in figure.spread)
             rows.append((name, f"{figure.value:.3f}", spread, goal, verdict))
     emit_table(("figure", "value", "spread", "goal", "verdict"), rows)
+    emit_table(("stage", "ms", "ms in process", "what"), stage_rows(report.stages))
     _show_details(document["details"], document["environment"])
     for name, reason in report.missing.items():
         note(f"{name}: {reason}.")
 
 
+def stage_rows(stages: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, ...]]:
+    """The stages of an edit and their sums, as rows of a table."""
+    sums = {side: sum(one[side] or 0.0 for one in stages.values()) for side in (SERVED, IN_PROCESS)}
+    table = {**stages, "sum": sums}
+    return [
+        (
+            name,
+            *("-" if one[side] is None else f"{one[side]:.1f}" for side in (SERVED, IN_PROCESS)),
+            STAGES.get(name, ""),
+        )
+        for name, one in table.items()
+    ]
+
+
 def _show_details(details: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     speeds = ", ".join(f"{name} {value:.2f}" for name, value in details["throughput"]["edits_per_second"].items())
     note(f"Edits per second: {speeds}.")
+    for count, one in details["tenants"].items():
+        slowest = max((tenant["p95"] for tenant in one["tenants"] if tenant["p95"] is not None), default=float("nan"))
+        note(f"{count} tenants: fairness index {one['fairness']:.3f}, p95 of the slowest {slowest:.2f} s.")
     shares = ", ".join(f"{name} {one['attainment']:.0%}" for name, one in details["trace"].items())
     note(f"Requests of the trace {facts['trace']} that were answered in time: {shares}.")
     difference = details["throughput"]["largest_difference"]

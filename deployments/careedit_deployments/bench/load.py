@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from careedit.editor import Editor
 from careedit.errors import CareEditError
 from careedit.records import EditRequest, EditResult
+
+T = TypeVar("T")
 
 Edit = Callable[[EditRequest], EditResult]
 """Makes one edit: `Client.edit`, or an editor's."""
@@ -87,16 +90,16 @@ def behind(edit: Edit, request: EditRequest, clients: int) -> Iterator[None]:
             one.result()
 
 
-def replay(edit: Edit, requests: Sequence[EditRequest], arrivals: Sequence[float]) -> list[float | None]:
-    """Send each request at its time, and return the seconds until its answer; None for a failed or rejected edit.
+def replay(send: Callable[[T], object], requests: Sequence[T], arrivals: Sequence[float]) -> list[float | None]:
+    """`send` each request at its time, and return the seconds until its answer; None for a failed or rejected edit.
 
     `arrivals` are in seconds. The time of an answer counts from the planned arrival, so a late sender hides nothing.
     """
     started = time.perf_counter()
 
-    def one(request: EditRequest, due: float) -> float | None:
+    def one(request: T, due: float) -> float | None:
         try:
-            edit(request)
+            send(request)
         except CareEditError:
             return None
         return time.perf_counter() - started - due

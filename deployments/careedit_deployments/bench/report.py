@@ -10,6 +10,7 @@ from careedit.bench.report import Goal
 from careedit.bench.timing import Figure, differences, ratios
 from careedit.stats import percentile
 from careedit_deployments.bench.measure import Replayed, Throughput, p95s
+from careedit_deployments.bench.tenants import TenantsLoad
 
 VERSION = 1
 """Of the document that `Report.document` gives."""
@@ -23,6 +24,7 @@ GOALS: Mapping[str, Goal] = {
     "throughput_over_in_process": Goal("at least", 0.9),
     "throughput_over_litserve": Goal("at least", 2.0),
     "throughput_over_fastapi": Goal("at least", 2.0),
+    "fairness_index": Goal("at least", 0.95),
 }
 """Goal of each figure. A figure without a goal is reported without a verdict."""
 
@@ -35,10 +37,14 @@ class Report:
     """What was measured, with what."""
     latencies: Mapping[str, Sequence[float]]
     """Seconds of each edit at concurrency 1, by side, as `latencies` returns them."""
+    stages: Mapping[str, Mapping[str, float | None]]
+    """Milliseconds of each stage of an edit, by side, as `stages` returns them."""
     throughput: Throughput
     """Edits per second of every side, as `throughputs` returns them."""
     behind_long: Mapping[str, Sequence[Sequence[float]]]
     """Seconds of short edits while long ones run, by side and round, as `behind_long` returns them."""
+    tenants: Mapping[int, TenantsLoad]
+    """What tenants at once experienced, by their number, as `tenant_loads` returns them."""
     replays: Mapping[str, Replayed]
     """The results of the replayed trace, by side, as `replayed` returns them."""
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +67,8 @@ class Report:
                 p95s(self.behind_long[SERVED]).values, p95s(self.behind_long[SERIAL]).values
             ),
             "slo_attainment": Figure((self.replays[SERVED].attainment,)),
+            # The lowest of all numbers of tenants; the median would hide an unfair one.
+            "fairness_index": Figure((min(one.fairness for one in self.tenants.values()),)),
         }
 
     def document(self) -> dict[str, Any]:
@@ -73,10 +81,12 @@ class Report:
                 name: goal.verdict(one.value if (one := figures[name]) else None) for name, goal in GOALS.items()
             },
             "missing": dict(self.missing),
+            "stages": self.stages,
             "details": {
                 "figures": {name: None if one is None else _figure(one) for name, one in figures.items()},
                 "latency_seconds": {name: _distribution(taken) for name, taken in self.latencies.items()},
                 "throughput": self._throughput(),
+                "tenants": {str(count): asdict(one) for count, one in self.tenants.items()},
                 "short_behind_long_seconds": {
                     name: _distribution([one for taken in rounds for one in taken])
                     | {"p95_of_rounds": p95s(rounds).values}

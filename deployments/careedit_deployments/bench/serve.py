@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +16,9 @@ from careedit.editor import Editor
 from careedit_deployments.bench.load import Edit, by_clients, in_batches
 from careedit_deployments.bench.measure import behind_long, latencies, replayed, throughputs
 from careedit_deployments.bench.report import IN_PROCESS, SERIAL, SERVED, Report
+from careedit_deployments.bench.spans import Receiver
+from careedit_deployments.bench.stages import TracedEdit, stages
+from careedit_deployments.bench.tenants import tenant_loads
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import Workload
 
@@ -29,6 +34,12 @@ class Sides:
     """The served platform, through its client."""
     serial: Edit
     """The arm of the platform that works on one edit at a time."""
+    traced: TracedEdit
+    """The served platform, with a trace that the caller begins."""
+    spans: Receiver
+    """The receiver of the platform's spans."""
+    tenants: Sequence[Edit]
+    """The served platform, through a client of each tenant; as many as the plan has at once."""
     editor: Editor
     """An editor with the same set in this process, with merged experts."""
     baselines: Mapping[str, Edit]
@@ -45,23 +56,30 @@ def bench_serve(
     replica_threads: int,
     threads: int | None = None,
     facts: Mapping[str, Any] | None = None,
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[str], None] = lambda what: None,
 ) -> Report:
-    """Measure everything. `done` is called `runs_of` times; `facts` are added to the environment of the report.
+    """Measure everything. `done` is called `runs_of` times with what was measured; `facts` are added to the environment of
+    the report.
 
     On a CPU, latency in this process is measured with `replica_threads`, as many as a replica has, so that both do the same
     work. Throughput uses `threads` (None: torch's default), because a single process may use the whole machine.
     """
     plan = load.plan
     with use_threads(replica_threads):
-        latency = latencies({SERVED: sides.served, IN_PROCESS: sides.editor.edit}, load, done)
+        local = {SERVED: sides.served, IN_PROCESS: sides.editor.edit}
+        latency = latencies(local, load, partial(done, "latency"))
+        spent = stages(sides.traced, sides.spans, sides.editor, load.routed(0, plan.traced), partial(done, "stages"))
     with use_threads(threads):
         senders = {name: by_clients(edit, plan.clients) for name, edit in sides.baselines.items()}
         served = by_clients(sides.served, plan.clients)
-        throughput = throughputs({SERVED: served, IN_PROCESS: in_batches(sides.editor), **senders}, load, done)
+        batches = {SERVED: served, IN_PROCESS: in_batches(sides.editor), **senders}
+        throughput = throughputs(batches, load, partial(done, "throughput"))
         computed = environment(sides.editor.engine.base)
-    shorts = behind_long({SERVED: sides.served, SERIAL: sides.serial, ALONE: sides.served}, load, done)
-    replays = replayed({SERVED: sides.served, **sides.baselines}, load, rows, done)
+    capacity = plan.edits / statistics.median(throughput.seconds[SERVED])
+    tenants = tenant_loads(sides.tenants, load, capacity, partial(done, "tenants"))
+    behind = {SERVED: sides.served, SERIAL: sides.serial, ALONE: sides.served}
+    shorts = behind_long(behind, load, partial(done, "short edits behind long ones"))
+    replays = replayed({SERVED: sides.served, **sides.baselines}, load, rows, partial(done, "the trace"))
     loaded = sides.editor.expert_set
     return Report(
         environment={
@@ -79,6 +97,8 @@ def bench_serve(
             **(facts or {}),
         },
         latencies=latency,
+        stages=spent,
+        tenants=tenants,
         throughput=throughput,
         behind_long=shorts,
         replays=replays,
@@ -89,4 +109,5 @@ def bench_serve(
 def runs_of(load: Workload, baselines: int) -> int:
     """Number of timed runs with this many baselines."""
     plan = load.plan
-    return 2 * plan.pairs + plan.rounds * (2 + baselines) + 3 * plan.rounds + 1 + baselines
+    turns = 2 * (plan.pairs + plan.traced) + plan.rounds * (2 + baselines) + 3 * plan.rounds
+    return turns + len(plan.tenant_edits) + 1 + baselines

@@ -73,6 +73,12 @@ def in_folder(config: ServeConfig, folder: Path) -> ServeConfig:
     return at_address(changed, "127.0.0.1", 0)
 
 
+def with_telemetry(config: ServeConfig, receiver: str) -> ServeConfig:
+    """`config` with spans for the receiver at this address, of requests only whose client asks for them."""
+    spans = {"otlp_endpoint": receiver, "sampling": 0.0}
+    return config.model_copy(update={"telemetry": config.telemetry.model_copy(update=spans)})
+
+
 @contextmanager
 def platform(config: ServeConfig) -> Iterator[str]:
     """Run the platform and yield its URL. Raises `ExpertError` for a defective set, or if a part does not start."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -18,10 +19,12 @@ EXPERTS = 4
 class BenchPlan(Record):
     """The size of a benchmark."""
 
-    rounds: PositiveInt = 5
-    """Number of rounds per system; medians over the rounds are reported. Default: 5."""
+    rounds: PositiveInt = 3
+    """Number of rounds per system; medians over the rounds are reported. Default: 3."""
     pairs: PositiveInt = 20
     """Number of edits whose latency is measured, served and in process in turn. Default: 20."""
+    traced: PositiveInt = 12
+    """Number of edits whose stages are measured, served and in process in turn. Default: 12."""
     edits: PositiveInt = 48
     """Number of edits per round of throughput. Default: 48."""
     clients: PositiveInt = 16
@@ -32,6 +35,8 @@ class BenchPlan(Record):
     """Number of clients that send long edits at the same time. Default: 2."""
     longer: PositiveInt = 6
     """Steps of a long edit, divided by the steps of a short one. Default: 6."""
+    tenant_edits: Mapping[PositiveInt, PositiveInt] = {1: 40, 10: 8, 50: 6}
+    """Edits of each tenant, by the number of tenants at once. Default: 40 of one, 8 each of 10, 6 each of 50."""
     steps: PositiveInt
     """Denoising steps of an edit, and of a short edit."""
     trace_rows: NonNegativeInt | None = None
@@ -43,7 +48,18 @@ class BenchPlan(Record):
         return min(MAX_STEPS, self.longer * self.steps)
 
 
-QUICK = {"rounds": 1, "pairs": 2, "edits": 4, "clients": 4, "shorts": 2, "longs": 1, "longer": 3, "trace_rows": 4}
+QUICK: Mapping[str, Any] = {
+    "rounds": 1,
+    "pairs": 2,
+    "traced": 1,
+    "edits": 4,
+    "clients": 4,
+    "shorts": 2,
+    "longs": 1,
+    "longer": 3,
+    "tenant_edits": {1: 2, 2: 1},
+    "trace_rows": 4,
+}
 """A plan that only checks that everything works; its figures are not meaningful."""
 
 

@@ -29,6 +29,11 @@ SERVING = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # A name: importing the module here would import the web framework.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
+    # Deployments call each other directly by gRPC instead of through Ray's actor calls and object store. The replicas' gRPC
+    # servers run in any case, with Ray's TLS and token authentication if they are on.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # gRPC's own limit is 4 MiB, which a picture of 1.4 megapixels exceeds; what a request may send is limited before.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     # Ray runs workers at niceness 15; serving is the only work here.
     "RAY_worker_niceness": "0",
 }

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from anyio.to_thread import run_sync
@@ -187,7 +188,8 @@ class EditService:
 
     async def _route(self, order: EditOrder, arm: ArmInfo) -> RoutingDecision:
         request = order.request
-        features = await run_sync(lambda: features_of(request, turn=order.turn))
+        find = partial(features_of, request, turn=order.turn)
+        features = find() if request.mask is None else await run_sync(find)  # a mask's pixels are counted
         if request.expert == "auto":
             return await self.backend.route(arm.name, features, top_k=request.top_k or arm.top_k)
         return FixedRouter(request.expert, tuple(arm.experts.values())).route(features, top_k=1)
@@ -267,7 +269,8 @@ class Running:
             outcome: Outcome = ended or ("made" if len(self._made) == self.call.request.n else "cancelled")
             seconds = time.perf_counter() - started
             self.service.metrics.edit_ended(self.arm, expert_of(self.decision), outcome, seconds)
-            await self.service.record(self._keep(outcome, problem, seconds))
+            with self.service.tracing.span("record", self.call.trace_headers):
+                await self.service.record(self._keep(outcome, problem, seconds))
 
     async def _next(self, events: AsyncIterator[EditEvent]) -> EditEvent | None:
         """The next event within the deadline; None at the end. The time limit does not cover the caller's work with it."""

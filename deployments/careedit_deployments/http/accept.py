@@ -5,6 +5,7 @@ Edits, turns of sessions and jobs all go this way: `check_before_decoding`, then
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Sequence
@@ -111,28 +112,34 @@ async def accept(
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
-    """Make every image, encode each at once, within the deadline, and return the response as JSON.
+    """Make every image and return the response as JSON. The images become files while the end of the edit is stored.
 
     Raises `UnavailableError` if an image is missing at the end, and `DeadlineError`.
     """
-    files, traces = dict[int, bytes](), dict[int, EditTrace]()
-    async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
-        async for event in events:
-            if isinstance(event, ImageDone):
-                traces[event.image] = event.trace
-                files[event.image] = await accepted.encode(event.picture)
+    files, traces = dict[int, asyncio.Task[bytes]](), dict[int, EditTrace]()
     fields, output = accepted.form.fields, accepted.output
-    if len(files) != fields.n:
-        raise UnavailableError("The edit ended before all of its images were made; try again.")
-    response = images_response(
-        [await _image_data(request, accepted, files[i]) for i in range(fields.n)],
-        EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
-        output,
-        prompt=fields.prompt,
-        references=accepted.references,
-        user=fields.end_user,
-    )
-    content = await run_sync(response.model_dump_json)
+    try:
+        async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
+            async for event in events:
+                if isinstance(event, ImageDone):
+                    traces[event.image] = event.trace
+                    files[event.image] = asyncio.create_task(accepted.encode(event.picture), name="careedit-answer")
+        if len(files) != fields.n:
+            raise UnavailableError("The edit ended before all of its images were made; try again.")
+        with services_of(request).tracing.span("answer", trace_headers_of(request)):
+            response = images_response(
+                [await _image_data(request, accepted, await files[i]) for i in range(fields.n)],
+                EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
+                output,
+                prompt=fields.prompt,
+                references=accepted.references,
+                user=fields.end_user,
+            )
+            content = await run_sync(response.model_dump_json)
+    finally:
+        for task in files.values():
+            task.cancel()
+        await asyncio.gather(*files.values(), return_exceptions=True)
     return Response(content, media_type=JSONResponse.media_type, headers=accepted.headers)
 
 
@@ -173,10 +180,11 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
     services, fields = services_of(request), form.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     limits = services.config.limits
-    files = await run_sync(_inspect_all, form, limits, source)
-    check_together(files, limits)
-    await hold_memory(request, files)
-    pictures = await decode_pictures(request, files)
+    with services.tracing.span("decode", trace_headers_of(request)):
+        files = await run_sync(_inspect_all, form, limits, source)
+        check_together(files, limits)
+        await hold_memory(request, files)
+        pictures = await decode_pictures(request, files)
     mask = None if form.mask is None else pictures.pop()
     preset = services.config.quality.get(fields.level)
     edit = EditRequest(

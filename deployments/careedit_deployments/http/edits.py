@@ -21,7 +21,7 @@ from careedit_deployments.http.form import read_edit
 from careedit_deployments.http.openapi import EDIT_ANSWERS, EDIT_BODIES, error_answers
 from careedit_deployments.http.output import usage_of
 from careedit_deployments.http.schema import Answer, ImagesResponse
-from careedit_deployments.http.services import caller_of, limiter_of, services_of
+from careedit_deployments.http.services import caller_of, limiter_of, services_of, trace_headers_of
 from careedit_deployments.http.sse import HEARTBEAT_S, EventStream, EventStreamResponse, sse, sse_error, unless_gone
 from careedit_deployments.state.clock import unix_time
 
@@ -45,7 +45,8 @@ async def edit_image(request: Request) -> Response:
     """Edit an image by an instruction. The answer is JSON, or server-sent events if `stream` is set."""
     async with AsyncExitStack() as stack:
         stack.enter_context(limiter_of(request).hold(caller_of(request)))
-        form = await read_edit(request)
+        with services_of(request).tracing.span("read", trace_headers_of(request)):
+            form = await read_edit(request)
         notes = (_NOT_IDEMPOTENT,) if "idempotency-key" in request.headers else ()
         accepted = await unless_gone(request, lambda: accept(request, form, notes=notes))
         if not form.fields.stream:

@@ -144,8 +144,9 @@ async def sort_form(form: FormData) -> FormParts:
             check_charset(value, name)
         else:
             _put(parts.texts, name, value)
-    for kind, data_files in files.items():
-        await run_sync(_add_texts, data_files, named[kind], parts.notes)  # megabytes of base64
+    for kind, texts in named.items():
+        if texts:
+            await run_sync(_add_texts, files[kind], texts, parts.notes)  # megabytes of base64
     return parts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -136,11 +135,10 @@ def find_run(run: Path | None, out: Path) -> Run:
 
 
 class Shown:
-    """Shows the progress of a stage and its rate: as a bar, or as a line every `every` seconds if stderr is not a terminal."""
+    """Shows the progress of a stage and its rate."""
 
-    def __init__(self, bar: Bar, every: float = 30.0) -> None:
+    def __init__(self, bar: Bar) -> None:
         self._bar, self._stage, self._share, self._started = bar, "", 0.0, 0.0
-        self._every, self._reported = every, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """See `careedit_eval.pipeline.Progress`."""
@@ -148,15 +146,10 @@ class Shown:
             self._bar.advance(-self._share)
             self._stage, self._share, self._started = stage, 0.0, time.perf_counter()
         share = done / total if total else 1.0
+        rate = done / max(1e-9, time.perf_counter() - self._started)
+        self._bar.describe(f"{stage}: {done} of {total}, {rate:.1f} per second")
         self._bar.advance(share - self._share)
         self._share = share
-        rate = done / max(1e-9, time.perf_counter() - self._started)
-        said = f"{stage}: {done} of {total}, {rate:.1f} per second"
-        self._bar.describe(said)
-        now = time.perf_counter()
-        if total and not sys.stderr.isatty() and (done == 0 or now - self._reported >= self._every):
-            self._reported = now
-            note(said if done else f"{stage}: {total} to do")
 
 
 def _narrowed(suite: Suite, sets: Sequence[str] | None) -> Suite:

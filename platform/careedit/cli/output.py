@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout instead of text.")]
@@ -29,6 +30,9 @@ SetOption = Annotated[str, typer.Option("--expert-set", help="tiny, a folder, or
 """The expert set of a command that edits or manages experts."""
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one.")]
 """The device that a command computes on."""
+
+LINE_S = 30.0
+"""Seconds between two lines of progress if stderr is not a terminal; a shorter command writes none."""
 
 
 def emit(text: str) -> None:
@@ -63,34 +67,48 @@ def note(text: str) -> None:
 
 
 class Bar:
-    """A running progress bar; without a terminal its methods do nothing."""
+    """How far a command is: a bar on a terminal, else a line on stderr after every `LINE_S` seconds."""
 
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, description: str, total: float | None = None, shown: Progress | None = None) -> None:
+        """`shown` draws the bar; None: stderr is not a terminal."""
+        self._description, self._total, self._done = description, total, 0.0
+        self._shown = shown
+        self._task = None if shown is None else shown.add_task(_escaped(description), total=total)
+        self._written = time.monotonic()
 
     def advance(self, steps: float = 1) -> None:
         """Count `steps` more as done."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, steps)
+        self._done += steps
+        if self._shown is not None and self._task is not None:
+            self._shown.advance(self._task, steps)
+        self._write()
 
     def describe(self, text: str) -> None:
         """Replace the text before the bar."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, description=_escaped(text))
+        self._description = text
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, description=_escaped(text))
+        self._write()
+
+    def _write(self) -> None:
+        now = time.monotonic()
+        if self._shown is None and now - self._written >= LINE_S:
+            self._written = now
+            note(self._description if not self._total else f"{self._description} ({self._done / self._total:.0%})")
 
 
 @contextmanager
 def progress(description: str, total: float | None = None) -> Iterator[Bar]:
-    """A progress bar on stderr if that is a terminal, else nothing.
+    """Progress on stderr: a bar that disappears at the end, or lines if stderr is not a terminal.
 
-    `total` is in steps of `Bar.advance`; None if it is unknown. The bar disappears at the end.
+    `total` is in steps of `Bar.advance`; None if it is unknown.
     """
     if not sys.stderr.isatty():
-        yield Bar(None, None)
+        yield Bar(description, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield Bar(shown, shown.add_task(_escaped(description), total=total))
+        yield Bar(description, total, shown)
 
 
 def set_up_logging(*, debug: bool) -> None:

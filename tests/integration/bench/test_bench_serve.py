@@ -11,6 +11,8 @@ import pytest
 from careedit_deployments.bench.baselines import BaselineSettings
 from careedit_deployments.bench.serve import Sides, bench_serve, runs_of
 from careedit_deployments.bench.servers import baseline, free_port
+from careedit_deployments.bench.spans import receive_spans
+from careedit_deployments.bench.stages import COMPUTED, STAGES
 from careedit_deployments.bench.trace import TraceRow
 from careedit_deployments.bench.workload import QUICK, BenchPlan, Workload
 from careedit_deployments.client import Client
@@ -30,13 +32,20 @@ pytestmark = pytest.mark.timeout(900)  # loading an editor takes a busy machine 
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory):
+def spans():
+    with receive_spans() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory, spans):
     """A client of every server."""
     folder = tmp_path_factory.mktemp("bench")
     backend = LocalBackend.load(ServeConfig(**ARMS))
     with ExitStack() as stack:
         stack.callback(backend.close)
-        urls = {"served": stack.enter_context(serve(folder, backend, **ARMS)).url}
+        telemetry = {"otlp_endpoint": spans.url, "sampling": 0.0}
+        urls = {"served": stack.enter_context(serve(folder, backend, telemetry=telemetry, **ARMS)).url}
         for name in ("litserve", "fastapi"):
             settings = BaselineSettings(expert_set="tiny", port=free_port(), threads=1)
             urls[name] = stack.enter_context(baseline(name, settings, folder / f"{name}.log"))
@@ -44,21 +53,21 @@ def clients(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(clients, tiny_editor):
-    """One quick run: its document, how many timed runs were told, and how many were to be."""
+def run(clients, tiny_editor, spans):
+    """One quick run: its document, which timed runs were reported, and how many should be."""
     load = Workload(BenchPlan(steps=1, **QUICK), tiny_editor.expert_set.names, 64)
     baselines = {name: client.edit for name, client in clients.items() if name != "served"}
     served = clients["served"].edit
-    told: list[None] = []
+    reported: list[str] = []
     report = bench_serve(
-        Sides(served, partial(served, model="serial"), tiny_editor, baselines),
+        Sides(served, partial(served, model="serial"), served, spans, [served, served], tiny_editor, baselines),
         load,
         ROWS,
         replica_threads=1,
         threads=1,
-        done=lambda: told.append(None),
+        done=reported.append,
     )
-    return report.document(), len(told), runs_of(load, len(baselines))
+    return report.document(), reported, runs_of(load, len(baselines))
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +77,38 @@ def tiny_editor():
     return load_editor("tiny", device="cpu", application="merged")
 
 
-def test_every_figure_is_taken_and_every_timed_run_is_told(run):
-    document, told, expected = run
+def test_every_figure_is_taken_and_every_timed_run_is_reported(run):
+    document, reported, expected = run
 
-    assert told == expected
+    assert len(reported) == expected
+    assert list(dict.fromkeys(reported))[:4] == ["latency", "stages", "throughput", "tenants"]
     for name in ("latency_ratio", "p95_short_behind_long_ratio"):
         assert document[name] > 0
     for name in ("in_process", "litserve", "fastapi"):
         assert document[f"throughput_over_{name}"] > 0
     assert isinstance(document["latency_overhead_ms"], float)
     assert document["missing"] == {}
+
+
+def test_the_stages_of_an_edit_are_known_on_both_sides(run):
+    stages = run[0]["stages"]
+
+    assert list(stages) == list(STAGES)
+    assert {name for name, one in stages.items() if one["in_process"] is not None} == {"route", *COMPUTED}
+    assert all(
+        stages[name]["served"] > 0 for name in ("way_in", "read", "decode", "route", "denoise", "record", "answer")
+    )
+
+
+def test_every_edit_of_every_tenant_is_counted(run):
+    loads = run[0]["details"]["tenants"]
+
+    assert {count: [one["edits"] for one in load["tenants"]] for count, load in loads.items()} == {
+        "1": [2],
+        "2": [1, 1],
+    }
+    assert all(one["answered"] == one["edits"] for load in loads.values() for one in load["tenants"])
+    assert run[0]["fairness_index"] == min(load["fairness"] for load in loads.values())
 
 
 def test_figures_can_be_computed_again_from_the_details(run):

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from careedit_deployments.bench.spans import receive_spans
 from careedit_deployments.telemetry.catalogue import (
     COST,
     EDIT_SECONDS,
@@ -17,7 +18,6 @@ from careedit_deployments.telemetry.catalogue import (
     QUEUED_SECONDS,
     STEPS,
 )
-from otlp import receive_spans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from careedit_deployments.bench.spans import Receiver, receive_spans
 from fake_backend import FakeBackend
-from otlp import Receiver, receive_spans
 from served import serve
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -44,11 +44,13 @@ def test_a_request_is_one_trace_with_its_callers(receiver, tmp_path, post) -> No
     with serve(tmp_path, backend, telemetry={"otlp_endpoint": receiver.url}) as served:
         answer = post(served, headers={**CALLER, "x-request-id": "req-17"})
     assert answer.status_code == 200
-    spans = receiver.wait_for("request", "route", "edit")
+    below = ("read", "decode", "route", "edit", "record", "answer")
+    spans = receiver.wait_for("request", *below)
     assert {span.trace for span in spans.values()} == {TRACE}
     assert {span.service for span in spans.values()} == {"careedit-ingress"}
     assert spans["request"].parent == "b7ad6b7169203331"
-    assert spans["route"].parent == spans["edit"].parent == spans["request"].id
+    assert {spans[name].parent for name in below} == {spans["request"].id}
+    assert sorted(below, key=lambda name: spans[name].begin) == list(below), "one after the other"
     assert spans["edit"].attributes["careedit.edit"] == answer.headers["x-careedit-edit"]
     assert backend.calls[0].trace_headers["traceparent"] == f"00-{TRACE}-{spans['edit'].id}-01"
     assert "circle" not in "".join(span.raw for span in receiver.spans), "prompts are in no span"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from careedit.cli import output
 from careedit.cli.output import emit, emit_json, emit_table, note, progress
 from careedit.records import RoutingDecision
 
@@ -56,11 +57,19 @@ def test_results_and_notes_go_to_different_streams(capsys):
     assert capsys.readouterr() == ("result\n", "wrote out.png\n")
 
 
-def test_progress_is_silent_without_a_terminal(capsys):
+def test_progress_of_a_short_command_is_silent_without_a_terminal(capsys):
     with progress("Editing", total=2) as bar:
         bar.advance()
         bar.describe("Still editing")
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_of_a_long_command_is_a_line_now_and_then_without_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(output, "LINE_S", 0.0)
+    with progress("Editing", total=2) as bar:
+        bar.advance()
+        bar.advance()
+    assert capsys.readouterr() == ("", "Editing (50%)\nEditing (100%)\n")
 
 
 def test_progress_shows_on_a_terminals_stderr_only(capsys, monkeypatch):

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
 from PIL import Image
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError
@@ -127,9 +129,13 @@ def task_error(cause):
     return RayTaskError("edit", "Traceback (most recent call last) ...", cause).as_instanceof_cause()
 
 
-def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(run, call):
+BROKEN = AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), "The stream was reset.")
+
+
+@pytest.mark.parametrize("loss", [ActorDiedError(), BROKEN])
+def test_a_dead_replica_is_a_new_attempt_and_nothing_is_told_twice(loss, run, call):
     recording = Recording()
-    handle = Handle([*EVENTS[:2], ActorDiedError()], EVENTS)
+    handle = Handle([*EVENTS[:2], loss], EVENTS)
     wanted = call()
     assert run(handle, wanted, Metrics(recording)) == EVENTS
     first, second = (sent for (sent,) in handle.calls)

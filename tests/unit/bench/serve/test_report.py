@@ -13,12 +13,14 @@ from careedit_deployments.bench.command import show
 from careedit_deployments.bench.measure import Replayed, Throughput
 from careedit_deployments.bench.report import GOALS, Report
 from careedit_deployments.bench.servers import SERIAL_ARM, with_serial_arm
+from careedit_deployments.bench.tenants import TenantsLoad, TenantWaits
 from careedit_deployments.config import ServeConfig
 
 KEYS = (
     *("latency_ratio", "latency_overhead_ms", "throughput_over_in_process", "throughput_over_litserve"),
-    *("throughput_over_fastapi", "p95_short_behind_long_ratio", "slo_attainment"),
+    *("throughput_over_fastapi", "p95_short_behind_long_ratio", "slo_attainment", "fairness_index"),
 )
+WAITS = TenantWaits(edits=2, answered=2, mean=0.5, p50=0.4, p95=0.6, p99=0.6)
 NAMES = ("erase", "compose", "style", "identity", "reference")
 
 
@@ -29,8 +31,10 @@ def report() -> Report:
     return Report(
         environment=facts,
         latencies={"served": [0.51, 0.53, 0.52], "in_process": [0.5, 0.5, 0.5]},
+        stages={"denoise": {"served": 300.0, "in_process": 290.0}, "way_in": {"served": 7.5, "in_process": None}},
         throughput=Throughput({"served": [2.0, 2.0], "in_process": [1.6, 2.0], "fastapi": [5.0, 6.0]}, 1),
         behind_long={"served": [[0.2, 0.4]], "serial": [[1.0, 2.0]], "alone": [[0.1, 0.2]]},
+        tenants={1: TenantsLoad(4.8, 1.0, (WAITS,)), 2: TenantsLoad(4.8, 0.96, (WAITS, WAITS))},
         replays={"served": Replayed(0.9, 1, 0.4, 0.9), "fastapi": Replayed(0.0, 10, None, None)},
         missing={"litserve": "left out by --without"},
     )
@@ -47,8 +51,11 @@ def test_the_document_has_every_promised_key_and_null_for_what_was_left_out(repo
         "throughput_over_fastapi": pytest.approx(2.75),
         "p95_short_behind_long_ratio": pytest.approx(0.2),
         "slo_attainment": pytest.approx(0.9),
+        "fairness_index": 0.96,  # of the number of tenants at which it is lowest
     }
-    assert set(document) == {"version", *KEYS, "goals", "missing", "details", "environment"}
+    assert set(document) == {"version", *KEYS, "goals", "missing", "stages", "details", "environment"}
+    assert document["stages"]["way_in"] == {"served": 7.5, "in_process": None}
+    assert document["details"]["tenants"]["2"]["tenants"][1]["p95"] == 0.6
     assert document["missing"] == {"litserve": "left out by --without"}
 
 
@@ -69,6 +76,7 @@ def test_verdicts_are_given_where_there_is_a_goal_and_a_value(report: Report) ->
         "throughput_over_in_process": True,
         "throughput_over_litserve": None,
         "throughput_over_fastapi": True,
+        "fairness_index": True,
     }
 
 
@@ -79,6 +87,9 @@ def test_the_table_says_what_was_not_measured_and_why(report: Report, capsys: py
     table = {line.split("\t")[0]: line.split("\t")[1:] for line in shown.out.splitlines()[1:]}
     assert table["throughput_over_litserve"] == ["-", "-", "at least 2", "not measured"]
     assert table["throughput_over_fastapi"] == ["2.750", "2.5 to 3", "at least 2", "met"]
+    assert table["way_in"][:2] == ["7.5", "-"]
+    assert table["sum"][:2] == ["307.5", "290.0"]
+    assert "2 tenants: fairness index 0.960, p95 of the slowest 0.60 s." in shown.err
     assert "litserve: left out by --without." in shown.err
     assert "served 90%, fastapi 0%" in shown.err
 

@@ -15,41 +15,64 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from careedit_deployments.errors import ServingError
+
 
 @dataclass(frozen=True)
 class ReceivedSpan:
     """One span as it came over the wire."""
 
     name: str
+    """Name of the span, such as "route"."""
     service: str
     """`service.name` of the process that sent it."""
     trace: str
     """Hex id of its trace."""
     id: str
-    """Its hex id."""
+    """Hex id of the span itself."""
     parent: str
     """Hex id of the span above it; empty for the first."""
+    begin: float
+    """Unix time of its start, in seconds; processes of one machine share that clock."""
+    end: float
+    """Unix time of its end, in seconds."""
     error: bool
+    """Whether the work of the span failed."""
     attributes: dict[str, Any]
+    """Its attributes, by their names with the prefix "careedit."."""
     raw: str
-    """Everything in it, as text."""
+    """Everything in the span, as text."""
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the span."""
+        return self.end - self.begin
 
 
 @dataclass(eq=False)
 class Receiver:
-    """What came in."""
+    """The spans that have arrived."""
 
     url: str
-    """What `telemetry.otlp_endpoint` is set to."""
+    """Address of the receiver, for `telemetry.otlp_endpoint`."""
     spans: list[ReceivedSpan] = field(default_factory=list)
+    """All spans, in the order of their arrival."""
     arrived: threading.Condition = field(default_factory=threading.Condition)
+    """Notified after each arrival; hold it to read `spans` while a server runs."""
 
-    def wait_for(self, *names: str, seconds: float = 30) -> dict[str, ReceivedSpan]:
-        """The latest span of each name, once all have come."""
+    def wait_for(self, *names: str, trace: str | None = None, seconds: float = 30) -> dict[str, ReceivedSpan]:
+        """The latest span of each name, of the trace with this id (None: of any), once each of `names` has arrived.
+
+        Raises `ServingError` if one does not arrive within `seconds`.
+        """
         with self.arrived:
-            got = self.arrived.wait_for(lambda: set(names) <= {span.name for span in self.spans}, seconds)
-            assert got, f"of {names} only {sorted({span.name for span in self.spans})} came"
-            return {span.name: span for span in self.spans if span.name in names}
+            if not self.arrived.wait_for(lambda: set(names) <= set(self._latest(trace)), seconds):
+                missing = ", ".join(sorted(set(names) - set(self._latest(trace))))
+                raise ServingError(f"These spans did not arrive within {seconds:g} seconds: {missing}.")
+            return self._latest(trace)
+
+    def _latest(self, trace: str | None) -> dict[str, ReceivedSpan]:
+        return {span.name: span for span in self.spans if trace in (None, span.trace)}
 
 
 @contextmanager
@@ -58,7 +81,6 @@ def receive_spans() -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
             data = self.rfile.read(int(self.headers["content-length"]))
             data = gzip.decompress(data) if self.headers.get("content-encoding") == "gzip" else data
             found = list(_spans(ExportTraceServiceRequest.FromString(data)))
@@ -73,7 +95,7 @@ def receive_spans() -> Iterator[Receiver]:
                 receiver.arrived.notify_all()
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Write no log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -99,6 +121,8 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
                     trace=span.trace_id.hex(),
                     id=span.span_id.hex(),
                     parent=span.parent_span_id.hex(),
+                    begin=span.start_time_unix_nano / 1e9,
+                    end=span.end_time_unix_nano / 1e9,
                     error=span.status.code == 2,
                     attributes={
                         pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes
