@@ -63,6 +63,8 @@ def serve(
         )
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
+    from careedit_deployments.cli.weights import unpinned_models
+
     check_sets(settings)
     with ExitStack() as ending:
         if make_key:
@@ -74,7 +76,7 @@ def serve(
         emit(f"careedit serves {config} at {url} (API: {url}/docs)")
         if make_key:
             emit(f"API key of this run: {key}")
-        for sentence in dangers(settings):
+        for sentence in [*dangers(settings), *(sentence for _, sentence in unpinned_models(settings))]:
             note(f"Warning: {sentence}")
         if not blocking:
             return
