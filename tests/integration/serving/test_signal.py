@@ -49,6 +49,8 @@ def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
             assert edit.status == 200, edit.document
             assert left > JOBS // 2
             assert process.wait(120) == 0, (tmp_path / "stderr.txt").read_text()
+        state = [tmp_path / "careedit-state", *(tmp_path / "careedit-state").rglob("*")]
+        assert [path for path in state if path.stat().st_mode & 0o077] == [], "other users of this machine read nothing"
         with serving(tmp_path, CONFIG) as (process, url):
             ended, events = asyncio.run(collect(url, jobs))
             lose(process, "raylet")

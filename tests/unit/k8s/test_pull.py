@@ -140,7 +140,8 @@ def test_a_model_of_the_hub_is_loaded_at_its_commit_and_a_warning_names_one_that
 ) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def fails(name: str, revision: str | None = None, **_: Any) -> None:
+    def fails(name: str, *, revision: str | None = None, trust_remote_code: bool = True, **_: Any) -> None:
+        assert not trust_remote_code, "transformers would ask on a terminal whether to run a model's code"
         asked.append((name, revision))
         raise OSError("There is no network.")
 

@@ -7,10 +7,10 @@ from contextlib import aclosing
 
 import pytest
 from PIL import Image
-from ray.exceptions import ActorDiedError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import ActorDiedError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, RequestCancelledError
 
-from careedit.errors import InputError
+from careedit.errors import CancelledError, InputError
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
@@ -211,6 +211,12 @@ def test_careedits_own_errors_come_out_as_they_were_and_others_tell_no_secrets(c
     with pytest.raises(kind, match=text) as caught:
         run(Handle([task_error(cause)]), call())
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [TaskCancelledError(), RequestCancelledError()])
+def test_a_call_that_ray_cancelled_is_a_client_that_left_and_not_an_unforeseen_error(error, run, call):
+    with pytest.raises(CancelledError, match="its client left"):
+        run(Handle([error]), call())
 
 
 def test_whoever_leaves_cancels_the_replicas_edit(fleet, call):
