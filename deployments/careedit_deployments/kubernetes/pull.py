@@ -67,7 +67,7 @@ def pull(model: Model) -> str:
         raise ExpertError(f"{model.hub_id} could not be downloaded: {reason}.") from error
     if wrong:
         raise ExpertError(
-            f"{', '.join(one.path for one in wrong)} of {model.hub_id} is not the file of the commit {model.revision}; delete "
+            f"{', '.join(one['path'] for one in wrong)} of {model.hub_id} is not the file of the commit {model.revision}; delete "
             f"{folder} and pull again."
         )
     return folder

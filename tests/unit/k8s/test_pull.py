@@ -39,7 +39,7 @@ def verified(monkeypatch: pytest.MonkeyPatch, *wrong: str) -> list[tuple[str, st
 
     def verify(_: Any, hub_id: str, *, revision: str) -> SimpleNamespace:
         asked.append((hub_id, revision))
-        return SimpleNamespace(mismatches=[SimpleNamespace(path=path) for path in wrong])
+        return SimpleNamespace(mismatches=[{"path": path} for path in wrong])
 
     monkeypatch.setattr("huggingface_hub.HfApi.verify_repo_checksums", verify)
     return asked
