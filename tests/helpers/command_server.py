@@ -48,22 +48,34 @@ def serving(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, and the address that it says. State and its error output are in `folder`, from one server to the next."""
     (folder / "serve.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-    command = [Path(sys.executable).with_name("careedit"), "serve", "serve.yaml", "--port", "0"]
-    with (
-        (folder / "stderr.txt").open("a") as log,
-        subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
-        ) as process,
-    ):
+    for _ in range(3):  # Ray gives its processes half a minute, which a busy machine may exceed
+        process, line = _started(folder, environment)
+        if line:
+            break
+    with process:
         try:
-            assert process.stdout is not None
-            said = re.search(r"http://\S+", process.stdout.readline())
+            said = re.search(r"http://\S+", line)
             assert said is not None, (folder / "stderr.txt").read_text()
             yield process, said[0]
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(120)
+
+
+def _started(folder: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[str], str]:
+    """The command, and the first line that it says; the line is empty if it ended."""
+    command = [Path(sys.executable).with_name("careedit"), "serve", "serve.yaml", "--port", "0"]
+    with (folder / "stderr.txt").open("a") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.stdout.close()
+        process.wait(120)
+    return process, line
 
 
 def lose(process: subprocess.Popen[str], name: str) -> None:
