@@ -73,7 +73,7 @@ def test_a_set_that_is_not_there_is_said_in_a_sentence(tmp_path, capsys):
 
 def test_a_machine_too_busy_for_ray_is_said_in_a_sentence(config, monkeypatch):
     def fails(**_):
-        raise Exception("The current node timed out during startup. This could happen because ...")
+        raise Exception("The current node timed out during startup. This could happen because ...")  # noqa: TRY002 - as Ray does
 
     monkeypatch.setattr("ray.init", fails)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
