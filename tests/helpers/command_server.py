@@ -71,10 +71,14 @@ def _started(folder: Path, environment: Mapping[str, str]) -> tuple[subprocess.P
             command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
         )
     assert process.stdout is not None
-    line = process.stdout.readline()
+    try:
+        line = process.stdout.readline()
+    except BaseException:  # the test's time is over; Ray's processes end with the command
+        process.kill()
+        process.communicate()
+        raise
     if not line:
-        process.stdout.close()
-        process.wait(120)
+        process.communicate(timeout=120)
     return process, line
 
 
