@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 BIN := $(VENV)/bin
 TESTS ?= tests/unit tests/integration tests/e2e
 # Tests of what must not lose a request, and of what one caller must not take away from the others.
-FAULTS := $(patsubst %,tests/integration/serving/test_%.py,losses crowds restart faults slots signal) \
+FAULTS := tests/faults $(patsubst %,tests/integration/serving/test_%.py,losses crowds restart faults slots signal) \
 	$(patsubst %,tests/integration/state/test_%.py,outages workers postgres) \
 	$(patsubst %,tests/unit/%.py,state/test_clock state/test_worker http/test_bodies http/test_decoding http/test_places \
 	images/test_jpeg_files images/test_png_files serving/test_ray_backend serving/test_shutdown)
@@ -48,7 +48,8 @@ test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
-test-faults: $(VENV)/.installed-dev ## Kill, stop, crowd and restart the served platform, TIMES=10 times over (about two hours)
+test-faults: SYSTEM += gcc libc6-dev
+test-faults: system $(VENV)/.installed-dev ## Kill, stop, crowd and restart the served platform, TIMES=10 times over (about three hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --count $(TIMES) --repeat-scope session $(FAULTS)
 
 bench-gpu: $(VENV)/.installed-plan ## Measure a GPU within 10 minutes, without a download (FAMILY=klein)

@@ -1,23 +1,27 @@
 """Shared by all tests: markers, groups, no network, the untrained set."""
 
 import functools
+import itertools
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import httpcore2
 import pytest
 
+from tally import TALLY, Tally
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would download fails at once instead of waiting
 
 ROOT = Path(__file__).parent
-LAYERS = ("unit", "integration", "e2e", "cluster")
+LAYERS = ("unit", "integration", "e2e", "cluster", "faults")
 
 CLUSTERS = (
     "cluster",
+    "faults",
     "integration/serving",
     "integration/telemetry",
     "integration/eval",
@@ -27,6 +31,8 @@ CLUSTERS = (
 """Tests that start Ray: under pytest-xdist one worker runs them all, so that there is one cluster at a time."""
 SESSION_STACK = pytest.StashKey[ExitStack]()
 """Key of the stack that `session_stack` returns."""
+TALLIED = "tally"
+"""Name of the property of a test's report with what became of its requests."""
 
 EXPERTS = {
     "erase": ("remove",),
@@ -68,12 +74,35 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.config.stash.setdefault(SESSION_STACK, ExitStack()).close()
 
 
+@pytest.fixture(autouse=True)
+def no_request_is_lost(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that counts requests if one of them was lost, doubled or mixed up, and report its counts."""
+    TALLY.take()
+    yield
+    counted = TALLY.take()
+    if counted.requests:
+        request.node.user_properties.append((TALLIED, asdict(counted)))
+    if not request.path.is_relative_to(ROOT / "cluster"):  # there a client sends again until a server is back
+        assert counted.is_clean, counted.columns
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what became of the requests of the tests of faults."""
-    tally = getattr(sys.modules.get("crowd"), "TALLY", None)
-    if tally is not None and tally.requests:
-        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in vars(tally).items())
-        terminalreporter.write_line(f"Edits and jobs over HTTP: {counts}")
+    """Say what became of the requests of all tests that counted theirs, and of those of each test."""
+    tests: dict[str, Tally] = {}
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "teardown":
+            for name, counts in report.user_properties:
+                if name == TALLIED:
+                    tests.setdefault(report.nodeid.split("[")[0], Tally()).add(Tally(**counts))
+    if not tests:
+        return
+    total = Tally()
+    for one in tests.values():
+        total.add(one)
+    terminalreporter.section("requests under faults")
+    terminalreporter.write_line("".join(f"{name:>10}" for name in total.columns))
+    for name, one in [*sorted(tests.items()), (f"all {len(tests)} tests", total)]:
+        terminalreporter.write_line("".join(f"{count:>10,}" for count in one.columns.values()) + f"  {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,8 +78,8 @@ class ScorerConfig(Record):
     """How the judge runs. "none" (default): no judge, so no early filter and no scores; "transformers": in the
     replica; "openai": on an OpenAI-compatible server; "import": your own `careedit.scoring.Scorer`."""
     model: str | None = None
-    """The judge: a path or hub id (transformers), a model name (openai), or "package.module:function", which makes
-    the scorer (import). Required unless the backend is "none"."""
+    """The judge: a folder or hub id, "owner/name@commit" (transformers), a model name (openai), or
+    "package.module:function", which makes the scorer (import). Required unless the backend is "none"."""
     endpoint: str | None = None
     """Address of the OpenAI-compatible server, up to and including /v1. Required for the backend "openai"."""
     api_key_env: str | None = None

@@ -16,24 +16,7 @@ from PIL import Image
 
 from careedit.images import decode_image
 from careedit.records import EditRequest
-
-
-@dataclass
-class Tally:
-    """What became of every request of a test run; printed at its end."""
-
-    requests: int = 0
-    """Edits and jobs that were sent."""
-    lost: int = 0
-    """Edits that failed without a sentence that says to send them again, and jobs that did not complete."""
-    doubled: int = 0
-    """Jobs that ended or made an image more than once."""
-    mixed_up: int = 0
-    """Images that are not the edit that was asked for."""
-
-
-TALLY = Tally()
-"""The tally of this process."""
+from tally import TALLY
 
 
 @dataclass(frozen=True)
@@ -104,28 +87,42 @@ class Crowd:
         """One answer of any status."""
         started = time.perf_counter()
         TALLY.requests += 1
-        answer = await self.http.post("/v1/images/edits", **body_of(request))
-        TALLY.lost += answer.status_code not in (200, 429, 503)
+        try:
+            answer = await self.http.post("/v1/images/edits", **body_of(request))
+        except asyncio.CancelledError:
+            TALLY.left += 1
+            raise
+        except (httpx2.NetworkError, httpx2.ProtocolError):
+            TALLY.cut_off += 1
+            raise
+        TALLY.answered(answer.status_code)
         seconds = time.perf_counter() - started
         return Answer(request, answer.status_code, seconds, dict(answer.headers), answer.json())
 
-    async def queue(self, request: EditRequest) -> str:
-        """Posts a job until it is accepted; returns its id."""
+    async def queue(self, request: EditRequest, **fields: str) -> str:
+        """Posts a job, with these fields in addition, until it is accepted; returns its id."""
         TALLY.requests += 1
         key = {"idempotency-key": f"{request.seed}-{time.time_ns()}"}
+        body = body_of(request)
+        body["data"] |= fields
         while True:
-            answer = await self.http.post("/v1/jobs", headers=key, **body_of(request))
+            answer = await self.http.post("/v1/jobs", headers=key, **body)
             if answer.status_code == 202:
                 return str(answer.json()["id"])
             assert answer.status_code in (429, 503), answer.text
             await asyncio.sleep(float(answer.headers["retry-after"]))
 
     async def job(self, job_id: str) -> dict[str, Any]:
+        """Waits until a job ends, counts its end, and returns it."""
+        ended = await self.wait(job_id)
+        TALLY.ended(ended)
+        return ended
+
+    async def wait(self, job_id: str) -> dict[str, Any]:
         """Waits until a job ends and returns it."""
         while True:
             answer = await self.http.get(f"/v1/jobs/{job_id}")
-            if answer.status_code == 200 and (status := answer.json()["status"]) not in ("queued", "running"):
-                TALLY.lost += status != "completed"
+            if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):
                 return dict(answer.json())
             assert answer.status_code in (200, 503), answer.text
             await asyncio.sleep(0.3)

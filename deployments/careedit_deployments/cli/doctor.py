@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +19,10 @@ from careedit.errors import CareEditError, InputError
 from careedit.experts import BaseShapes, ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit.families import QUANTISED_BYTES, Quantisation, in_blocks
+from careedit.hub import split_hub_id
 from careedit_deployments.cli.machine import Machine, look
 from careedit_deployments.cli.serve import find_config
-from careedit_deployments.cli.weights import Weights, components_of, weights_of
+from careedit_deployments.cli.weights import Weights, components_of, unpinned_models, weights_of
 from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.encoder.identity import base_key
 from careedit_deployments.sizes import DeploymentConfig
@@ -97,6 +99,8 @@ def check(config: ServeConfig, machine: Machine, *, served: bool = True) -> Iter
         yield from _check_arm(config, name, arm, machine, pools, served, encoders)
     if config.scorer.backend == "transformers" and config.scorer.model is not None:
         yield from _check_judge(config, config.scorer.model, machine, pools)
+    with suppress(CareEditError):  # a set that cannot be read has its line
+        yield from (Line("warn", subject, sentence) for subject, sentence in unpinned_models(config))
     yield from _check_memory(pools, machine)
     if served:
         yield from _check_places(config, pools, machine)
@@ -262,7 +266,7 @@ def _check_device(name: str, arm: Arm, machine: Machine, *, on_gpu: bool) -> Ite
 def _check_judge(config: ServeConfig, model: str, machine: Machine, pools: list[Pool]) -> Iterator[Line]:
     provider = plugins.load(plugins.JUDGES, model, error=InputError)
     try:
-        weights = weights_of(model if provider is None else str(provider()))
+        weights = weights_of(*split_hub_id(model) if provider is None else [str(provider())])
     except CareEditError as error:
         yield Line("fail", "scorer", str(error))
         return

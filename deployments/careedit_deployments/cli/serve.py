@@ -16,12 +16,15 @@ import typer
 from careedit.cli.output import emit, note, progress
 from careedit.errors import ExpertError, InputError
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.errors import ServingError
 
 if TYPE_CHECKING:
     from careedit_deployments.config import StateConfig
 
 app = typer.Typer()
 
+TOO_SLOW = "timed out during startup"
+"""What Ray says, in a bare `Exception`, if its processes do not start within 30 seconds, which it has no setting for."""
 FOLDERS = (Path(__file__).parent.parent / "configs", Path(__file__).parents[2] / "config")
 """Folders of the named configurations: in a wheel, and in the repository."""
 
@@ -63,6 +66,8 @@ def serve(
         )
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
+    from careedit_deployments.cli.weights import unpinned_models
+
     check_sets(settings)
     with ExitStack() as ending:
         if make_key:
@@ -74,7 +79,7 @@ def serve(
         emit(f"careedit serves {config} at {url} (API: {url}/docs)")
         if make_key:
             emit(f"API key of this run: {key}")
-        for sentence in dangers(settings):
+        for sentence in [*dangers(settings), *(sentence for _, sentence in unpinned_models(settings))]:
             note(f"Warning: {sentence}")
         if not blocking:
             return
@@ -160,12 +165,19 @@ def start(config: ServeConfig, address: str | None) -> str:
                 os.umask(
                     0o077
                 )  # Ray's processes inherit it, so other users of this machine read no state, image or log
-            ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            try:
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=False if address is None else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:
+                if TOO_SLOW not in str(error):
+                    raise
+                raise ServingError(
+                    "Ray did not start within half a minute; end other work on this machine, or try again."
+                ) from error
         serve.start(http_options={"host": config.http.host, "port": config.http.port})
         try:
             serve.run(

@@ -1,4 +1,4 @@
-"""How large a model's weights are, from the headers of its safetensors files; torch is not imported."""
+"""The models that a configuration names: how large their weights are, and whether they are pinned. torch is not imported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from careedit.errors import ExpertError
+from careedit.experts import load_expert_set
 from careedit.families import Facts
+from careedit.hub import split_hub_id, unpinned
+from careedit_deployments.config import ServeConfig
 
 _NAMES = ("diffusion_pytorch_model", "model")
 """Stems of the weight files that diffusers and transformers read."""
 _WEIGHTLESS = ("Scheduler", "Tokenizer", "Processor")
+
+
+def unpinned_models(config: ServeConfig) -> Iterator[tuple[str, str]]:
+    """Each model of the hub that `config` names without a commit: the setting that names it, and a sentence.
+
+    Raises `ExpertError` for an expert set that cannot be read.
+    """
+    for name, arm in config.arms.items():
+        base = load_expert_set(arm.expert_set).spec.base
+        how = f"set base.revision in the expert set {arm.expert_set}, as careedit init does"
+        if base.is_hub_id and (sentence := unpinned("The base", base.path, base.revision, how)):
+            yield f"{name}.base", sentence
+    if config.scorer.backend == "transformers" and config.scorer.model is not None:
+        judge, revision = split_hub_id(config.scorer.model)
+        if sentence := unpinned("The judge", judge, revision, "write OWNER/NAME@COMMIT in scorer.model"):
+            yield "scorer", sentence
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,13 @@ def pull_command(
     config: Annotated[str, typer.Option("--config", help="A serve configuration: a file or a name.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the models and download nothing.")] = False,
 ) -> None:
-    """Download the models that a configuration names: the bases of its expert sets, and its judge."""
+    """Download the models that a configuration names, at their commits: the bases of its expert sets, and its judge."""
     from careedit_deployments.cli.serve import named_config
     from careedit_deployments.kubernetes.pull import models_of, pull
 
     for model in models_of(named_config(config)):
         where = "" if dry_run else f" is in {pull(model)}"
-        emit(f"{model.hub_id}{f' at {model.revision}' if model.revision else ''}{where}")
+        emit(f"{model.hub_id} at {model.revision}{where}")
 
 
 @app.command("secrets")

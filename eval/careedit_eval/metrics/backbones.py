@@ -27,6 +27,7 @@ from careedit.encoders import load_encoder
 from careedit.encoders.vit import load_vit
 from careedit.errors import ExpertError, InputError
 from careedit.files import json_digest
+from careedit.hub import split_hub_id
 from careedit.images import image_sha256
 from careedit_eval.errors import MetricError, reason_of
 
@@ -136,8 +137,11 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
         raise MetricError(str(error)) from error
     how = "shorter side to 256, bicubic by Pillow, centre crop 224; ImageNet mean and std"
     if not magicbrush:
+        name, revision = split_hub_id(source)
         processor = (
-            cast(Any, AutoImageProcessor).from_pretrained(source, backend="pil", trust_remote_code=False).to_dict()
+            cast(Any, AutoImageProcessor)
+            .from_pretrained(name, revision=revision or "main", backend="pil", trust_remote_code=False)
+            .to_dict()
         )
         how = f"its own image processor, {json_digest({k: v for k, v in processor.items() if k[0] != '_'})[:16]}"
     return VitBackbone(
@@ -151,7 +155,8 @@ def vit_backbone(model: str | None, magicbrush: bool, device: str, batch: int = 
 def check_dino_vits16(model: str) -> None:
     """Raises `MetricError` if a folder or hub id is not a ViT-S/16, because MagicBrush's protocol uses that model."""
     try:
-        found = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        name, revision = split_hub_id(model)
+        found = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MetricError(
             f"The vision model {model!r} cannot be loaded ({reason_of(error)}); check its files."

@@ -23,6 +23,7 @@ from careedit.experts.manifest import SchedulerSettings
 from careedit.experts.shapes import shapes_of_base
 from careedit.experts.transformer_file import load_transformer_file
 from careedit.families import INDEX, Facts, Quantisation, facts_of_pipeline, read_index
+from careedit.hub import warn_unless_pinned
 
 _DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 """Scheduler settings that decide a shift which is linear in the number of tokens."""
@@ -161,6 +162,7 @@ def _load(
 ) -> tuple[Facts, Any]:
     """The pipeline of a base without the components `left_out`."""
     name, index = read_index(path_or_hub_id, revision=revision)
+    warn_unless_pinned("The base", name, revision, "give its revision (base.revision in an expert set)")
     facts = facts_of_pipeline(index.get("_class_name"), name)
     for component in facts.components:
         entry = index.get(component)

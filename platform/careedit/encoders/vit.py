@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from careedit.encoders.loading import loading
 from careedit.errors import ExpertError
+from careedit.hub import split_hub_id, warn_unless_pinned
 
 Preprocess = Callable[[Image.Image], Tensor]
 """Turns an RGB picture into normalised pixels [3, H, W]."""
@@ -59,21 +60,26 @@ def load_vit(
     dtype: torch.dtype = torch.float32,
     batch: int = BATCH,
 ) -> VitEncoder:
-    """Loads a vision transformer by folder or hub id, e.g. "facebook/dino-vits16".
+    """Loads a vision transformer by folder or hub id, e.g. "facebook/dino-vits16@COMMIT"; a warning without the commit.
 
     Without `preprocess`, pictures are treated as the model's own image processor says, resized by Pillow. Raises
     `ExpertError` if the model cannot be loaded or has no class token.
     """
-    name = os.fspath(source)
+    name, revision = split_hub_id(os.fspath(source))
+    warn_unless_pinned("The vision model", name, revision)
     log: Any = transformers_logging
     bars = log.is_progress_bar_enabled()
     log.disable_progress_bar()
     try:
         with loading(f"vision model {name!r}"):
-            model = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False).to(device)
+            model = AutoModel.from_pretrained(
+                name, revision=revision or "main", dtype=dtype, trust_remote_code=False
+            ).to(device)
             if preprocess is None:
                 preprocess = _as_configured(
-                    cast(Any, AutoImageProcessor).from_pretrained(name, backend="pil", trust_remote_code=False)
+                    cast(Any, AutoImageProcessor).from_pretrained(
+                        name, revision=revision or "main", backend="pil", trust_remote_code=False
+                    )
                 )
     finally:
         if bars:

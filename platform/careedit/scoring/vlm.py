@@ -22,6 +22,7 @@ from careedit import plugins
 from careedit.editing.base_model import find_device, quiet_loading
 from careedit.errors import InputError
 from careedit.files import folder_digest
+from careedit.hub import split_hub_id, warn_unless_pinned
 from careedit.scoring.scorer import Answer, Question
 from careedit.scoring.sent import digest_of_request, probe_question
 from careedit.scoring.vqa import VqaScorer
@@ -158,14 +159,16 @@ def load_asker(
     dtype: torch.dtype | None = None,
     batch: int = BATCH,
 ) -> TransformersAsker:
-    """Load a judge by hub id or folder.
+    """Load a judge by hub id ("owner/name@commit") or folder.
 
     `device` is by default a GPU where there is one; `dtype` by default float32 on a CPU and bfloat16 on a GPU.
-    `revision` is a hub commit, branch or tag (the commit is what the judge is then known by); a folder is known by the
-    sha256 of its model's files unless `revision` names it. Raises `InputError` if the model does not exist, and as
+    `revision` is a hub commit, branch or tag, in place of the one in `source` (the commit is what the judge is then known
+    by); without a commit, a warning is logged. A folder is known by the sha256 of its model's files unless `revision` names it. Raises `InputError` if the model does not exist, and as
     `TransformersAsker` does.
     """
-    path = str(source)
+    path, stated = split_hub_id(str(source))
+    revision = revision or stated
+    warn_unless_pinned("The judge", path, revision)
     device = find_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     local = os.path.isdir(path)

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from careedit.errors import InputError
 from careedit.records import EditRequest
 from careedit_deployments.cluster.ray_backend import RayBackend
-from careedit_deployments.edits.backend import EditCall
+from careedit_deployments.edits.backend import EditCall, ImageDone
+from careedit_deployments.errors import DeadlineError
 from crowd import is_edit
+from tally import TALLY
 
 SMALL = {"num_cpus": 0.1, "threads": 1, "graceful_shutdown_s": 20, "health_check_period_s": 1}
 EXPERT = {**SMALL, "resources": {"worker": 0.01}, "max_ongoing_requests": 16, "max_queued_requests": 32}
@@ -93,11 +96,17 @@ def edit(served):
     """`edit(*calls)`: the events of each call, all made at once; an error in place of them where one was raised."""
 
     async def one(call: EditCall) -> Any:
+        TALLY.requests += 1
         try:
             async with aclosing(served.edit(call)) as stream:
-                return [event async for event in stream]
+                events = [event async for event in stream]
+        except (InputError, DeadlineError) as error:  # of a request that asks for it
+            TALLY.refused += 1
+            return error
         except Exception as error:  # noqa: BLE001 - told to the test
             return error
+        TALLY.served += any(isinstance(event, ImageDone) for event in events)
+        return events
 
     async def gather(calls: Any) -> Any:
         return await asyncio.gather(*(one(call) for call in calls))

@@ -13,6 +13,7 @@ from careedit.experts import add_expert, load_expert_set, make_manifest, remove_
 from careedit.records import EarlyFilter
 from careedit_deployments.edits.backend import ImageDone
 from judging import DEADLY
+from tally import TALLY
 
 ERASE = "expert-main-erase"
 
@@ -39,6 +40,7 @@ def test_without_a_judge_edits_go_on_and_say_so(call, edit, until):
 def test_only_the_loaded_expert_scales_out_and_in_again(served, call, until):
     async def load():
         async def one(seed):
+            TALLY.requests += 1
             async with aclosing(served.edit(call(seed=seed, expert="style", steps=200, n=4, seconds=280))) as stream:
                 async for _ in stream:
                     pass
@@ -48,7 +50,8 @@ def test_only_the_loaded_expert_scales_out_and_in_again(served, call, until):
         assert running("shared-main") == 1
         for task in edits:
             task.cancel()
-        await asyncio.gather(*edits, return_exceptions=True)
+        ends = await asyncio.gather(*edits, return_exceptions=True)
+        TALLY.left += sum(isinstance(end, asyncio.CancelledError) for end in ends)
 
     asyncio.run(load())
     until(lambda: running("expert-main-style") == 1, 60)
@@ -116,7 +119,9 @@ def test_a_replaced_expert_takes_new_edits_while_the_old_ones_finish(
             after = [event async for event in stream]
         return await task, after
 
+    TALLY.requests += 2
     before, after = asyncio.run(through_the_change())
+    TALLY.served += len([events for events in (before, after) if made(events)])
     assert {event.trace.expert_set_sha256 for event in made(before)} == {known.sha256}
     assert made(after)[0].trace.expert_set_sha256 == new.sha256 != known.sha256
     assert ask(ERASE)["pid"] == pid

@@ -38,7 +38,9 @@ def test_an_edit_over_http_is_the_edit_in_this_process(client, call, open_editor
 
 def test_the_server_is_ready_and_names_its_experts(client):
     assert client.get("/readyz").json()["status"] == "ok"
-    assert "erase" in client.get("/v1/experts").text
+    told = client.get("/v1/experts")
+    assert "erase" in told.text
+    assert (told.headers["cache-control"], told.headers["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 def test_a_replica_decodes_in_a_process_of_its_own_and_the_trace_says_what_was_lost(client):

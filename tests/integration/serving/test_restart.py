@@ -9,7 +9,7 @@ import pytest
 
 from careedit.images import decode_image
 from careedit.records import EditRequest
-from crowd import TALLY, Crowd, body_of, is_edit
+from crowd import Crowd, is_edit
 from replica_process import status
 from slots import half_a_body, held
 from webhooks import receiving
@@ -39,6 +39,7 @@ def small_config(served_config, tmp_path):
     }
 
 
+@pytest.mark.timeout(600)  # the application starts twice
 def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     serve_cluster, small_config, draw_picture, open_editor, until
 ):
@@ -64,7 +65,7 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
                 await asyncio.to_thread(
                     until, lambda: serve_cluster.inside("restarted", "shared-main", status)[0]["edits"]
                 )
-                jobs = [await queue(crowd, one, hook) for one in queued]
+                jobs = [await crowd.queue(one, webhook=hook) for one in queued]
                 while not (listed := await statuses(crowd)).count("running"):
                     await asyncio.sleep(0.05)
                 ending = asyncio.create_task(asyncio.to_thread(serve.delete, "restarted"))
@@ -72,13 +73,6 @@ def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
             await ending
             assert sum(one in ("queued", "running") for one in listed) > 4, "more jobs than are made at once"
             return jobs, await edit
-
-    async def queue(crowd, one, hook):
-        body = body_of(one)
-        answer = await crowd.http.post("/v1/jobs", files=body["files"], data={**body["data"], "webhook": hook})
-        assert answer.status_code == 202, answer.text
-        TALLY.requests += 1
-        return answer.json()["id"]
 
     async def statuses(crowd):
         return [job["status"] for job in (await crowd.http.get("/v1/jobs?limit=100")).json()["data"]]

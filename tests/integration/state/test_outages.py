@@ -18,6 +18,7 @@ from careedit_deployments.edits import edit_service
 from careedit_deployments.state.database import BUSY_S
 from fake_backend import FakeBackend, picture_file
 from served import Served, serve
+from tally import TALLY
 
 FILES = {"image": ("a.png", picture_file())}
 EDIT = {"files": FILES, "data": {"prompt": "remove it"}}
@@ -68,6 +69,15 @@ def locked(path: Path) -> Iterator[None]:
         other.close()
 
 
+def post(http: httpx2.Client, path: str, **options: Any) -> httpx2.Response:
+    """The counted answer to a request; a job that is accepted is counted when it ends."""
+    TALLY.requests += 1
+    answer = http.post(path, **options)
+    if answer.status_code != 202:
+        TALLY.answered(answer.status_code)
+    return answer
+
+
 def says_come_again(answer: httpx2.Response) -> bool:
     error = answer.json()["error"]
     return answer.status_code == 503 and "try again" in error["message"] and int(answer.headers["retry-after"]) > 0
@@ -76,13 +86,14 @@ def says_come_again(answer: httpx2.Response) -> bool:
 def queue(http: httpx2.Client, painter: FakeBackend) -> list[str]:
     """Jobs of which as many as possible are being made, and wait for the gate."""
     painter.gate.clear()
-    return [http.post("/v1/jobs", **EDIT).json()["id"] for _ in range(JOBS)]
+    return [post(http, "/v1/jobs", **EDIT).json()["id"] for _ in range(JOBS)]
 
 
 def check(http: httpx2.Client, jobs: list[str]) -> None:
     """Every job was made once."""
     for job in jobs:
         events = http.get(f"/v1/jobs/{job}/events", timeout=90).text  # ends with the job
+        TALLY.ended(http.get(f"/v1/jobs/{job}").json())
         assert events.count("event: job.completed") == events.count("event: job.image") == 1, events
 
 
@@ -91,11 +102,11 @@ def test_a_full_disk_costs_no_job_and_new_ones_are_told_to_come_again(tmp_path: 
         jobs = queue(http, painter)
         with full_disk(served):
             served.run(_opens(painter))
-            assert http.post("/v1/images/edits", **EDIT).status_code == 200, "an edit needs no disk"
-            assert says_come_again(http.post("/v1/jobs", **EDIT))
-            assert says_come_again(http.post("/v1/sessions", files=FILES))
+            assert post(http, "/v1/images/edits", **EDIT).status_code == 200, "an edit needs no disk"
+            assert says_come_again(post(http, "/v1/jobs", **EDIT))
+            assert says_come_again(post(http, "/v1/sessions", files=FILES))
         check(http, jobs)
-        assert http.post("/v1/jobs", **EDIT).status_code == 202
+        check(http, [post(http, "/v1/jobs", **EDIT).json()["id"]])
 
 
 def test_a_locked_database_costs_no_job_and_does_not_hold_up_an_edit(
@@ -106,7 +117,7 @@ def test_a_locked_database_costs_no_job_and_does_not_hold_up_an_edit(
         jobs = queue(http, painter)
         with locked(tmp_path / "state.db"):
             served.run(_opens(painter))
-            edit = http.post("/v1/images/edits", **EDIT, timeout=0.8 * BUSY_S)
+            edit = post(http, "/v1/images/edits", **EDIT, timeout=0.8 * BUSY_S)
             assert edit.status_code == 200, "it does not wait until its record is stored"
         check(http, jobs)
         rating = {"edit": edit.headers["x-careedit-edit"], "rating": 5}

@@ -21,6 +21,7 @@ from careedit_deployments.edits.stored import keep_order, scope_of
 from careedit_deployments.state.blobs import BlobStore, open_blobs
 from careedit_deployments.state.records import JobEvent, JobRecord, new_id
 from careedit_deployments.state.store import Store, open_store
+from tally import TALLY
 
 JOBS, STEPS = 8, 10
 
@@ -74,12 +75,15 @@ def test_jobs_end_exactly_once_though_a_worker_is_killed(
                 process.wait()
             await store.close()
 
+    TALLY.requests += JOBS
     jobs, events = asyncio.run(main())
     assert Counter(job.status for job in jobs) == {"completed": JOBS}
     taken_up = [job for job in jobs if job.attempt > 1]
     assert taken_up, "the killed worker held a job"
     for job in jobs:
         ends = Counter(event.kind for event in events[job.id] if event.kind in ("completed", "failed", "cancelled"))
+        TALLY.served += ends["completed"] > 0
+        TALLY.doubled += ends.total() > 1
         assert ends == {"completed": 1}
         assert [event.number for event in events[job.id]] == list(range(1, job.last_event + 1))
         seeds = [image.trace["seed"] for image in job.images]

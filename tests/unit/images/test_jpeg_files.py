@@ -12,6 +12,7 @@ from PIL import Image
 
 from careedit.errors import ImageError
 from careedit.images import decode_image, inspect_picture
+from pictures import with_scans
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)).resize((52, 40), 3)
 END = b"\xff\xd9"
@@ -32,13 +33,6 @@ FILES = {
     "CMYK": encoded(SMOOTH.convert("CMYK")),
     "middle grey": encoded(Image.new("RGB", (52, 40), (128, 128, 128))),
 }
-
-
-def with_scans(size: int, scans: int) -> bytes:
-    """A progressive file of a flat picture whose last scan, which refines nothing, comes `scans` times."""
-    data = encoded(Image.new("RGB", (size, size), (200, 10, 30)), progressive=True)
-    scan = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + scan * (scans - data.count(b"\xff\xda")) + END
 
 
 def refusal(data: bytes) -> str:

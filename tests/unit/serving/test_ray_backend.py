@@ -9,10 +9,10 @@ import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 from PIL import Image
-from ray.exceptions import ActorDiedError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import ActorDiedError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, RequestCancelledError
 
-from careedit.errors import InputError
+from careedit.errors import CancelledError, InputError
 from careedit.records import EditRequest
 from careedit.routing import RoutingFeatures
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
@@ -217,6 +217,12 @@ def test_careedits_own_errors_come_out_as_they_were_and_others_tell_no_secrets(c
     with pytest.raises(kind, match=text) as caught:
         run(Handle([task_error(cause)]), call())
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [TaskCancelledError(), RequestCancelledError()])
+def test_a_call_that_ray_cancelled_is_a_client_that_left_and_not_an_unforeseen_error(error, run, call):
+    with pytest.raises(CancelledError, match="its client left"):
+        run(Handle([error]), call())
 
 
 def test_whoever_leaves_cancels_the_replicas_edit(fleet, call):

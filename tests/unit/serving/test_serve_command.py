@@ -9,8 +9,10 @@ import yaml
 
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
-from careedit_deployments.cli.serve import at_address, check_sets, dangers, find_config
+from careedit_deployments.cli.serve import at_address, check_sets, dangers, find_config, start
+from careedit_deployments.cluster.lifecycle import SERVING
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.errors import ServingError
 
 
 @pytest.fixture
@@ -67,6 +69,19 @@ def test_a_set_that_is_not_there_is_said_in_a_sentence(tmp_path, capsys):
     file.write_text(yaml.safe_dump({"arms": {"main": {"expert_set": str(tmp_path / "none")}}}))
     assert main(["serve", str(file)]) == 2
     assert "is not an expert set" in capsys.readouterr().err
+
+
+def test_a_machine_too_busy_for_ray_is_said_in_a_sentence(config, monkeypatch):
+    def fails(**_):
+        raise Exception("The current node timed out during startup. This could happen because ...")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr("ray.init", fails)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    for name, value in SERVING.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ServingError, match="Ray did not start within half a minute; end other work"):
+        start(config(), None)
 
 
 @pytest.mark.parametrize(
