@@ -13,7 +13,7 @@ from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.plugins import EVAL
-from careedit_eval.cli import planning, registry
+from careedit_eval.cli import planning, registry, view
 from careedit_eval.cli.work import (
     DEFAULT_OUT,
     RunnerName,
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.command("plan-size")(planning.plan_size_of)
 app.command("check-statistics")(planning.check)
+app.command("view")(view.view)
 app.command("promote")(registry.promote_run)
 app.command("rollback")(registry.roll_back_champion)
 app.command("champion")(registry.champion)
