@@ -33,7 +33,7 @@ def view(
     """
     opened = [ViewedRun(place_of(name, out)) for name in runs or [str(find_run(None, out).folder)]]
     server = make_server(Library(opened), port)
-    emit(f"http://localhost:{server.server_port}/")
+    emit(f"http://127.0.0.1:{server.server_port}/")
     note("The viewer runs until you press Ctrl+C.")
     try:
         server.serve_forever()

@@ -29,7 +29,7 @@ def numbers(values: Iterable[float | None]) -> list[str]:
         return ["–" if value is None else f"{value:,.0f}" for value in listed]
     # Sets that are equal in five digits that count are shown as equal.
     apart = len({f"{value:.5g}" for value in known})
-    sizes = [abs(value) for value in known if value]
+    sizes = [abs(value) for value in known if abs(value) >= 10**-MOST_DIGITS]
     first = max((digits_for(size) for size in sizes), default=0) if max(sizes, default=0) < 1 else 3
     digits = 1 if sizes and min(sizes) >= 100 else max(3, min(first, MOST_DIGITS))
     while digits < MOST_DIGITS and len({f"{value:.{digits}f}" for value in known}) < apart:

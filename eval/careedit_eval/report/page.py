@@ -33,8 +33,8 @@ THUMB = 160
 """The longest side of an image on the first screen, in pixels."""
 
 
-def write_report(run: Run, analysis: Analysis) -> Path:
-    """Write `report.html` and `grid.png` into the run's folder and return the page's path."""
+def write_report(run: Run, analysis: Analysis, path: Path | None = None) -> Path:
+    """Write `report.html` and `grid.png` into the run's folder, or only the page to `path`, and return the page's path."""
     gallery = Gallery(run)
     decision = decision_of(run, analysis)
     shown = [_compared(run, one, gallery) for one in analysis.compared]
@@ -77,13 +77,12 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         names=NAMES,
         edits=len(run.table.edits),
     )
-    path = run.folder / REPORT_FILE
-    write_atomic(path, text)
-    if analysis.compared:
+    write_atomic(path or run.folder / REPORT_FILE, text)
+    if path is None and analysis.compared:
         first = analysis.compared[0]
         flips = (*first.flips.losses, *first.flips.wins[:5]) or decision.worst
         write_grid(run.folder / GRID_FILE, [gallery.of(flip, (first.a, first.b)) for flip in flips])
-    return path
+    return path or run.folder / REPORT_FILE
 
 
 def _source(environment: Environment, name: str) -> Markup:

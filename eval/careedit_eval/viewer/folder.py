@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import posixpath
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -37,11 +39,11 @@ class ViewedRun:
         """Raises `InputError` if the folder is not a finished run or cannot be read."""
         self.address = address.rstrip("/")
         self._lock = threading.Lock()
-        self._copy = None
-        if is_url(address):
+        self._is_remote = is_url(address)
+        if self._is_remote:
             # Its tables are small; images and traces stay where they are.
-            self._copy = tempfile.TemporaryDirectory(prefix="careedit-view-")
-            folder = Path(self._copy.name)
+            folder = Path(tempfile.mkdtemp(prefix="careedit-view-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             for name in (RUN_FILE, EDITS_FILE, SCORES_FILE):
                 (folder / name).write_bytes(read_bytes(f"{self.address}/{name}"))
         else:
@@ -75,7 +77,7 @@ class ViewedRun:
         """The benchmarks' rows, or why they cannot be read here."""
         record = self.run.record
         own = [part.name for part in record.suite.benchmarks if ":" in part.name]
-        if self._copy is not None and own:
+        if self._is_remote and own:
             return BenchmarkError(
                 f"The benchmark {own[0]!r} is a function that the run names; copy the run to this machine to call it."
             )

@@ -1,7 +1,7 @@
 /* Means over time: one line per set over the runs of a suite, with marks where benchmark or set changed. */
 import { $, change, make, shown, state } from "./state.js";
 
-const WIDTH = 1100, HEIGHT = 320, LEFT = 70, RIGHT = 130, TOP = 16, BOTTOM = 46;
+const WIDTH = 1100, HEIGHT = 320, LEFT = 70, RIGHT = 40, TOP = 16, BOTTOM = 46;
 const COLOURS = ["c0", "c1", "c2", "c3", "c4", "c5"];
 let chosen = { output: "", benchmark: "", arms: null };
 
@@ -12,6 +12,7 @@ export function showHistory(nights, doc, open) {
   chosen.output = outputs.includes(state.number) ? state.number : outputs[0];
   if (!benchmarks.includes(chosen.benchmark)) chosen.benchmark = benchmarks.at(-1);
   const arms = [...new Set(means.filter((one) => one.benchmark === chosen.benchmark).map((one) => one.arm))].slice(0, 12);
+  arms.sort((one, other) => [state.armB, state.armA].includes(other) - [state.armB, state.armA].includes(one));
   chosen.arms ??= new Set([state.armA, state.armB]);
   const again = () => showHistory(nights, doc, open);
   const output = select("Number", outputs, chosen.output, (value) => { change({ number: value }); again(); });
@@ -59,7 +60,6 @@ function chart(nights, lines, arms, find, open) {
       dot.addEventListener("keydown", (event) => { if (event.key === "Enter") open(one.night.id); });
       svg.append(dot);
     });
-    if (points.length) svg.append(text(points.at(-1).x + 12, y(points.at(-1).mean.mean) + 4 + place * 3, arm, "start", colour));
   });
   return svg;
 }

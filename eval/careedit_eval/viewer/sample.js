@@ -50,7 +50,7 @@ function numbers(docs, before, after) {
   }
   const rows = names.map(([name, rival]) => {
     const output = outputs.get(name), [a, b] = [find(before, name, rival), find(after, name, rival)];
-    const both = a?.value != null && b?.value != null, gain = both ? direction(output) * (b.value - a.value) : 0;
+    const both = a?.value != null && b?.value != null, gain = both && !output?.information ? direction(output) * (b.value - a.value) : 0;
     const remarks = [["A", a], ["B", b]].flatMap(([side, one]) => [one?.error && `${side}: ${one.error}`, one?.notes && `${side}: ${one.notes}`].filter(Boolean));
     return make("tr", {},
       make("td", { title: output ? `${output.metric}, ${output.protocol}` : "pairwise" }, `${name}${{ higher: " ↑", lower: " ↓" }[output?.better] ?? ""}${rival ? ` against ${rival}` : ""}`),

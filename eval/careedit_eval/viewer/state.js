@@ -12,9 +12,8 @@ export function readHash() {
   for (const name of Object.keys(DEFAULTS)) state[name] = given.get(name) ?? DEFAULTS[name];
 }
 
-/** Change the state and the hash. A new sample or tab is a new entry of the browser's history; a filter is not. */
-export function change(changes) {
-  const entry = ["sample", "tab"].some((name) => name in changes && changes[name] !== state[name]);
+/** Change the state and the hash, as a new `entry` of the browser's history or in place of the last one. */
+export function change(changes, entry = false) {
   Object.assign(state, changes);
   const kept = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
   const url = `#${new URLSearchParams(kept)}`;

@@ -72,11 +72,11 @@ async function render() {
     $("history").hidden = state.tab !== "history";
     if (state.tab === "history") {
       const nights = await api("api/history");
-      if (turn === latest) showHistory(nights, docs.b, (run) => { change({ tab: "samples", runB: run, armB: "" }); render(); });
+      if (turn === latest) showHistory(nights, docs.b, (run) => { change({ tab: "samples", runB: run, armB: "" }, true); render(); });
       return;
     }
     const rows = filtered(all, docs);
-    if (!all.some((row) => row.key === state.sample)) change({ sample: rows[0]?.key ?? "" });
+    if (!rows.some((row) => row.key === state.sample)) change({ sample: rows[0]?.key ?? "" });
     showList(rows, docs, choose);
     reveal();
     await openSample(turn);
@@ -99,7 +99,7 @@ async function openSample(turn) {
 }
 
 function choose(key) {
-  change({ sample: key });
+  change({ sample: key }, true);
   render();
 }
 
@@ -109,7 +109,7 @@ for (const [id, name] of [["run-a", "runA"], ["arm-a", "armA"], ["run-b", "runB"
 for (const name of FILTERS) $(name).addEventListener("input", () => { change({ [name]: $(name).value }); $("list").scrollTop = 0; render(); });
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("clear").addEventListener("click", () => { change({ ...clearedFilters(), number: state.number }); render(); });
-for (const tab of document.querySelectorAll("[data-tab]")) tab.addEventListener("click", () => { change({ tab: tab.dataset.tab }); render(); });
+for (const tab of document.querySelectorAll("[data-tab]")) tab.addEventListener("click", () => { change({ tab: tab.dataset.tab }, true); render(); });
 addEventListener("popstate", () => { readHash(); render(); });
 addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, select, textarea");
