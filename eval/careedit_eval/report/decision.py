@@ -70,7 +70,7 @@ class Decision:
     outcome: Outcome | None
     """The outcome of the gate; None without a gate."""
     advice: str
-    """What to do next."""
+    """What to do next, in one or two sentences."""
     a: str | None
     """The set in use; None if the run compares nothing."""
     b: str
@@ -78,9 +78,9 @@ class Decision:
     forests: tuple[Forest, ...]
     """The forest plots, in the order of the gate's margins."""
     others: tuple[Check, ...]
-    """The gate's other checks."""
+    """The checks of the gate that are not margins."""
     random: tuple[Flip, ...]
-    """Random samples."""
+    """Six random samples, always the same for the same rows."""
     worst: tuple[Flip, ...]
     """The samples on which B loses most by the first judged number; ties are ordered by the next ones."""
     worst_by: str
@@ -128,7 +128,7 @@ class Sides:
     """The numbers of both sides of a decision. The side in use may be a frozen baseline, or missing."""
 
     run: Run
-    """The run."""
+    """The run that is decided about."""
     a: str | None
     """The set in use; None if nothing is compared."""
     b: str

@@ -27,7 +27,7 @@ from careedit_eval.runs import Run
 REPORT_FILE, GRID_FILE = "report.html", "grid.png"
 MOST = 200
 """The maximum number of errors, samples with errors, and notes that the page lists; the others are counted."""
-PLOT = 180
+PLOT = 120
 """The width of an interval's plot in a table, in pixels."""
 THUMB = 160
 """The longest side of an image on the first screen, in pixels."""
@@ -62,7 +62,7 @@ def write_report(run: Run, analysis: Analysis, path: Path | None = None) -> Path
         further=[_card(run, flip, pair, gallery) for name, flip in further.items() if name not in there],
         verdict=analysis.verdict,
         checks=analysis.verdict.checks if analysis.verdict is not None else (),
-        tables=[means_table(run, analysis.means, facts.name) for facts in run.record.benchmarks],
+        tables=[means_table(run, analysis.means, facts.name, pair) for facts in run.record.benchmarks],
         compared=shown,
         routing=_routing(run, decision),
         rankings=analysis.rankings,

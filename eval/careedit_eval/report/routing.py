@@ -35,13 +35,13 @@ class Switch:
     b: str
     """The first choice of set B."""
     edits: int
-    """The number of edits."""
+    """The number of edits with this pair of choices."""
     kinds: str
     """The kinds of edit, the most frequent first, with their counts."""
     before: float | None
     """The mean of the primary number of A on these edits; None if no edit has one on both sides."""
     after: float | None
-    """The same of B."""
+    """The mean of the primary number of B on the same edits."""
     samples: tuple[str, ...]
     """The ids of the first samples."""
 

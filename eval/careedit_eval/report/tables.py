@@ -56,7 +56,7 @@ class Means:
     """One number: its means over samples and over kinds, and those of each kind."""
 
     output: Output
-    """The number."""
+    """The number that the means are of."""
     whole: tuple[Row, ...]
     """The mean over samples and, with several kinds, the mean over kinds."""
     kinds: tuple[Row, ...]
@@ -68,9 +68,9 @@ class MeansTable:
     """The means of one benchmark."""
 
     facts: BenchmarkFacts
-    """The benchmark."""
+    """The facts about the benchmark in the run."""
     sets: tuple[tuple[str, bool], ...]
-    """The names of the columns, and whether each is a set of the suite."""
+    """The names of the columns, and whether each is a set of the suite or compared."""
     numbers: tuple[Means, ...]
     """The numbers, in the order of the metrics."""
 
@@ -80,15 +80,14 @@ class MeansTable:
         return [index for index, (_, own) in enumerate(self.sets) if own]
 
 
-def means_table(run: Run, means: Sequence[Mean], benchmark: str) -> MeansTable:
-    """The means of one benchmark, sets of the suite first."""
+def means_table(run: Run, means: Sequence[Mean], benchmark: str, compared: Sequence[str] = ()) -> MeansTable:
+    """The means of one benchmark, first the sets of the suite and the `compared` ones."""
     arms = run.table.arms(benchmark)
     own = [arm.name for arm in run.record.suite.sets if arm.name in arms]
-    # Sets of another run, in a comparison of two runs, are neither the suite's nor reference rows.
+    own += [arm for arm in compared if arm in arms and arm not in own]
     singles = sorted(arm for arm in arms if arm.startswith("single/"))
     rows = [arm for arm in REFERENCE if arm in arms and arm not in own]
-    others = [arm for arm in arms if arm not in {*own, *rows, *singles}]
-    order = [*own, *others, *rows, *singles]
+    order = [*own, *rows, *singles]
     cells = {(one.output, one.kind, one.arm): one for one in means if one.benchmark == benchmark}
     kinds = run.table.kinds(benchmark)
     found = []
@@ -102,7 +101,7 @@ def means_table(run: Run, means: Sequence[Mean], benchmark: str) -> MeansTable:
         by_kind = [_row(kind, [cells.get((output.name, kind, arm)) for arm in order]) for kind in kinds]
         found.append(Means(output, tuple(lines), tuple(by_kind) if len(kinds) > 1 else ()))
     facts = next(one for one in run.record.benchmarks if one.name == benchmark)
-    return MeansTable(facts, tuple((arm, arm in [*own, *others]) for arm in order), tuple(found))
+    return MeansTable(facts, tuple((arm, arm in own) for arm in order), tuple(found))
 
 
 def unread_replies(means: Sequence[Mean]) -> Mapping[str, int]:

@@ -117,7 +117,7 @@ class ViewedRun:
     def picture(self, benchmark: str, sample_id: str, role: str) -> bytes:
         """The "source", "target", "mask" or "reference-N" of a sample, as metrics see it, as a PNG file.
 
-        The mask is red where the edit may change pixels, and else transparent. Raises `InputError` or `BenchmarkError`.
+        The mask is red in the area of the edit, and else transparent. Raises `InputError` or `BenchmarkError`.
         """
         found = load_pictures(self.sample(benchmark, sample_id))
         name, _, number = role.partition("-")

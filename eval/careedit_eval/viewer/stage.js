@@ -34,7 +34,7 @@ function parts(pictures, set) {
   over.className += " over";
   const stack = make("div", { className: "stack" }, under, over);
   stack.dataset.mode = state.mode;
-  const caption = make("figcaption", {}, { slider: `${left.label} | ${right.label}`, blink: left.label, mask: `${right.label}, red: where the edit may change pixels` }[state.mode] ?? `|${right.label} − ${left.label}|`);
+  const caption = make("figcaption", {}, { slider: `${left.label} | ${right.label}`, blink: left.label, mask: `${right.label}, red: the area of the edit` }[state.mode] ?? `|${right.label} − ${left.label}|`);
   if (state.mode === "slider") bar.append(range("Position", 0, 100, 50, (value) => stack.style.setProperty("--cut", `${value}%`)));
   if (state.mode === "difference") bar.append(range("Brightness", 1, 20, state.gain, (value) => { stack.style.setProperty("--gain", value); if (value !== state.gain) change({ gain: value }); }));
   if (state.mode === "blink") {
