@@ -156,8 +156,8 @@ class Sides:
             for pair, edit in self.run.table.edits_of(benchmark, self.b).items():
                 gains = tuple(_gain(one, left.get(pair), right.get(pair), self.a) for one, left, right in columns)
                 before, after = (side.get(pair) for side in columns[0][1:])
-                values = (line.value if line is not None else None for line in (before, after))
-                found.append((gains, Flip(benchmark, *pair, edit.kind, *values, gains[0])))
+                a, b = (None if line is None else line.value for line in (before, after))
+                found.append((gains, Flip(benchmark, *pair, edit.kind, a, b, gains[0])))
         return [flip for _, flip in sorted(found, key=lambda one: (one[0], _where(one[1])))]
 
 

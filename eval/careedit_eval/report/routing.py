@@ -114,5 +114,5 @@ def _switch(
     kinds: Mapping[str, int] = Counter(line.kind for line in lines)
     said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     samples = tuple(dict.fromkeys(line.sample_id for line in lines))
-    before, after = (mean(side) for side in zip(*values, strict=True)) if values else (None, None)
-    return Switch(*names, len(lines), said, before, after, samples[:3])
+    means = [mean(side) for side in zip(*values, strict=True)] if values else [None, None]
+    return Switch(*names, len(lines), said, means[0], means[1], samples[:3])

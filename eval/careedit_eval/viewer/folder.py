@@ -121,7 +121,7 @@ class ViewedRun:
         """
         found = load_pictures(self.sample(benchmark, sample_id))
         name, _, number = role.partition("-")
-        picture = None
+        picture: Image.Image | None = None
         if role in ("source", "target", "mask"):
             picture = getattr(found, role)
         elif name == "reference" and number.isdecimal() and int(number) < len(found.references):

@@ -113,9 +113,9 @@ def sample_document(viewed: ViewedRun, benchmark: str, sample_id: str, seed: int
         found |= {"texts": dict(sample.texts), "extras": dict(sample.extras), "turn": sample.turn}
         found |= {"previous": sample.previous, "trouble": sample.trouble, "mask_given": sample.mask_given}
     scores: dict[str, list[ScoreLine]] = {}
-    for line in table.scores:
-        if (line.benchmark, line.sample_id, line.seed) == (benchmark, sample_id, seed):
-            scores.setdefault(line.arm, []).append(line)
+    for score in table.scores:
+        if (score.benchmark, score.sample_id, score.seed) == (benchmark, sample_id, seed):
+            scores.setdefault(score.arm, []).append(score)
     found["arms"] = {arm: _edit(viewed, line, scores.get(arm, [])) for arm, line in lines.items()}
     return found
 
