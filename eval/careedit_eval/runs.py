@@ -147,11 +147,13 @@ class Run:
     """The folder of the run."""
     record: RunRecord
     """The content of the run's `run.json`."""
+    joined: Table | None = None
+    """The table of two runs that are compared (`careedit_eval.joined`); None: the table is read from the folder."""
 
     @cached_property
     def table(self) -> Table:
         """The table of results."""
-        return Table.read(self.folder)
+        return self.joined if self.joined is not None else Table.read(self.folder)
 
     @cached_property
     def timing(self) -> TimingRecord | None:

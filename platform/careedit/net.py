@@ -99,6 +99,14 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
+def host_of(address: str | None) -> str:
+    """The host name in an address, or in a `Host` header after "//", in lower case; empty if it has none."""
+    try:
+        return urlsplit(address or "").hostname or ""
+    except ValueError:  # a bracket that is not closed
+        return ""
+
+
 def names_of(host: str) -> tuple[str, ...]:
     """A host's names: each name of the loopback interface means all three."""
     return _LOOPBACK if host in _LOOPBACK else (host,)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from careedit_eval.pictures import PictureRef
 from careedit_eval.pipeline import LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.records import Better, Measurement, MetricSpec, Output, Sample, fingerprint_of
-from careedit_eval.runs import Run, save_run
+from careedit_eval.results import EditLine, Table
+from careedit_eval.runs import Run, load_run, save_run
 from careedit_eval.suite import Arm, Part, Suite
 
 KINDS = ("Add", "Remove")
@@ -38,9 +41,17 @@ class Drawn:
     revision = "1"
 
     def __init__(
-        self, n: int = 6, turns: int = 1, broken: str | None = None, name: str = "drawn", kinds: Sequence[str] = KINDS
+        self,
+        n: int = 6,
+        turns: int = 1,
+        broken: str | None = None,
+        name: str = "drawn",
+        kinds: Sequence[str] = KINDS,
+        words: str = "make it",
+        masked: bool = False,
     ) -> None:
         self.name, self._n, self._turns, self._broken, self._kinds = name, n, turns, broken, kinds
+        self._words, self._mask = words, PictureRef.of(file_of(255)) if masked else None
 
     @property
     def fingerprint(self) -> str:
@@ -56,9 +67,10 @@ class Drawn:
             yield Sample(
                 id=name,
                 kind=self._kinds[i % len(self._kinds)],
-                instruction=f"make it {i}",
+                instruction=f"{self._words} {i}",
                 source=PictureRef.of(b"no picture" if name == self._broken else file_of(10 * (i // 2) % 250)),
                 target=PictureRef.of(file_of(200)),
+                mask=self._mask,
                 group=f"g{i // 2}",
                 turn=1 + i % self._turns,
                 previous=f"s{i - 1:03}" if later else None,
@@ -204,3 +216,27 @@ def finished(wanted: Suite, folder: Path, name: str = "run") -> Run:
     found = evaluate(make_plan(wanted), store, LocalRunner())
     place = folder / "runs" / name
     return save_run(place, found, store=store.folder, suite_folder=folder, trigger="manual", seconds=1.0)
+
+
+def with_traces(run: Run) -> Run:
+    """The run, whose store has a trace with a routing decision for every edit; the choice depends on set and sample."""
+    for file in (run.store / "edits").glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            name = "erase" if row["arm"] == "a" or int(row["sample_id"][1:]) % 3 else "style"
+            decision = {
+                "weights": {name: 1.0},
+                "probabilities": {name: 0.9, "other": 0.1},
+                "reason": f"It asks for {name}.",
+            }
+            row["trace"] = json.dumps({"routing": decision}) if row["error"] is None else None
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    chosen = [replace(line, experts=_choice(line)) for line in run.table.edits]
+    Table(chosen, run.table.scores).write(run.folder)
+    return load_run(run.folder)
+
+
+def _choice(line: EditLine) -> str:
+    if line.error is not None:
+        return ""
+    return "erase 1.00" if line.arm == "a" or int(line.sample_id[1:]) % 3 else "style 1.00"

@@ -66,7 +66,7 @@ def bench_serve(
     """
     plan = load.plan
     with use_threads(replica_threads):
-        local = {SERVED: sides.served, IN_PROCESS: sides.editor.edit}
+        local: dict[str, Edit] = {SERVED: sides.served, IN_PROCESS: sides.editor.edit}
         latency = latencies(local, load, partial(done, "latency"))
         spent = stages(sides.traced, sides.spans, sides.editor, load.routed(0, plan.traced), partial(done, "stages"))
     with use_threads(threads):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from careedit.net import host_of
 from careedit_deployments.config import HttpConfig
 from careedit_deployments.errors import ForeignPageError
 
@@ -24,14 +25,14 @@ class Origins:
     """Refuses requests under a name that is not this server's, and those that pages of other servers send."""
 
     def __init__(self, http: HttpConfig) -> None:
-        names = {http.host, _host(http.public_url)} - {""}
+        names = {http.host, host_of(http.public_url)} - {""}
         self._names = LOOPBACK | names if http.is_loopback else None  # another address may have any name
         self._cors = http.cors
 
     def check(self, method: str, headers: Headers) -> None:
         """Raises `ForeignPageError`. Programs send no `Origin`, so they only need the right `Host`."""
         host = headers.get("host", "")
-        name = _host(f"//{host}")
+        name = host_of(f"//{host}")
         if self._names is not None and name not in self._names:
             raise ForeignPageError(
                 f"This server needs no key, so it answers only under {', '.join(sorted(self._names))} and not under "
@@ -46,11 +47,3 @@ class Origins:
                 f"The page at {(origin or 'another site')[:80]!r} may not change anything on this server; list its origin in "
                 "http.cors, or require keys (auth.required)."
             )
-
-
-def _host(address: str | None) -> str:
-    """The host name in an address, in lower case; empty if it has none."""
-    try:
-        return urlsplit(address or "").hostname or ""
-    except ValueError:  # a bracket that is not closed
-        return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,21 +12,20 @@ from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.plugins import EVAL
-from careedit_eval.cli import planning, registry
+from careedit_eval.cli import comparing, planning, registry, view
 from careedit_eval.cli.work import (
     DEFAULT_OUT,
     RunnerName,
     SuiteArgument,
     all_runs,
-    find_run,
     finish_run,
     run_suite,
     tracked,
 )
-from careedit_eval.compare import Mean, Preference
+from careedit_eval.compare import Mean
 from careedit_eval.compare.words import number, signed
 from careedit_eval.errors import TrackingError
-from careedit_eval.gate import freeze, judge_run
+from careedit_eval.gate import advice_of, freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run, load_run
@@ -40,6 +38,8 @@ app = typer.Typer(
 )
 app.command("plan-size")(planning.plan_size_of)
 app.command("check-statistics")(planning.check)
+app.command("compare")(comparing.compare)
+app.command("view")(view.view)
 app.command("promote")(registry.promote_run)
 app.command("rollback")(registry.roll_back_champion)
 app.command("champion")(registry.champion)
@@ -126,22 +126,6 @@ def nightly(
         raise typer.Exit(analysis.verdict.exit_code)
 
 
-@app.command("compare")
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="The set in use.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The set that may replace it.")],
-    run: Annotated[Path | None, typer.Option("--run", help="The run; default: the latest in --out.")] = None,
-    out: Out = DEFAULT_OUT,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare two sets (or rows, such as unified) of a run, paired on sample and seed."""
-    found = analyse(find_run(run, out), pairs=((first, second),))
-    if as_json:
-        emit_json(document(found)["comparisons"][0])
-    else:
-        _show_comparisons(found)
-
-
 @app.command("gate")
 def gate(run: RunFolder, as_json: JsonOption = False) -> None:
     """Check a run with the gate of its suite.
@@ -208,7 +192,7 @@ def _show(run: Run, analysis: Analysis, as_json: bool) -> None:
         )
         return
     _show_means(run, analysis)
-    _show_comparisons(analysis)
+    comparing.show_comparisons(analysis)
     _show_remarks(analysis)
     for facts in run.record.benchmarks:
         for name, why in list(facts.unusable.items())[:1]:
@@ -228,6 +212,7 @@ def _show(run: Run, analysis: Analysis, as_json: bool) -> None:
     if analysis.verdict is not None and narrowed is not None and narrowed.reason is not None:
         note(f"Not the whole suite ({narrowed.reason}): this run makes no champion.")
     if analysis.verdict is not None:
+        note(f"Next: {advice_of(analysis.verdict, narrowed.reason if narrowed is not None else None)}")
         emit(analysis.verdict.line)
 
 
@@ -276,33 +261,3 @@ def _mean(cell: Mean, *, with_n: bool) -> str:
     """The mean over samples; of several kinds also the mean over kinds."""
     macro = f", macro {number(cell.macro)}" if cell.kinds > 1 else ""
     return f"{number(cell.mean)}{macro}" + (f" (n={cell.n})" if with_n else "")
-
-
-def _show_comparisons(analysis: Analysis) -> None:
-    for one in analysis.compared:
-        rows = []
-        for two in one.differences:
-            if two.kind != "all" or two.difference is None:
-                continue
-            interval = "-" if two.interval is None else f"{signed(two.interval.low)} to {signed(two.interval.high)}"
-            p = "-" if two.p_adjusted is None else f"{two.p_adjusted:.3g}"
-            figures = (
-                signed(two.difference),
-                interval,
-                p,
-                f"{two.wins}/{two.ties}/{two.losses}",
-                two.pairs,
-                two.verdict,
-            )
-            rows.append((two.output, *figures))
-        columns = (f"{one.b} - {one.a}", "difference", "95 % interval", "p", "win/tie/loss", "n", "verdict")
-        emit_table(columns, rows)
-        _show_preferences(one.preferences)
-    _show_preferences(analysis.preferences)
-
-
-def _show_preferences(found: Sequence[Preference]) -> None:
-    for one in found:
-        emit(one.line)
-        if one.warning is not None:
-            note(f"warning: {one.warning}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from careedit_eval.stats import Interval
+
+MOST_DIGITS = 7
+"""The maximum number of digits after the point."""
 
 
 def number(value: float | None) -> str:
@@ -15,6 +19,22 @@ def number(value: float | None) -> str:
     if size >= 100:
         return f"{value:,.1f}"
     return _no_minus_zero(f"{value:.{3 if size >= 0.1 or size < 1e-5 else 4 if size >= 0.01 else 5}f}")
+
+
+def numbers(values: Iterable[float | None]) -> list[str]:
+    """The numbers of one row, all with the same digits after the point: as few as tell different numbers apart."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    if all(float(value).is_integer() for value in known):
+        return ["–" if value is None else f"{value:,.0f}" for value in listed]
+    # Sets that are equal in five digits that count are shown as equal.
+    apart = len({f"{value:.5g}" for value in known})
+    sizes = [abs(value) for value in known if abs(value) >= 10**-MOST_DIGITS]
+    first = max((digits_for(size) for size in sizes), default=0) if max(sizes, default=0) < 1 else 3
+    digits = 1 if sizes and min(sizes) >= 100 else max(3, min(first, MOST_DIGITS))
+    while digits < MOST_DIGITS and len({f"{value:.{digits}f}" for value in known}) < apart:
+        digits += 1
+    return ["–" if value is None else _no_minus_zero(f"{value:,.{digits}f}") for value in listed]
 
 
 def signed(value: float | None, digits: int = 4) -> str:

@@ -13,26 +13,36 @@ from careedit_eval.pipeline.timing import pairs_of
 from careedit_eval.runs import Run
 from careedit_eval.stats import images_needed, non_inferiority
 from careedit_eval.stats.power import POWER
-from careedit_eval.suite import Gate
+from careedit_eval.suite import Gate, Suite
 from careedit_eval.timing import slowdown
 
 
 def judge_run(run: Run) -> Verdict:
     """Check a run with its suite's gate. Raises `InputError` without a gate, or without anything to compare with."""
-    suite = run.record.suite
-    if suite.gate is None:
-        raise InputError(f"The suite {suite.name!r} has no gate; add a gate with margins to it.")
-    gate = suite.gate
-    if not gate.margins:
-        raise InputError(f"The gate of {suite.name!r} has no margins, so no number is judged; give it one.")
-    candidate = gate.set or (suite.compare[0].b if suite.compare else suite.sets[0].name)
-    baseline = _baseline(run, gate, candidate)
+    gate, candidate, baseline = sides_of(run)
     for output, key in baseline.metrics.items():
         if run.record.metric_keys.get(output, key) != key:
             raise InputError(
                 f"{output} is measured in another way than in the baseline, so they cannot be compared; freeze a new one."
             )
     return Verdict(candidate, baseline.set, tuple(_checks(run, gate, candidate, baseline)))
+
+
+def sides_of(run: Run) -> tuple[Gate, str, Baseline]:
+    """The gate of a run's suite, the name of the set that it judges, and the baseline. Raises `InputError` as `judge_run`."""
+    suite = run.record.suite
+    if suite.gate is None:
+        raise InputError(f"The suite {suite.name!r} has no gate; add a gate with margins to it.")
+    if not suite.gate.margins:
+        raise InputError(f"The gate of {suite.name!r} has no margins, so no number is judged; give it one.")
+    candidate = candidate_of(suite)
+    return suite.gate, candidate, _baseline(run, suite.gate, candidate)
+
+
+def candidate_of(suite: Suite) -> str:
+    """The name of the set that a suite's gate judges."""
+    named = suite.gate.set if suite.gate is not None else None
+    return named or (suite.compare[0].b if suite.compare else suite.sets[0].name)
 
 
 def _baseline(run: Run, gate: Gate, candidate: str) -> Baseline:

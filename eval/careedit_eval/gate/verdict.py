@@ -127,3 +127,24 @@ class Verdict:
             "baseline": self.baseline,
             "checks": [asdict(check) | {"passed": check.passed} for check in self.checks],
         }
+
+
+def advice_of(verdict: Verdict, narrowed: str | None) -> str:
+    """What to do after a verdict, in one or two sentences; `narrowed` says why the run covers only a part of its suite."""
+    a, b = verdict.baseline, verdict.candidate
+    whole = "" if narrowed is None else f"Run the whole suite first ({narrowed})."
+    if verdict.outcome == "worse":
+        return f"Keep {a}. The worst pictures and the kinds with the largest losses show what {b} must improve."
+    if verdict.outcome == "pass":
+        return whole or f"`careedit eval promote` makes {b} the champion."
+    unsure = [check for check in verdict.checks if check.outcome == "inconclusive"]
+    needs = [check.needed for check in unsure if check.needed is not None and check.needed > (check.images or 0)]
+    steps = [whole] if whole else []
+    if needs:
+        more = f"{max(needs):,} pictures or more"
+        steps.append(f"Then give the suite {more}, if it has fewer." if whole else f"Give the suite {more}.")
+    elif any(check.name == "margin" for check in unsure):
+        steps.append(f"Look at the worst pictures, or add pictures: {b} may be worse by more than its margin.")
+    if any(check.name == "slowdown" for check in unsure):
+        steps.append("Raise timing.samples, and time both sets in one run.")
+    return " ".join(steps)

@@ -112,13 +112,14 @@ def make_plan(suite: Suite, *, limit: int | None = None, gpus: bool = False, reg
     metrics, pairwise = tuple(map(make_metric, suite.metrics)), tuple(map(make_metric, suite.pairwise))
     _check_outputs(suite, metrics, pairwise)
     arms, missing = _arms(suite, gpus, registry)
-    benchmarks = tuple(_rows(suite, limit))
+    benchmarks = tuple(rows_of(suite, limit))
     if suite.gate is not None and limit is None:
         check_margins(suite.gate, {sample.kind for rows in benchmarks for sample in rows.scored})
     return Plan(suite, benchmarks, arms, metrics, pairwise, missing)
 
 
-def _rows(suite: Suite, limit: int | None) -> Iterator[Rows]:
+def rows_of(suite: Suite, limit: int | None) -> Iterator[Rows]:
+    """The rows of every benchmark of a suite; `limit` takes the first samples of each. Raises `InputError`."""
     names: set[str] = set()
     for part in suite.benchmarks:
         benchmark = make_benchmark(part)

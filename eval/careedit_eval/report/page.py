@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from careedit.files import png_data_url, write_atomic
-from careedit_eval.compare import Difference, Flip, Mean
+from careedit_eval.compare import Difference, Flip
 from careedit_eval.compare.differences import ALL
-from careedit_eval.compare.words import number, signed
-from careedit_eval.gate import Check, Verdict
+from careedit_eval.compare.words import number, numbers, signed
 from careedit_eval.report.analysis import Analysis, Compared
-from careedit_eval.report.pictures import Gallery, write_grid
+from careedit_eval.report.decision import SEED, WIDTH, Decision, decision_of
+from careedit_eval.report.pictures import Gallery, small, write_grid
+from careedit_eval.report.remarks import failed_samples
+from careedit_eval.report.routing import switches_of, usage_of
+from careedit_eval.report.tables import NAMES, means_table, unread_replies
 from careedit_eval.runs import Run
 
 REPORT_FILE, GRID_FILE = "report.html", "grid.png"
-REFERENCE = ("identity", "truth", "base", "best_single", "unified", "oracle")
-"""Rows that are shown after the sets, in this order."""
-NAMES = {
-    "identity": "identity (no edit)",
-    "truth": "truth (the target itself)",
-    "base": "base alone",
-    "best_single": "best single expert",
-    "unified": "unified LoRA",
-    "oracle": "oracle routing",
-}
 MOST = 200
-"""The maximum number of errors, and of notes, that the page lists; the others are counted."""
-PLOT = 180
-"""The width of an interval's plot, in pixels."""
+"""The maximum number of errors, samples with errors, and notes that the page lists; the others are counted."""
+PLOT = 120
+"""The width of an interval's plot in a table, in pixels."""
+THUMB = 160
+"""The longest side of an image on the first screen, in pixels."""
 
 
-def write_report(run: Run, analysis: Analysis) -> Path:
-    """Write `report.html` and `grid.png` into the run's folder and return the page's path."""
+def write_report(run: Run, analysis: Analysis, path: Path | None = None) -> Path:
+    """Write `report.html` and `grid.png` into the run's folder, or only the page to `path`, and return the page's path."""
     gallery = Gallery(run)
+    decision = decision_of(run, analysis)
     shown = [_compared(run, one, gallery) for one in analysis.compared]
+    there = {card["id"] for one in shown for card in (*one["losses"], *one["wins"])}
+    pair = tuple(name for name in (decision.a, decision.b) if name is not None)
+    shots = [[_shot(run, flip, pair, gallery) for flip in flips] for flips in (decision.random, decision.worst)]
+    further = {_id(flip, decision.b): flip for flip in (*decision.random, *decision.worst)}
     environment = Environment(
         loader=PackageLoader("careedit_eval.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "signed": signed}
+    environment.filters |= {"number": number, "signed": signed, "numbers": numbers}
+    # The policy allows the page's own script and style and nothing else, whatever an instruction contains.
+    script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     text = environment.get_template("report.html.j2").render(
         run=run.record,
+        command=shlex.quote(run.record.id),
+        decision=decision,
+        width=WIDTH,
+        script=script,
+        style=style,
+        policy=f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}",
+        seed=SEED,
+        random=shots[0],
+        worst=shots[1],
+        further=[_card(run, flip, pair, gallery) for name, flip in further.items() if name not in there],
         verdict=analysis.verdict,
-        gate=_gate(run, analysis.verdict),
-        benchmarks=[_benchmark(run, analysis.means, facts.name) for facts in run.record.benchmarks],
+        checks=analysis.verdict.checks if analysis.verdict is not None else (),
+        tables=[means_table(run, analysis.means, facts.name, pair) for facts in run.record.benchmarks],
         compared=shown,
+        routing=_routing(run, decision),
         rankings=analysis.rankings,
         preferences=analysis.preferences,
         errors=analysis.errors,
+        failed=failed_samples(run.table),
+        unread=unread_replies(analysis.means),
         not_applicable=analysis.not_applicable,
         notes=analysis.notes,
         speed=analysis.speed,
@@ -58,36 +77,23 @@ def write_report(run: Run, analysis: Analysis) -> Path:
         names=NAMES,
         edits=len(run.table.edits),
     )
-    path = run.folder / REPORT_FILE
-    write_atomic(path, text)
-    if analysis.compared:
+    write_atomic(path or run.folder / REPORT_FILE, text)
+    if path is None and analysis.compared:
         first = analysis.compared[0]
-        rows = [gallery.of(flip, (first.a, first.b)) for flip in (*first.flips.losses, *first.flips.wins[:5])]
-        write_grid(run.folder / GRID_FILE, rows)
-    return path
+        flips = (*first.flips.losses, *first.flips.wins[:5]) or decision.worst
+        write_grid(run.folder / GRID_FILE, [gallery.of(flip, (first.a, first.b)) for flip in flips])
+    return path or run.folder / REPORT_FILE
 
 
-def _benchmark(run: Run, means: Sequence[Mean], name: str) -> dict[str, Any]:
-    """The tables of one benchmark: per kind, rows of sets and columns of numbers."""
-    here = [one for one in means if one.benchmark == name]
-    arms = run.table.arms(name)
-    own = [arm.name for arm in run.record.suite.sets]
-    singles = sorted(arm for arm in arms if arm.startswith("single/"))
-    order = [*own, *(arm for arm in REFERENCE if arm in arms and arm not in own), *singles]
-    outputs = [output for output in run.record.outputs if any(one.output == output for one in here)]
-    cells = {(one.kind, one.arm, one.output): one for one in here}
-    kinds = [ALL, *run.table.kinds(name)]
-    return {
-        "name": name,
-        "facts": next(one for one in run.record.benchmarks if one.name == name),
-        "outputs": [(output, run.record.outputs[output].better) for output in outputs],
-        "informing": [output for output in outputs if run.record.outputs[output].information],
-        "kinds": kinds,
-        "rows": {
-            kind: [(arm, arm in own, [cells.get((kind, arm, output)) for output in outputs]) for arm in order]
-            for kind in kinds
-        },
-    }
+def _source(environment: Environment, name: str) -> Markup:
+    """A file of the page's own code, as it is."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _hash(code: str) -> str:
+    """The source expression that allows an inline script or style with this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode('ascii')}'"
 
 
 def _compared(run: Run, one: Compared, gallery: Gallery) -> dict[str, Any]:
@@ -100,8 +106,8 @@ def _compared(run: Run, one: Compared, gallery: Gallery) -> dict[str, Any]:
         "whole": [(two, _plot(two, differences)) for two in differences if two.kind == ALL],
         "by_kind": [(two, _plot(two, differences)) for two in differences if two.kind != ALL],
         "kinds": kinds,
-        "losses": [_card(run, flip, one, gallery) for flip in one.flips.losses],
-        "wins": [_card(run, flip, one, gallery) for flip in one.flips.wins],
+        "losses": [_card(run, flip, (one.a, one.b), gallery) for flip in one.flips.losses],
+        "wins": [_card(run, flip, (one.a, one.b), gallery) for flip in one.flips.wins],
         "preferences": one.preferences,
         "unpaired": max((len(two.unpaired) for two in one.differences), default=0),
     }
@@ -112,51 +118,61 @@ def _plot(one: Difference, among: Sequence[Difference]) -> dict[str, float] | No
     if one.interval is None or one.difference is None:
         return None
     ends = [abs(end) for two in among if two.output == one.output and two.interval for end in two.interval]
-    return _pixels({"low": one.interval.low, "middle": one.difference, "high": one.interval.high}, max(ends))
-
-
-def _pixels(places: Mapping[str, float], reach: float) -> dict[str, float]:
-    """Places on a plot whose ends are `reach` away from its middle."""
-    scale = (PLOT / 2 - 6) / (reach or 1.0)
+    scale = (PLOT / 2 - 6) / (max(ends) or 1.0)
+    places = {"low": one.interval.low, "middle": one.difference, "high": one.interval.high}
     return {name: round(PLOT / 2 + value * scale, 1) for name, value in places.items()}
 
 
-def _gate(run: Run, verdict: Verdict | None) -> dict[str, Any]:
-    """The gate's checks as the page shows them: margins with a plot each, and the others."""
-    checks = verdict.checks if verdict is not None else ()
-    narrowed = run.record.narrowed
+def _routing(run: Run, decision: Decision) -> dict[str, Any]:
+    """Who chose whom: the experts of the suite's sets by kind, and where the two compared sets differ."""
+    arms = [arm.name for arm in run.record.suite.sets]
+    arms += [arm for arm in (decision.a, decision.b) if arm is not None and arm not in arms]
+    usage = [
+        (benchmark, [found for arm in arms if (found := usage_of(run.table, benchmark, arm)) is not None])
+        for benchmark in run.table.benchmarks
+    ]
     return {
-        "partial": narrowed.reason if narrowed is not None else None,
-        "margins": [(check, _margin_plot(check)) for check in checks if check.name == "margin"],
-        "others": [check for check in checks if check.name != "margin"],
+        "usage": [(benchmark, found) for benchmark, found in usage if found],
+        "switches": switches_of(run, decision.a, decision.b) if decision.a is not None else [],
     }
 
 
-def _margin_plot(check: Check) -> dict[str, float] | None:
-    """An interval with zero in the middle and the margin."""
-    if check.interval is None or check.estimate is None:
-        return None
-    margin = check.bound if check.better == "lower" else -check.bound
-    places = {"low": check.interval.low, "middle": check.estimate, "high": check.interval.high, "margin": margin}
-    return _pixels(places, max(abs(place) for place in places.values()))
+def _id(flip: Flip, b: str) -> str:
+    return f"{b}-{flip.benchmark}-{flip.sample_id}-{flip.seed}"
 
 
-def _card(run: Run, flip: Flip, one: Compared, gallery: Gallery) -> dict[str, Any]:
-    """One sample: images, instruction, numbers of both sets, and the chosen experts."""
-    lines = {arm: run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed)) for arm in (one.a, one.b)}
-    numbers = []
-    for output in run.record.outputs:
-        both = [
-            run.table.column(flip.benchmark, arm, output).get((flip.sample_id, flip.seed)) for arm in (one.a, one.b)
-        ]
-        if all(line is not None for line in both):
-            numbers.append((output, *(None if line is None else line.value for line in both)))
+def _shot(run: Run, flip: Flip, arms: Sequence[str], gallery: Gallery) -> dict[str, Any]:
+    """One sample of the first screen."""
+    line = run.table.edits_of(flip.benchmark, arms[-1]).get((flip.sample_id, flip.seed))
+    values = [flip.a, flip.b][-len(arms) :]
     return {
-        "id": f"{one.b}-{flip.benchmark}-{flip.sample_id}-{flip.seed}",
+        "id": _id(flip, arms[-1]),
+        "flip": flip,
+        "columns": ["source", *arms, "truth"],
+        "before_after": " → ".join(numbers(values)),
+        "instruction": line.instruction if line is not None else "",
+        "pictures": {
+            caption: png_data_url(small(picture, THUMB)) for caption, picture in gallery.of(flip, arms).items()
+        },
+        "error": line.error if line is not None else None,
+    }
+
+
+def _card(run: Run, flip: Flip, arms: Sequence[str], gallery: Gallery) -> dict[str, Any]:
+    """One sample: images, instruction, numbers of both sets, and the chosen experts."""
+    pair = (flip.sample_id, flip.seed)
+    lines = {arm: run.table.edits_of(flip.benchmark, arm).get(pair) for arm in arms}
+    found = []
+    for output in run.record.outputs:
+        scores = [run.table.column(flip.benchmark, arm, output).get(pair) for arm in arms]
+        if all(line is not None for line in scores):
+            found.append((output, numbers(None if line is None else line.value for line in scores)))
+    return {
+        "id": _id(flip, arms[-1]),
         "flip": flip,
         "instruction": next((line.instruction for line in lines.values() if line is not None), ""),
-        "pictures": [(caption, png_data_url(picture)) for caption, picture in gallery.of(flip, (one.a, one.b)).items()],
-        "numbers": numbers,
+        "pictures": [(caption, png_data_url(picture)) for caption, picture in gallery.of(flip, arms).items()],
+        "numbers": found,
         "experts": [(arm, line.experts) for arm, line in lines.items() if line is not None and line.experts],
         "errors": [(arm, line.error) for arm, line in lines.items() if line is not None and line.error],
     }

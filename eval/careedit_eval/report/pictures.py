@@ -28,6 +28,7 @@ class Gallery:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._samples: dict[tuple[str, str], Sample] = {}
+        self._shown: dict[tuple[object, ...], dict[str, Image.Image]] = {}
         for part in run.record.suite.benchmarks:
             try:
                 benchmark = make_benchmark(part)
@@ -37,6 +38,12 @@ class Gallery:
 
     def of(self, flip: Flip, arms: Sequence[str]) -> dict[str, Image.Image]:
         """The source, the edit of each set, and the right result, by caption in this order."""
+        key = (flip.benchmark, flip.sample_id, flip.seed, *arms)
+        if key not in self._shown:
+            self._shown[key] = self._read(flip, arms)
+        return self._shown[key]
+
+    def _read(self, flip: Flip, arms: Sequence[str]) -> dict[str, Image.Image]:
         found: dict[str, Image.Image] = {}
         sample = self._samples.get((flip.benchmark, flip.sample_id))
         loaded = None
@@ -44,16 +51,16 @@ class Gallery:
             with suppress(CareEditError):
                 loaded = load_pictures(sample)
         if loaded is not None and (source := loaded.known("source")) is not None:
-            found["source"] = _small(source)
+            found["source"] = small(source)
         for arm in arms:
             line = self._run.table.edits_of(flip.benchmark, arm).get((flip.sample_id, flip.seed))
             if line is not None and line.picture is not None:
                 try:
-                    found[arm] = _small(decode_image(self._run.store / line.picture))
+                    found[arm] = small(decode_image(self._run.store / line.picture))
                 except CareEditError:
                     continue
         if loaded is not None and (target := loaded.known("target")) is not None:
-            found["truth"] = _small(target)
+            found["truth"] = small(target)
         return found
 
 
@@ -65,16 +72,17 @@ def write_grid(path: Path, rows: Sequence[Mapping[str, Image.Image]]) -> None:
     grid = Image.new("RGB", (columns * CELL, len(rows) * CELL), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row.values()):
-            small = picture.resize(
+            cell = picture.resize(
                 (CELL, CELL), Image.Resampling.NEAREST if picture.width < CELL else Image.Resampling.LANCZOS
             )
-            grid.paste(small, (x * CELL, y * CELL))
+            grid.paste(cell, (x * CELL, y * CELL))
     save_image(grid, path)
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    if max(picture.size) <= SIDE:
+def small(picture: Image.Image, side: int = SIDE) -> Image.Image:
+    """The image with a longest side of at most `side` pixels."""
+    if max(picture.size) <= side:
         return picture
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return small
+    reduced = picture.copy()
+    reduced.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return reduced

@@ -37,10 +37,46 @@ class Remark:
 
 
 def errors_of(table: Table) -> tuple[Remark, ...]:
-    """Every error once, at its origin: the numbers of a failed edit repeat its error and are left out."""
-    lines: list[EditLine | ScoreLine] = [*table.edits]
-    lines += [line for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
-    return _counted((line.error, line) for line in lines if line.error is not None)
+    """Every error once, at its origin."""
+    return _counted((str(line.error), line) for line in _failed(table))
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The errors of one sample."""
+
+    benchmark: str
+    """The name of the benchmark."""
+    sample_id: str
+    """The id of the sample."""
+    kind: str
+    """The kind of edit of the sample."""
+    times: int
+    """The number of edits and numbers that failed."""
+    errors: tuple[str, ...]
+    """Each error once, with its sets and numbers."""
+
+
+def failed_samples(table: Table) -> tuple[Failed, ...]:
+    """The errors by sample, the sample with the most first: a sample that fails for every set is the benchmark's fault."""
+    samples: dict[tuple[str, str], list[EditLine | ScoreLine]] = {}
+    for line in _failed(table):
+        samples.setdefault((line.benchmark, line.sample_id), []).append(line)
+    found = []
+    for (benchmark, sample_id), lines in samples.items():
+        errors: dict[str, dict[str, None]] = {}
+        for line in lines:
+            what = line.arm if isinstance(line, EditLine) else f"{line.arm} ({line.output})"
+            errors.setdefault(str(line.error), {})[what] = None
+        said = tuple(f"{', '.join(sets)}: {error}" for error, sets in errors.items())
+        found.append(Failed(benchmark, sample_id, lines[0].kind, len(lines), said))
+    return tuple(sorted(found, key=lambda one: (-one.times, one.benchmark, one.sample_id)))
+
+
+def _failed(table: Table) -> list[EditLine | ScoreLine]:
+    """Every edit and number that failed; the numbers of a failed edit repeat its error and are left out."""
+    lines: list[EditLine | ScoreLine] = [line for line in table.edits if line.error is not None]
+    return lines + [line for line in table.scores if line.error is not None and not line.error.startswith("No edit: ")]
 
 
 def not_applicable_of(table: Table) -> tuple[Remark, ...]:

@@ -70,7 +70,7 @@ def test_the_page_the_command_and_the_json_show_both_means_and_count_unread_repl
     analysis = analyse(run)
     write_analysis(run, analysis)
     page = write_report(run, analysis).read_text("utf-8")
-    assert "over 2 kinds" in page and "1 of them replies that cannot be read" in page
+    assert "macro, 2 kinds" in page and "1 of them replies that cannot be read" in page
     means = json.loads((run.folder / "comparison.json").read_text())["means"]
     (whole,) = [one for one in means if one["kind"] == "all"]
     by_kind = [one["mean"] for one in means if one["kind"] != "all"]

@@ -22,7 +22,16 @@ def test_a_page_shows_verdict_tables_flips_and_errors(tmp_path: Path) -> None:
     )  # fmt: skip
     text = page_of(finished(wanted, tmp_path))
     assert '<p class="verdict worse" id="verdict">WORSE: b must not replace a' in text
-    assert text.index('id="gate"') < text.index("<h2") and 'class="margin"' in text, "reasons come first"
+    assert text.index('class="margin"') < text.index('class="shot"') < text.index('id="gate"'), "reasons come first"
+    assert (
+        text.count('class="shot"') == 12
+        and "6 at random" in text
+        and "The 6 worst for b" in text.replace("for B", "for b")
+    )
+    assert text.index('<span class="missing">failed') < text.index("The gate"), (
+        "the failure is the worst sample in sight"
+    )
+    assert 'id="errors-by-sample"' in text and "b: ValueError: the painter has no paint" in text
     assert not re.search(r"[-+]0\.0+\b", text)
     assert "identity (no edit)" in text and "truth (the target itself)" in text
     assert "ValueError: the painter has no paint" in text

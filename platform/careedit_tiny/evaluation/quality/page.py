@@ -11,7 +11,7 @@ from PIL import Image
 
 from careedit.files import png_data_url
 from careedit.report.page import write_template
-from careedit_eval.report.page import NAMES as ARM_NAMES
+from careedit_eval.report.tables import NAMES as ARM_NAMES
 from careedit_tiny.evaluation.quality.run import QualityReport, Shown
 
 NAMES = {name: words for name, words in ARM_NAMES.items() if name != "truth"} | {
