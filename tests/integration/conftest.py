@@ -13,17 +13,13 @@ from typing import Any
 
 import pytest
 
+from careedit_deployments.cluster.lifecycle import SERVING
+
 QUICK = {
+    **SERVING,
     # Serve's own pace is seconds to tens of seconds; these are read when the processes start.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.2",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.2",
-    # A busy machine is slow to start them.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "careedit_deployments.cluster.proxy:middlewares",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_worker_niceness": "0",  # by default workers yield to everything else that runs here
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

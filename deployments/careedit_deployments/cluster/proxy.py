@@ -9,6 +9,7 @@ every process of the cluster needs it in its environment (`SERVING` in `careedit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -74,6 +75,7 @@ class ResponseEndMiddleware:
             nonlocal started, ended, streams
             if message["type"] == "http.response.start":
                 started, streams = True, _kind(message).startswith(b"text/event-stream")
+                message = {**message, "headers": _with_one_id(message["headers"])}
             elif message["type"] == "http.response.body":
                 ended = not message.get("more_body", False)
             if stalled.is_set():
@@ -92,6 +94,12 @@ class ResponseEndMiddleware:
             await respond(problem_of(lost))(scope, receive, send)
         elif streams:
             await send({"type": "http.response.body", "body": sse_error(lost), "more_body": False})
+
+
+def _with_one_id(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without the request id that Serve appends to the ingress' own, which comes first."""
+    ids = [i for i, (name, _) in enumerate(headers) if name.lower() == b"x-request-id"]
+    return [header for i, header in enumerate(headers) if i not in ids[1:]]
 
 
 def _may_be_serves(start: Message) -> bool:

@@ -41,6 +41,23 @@ def test_the_server_is_ready_and_names_its_experts(client):
     told = client.get("/v1/experts")
     assert "erase" in told.text
     assert (told.headers["cache-control"], told.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    for given in ({}, {"x-request-id": "mine-7"}, {"x-request-id": "not an id"}):
+        answer = client.get("/v1/experts", headers=given)
+        assert len(answer.headers.get_list("x-request-id")) == 1
+        assert (answer.headers["x-request-id"] == given.get("x-request-id")) == (given == {"x-request-id": "mine-7"})
+
+
+def test_pictures_of_many_megapixels_and_long_heads_pass_or_are_refused(client):
+    file = io.BytesIO()
+    Image.effect_noise((2000, 1500), 80).convert("RGB").save(file, "PNG")  # 9 MB between deployments
+    answer = client.post(
+        "/v1/images/edits",
+        files={"image": ("a.png", file.getvalue())},
+        data={"prompt": "remove it", "steps": "1", "expert": "erase"},
+    )
+    assert answer.status_code == 200, answer.text
+    assert decode_image(base64.b64decode(answer.json()["data"][0]["b64_json"])).size == (2000, 1500)
+    assert client.get("/v1/experts", headers={"x-long": "a" * 70_000}).status_code == 431
 
 
 def test_a_replica_decodes_in_a_process_of_its_own_and_the_trace_says_what_was_lost(client):
