@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -293,7 +294,9 @@ async def test_a_deadline_is_tried_again_but_not_for_ever(bench: Bench) -> None:
     assert (ended.error["code"], len(bench.painter.calls)) == ("deadline_exceeded", 3)
 
 
-async def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(bench: Bench) -> None:
+async def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.painter.fails = UnavailableError("The router is away.")
     job, worker = await bench.queue(), bench.worker("w", patience_s=0.2)
     begun = time.monotonic()
@@ -301,7 +304,9 @@ async def test_the_platforms_fault_fails_a_job_only_when_patience_is_over(bench:
     assert 0.1 < time.monotonic() - begun < 5
     ended = await bench.store.jobs.get(job.id)
     assert (ended.status, ended.error["code"]) == ("failed", "unavailable")
-    assert 5 < len(bench.painter.calls) < 15, "each pause is longer than the one before"
+    pauses = [float(one) for one in re.findall(r"again in (\S+) seconds", caplog.text)]
+    assert len(bench.painter.calls) == len(pauses) + 1 > 1
+    assert pauses == [0.001 * 2**i for i in range(len(pauses))]
 
 
 async def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(bench: Bench) -> None:
