@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -43,6 +44,20 @@ def request_of(form: FormData) -> EditRequest:
 
 
 def answer_of(result: EditResult) -> dict[str, Any]:
-    """The answer: images as PNG, and traces."""
-    data = [{"b64_json": png_base64(picture)} for picture in result.images]
-    return {"data": data, "careedit": {"traces": [trace.model_dump(mode="json") for trace in result.traces]}}
+    """The answer in careedit's shape, which its client checks: images as PNG, and traces."""
+    width, height = result.image.size
+    details = {"image_tokens": 0, "text_tokens": 0}
+    usage = {f"{side}_tokens": 0 for side in ("input", "output", "total")}
+    return {
+        "created": int(time.time()),
+        "data": [{"b64_json": png_base64(picture)} for picture in result.images],
+        "output_format": "png",
+        "quality": "auto",
+        "size": f"{width}x{height}",
+        "usage": {**usage, "input_tokens_details": details, "output_tokens_details": details},
+        "careedit": {
+            "id": "baseline",
+            "arm": "baseline",
+            "traces": [trace.model_dump(mode="json") for trace in result.traces],
+        },
+    }
