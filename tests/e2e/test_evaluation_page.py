@@ -186,6 +186,9 @@ def test_the_viewer_filters_shows_and_links_every_sample(viewer: str) -> None:
         again.locator("#sample h2", has_text=words).wait_for()
         assert again.locator("button[data-mode=mask]").get_attribute("aria-pressed") == "true"
         assert again.input_value("#kind") == "Add" and again.locator("#count").inner_text() == count.inner_text()
+        again.fill("#high", "")
+        again.locator("#count", has_text="8 of 48").wait_for()
+        again.locator("#sample h2").click()
         again.keyboard.press("ArrowDown")
         again.wait_for_function("word => document.querySelector('#sample h2').textContent !== word", arg=words)
         again.go_back()

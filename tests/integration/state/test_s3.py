@@ -39,8 +39,8 @@ def test_a_session_lives_in_a_bucket_and_leaves_no_object(bucket: dict[str, Any]
         picture = {"image": ("a.png", picture_file())}
         session = httpx2.post(served.url + "/v1/sessions", files=picture, timeout=30).json()["id"]
         at = f"{served.url}/v1/sessions/{session}"
-        for _ in range(3):  # there, back, and there again: three results, two of which are one picture
+        for _ in range(3):  # there, back, and there again: the file that came, and results that are two pictures
             assert httpx2.post(at + "/turns", json={"prompt": "invert it"}, timeout=30).status_code == 200
-        assert len(files.find(where)) == 2
+        assert len(files.find(where)) == 3
         assert httpx2.delete(at, timeout=30).status_code == 200
         assert files.find(where) == []
