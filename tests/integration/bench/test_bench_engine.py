@@ -12,6 +12,7 @@ import torch
 from careedit.bench import GOALS, bench_engine, load_subject, random_subject
 from careedit.bench.engine import BATCH, COMPARISONS, memory_shares, one_by_one, pairs_of, stock, together
 from careedit.bench.gpu import NAMES
+from careedit.cli import bench
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
 from careedit_tiny.models.untrained import untrained_subject
@@ -134,15 +135,16 @@ def test_every_family_can_be_measured_against_its_own_pipeline(family):
     assert len(together(other.shared, [job, other.job(1, other.library.names[0], 2)])) == 2
 
 
-def test_the_command_takes_a_family_instead_of_a_set(capsys):
+def test_the_command_takes_a_family_instead_of_a_set(subject, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(bench, "random_subject", lambda family, **_: asked.append(family) or subject)
     arguments = ["bench", "engine", "--family", "klein", "--repeats", "1", "--steps", "1", "--json"]
     assert main(arguments) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["environment"]["expert_set"] == "klein, small, untrained"
-    assert document["details"]["loop_over_pipeline"]["what"].startswith("one edit")
+    assert asked == ["klein"] and json.loads(capsys.readouterr().out)["loop_over_pipeline"] > 0
 
     assert main([*arguments, "--expert-set", "untrained"]) == 2
     assert "leave out --family or --expert-set" in capsys.readouterr().err
+    monkeypatch.undo()
     assert main(["bench", "engine", "--family", "sdxl"]) == 2
     assert "choose one of fill, kontext, klein, qwen" in capsys.readouterr().err
 
