@@ -213,6 +213,7 @@ def wait_for_signal(url: str | None = None) -> None:
     while not asked.wait(1.0):  # an unlimited wait cannot be interrupted on every system
         if watch is not None and (reason := watch.lost) is not None:
             note(reason)
+            watch.kill_rest()
             os._exit(1)  # an orderly exit would wait for the lost cluster
 
 
