@@ -25,8 +25,8 @@ class BenchPlan(Record):
     """Number of edits whose latency is measured, served and in process in turn. Default: 20."""
     traced: PositiveInt = 12
     """Number of edits whose stages are measured, served and in process in turn. Default: 12."""
-    edits: PositiveInt = 48
-    """Number of edits per round of throughput. Default: 48."""
+    edits: PositiveInt = 40
+    """Number of edits per round of throughput. Default: 40."""
     clients: PositiveInt = 16
     """Number of clients that send these edits. Default: 16."""
     shorts: PositiveInt = 10
