@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from careedit.files import png_base64
 from careedit.images import decode_image
 from careedit.records import EditRequest, EditResult
 from careedit_deployments.bench.baselines import BaselineSettings
+from careedit_deployments.state.clock import unix_time
 
 ROUTE = "/v1/images/edits"
 """Path of the edit route."""
@@ -49,7 +49,7 @@ def answer_of(result: EditResult) -> dict[str, Any]:
     details = {"image_tokens": 0, "text_tokens": 0}
     usage = {f"{side}_tokens": 0 for side in ("input", "output", "total")}
     return {
-        "created": int(time.time()),
+        "created": int(unix_time()),
         "data": [{"b64_json": png_base64(picture)} for picture in result.images],
         "output_format": "png",
         "quality": "auto",
