@@ -52,7 +52,7 @@ def serve(
         int | None, typer.Option("--rounds", min=1, help="Rounds per system; medians are reported.  [default: 3]")
     ] = None,
     edits: Annotated[
-        int | None, typer.Option("--edits", min=1, help="Edits per round of throughput.  [default: 48]")
+        int | None, typer.Option("--edits", min=1, help="Edits per round of throughput.  [default: 40]")
     ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="Clients that send the edits.  [default: 16]")

@@ -203,7 +203,6 @@ def write(folder: Path, spec: ExpertSetFile, files: Sequence[Path] = ()) -> Expe
             shutil.copyfile(path, temporary / path.name)
         created = create_expert_set(temporary, spec)
         created.load_base_lora()
-        created.base_transformer()
         _ = created.shapes
         steps = spec.defaults.steps
         (temporary / CONFIG).write_text(

@@ -20,7 +20,6 @@ from careedit.errors import ExpertError, InputError
 from careedit.experts import ExpertSet, LoraState
 from careedit.experts.appliers import merge_for_good
 from careedit.experts.manifest import SchedulerSettings
-from careedit.experts.shapes import shapes_of_base
 from careedit.experts.transformer_file import load_transformer_file
 from careedit.families import INDEX, Facts, Quantisation, facts_of_pipeline, read_index
 from careedit.hub import warn_unless_pinned
@@ -121,9 +120,8 @@ def load_base(
     if changed:
         pipe.scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_config(pipe.scheduler.config, **changed)
     if transformer is not None:
-        shapes = shapes_of_base(str(path_or_hub_id), revision=revision)
         pipe.transformer = load_transformer_file(
-            transformer, shapes, str(path_or_hub_id), revision=revision, dtype=dtype or torch.float32
+            transformer, facts, str(path_or_hub_id), revision=revision, dtype=dtype or torch.float32
         )
     if lora is not None:
         merge_for_good(pipe.transformer, lora)

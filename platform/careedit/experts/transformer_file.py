@@ -22,6 +22,7 @@ from careedit.experts.layouts import DTYPES, read_header
 from careedit.experts.manifest import BaseSpec
 from careedit.experts.shapes import BaseShapes
 from careedit.experts.store import Folder
+from careedit.families import Facts
 from careedit.files import file_digest
 
 FORMATS = "fp8 or nvfp4"
@@ -92,7 +93,7 @@ def check_transformer_file(path: Path, shapes: BaseShapes) -> None:
 
 
 def load_transformer_file(
-    path: Path, shapes: BaseShapes, config: str, *, revision: str | None = None, dtype: torch.dtype = torch.bfloat16
+    path: Path, family: Facts, config: str, *, revision: str | None = None, dtype: torch.dtype = torch.bfloat16
 ) -> nn.Module:
     """The transformer with the quantised weights of `path`, on the CPU.
 
@@ -100,7 +101,7 @@ def load_transformer_file(
     are not quantised. Raises `AdapterError` for weights that diffusers does not accept.
     """
     try:
-        made = _kind(shapes).from_single_file(
+        made = _kind(family).from_single_file(
             _with_row_scales(load_file(path)),
             config=config,
             subfolder="transformer",
@@ -137,7 +138,9 @@ def _plain(name: str) -> str:
 def _as_diffusers(weights: dict[str, Tensor], shapes: BaseShapes, name: str) -> dict[str, Tensor]:
     if weights.keys() & shapes.parameters.keys():  # the file has diffusers' names already
         return weights
-    convert = cast("dict[str, Any]", SINGLE_FILE_LOADABLE_CLASSES)[_kind(shapes).__name__]["checkpoint_mapping_fn"]
+    convert = cast("dict[str, Any]", SINGLE_FILE_LOADABLE_CLASSES)[_kind(shapes.family).__name__][
+        "checkpoint_mapping_fn"
+    ]
     try:
         return cast("dict[str, Tensor]", convert(checkpoint=dict(weights), config={}))
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
@@ -146,10 +149,8 @@ def _as_diffusers(weights: dict[str, Tensor], shapes: BaseShapes, name: str) -> 
         ) from error
 
 
-def _kind(shapes: BaseShapes) -> Any:
-    kind = shapes.family.components["transformer"]
+def _kind(family: Facts) -> Any:
+    kind = family.components["transformer"]
     if kind not in SINGLE_FILE_LOADABLE_CLASSES:
-        raise ExpertError(
-            f"Diffusers does not read single files of {shapes.family.name}; remove transformer from the base."
-        )
+        raise ExpertError(f"Diffusers does not read single files of {family.name}; remove transformer from the base.")
     return getattr(diffusers, kind)
