@@ -123,7 +123,7 @@ def serve(
         dtype = None if arm.dtype is None else getattr(torch, arm.dtype)
         editor = load_editor(reference, device=arm.device, dtype=dtype, application="merged")
         serial = partial(client.edit, model=SERIAL_ARM)
-        sides = Sides(client.edit, serial, client.edit, spans, tenants, editor, baselines, missing)
+        sides = Sides(client.edit, serial, spans, tenants, editor, baselines, missing)
         with progress("Measuring", runs_of(load, len(baselines))) as bar:
 
             def done(what: str) -> None:

@@ -30,12 +30,10 @@ ALONE = "alone"
 class Sides:
     """The measured systems."""
 
-    served: Edit
+    served: TracedEdit
     """The served platform, through its client."""
     serial: Edit
     """The arm of the platform that works on one edit at a time."""
-    traced: TracedEdit
-    """The served platform, with a trace that the caller begins."""
     spans: Receiver
     """The receiver of the platform's spans."""
     tenants: Sequence[Edit]
@@ -68,7 +66,7 @@ def bench_serve(
     with use_threads(replica_threads):
         local: dict[str, Edit] = {SERVED: sides.served, IN_PROCESS: sides.editor.edit}
         latency = latencies(local, load, partial(done, "latency"))
-        spent = stages(sides.traced, sides.spans, sides.editor, load.routed(0, plan.traced), partial(done, "stages"))
+        spent = stages(sides.served, sides.spans, sides.editor, load.routed(0, plan.traced), partial(done, "stages"))
     with use_threads(threads):
         senders = {name: by_clients(edit, plan.clients) for name, edit in sides.baselines.items()}
         served = by_clients(sides.served, plan.clients)

@@ -47,10 +47,10 @@ STAGES: Mapping[str, str] = {
 
 
 class TracedEdit(Protocol):
-    """Makes an edit as part of a trace: `Client.edit`."""
+    """Makes an edit, also as part of a trace: `Client.edit`."""
 
-    def __call__(self, request: EditRequest, *, traceparent: str) -> EditResult:
-        """The result; `traceparent` names the caller's span (W3C Trace Context)."""
+    def __call__(self, request: EditRequest, *, traceparent: str | None = None) -> EditResult:
+        """The result; `traceparent` names the caller's span (W3C Trace Context), if there is one."""
         ...
 
 

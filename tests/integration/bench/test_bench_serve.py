@@ -60,7 +60,7 @@ def run(clients, tiny_editor, spans):
     served = clients["served"].edit
     reported: list[str] = []
     report = bench_serve(
-        Sides(served, partial(served, model="serial"), served, spans, [served, served], tiny_editor, baselines),
+        Sides(served, partial(served, model="serial"), spans, [served, served], tiny_editor, baselines),
         load,
         ROWS,
         replica_threads=1,
