@@ -15,6 +15,7 @@ import typer
 
 from careedit.cli.output import emit, note, progress
 from careedit.errors import ExpertError, InputError
+from careedit_deployments.cli.weights import unpinned_models
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
 
@@ -66,8 +67,6 @@ def serve(
         )
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
-    from careedit_deployments.cli.weights import unpinned_models
-
     check_sets(settings)
     with ExitStack() as ending:
         if make_key:

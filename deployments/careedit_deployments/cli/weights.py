@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from careedit.errors import ExpertError
-from careedit.experts import load_expert_set
 from careedit.families import Facts
 from careedit.hub import split_hub_id, unpinned
 from careedit_deployments.config import ServeConfig
@@ -25,6 +24,8 @@ def unpinned_models(config: ServeConfig) -> Iterator[tuple[str, str]]:
 
     Raises `ExpertError` for an expert set that cannot be read.
     """
+    from careedit.experts import load_expert_set  # imports torch, which sizes do not need
+
     for name, arm in config.arms.items():
         base = load_expert_set(arm.expert_set).spec.base
         how = f"set base.revision in the expert set {arm.expert_set}, as careedit init does"
