@@ -7,8 +7,7 @@ source, so the way is chosen whose result differs least from the target there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -34,69 +33,94 @@ GREYS = 0.1
 Role = Literal["source", "target", "mask"]
 
 
-@dataclass(frozen=True, slots=True)
 class Pictures:
-    """The decoded images of a sample. All except the references have one size, unless `alignment` is "unknown".
+    """The images of a sample. Each is decoded when it is first used, because most metrics use few of them.
 
-    An unusable image raises its error when it is read, so a bad target fails the measurements that need it, but not the edit.
+    All except the references have one size, unless `alignment` is "unknown". An unusable image raises its error when it is
+    read, so a bad target fails the measurements that need it, but not the edit.
     """
 
-    found: Mapping[Role, Image.Image | CareEditError | None]
-    """Each image, the reason why it cannot be used, or None if the sample has none."""
-    references: tuple[Image.Image, ...]
-    """The reference images, RGB, in the order of the sample."""
-    alignment: Alignment
-    """How the source was placed on the canvas."""
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._found: dict[Role, Image.Image | CareEditError | None] = {}
 
-    @property
+    @cached_property
+    def references(self) -> tuple[Image.Image, ...]:
+        """The reference images, RGB, in the order of the sample."""
+        return tuple(_picture(reference, "reference") for reference in self._sample.references)
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """How the source was placed on the canvas of the target. Raises `BenchmarkError` if there must be a target."""
+        source = self._read("source")
+        if self._sample.align != "canvas" or not isinstance(source, Image.Image):
+            return "none"
+        target = self._read("target")
+        if target is None:
+            raise BenchmarkError(
+                f"Sample {self._sample.id!r} must be placed on the canvas of its target, but it has no target; add one."
+            )
+        if not isinstance(target, Image.Image):
+            return "unknown"
+        if source.size == target.size:
+            return "same"
+        mask = self._read("mask")
+        return find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
+
+    @cached_property
     def source(self) -> Image.Image:
         """The source, RGB, on the target's canvas if the sample asks for that."""
-        picture = self._get("source")
+        picture = _usable(self._read("source"))
         assert picture is not None, "every sample has a source"
-        return picture
+        if self.alignment not in ("resize", "cover", "contain"):
+            return picture
+        target = _usable(self._read("target"))
+        assert target is not None, "without a target the alignment is not known"
+        return place_on_canvas(picture, target.size, self.alignment)
 
-    @property
+    @cached_property
     def target(self) -> Image.Image | None:
         """The target, RGB."""
-        return self._get("target")
+        return _usable(self._read("target"))
 
-    @property
+    @cached_property
     def mask(self) -> Image.Image | None:
-        """ "L", 255 = edit; of the source's size."""
-        return self._get("mask")
+        """ "L", 255 = edit; of the source's size. None if the sample has no mask, or one of another canvas."""
+        mask, source = _usable(self._read("mask")), self.known("source")
+        if mask is None or source is None or mask.size == source.size:
+            return mask
+        if self.alignment == "unknown" and self.known("target") is not None:
+            # An area of another canvas does not apply to this one; metrics that need it report that.
+            return None
+        raise MaskError(other_size(mask, source, "its source"))
 
     def known(self, role: Role) -> Image.Image | None:
         """An image, or None if the sample has no usable one."""
-        picture = self.found[role]
-        return picture if isinstance(picture, Image.Image) else None
+        try:
+            found: Image.Image | None = getattr(self, role)
+        except CareEditError:
+            return None
+        return found
 
-    def _get(self, role: Role) -> Image.Image | None:
-        picture = self.found[role]
-        if isinstance(picture, CareEditError):
-            raise picture
-        return picture
+    def _read(self, role: Role) -> Image.Image | CareEditError | None:
+        """An image as its file has it, or the reason why it cannot be used."""
+        if role not in self._found:
+            reference = getattr(self._sample, role)
+            try:
+                self._found[role] = None if reference is None else _picture(reference, role)
+            except CareEditError as error:
+                self._found[role] = error
+        return self._found[role]
 
 
 def load_pictures(sample: Sample) -> Pictures:
-    """Reads and decodes. Raises `BenchmarkError`, `ImageError` or `MaskError` where the editor is shown what cannot be used:
-    the source (of a later turn it is the picture that the turn before made), a reference, or a mask that is given."""
-    source, target, mask = (_decoded(sample, role) for role in ("source", "target", "mask"))
-    references = tuple(_picture(reference, "reference") for reference in sample.references)
-    alignment: Alignment = "none"
-    if sample.align == "canvas" and isinstance(source, Image.Image):
-        if target is None:
-            raise BenchmarkError(
-                f"Sample {sample.id!r} must be placed on the canvas of its target, but it has no target; add one."
-            )
-        alignment = "unknown"  # also where the target cannot be read
-        if isinstance(target, Image.Image):
-            alignment = find_alignment(source, target, mask if isinstance(mask, Image.Image) else None)
-            source = place_on_canvas(source, target.size, alignment)
-    if isinstance(mask, Image.Image) and isinstance(source, Image.Image) and mask.size != source.size:
-        # An area of another canvas does not apply to this one; metrics that need it report that.
-        unknown = alignment == "unknown" and isinstance(target, Image.Image)
-        mask = None if unknown else MaskError(other_size(mask, source, "its source"))
-    pictures = Pictures({"source": source, "target": target, "mask": mask}, references, alignment)
+    """The images of a sample for an editor, with those decoded that it is shown.
+
+    Raises `BenchmarkError`, `ImageError` or `MaskError` where one of these cannot be used: the source (of a later turn it is the
+    picture that the turn before made), a reference, or a mask that is given.
+    """
+    pictures = Pictures(sample)
+    _ = pictures.references, pictures.alignment
     if sample.previous is None:
         _ = pictures.source
     if sample.mask_given:
@@ -104,13 +128,10 @@ def load_pictures(sample: Sample) -> Pictures:
     return pictures
 
 
-def _decoded(sample: Sample, role: Role) -> Image.Image | CareEditError | None:
-    """An image of a sample, or the reason why it cannot be used."""
-    reference = getattr(sample, role)
-    try:
-        return None if reference is None else _picture(reference, role)
-    except CareEditError as error:
-        return error
+def _usable(picture: Image.Image | CareEditError | None) -> Image.Image | None:
+    if isinstance(picture, CareEditError):
+        raise picture
+    return picture
 
 
 def _picture(reference: PictureRef, role: str) -> Image.Image:

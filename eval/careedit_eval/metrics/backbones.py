@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
-import torch
 from cachetools import LRUCache
 from open_clip.model import get_model_preprocess_cfg
 from PIL import Image
@@ -103,14 +102,6 @@ def clip_backbone(model: str | None, pretrained: str | None, device: str, batch:
     except ExpertError as error:
         raise MetricError(str(error)) from error
     config = get_model_preprocess_cfg(encoder.model)
-    words: dict[str, Any] = {"context_length": encoder.model.context_length}
-
-    def is_cut(text: str) -> bool:
-        """Whether one more token of room would change the tokens."""
-        length = words["context_length"]
-        here, more = (encoder.tokenizer([text], context_length=length + extra)[0, :length] for extra in (0, 1))
-        return not torch.equal(here, more)
-
     sides = [config["size"]] if isinstance(config["size"], int) else list(config["size"])
     size = "x".join(map(str, dict.fromkeys(sides)))
     shape = {"shortest": f"shorter side to {size}, centre crop"}.get(config["resize_mode"], config["resize_mode"])
@@ -120,7 +111,7 @@ def clip_backbone(model: str | None, pretrained: str | None, device: str, batch:
         preprocessing=f"{shape} {size}, {config['interpolation']} by Pillow; mean {config['mean']}, std {config['std']}",
         images=Embedder(encoder.image_embeddings, image_sha256, batch),
         texts=Embedder(encoder.text_embeddings, str, batch),
-        is_cut=is_cut,
+        is_cut=lru_cache(MEMORY)(encoder.is_cut),
     )
 
 

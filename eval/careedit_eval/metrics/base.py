@@ -10,7 +10,7 @@ from PIL import Image
 
 from careedit.errors import CareEditError
 from careedit.images import decode_image
-from careedit_eval.alignment import Pictures, load_pictures
+from careedit_eval.alignment import Pictures
 from careedit_eval.errors import MetricError
 from careedit_eval.records import EditRow, Measurement, Sample
 
@@ -27,8 +27,8 @@ class ScoreItem:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """The sample's images, decoded; the source is placed on the target's canvas."""
-        return load_pictures(self.sample)
+        """The sample's images; the source is placed on the target's canvas."""
+        return Pictures(self.sample)
 
     @cached_property
     def edited(self) -> Image.Image:

@@ -109,11 +109,17 @@ class OpenClipEncoder:
         embeddings: Tensor = self.model.encode_text(self._ids(texts), normalize=True)
         return embeddings.float()
 
+    def is_cut(self, text: str) -> bool:
+        """Whether a text is longer than the context, so that its embedding misses its end."""
+        length = int(self.model.context_length)
+        # With room for one more token, only a longer text has a token there.
+        return bool(self._words(self._ids([text], length + 1))[0, length])
+
     def _pixels(self, transform: Callable[[Image.Image], Tensor], images: Sequence[Image.Image]) -> Tensor:
         return torch.stack([transform(image.convert("RGB")) for image in images]).to(self._device)
 
-    def _ids(self, texts: Sequence[str]) -> Tensor:
-        ids: Tensor = self.tokenizer(list(texts), context_length=self.model.context_length)
+    def _ids(self, texts: Sequence[str], length: int | None = None) -> Tensor:
+        ids: Tensor = self.tokenizer(list(texts), context_length=length or self.model.context_length)
         return ids.to(self._device)
 
     def _words(self, ids: Tensor) -> Tensor:
