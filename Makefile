@@ -41,8 +41,8 @@ system: ## Install the programs that tests run beside Python (Debian, as root)
 demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 drawn scenes
 	@$(BIN)/careedit demo
 
-test: system $(VENV)/.installed-dev ## Run every test; one layer or file: make test TESTS=tests/unit
-	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(WORKERS) $(TESTS)
+test: system $(VENV)/.installed-dev ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not faults" $(WORKERS) $(TESTS)
 
 test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)

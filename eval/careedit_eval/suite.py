@@ -167,6 +167,9 @@ class Workers(Record):
     """The number of edits per task. Each edit is still made alone, so that its bits do not depend on the others."""
     score_batch: Annotated[int, Field(ge=1)] = 32
     """The number of edits that are measured together."""
+    overlap: bool | None = None
+    """Whether edits are measured while later ones are made, which Ray Data does. None means yes for editors on GPUs and for
+    services, if there is room for both kinds of workers. Set it to true for an editor that waits for somebody else's service."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """The seconds without a finished batch after which the run is given up. Finished work is kept."""
 

@@ -13,7 +13,7 @@ from careedit_eval.bench.document import FULL, QUICK, bench_eval
 
 app = typer.Typer(add_completion=False)
 
-PARTS = 5
+PARTS = 8
 """How often `bench_eval` reports its progress."""
 
 
@@ -62,6 +62,14 @@ def _show(document: dict[str, Any]) -> None:
     rows.append(
         ("peak memory", f"{document['memory_growth_ratio']:.3f}", f"{peaks}, {many['rows']} and {few['rows']} rows")
     )
+    rows += [
+        (
+            f"editor's busy share, {name} judge",
+            f"{one['busy']:.2f}",
+            f"all in {one['over_ideal']:.2f} of the longer stage",
+        )
+        for name, one in parts["overlap"].items()
+    ]
     emit_table(("figure", "value", "made of"), rows)
     for name, goal in document["goals"].items():
         note(f"{name}: {goal['goal']}: {'met' if goal['met'] else 'not met'}.")

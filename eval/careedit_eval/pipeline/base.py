@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from careedit_eval.errors import RunError
+
 
 class Work(Protocol):
     """A stage's work on a few items. It handles the errors of single items; an exception stops the run."""
@@ -31,6 +33,15 @@ class Stage:
     """The number of GPUs per worker; a fraction shares a GPU."""
     stall_timeout_s: float = 600.0
     """Seconds without a finished batch after which `RunError` is raised."""
+    on_driver: bool = False
+    """Whether the stage has one worker on the driver's node, because it writes files there."""
+    then: Stage | None = None
+    """The stage that gets the results of this one as its items; None if they are the results of the run."""
+
+    @property
+    def chain(self) -> tuple[Stage, ...]:
+        """This stage and all that follow it."""
+        return (self, *(() if self.then is None else self.then.chain))
 
 
 class Runner(Protocol):
@@ -41,8 +52,15 @@ class Runner(Protocol):
         """Whether workers may have GPUs."""
         ...
 
+    def fits(self, *stages: Stage) -> bool:
+        """Whether all these stages can have their workers at the same time."""
+        ...
+
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
-        """Results as they are finished, batch by batch. Raises `RunError` if it cannot continue."""
+        """Results of the last stage that follows `stage`, batch by batch as they are finished.
+
+        Raises `RunError` if it cannot continue.
+        """
         ...
 
 
@@ -56,8 +74,16 @@ class LocalRunner:
 
         return torch.cuda.is_available()
 
+    def fits(self, *stages: Stage) -> bool:
+        """False for more than one stage: a loop does one thing at a time, and has room for one model."""
+        return len(stages) == 1
+
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
         """Results of one batch after another; a loop that hangs must be interrupted by the user."""
+        if stage.then is not None:
+            raise RunError(
+                f"A loop runs one stage, and {stage.then.name} follows {stage.name}; run them with Ray Data."
+            )
         if not items:
             return
         work = stage.make()

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from careedit.errors import InputError
 from careedit_eval.pipeline.base import Runner, Stage
+from careedit_eval.pipeline.overlap import overlapped
 from careedit_eval.pipeline.plan import Plan
 from careedit_eval.pipeline.rows import derived_rows
 from careedit_eval.pipeline.store import Store, present, remove_leftovers
-from careedit_eval.pipeline.table import build_table, rival_pairs
-from careedit_eval.pipeline.tasks import EditTask, ScoreTask
+from careedit_eval.pipeline.table import build_table
+from careedit_eval.pipeline.tasks import EditTask
 from careedit_eval.pipeline.timing import time_pairs
+from careedit_eval.pipeline.wanted import score_task, wanted_scores
 from careedit_eval.pipeline.workers import EditWorker, Made, ScoreWorker
-from careedit_eval.records import EditRow, Metric, Sample, lacking, score_key
+from careedit_eval.records import EditRow, ScoreRow
 from careedit_eval.results import Table
 from careedit_eval.suite import Part, Workers
 from careedit_eval.timing import TimingRecord
@@ -50,29 +54,57 @@ def evaluate(
     remove_leftovers(store.folder)
     store.compact()
     edits = store.edits()
-    edited = 0
-    if edit:
-        edited = sum(1 for _ in _edit(plan, store, runner, edits, done))
-    measured = _measure(plan, store, runner, edits, done)
+    edited, measured = _edit(plan, store, runner, edits, done) if edit else (0, 0)
+    measured += _measure(plan, store, runner, edits, done)
     table = derived_rows(plan, build_table(plan, edits, store.scores()))
     timing = time_pairs(plan, table, runner, done) if edit else None
     return Evaluation(plan, table, edited, measured, timing)
 
 
-def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> Iterator[EditRow]:
-    """Make and store the missing edits; `edits` is updated."""
-    have = present(edits) & {row.edit_key for row in edits.values() if store.path(row).is_file()}
+def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], done: Progress) -> tuple[int, int]:
+    """Make and store the missing edits. Where that costs the editors nothing, measure them meanwhile.
+
+    `edits` is updated. Returns the number of edits and that of scores.
+    """
+    have = set(store.usable())
     todo = [task for task in plan.tasks if not have.issuperset(task.keys)]
-    total, finished = sum(len(task.keys) for task in todo), 0
-    done("editing", 0, total)
+    total, finished, edited, measured = sum(len(task.keys) for task in todo), 0, 0, 0
     for stage, tasks in _edit_stages(plan.suite.workers, todo):
-        for batch in runner.run(stage, tasks):
-            made: list[Made] = [(row, data) for row, data in batch if row.edit_key not in have]
-            store.put_edits(made)
-            edits.update((row.edit_key, row) for row, _ in made)
-            finished += len(batch)
-            done("editing", finished, total)
-            yield from (row for row, _ in made)
+        measuring, name = _measuring(plan), "editing"
+        items: Sequence[Any] = tasks
+        both = _overlaps(plan.suite.workers, runner, stage, measuring, tasks)
+        if both:
+            name = "editing and measuring"
+            wanted = wanted_scores(plan, present(store.scores()))
+            stage, items = overlapped(stage, measuring, store.folder, tasks, wanted)
+        done(name, finished, total)
+        for batch in runner.run(stage, items):
+            if both:
+                rows = [row for row in batch if isinstance(row, EditRow)]
+                scores = [row for row in batch if isinstance(row, ScoreRow)]
+                store.put_scores(scores)
+                finished, measured = finished + len(rows), measured + len(scores)
+            else:
+                made: list[Made] = [(row, data) for row, data in batch if row.edit_key not in have]
+                store.put_edits(made)
+                rows, finished = [row for row, _ in made], finished + len(batch)
+            edits.update((row.edit_key, row) for row in rows)
+            edited += len(rows)
+            done(name, finished, total)
+    return edited, measured
+
+
+def _overlaps(workers: Workers, runner: Runner, editing: Stage, measuring: Stage, tasks: Sequence[EditTask]) -> bool:
+    """Whether edits are measured while later ones are made. Raises `InputError` if that is asked for without room."""
+    if workers.overlap is None:
+        # These editors use other devices than the metrics, which would be idle until the last edit.
+        return bool(editing.num_gpus or tasks[0].arm.kind == "http") and runner.fits(editing, measuring)
+    if workers.overlap and not runner.fits(editing, measuring):
+        raise InputError(
+            "The suite asks for overlap, but there is no room for workers that edit and workers that measure at once; use "
+            "--runner ray with more CPUs or GPUs, ask for fewer workers, or leave overlap out."
+        )
+    return workers.overlap
 
 
 def _edit_stages(workers: Workers, todo: Sequence[EditTask]) -> Iterator[tuple[Stage, list[EditTask]]]:
@@ -88,15 +120,10 @@ def _edit_stages(workers: Workers, todo: Sequence[EditTask]) -> Iterator[tuple[S
         yield Stage(**common, batch=batch, workers=1), tasks  # type: ignore[arg-type]
 
 
-def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditRow], done: Progress) -> int:
-    """Make and store the missing scores. Returns their number."""
-    have = present(store.scores())
-    todo = list(_score_tasks(plan, store, edits, have))
-    total, finished, made = len(todo), 0, 0
-    done("measuring", 0, total)
+def _measuring(plan: Plan) -> Stage:
     workers = plan.suite.workers
     parts: tuple[Part, ...] = (*plan.suite.metrics, *plan.suite.pairwise)
-    stage = Stage(
+    return Stage(
         "measuring",
         partial(ScoreWorker, parts),
         workers.score_batch,
@@ -104,56 +131,17 @@ def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditR
         workers.score_num_gpus,
         workers.stall_timeout_s,
     )
-    for batch in runner.run(stage, todo):
+
+
+def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditRow], done: Progress) -> int:
+    """Make and store the missing scores. Returns their number."""
+    wanted = wanted_scores(plan, present(store.scores()))
+    todo = [task for task in (score_task(one, store, edits) for one in wanted) if task is not None]
+    total, finished, made = len(todo), 0, 0
+    done("measuring", 0, total)
+    for batch in runner.run(_measuring(plan), todo):
         store.put_scores(batch)
         made += len(batch)
         finished += len({(row.edit_key, row.rival) for row in batch})
         done("measuring", finished, total)
     return made
-
-
-def _score_tasks(plan: Plan, store: Store, edits: Mapping[str, EditRow], have: set[str]) -> Iterator[ScoreTask]:
-    """Every edit without some score, with the metrics that are missing."""
-    alone = range(len(plan.metrics))
-    paired = range(len(plan.metrics), len(plan.metrics) + len(plan.pairwise))
-    metrics = (*plan.metrics, *plan.pairwise)
-    pick = [i for i in alone if any(one.name == plan.suite.primary for one in metrics[i].spec.outputs)]
-    for sample, row in wanted_edits(plan, edits):
-        # Edits with the seed for choosing experts get only the number that chooses.
-        lacks = _lacking(metrics, alone if row.seed in plan.suite.seeds else pick, sample, row, have)
-        if lacks:
-            yield ScoreTask(sample, row, str(store.path(row)), lacks)
-    for sample, row, rival in rival_pairs(plan, edits):
-        lacks = _lacking(metrics, paired, sample, row, have, rival.edit_key)
-        if lacks:
-            yield ScoreTask(sample, row, str(store.path(row)), lacks, rival.edit_key, str(store.path(rival)))
-
-
-def wanted_edits(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow]]:
-    """Every existing edit to be measured, under the current names of its sample and set."""
-    for task in plan.tasks:
-        for sample, key in zip(task.samples, task.keys, strict=True):
-            row = edits.get(key)
-            if sample.scored and row is not None and row.error is None:
-                yield sample, renamed(row, sample, task)
-
-
-def renamed(row: EditRow, sample: Sample, task: EditTask) -> EditRow:
-    """A stored edit under the current names. Another name of a set or kind does not make another edit."""
-    return row.model_copy(update={"arm": task.arm.name, "kind": sample.kind, "group": sample.group})
-
-
-def _lacking(
-    metrics: Sequence[Metric],
-    indices: Sequence[int],
-    sample: Sample,
-    row: EditRow,
-    have: set[str],
-    rival: str | None = None,
-) -> tuple[int, ...]:
-    return tuple(
-        i
-        for i in indices
-        if not lacking(metrics[i], sample, rival=rival is not None)
-        and score_key(row.edit_key, metrics[i].spec, rival) not in have
-    )

@@ -77,6 +77,13 @@ class Plan:
         """The names of the arms with a single expert."""
         return tuple(arm.name for arm in self.arms if arm.name.startswith(SINGLE))
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every two sets, in the suite's order; a comparison of the suite may reverse the order of a pair."""
+        named = [(one.a, one.b) for one in self.suite.compare]
+        between = [(first, second) for i, first in enumerate(self.sets) for second in self.sets[i + 1 :]]
+        return [pair if (pair[1], pair[0]) not in named else (pair[1], pair[0]) for pair in between]
+
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """The seeds of an arm. Single experts also get the seed on which they are chosen."""
         seeds = self.suite.seeds

@@ -43,23 +43,25 @@ class RayRunner:
         """Whether the cluster has GPUs."""
         return _resources().get("GPU", 0) > 0
 
+    def fits(self, *stages: Stage) -> bool:
+        """See `careedit_eval.pipeline.Runner`."""
+        try:
+            pool_sizes(stages, _resources())
+        except InputError:
+            return False
+        return True
+
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
         """Results as blocks are finished. If a worker or node dies, the rest of its blocks is tried a second time."""
         if not items:
             return
-        size = pool_size(stage, _resources())
+        sizes = pool_sizes(stage.chain, _resources())
         blocks = min(MOST_BLOCKS, math.ceil(len(items) / stage.batch))
         with _settings(stage):
             rows = [{COLUMN: pickle.dumps(item)} for item in items]
-            results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-                Actor,
-                fn_constructor_args=(stage.make, stage.batch),
-                batch_size=None,
-                compute=ActorPoolStrategy(size=size),
-                # An actor on a GPU waits more than it computes; CPUs are for reading.
-                num_cpus=0 if stage.num_gpus else 1,
-                num_gpus=stage.num_gpus or None,
-            )
+            results: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+            for one, size in zip(stage.chain, sizes, strict=True):
+                results = _mapped(results, one, size, first=one is stage)
             try:
                 for block in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                     yield [pickle.loads(data) for data in block[COLUMN]]
@@ -76,6 +78,20 @@ class RayRunner:
                     f"The cluster gave up {stage.name} ({' '.join(str(error).split())[-300:]}); what is done is kept, run the "
                     "same command again."
                 ) from error
+
+
+def _mapped(items: ray.data.Dataset, stage: Stage, size: int, *, first: bool) -> ray.data.Dataset:
+    """The results of a stage. What follows another stage gets items as they come if it writes them, else in batches."""
+    return items.map_batches(
+        Actor,
+        fn_constructor_args=(stage.make, stage.batch),
+        batch_size=None if first or stage.on_driver else stage.batch,
+        compute=ActorPoolStrategy(size=size),
+        # An actor on a GPU waits more than it computes, and one that writes waits for the disk; CPUs are for reading.
+        num_cpus=0 if stage.num_gpus or stage.on_driver else 1,
+        num_gpus=stage.num_gpus or None,
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if stage.on_driver else None,
+    )
 
 
 class Actor:
@@ -116,6 +132,22 @@ def _settings(stage: Stage) -> Iterator[None]:
 
 def _resources() -> dict[str, float]:
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def pool_sizes(stages: Sequence[Stage], resources: dict[str, float]) -> list[int]:
+    """The number of actors of stages that work at the same time; each takes what the ones before it leave.
+
+    Raises `InputError` if the cluster lacks what they need.
+    """
+    left, sizes = dict(resources), []
+    for stage in stages:
+        size = 1 if stage.on_driver else pool_size(stage, left)
+        sizes.append(size)
+        if stage.num_gpus:
+            left["GPU"] = left.get("GPU", 0) - size * stage.num_gpus
+        elif not stage.on_driver:
+            left["CPU"] = left.get("CPU", 0) - size
+    return sizes
 
 
 def pool_size(stage: Stage, resources: dict[str, float]) -> int:

@@ -109,6 +109,10 @@ class Store:
         """Every edit by its key."""
         return self._edits.read()
 
+    def usable(self) -> dict[str, EditRow]:
+        """Every edit that did not fail and whose image exists, by its key."""
+        return {key: row for key, row in self.edits().items() if row.error is None and self.path(row).is_file()}
+
     def scores(self) -> dict[str, ScoreRow]:
         """Every score by its key."""
         return self._scores.read()

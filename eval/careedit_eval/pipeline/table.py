@@ -17,7 +17,7 @@ def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, S
     """Look up every requested edit and score. What failed or is missing becomes an error."""
     edit_lines: list[EditLine] = []
     score_lines: list[ScoreLine] = []
-    pairs = _pairs(plan)
+    pairs = plan.pairs
     for rows in plan.benchmarks:
         for arm in plan.arms:
             for sample in rows.scored:
@@ -35,27 +35,6 @@ def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, S
                         for metric in plan.pairwise:
                             score_lines += _score_lines(line, sample, metric, scores, (rival, other, why))
     return Table(edit_lines, score_lines)
-
-
-def rival_pairs(plan: Plan, edits: Mapping[str, EditRow]) -> Iterator[tuple[Sample, EditRow, EditRow]]:
-    """The edits of one sample and seed by every two sets: sample, edit, and the rival that it is compared with."""
-    if not plan.pairwise:
-        return
-    for rows in plan.benchmarks:
-        for first, second in _pairs(plan):
-            for sample in rows.scored:
-                for seed in plan.suite.seeds:
-                    rival, row = (edits.get(plan.keys[rows.name, arm, seed][sample.id]) for arm in (first, second))
-                    if row is not None and rival is not None and row.error is None and rival.error is None:
-                        yield sample, row.model_copy(update={"arm": second}), rival
-
-
-def _pairs(plan: Plan) -> list[tuple[str, str]]:
-    """Every two sets, in the suite's order; a comparison of the suite may reverse the order of a pair."""
-    named = [(one.a, one.b) for one in plan.suite.compare]
-    names = plan.sets
-    between = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
-    return [pair if (pair[1], pair[0]) not in named else (pair[1], pair[0]) for pair in between]
 
 
 def _edit_line(benchmark: str, arm: str, sample: Sample, seed: int, key: str, edit: EditRow | None) -> EditLine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,12 +136,15 @@ def test_every_family_can_be_measured_against_its_own_pipeline(family):
     assert len(together(other.shared, [job, other.job(1, other.library.names[0], 2)])) == 2
 
 
-def test_the_command_takes_a_family_instead_of_a_set(subject, monkeypatch, capsys):
+def test_the_command_takes_a_family_instead_of_a_set(subject, run, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(bench, "random_subject", lambda family, **_: asked.append(family) or subject)
+    monkeypatch.setattr(
+        bench, "bench_engine", lambda measured, **_: asked.append(measured) or SimpleNamespace(document=lambda: run[0])
+    )
     arguments = ["bench", "engine", "--family", "klein", "--repeats", "1", "--steps", "1", "--json"]
     assert main(arguments) == 0
-    assert asked == ["klein"] and json.loads(capsys.readouterr().out)["loop_over_pipeline"] > 0
+    assert asked == ["klein", subject] and json.loads(capsys.readouterr().out)["loop_over_pipeline"] > 0
 
     assert main([*arguments, "--expert-set", "untrained"]) == 2
     assert "leave out --family or --expert-set" in capsys.readouterr().err

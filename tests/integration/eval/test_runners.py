@@ -9,8 +9,9 @@ from careedit.errors import InputError
 from careedit_eval.errors import RunError
 from careedit_eval.pipeline import LocalRunner, Stage, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
-from careedit_eval.pipeline.ray_data import pool_size
+from careedit_eval.pipeline.ray_data import pool_size, pool_sizes
 from careedit_eval.results import EDITS_FILE, SCORES_FILE
+from careedit_eval.suite import Part
 from scripted_eval import Doubles, Hangs, arm, suite
 
 # Ray Data 2.60 warns of its own settings as it makes its defaults, and as it copies them.
@@ -33,6 +34,33 @@ def test_both_runners_make_the_same_files(ray_runner, tmp_path: Path) -> None:
         found.table.write(tmp_path / name)
     for file in (EDITS_FILE, SCORES_FILE):
         assert (tmp_path / "ray" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+
+
+def test_edits_that_are_measured_while_later_ones_are_made_give_the_same_files(ray_runner, tmp_path: Path) -> None:
+    def wanted(*arms, **workers):
+        pairwise = (Part(name="scripted_eval:sharper"),)
+        return suite(*arms, n=10, seeds=(1, 2), rows=("identity",), pairwise=pairwise, workers=workers)
+
+    said: list[tuple[str, int, int]] = []
+    for name, runner, overlap in (("ray", ray_runner, True), ("local", LocalRunner(), None)):
+        store = Store(tmp_path / name / "store")
+        # A run that ended early: one of the two sets is edited, half of it is measured.
+        first = make_plan(wanted(arm("a", fail="s003"), edit=1, score=1))
+        evaluate(first, store, LocalRunner())
+        whole = make_plan(wanted(arm("a", fail="s003"), arm("b", by=80), edit=1, score=1, overlap=overlap))
+        found = evaluate(whole, store, runner, done=lambda *one: said.append(one))
+        found.table.write(tmp_path / name)
+        assert (found.edited, found.measured) == (20 + 2, 20 + 2 * 9)  # b, s003 of a again; b's scores, and the pairs
+    for file in (EDITS_FILE, SCORES_FILE):
+        assert (tmp_path / "ray" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+    assert ("editing and measuring", 22, 22) in said and ("editing", 22, 22) in said
+    assert ("measuring", 0, 0) in said, "everything was measured meanwhile"
+
+
+def test_overlap_without_room_for_both_kinds_of_workers_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(suite(arm("a"), workers={"overlap": True}))
+    with pytest.raises(InputError, match="no room for workers that edit and workers that measure at once"):
+        evaluate(plan, Store(tmp_path), LocalRunner())
 
 
 def test_a_cluster_does_so_too_and_a_worker_that_dies_costs_its_batch_a_second_try(ray_runner, tmp_path: Path) -> None:
@@ -70,3 +98,23 @@ def test_a_pool_leaves_a_cpu_free_and_never_waits_for_what_is_not_there(stage, r
             pool_size(stage, resources)
     else:
         assert pool_size(stage, resources) == size
+
+
+@pytest.mark.parametrize(
+    ("editing", "measuring", "resources", "sizes"),
+    [
+        ({"num_gpus": 1}, {}, {"CPU": 4, "GPU": 2}, [2, 1, 3]),
+        ({"num_gpus": 1, "workers": 1}, {"num_gpus": 0.5}, {"CPU": 2, "GPU": 2}, [1, 1, 2]),
+        ({"workers": 1}, {"workers": 1}, {"CPU": 3}, [1, 1, 1]),
+        ({"num_gpus": 1}, {"num_gpus": 1}, {"CPU": 4, "GPU": 2}, None),  # editing takes every GPU
+        ({}, {"workers": 1}, {"CPU": 4}, None),
+    ],
+)
+def test_stages_at_the_same_time_share_what_there_is(editing, measuring, resources, sizes) -> None:
+    last = Stage("c", Doubles, 1, **measuring)
+    first = Stage("a", Doubles, 1, **editing, then=Stage("b", Doubles, 1, on_driver=True, then=last))
+    if sizes is None:
+        with pytest.raises(InputError, match=r"ask for less|give it 2"):
+            pool_sizes(first.chain, resources)
+    else:
+        assert pool_sizes(first.chain, resources) == sizes

@@ -70,7 +70,14 @@ def says_try_again(answer: Answer) -> bool:
     return answer.status == 503 and "again" in error["message"] and int(answer.headers["retry-after"]) > 0
 
 
-@pytest.mark.parametrize("victim", [*VICTIMS, "node"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "expert",
+        "hung",
+        *(pytest.param(one, marks=pytest.mark.faults) for one in ("router", "scorer", "ingress", "node")),
+    ],
+)
 def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, served, ask, until, wishes, check):
     where = serve_cluster.replicas("edits", VICTIMS.get(victim, ERASE))
     ingresses = serve_cluster.replicas("edits", "ingress")
@@ -120,6 +127,7 @@ def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, 
     assert pid not in {alive for alive, _ in serve_cluster.replicas("edits", VICTIMS.get(victim, ERASE))}
 
 
+@pytest.mark.faults
 def test_an_edit_waits_for_the_encoder_in_the_place_of_a_lost_one(serve_cluster, served, call, edit, alone, until):
     ((pid, _),) = serve_cluster.replicas("edits", "encoder-main")
     wanted = call(seed=5, instruction="remove the last star")  # a prompt that no cache has

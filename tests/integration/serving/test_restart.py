@@ -39,6 +39,7 @@ def small_config(served_config, tmp_path):
     }
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)  # the application starts twice
 def test_edits_and_jobs_in_progress_outlive_the_end_of_the_application(
     serve_cluster, small_config, draw_picture, open_editor, until

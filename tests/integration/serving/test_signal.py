@@ -25,6 +25,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)  # a cluster starts twice
 def test_a_signal_fails_no_job_and_the_next_server_makes_them_all(
     tmp_path: Path, draw_picture, monkeypatch: pytest.MonkeyPatch
