@@ -169,7 +169,7 @@ class Workers(Record):
     """The number of edits that are measured together."""
     overlap: bool | None = None
     """Whether edits are measured while later ones are made, which Ray Data does. None means yes for editors on GPUs and for
-    services, if there is room for both kinds of workers. Set it to true for an editor that waits for somebody else's service."""
+    services, if there is room for both kinds of workers. Set it to true for an editor that waits for another service."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """The seconds without a finished batch after which the run is given up. Finished work is kept."""
 

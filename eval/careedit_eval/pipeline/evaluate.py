@@ -101,7 +101,7 @@ def _overlaps(workers: Workers, runner: Runner, editing: Stage, measuring: Stage
         return bool(editing.num_gpus or tasks[0].arm.kind == "http") and runner.fits(editing, measuring)
     if workers.overlap and not runner.fits(editing, measuring):
         raise InputError(
-            "The suite asks for overlap, but there is no room for workers that edit and workers that measure at once; use "
+            "The suite asks for overlap, but workers that edit and workers that measure do not fit at the same time; use "
             "--runner ray with more CPUs or GPUs, ask for fewer workers, or leave overlap out."
         )
     return workers.overlap

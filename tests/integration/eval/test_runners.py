@@ -59,7 +59,7 @@ def test_edits_that_are_measured_while_later_ones_are_made_give_the_same_files(r
 
 def test_overlap_without_room_for_both_kinds_of_workers_is_refused(tmp_path: Path) -> None:
     plan = make_plan(suite(arm("a"), workers={"overlap": True}))
-    with pytest.raises(InputError, match="no room for workers that edit and workers that measure at once"):
+    with pytest.raises(InputError, match="do not fit at the same time"):
         evaluate(plan, Store(tmp_path), LocalRunner())
 
 
