@@ -15,7 +15,8 @@ from careedit_deployments.edits.assignment import assign
 from careedit_deployments.state.records import ANONYMOUS, EditRecord
 from careedit_deployments.state.store import Store
 
-VERSION = 1
+VERSION = 2
+"""The version of the format. Version 2: each edit has the hash of its expert set."""
 MAX_EDITS = 1_000_000
 """Maximum number of edits in an export; the newest are kept."""
 
@@ -61,6 +62,7 @@ def _edit(config: ServeConfig, edit: EditRecord) -> dict[str, Any]:
         "id": edit.id,
         "unit": hashlib.sha256(f"{len(salt)}:{salt}{key}".encode()).hexdigest()[:32],
         "arm": edit.arm,
+        "expert_set_sha256": edit.expert_set_sha256,
         "dealt": edit.arm == assign(config.arms, salt, key),
         "outcome": edit.outcome,
         "seconds": edit.seconds,

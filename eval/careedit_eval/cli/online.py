@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import typer
 from careedit.cli.output import JsonOption, emit_json, emit_table, note
 from careedit_eval.compare.words import number, signed
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
+from careedit_eval.online.offline import BothWays, both_ways
+from careedit_eval.runs import load_run
+from careedit_eval.stats import Interval
 
 app = typer.Typer(add_completion=False)
 
@@ -22,6 +26,14 @@ def ab_report(
         str | None,
         typer.Option("--against", metavar="ARM", help="The arm in use; default: the arm with the largest weight."),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Also show what this run of `careedit eval` says about the sets that the arms serve.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the arms of an A/B test in traffic. The intervals are valid however often you look.
@@ -29,31 +41,50 @@ def ab_report(
     The exit code is 1 if the split of the traffic shows that the assignment is broken.
     """
     report = analyse_traffic(read_export(export), against)
+    both = () if run is None else both_ways(report, load_run(run))
     if as_json:
         rows = [{**asdict(one), "verdict": one.verdict} for one in report.differences]
-        emit_json({"version": 1, **asdict(report), "differences": rows, "broken": report.broken})
+        offline = [
+            {"a": one.live.a, "b": one.live.b, "live": one.live.output, "set_a": one.set_a, "set_b": one.set_b}
+            | asdict(one.offline)
+            | {"contradicts": one.contradicts}
+            for one in both
+        ]
+        emit_json({"version": 2, **asdict(report), "differences": rows, "broken": report.broken, "offline": offline})
     else:
         _show(report)
+        if both:
+            _show_both(both)
     if report.broken:
         raise typer.Exit(1)
 
 
 def _show(report: OnlineReport) -> None:
-    columns = ("arm", "set", "weight", "users", "edits", "left out")
+    columns = ("arm", "set", "hash", "weight", "users", "edits", "left out")
     emit_table(
         columns,
-        [(one.arm, one.expert_set, f"{one.weight:g}", one.units, one.edits, one.others) for one in report.arms],
+        [
+            (
+                one.arm,
+                one.expert_set,
+                one.expert_set_sha256[:12] or "-",
+                f"{one.weight:g}",
+                one.units,
+                one.edits,
+                one.others + one.older,
+            )
+            for one in report.arms
+        ],
     )
     rows = []
     for one in report.differences:
-        interval = "-" if one.interval is None else f"{signed(one.interval.low)} to {signed(one.interval.high)}"
         rows.append(
             (
                 f"{one.b} - {one.a}",
                 one.output,
                 f"{number(one.mean_a)} / {number(one.mean_b)}",
                 signed(one.difference),
-                interval,
+                _interval(one.interval),
                 "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}",
                 f"{one.units_a} / {one.units_b}",
                 one.verdict,
@@ -63,3 +94,31 @@ def _show(report: OnlineReport) -> None:
     note(f"Split of the traffic: p = {report.split_p:.3g}; of all assigned users: p = {report.assigned_p:.3g}.")
     for line in report.notes:
         note(line)
+
+
+def _show_both(both: Sequence[BothWays]) -> None:
+    words = {None: "-", False: "no contradiction", True: "contradiction"}
+    emit_table(
+        ("arms", "number", "in traffic", "interval", "in the run", "interval", "together"),
+        [
+            (
+                f"{one.live.b} - {one.live.a}",
+                f"{one.live.output} / {one.offline.output} on {one.offline.benchmark}",
+                signed(one.live.difference),
+                _interval(one.live.interval),
+                signed(one.offline.difference),
+                _interval(one.offline.interval),
+                words[one.contradicts],
+            )
+            for one in both
+        ],
+    )
+    if any(one.contradicts for one in both):
+        note(
+            "Traffic and run contradict each other: the benchmark has other pictures and instructions than the users. Look at "
+            "both before you decide."
+        )
+
+
+def _interval(found: Interval | None) -> str:
+    return "-" if found is None else f"{signed(found.low)} to {signed(found.high)}"

@@ -35,6 +35,8 @@ class ArmTraffic:
     """The name of the arm."""
     expert_set: str
     """The address of its expert set, as configured."""
+    expert_set_sha256: str
+    """The hash of the expert set that it serves, by its newest edit; "" without edits."""
     weight: float
     """Its share of the traffic, as configured."""
     units: int
@@ -43,6 +45,8 @@ class ArmTraffic:
     """The number of edits of these units."""
     others: int
     """The number of edits that were not randomly assigned; they are left out."""
+    older: int
+    """The number of edits by another expert set that the arm served before; they are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +116,22 @@ def analyse_traffic(traffic: Traffic, against: str | None = None) -> OnlineRepor
     against = against or max(taking, key=lambda name: arms[name].weight, default="")
     if against not in taking:
         raise InputError(f"No arm {against!r} takes traffic; the arms are {', '.join(taking) or 'none'}.")
+    newest = {edit.arm: edit.expert_set_sha256 for edit in traffic.edits if edit.expert_set_sha256}
+    every = traffic.edits
+    kept = tuple(edit for edit in every if edit.expert_set_sha256 in ("", newest.get(edit.arm)))
+    traffic = replace(traffic, edits=kept)
     dealt = {name: [edit for edit in traffic.edits if edit.arm == name and edit.dealt] for name in arms}
     units = {name: len({edit.unit for edit in dealt[name]}) for name in arms}
     served = tuple(
         ArmTraffic(
             name,
             arm.expert_set,
+            newest.get(name, ""),
             arm.weight,
             units[name],
             len(dealt[name]),
-            sum(edit.arm == name and not edit.dealt for edit in traffic.edits),
+            sum(edit.arm == name and not edit.dealt for edit in kept),
+            sum(edit.arm == name for edit in every) - sum(edit.arm == name for edit in kept),
         )
         for name, arm in arms.items()
     )
@@ -217,6 +227,12 @@ def _notes(report: OnlineReport, traffic: Traffic) -> list[str]:
             f"{others} edits were by an arm that chance did not deal (named by the client, or moved by a cut or by other "
             "weights); they are left out."
         )
+    for arm in report.arms:
+        if arm.older:
+            found.append(
+                f"{arm.arm} served another expert set before; {arm.older} edits of that set are left out, and its users may "
+                "remember them."
+            )
     cut = sorted({event.arm for event in traffic.header.events if event.created >= traffic.header.since})
     if cut:
         found.append(f"{', '.join(cut)} left traffic or came back meanwhile; what came before may not compare.")

@@ -15,7 +15,7 @@ from careedit.record import Record
 from careedit.tabular import lines_of
 from careedit_eval.errors import reason_of
 
-VERSION = 1
+VERSION = 2
 
 
 class ExportedArm(Record):
@@ -62,6 +62,8 @@ class ExportedEdit(Record):
     """Hash of the unit that was assigned to the arm: a user, a key, or a request without a user."""
     arm: str
     """The name of the arm that edited."""
+    expert_set_sha256: str
+    """The hash of the expert set that the arm served; "" if the edit failed before that was known."""
     dealt: bool
     """Whether the arm was chosen at random."""
     outcome: str

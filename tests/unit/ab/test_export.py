@@ -32,7 +32,7 @@ def test_an_export_has_what_an_analysis_needs_and_names_nobody(make_config, with
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")), "utf-8")
     assert main(["ab", "export", "--config", str(path), "--to", str(to)]) == 0
     header, *lines = [json.loads(line) for line in to.read_text().splitlines()]
-    assert (header["version"], header["assigned"], list(header["arms"])) == (1, {"a": 1}, ["a", "b"])
+    assert (header["version"], header["assigned"], list(header["arms"])) == (2, {"a": 1}, ["a", "b"])
     edits = [line for line in lines if line["kind"] == "edit"]
     assert [(one["arm"], one["dealt"], one["outcome"]) for one in edits] == [
         ("a", True, "made"), ("b", True, "failed"), ("b", False, "made"),

@@ -9,12 +9,17 @@ import pytest
 
 from careedit.cli.main import main
 from careedit.errors import InputError
+from careedit_eval.compare.differences import ALL
 from careedit_eval.online import analyse_traffic, read_export
+from careedit_eval.report import analyse
+from careedit_eval.runs import load_run, write_json
 from careedit_eval.stats import difference_sequence
+from careedit_eval.suite import Part
+from scripted_eval import arm, finished, suite
 
 HEADER = {
     "kind": "header",
-    "version": 1,
+    "version": 2,
     "since": 0.0,
     "arms": {"a": {"expert_set": "tiny", "weight": 3}, "b": {"expert_set": "new", "weight": 1}},
     "assigned": {"a": 0, "b": 0},
@@ -25,7 +30,7 @@ HEADER = {
 def edit(i: int, unit: str, arm: str, score: float = 0.5, **fields) -> dict:
     return {
         "kind": "edit", "id": f"e{i}", "unit": unit, "arm": arm, "dealt": True, "outcome": "made", "seconds": 1.0,
-        "scores": {"overall": score}, "created": float(i), **fields,
+        "scores": {"overall": score}, "created": float(i), "expert_set_sha256": arm * 64, **fields,
     }  # fmt: skip
 
 
@@ -110,6 +115,48 @@ def test_what_people_prefer_counts_in_comparisons_of_two_arms(tmp_path: Path) ->
     assert "40 edits were by an arm that chance did not deal" in report.notes[-1]
 
 
+def test_edits_of_a_set_that_the_arm_served_before_are_left_out(tmp_path: Path) -> None:
+    old = [edit(i, f"o{i}", "b", 0.0, expert_set_sha256="c" * 64) for i in range(50)]
+    new = [line | {"created": line["created"] + 50, "id": f"n{line['id']}"} for line in simulated(600, 2000)]
+    new[0]["expert_set_sha256"] = ""  # an edit that failed before its set was known
+    report = analyse_traffic(read_export(written(tmp_path / "x", *old, *new)))
+    assert [(arm.expert_set_sha256[:1], arm.older) for arm in report.arms] == [("a", 0), ("b", 50)]
+    assert sum(arm.edits for arm in report.arms) == 2000
+    assert "b served another expert set before; 50 edits of that set are left out" in " ".join(report.notes)
+
+
+def test_a_run_stands_next_to_the_traffic_of_the_same_sets(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("careedit_eval.online.offline.OVERALL", "bright")
+    run = finished(
+        suite(arm("old"), arm("new", by=80, fail="s003"), n=12, pairwise=(Part(name="scripted_eval:sharper"),)),
+        tmp_path,
+    )
+    sets = tuple(
+        one.model_copy(update={"facts": {"sha256": hash_}})
+        for one, hash_ in zip(run.record.sets, ("a" * 64, "b" * 64), strict=True)
+    )
+    write_json(run.folder / "run.json", run.record.model_copy(update={"sets": sets}).model_dump(mode="json"))
+    file = written(tmp_path / "x", *simulated(600, 3000, gain=-0.15))
+    assert main(["ab", "report", str(file), "--run", str(run.folder), "--json"]) == 0
+    rows = {one["output"]: one for one in json.loads(capsys.readouterr().out)["offline"]}
+    assert {(one["set_a"], one["set_b"], one["a"], one["b"]) for one in rows.values()} == {("old", "new", "a", "b")}
+    analysis = {
+        one.output: one
+        for one in analyse(load_run(run.folder), pairs=(("old", "new"),)).compared[0].differences
+        if one.kind == ALL
+    }
+    assert rows["bright"]["difference"] == analysis["bright"].difference > 0
+    assert rows["bright"]["contradicts"] is True, "brighter offline, darker in traffic"
+    assert rows["failed"]["difference"] == pytest.approx(1 / 12) and rows["failed"]["contradicts"] is None
+    assert rows["won"]["difference"] == 0.5
+    assert main(["ab", "report", str(file), "--run", str(run.folder)]) == 0
+    said = capsys.readouterr()
+    assert "Traffic and run contradict each other" in said.err and "judge / bright on drawn" in said.out
+    write_json(run.folder / "run.json", run.record.model_dump(mode="json"))
+    assert main(["ab", "report", str(file), "--run", str(run.folder)]) == 2
+    assert "has no set with the hash aaaaaaaaaaaa, which the arm 'a' serves" in capsys.readouterr().err
+
+
 def test_a_split_that_is_not_the_weights_is_told_before_anything_else(tmp_path: Path, capsys) -> None:
     file = written(tmp_path / "x", *simulated(600, 2000, share=0.5))
     assert main(["ab", "report", str(file), "--json"]) == 1
@@ -137,7 +184,7 @@ def test_the_command_shows_arms_numbers_and_cuts(tmp_path: Path, capsys) -> None
     [
         ("", "has 0 headers"),
         ("nothing\n", "Line 1 of"),
-        (json.dumps({**HEADER, "version": 2}) + "\n", "has format 2"),
+        (json.dumps({**HEADER, "version": 1}) + "\n", "has format 1"),
         (json.dumps(HEADER) + "\n" + json.dumps(edit(1, "u", "a", outcome="made", seconds=-1)) + "\n", "Line 2 of"),
         (json.dumps(HEADER) + "\n" + 2 * (json.dumps(edit(1, "u", "a")) + "\n"), "stands twice"),
     ],
