@@ -26,7 +26,7 @@ class Handler(LoopbackHandler):
 
     subject: Library
     name = "viewer"
-    pages: Mapping[str, tuple[str, str, str]] = {
+    pages = {
         "/": (__package__, "view.html", "text/html"),
         "/view.css": (__package__, "view.css", "text/css"),
         **{f"/{name}.js": (__package__, f"{name}.js", "text/javascript") for name in SCRIPTS},
