@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http.server import ThreadingHTTPServer
+from typing import ClassVar
 
 from careedit.errors import InputError
 from careedit_eval.loopback import Answer, LoopbackHandler, Query, json_answer, make_loopback_server
@@ -26,7 +27,7 @@ class Handler(LoopbackHandler):
 
     subject: Library
     name = "viewer"
-    pages = {
+    pages: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "/": (__package__, "view.html", "text/html"),
         "/view.css": (__package__, "view.css", "text/css"),
         **{f"/{name}.js": (__package__, f"{name}.js", "text/javascript") for name in SCRIPTS},

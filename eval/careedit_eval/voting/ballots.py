@@ -140,8 +140,8 @@ class Ballots:
             others = self._rng.sample(self._candidates, min(16, len(self._candidates)))
             chosen = next((one for one in others if self._is_usable(one)), chosen)
             left = right = self._rng.choice(chosen.sets)
-            kinds: tuple[Attention, ...] = ("same", "left", "right")
-            attention = self._rng.choice(kinds)
+            sides: tuple[Attention, ...] = ("left", "right")
+            attention = self._rng.choice(sides) if block % 2 else "same"
         return Vote(
             id=secrets.token_hex(16),
             run=self._viewed.id,

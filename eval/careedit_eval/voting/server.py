@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from careedit.errors import CareEditError, InputError
@@ -34,7 +34,7 @@ class Handler(LoopbackHandler):
 
     subject: Ballots
     name = "voting page"
-    pages = {
+    pages: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "/": (__package__, "vote.html", "text/html"),
         "/vote.css": (__package__, "vote.css", "text/css"),
         "/vote.js": (__package__, "vote.js", "text/javascript"),
