@@ -38,9 +38,11 @@ def painted(folder: Path, *, n: int = 6, name: str = "20261101-one", **fields: A
 def cast(left: str, right: str, verdict: str, sample: str = "s000", rater: str = "ann", **fields: Any) -> Vote:
     """A vote on a pair of its own."""
     identity = f"{random.getrandbits(128):032x}"
-    of_sets = {"left_set": left, "right_set": right, "left_sha256": left[0] * 64, "right_sha256": right[0] * 64}
-    found = {"id": identity, "rater": rater, "sample": sample, "image": sample, "verdict": verdict}
-    return replace(PLAIN, **of_sets, **found | fields)
+    found = {
+        "id": identity, "rater": rater, "sample": sample, "image": sample, "verdict": verdict, "left_set": left,
+        "right_set": right, "left_sha256": left[0] * 64, "right_sha256": right[0] * 64,
+    }  # fmt: skip
+    return replace(PLAIN, **found | fields)
 
 
 @dataclass
