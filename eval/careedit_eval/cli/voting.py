@@ -54,7 +54,9 @@ def vote(
     ],
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A set or row to compare; repeat the option. Default: all sets of the suite."),
+        typer.Option(
+            "--set", help="A set or row to compare; repeat the option. Default: the suite's sets and what it compares."
+        ),
     ] = None,
     database: Database = None,
     out: Out = DEFAULT_OUT,

@@ -62,7 +62,7 @@ class Ballots:
     def __init__(
         self, viewed: ViewedRun, table: VoteTable, sets: Sequence[str] = (), *, rng: random.Random | None = None
     ) -> None:
-        """`sets` are compared; by default those of the suite. Raises `InputError` if the run has no pair to show."""
+        """`sets` are compared; by default the suite's sets and those that it compares. Raises `InputError` if the run has no pair to show."""
         self._viewed, self._table, self._rng = viewed, table, rng or random.SystemRandom()
         self._lock = threading.Lock()
         self.sets = _compared(viewed, sets)
@@ -244,7 +244,9 @@ def _compared(viewed: ViewedRun, sets: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in sets if name not in arms]
     if unknown:
         raise InputError(f"The run {viewed.id} has no set {unknown[0]!r}; its sets and rows are {', '.join(arms)}.")
-    wanted = set(sets) or {arm.name for arm in run.record.suite.sets}
+    suite = run.record.suite
+    compared = {name for one in suite.compare for name in (one.a, one.b)}
+    wanted = set(sets) or {arm.name for arm in suite.sets} | compared
     found = tuple(arm for arm in arms if arm in wanted)
     if len(found) < 2:
         raise InputError(
