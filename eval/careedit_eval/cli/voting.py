@@ -157,10 +157,8 @@ def _show(report: VoteReport) -> None:
         [
             (
                 one.name,
-                "-" if one.strength is None else signed(one.strength.strength, 2),
-                "-"
-                if one.strength is None or one.strength.interval is None
-                else f"{signed(one.strength.interval.low, 2)} to {signed(one.strength.interval.high, 2)}",
+                "-" if one.strength is None else signed(one.strength, 2),
+                "-" if one.interval is None else f"{signed(one.interval.low, 2)} to {signed(one.interval.high, 2)}",
                 one.votes, one.won, one.lost, one.both_bad,
             )
             for one in report.sets

@@ -26,12 +26,14 @@ class Handler(LoopbackHandler):
     """Answers one request of the viewer."""
 
     subject: Library
+    """The runs that the viewer shows."""
     name = "viewer"
     pages: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "/": (__package__, "view.html", "text/html"),
         "/view.css": (__package__, "view.css", "text/css"),
         **{f"/{name}.js": (__package__, f"{name}.js", "text/javascript") for name in SCRIPTS},
     }
+    """The files of the page, by their path."""
 
     def routes(self) -> Mapping[str, Callable[[Query], Answer]]:
         """See `LoopbackHandler`."""

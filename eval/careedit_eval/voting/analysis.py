@@ -8,7 +8,7 @@ from itertools import combinations
 
 from careedit.errors import InputError
 from careedit_eval.compare import Preference, preference_from
-from careedit_eval.stats import Game, Strength, davidson_strengths, tiers_of
+from careedit_eval.stats import Game, Interval, Strength, davidson_strengths, tiers_of
 from careedit_eval.voting.votes import Vote
 
 MISSED = 2
@@ -63,8 +63,10 @@ class SetVotes:
     """The number of the group of sets that votes connect, from 1. Sets of two groups cannot be compared."""
     tier: int
     """The tier of the set in its group, from 1, the best. The votes of higher tiers against lower ones are all wins."""
-    strength: Strength | None
-    """The strength relative to the anchor of its tier; None for a set that is alone in its tier."""
+    strength: float | None
+    """The log-strength relative to the anchor of its tier, which has 0; None for a set that is alone in its tier."""
+    interval: Interval | None
+    """The 95 % interval of the strength, over source images; None for the anchor, or with too few images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class VoteReport:
     pairs: tuple[Preference, ...]
     """Every two sets that votes compare; A is the one with the higher place in `sets`."""
     raters: tuple[RaterVotes, ...]
-    """Every rater, by id."""
+    """Every rater who voted, by id."""
     notes: tuple[str, ...]
     """Warnings about the figures, as sentences."""
 
@@ -179,7 +181,8 @@ def _tier(
             both_bad=sum(vote.verdict == "both_bad" and name in (vote.left_set, vote.right_set) for vote in votes),
             group=group,
             tier=tier,
-            strength=strengths.get(name),
+            strength=strengths[name].strength if name in strengths else None,
+            interval=strengths[name].interval if name in strengths else None,
         )
         for name in strengths or names
     ]
@@ -206,9 +209,7 @@ def _notes(
                 f"Some sets only won or only lost: {order}. Their order is known, but the distance between these tiers has no "
                 "finite estimate; collect more votes."
             )
-    if any(one.strength is not None for one in sets) and all(
-        one.strength is None or one.strength.interval is None for one in sets
-    ):
+    if any(one.strength is not None for one in sets) and all(one.interval is None for one in sets):
         found.append("Strengths have no intervals: too few source images. Collect votes on more samples.")
     identities: dict[str, set[str]] = {}
     for vote in votes:

@@ -33,12 +33,14 @@ class Handler(LoopbackHandler):
     """Answers one request of the voting page."""
 
     subject: Ballots
+    """The pairs that raters compare."""
     name = "voting page"
     pages: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "/": (__package__, "vote.html", "text/html"),
         "/vote.css": (__package__, "vote.css", "text/css"),
         "/vote.js": (__package__, "vote.js", "text/javascript"),
     }
+    """The files of the page, by their path."""
 
     def routes(self) -> Mapping[str, Callable[[Query], Answer]]:
         """See `LoopbackHandler`."""

@@ -57,7 +57,7 @@ def test_strengths_and_shares_are_those_of_a_plain_reference() -> None:
         return found
 
     best = minimize(loss, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x
-    assert {one.name: one.strength.strength for one in report.sets} == pytest.approx(
+    assert {one.name: one.strength for one in report.sets} == pytest.approx(
         {"a": best[0], "b": 0.0, "c": best[1]}, abs=1e-3
     )
     for pair in report.pairs:
@@ -76,7 +76,7 @@ def test_intervals_hold_the_true_strengths_of_simulated_raters_as_often_as_they_
     rng, held = np.random.default_rng(3), []
     truth = {"a": 0.689, "c": -0.523}  # what 180,000 votes on 60,000 images say: images that differ bring sets closer
     for _ in range(20):
-        found = {one.name: one.strength.interval for one in analyse_votes(simulated(rng), "b").sets if one.name != "b"}
+        found = {one.name: one.interval for one in analyse_votes(simulated(rng), "b").sets if one.name != "b"}
         held += [found[name].low <= value <= found[name].high for name, value in truth.items()]
     assert np.mean(held) >= 0.85
 
@@ -134,7 +134,7 @@ def test_sets_that_no_vote_connects_are_named_and_ranked_apart() -> None:
     assert [(one.name, one.group) for one in report.sets] == [("a", 1), ("b", 1), ("c", 2), ("d", 2)]
     (warning,) = [line for line in report.notes if "not connected" in line]
     assert "(a, b; c, d)" in warning
-    assert [one.strength.strength == 0 for one in report.sets] == [True, False, True, False]
+    assert [one.strength == 0 for one in report.sets] == [True, False, True, False]
     joined = analyse_votes([*votes, cast("b", "c", "tie")])
     assert {one.group for one in joined.sets} == {1} and "connected" not in " ".join(joined.notes)
 
