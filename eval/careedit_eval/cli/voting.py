@@ -131,7 +131,7 @@ def _default_database(viewed: ViewedRun) -> str:
 
 def _votes_at(where: str, database: str | None, out: Path) -> tuple[str, str | None]:
     """The address of the database, and the run whose votes are read; None: all votes. Raises `InputError`."""
-    if where.startswith(SCHEMES) or Path(where).is_file():
+    if where.startswith(SCHEMES) or where.endswith(".db") or Path(where).is_file():
         return where, None
     viewed = ViewedRun(place_of(where, out))
     return database or _default_database(viewed), viewed.id

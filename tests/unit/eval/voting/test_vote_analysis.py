@@ -263,8 +263,8 @@ def test_a_run_reads_its_own_votes_and_one_name_for_two_sets_is_a_warning(tmp_pa
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["missing.db"], "neither a folder nor a run"),
-        (["sqlite:///missing.db"], "The file of votes 'missing.db' does not exist"),
+        (["missing"], "neither a folder nor a run"),
+        (["missing.db"], "The file of votes 'missing.db' does not exist"),
         (["votes.db", "--against", "x"], "No vote names the set 'x'; the sets are a, b."),
         (["votes.db", "--add", "votes.db"], "cannot be read"),
         (["votes.db", "--to", "no/file.jsonl"], "The folder 'no' of the output does not exist"),

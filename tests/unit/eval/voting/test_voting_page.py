@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -207,6 +208,11 @@ def test_the_command_refuses_what_it_cannot_use(run: Run, tmp_path: Path, capsys
     ):
         said = refused(capsys, "vote", folder, "--database", address)
         assert any(part in said for part in why.split("|")) and "secret" not in said, said
+    files = fsspec.filesystem("memory")
+    files.put(str(run.folder.parents[1]), "/voted/evals", recursive=True)
+    remote = f"memory://voted/evals/runs/{run.record.id}"
+    assert "need a database of their own; give one with --database" in refused(capsys, "vote", remote)
+    assert "is a function that the run names" in refused(capsys, "vote", remote, "--database", "votes.db")
     assert not (tmp_path / "eval-runs").exists()
 
 
