@@ -32,6 +32,8 @@ from careedit_eval.voting import (
 
 VOTES_FILE = "votes.db"
 """The SQLite file of votes in the folder of evaluations."""
+RATERS = 30
+"""The maximum number of raters in the table, those with the most votes; each user of a server is a rater."""
 SCHEMES = ("sqlite:", "sqlite+", "postgresql:", "postgresql+")
 """The beginnings of an address of a database."""
 
@@ -180,9 +182,11 @@ def _show(report: VoteReport) -> None:
                 one.rater, one.votes, one.left, one.right, one.ties, one.both_bad, one.attention, one.missed,
                 "no" if one.excluded else "yes",
             )
-            for one in report.raters
+            for one in sorted(report.raters, key=lambda one: -one.votes)[:RATERS]
         ],
     )  # fmt: skip
+    if len(report.raters) > RATERS:
+        note(f"and {len(report.raters) - RATERS} raters with fewer votes; --json has all")
     note(f"{report.votes} votes on {report.images} source images count; {report.left_out} are left out.")
     for line in report.notes:
         note(f"warning: {line}")

@@ -95,10 +95,9 @@ def analyse_votes(votes: Sequence[Vote], against: str | None = None) -> VoteRepo
     Verdicts "both_bad" count as ties. Raters with too many missed attention pairs are left out (`RULE`). Raises `InputError` if
     no vote counts, or if no vote names `against`.
     """
-    cast = [vote for vote in votes if vote.verdict is not None]
-    raters = tuple(_rater(name, cast) for name in sorted({vote.rater for vote in cast}))
+    raters = raters_of(votes)
     excluded = {one.rater for one in raters if one.excluded}
-    real = [vote for vote in cast if vote.attention is None]
+    real = exported(votes, everyone=True)
     counted = [vote for vote in real if vote.rater not in excluded]
     if not counted:
         why = f" All {len(real)} are of excluded raters: {RULE}." if real else ""
@@ -135,19 +134,28 @@ def analyse_votes(votes: Sequence[Vote], against: str | None = None) -> VoteRepo
     )
 
 
+def raters_of(votes: Sequence[Vote]) -> tuple[RaterVotes, ...]:
+    """The raters who voted, by id, with their attention."""
+    cast: dict[str, list[Vote]] = {}
+    for vote in votes:
+        if vote.verdict is not None:
+            cast.setdefault(vote.rater, []).append(vote)
+    return tuple(_rater(name, cast[name]) for name in sorted(cast))
+
+
 def exported(votes: Sequence[Vote], *, everyone: bool = False) -> list[Vote]:
     """The votes of an export: without attention pairs, and unless `everyone` is set without excluded raters."""
-    cast = [vote for vote in votes if vote.verdict is not None]
-    kept = {name for name in {vote.rater for vote in cast} if everyone or not _rater(name, cast).excluded}
-    return [vote for vote in cast if vote.attention is None and vote.rater in kept]
+    left_out = set() if everyone else {one.rater for one in raters_of(votes) if one.excluded}
+    return [
+        vote for vote in votes if vote.verdict is not None and vote.attention is None and vote.rater not in left_out
+    ]
 
 
 def _outcome(vote: Vote) -> float:
     return {"left": 1.0, "right": 0.0}.get(str(vote.verdict), 0.5)
 
 
-def _rater(name: str, cast: Sequence[Vote]) -> RaterVotes:
-    mine = [vote for vote in cast if vote.rater == name]
+def _rater(name: str, mine: Sequence[Vote]) -> RaterVotes:
     checks = [vote for vote in mine if vote.attention is not None]
     verdicts = [vote.verdict for vote in mine if vote.attention is None]
     return RaterVotes(

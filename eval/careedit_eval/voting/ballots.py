@@ -27,6 +27,7 @@ from careedit.files import png_bytes
 from careedit_eval.records import Sample
 from careedit_eval.stats import pair_information
 from careedit_eval.viewer import ViewedRun
+from careedit_eval.voting.analysis import raters_of
 from careedit_eval.voting.table import VoteTable
 from careedit_eval.voting.votes import Attention, Vote, rater_of, verdict_of
 
@@ -166,6 +167,7 @@ class Ballots:
         known: Counter[Candidate] = Counter()
         images: Counter[tuple[str, str]] = Counter()
         seen = set()
+        careless = {one.rater for one in raters_of(votes) if one.excluded}
         for vote in votes:
             if vote.attention is not None or vote.left_set not in place or vote.right_set not in place:
                 continue
@@ -173,6 +175,8 @@ class Ballots:
             pair = _pair(vote, place)
             if vote.rater == rater:
                 seen.add(pair)
+            if vote.rater in careless:
+                continue  # the analysis leaves these votes out
             if vote.verdict is not None:
                 counts[left, right, {"right": 0, "left": 2}.get(vote.verdict, 1)] += 1
             elif vote.rater != rater and time.time() - vote.offered < PENDING_S:
