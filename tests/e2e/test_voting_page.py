@@ -12,7 +12,7 @@ import pytest
 
 from careedit_eval.runs import Run
 from careedit_eval.voting import Vote, VoteTable
-from voters import SETS, painted
+from voters import SETS, collecting, painted
 
 CHROMIUM = Path("/usr/bin/chromium")
 COMMAND = Path(sys.executable).with_name("careedit")
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium
 
 
 @contextmanager
-def voting(run: Run, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def voting(run: Run) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command and its port. It is killed at the end."""
     environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{HELPERS}"}
-    command = [COMMAND, "eval", "vote", str(run.folder), "--port", str(port)]
+    command = [COMMAND, "eval", "vote", str(run.folder), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -39,8 +39,12 @@ def voting(run: Run, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int
             process.send_signal(signal.SIGKILL)
 
 
+def address(run: Run) -> str:
+    return f"sqlite:///{run.folder.parents[1] / 'votes.db'}"
+
+
 def stored(run: Run) -> list[Vote]:
-    with closing(VoteTable(f"sqlite:///{run.folder.parents[1] / 'votes.db'}", create=False)) as table:
+    with closing(VoteTable(address(run), create=False)) as table:
         return table.votes()
 
 
@@ -89,7 +93,7 @@ def test_votes_by_keyboard_are_stored_at_once_and_no_name_reaches_the_browser(tm
         ready.wait_for()
         page.keyboard.press("ArrowRight")
         page.locator("#said", has_text="The vote is not stored: The server does not answer").wait_for()
-        with voting(run, port):
+        with collecting(run, address(run), port=port):
             page.reload()
             ready.wait_for()
             assert page.locator("#count").inner_text() == "ann: 5 votes"

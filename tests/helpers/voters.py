@@ -90,11 +90,11 @@ class Page:
 
 
 @contextmanager
-def collecting(run: Run | Path, address: str, *sets: str, seed: int = 0) -> Iterator[Page]:
+def collecting(run: Run | Path, address: str, *sets: str, seed: int = 0, port: int = 0) -> Iterator[Page]:
     """The voting page of a run."""
     folder = run.folder if isinstance(run, Run) else run
     with closing(VoteTable(address)) as table:
-        server = make_vote_server(Ballots(ViewedRun(str(folder)), table, sets, rng=random.Random(seed)), 0)
+        server = make_vote_server(Ballots(ViewedRun(str(folder)), table, sets, rng=random.Random(seed)), port)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
