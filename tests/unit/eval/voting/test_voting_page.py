@@ -216,9 +216,28 @@ def test_the_command_refuses_what_it_cannot_use(run: Run, tmp_path: Path, capsys
     assert not (tmp_path / "eval-runs").exists()
 
 
+def with_rows(made: Run, n: int) -> None:
+    """Let the benchmark of a run have `n` rows from now on."""
+    data = json.loads((made.folder / "run.json").read_text())
+    data["suite"]["benchmarks"][0]["options"]["n"] = n
+    (made.folder / "run.json").write_text(json.dumps(data))
+
+
 def test_a_benchmark_that_is_not_here_is_named(tmp_path: Path, capsys) -> None:
     made = painted(tmp_path)
-    data = json.loads((made.folder / "run.json").read_text())
-    data["suite"]["benchmarks"][0]["options"]["n"] = 0
-    (made.folder / "run.json").write_text(json.dumps(data))
+    with_rows(made, 0)
     assert "The rows of the benchmark cannot be read here" in refused(capsys, "vote", str(made.folder))
+
+
+def test_samples_that_are_gone_are_left_out_even_where_a_rater_had_one_open(tmp_path: Path, database: str) -> None:
+    made = painted(tmp_path)
+    with collecting(made, database, seed=1) as page:
+        for rater in ("ann", "bob", "cem", "dan"):
+            page.pair(rater)
+    with_rows(made, 2)
+    with collecting(made, database) as page:
+        for rater in ("ann", "bob", "cem", "dan"):
+            voted(page, rater)
+    votes = stored(database)
+    assert {vote.sample for vote in votes if vote.verdict is not None} == {"s000", "s001"}
+    assert {vote.sample for vote in votes if vote.verdict is None} - {"s000", "s001"}
