@@ -5,6 +5,7 @@ CareEditError
 │   └── BenchmarkError    a data set that is missing, damaged or in another layout            (CLI exit 2)
 ├── MetricError           a metric that cannot be had, or cannot measure this edit
 ├── RunError              an evaluation that had to stop; what was finished is kept              (CLI exit 1)
+├── VotesError            the database of votes does not answer; a vote that was not confirmed is not stored (CLI exit 1)
 └── TrackingError         MLflow is down or refuses; the run's folder is whole                   (CLI exit 1)
 """
 
@@ -25,6 +26,10 @@ class RunError(CareEditError):
 
 class TrackingError(CareEditError):
     """MLflow is down or refuses; the results are kept and can be logged later."""
+
+
+class VotesError(CareEditError):
+    """The database of votes does not answer; a vote that was not confirmed is not stored."""
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.plugins import EVAL
-from careedit_eval.cli import comparing, planning, registry, view
+from careedit_eval.cli import comparing, planning, registry, view, voting
 from careedit_eval.cli.work import (
     DEFAULT_OUT,
     RunnerName,
@@ -40,6 +40,8 @@ app.command("plan-size")(planning.plan_size_of)
 app.command("check-statistics")(planning.check)
 app.command("compare")(comparing.compare)
 app.command("view")(view.view)
+app.command("vote")(voting.vote)
+app.command("votes")(voting.votes)
 app.command("promote")(registry.promote_run)
 app.command("rollback")(registry.roll_back_champion)
 app.command("champion")(registry.champion)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +34,18 @@ def view(
     The server listens on this machine only, and only reads.
     """
     opened = [ViewedRun(place_of(name, out)) for name in runs or [str(find_run(None, out).folder)]]
-    server = make_server(Library(opened), port)
+    serve(make_server(Library(opened), port), "viewer")
+
+
+def serve(server: ThreadingHTTPServer, name: str) -> None:
+    """Print the address of a server, and run it until the user interrupts it."""
     emit(f"http://127.0.0.1:{server.server_port}/")
-    note("The viewer runs until you press Ctrl+C.")
+    sys.stdout.flush()  # a program that reads a pipe needs the address now
+    note(f"The {name} runs until you press Ctrl+C.")
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        note("The viewer has ended.")
+        note(f"The {name} has ended.")
     finally:
         server.server_close()
 

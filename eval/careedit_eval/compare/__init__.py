@@ -1,7 +1,13 @@
 """Two sets side by side: what differs, how surely, and on which samples."""
 
 from careedit_eval.compare.differences import Difference, compare_arms
-from careedit_eval.compare.preferences import Preference, games_of, pairwise_outputs, preferences_of
+from careedit_eval.compare.preferences import (
+    Preference,
+    games_of,
+    pairwise_outputs,
+    preference_from,
+    preferences_of,
+)
 from careedit_eval.compare.summary import Flip, Flips, Mean, flips_of, summarise
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "flips_of",
     "games_of",
     "pairwise_outputs",
+    "preference_from",
     "preferences_of",
     "summarise",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,16 +112,25 @@ def _preference(
     lines = [line for line in column.values() if line.value is not None]
     if not lines:
         return None
-    values = np.array([line.value for line in lines], np.float64) - 0.5
     # The table has every two sets once, whichever of them is the rival.
-    rows = Clusters(-values if lines[0].arm == a else values, [line.group for line in lines])
-    found = interval_of_differences(rows, 0.5)
+    values = [1 - line.value if line.arm == a else line.value for line in lines if line.value is not None]
     agreed = None if consistent is None else _mean(_either(table, benchmark, a, b, consistent.name))
+    errors = len(column) - len(lines)
+    return preference_from(values, [line.group for line in lines], benchmark, win.name, a, b, errors, agreed)
+
+
+def preference_from(
+    values: Sequence[float], groups: Sequence[Hashable], benchmark: str, output: str, a: str, b: str,
+    errors: int = 0, consistency: float | None = None,
+) -> Preference:  # fmt: skip
+    """The preference in verdicts [n], 1 for B, 0 for A and 0.5 for a tie, on the source images `groups` [n]; n is not 0."""
+    rows = Clusters(np.array(values, np.float64) - 0.5, groups)
+    found = interval_of_differences(rows, 0.5)
     up, down = int((rows.values > 0).sum()), int((rows.values < 0).sum())
     return Preference(
-        benchmark, win.name, a, b, 0.5 + rows.mean,
+        benchmark, output, a, b, 0.5 + rows.mean,
         None if found is None else Interval(max(0.0, 0.5 + found.low), min(1.0, 0.5 + found.high)),
-        sign_flip_p(rows.sums), up, len(lines) - up - down, down, rows.size, len(column) - len(lines), agreed,
+        sign_flip_p(rows.sums), up, len(values) - up - down, down, rows.size, errors, consistency,
     )  # fmt: skip
 
 

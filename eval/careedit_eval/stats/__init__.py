@@ -2,7 +2,7 @@
 
 from careedit.stats import LEVEL, Interval
 from careedit_eval.stats.clusters import Clusters, cluster_means
-from careedit_eval.stats.davidson import Game, Strength, davidson_strengths
+from careedit_eval.stats.davidson import Game, Strength, davidson_strengths, pair_information, tiers_of
 from careedit_eval.stats.intervals import (
     clustered_differences,
     difference_interval,
@@ -35,8 +35,10 @@ __all__ = [
     "interval_of_differences",
     "mean_interval",
     "non_inferiority",
+    "pair_information",
     "sample_ratio_p",
     "scale_of",
     "sign_flip_p",
     "spread_of",
+    "tiers_of",
 ]

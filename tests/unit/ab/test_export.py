@@ -49,7 +49,12 @@ def test_the_evaluation_reads_what_is_exported(make_config, with_store, add_edit
     async def fill(store) -> None:
         for i in range(180):
             arm = assign(config.arms, config.ab_salt, f"user {i}")
-            await add_edits(store, arm, "m", 0.8 if arm == "b" else 0.4 + (i % 7) / 70, user=f"user {i}")
+            (own,) = await add_edits(store, arm, "m", 0.8 if arm == "b" else 0.4 + (i % 7) / 70, user=f"user {i}")
+            if i < 40:  # compares it with an edit of the other arm, which the user asks for by name; b wins 3 of 4
+                (other,) = await add_edits(store, "b" if arm == "a" else "a", "m", user=f"user {i}")
+                winner = own if (arm == "b") == (i % 4 > 0) else other
+                said = FeedbackRecord(id=new_id("feedback"), edits=(own, other), winner=winner, created=time.time())
+                await store.feedback.add(said)
             await asyncio.sleep(0)
 
     with_store(fill)
@@ -62,3 +67,11 @@ def test_the_evaluation_reads_what_is_exported(make_config, with_store, add_edit
     verdicts = {one["output"]: one["verdict"] for one in document["differences"]}
     assert verdicts["judge"] == "better" and verdicts["failed"] == "no difference seen"
     assert sum(one["units"] for one in document["arms"]) == 180 and document["split_p"] > 0.001
+
+    # The same comparisons as votes, in a table of the server's own database.
+    assert main(["eval", "votes", config.state.database, "--add", str(to), "--json"]) == 0
+    votes = json.loads(capsys.readouterr().out)
+    (pair,) = votes["pairs"]
+    (preferred,) = [one for one in document["differences"] if one["output"] == "preferred"]
+    won = {"a": pair["losses"], "b": pair["wins"]} if pair["b"] == "b" else {"a": pair["wins"], "b": pair["losses"]}
+    assert won == {"a": 10, "b": 30} and len(votes["raters"]) == 40 and preferred["mean_b"] == 30 / 40
