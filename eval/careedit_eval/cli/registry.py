@@ -37,8 +37,10 @@ def promote_run(
     if facts is None or not is_own_set(found, facts):
         raise InputError(f"{verdict.candidate!r} is not an expert set with a router, so it cannot become the champion.")
     run_id = tracked(found, verdict)
+    against = next((one for one in found.record.sets if one.name == verdict.baseline), None)
+    replaced = None if against is None or not is_own_set(found, against) else against.facts
     with tracking(default_uri(workspace_of(found))):
-        version = promote(facts.facts, run_id=run_id, reason=verdict.line)
+        version = promote(facts.facts, run_id=run_id, reason=verdict.line, replaced=replaced)
     emit(f"models:/{facts.facts['set']}@champion is version {version}")
 
 

@@ -47,13 +47,21 @@ def register_set(facts: Mapping[str, str]) -> str:
     return str(made.version)
 
 
-def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str:
-    """Make a set the champion, with a reason, and return its version. Call it within `tracking`, after a passed gate only."""
+def promote(
+    facts: Mapping[str, str], *, run_id: str | None, reason: str, replaced: Mapping[str, str] | None = None
+) -> str:
+    """Make a set the champion, with a reason, and return its version. Call it within `tracking`, after a passed gate only.
+
+    `replaced` are the facts of the set that it was compared with. If there is no champion yet and both have one name, that set
+    becomes the previous champion, so the first champion can be rolled back too.
+    """
     from mlflow import MlflowClient
 
     client, name = MlflowClient(), facts["set"]
-    version = register_set(facts)
     before = _version(name, CHAMPION)
+    if before is None and replaced is not None and replaced["set"] == name and replaced["sha256"] != facts["sha256"]:
+        before = register_set(replaced)
+    version = register_set(facts)
     if before == version:
         return version
     client.set_model_version_tag(name, version, "previous_champion", before or "none")
