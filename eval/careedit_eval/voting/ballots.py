@@ -261,7 +261,8 @@ def _compared(viewed: ViewedRun, sets: Sequence[str]) -> tuple[str, ...]:
 
 
 def _candidates(viewed: ViewedRun, sets: Sequence[str]) -> list[Candidate]:
-    table = viewed.run.table
+    """The pairs of edits by the suite's first seed: an exported vote names a sample and no seed."""
+    table, first = viewed.run.table, viewed.run.record.suite.seeds[0]
     found = []
     for benchmark in table.benchmarks:
         for pair in combinations(sets, 2):
@@ -269,7 +270,10 @@ def _candidates(viewed: ViewedRun, sets: Sequence[str]) -> list[Candidate]:
             found += [
                 Candidate(benchmark, sample, seed, line.group, pair)
                 for (sample, seed), line in a.items()
-                if line.picture is not None and (sample, seed) in b and b[sample, seed].picture is not None
+                if seed == first
+                and line.picture is not None
+                and (sample, seed) in b
+                and b[sample, seed].picture is not None
             ]
     return found
 

@@ -167,6 +167,13 @@ def test_pairs_without_a_readable_image_or_with_equal_edits_are_left_out(tmp_pat
     assert shown == {(sample, *pair) for sample in ("s000", "s003") for pair in (("a", "b"), ("b", "c"))}
 
 
+def test_edits_of_the_first_seed_are_compared(tmp_path: Path, database: str) -> None:
+    made = painted(tmp_path, n=2, seeds=(5, 3))
+    with collecting(made, database) as page:
+        voted(page)
+    assert {vote.seed for vote in stored(database)} == {5}
+
+
 def test_a_later_turn_shows_the_first_source_and_all_instructions(tmp_path: Path, database: str) -> None:
     made = painted(tmp_path, n=4, bench={"turns": 2})
     with collecting(made, database) as page:
