@@ -24,7 +24,7 @@ from careedit_eval.metrics.base import NotApplicableError, ScoreItem, ask_about
 from careedit_eval.metrics.options import JudgeOptions, RubricOptions
 from careedit_eval.metrics.rubric import Question, Reading, Rubric, load_rubric
 from careedit_eval.metrics.writer import EndpointWriter, Message, Writer
-from careedit_eval.records import UNREAD, Measurement, Metric, MetricSpec
+from careedit_eval.records import UNREAD, JudgeAnswer, Measurement, Metric, MetricSpec
 
 CODE_VERSION = 2
 """The version of this code, part of the identity of each rubric's metric."""
@@ -135,6 +135,7 @@ class RubricMetric:
         return smaller
 
     def _measurement(self, replies: Sequence[tuple[Question, str | CareEditError]]) -> Measurement:
+        answers = tuple(self._answer(question, reply) for question, reply in replies)
         marks: dict[str, float | None] = {mark: None for one in self.rubric.questions for mark in one.marks}
         try:
             for question, reply in replies:
@@ -145,12 +146,25 @@ class RubricMetric:
                 marks |= dict(zip(question.marks, found, strict=True))
             numbers = combine(self.rubric, marks)
         except CareEditError as error:
-            return Measurement(error=str(error))
+            return Measurement(error=str(error), answers=answers)
         outputs = [output.name for output in self.rubric.outputs]
         values = {name: value for name in outputs if (value := numbers[name]) is not None}
         if not values:
-            return Measurement(not_applicable="has no number for this sample")
-        return Measurement(values=values, absent={name: "was not asked for" for name in outputs if name not in values})
+            return Measurement(not_applicable="has no number for this sample", answers=answers)
+        absent = {name: "was not asked for" for name in outputs if name not in values}
+        return Measurement(values=values, absent=absent, answers=answers)
+
+    def _answer(self, question: Question, reply: str | CareEditError) -> JudgeAnswer:
+        failed = isinstance(reply, CareEditError)
+        asked = (
+            f"the prompt {question.prompt}" if question.prompt is not None else f"the prompt of {question.prompt_of}"
+        )
+        return JudgeAnswer(
+            about=", ".join(question.marks),
+            asked=asked,
+            reply=None if failed else str(reply),
+            error=str(reply) if failed else None,
+        )
 
 
 def row_of(item: ScoreItem) -> dict[str, Any]:
