@@ -63,6 +63,21 @@ class RubricOptions(Record):
     """The judge: the fields of `careedit.scoring.openai_http.EndpointConfig`. Without a judge the suite does not start."""
 
 
+class RewardOptions(Record):
+    """Options of editreward: the published checkpoint, its base, and its prompts."""
+
+    weights: str
+    """The checkpoint: model.safetensors or model.pth, or the folder that has it."""
+    base: str
+    """The model that it was trained from, for its configuration and processor: a folder, or a hub id with a commit."""
+    prompts: str
+    """The folder EditReward/dataset of the published repository, with its prompts. Nothing in it is executed."""
+    revision: str | None = None
+    """The revision of the base; None means the one in `base`."""
+    device: str | None = None
+    """The device that runs it; None means a GPU if one is available. On a GPU it computes in bfloat16, else in float32."""
+
+
 class CostOptions(Record):
     """Options of cost."""
 
