@@ -16,6 +16,7 @@ from careedit_eval.metrics.options import (
     JudgeOptions,
     NoOptions,
     PixelOptions,
+    PreferenceOptions,
     RewardOptions,
     RubricOptions,
 )
@@ -36,6 +37,7 @@ METRICS: Mapping[str, tuple[type[Record], str]] = {
     "atomic": (JudgeOptions, "judged:atomic"),
     "pairwise": (JudgeOptions, "judged:pairwise"),
     "viescore": (JudgeOptions, "marking:viescore"),
+    "pvc": (PreferenceOptions, "preferred:pvc"),
     "editreward": (RewardOptions, "reward:editreward"),
     "rubric": (RubricOptions, "marking:rubric"),
     "latency": (NoOptions, "counted:latency"),

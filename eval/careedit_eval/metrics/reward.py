@@ -250,7 +250,12 @@ def build(
     try:
         with quiet_loading():
             network, info = CLASSES[config.model_type].from_pretrained(
-                None, config=config, state_dict=rest, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+                None,
+                config=config,
+                state_dict=rest,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"The checkpoint {str(file)!r} does not fit its base ({reason_of(error)}).") from error

@@ -135,7 +135,7 @@ class Writing:
     def __init__(self, rule):
         self.rule = rule
 
-    def write(self, messages):
+    def write(self, messages, turn=0):
         return [self.rule(message[-1]) for message in messages]
 
 
