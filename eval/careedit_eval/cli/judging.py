@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,7 +103,7 @@ def judge_check(
             | ({} if ruling is None else {"outcome": ruling.outcome, "reason": ruling.reason})
         )
     else:
-        _show(check, {} if rule is None else dict(rule.floors))
+        _show(check, {} if rule is None else rule.floors)
         note(f"The check: {file}")
         if ruling is not None:
             emit(f"{ruling.outcome.upper()}: {ruling.reason or 'every floor is met'}.")
@@ -115,7 +116,7 @@ def _votes(file: Path | None, run: Path | None, out: Path) -> Rated:
     return read_votes(file, find_run(run, out))
 
 
-def _show(check: JudgeCheck, floors: dict[str, float]) -> None:
+def _show(check: JudgeCheck, floors: Mapping[Any, float]) -> None:
     rows = []
     for name, figure in check.figures.items():
         value = "-" if figure.value is None else f"{figure.value:.3f}"

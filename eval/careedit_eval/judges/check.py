@@ -163,10 +163,11 @@ def _judged(
     scores = dict(
         zip(wanted, _measured(metric, list(wanted.values()), lambda count: done(int(count * share))), strict=True)
     )
-    return [
-        _of_scores(*(scores[pair.sample.id, pair.group, one.name] for one in (pair.left, pair.right)), output, tie)
-        for pair in pairs
-    ]
+    found = []
+    for pair in pairs:
+        left, right = (scores[pair.sample.id, pair.group, one.name] for one in (pair.left, pair.right))
+        found.append(_of_scores(left, right, output, tie))
+    return found
 
 
 def _measured(

@@ -210,6 +210,9 @@ def test_published_groups_of_two_three_and_four_are_read_and_judged(place: Path,
     assert (found["pairs"], found["groups"], found["source"]) == (20, 6, "EditReward-Bench of TIGER-Lab")
     assert [found["figures"][f"accuracy_{size}"]["value"] for size in (2, 3, 4)] == [0.5, 0.5, 0.5]
     assert found["figures"]["self_preference"]["value"] == pytest.approx(0.5)
+    assert main(["eval", "judge-check", write(place / "s.yaml"), "--pairs", "bench"]) == 0
+    said = capsys.readouterr()
+    assert "order_consistency" in said.out and "20 pairs in 6 groups, published verdicts" in said.err
     limited = checked(capsys, write(place / "s.yaml"), "--pairs", "bench", "--limit", "1", "--retest", "0")
     assert limited["pairs"] == 1 and limited["figures"]["retest"]["value"] is None
 
