@@ -37,13 +37,13 @@ class JudgeCheck(Record):
     metric_key: str
     """The identity of the judge, `MetricSpec.key`: model, prompts, address, and everything that is sent."""
     metric: MetricSpec
-    """That identity in words."""
+    """The same identity, field by field."""
     source: str
     """The verdicts of people that it was compared with."""
     pairs: int
-    """The number of pairs."""
+    """The number of pairs that people compared."""
     groups: int
-    """The number of groups of edits."""
+    """The number of groups of edits among them."""
     raters: int
     """The number of people; 1 for published verdicts, which are already those of several."""
     errors: int

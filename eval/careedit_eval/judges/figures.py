@@ -47,7 +47,7 @@ class Figure(Record):
     groups: int = 0
     """The number of groups behind the value, which the suite's `min_groups` is compared with."""
     note: str = ""
-    """Why there is no value, or why it says little; empty otherwise."""
+    """Why the value is missing, or why it says little; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Judged:
     again: int | None = None
     """The verdict when it was asked again; None if it was not, or gave no answer."""
     error: str | None = None
-    """Why there is no verdict."""
+    """Why the judge gave no verdict; None if it gave one."""
 
 
 def figures_of(rated: Rated, judged: Sequence[Judged], *, own: Collection[str] = ()) -> dict[str, Figure]:
@@ -140,7 +140,7 @@ def _right(pair: RatedPair, said: Judged) -> float:
     return float(said.verdict == pair.preferred)
 
 
-def _share(rows: Sequence[tuple[RatedPair, float]], why: str = "There is no such pair.") -> Figure:
+def _share(rows: Sequence[tuple[RatedPair, float]], why: str = "No pair is of this kind.") -> Figure:
     """The mean of shares, with its interval over source images."""
     if not rows:
         return Figure(note=why)

@@ -52,7 +52,7 @@ class Candidate:
     name: str
     """The name of the edit within its group: a set, or the hash of its image."""
     picture: PictureRef
-    """The edited image."""
+    """The edited image, by reference to its file."""
     model: str = ""
     """The name of the model or set that edited; empty if it is not known."""
 
@@ -66,9 +66,9 @@ class RatedPair:
     group: str
     """The group of edits: all edits of one sample that people compared with each other."""
     left: Candidate
-    """One edit."""
+    """The edit that was shown on the left."""
     right: Candidate
-    """The other edit."""
+    """The edit that was shown on the right."""
     votes: Mapping[str, int]
     """The verdict of each rater, as in `VERDICTS`."""
 

@@ -54,7 +54,7 @@ def read_published(path: str, *, dimension: str = "overall") -> Rated:
     if layout is None:
         known = "; ".join(f"{one.name}: {', '.join((*one.words, *one.pictures))}" for one in LAYOUTS)
         raise BenchmarkError(
-            f"{path!r} has the columns {', '.join(sorted(columns))}, which is no known benchmark for judges. Known are {known}."
+            f"{path!r} has the columns {', '.join(sorted(columns))}, not those of a known benchmark for judges. Known are {known}."
         )
     if "dimension" in layout.words and dimension not in DIMENSIONS:
         raise BenchmarkError(f"The dimension {dimension!r} does not exist; choose from {', '.join(DIMENSIONS)}.")

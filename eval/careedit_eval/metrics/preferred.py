@@ -53,9 +53,9 @@ class Block(Record):
     """A block of a prompt: a text or an image."""
 
     text: str | None = None
-    """A text, in which {{ instruction }} is replaced."""
+    """A text, in which {{ instruction }} is replaced; None for an image."""
     image: ImageBlock | None = None
-    """An image."""
+    """An image; None for a text."""
 
 
 class PairPrompt(Record):
@@ -66,7 +66,7 @@ class PairPrompt(Record):
     version: str = ""
     """The version of the prompt."""
     system_prompt: str = ""
-    """The system's message."""
+    """The system's message, which is sent before the user's; empty sends none."""
     user_prompt: tuple[Block, ...]
     """The blocks of the user's message, in order."""
     metadata: Mapping[str, Any] = Field(default_factory=dict)

@@ -251,7 +251,7 @@ def test_another_layout_and_another_dimension_are_refused(place: Path, capsys) -
     shard(place / "odd.parquet", [{"instruction": "do", "picture": image(1)}])
     name = write(place / "s.yaml")
     assert main(["eval", "judge-check", name, "--pairs", "odd.parquet"]) == 2
-    assert "which is no known benchmark for judges" in capsys.readouterr().err
+    assert "not those of a known benchmark for judges" in capsys.readouterr().err
     row = {"key": ["k1", "k2"], "instruction": "do", "dimension": "overall", "task_type": "add"}
     shard(place / "es.parquet", [row | {"input_image": image(1), "output_images": [image(9), image(4)]}])
     assert main(["eval", "judge-check", name, "--pairs", "es.parquet", "--dimension", "taste"]) == 2
