@@ -15,7 +15,7 @@ from careedit.errors import CareEditError, InputError
 from careedit.files import write_atomic
 from careedit.record import Record
 from careedit_eval.judges.figures import Figure, Judged, figures_of
-from careedit_eval.judges.pairs import Candidate, Rated, RatedPair
+from careedit_eval.judges.pairs import PUBLISHED, Candidate, Rated, RatedPair
 from careedit_eval.metrics.base import ScoreItem
 from careedit_eval.pipeline.workers import measure
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output
@@ -45,7 +45,7 @@ class JudgeCheck(Record):
     groups: int
     """The number of groups of edits among them."""
     raters: int
-    """The number of people; 1 for published verdicts, which are already those of several."""
+    """The number of people who voted; 0 for published verdicts, which do not name them."""
     errors: int
     """The number of pairs without an answer of the judge."""
     first_error: str | None = None
@@ -137,7 +137,7 @@ def check_judge(
         source=rated.name,
         pairs=len(rated.pairs),
         groups=len(rated.groups),
-        raters=len({rater for pair in rated.pairs for rater in pair.votes}),
+        raters=len({rater for pair in rated.pairs for rater in pair.votes} - {PUBLISHED}),
         errors=len(errors),
         first_error=next(iter(errors), None),
         unusable=rated.unusable,
@@ -163,11 +163,11 @@ def _judged(
     scores = dict(
         zip(wanted, _measured(metric, list(wanted.values()), lambda count: done(int(count * share))), strict=True)
     )
-    found = []
+    verdicts = []
     for pair in pairs:
         left, right = (scores[pair.sample.id, pair.group, one.name] for one in (pair.left, pair.right))
-        found.append(_of_scores(left, right, output, tie))
-    return found
+        verdicts.append(_of_scores(left, right, output, tie))
+    return verdicts
 
 
 def _measured(

@@ -24,6 +24,8 @@ from careedit_eval.runs import Run
 
 VERDICTS: Mapping[str, int] = {"left": 1, "right": -1, "tie": 0, "both_bad": 0}
 """The verdicts of voters as numbers: 1 prefers the left edit, -1 the right one, 0 neither."""
+PUBLISHED = "published"
+"""The rater of published verdicts, which are already those of several people."""
 
 
 class Vote(Record):

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from careedit.errors import InputError
-from careedit_eval.benchmarks.shards import Line, Shards
+from careedit_eval.benchmarks.shards import Line, Shards, resolve
 from careedit_eval.errors import BenchmarkError
-from careedit_eval.judges.pairs import Candidate, Rated, RatedPair
+from careedit_eval.judges.pairs import PUBLISHED, Candidate, Rated, RatedPair
 from careedit_eval.pictures import Cell, PictureRef, picture_bytes
 from careedit_eval.records import Sample
 from careedit_eval.row_groups import read_column
 
-PUBLISHED = "published"
-"""The rater of published verdicts, which are already those of several people."""
 DIMENSIONS = ("prompt_following", "consistency", "overall")
 """The dimensions of EditScore's benchmark."""
 _RANKING = re.compile(r"\s*([A-D])\s*([<>=])\s*([A-D])\s*")
@@ -45,9 +43,11 @@ class _Layout:
 
 def read_published(path: str, *, dimension: str = "overall") -> Rated:
     """The pairs of a folder or file of shards, in one of the published layouts; `dimension` selects rows of EditScore's.
+    "hf://OWNER/NAME@COMMIT" is a data set of the hub.
 
     Rows that cannot be used are listed. Raises `BenchmarkError` for another layout, or if no row can be used.
     """
+    path, _ = resolve(path, None)
     shards = Shards(path)
     columns = set(shards.columns())
     layout = next((one for one in LAYOUTS if columns >= {*one.words, *one.pictures}), None)

@@ -137,10 +137,6 @@ class Store:
             raise _full(self.folder, error) from error
         self._edits.write([row for row, _ in made])
 
-    def answers(self) -> dict[str, AnswerRow]:
-        """The answers of judges by the key of their score."""
-        return self._answers.read()
-
     def put_scores(self, rows: Sequence[ScoreRow]) -> None:
         """Store scores, and the answers of judges behind them. Raises `RunError` if the disk is full."""
         self._answers.write([AnswerRow(score_key=row.score_key, answers=row.answers) for row in rows if row.answers])
