@@ -30,14 +30,24 @@ SOURCE, EDIT = Image.radial_gradient("L").convert("RGB"), Image.linear_gradient(
 QUESTION = "Rate how well it follows: make the sky red"
 
 
-@pytest.fixture(scope="module", params=list(CLASSES))
-def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
-    """The model type, a folder with a base and an adapter, and the base's processor."""
-    folder = tmp_path_factory.mktemp("judge")
-    model, processor = small_base(folder / "base", request.param)
+def judge_folder(folder: Path, kind: str) -> tuple[str, Path, Any]:
+    """The model type, a folder with a base and two spellings of one adapter, and the base's processor."""
+    model, processor = small_base(folder / "base", kind)
     lora_of(model, folder / "adapter")
     lora_of(model, folder / "older", named_as="older")
-    return request.param, folder, processor
+    return kind, folder, processor
+
+
+@pytest.fixture(scope="module", params=list(CLASSES))
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
+    """A judge of each class."""
+    return judge_folder(tmp_path_factory.mktemp("judge"), request.param)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any]:
+    """One judge, of PVC-Judge's class."""
+    return judge_folder(tmp_path_factory.mktemp("judge"), "qwen3_vl")
 
 
 def local(folder: Path, adapter: str | None = "adapter", **fields: Any) -> LocalJudge:
@@ -62,8 +72,8 @@ def plain_answer(kind: str, folder: Path, processor: Any, system: str = "", **op
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_an_answer_is_that_of_the_merged_model(judge, sampled: bool) -> None:
-    kind, folder, processor = judge
+def test_an_answer_is_that_of_the_merged_model(each, sampled: bool) -> None:
+    kind, folder, processor = each
     options = {"temperature": 0.7, "top_p": 0.9, "top_k": 20} if sampled else {}
     writer = local_writer(local(folder, **options), max_tokens=12)
     answers = writer.write([(SOURCE, EDIT, QUESTION)] * 2)
