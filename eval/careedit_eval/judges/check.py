@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from careedit.errors import CareEditError, InputError
 from careedit.files import write_atomic
 from careedit.record import Record
@@ -40,6 +38,8 @@ class JudgeCheck(Record):
     """The same identity, field by field."""
     source: str
     """The verdicts of people that it was compared with."""
+    source_sha256: str
+    """The sha256 over sources, instructions, edits and verdicts of all pairs."""
     pairs: int
     """The number of pairs that people compared."""
     groups: int
@@ -77,7 +77,7 @@ class JudgeCheck(Record):
             if not isinstance(data, dict) or data.get("schema_version") != 1:
                 raise ValueError("it is not a check of format 1")
             return cls(**data)
-        except (OSError, ValueError, ValidationError, InputError) as error:
+        except (OSError, ValueError, InputError) as error:
             raise InputError(
                 f"The check {str(file)!r} cannot be read ({error}); make one with `careedit eval judge-check`."
             ) from error
@@ -135,6 +135,7 @@ def check_judge(
         metric_key=metric.spec.key,
         metric=metric.spec,
         source=rated.name,
+        source_sha256=rated.digest,
         pairs=len(rated.pairs),
         groups=len(rated.groups),
         raters=len({rater for pair in rated.pairs for rater in pair.votes} - {PUBLISHED}),

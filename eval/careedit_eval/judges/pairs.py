@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from careedit.errors import InputError
+from careedit.files import json_digest
 from careedit.record import Record
 from careedit.tabular import lines_of
 from careedit_eval.errors import BenchmarkError
@@ -103,7 +104,7 @@ class Rated:
     """Where the verdicts are from, in words, for the check's file."""
     pairs: tuple[RatedPair, ...]
     """The pairs, in the order of the file."""
-    unusable: tuple[str, ...] = field(default=())
+    unusable: tuple[str, ...] = ()
     """Why rows of a published file cannot be used, one sentence each."""
 
     @property
@@ -113,6 +114,22 @@ class Rated:
         for pair in self.pairs:
             found.setdefault(pair.group, []).append(pair)
         return found
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over sources, instructions, edits and verdicts."""
+        return json_digest(
+            [
+                [
+                    one.sample.source.sha256,
+                    one.sample.instruction,
+                    one.left.picture.sha256,
+                    one.right.picture.sha256,
+                    one.votes,
+                ]
+                for one in self.pairs
+            ]
+        )
 
     def complete(self, size: int) -> Iterator[list[RatedPair]]:
         """The pairs of every group of `size` edits in which people compared every two edits."""

@@ -213,7 +213,9 @@ def test_published_groups_of_two_three_and_four_are_read_and_judged(place: Path,
     assert main(["eval", "judge-check", write(place / "s.yaml"), "--pairs", "bench"]) == 0
     said = capsys.readouterr()
     assert "order_consistency" in said.out and "20 pairs in 6 groups, published verdicts" in said.err
+    assert found["source_sha256"] == read_published("bench").digest
     limited = checked(capsys, write(place / "s.yaml"), "--pairs", "bench", "--limit", "1", "--retest", "0")
+    assert limited["source_sha256"] != found["source_sha256"]
     assert limited["pairs"] == 1 and limited["figures"]["retest"]["value"] is None
 
 
