@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+import yaml
 from PIL import Image
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
+from careedit.cli.main import main
 from careedit.errors import InputError
+from careedit.files import png_bytes
 from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.reward import _load
+from careedit_eval.suite import Part
+from published import IMAGE, picture
+from scripted_eval import suite
 from small_judges import reward_heads, reward_prompts, small_base
 
 NAMES = ("editreward", "editreward_following", "editreward_quality")
@@ -171,6 +180,37 @@ def test_a_tensor_that_does_not_belong_is_refused_by_name(made, tmp_path: Path, 
     with pytest.raises(InputError, match=r"The checkpoint .* (has|does not fit)") as refused:
         load_metric("editreward", **options(folder, weights=str(tmp_path)))
     assert words in str(refused.value)
+
+
+def test_a_suite_with_such_weights_is_refused_before_the_first_edit(made, tmp_path: Path, monkeypatch, capsys) -> None:
+    folder, _, _ = made
+    monkeypatch.chdir(tmp_path)
+    tensors = load_file(folder / "EditReward/model.safetensors")
+    change(tensors, "rm_heads.head_1.0.bias", "rm_heads.head_1.0.extra")
+    save_file(tensors, tmp_path / "model.safetensors")
+    metric = Part(name="editreward", options=options(folder, weights=str(tmp_path)))
+    wanted = suite(metrics=(metric,), primary="editreward")
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(json.loads(wanted.model_dump_json())))
+    for command in (["run", "suite.yaml"], ["judge-check", "suite.yaml", "--pairs", str(pair_file(tmp_path))]):
+        assert main(["eval", *command]) == 2
+        assert "no tensor 'rm_heads.head_1.0.bias'" in capsys.readouterr().err
+    good = wanted.model_copy(update={"metrics": (metric.model_copy(update={"options": options(folder)}),)})
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(json.loads(good.model_dump_json())))
+    assert main(["eval", "judge-check", "suite.yaml", "--pairs", "pairs.parquet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metric"]["name"] == "editreward" and found["figures"]["retest"]["value"] == 1.0
+
+
+def pair_file(folder: Path) -> Path:
+    """Two pairs in the layout of VCReward-Bench."""
+    images = [{"bytes": png_bytes(picture(seed)), "path": None} for seed in range(3)]
+    columns = {
+        "key": ["a", "b"], "instruction": ["make it red", "make it blue"], "task": ["add", "add"], "winner": ["Image A", "Tie"],
+        "source_image": pa.array([images[0]] * 2, type=IMAGE),
+        "edited_images": pa.array([images[1:], images[:2]], type=pa.list_(IMAGE)),
+    }  # fmt: skip
+    parquet.write_table(pa.table(columns), folder / "pairs.parquet")
+    return folder / "pairs.parquet"
 
 
 def test_what_is_not_the_published_layout_is_refused(made, tmp_path: Path) -> None:
