@@ -67,6 +67,13 @@ class RewardModel:
         self._control = sorted(processor.tokenizer.get_added_vocab())
         self._in_sequence = network.config.model_type in NUMBERED_IN_SEQUENCE
 
+    @property
+    def preprocessing(self) -> str:
+        """What happens to an image before the processor gets it, in words."""
+        if not self._in_sequence:
+            return "source and edit in their own size"
+        return f"source and edit resized to about {PIXELS} pixels each, Pillow's bicubic"
+
     @torch.inference_mode()
     def rewards(self, source: Image.Image, edited: Image.Image, instruction: str) -> list[tuple[float, float]]:
         """Mean and logarithm of the deviation, of each head. Raises `MetricError` for an instruction with a control token."""
@@ -134,7 +141,7 @@ class EditReward:
             protocol="editreward-1",
             backbone=f"transformers {self._name}",
             revision=self._revision,
-            preprocessing=f"source and edit resized to about {PIXELS} pixels each, Pillow's bicubic",
+            preprocessing=self._model.preprocessing,
             reference="source and text",
             text_field="instruction",
             dtype=str(self._model.network.dtype).removeprefix("torch."),
