@@ -124,7 +124,7 @@ def _show(check: JudgeCheck, floors: Mapping[Any, float]) -> None:
         floor = f"{floors[name]:g}" if name in floors else "-"
         rows.append((name, value, ends, figure.n, figure.groups, floor, figure.note or ABOUT[name]))
     emit_table((check.number, "value", "95 % interval", "n", "groups", "floor", "what it is"), rows)
-    people = f"{check.raters} people" if check.raters else "published verdicts"
+    people = {0: "published verdicts", 1: "1 person"}.get(check.raters, f"{check.raters} people")
     note(f"{check.metric.backbone}: {check.pairs} pairs in {check.groups} groups, {people} ({check.source}).")
     if check.errors:
         note(f"{check.errors} pairs have no answer of the judge and count as wrong; the first: {check.first_error}")
