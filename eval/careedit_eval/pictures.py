@@ -29,6 +29,8 @@ class Cell(Record):
     """The row within its row group, from 0."""
     column: str
     """The name of the column."""
+    item: int | None = None
+    """The place of the image in the cell's list, from 0; None if the cell holds a single image."""
 
 
 class PictureRef(Record):
@@ -101,7 +103,10 @@ def picture_bytes(value: Any) -> bytes | None:
 
 def _cell(uri: str, cell: Cell) -> bytes:
     column = read_column(uri, cell.group, cell.column)
-    data = picture_bytes(column[cell.row].as_py()) if 0 <= cell.row < len(column) else None
+    value = column[cell.row].as_py() if 0 <= cell.row < len(column) else None
+    if cell.item is not None:
+        value = value[cell.item] if isinstance(value, list) and cell.item < len(value) else None
+    data = picture_bytes(value)
     if data is None:
         raise BenchmarkError(f"{uri!r} has changed since its benchmark was read; start the run again.")
     return data

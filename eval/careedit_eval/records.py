@@ -195,6 +195,19 @@ class EditRow(EditFacts):
         return self
 
 
+class JudgeAnswer(Record):
+    """One answer of a judge behind a measurement, as the judge gave it."""
+
+    about: str
+    """What the answer is about: an aspect, the names of the marks, or the order of two edits."""
+    asked: str
+    """The question, or the name of the prompt where the prompt is long."""
+    reply: str | None = None
+    """The whole text of the reply, or the numbers of a judge that writes none; None if no reply came."""
+    error: str | None = None
+    """Why no reply came, as a sentence; None if one did."""
+
+
 class Measurement(Record):
     """The result of a metric: all of its numbers, an error, or the reason why it does not apply."""
 
@@ -207,6 +220,8 @@ class Measurement(Record):
     is the same for every editor."""
     absent: Mapping[str, str] = Field(default_factory=dict)
     """The outputs that do not apply to this sample although others do, with the reason. This too depends on the sample only."""
+    answers: tuple[JudgeAnswer, ...] = ()
+    """The answers of a judge behind the numbers or the error; the store keeps them in files of their own."""
     notes: tuple[str, ...] = ()
     """Notes on the numbers, such as "text truncated"."""
 
@@ -240,6 +255,15 @@ class ScoreRow(EditFacts, Measurement):
     """The identity of the metric, as `MetricSpec.key`."""
     rival: str | None = None
     """The key of the edit that it was compared with; None for metrics of a single edit."""
+
+
+class AnswerRow(Record):
+    """The stored answers of a judge behind one score."""
+
+    score_key: str
+    """The key of the score, from the function `score_key`."""
+    answers: tuple[JudgeAnswer, ...]
+    """The answers, in the order in which they were asked for."""
 
 
 @runtime_checkable

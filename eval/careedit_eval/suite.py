@@ -17,6 +17,18 @@ from careedit_eval.records import Benchmark, Metric
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 RowName = Literal["identity", "truth", "base", "best_single", "unified", "oracle"]
+FigureName = Literal[
+    "accuracy",
+    "accuracy_untied",
+    "accuracy_2",
+    "accuracy_3",
+    "accuracy_4",
+    "tau",
+    "alpha",
+    "order_consistency",
+    "retest",
+]
+"""The figures of a judge that may have a floor (`careedit_eval.judges.figures`)."""
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Made = TypeVar("Made")
 
@@ -143,6 +155,19 @@ class Gate(Record):
     that time is not judged."""
 
 
+class JudgeRule(Record):
+    """What `careedit eval judge-check` must show before the judge of the primary number may decide."""
+
+    floors: Annotated[Mapping[FigureName, Annotated[float, Field(ge=-1, le=1)]], Field(min_length=1)]
+    """The lowest accepted value per figure, such as {accuracy_2: 0.6, order_consistency: 0.7}."""
+    max_self_preference: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The largest accepted preference for edits of the judge's own, beyond that of people; None accepts any."""
+    min_groups: Annotated[int, Field(ge=1)] = 30
+    """The minimum number of groups of edits behind each of these figures. With fewer, the judge is refused."""
+    check: str | None = None
+    """The file of the check, relative to the suite's file; None means the latest one in the folder of evaluations."""
+
+
 class Timing(Record):
     """How the time of an edit is measured: both sets of a comparison take turns in one process, just before the report."""
 
@@ -203,6 +228,8 @@ class Suite(Record):
     """The pairs of sets that are compared."""
     gate: Gate | None = None
     """The gate of the suite; None means that the suite decides nothing."""
+    judge: JudgeRule | None = None
+    """What the judge of the primary number must have shown; None accepts every judge."""
     timing: Timing | None = None
     """How sets are timed. None means the defaults of `Timing` if time matters: if the gate has `max_slowdown`, or if sets are
     compared and a metric is `latency` or `cost`. Otherwise nothing is timed, because timing costs edits."""

@@ -20,7 +20,7 @@ from careedit_eval.metrics.base import ScoreItem, one_by_one
 from careedit_eval.pictures import PictureRef
 from careedit_eval.pipeline import LocalRunner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
-from careedit_eval.records import Better, Measurement, MetricSpec, Output, Sample, fingerprint_of
+from careedit_eval.records import Better, JudgeAnswer, Measurement, MetricSpec, Output, Sample, fingerprint_of
 from careedit_eval.results import EditLine, Table
 from careedit_eval.runs import Run, load_run, save_run
 from careedit_eval.suite import Arm, Part, Suite
@@ -129,6 +129,18 @@ class Brightness:
         return Measurement(values={"bright": float(np.asarray(item.edited).mean()) / 255})
 
 
+class Spoken(Brightness):
+    """Brightness by a judge that says it; of the sample s001 it says nothing that can be read."""
+
+    def _one(self, item: ScoreItem) -> Measurement:
+        found = super()._one(item)
+        if item.sample.id == "s001":
+            words = JudgeAnswer(about="light", asked="How bright?", reply="Rather\nbright.")
+            return Measurement(error="The judge's reply cannot be read.", answers=(words,))
+        answer = JudgeAnswer(about="light", asked="How bright?", reply=f"{found.values['bright']:.3f}")
+        return found.model_copy(update={"answers": (answer,)})
+
+
 class Sharper:
     """A pairwise verdict: 1 where the edit is brighter than its rival, 0.5 where equal; its orders agree in every fourth."""
 
@@ -184,6 +196,10 @@ def painter(**options) -> Painter:
 
 def brightness(**options) -> Brightness:
     return Brightness(**options)
+
+
+def spoken(**options) -> Spoken:
+    return Spoken(**options)
 
 
 def sharper() -> Sharper:

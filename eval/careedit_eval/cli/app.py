@@ -12,12 +12,13 @@ from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.plugins import EVAL
-from careedit_eval.cli import comparing, planning, registry, view, voting
+from careedit_eval.cli import comparing, judging, planning, registry, view, voting
 from careedit_eval.cli.work import (
     DEFAULT_OUT,
     RunnerName,
     SuiteArgument,
     all_runs,
+    check_judge_of,
     finish_run,
     run_suite,
     tracked,
@@ -42,6 +43,7 @@ app.command("compare")(comparing.compare)
 app.command("view")(view.view)
 app.command("vote")(voting.vote)
 app.command("votes")(voting.votes)
+app.command("judge-check")(judging.judge_check)
 app.command("promote")(registry.promote_run)
 app.command("rollback")(registry.roll_back_champion)
 app.command("champion")(registry.champion)
@@ -134,7 +136,9 @@ def gate(run: RunFolder, as_json: JsonOption = False) -> None:
 
     Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
     """
-    verdict = judge_run(load_run(run))
+    found = load_run(run)
+    check_judge_of(found)
+    verdict = judge_run(found)
     if as_json:
         emit_json(verdict.document())
     else:

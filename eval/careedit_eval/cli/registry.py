@@ -9,7 +9,7 @@ import typer
 
 from careedit.cli.output import emit, note
 from careedit.errors import InputError
-from careedit_eval.cli.work import DEFAULT_OUT, tracked, workspace_of
+from careedit_eval.cli.work import DEFAULT_OUT, check_judge_of, tracked, workspace_of
 from careedit_eval.gate import judge_run
 from careedit_eval.runs import Run, load_run
 
@@ -29,6 +29,7 @@ def promote_run(
 
     found = load_run(run)
     _check_whole(found)
+    check_judge_of(found)
     verdict = judge_run(found)
     if not verdict.passed:
         note(verdict.line)

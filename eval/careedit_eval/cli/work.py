@@ -14,6 +14,7 @@ import typer
 from careedit.cli.output import Bar, note, progress
 from careedit.errors import InputError
 from careedit_eval.gate import Verdict, load_baseline
+from careedit_eval.judges import require_judge
 from careedit_eval.pipeline import LocalRunner, Runner, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
@@ -76,6 +77,7 @@ def run_suite(
     hands = _runner(runner)
     with progress("Reading"):
         plan = make_plan(suite, limit=limit, gpus=hands.has_gpus, registry=default_uri(out))
+        require_judge(suite, plan.specs, folder=path.resolve().parent, out=out)
         store = Store(out / "store")
         if suite.gate is not None and suite.gate.baseline is not None:
             load_baseline(
@@ -106,6 +108,13 @@ def tracked(run: Run, verdict: Verdict | None) -> str:
     from careedit_eval.tracking import log_run
 
     return log_run(run, default_uri(workspace_of(run)), verdict)
+
+
+def check_judge_of(run: Run) -> None:
+    """Raise `InputError` unless the judge of a run's primary number meets the rule of its suite, if it has one."""
+    record = run.record
+    folder = (run.folder / record.suite_folder).resolve()
+    require_judge(record.suite, record.metrics, folder=folder, out=workspace_of(run))
 
 
 def workspace_of(run: Run) -> Path:

@@ -8,17 +8,19 @@ from typing import Literal
 from careedit.scoring import Asker, AtomicScorer, Pair, Preference, Score, Scorer, ScoreRequest, VqaScorer, compare
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
+from careedit.scoring.pairwise import BETTER
 from careedit.scoring.pairwise import PROMPTS as PAIRWISE
-from careedit.scoring.scorer import JudgeIdentity, identity_of
+from careedit.scoring.scorer import Answer, JudgeIdentity, identity_of
 from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, ask_about, resized
 from careedit_eval.metrics.options import JudgeOptions
-from careedit_eval.records import Measurement, Metric, MetricSpec, Output
+from careedit_eval.records import JudgeAnswer, Measurement, Metric, MetricSpec, Output
 
 ASPECTS = ("followed", "preserved", "clean", "overall")
 LOCAL = "transformers"
 """The backend that is asked item by item: it pads batches, so the last bits of an answer would depend on its neighbours."""
+ORDERS = ("the other edit is shown last", "this edit is shown last")
 SIZED = "edit resized to the source's size, Pillow's bicubic"
 
 
@@ -46,9 +48,11 @@ class VqaMetric:
         return ask_about(batch, _request, ask, alone=self.scorer.identity.backend == LOCAL)
 
     def _measurement(self, score: Score) -> Measurement:
+        answers = tuple(_answer(one.aspect, one.question, one.answer) for one in score.asked)
         if score.error is not None:
-            return Measurement(error=score.error)
-        return Measurement(values={f"{self.name}_{aspect}": getattr(score, aspect) for aspect in ASPECTS})
+            return Measurement(error=score.error, answers=answers)
+        values = {f"{self.name}_{aspect}": getattr(score, aspect) for aspect in ASPECTS}
+        return Measurement(values=values, answers=answers)
 
 
 class PairwiseWin:
@@ -77,16 +81,23 @@ class PairwiseWin:
         return ask_about(batch, _pair, ask, alone=self.asker.backend == LOCAL)
 
     def _measurement(self, preference: Preference) -> Measurement:
+        answers = tuple(_answer(order, BETTER, one) for order, one in zip(ORDERS, preference.orders, strict=True))
         if preference.error is not None or preference.winner is None:
-            return Measurement(error=preference.error or "The judge gave no preference.")
+            return Measurement(error=preference.error or "The judge gave no preference.", answers=answers)
         second_last, first_last = (answer.yes for answer in preference.orders)
         agreed = preference.winner != "tie" or second_last == first_last == 0.5
         return Measurement(
             values={
                 f"{self.name}_win": {"first": 1.0, "tie": 0.5, "second": 0.0}[preference.winner],
                 f"{self.name}_consistent": float(agreed),
-            }
+            },
+            answers=answers,
         )
+
+
+def _answer(about: str, asked: str, found: Answer) -> JudgeAnswer:
+    reply = None if found.yes is None else f"P(yes) = {found.yes:.6g}"
+    return JudgeAnswer(about=about, asked=asked, reply=reply, error=found.error)
 
 
 def _request(item: ScoreItem) -> ScoreRequest:

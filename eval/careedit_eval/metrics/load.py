@@ -16,6 +16,8 @@ from careedit_eval.metrics.options import (
     JudgeOptions,
     NoOptions,
     PixelOptions,
+    PreferenceOptions,
+    RewardOptions,
     RubricOptions,
 )
 from careedit_eval.records import Metric
@@ -35,6 +37,8 @@ METRICS: Mapping[str, tuple[type[Record], str]] = {
     "atomic": (JudgeOptions, "judged:atomic"),
     "pairwise": (JudgeOptions, "judged:pairwise"),
     "viescore": (JudgeOptions, "marking:viescore"),
+    "pvc": (PreferenceOptions, "preferred:pvc"),
+    "editreward": (RewardOptions, "reward:editreward"),
     "rubric": (RubricOptions, "marking:rubric"),
     "latency": (NoOptions, "counted:latency"),
     "nfe": (NoOptions, "counted:nfe"),

@@ -21,10 +21,10 @@ from careedit.scoring.openai_http import EndpointConfig, Unanswered
 from careedit.scoring.sent import settings_of
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, ask_about
-from careedit_eval.metrics.options import JudgeOptions, RubricOptions
+from careedit_eval.metrics.options import JudgeOptions, LocalJudge, RubricOptions
 from careedit_eval.metrics.rubric import Question, Reading, Rubric, load_rubric
 from careedit_eval.metrics.writer import EndpointWriter, Message, Writer
-from careedit_eval.records import UNREAD, Measurement, Metric, MetricSpec
+from careedit_eval.records import UNREAD, JudgeAnswer, Measurement, Metric, MetricSpec
 
 CODE_VERSION = 2
 """The version of this code, part of the identity of each rubric's metric."""
@@ -39,9 +39,9 @@ class RubricMetric:
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, rubric: Rubric, writer: Writer) -> None:
-        """`rubric` has its prompts."""
-        self.rubric, self.writer = rubric, writer
+    def __init__(self, rubric: Rubric, writer: Writer, *, passes: int = 1) -> None:
+        """`rubric` has its prompts; each message is sent `passes` times with one seed after another."""
+        self.rubric, self.writer, self.passes = rubric, writer, passes
 
     @cached_property
     def spec(self) -> MetricSpec:
@@ -51,6 +51,8 @@ class RubricMetric:
         settings = dict(settings_of(self.writer))
         if rubric.digest not in UNMARKED:
             settings["rubric"] = rubric.digest
+        if self.passes > 1:
+            settings["passes"] = str(self.passes)
         return MetricSpec(
             name=rubric.name,
             outputs=rubric.outputs,
@@ -60,7 +62,7 @@ class RubricMetric:
             preprocessing="edit in its own size" if own_size else "edit resized to the source's size, Pillow's bicubic",
             reference="source and text",
             text_field="instruction",
-            dtype="as served",
+            dtype=settings.get("dtype", "as served"),
             code_version=CODE_VERSION,
             settings=settings,
         )
@@ -69,8 +71,12 @@ class RubricMetric:
         """See `careedit_eval.records.Metric`."""
 
         def ask(asked: list[list[Asked]]) -> list[Measurement]:
-            replies = iter(self.writer.write([message for one in asked for _, message in one]))
-            return [self._measurement([(question, next(replies)) for question, _ in one]) for one in asked]
+            messages = [message for one in asked for _, message in one]
+            turns = [iter(self.writer.write(messages, turn=turn)) for turn in range(self.passes)]
+            return [
+                _averaged([self._measurement([(question, next(replies)) for question, _ in one]) for replies in turns])
+                for one in asked
+            ]
 
         return ask_about(batch, self.messages, ask, resizes=self.rubric.edit_size == "source")
 
@@ -135,6 +141,7 @@ class RubricMetric:
         return smaller
 
     def _measurement(self, replies: Sequence[tuple[Question, str | CareEditError]]) -> Measurement:
+        answers = tuple(self._answer(question, reply) for question, reply in replies)
         marks: dict[str, float | None] = {mark: None for one in self.rubric.questions for mark in one.marks}
         try:
             for question, reply in replies:
@@ -145,12 +152,25 @@ class RubricMetric:
                 marks |= dict(zip(question.marks, found, strict=True))
             numbers = combine(self.rubric, marks)
         except CareEditError as error:
-            return Measurement(error=str(error))
+            return Measurement(error=str(error), answers=answers)
         outputs = [output.name for output in self.rubric.outputs]
         values = {name: value for name in outputs if (value := numbers[name]) is not None}
         if not values:
-            return Measurement(not_applicable="has no number for this sample")
-        return Measurement(values=values, absent={name: "was not asked for" for name in outputs if name not in values})
+            return Measurement(not_applicable="has no number for this sample", answers=answers)
+        absent = {name: "was not asked for" for name in outputs if name not in values}
+        return Measurement(values=values, absent=absent, answers=answers)
+
+    def _answer(self, question: Question, reply: str | CareEditError) -> JudgeAnswer:
+        failed = isinstance(reply, CareEditError)
+        asked = (
+            f"the prompt {question.prompt}" if question.prompt is not None else f"the prompt of {question.prompt_of}"
+        )
+        return JudgeAnswer(
+            about=", ".join(question.marks),
+            asked=asked,
+            reply=None if failed else str(reply),
+            error=str(reply) if failed else None,
+        )
 
 
 def row_of(item: ScoreItem) -> dict[str, Any]:
@@ -209,7 +229,7 @@ def _numbers(answer: str, read: Reading, count: int) -> tuple[float, ...] | None
         return tuple(map(float, found)) if len(found) == count and all(map(_is_decimal, found)) else None
     keys = read.fields or (str(read.array),)
     try:
-        objects = [one for one in _objects(answer) if all(key in one for key in keys)]
+        objects = [one for one in json_objects(answer) if all(key in one for key in keys)]
     except (ValueError, RecursionError):
         return None
     if len(objects) != 1:
@@ -225,7 +245,7 @@ def _is_decimal(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text) is not None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def json_objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in a text, one after another. Raises ValueError at a brace that begins none."""
     decoder = json.JSONDecoder()
     at = text.find("{")
@@ -237,15 +257,33 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def viescore(options: JudgeOptions) -> Metric:
     """careedit's own rubric in the style of VIEScore, from its options."""
-    return _made(load_rubric("vie"), options.endpoint)
+    return _made(load_rubric("vie"), options.endpoint, None)
 
 
 def rubric(options: RubricOptions) -> Metric:
     """A rubric from its options."""
-    return _made(load_rubric(options.rubric, options.prompts), options.endpoint)
+    return _made(load_rubric(options.rubric, options.prompts), options.endpoint, options.local, options.passes)
 
 
-def _made(found: Rubric, endpoint: Mapping[str, Any] | None) -> Metric:
+def _made(found: Rubric, endpoint: Mapping[str, Any] | None, local: LocalJudge | None, passes: int = 1) -> Metric:
+    if endpoint is not None and local is not None:
+        raise MetricError(f"{found.name} has two judges; remove `local` or `endpoint`.")
+    if local is not None:
+        from careedit_eval.metrics.local_writer import local_writer
+
+        return RubricMetric(found, local_writer(local, max_tokens=found.max_tokens), passes=passes)
     if endpoint is None:
         raise MetricError(f"{found.name} needs a judge that writes; give the fields of an endpoint under `endpoint`.")
-    return RubricMetric(found, EndpointWriter(EndpointConfig(**endpoint), max_tokens=found.max_tokens))
+    return RubricMetric(found, EndpointWriter(EndpointConfig(**endpoint), max_tokens=found.max_tokens), passes=passes)
+
+
+def _averaged(found: Sequence[Measurement]) -> Measurement:
+    """The mean of the numbers of several passes, with all answers; the first pass that failed decides otherwise."""
+    if len(found) == 1:
+        return found[0]
+    answers = tuple(answer for one in found for answer in one.answers)
+    failed = next((one for one in found if not one.values), None)
+    if failed is not None:
+        return failed.model_copy(update={"answers": answers})
+    values = {name: sum(one.values[name] for one in found) / len(found) for name in found[0].values}
+    return found[0].model_copy(update={"values": values, "answers": answers})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from careedit.errors import InputError
 from careedit.record import Record
 
 Protocol = Literal["magicbrush-v1", "tiny-v1", "own"]
@@ -52,15 +53,77 @@ class JudgeOptions(Record):
     """A judge behind an HTTP endpoint instead: the fields of `careedit.scoring.openai_http.EndpointConfig`."""
 
 
+class LocalJudge(Record):
+    """A judge that writes and is run here: an image-text-to-text model of transformers."""
+
+    model: str
+    """The model: a folder, or a hub id with a commit."""
+    revision: str | None = None
+    """The revision of the model; None means the one in `model`."""
+    adapter: str | None = None
+    """The folder of a LoRA of peft that is added to the model, such as EditScore's or PVC-Judge's; None adds nothing."""
+    device: str | None = None
+    """The device that runs it; None means a GPU if one is available. On a GPU it computes in bfloat16, else in float32."""
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """The temperature of sampling; 0 takes the likeliest word each time. EditScore and PVC-Judge are published with 0.7."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The share of the likeliest words that are sampled from. Without a temperature it has no effect."""
+    top_k: Annotated[int, Field(ge=1)] = 20
+    """The number of the likeliest words that are sampled from. Without a temperature it has no effect."""
+    seed: int = 42
+    """The seed of sampling. Every message is answered with this seed, so an answer does not depend on others."""
+    pixels: tuple[Annotated[int, Field(ge=784)], Annotated[int, Field(ge=784)]] | None = None
+    """The smallest and largest number of pixels to which an image is resized first; None leaves images to the processor.
+    PVC-Judge is published with 262144 and 1310720."""
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> LocalJudge:
+        if self.pixels is not None and self.pixels[0] > self.pixels[1]:
+            raise InputError(f"pixels are {self.pixels[0]} to {self.pixels[1]}; give the smaller number first.")
+        return self
+
+
+class PreferenceOptions(Record):
+    """Options of pvc: the published prompt, and the judge that is asked."""
+
+    prompts: str
+    """The YAML file of a pairwise prompt of GEditBench v2, such as visual_consistency/pairwise/v1.yaml of its repository."""
+    local: LocalJudge | None = None
+    """A judge that is run here."""
+    endpoint: Mapping[str, Any] | None = None
+    """A judge behind an HTTP endpoint instead: the fields of `careedit.scoring.openai_http.EndpointConfig`."""
+
+
 class RubricOptions(Record):
     """Options of rubric: what is asked, and the judge that is asked."""
 
     rubric: str
-    """The name of a rubric of the package (gedit, imgedit, imgedit_uge, kris, rise, vie), or the path of a YAML file."""
+    """The name of a rubric of the package (gedit, imgedit, imgedit_uge, kris, rise, editscore,
+    editscore_qwen3, vie), or the path of a YAML file."""
     prompts: str | None = None
     """The file with the published prompts, for a rubric that comes without them: .json, .yaml or .py."""
     endpoint: Mapping[str, Any] | None = None
     """The judge: the fields of `careedit.scoring.openai_http.EndpointConfig`. Without a judge the suite does not start."""
+    local: LocalJudge | None = None
+    """A judge that is run here instead."""
+    passes: Annotated[int, Field(ge=1, le=64)] = 1
+    """How often each question is asked, with one seed after another; the number of an edit is the mean. EditScore's best
+    figures are means of 4."""
+
+
+class RewardOptions(Record):
+    """Options of editreward: the published checkpoint, its base, and its prompts."""
+
+    weights: str
+    """The checkpoint: model.safetensors or model.pth, or the folder that has it."""
+    base: str
+    """The model that it was trained from, for its configuration and processor: a folder, or a hub id with a commit."""
+    prompts: str
+    """The folder EditReward/dataset of the published repository, with its prompts. Nothing in it is executed."""
+    revision: str | None = None
+    """The revision of the base; None means the one in `base`."""
+    device: str | None = None
+    """The device that runs it; None means a GPU if one is available. On a GPU it computes in bfloat16, else in float32."""
 
 
 class CostOptions(Record):

@@ -146,6 +146,10 @@ class Rubric(Record):
     """Whether the prompts write "{{" for "{", as texts for Python's `str.format` do."""
     prompts: Mapping[str, str] = Field(default_factory=dict)
     """The prompts by name; empty if the user gives the file with them."""
+    joined: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Prompts that consist of several texts of the file, with a line break between two: the names of the texts by prompt."""
+    wording: Mapping[str, str] = Field(default_factory=dict)
+    """Texts in the file's prompts that are replaced, such as {"10": "25"} for another scale."""
     prompts_file: str = ""
     """Which file the user must give if `prompts` is empty."""
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
@@ -212,7 +216,7 @@ class Rubric(Record):
                     f"The rubric {self.name!r} comes without prompts, because their licence does not allow a copy; download "
                     f"{where} and give its path as `prompts`."
                 )
-            found = read_prompts(file)
+            found = self._composed(read_prompts(file), where)
         named = [one.prompt for one in self.questions if one.prompt is not None]
         missing = [name for name in named if name not in found]
         if missing:
@@ -220,6 +224,16 @@ class Rubric(Record):
         if all(one.prompt is not None for one in self.questions):
             found = {name: found[name] for name in named}
         return self.model_copy(update={"prompts": found})
+
+    def _composed(self, texts: Mapping[str, str], where: str) -> Mapping[str, str]:
+        """The prompts of a file, joined and reworded as the rubric says."""
+        missing = [name for names in self.joined.values() for name in names if name not in texts]
+        if missing:
+            raise InputError(f"The rubric {self.name!r} needs the text {missing[0]!r}; give {where} as `prompts`.")
+        found = {**texts, **{name: "\n".join(texts[one] for one in names) for name, names in self.joined.items()}}
+        for old, new in self.wording.items():
+            found = {name: text.replace(old, new) for name, text in found.items()}
+        return found
 
 
 def load_rubric(name: str, prompts: str | None = None) -> Rubric:

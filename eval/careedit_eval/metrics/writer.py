@@ -30,8 +30,8 @@ class Writer(Protocol):
     revision: str
     """The version of the model, as in that record."""
 
-    def write(self, messages: Sequence[Message]) -> list[str | CareEditError]:
-        """One text per message, in order, or the error in its place."""
+    def write(self, messages: Sequence[Message], *, turn: int = 0) -> list[str | CareEditError]:
+        """One text per message, in order, or the error in its place. Another `turn` is another seed of sampling."""
         ...
 
 
@@ -41,14 +41,19 @@ class EndpointWriter:
     backend = "openai"
 
     def __init__(
-        self, config: EndpointConfig, *, max_tokens: int | None = MAX_TOKENS, time: Time | None = None
+        self,
+        config: EndpointConfig,
+        *,
+        max_tokens: int | None = MAX_TOKENS,
+        system: str = "",
+        time: Time | None = None,
     ) -> None:
-        """`max_tokens` limits an answer; None leaves the limit to the endpoint.
+        """`max_tokens` limits an answer; None leaves the limit to the endpoint. `system` is the system's message.
 
         Raises `InputError` if the key's environment variable holds no usable key; sends nothing yet.
         """
         self.config, self.model, self.revision = config, config.model, config.revision
-        self._endpoint, self._max_tokens = Endpoint(config, time), max_tokens
+        self._endpoint, self._max_tokens, self._system = Endpoint(config, time), max_tokens, system
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -56,16 +61,19 @@ class EndpointWriter:
         picture = probe_picture()
         return self._endpoint.settings(self._body((picture, picture, TEXT)))
 
-    def write(self, messages: Sequence[Message]) -> list[str | CareEditError]:
+    def write(self, messages: Sequence[Message], *, turn: int = 0) -> list[str | CareEditError]:
         """See `Writer`."""
-        return run(self._write_all(messages))
+        return run(self._write_all(messages, turn))
 
-    async def _write_all(self, messages: Sequence[Message]) -> list[str | CareEditError]:
+    async def _write_all(self, messages: Sequence[Message], turn: int) -> list[str | CareEditError]:
         async with self._endpoint.client() as client:
-            bodies = [partial(self._body, message) for message in messages]
+            bodies = [partial(self._body, message, turn) for message in messages]
             found = await self._endpoint.post_all(client, bodies, text_of)
         return [MetricError(str(one)) if isinstance(one, Unanswered) else one for one in found]
 
-    def _body(self, message: Message) -> Mapping[str, Any]:
+    def _body(self, message: Message, turn: int = 0) -> Mapping[str, Any]:
         content = [{"type": "text", "text": part} if isinstance(part, str) else picture_part(part) for part in message]
-        return self._endpoint.body(content, {"max_tokens": self._max_tokens})
+        fields: dict[str, Any] = {"seed": self.config.seed + turn, "max_tokens": self._max_tokens}
+        if self._system:
+            fields["messages"] = [{"role": "system", "content": self._system}, {"role": "user", "content": content}]
+        return self._endpoint.body(content, fields)

@@ -19,9 +19,11 @@ from pydantic import TypeAdapter
 from careedit.errors import InputError
 from careedit.files import write_atomic
 from careedit_eval.errors import RunError
-from careedit_eval.records import EditRow, ScoreRow
+from careedit_eval.records import AnswerRow, EditRow, ScoreRow
 
 FORMAT = 1
+ANSWERS = "answers"
+"""The folder of judges' answers in the store."""
 COMPACT_ABOVE = 64
 """If a folder has more files of rows than this when a run begins, they are merged into one file."""
 
@@ -31,9 +33,14 @@ Row = TypeVar("Row")
 class RowFiles(Generic[Row]):
     """Rows of one kind in a folder, as files of JSON lines. One process writes; any number may read."""
 
-    def __init__(self, folder: Path, kind: type[Row], key: Callable[[Row], str]) -> None:
-        """`kind` is a record or dataclass, `key` reads a row's content key. Raises `InputError` for an unusable folder."""
-        self.folder, self._key = folder, key
+    def __init__(
+        self, folder: Path, kind: type[Row], key: Callable[[Row], str], *, without: frozenset[str] = frozenset()
+    ) -> None:
+        """`kind` is a record or dataclass, `key` reads a row's content key, and the fields `without` are not written.
+
+        Raises `InputError` for an unusable folder.
+        """
+        self.folder, self._key, self._without = folder, key, set(without)
         self._rows: TypeAdapter[Row] = TypeAdapter(kind)
         self.unreadable = 0
         """Lines that could not be read. Their work is done again."""
@@ -64,7 +71,8 @@ class RowFiles(Generic[Row]):
         # Names sort by time, so that later rows are read later.
         path = self.folder / f"{time.time_ns():020}-{secrets.token_hex(4)}.jsonl"
         try:
-            write_atomic(path, b"".join(self._rows.dump_json(row) + b"\n" for row in rows))
+            lines = (self._rows.dump_json(row, exclude=self._without) + b"\n" for row in rows)
+            write_atomic(path, b"".join(lines))
         except OSError as error:
             raise _full(self.folder, error) from error
 
@@ -87,7 +95,11 @@ class Store:
         self.folder = Path(folder).resolve()
         mark = self.folder / "format"
         self._edits = RowFiles(self.folder / "edits", EditRow, lambda row: row.edit_key)
-        self._scores = RowFiles(self.folder / "scores", ScoreRow, lambda row: row.score_key)
+        self._scores = RowFiles(
+            self.folder / "scores", ScoreRow, lambda row: row.score_key, without=frozenset({"answers"})
+        )
+        # Replies of judges are long, and only a viewer reads them.
+        self._answers = RowFiles(self.folder / ANSWERS, AnswerRow, lambda row: row.score_key)
         try:
             (self.folder / "pictures").mkdir(exist_ok=True)
             if not mark.exists():
@@ -130,7 +142,8 @@ class Store:
         self._edits.write([row for row, _ in made])
 
     def put_scores(self, rows: Sequence[ScoreRow]) -> None:
-        """Store scores. Raises `RunError` if the disk is full."""
+        """Store scores, and the answers of judges behind them. Raises `RunError` if the disk is full."""
+        self._answers.write([AnswerRow(score_key=row.score_key, answers=row.answers) for row in rows if row.answers])
         self._scores.write(rows)
 
     def path(self, row: EditRow) -> Path:
@@ -141,6 +154,7 @@ class Store:
         """Merge many files of rows into one."""
         self._edits.compact()
         self._scores.compact()
+        self._answers.compact()
 
 
 def present(rows: Mapping[str, EditRow] | Mapping[str, ScoreRow]) -> set[str]:

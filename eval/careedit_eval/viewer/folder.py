@@ -24,7 +24,8 @@ from careedit_eval.alignment import load_pictures
 from careedit_eval.errors import BenchmarkError, reason_of
 from careedit_eval.pictures import read_bytes
 from careedit_eval.pipeline.plan import Rows, rows_of
-from careedit_eval.records import Sample
+from careedit_eval.pipeline.store import ANSWERS
+from careedit_eval.records import AnswerRow, Sample, score_key
 from careedit_eval.results import EDITS_FILE, SCORES_FILE, EditLine
 from careedit_eval.runs import RUN_FILE, Run, load_run
 
@@ -157,6 +158,35 @@ class ViewedRun:
             return None if text is None else json.loads(text)
         except ValueError as error:
             raise BenchmarkError(f"The trace of the edit {edit_key[:12]} is damaged; make the edit again.") from error
+
+    @cached_property
+    def _answers(self) -> Mapping[str, list[dict[str, Any]]]:
+        """The answers of judges by score key. Raises `BenchmarkError` if the store is not here."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name in listed(f"{self.store}/{ANSWERS}", "*.jsonl"):
+            for text in read_bytes(name).splitlines():
+                try:
+                    row = AnswerRow(**json.loads(text))
+                except (ValueError, TypeError, InputError):
+                    continue  # a damaged line
+                found[row.score_key] = [answer.model_dump() for answer in row.answers]
+        return found
+
+    def answers(self, edit_key: str, rivals: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The answers of every judge about an edit, by metric and rival. `rivals` are edit keys by the name of their set.
+
+        Empty if the run was made before answers were stored. Raises `BenchmarkError` if the store is not here.
+        """
+        with self._lock:
+            known = self._answers
+        found = []
+        for spec in self.run.record.metrics:
+            others = rivals.items() if spec.reference == "rival" else [(None, None)]
+            for rival, other in others:
+                answers = known.get(score_key(edit_key, spec, other))
+                if answers:
+                    found.append({"metric": spec.name, "judge": spec.backbone, "rival": rival, "answers": answers})
+        return found
 
     def siblings(self) -> list[str]:
         """The addresses of all runs in the folder of this one, oldest first. Raises `BenchmarkError`."""

@@ -116,7 +116,8 @@ def sample_document(viewed: ViewedRun, benchmark: str, sample_id: str, seed: int
     for score in table.scores:
         if (score.benchmark, score.sample_id, score.seed) == (benchmark, sample_id, seed):
             scores.setdefault(score.arm, []).append(score)
-    found["arms"] = {arm: _edit(viewed, line, scores.get(arm, [])) for arm, line in lines.items()}
+    keys = {arm: line.edit_key for arm, line in lines.items()}
+    found["arms"] = {arm: _edit(viewed, line, scores.get(arm, []), keys) for arm, line in lines.items()}
     return found
 
 
@@ -172,11 +173,13 @@ def _columns(run: Run, arm: str, keys: Sequence[tuple[str, str, int]], errors: d
     }
 
 
-def _edit(viewed: ViewedRun, line: EditLine, scores: Sequence[ScoreLine]) -> dict[str, Any]:
+def _edit(viewed: ViewedRun, line: EditLine, scores: Sequence[ScoreLine], keys: Mapping[str, str]) -> dict[str, Any]:
+    """One edit of a sample; `keys` are the edit keys of all sets, among which judges compared."""
+    trace, missing, answers = None, None, []
     try:
-        trace, missing = viewed.trace(line.edit_key), None
+        trace, answers = viewed.trace(line.edit_key), viewed.answers(line.edit_key, keys)
     except CareEditError as error:
-        trace, missing = None, str(error)
+        missing = str(error)
     return {
         "error": line.error,
         "notes": line.notes,
@@ -187,6 +190,7 @@ def _edit(viewed: ViewedRun, line: EditLine, scores: Sequence[ScoreLine]) -> dic
         "edit_key": line.edit_key,
         "trace": trace,
         "trace_missing": missing,
+        "answers": answers,
         "scores": [
             {"output": one.output, "rival": one.rival, "value": one.value, "error": one.error, "notes": one.notes}
             for one in scores

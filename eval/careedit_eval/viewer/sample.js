@@ -15,7 +15,7 @@ export function showSample(row, docs, a, b) {
     ...failures("A", state.armA, before, a === null), ...failures("B", state.armB, after, false),
     stage(pictures(sample, docs, before, after, b)),
     make("div", { className: "columns" },
-      make("div", {}, make("h3", {}, "Numbers and the judge's answers"), numbers(docs, before, after)),
+      make("div", {}, make("h3", {}, "Numbers and the judge's answers"), numbers(docs, before, after), ...answers("A", before), ...answers("B", after)),
       make("div", {}, make("h3", {}, "Routing"), routing("A", state.armA, before), routing("B", state.armB, after))),
     details("Sample", { ...b.texts, ...b.extras, group: sample.group, mask_given: b.mask_given }),
     traceOf("A", state.armA, before), traceOf("B", state.armB, after));
@@ -59,6 +59,16 @@ function numbers(docs, before, after) {
       make("td", { className: "remark" }, ...remarks.flatMap((text, index) => (index ? [make("br"), text] : [text]))));
   });
   return make("table", {}, make("tr", {}, ...["number", "A", "B", "B − A", "answer, error or note"].map((text, index) => make("th", { className: index > 0 && index < 4 ? "n" : "" }, text))), ...rows);
+}
+
+/** What every judge said about an edit, question by question; a long reply is shown whole. */
+function answers(side, edit) {
+  return (edit?.answers ?? []).map(({ metric, judge, rival, answers: given }) => {
+    const rows = given.map(({ about, asked, reply, error }) => make("tr", {},
+      make("td", { title: asked }, about), make("td", { className: error ? "remark bad" : "remark reply" }, error ?? reply)));
+    const title = `${side}: ${metric}${rival ? ` against ${rival}` : ""}, answers of ${judge} (${given.length})`;
+    return make("details", { className: "answers" }, make("summary", {}, title), make("table", {}, ...rows));
+  });
 }
 
 function routing(side, arm, edit) {

@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from careedit import plugins
 from careedit.editing.base_model import find_device, quiet_loading
@@ -151,6 +152,76 @@ class TransformersAsker:
         )
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of an image-text-to-text model of transformers, in a folder or on the hub."""
+
+    path: str
+    """The folder, or the hub id without a revision."""
+    revision: str | None = None
+    """The commit, branch or tag of the hub; of a folder, any name for its state."""
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str], revision: str | None = None) -> ModelFiles:
+        """The files of a folder or of "owner/name@commit"; a warning is logged for a model of the hub without a commit."""
+        path, stated = split_hub_id(str(source))
+        warn_unless_pinned("The judge", path, revision or stated)
+        return cls(path, revision or stated)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None for a model of the hub."""
+        return Path(self.path) if os.path.isdir(self.path) else None
+
+    @property
+    def name(self) -> str:
+        """The name by which the judge is known: the hub id, or the name of the folder."""
+        return self.path if self.folder is None else self.folder.resolve().name
+
+    def processor(self) -> Any:
+        """The processor, which takes images and has a chat template. Raises `InputError`."""
+        try:
+            processor = cast(Any, AutoProcessor).from_pretrained(self.path, **self._options)
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(
+                f"The judge {self.path!r} has no processor that can be loaded ({_first(error)})."
+            ) from error
+        check_processor(processor, self.name)
+        return processor
+
+    def config(self) -> Any:
+        """The configuration. Raises `InputError`."""
+        try:
+            return AutoConfig.from_pretrained(self.path, **self._options)
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(
+                f"The judge {self.path!r} has no configuration that can be loaded ({_first(error)})."
+            ) from error
+
+    def load(self, dtype: torch.dtype) -> Any:
+        """The model with its weights. Raises `InputError`."""
+        try:
+            with quiet_loading():
+                return cast(Any, AutoModelForImageTextToText).from_pretrained(self.path, dtype=dtype, **self._options)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise InputError(
+                f"The judge {self.path!r} cannot be loaded ({_first(error)}); give an image-text-to-text model of transformers, "
+                "by folder or hub id."
+            ) from error
+
+    def known_as(self, config: Any) -> str:
+        """The commit, the stated revision, or the hash of a folder; "unknown" if none is known."""
+        if self.folder is not None:
+            return self.revision or hash_model(self.folder)
+        return str(getattr(config, "_commit_hash", None) or self.revision or "unknown")
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        # Without it, transformers would ask on a terminal whether to run a model's code.
+        options: dict[str, Any] = {"trust_remote_code": False}
+        return options if self.folder is not None or self.revision is None else {**options, "revision": self.revision}
+
+
 def load_asker(
     source: str | os.PathLike[str],
     *,
@@ -166,35 +237,14 @@ def load_asker(
     by); without a commit, a warning is logged. A folder is known by the sha256 of its model's files unless `revision` names it. Raises `InputError` if the model does not exist, and as
     `TransformersAsker` does.
     """
-    path, stated = split_hub_id(str(source))
-    revision = revision or stated
-    warn_unless_pinned("The judge", path, revision)
+    found = ModelFiles.of(source, revision)
     device = find_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    local = os.path.isdir(path)
-    name = Path(path).resolve().name if local else path
-    wanted: dict[str, Any] = {
-        "trust_remote_code": False
-    }  # transformers would ask on a terminal whether to run a model's code
-    if not local and revision is not None:
-        wanted["revision"] = revision
-    try:
-        processor = cast(Any, AutoProcessor).from_pretrained(path, **wanted)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"The judge {path!r} has no processor that can be loaded ({_first(error)}).") from error
-    check_processor(processor, name)  # before gigabytes are read
-    answer_tokens(processor.tokenizer, name)
-    try:
-        with quiet_loading():
-            model = cast(Any, AutoModelForImageTextToText).from_pretrained(path, dtype=dtype, **wanted).to(device)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise InputError(
-            f"The judge {path!r} cannot be loaded ({_first(error)}); give an image-text-to-text model of transformers, by "
-            "folder or hub id."
-        ) from error
-    known = revision or hash_model(Path(path)) if local else getattr(model.config, "_commit_hash", None) or revision
-    folder = Path(path) if local else None
-    return TransformersAsker(model, processor, name=name, revision=known or "unknown", batch=batch, folder=folder)
+    processor = found.processor()
+    answer_tokens(processor.tokenizer, found.name)  # before gigabytes are read
+    model = found.load(dtype).to(device)
+    known = found.known_as(model.config)
+    return TransformersAsker(model, processor, name=found.name, revision=known, batch=batch, folder=found.folder)
 
 
 def load_judge(

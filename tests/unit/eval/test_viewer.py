@@ -20,6 +20,7 @@ from careedit.errors import InputError
 from careedit_eval.report import analyse, write_analysis
 from careedit_eval.suite import Gate, Part
 from careedit_eval.viewer import Library, ViewedRun, make_server
+from careedit_eval.viewer.library import sample_document
 from scripted_eval import arm, finished, suite, with_traces
 
 
@@ -205,3 +206,23 @@ def test_the_command_refuses_what_is_not_a_run_and_a_port_in_use(tmp_path, folde
     assert "give another with --port" in capsys.readouterr().err
     with pytest.raises(InputError, match="not a finished run"):
         ViewedRun(str(tmp_path))
+
+
+def test_a_judges_answers_are_stored_whole_apart_from_the_scores_and_shown_per_sample(tmp_path: Path) -> None:
+    folder = made(tmp_path, metrics=(Part(name="scripted_eval:spoken"),))
+    scores = [
+        json.loads(line) for file in (tmp_path / "store/scores").glob("*") for line in file.read_text().splitlines()
+    ]
+    assert scores and not any("answers" in row for row in scores)
+    viewed = ViewedRun(str(folder))
+    found = {name: sample_document(viewed, "drawn", name, 0)["arms"]["a"] for name in ("s000", "s001")}
+    (judge,) = found["s000"]["answers"]
+    assert (judge["metric"], judge["rival"]) == ("bright", None)
+    assert judge["answers"] == [
+        {"about": "light", "asked": "How bright?", "reply": f"{found['s000']['scores'][0]['value']:.3f}", "error": None}
+    ]
+    assert found["s001"]["answers"][0]["answers"][0]["reply"] == "Rather\nbright."
+    assert found["s001"]["scores"][0]["error"] is not None
+    for file in (tmp_path / "store/answers").glob("*"):
+        file.write_text("{\n")
+    assert sample_document(ViewedRun(str(folder)), "drawn", "s000", 0)["arms"]["a"]["answers"] == []

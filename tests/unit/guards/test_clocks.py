@@ -13,6 +13,7 @@ ALLOWED = {
     "deployments/careedit_deployments/state/clock.py": "the clock itself",
     "platform/careedit/scoring/openai_http.py": "the date in a Retry-After header",
     "eval/careedit_eval/runs.py": "when a run finished, for people",
+    "eval/careedit_eval/judges/check.py": "when a check of a judge finished, for people",
     "eval/careedit_eval/cli/work.py": "the name of a run's folder",
     "eval/careedit_eval/voting/ballots.py": "when a pair was shown and voted on, for people, and to give raters different pairs",
     "eval/careedit_eval/pipeline/store.py": "the order of the files of one run; rows in several files are equal",

@@ -39,8 +39,11 @@ def test_an_answer_that_cannot_be_read_is_that_rows_error(items):
     def rule(question):
         return "It said maybe." if question.images[1].tobytes() == broken else 0.7
 
-    errors = [found.error for found in VqaMetric(VqaScorer(Scripted(rule))).score(items)]
+    measured = VqaMetric(VqaScorer(Scripted(rule))).score(items)
+    errors = [found.error for found in measured]
     assert errors[2] is not None and "maybe" in errors[2]
+    said = [(answer.about, answer.reply, answer.error) for i in (0, 2) for answer in measured[i].answers]
+    assert said[0] == ("followed", "P(yes) = 0.7", None) and said[3] == ("followed", None, "It said maybe.")
     assert [errors[i] for i in (0, 1, 3)] == [None] * 3
 
 
@@ -132,7 +135,7 @@ class Writing:
     def __init__(self, rule):
         self.rule = rule
 
-    def write(self, messages):
+    def write(self, messages, turn=0):
         return [self.rule(message[-1]) for message in messages]
 
 

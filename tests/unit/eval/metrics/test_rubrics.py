@@ -21,7 +21,7 @@ from published import imgedit, kris, picture, rise
 
 ENDPOINT = {"base_url": "http://localhost:1/v1", "model": "m", "answers": "json", "revision": "2026-08"}
 EDIT = picture(3, (40, 30))
-PUBLISHED = ("gedit", "imgedit", "imgedit_uge", "kris", "rise", "vie")
+PUBLISHED = ("editscore", "editscore_qwen3", "gedit", "imgedit", "imgedit_uge", "kris", "rise", "vie")
 
 
 class Scribe:
@@ -32,7 +32,7 @@ class Scribe:
     def __init__(self, rule):
         self.rule, self.asked = rule, []
 
-    def write(self, messages):
+    def write(self, messages, turn=0):
         self.asked += messages
         return [self.rule(next(part for part in message if isinstance(part, str))) for message in messages]
 
@@ -259,7 +259,7 @@ def test_a_rubric_without_its_prompts_says_which_file_to_give():
         load_metric("rubric", rubric="rise", endpoint=ENDPOINT)
     with pytest.raises(InputError, match="has its own prompts"):
         load_rubric("gedit", "x.json")
-    with pytest.raises(InputError, match="choose from gedit, imgedit"):
+    with pytest.raises(InputError, match="choose from editscore, editscore_qwen3, gedit"):
         load_rubric("nothing")
     with pytest.raises(MetricError, match="gedit needs a judge that writes"):
         load_metric("rubric", rubric="gedit")

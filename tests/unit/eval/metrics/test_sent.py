@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from careedit.files import json_digest
 from careedit.records import EarlyFilter
+from careedit.scoring import atomic, pairwise, vqa
 from careedit.scoring.openai import EndpointAsker
 from careedit.scoring.openai_http import EndpointConfig
 from careedit.scoring.sent import probe_picture
@@ -138,3 +140,17 @@ def test_an_early_filters_judge_is_its_weights_and_not_its_folders_name(judge) -
     config = judge / "config.json"
     config.write_text(config.read_text() + "\n")
     assert dict(resolve_arm(arm).identity) != before
+
+
+def test_the_words_of_a_judges_questions_change_only_with_their_version() -> None:
+    # The version is part of a metric's identity, the words are not: raise the version with every change of them.
+    words = {
+        vqa.PROMPTS: [vqa.LEAD, vqa.LEAD_REFERENCE, vqa.FOLLOWED, vqa.PRESERVED, vqa.CLEAN],
+        pairwise.PROMPTS: [vqa.LEAD, vqa.LEAD_REFERENCE, pairwise.BETTER],
+        atomic.PROMPTS: [atomic.END, *(str(one) for one in vars(atomic).values() if isinstance(one, atomic.Atom))],
+    }
+    assert {version: json_digest(texts)[:12] for version, texts in words.items()} == {
+        "vqa-3": "19cbd6354f03",
+        "pairwise-2": "219d2503afee",
+        "atomic-2": "3fb5a185621e",
+    }
