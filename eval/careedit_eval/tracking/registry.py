@@ -52,8 +52,8 @@ def promote(
 ) -> str:
     """Make a set the champion, with a reason, and return its version. Call it within `tracking`, after a passed gate only.
 
-    `replaced` are the facts of the set that it was compared with. If there is no champion yet and both have one name, that set
-    becomes the previous champion, so the first champion can be rolled back too.
+    `replaced` are the facts of the set that it was compared with. If the name has no champion yet, that set becomes the previous
+    champion, so the first champion can be rolled back too.
     """
     from mlflow import MlflowClient
 

@@ -206,12 +206,13 @@ def test_the_export_has_one_object_per_vote_that_counts(tmp_path: Path, capsys) 
 def traffic(path: Path, *said: dict) -> Path:
     """An export of `careedit ab export`, with edits of two users."""
     header = {
-        "kind": "header", "version": 1, "since": 0.0, "assigned": {}, "events": [],
+        "kind": "header", "version": 2, "since": 0.0, "assigned": {}, "events": [],
         "arms": {"a": {"expert_set": "tiny", "weight": 1}, "b": {"expert_set": "new", "weight": 1}},
     }  # fmt: skip
     edits = [
         {
             "kind": "edit", "id": f"e{i}", "unit": f"u{i // 4}", "arm": "ab"[i % 2], "dealt": True, "outcome": "made",
+            "expert_set_sha256": "ab"[i % 2] * 64,
             "seconds": 1.0, "scores": None, "created": float(i),
         }
         for i in range(8)
