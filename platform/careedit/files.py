@@ -10,13 +10,13 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 from PIL import Image
 
-from careedit.errors import CareEditError, InputError
+from careedit.errors import AdapterError, CareEditError, InputError
 
 MAX_YAML_BYTES = 1 << 20
 """Upper limit for a YAML file, in bytes. Configurations and manifests are a few pages of text."""
@@ -171,3 +171,17 @@ class _StrictLoader(yaml.SafeLoader):
                 continue
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def is_url(address: str) -> bool:
+    """Whether an address names a protocol, as in `s3://bucket/key`."""
+    return "://" in address
+
+
+def check_relative(name: str) -> str:
+    """Returns `name` if it stays inside its folder; otherwise raises `AdapterError`."""
+    path = PurePosixPath(name)
+    unsafe = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
+    if unsafe or not path.parts:
+        raise AdapterError(f"The file name {name[:120]!r} leads out of its folder; give a plain relative name.")
+    return name

@@ -11,7 +11,7 @@ import typer
 from careedit.cli.files import check_outputs
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit.experts.store import is_url
+from careedit.files import is_url
 from careedit_eval.cli.work import DEFAULT_OUT, find_run
 from careedit_eval.compare import Preference
 from careedit_eval.compare.words import signed

@@ -11,7 +11,7 @@ import typer
 
 from careedit.cli.output import emit, note
 from careedit.errors import InputError
-from careedit.experts.store import is_url
+from careedit.files import is_url
 from careedit_eval.cli.work import DEFAULT_OUT, find_run
 from careedit_eval.viewer import Library, ViewedRun, make_server
 

@@ -13,7 +13,7 @@ import typer
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import InputError
-from careedit.experts.store import is_url
+from careedit.files import is_url
 from careedit_eval.cli.view import place_of, serve
 from careedit_eval.cli.work import DEFAULT_OUT, workspace_of
 from careedit_eval.compare.words import signed

@@ -17,9 +17,7 @@ import fsspec
 from PIL import Image
 
 from careedit.errors import CareEditError, InputError
-from careedit.experts.manifest import check_relative
-from careedit.experts.store import is_url
-from careedit.files import png_bytes
+from careedit.files import check_relative, is_url, png_bytes
 from careedit_eval.alignment import load_pictures
 from careedit_eval.errors import BenchmarkError, reason_of
 from careedit_eval.pictures import read_bytes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from careedit.errors import AdapterError, ManifestError
+from careedit.files import check_relative
 from careedit.record import YamlRecord
 from careedit.records import BASE
 
@@ -33,15 +33,6 @@ def check_name(name: str) -> str:
         )
     if name in {BASE, "auto"}:
         raise ManifestError(f"The name {name!r} is taken by careedit itself; choose another.")
-    return name
-
-
-def check_relative(name: str) -> str:
-    """Returns `name` if it stays inside its folder; otherwise raises `AdapterError`."""
-    path = PurePosixPath(name)
-    unsafe = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
-    if unsafe or not path.parts:
-        raise AdapterError(f"The file name {name[:120]!r} leads out of its folder; give a plain relative name.")
     return name
 
 

@@ -20,8 +20,7 @@ import fsspec
 from fsspec.utils import get_protocol
 
 from careedit.errors import AdapterError, CareEditError, ExpertError
-from careedit.experts.manifest import check_relative
-from careedit.files import MAX_YAML_BYTES, atomic_path, file_digest, json_digest, write_atomic
+from careedit.files import MAX_YAML_BYTES, atomic_path, check_relative, file_digest, is_url, json_digest, write_atomic
 
 SETTLED_NS = 2 * 10**9
 """Age in nanoseconds that a file must have when its hash is stored: a younger one may change without a new time stamp."""
@@ -63,11 +62,6 @@ def stored_digest(path: Path, cache: Path) -> str:
         entry.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(entry, digest, sync=False)
     return digest
-
-
-def is_url(address: str) -> bool:
-    """Whether an address names a protocol, as in `s3://bucket/key`."""
-    return "://" in address
 
 
 @dataclass(frozen=True)

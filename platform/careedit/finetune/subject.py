@@ -13,8 +13,8 @@ from careedit.errors import ExpertError, InputError
 from careedit.experts import PanelSpec, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit.experts.set import packaged_set
-from careedit.experts.store import is_url
 from careedit.families import facts_of_pipeline, read_index
+from careedit.files import is_url
 
 PANELS = {"canvas": 512, "sequence": 1024}
 """Default panel side, in pixels, for a base without an expert set, by the family's layout."""
