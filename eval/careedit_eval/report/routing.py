@@ -137,9 +137,10 @@ def _choice(run: Run, benchmark: str, arm: str) -> Choice | None:
     lost, gap, gained = better("oracle", arm), better("oracle", "best_single"), better(arm, "best_single")
     ends = None if lost is None or lost.interval is None else sorted(sign * end for end in lost.interval)
     recovered = None
-    if gap is not None and gap.interval is not None and not gap.interval.low <= 0 <= gap.interval.high:
-        if gap.difference and gained is not None and gained.difference is not None:
-            recovered = gained.difference / gap.difference
+    # A share of a gap that may be zero can be any number.
+    known = gap is not None and gap.interval is not None and not gap.interval.low <= 0 <= gap.interval.high
+    if known and gap and gap.difference and gained is not None and gained.difference is not None:
+        recovered = gained.difference / gap.difference
     return Choice(
         benchmark,
         arm,
