@@ -168,8 +168,8 @@ def _fill(
         for key, value in content.metrics.items()
         if data.metrics.get(key) != value
     ]
-    for some in parts(metrics, _METRICS):
-        client.log_batch(run_id, metrics=some)
+    for measured in parts(metrics, _METRICS):
+        client.log_batch(run_id, metrics=measured)
 
 
 def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
