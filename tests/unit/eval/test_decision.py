@@ -9,7 +9,7 @@ import pytest
 from careedit_eval.compare import summarise
 from careedit_eval.compare.words import numbers
 from careedit_eval.gate import Check, Verdict, advice_of
-from careedit_eval.report import analyse
+from careedit_eval.report import analyse, write_report
 from careedit_eval.report.analysis import document
 from careedit_eval.report.decision import WIDTH, decision_of
 from careedit_eval.report.routing import choices_of, switches_of, usage_of
@@ -155,3 +155,10 @@ def test_a_choice_is_worth_what_it_says_about_the_kind_and_how_near_it_comes_to_
     assert b.regret_interval is not None and 0.02 < b.regret_interval.low < 0.03 < b.regret_interval.high
     assert [one.regret for one in choices_of(run)] == [], "without experts nothing was chosen"
     assert document(analyse(routed))["routing"][1]["recovered"] == pytest.approx(0.4)
+    marked = run.record.model_copy(
+        update={"metrics": tuple(spec.model_copy(update={"weights": "unknown"}) for spec in run.record.metrics)}
+    )
+    shown = Run(run.folder, marked, routed.table)
+    page = write_report(shown, analyse(shown), tmp_path / "page.html").read_text("utf-8")
+    assert '<td>b</td><td class="number">40</td><td class="number">0.693</td>' in page and "0.400</td></tr>" in page
+    assert "Weights that are not known as those that the protocol names: bright." in page
