@@ -79,7 +79,7 @@ class Judged:
     name: str
     """The name of the number, or "vote"."""
     source: Literal["CODE", "LLM_JUDGE", "HUMAN"]
-    """What assessed the edit."""
+    """Whether code, a judge or a person assessed the edit."""
     source_id: str
     """The metric's backbone or protocol, or the rater."""
     value: float | str | None
@@ -87,7 +87,7 @@ class Judged:
     error: str | None = None
     """Why the number could not be measured."""
     rationale: str | None = None
-    """Notes on the number."""
+    """The notes on the number; None if there are none."""
     facts: Mapping[str, str] | None = None
     """The identity of the metric, or the other set of a vote."""
     milliseconds: int | None = None
@@ -99,13 +99,13 @@ class Traced:
     """The content of one trace."""
 
     line: EditLine
-    """The edit."""
+    """The edit as the run's table has it."""
     seconds: float
     """The length of the edit; 0 if it is not known."""
     stages: tuple[Stage, ...]
-    """Its stages, parents before what they contain."""
+    """The stages of the edit, parents before what they contain."""
     judged: tuple[Judged, ...]
-    """Its scores."""
+    """The scores of the edit, and the errors in their place."""
 
     def id_in(self, run_id: str) -> str:
         """The id of its trace in an MLflow run: always the same, so that it is logged once."""
