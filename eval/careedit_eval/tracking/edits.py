@@ -87,7 +87,7 @@ class Judged:
     error: str | None = None
     """Why the number could not be measured."""
     rationale: str | None = None
-    """The notes on the number; None if there are none."""
+    """The notes on the number; None without notes."""
     facts: Mapping[str, str] | None = None
     """The identity of the metric, or the other set of a vote."""
     milliseconds: int | None = None
