@@ -25,7 +25,7 @@ from careedit_eval.runs import Run
 from careedit_eval.tracking.names import safe_part
 
 SAMPLES = 100
-"""The default number of samples per benchmark whose edits are logged as traces. MLflow takes 20 to 30 traces per second."""
+"""The default number of samples per benchmark whose edits are logged as traces. MLflow takes 10 to 30 traces per second."""
 
 
 class Vote(Record):
