@@ -120,9 +120,12 @@ class IdentityOptions(BackboneOptions):
 class NoOpOptions(Record):
     """Options of no_op."""
 
-    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The largest mean absolute difference from the source, from 0 to 1, that counts as unchanged. 0 asks for equal pixels;
-    use about 0.02 for editors that encode and decode every image."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The largest change of a pixel in any channel, from 0 to 1, that counts as none. 0 asks for equal pixels; use about 0.1 for
+    editors that encode and decode the whole image."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The largest share of pixels that may change by more than that in an unchanged image. Use about 0.001 with a tolerance, so
+    that a few pixels at edges do not count as an edit."""
 
 
 class RefusalOptions(Record):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from careedit.record import Record
 from careedit_eval.errors import MetricError
 from careedit_eval.metrics.base import ScoreItem, one_by_one
 from careedit_eval.metrics.options import NoOpOptions, RefusalOptions
-from careedit_eval.metrics.pixels import RESIZED, l1_of, pixels
+from careedit_eval.metrics.pixels import RESIZED, difference
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output, Sample
 
 ABSENT = {
@@ -54,10 +57,10 @@ def no_op(options: NoOpOptions) -> Metric:
 
     def held(item: ScoreItem) -> tuple[bool, tuple[str, ...]]:
         source = item.pictures.source
-        distance = l1_of(pixels(item.edited_at(source.size)), pixels(source))
-        return distance <= options.threshold, item.resizing(source.size)
+        changed = np.abs(difference(item.edited, source)).max(axis=2) > options.tolerance
+        return bool(changed.mean() <= options.share), item.resizing(source.size)
 
-    return Restraint(_spec("no_op", options.threshold, RESIZED), held)
+    return Restraint(_spec("no_op", options, RESIZED), held)
 
 
 def refusal(options: RefusalOptions) -> Metric:
@@ -69,10 +72,10 @@ def refusal(options: RefusalOptions) -> Metric:
             raise MetricError("The editor did not say how it routed; use an editor that reports its trace.")
         return float(routing["feasible"]) < options.threshold, ()
 
-    return Restraint(_spec("refusal", options.threshold, "none"), held)
+    return Restraint(_spec("refusal", options, "none"), held)
 
 
-def _spec(name: str, threshold: float, preprocessing: str) -> MetricSpec:
+def _spec(name: str, options: Record, preprocessing: str) -> MetricSpec:
     return MetricSpec(
         name=name,
         outputs=(
@@ -82,5 +85,5 @@ def _spec(name: str, threshold: float, preprocessing: str) -> MetricSpec:
         protocol="careedit-v1",
         preprocessing=preprocessing,
         reference="source" if name == "no_op" else "none",
-        settings={"threshold": threshold},
+        settings=options.model_dump(),
     )

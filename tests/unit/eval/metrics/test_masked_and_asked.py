@@ -98,8 +98,11 @@ def test_what_holds_back_is_counted_apart_for_instructions_that_apply_and_others
     assert [value(metric, one, "no_op_feasible") for one in (still, moved)] == [1, 0]
     (found,) = metric.score([make_item(source, source, **hopeless)])
     assert found.values == {"no_op_infeasible": 1.0} and "no_op_feasible" in found.absent
-    near = make_item(source, source.point(lambda one: min(255, one + 1)))
-    assert [value(load_metric("no_op", threshold=t), near, "no_op_feasible") for t in (0, 0.02)] == [0, 1]
+    near = source.point(lambda one: min(255, one + 1))
+    near.putpixel((3, 3), (255, 255, 255))
+    options = ({}, {"tolerance": 0.02}, {"tolerance": 0.02, "share": 0.001})
+    found = [value(load_metric("no_op", **one), make_item(source, near), "no_op_feasible") for one in options]
+    assert found == [0, 0, 1]
     metric = load_metric("refusal")
     refused, taken = (make_item(source, other, edit={"trace": trace}, **hopeless) for trace in traces)
     assert [value(metric, one, "refusal_infeasible") for one in (refused, taken)] == [1, 0]
