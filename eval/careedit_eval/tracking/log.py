@@ -17,7 +17,7 @@ from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, write_json
 from careedit_eval.tracking.content import Content, Contents, contents_of
 from careedit_eval.tracking.edits import SAMPLES, Vote, traced_edits
-from careedit_eval.tracking.registry import CHALLENGER, register_set
+from careedit_eval.tracking.registry import CHALLENGER, logged_model, register_set
 from careedit_eval.tracking.store import experiment_of, parts, tracking
 from careedit_eval.tracking.traces import send_dataset, send_traces, send_votes
 
@@ -95,7 +95,7 @@ def _log_child(
         if child.facts is not None:
             facts = child.facts.facts
             version = register_set(facts)
-            model_id = client.get_model_version(facts["set"], version).model_id
+            model_id = logged_model(facts["set"], version)
             if child.challenger:
                 client.set_registered_model_alias(facts["set"], CHALLENGER, version)
         _fill(client, opened, child, model_id=model_id)

@@ -32,9 +32,11 @@ PAGE = 500
 
 def send_traces(child: MlflowRun, traces: Sequence[Traced], run: Run) -> None:
     """Log the traces of one benchmark and set to its MLflow run; those that are there are left alone."""
+    from mlflow import MlflowClient
     from mlflow.tracing.client import TracingClient
 
     client = TracingClient()
+    child = MlflowClient().get_run(child.info.run_id)  # a search leaves out the model
     began = int(datetime.fromisoformat(run.record.finished).timestamp() * 1000)
     known = {trace.info.trace_id for trace in _traces_of(child)}
     for some in parts(traces, SPANS):

@@ -101,6 +101,24 @@ def test_an_edit_is_a_trace_with_the_lengths_of_its_stages_its_scores_and_its_vo
     assert "light meter" in unmeasured.info.assessments[0].error.error_message
 
 
+def test_edits_of_an_expert_set_belong_to_its_logged_model(run: Run, uri: str) -> None:
+    facts = {
+        "kind": "set",
+        "expert": "auto",
+        "set": "mine",
+        "version": "1",
+        "sha256": "0" * 64,
+        "base": "b",
+        "location": "x",
+    }
+    sets = tuple(one.model_copy(update={"facts": facts}) if one.name == "b" else one for one in run.record.sets)
+    run_id = log_run(Run(run.folder, run.record.model_copy(update={"sets": sets})), uri)
+    traces = traces_of(uri, run_id)
+    model = MlflowClient(uri).get_logged_model(traces["b", "s000"].info.trace_metadata["mlflow.modelId"])
+    assert model.name == "mine" and "drawn/bright/mean" in {metric.key for metric in model.metrics}
+    assert "mlflow.modelId" not in traces["a", "s000"].info.trace_metadata
+
+
 def test_what_is_logged_again_changes_nothing_and_what_is_new_is_added(
     run: Run, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
