@@ -53,7 +53,7 @@ def logged_model(name: str, version: str) -> str:
 
     found = MlflowClient().get_model_version(name, version)
     # MLflow's SQL stores do not return the id of the model, only its address.
-    return str(found.model_id or found.source.removeprefix("models:/"))
+    return str(found.model_id or str(found.source).removeprefix("models:/"))
 
 
 def promote(facts: Mapping[str, str], *, run_id: str | None, reason: str) -> str:
