@@ -24,6 +24,8 @@ Align = Literal["none", "canvas"]
 """How a source is placed on its target: pixel by pixel, or on the target's canvas (`careedit_eval.alignment`)."""
 Better = Literal["higher", "lower", "neither"]
 Scalar = str | int | float | bool
+Weights = Literal["official", "unknown", ""]
+"""Weights that are known as the published ones, weights that are not, or none that a protocol names."""
 UNREAD = "The judge's reply "
 """The beginning of the error of a reply that cannot be read, by which tables count such replies."""
 
@@ -127,9 +129,12 @@ class MetricSpec(Record):
     """The model and the library that runs it, such as "open_clip ViT-B-32 openai"."""
     revision: str = "none"
     """The hash of its weights, or the version that an endpoint reports."""
+    weights: Weights = ""
+    """Whether the weights are known as those that the protocol names (`careedit_eval.metrics.official`). It is not part of a
+    metric's key, because the hash of the weights is."""
     preprocessing: str = "none"
     """How an image is processed before it is measured."""
-    reference: Literal["source", "target", "text", "source and text", "scene", "rival", "none"] = "none"
+    reference: Literal["source", "target", "reference", "text", "source and text", "scene", "rival", "none"] = "none"
     """What the edit is compared with. CLIP-I to the source and CLIP-I to the target are two metrics."""
     text_field: str | None = None
     """The name of the text in `Sample.texts`, or "instruction"; None if no text is used."""
@@ -143,7 +148,7 @@ class MetricSpec(Record):
     @property
     def key(self) -> str:
         """The stable hash of the whole identity."""
-        content = self.model_dump()
+        content = self.model_dump(exclude={"weights"})
         for output in content["outputs"]:
             del output["information"]
         return json_digest(content)

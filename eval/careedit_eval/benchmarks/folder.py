@@ -27,8 +27,9 @@ PICTURE_ROLES = ("source", "target", "mask", "reference")
 """The roles of a row's images."""
 TEXTS = ("source_caption", "target_caption")
 """Columns of texts with their names in `Sample.texts`."""
-OWN = ("id", "kind", "group", "scene", *TEXTS)
-"""Columns that a row may have in addition to its roles."""
+OWN = ("id", "kind", "group", "scene", "feasible", *TEXTS)
+"""Columns that a row may have in addition to its roles. `feasible` is false where the instruction does not apply to the image,
+as in the rows of a router's training."""
 
 
 class FolderConfig(Source):
@@ -134,8 +135,12 @@ def _sample(
     """A row as a sample; a row that cannot be edited has the reason."""
     texts: dict[str, str] = {}
     problem = None
+    feasible = True
     for role, value in cells.items():
         try:
+            if role == "feasible":
+                feasible = _truth(value)
+                continue
             texts[role] = words_of(value, numbers=role != "instruction")
         except InputError as error:
             texts[role] = ""
@@ -157,6 +162,14 @@ def _sample(
         references=() if reference is None else (reference,),
         texts={text: texts[text] for text in TEXTS if texts.get(text)},
         group=texts.get("group") or group_of(source, name),
-        extras={"scene": scene} if scene else {},
+        extras=({"scene": scene} if scene else {}) | ({} if feasible else {"feasible": False}),
         problem=problem,
     )
+
+
+def _truth(value: Any) -> bool:
+    """A cell as true or false; an empty cell is true. Raises `InputError`."""
+    said = "" if is_missing(value) else str(value).strip().casefold()
+    if said not in ("", "true", "1", "false", "0"):
+        raise InputError(f"{value!r}, which is neither true nor false; correct it")
+    return said not in ("false", "0")

@@ -31,6 +31,7 @@ from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run, load_run
 from careedit_eval.stats import Strength
+from careedit_eval.tracking.edits import SAMPLES, read_votes
 
 app = typer.Typer(
     cls=lazy_group(EVAL),
@@ -174,10 +175,19 @@ def report(run: RunFolder) -> None:
 
 
 @app.command("log")
-def log(run: RunFolder) -> None:
+def log(
+    run: RunFolder,
+    traces: Annotated[
+        int, typer.Option(min=0, help="The number of samples per benchmark whose edits become traces.")
+    ] = SAMPLES,
+    votes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Votes on the run's edits, as JSON lines; they are added.")
+    ] = None,
+) -> None:
     """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file next to the runs), if it is not there yet."""
     found = load_run(run)
-    emit(tracked(found, judge_run(found) if found.record.suite.gate is not None else None))
+    verdict = judge_run(found) if found.record.suite.gate is not None else None
+    emit(tracked(found, verdict, samples=traces, votes=() if votes is None else read_votes(votes)))
 
 
 @app.command("list")

@@ -21,6 +21,7 @@ from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.runs import Narrowed, Run, Trigger, load_run, save_run
 from careedit_eval.suite import Suite, load_suite
 from careedit_eval.tracking import default_uri
+from careedit_eval.tracking.edits import SAMPLES, Vote
 
 SUITES = next(
     (
@@ -103,11 +104,11 @@ def finish_run(run: Run) -> Analysis:
     return analysis
 
 
-def tracked(run: Run, verdict: Verdict | None) -> str:
+def tracked(run: Run, verdict: Verdict | None, *, samples: int = SAMPLES, votes: Sequence[Vote] = ()) -> str:
     """Log a run to MLflow and return its run id there. Raises `TrackingError`."""
     from careedit_eval.tracking import log_run
 
-    return log_run(run, default_uri(workspace_of(run)), verdict)
+    return log_run(run, default_uri(workspace_of(run)), verdict, samples=samples, votes=votes)
 
 
 def check_judge_of(run: Run) -> None:

@@ -7,8 +7,8 @@ a resumed run gives the same table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -29,6 +29,7 @@ from careedit.files import json_digest
 from careedit.hub import split_hub_id
 from careedit.images import image_sha256
 from careedit_eval.errors import MetricError, reason_of
+from careedit_eval.records import Weights
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 BATCH = 16
@@ -80,6 +81,8 @@ class VitBackbone:
     """How images are resized and normalised, in words."""
     images: Embedder[Image.Image]
     """Embeds images and remembers their embeddings."""
+    weights: Weights = field(default="", kw_only=True)
+    """Whether the weights are known as those that a protocol names; empty without such a protocol."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,14 @@ def dino_preprocess() -> Callable[[Image.Image], Tensor]:
 
 
 def hash_weights(model: nn.Module) -> str:
+    """`hash_tensors` of a model."""
+    return hash_tensors(model.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """The sha256 over names, shapes and float32 values. Equal weights have equal hashes, in whatever file they are."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         data = value.detach().cpu()
         data = data.float() if data.is_floating_point() else data
         digest.update(f"{name} {list(data.shape)}\n".encode())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from PIL import Image
 
 from careedit.errors import CareEditError
 from careedit.images import decode_image
-from careedit_eval.alignment import Pictures
+from careedit_eval.alignment import Pictures, place_on_canvas
 from careedit_eval.errors import MetricError
 from careedit_eval.records import EditRow, Measurement, Sample
 
@@ -24,6 +25,7 @@ class ScoreItem:
         """`edited` is the content of the file `edit.picture`, `rival` that of another edit of the same sample and seed."""
         self.sample, self.edit = sample, edit
         self._edited, self._rival = edited, rival
+        self._script: dict[str, Image.Image] = {}
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -51,6 +53,22 @@ class ScoreItem:
         if self.pictures.target is None:
             raise MetricError(f"Sample {self.sample.id!r} has no target; this metric does not apply to it.")
         return self.pictures.target
+
+    def as_script(self, role: Literal["source", "target"]) -> Image.Image:
+        """An image as MagicBrush's script decodes it: by Pillow alone, without profile, turn or background.
+
+        The source is placed on the target's canvas as usual. Raises what `pictures` and `target` raise.
+        """
+        if role not in self._script:
+            managed = self.target if role == "target" else self.pictures.source  # checks the limits before Pillow reads
+            reference = self.sample.target if role == "target" else self.sample.source
+            assert reference is not None, "a decoded image has a reference"
+            with Image.open(io.BytesIO(reference.read())) as opened:
+                seen = opened.convert("RGB")
+            if role == "source" and self.sample.align == "canvas":
+                seen = place_on_canvas(seen, managed.size, self.pictures.alignment)
+            self._script[role] = seen
+        return self._script[role]
 
     @cached_property
     def rival(self) -> Image.Image:

@@ -10,39 +10,37 @@ from careedit import plugins
 from careedit.errors import InputError
 from careedit.record import Record
 from careedit_eval.errors import MetricError
-from careedit_eval.metrics.options import (
-    BackboneOptions,
-    CostOptions,
-    JudgeOptions,
-    NoOptions,
-    PixelOptions,
-    PreferenceOptions,
-    RewardOptions,
-    RubricOptions,
-)
+from careedit_eval.metrics import options
 from careedit_eval.records import Metric
 
 Build = Callable[[Any], Metric]
 """Builds a metric from its options record."""
 
 METRICS: Mapping[str, tuple[type[Record], str]] = {
-    "clip_i": (BackboneOptions, "similarity:clip_i"),
-    "clip_t": (BackboneOptions, "similarity:clip_t"),
-    "clip_direction": (BackboneOptions, "similarity:clip_direction"),
-    "dino": (BackboneOptions, "similarity:dino"),
-    "l1": (PixelOptions, "pixels:l1"),
-    "l2": (PixelOptions, "pixels:l2"),
-    "preservation": (NoOptions, "pixels:preservation"),
-    "vqa": (JudgeOptions, "judged:vqa"),
-    "atomic": (JudgeOptions, "judged:atomic"),
-    "pairwise": (JudgeOptions, "judged:pairwise"),
-    "viescore": (JudgeOptions, "marking:viescore"),
-    "pvc": (PreferenceOptions, "preferred:pvc"),
-    "editreward": (RewardOptions, "reward:editreward"),
-    "rubric": (RubricOptions, "marking:rubric"),
-    "latency": (NoOptions, "counted:latency"),
-    "nfe": (NoOptions, "counted:nfe"),
-    "cost": (CostOptions, "counted:cost"),
+    "clip_i": (options.ClipImageOptions, "similarity:clip_i"),
+    "clip_t": (options.ClipTextOptions, "similarity:clip_t"),
+    "clip_direction": (options.ClipDirectionOptions, "similarity:clip_direction"),
+    "dino": (options.DinoOptions, "similarity:dino"),
+    "l1": (options.PixelOptions, "pixels:l1"),
+    "l2": (options.PixelOptions, "pixels:l2"),
+    "psnr": (options.PixelOptions, "pixels:psnr"),
+    "ssim": (options.SsimOptions, "pixels:ssim"),
+    "lpips": (options.LpipsOptions, "lpips:lpips"),
+    "identity": (options.IdentityOptions, "identity:identity"),
+    "preservation": (options.NoOptions, "pixels:preservation"),
+    "vqa": (options.JudgeOptions, "judged:vqa"),
+    "atomic": (options.JudgeOptions, "judged:atomic"),
+    "pairwise": (options.JudgeOptions, "judged:pairwise"),
+    "viescore": (options.JudgeOptions, "marking:viescore"),
+    "pvc": (options.PreferenceOptions, "preferred:pvc"),
+    "editreward": (options.RewardOptions, "reward:editreward"),
+    "rubric": (options.RubricOptions, "marking:rubric"),
+    "vqascore": (options.VqaScoreOptions, "vqascore:vqascore"),
+    "no_op": (options.NoOpOptions, "restraint:no_op"),
+    "refusal": (options.RefusalOptions, "restraint:refusal"),
+    "latency": (options.NoOptions, "counted:latency"),
+    "nfe": (options.NoOptions, "counted:nfe"),
+    "cost": (options.CostOptions, "counted:cost"),
 }
 """careedit's own metrics: the record of the options, and "module:function" that builds the metric from it."""
 

@@ -5,39 +5,158 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from careedit.errors import InputError
 from careedit.record import Record
+from careedit_eval.metrics.views import Against, Area, Colour, View
 
 Protocol = Literal["magicbrush-v1", "tiny-v1", "own"]
 """The backbone of a metric: MagicBrush's, the tiny one of the package, or the model that `model` names."""
 
 
-class BackboneOptions(Record):
-    """Options of clip_i, clip_t, clip_direction and dino."""
+class DeviceOptions(Record):
+    """Options of every metric with a model."""
+
+    device: str = "cpu"
+    """The device that runs the model, such as cpu or cuda."""
+
+
+class BackboneOptions(DeviceOptions):
+    """Options of every metric with an image backbone."""
 
     protocol: Protocol = "magicbrush-v1"
     """The backbone and preprocessing. It is part of a metric's identity, so numbers of two protocols are never mixed."""
     model: str | None = None
     """With the protocol "own": an open_clip name or folder, or a transformers ViT. Otherwise a local copy of the weights."""
+
+
+class ClipOptions(BackboneOptions):
+    """Options of every metric with CLIP."""
+
     pretrained: str | None = None
     """With the protocol "own": the tag of the weights of an open_clip name."""
-    device: str = "cpu"
-    """The device that runs the model, such as cpu or cuda."""
-    against: Literal["target", "source"] = "target"
-    """What clip_i and dino compare the edit with."""
-    text: str = "target_caption"
-    """The text of a sample that clip_t and clip_direction use."""
-    before: str = "source_caption"
-    """The text of the source that clip_direction uses."""
 
 
-class PixelOptions(Record):
-    """Options of l1 and l2."""
+class AreaOptions(Record):
+    """Options of every metric that can look at one side of the mask."""
 
-    against: Literal["target", "source"] = "target"
+    area: Area = "all"
+    """The side of the sample's mask that is measured; the other side is black. "all" measures the whole image."""
+
+
+class ReferenceOptions(AreaOptions):
+    """Options of every metric that compares the edit with one other image."""
+
+    against: Against = "target"
     """Whether the edit is compared with the target or the source."""
+    colour: Colour = "managed"
+    """How that image is decoded: as careedit does, or "as-script", by Pillow alone as in MagicBrush's script. Use the latter
+    to reproduce a published table whose images have colour profiles, turns or transparency."""
+
+    @property
+    def view(self) -> View:
+        """What the metric sees."""
+        return View(self.against, self.area, self.colour)
+
+
+class PixelOptions(ReferenceOptions):
+    """Options of l1, l2 and psnr."""
+
+
+class SsimOptions(ReferenceOptions):
+    """Options of ssim."""
+
+    borders: Literal["mirrored", "left out"] = "mirrored"
+    """The windows near the border: "mirrored" as in torchmetrics and so in PIE-Bench, "left out" as in the paper of 2004."""
+
+
+class ClipImageOptions(ClipOptions, ReferenceOptions):
+    """Options of clip_i."""
+
+
+class DinoOptions(BackboneOptions, ReferenceOptions):
+    """Options of dino."""
+
+
+class ClipTextOptions(ClipOptions, AreaOptions):
+    """Options of clip_t."""
+
+    text: str = "target_caption"
+    """The text of a sample that describes the result: a name in `Sample.texts`, or "instruction"."""
+
+
+class ClipDirectionOptions(ClipOptions):
+    """Options of clip_direction."""
+
+    text: str = "target_caption"
+    """The text of a sample that describes the result."""
+    before: str = "source_caption"
+    """The text of a sample that describes the source."""
+
+
+class LpipsOptions(DeviceOptions, ReferenceOptions):
+    """Options of lpips. Both files are torch files or safetensors files."""
+
+    net: Literal["alex", "vgg", "squeeze"] = "alex"
+    """The backbone. PIE-Bench uses "squeeze", most other tables "alex"."""
+    backbone: str
+    """The file of the backbone's weights in torchvision's layout, such as alexnet-owt-7be5be79.pth."""
+    heads: str
+    """The file of LPIPS' linear layers, version 0.1, such as lpips/weights/v0.1/alex.pth of the package lpips."""
+
+
+class IdentityOptions(BackboneOptions):
+    """Options of identity."""
+
+    against: Literal["target", "source", "reference"] = "source"
+    """The image with the subject: the source, the target, or the sample's first reference image, which is seen whole."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of edit that must keep the subject; to others the metric does not apply. Empty means all kinds."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.1
+    """The margin around the mask's box on each side, as a share of its longer side."""
+
+
+class NoOpOptions(Record):
+    """Options of no_op."""
+
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The largest change of a pixel in any channel, from 0 to 1, that counts as none. 0 asks for equal pixels; use about 0.1 for
+    editors that encode and decode the whole image."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The largest share of pixels that may change by more than that in an unchanged image. Use about 0.001 with a tolerance, so
+    that a few pixels at edges do not count as an edit."""
+
+
+class RefusalOptions(Record):
+    """Options of refusal."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """An edit is refused if the router's stated probability that it can be carried out is below this value."""
+
+
+class VqaScoreOptions(Record):
+    """Options of vqascore."""
+
+    model: str
+    """The image-text-to-text model of transformers that is asked: a folder, a hub id, or "tiny"."""
+    revision: str | None = None
+    """The revision of that model; None means the newest one."""
+    device: str | None = None
+    """The device that runs the model; None means a GPU if one is available."""
+    text: str = "target_caption"
+    """The text of a sample that describes the result: a name in `Sample.texts`. An instruction does not describe a result."""
+    question: str = 'Does this figure show "{text}"? Please answer yes or no.'
+    """The question, with {text} for that text. The default is that of the paper."""
+    answer: str = "Yes"
+    """The answer whose probability is the score. The model must write it as a single token."""
+
+    @field_validator("question")
+    @classmethod
+    def _check_question(cls, question: str) -> str:
+        if question.count("{text}") != 1:
+            raise InputError(f"The question {question!r} must have {{text}} once, the place of the sample's text.")
+        return question
 
 
 class JudgeOptions(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,10 +23,18 @@ from careedit_eval.metrics.backbones import (
     vit_backbone,
 )
 from careedit_eval.metrics.base import NotApplicableError, ScoreItem, one_by_one
-from careedit_eval.metrics.options import BackboneOptions
+from careedit_eval.metrics.official import weights_of_model
+from careedit_eval.metrics.options import (
+    BackboneOptions,
+    ClipDirectionOptions,
+    ClipImageOptions,
+    ClipOptions,
+    ClipTextOptions,
+    DinoOptions,
+)
+from careedit_eval.metrics.views import Area, View, edit_in
 from careedit_eval.records import Measurement, Metric, MetricSpec, Output
 
-Against = Literal["target", "source"]
 CUT = "text truncated"
 """Note on a score whose text was longer than the model reads."""
 UNCHANGED = "edit equals source"
@@ -42,16 +51,18 @@ def cosine(one: Vector, other: Vector) -> float:
 
 def _spec(
     name: str, protocol: str, backbone: VitBackbone, reference: Literal["target", "source", "text", "source and text"],
-    **fields: Any,
+    view: View = View(), **fields: Any,  # noqa: B008 - frozen
 ) -> MetricSpec:  # fmt: skip
     """The identity of a cosine of embeddings."""
+    name, protocol = view.name(name), view.protocol(protocol)
     return MetricSpec(
         name=name,
         outputs=(Output(name=name, better="higher"),),
         protocol=protocol,
         backbone=backbone.name,
         revision=backbone.revision,
-        preprocessing=backbone.preprocessing,
+        weights=backbone.weights,
+        preprocessing=view.preprocessing(backbone.preprocessing),
         reference=reference,
         dtype="float32",
         **fields,
@@ -64,45 +75,43 @@ class ImageSimilarity:
     Against the source it is another metric with another name.
     """
 
-    def __init__(self, name: str, protocol: str, backbone: VitBackbone, against: Against) -> None:
-        self._embed, self.against = backbone.images, against
-        self.needs = frozenset({"target"} if against == "target" else ())
-        if against == "source":
-            name, protocol = f"{name}_source", f"{protocol}, against the source"
-        self.spec = _spec(name, protocol, backbone, against)
+    def __init__(self, name: str, protocol: str, backbone: VitBackbone, view: View = View()) -> None:  # noqa: B008
+        self._embed, self.view, self.needs = backbone.images, view, view.needs
+        self.spec = _spec(name, protocol, backbone, view.against, view, settings=view.settings)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
-        warm(self._embed, batch, lambda item: (item.edited, self._other(item)))
+        warm(self._embed, batch, self.view.pair)
 
         def measure(item: ScoreItem) -> Measurement:
-            return Measurement(values={self.spec.name: cosine(*self._embed([item.edited, self._other(item)]))})
+            value = cosine(*self._embed(self.view.pair(item)))
+            return Measurement(values={self.spec.name: value}, notes=self.view.notes(item))
 
         return one_by_one(batch, measure)
-
-    def _other(self, item: ScoreItem) -> Image.Image:
-        return item.target if self.against == "target" else item.pictures.source
 
 
 class ClipText:
     """CLIP-T: the cosine of the edit and a description of the result, by default the target's caption."""
 
-    def __init__(self, protocol: str, backbone: ClipBackbone, text: str = "target_caption") -> None:
-        self.backbone, self.text = backbone, text
+    def __init__(self, protocol: str, backbone: ClipBackbone, text: str = "target_caption", area: Area = "all") -> None:
+        self.backbone, self.text, self.area = backbone, text, area
+        view = View(area=area)
         name = "clip_t" if text == "target_caption" else f"clip_t_{text}"
-        self.needs = frozenset() if text == "instruction" else frozenset({f"text:{text}"})
-        self.spec = _spec(name, protocol, backbone, "text", text_field=text)
+        self.needs = view.mask_needs | (frozenset() if text == "instruction" else frozenset({f"text:{text}"}))
+        self.spec = _spec(name, protocol, backbone, "text", view, text_field=text)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`. A truncated text is noted."""
-        warm(self.backbone.images, batch, lambda item: (item.edited,))
+        warm(self.backbone.images, batch, lambda item: (edit_in(self.area, item),))
         self.backbone.texts([self._text(item) for item in batch])
 
         def measure(item: ScoreItem) -> Measurement:
             text = self._text(item)
-            (picture,), (words,) = self.backbone.images([item.edited]), self.backbone.texts([text])
+            (picture,), (words,) = self.backbone.images([edit_in(self.area, item)]), self.backbone.texts([text])
             notes = (CUT,) if self.backbone.is_cut(text) else ()
-            return Measurement(values={self.spec.name: cosine(picture, words)}, notes=notes)
+            mask = item.pictures.mask if self.area != "all" else None
+            sized = () if mask is None else item.resizing(mask.size)
+            return Measurement(values={self.spec.name: cosine(picture, words)}, notes=(*notes, *sized))
 
         return one_by_one(batch, measure)
 
@@ -122,8 +131,8 @@ class ClipDirection:
     ) -> None:
         self.backbone, self.before, self.after = backbone, before, after
         self.needs = frozenset({f"text:{before}", f"text:{after}"})
-        fields = {"text_field": after, "settings": {"source_text": before}}
-        self.spec = _spec("clip_direction", protocol, backbone, "source and text", **fields)
+        settings = {"source_text": before}
+        self.spec = _spec("clip_direction", protocol, backbone, "source and text", text_field=after, settings=settings)
 
     def score(self, batch: Sequence[ScoreItem]) -> list[Measurement]:
         """See `careedit_eval.records.Metric`."""
@@ -155,35 +164,42 @@ def warm(
     embed(wanted)
 
 
-def clip_i(options: BackboneOptions) -> Metric:
+def clip_i(options: ClipImageOptions) -> Metric:
     """CLIP-I from its options."""
-    return ImageSimilarity("clip_i", options.protocol, _clip(options), options.against)
+    return ImageSimilarity("clip_i", options.protocol, _clip(options), options.view)
 
 
-def clip_t(options: BackboneOptions) -> Metric:
+def clip_t(options: ClipTextOptions) -> Metric:
     """CLIP-T from its options."""
-    return ClipText(options.protocol, _clip(options), options.text)
+    return ClipText(options.protocol, _clip(options), options.text, options.area)
 
 
-def clip_direction(options: BackboneOptions) -> Metric:
+def clip_direction(options: ClipDirectionOptions) -> Metric:
     """CLIP direction from its options."""
     return ClipDirection(options.protocol, _clip(options), options.before, options.text)
 
 
-def dino(options: BackboneOptions) -> Metric:
+def dino(options: DinoOptions) -> Metric:
     """DINO from its options."""
+    return ImageSimilarity("dino", options.protocol, dino_backbone(options), options.view)
+
+
+def dino_backbone(options: BackboneOptions) -> VitBackbone:
+    """The vision transformer of a metric. Raises `MetricError`."""
     magicbrush = options.protocol == "magicbrush-v1"
     model = (options.model or MAGICBRUSH_DINO) if magicbrush else _own(options)
-    if magicbrush:
-        check_dino_vits16(str(model))
+    if not magicbrush:
+        return vit_backbone(model, magicbrush, options.device)
+    check_dino_vits16(str(model))
     backbone = vit_backbone(model, magicbrush, options.device)
-    return ImageSimilarity("dino", options.protocol, backbone, options.against)
+    return replace(backbone, weights=weights_of_model(options.model, MAGICBRUSH_DINO))
 
 
-def _clip(options: BackboneOptions) -> ClipBackbone:
+def _clip(options: ClipOptions) -> ClipBackbone:
     if options.protocol == "magicbrush-v1":
         name, tag = MAGICBRUSH_CLIP
-        return clip_backbone(name, options.model or tag, options.device)
+        backbone = clip_backbone(name, options.model or tag, options.device)
+        return replace(backbone, weights=weights_of_model(options.model, tag))
     return clip_backbone(_own(options), options.pretrained, options.device)
 
 

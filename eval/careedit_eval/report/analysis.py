@@ -23,6 +23,7 @@ from careedit_eval.compare import (
 from careedit_eval.compare.differences import ALL
 from careedit_eval.gate import Verdict, judge_run
 from careedit_eval.report.remarks import Remark, errors_of, not_applicable_of, notes_of
+from careedit_eval.report.routing import Choice, choices_of
 from careedit_eval.report.speed import Speed, speeds_of
 from careedit_eval.runs import Run, write_json
 from careedit_eval.stats import Strength, davidson_strengths
@@ -79,6 +80,8 @@ class Analysis:
     """The times of edits of compared sets."""
     preferences: tuple[Preference, ...] = ()
     """The preferences of pairwise judges among sets that are not compared here."""
+    choices: tuple[Choice, ...] = ()
+    """What the routers' choices are worth."""
 
 
 def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> Analysis:
@@ -108,6 +111,7 @@ def analyse(run: Run, *, pairs: tuple[tuple[str, str], ...] | None = None) -> An
         notes_of(table),
         speeds_of(run.timing),
         tuple(one for a, b in _judged(run, wanted) for one in preferences_of(table, a, b, record.metrics)),
+        tuple(choices_of(run)),
     )
 
 
@@ -145,6 +149,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "not_applicable": {one.what: one.times for one in analysis.not_applicable},
         "notes": {one.what: one.sample_count for one in analysis.notes},
         "timing": [asdict(one) for one in analysis.speed],
+        "routing": [asdict(one) for one in analysis.choices],
     }
 
 

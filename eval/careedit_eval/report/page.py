@@ -65,6 +65,8 @@ def write_report(run: Run, analysis: Analysis, path: Path | None = None) -> Path
         tables=[means_table(run, analysis.means, facts.name, pair) for facts in run.record.benchmarks],
         compared=shown,
         routing=_routing(run, decision),
+        choices=analysis.choices,
+        unknown_weights=[spec.name for spec in run.record.metrics if spec.weights == "unknown"],
         rankings=analysis.rankings,
         preferences=analysis.preferences,
         errors=analysis.errors,

@@ -1,4 +1,4 @@
-"""Who chose whom: the experts of each set by kind of edit, and the samples on which two sets chose different ones."""
+"""Who chose whom: the experts of each set by kind of edit, what that choice is worth, and where two sets chose differently."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from careedit_eval.compare.differences import ALL, Difference, difference_of
 from careedit_eval.results import EditLine, Table
 from careedit_eval.runs import Run
+from careedit_eval.stats import Interval
+from careedit_eval.stats.information import Permuted, permuted_information
 
 MOST = 20
 """The maximum number of pairs of choices that are listed; the others are counted."""
@@ -62,6 +65,26 @@ class Switches:
     """The number of further pairs of choices."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a router's choice is worth on one benchmark."""
+
+    benchmark: str
+    """The name of the benchmark."""
+    arm: str
+    """The name of the set."""
+    samples: int
+    """The number of samples with a known choice."""
+    information: Permuted
+    """The mutual information of the first choice and the kind of edit, in nats, next to that of shuffled choices."""
+    regret: float | None
+    """How much better the row "oracle" is in the primary number; None without that row."""
+    regret_interval: Interval | None
+    """The interval of the regret, over source images."""
+    recovered: float | None
+    """(own - best single) / (oracle - best single); None without both rows, or if the denominator may be 0."""
+
+
 def first_choice(line: EditLine) -> str:
     """The expert with the largest weight, from "erase 0.70, style 0.30"; empty if the edit has no trace."""
     weights = (part.rpartition(" ") for part in line.experts.split(", ") if part)
@@ -78,6 +101,55 @@ def usage_of(table: Table, benchmark: str, arm: str) -> Usage | None:
     kinds = sorted({kind for kind, _ in chosen})
     rows = [(kind, tuple(counts[kind, name] for name in experts)) for kind in kinds]
     return Usage(arm, experts, (("all", tuple(map(sum, zip(*(row for _, row in rows), strict=True)))), *rows))
+
+
+def choices_of(run: Run) -> list[Choice]:
+    """What the choices of the suite's sets are worth, for each benchmark with known choices."""
+    arms = [arm.name for arm in run.record.suite.sets]
+    return [
+        found
+        for benchmark in run.table.benchmarks
+        for arm in arms
+        if (found := _choice(run, benchmark, arm)) is not None
+    ]
+
+
+def _choice(run: Run, benchmark: str, arm: str) -> Choice | None:
+    # One row per sample: the router does not see the seed, so further seeds would only repeat its choice.
+    rows = {
+        line.sample_id: line
+        for line in reversed(list(run.table.edits_of(benchmark, arm).values()))
+        if first_choice(line)
+    }
+    if not rows:
+        return None
+    information = permuted_information(
+        [first_choice(line) for line in rows.values()], [line.kind for line in rows.values()]
+    )
+    output = run.record.outputs[run.record.suite.primary]
+    sign = -1.0 if output.better == "lower" else 1.0
+
+    def better(name: str, than: str) -> Difference | None:
+        columns = [run.table.column(benchmark, one, output.name) for one in (than, name)]
+        found = difference_of(benchmark, output, ALL, *columns)
+        return found if found.difference is not None and output.better != "neither" else None
+
+    lost, gap, gained = better("oracle", arm), better("oracle", "best_single"), better(arm, "best_single")
+    ends = None if lost is None or lost.interval is None else sorted(sign * end for end in lost.interval)
+    recovered = None
+    # A share of a gap that may be zero can be any number.
+    known = gap is not None and gap.interval is not None and not gap.interval.low <= 0 <= gap.interval.high
+    if known and gap and gap.difference and gained is not None and gained.difference is not None:
+        recovered = gained.difference / gap.difference
+    return Choice(
+        benchmark,
+        arm,
+        len(rows),
+        information,
+        None if lost is None or lost.difference is None else sign * lost.difference,
+        None if ends is None else Interval(*ends),
+        recovered,
+    )
 
 
 def switches_of(run: Run, a: str, b: str) -> list[Switches]:

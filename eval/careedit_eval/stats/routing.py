@@ -8,22 +8,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from numpy.typing import ArrayLike
 
 from careedit.errors import InputError
 from careedit.records import RoutingDecision
 from careedit.routing import entropy
 from careedit.routing.transformer import calibration_bins, calibration_error
-from careedit.stats import SEED, Floats, area_under_roc, bootstrap_mean
+from careedit.stats import Floats, area_under_roc, bootstrap_mean
+from careedit_eval.stats.information import permuted_information
 
 INFEASIBLE_BELOW = 0.5
 """The default threshold of `RoutingDecision.feasible`: below it, an instruction counts as recognised as infeasible. A
 router that was calibrated brings its own threshold."""
 FALSE_ALARMS = 0.02
 """The share of false alarms that `infeasible_recall_at_2_percent` allows."""
-PERMUTATIONS = 2_000
-"""Permutations for the null distribution of the mutual information."""
 
 Item = TypeVar("Item")
 
@@ -172,42 +170,6 @@ def _feasibility(decided: Decisions, infeasible: Decisions | None) -> dict[str, 
     }
 
 
-def mutual_information(first: Sequence[str], second: Sequence[str]) -> float:
-    """I(first; second) in nats of two sequences of labels, from their joint counts. 0 means independent."""
-    if not first:
-        return 0.0
-    a, b = _codes(first), _codes(second)
-    return _information(a, b)
-
-
-@dataclass(frozen=True, slots=True)
-class Permuted:
-    """A statistic with its distribution under random permutations."""
-
-    value: float
-    """The statistic of the data."""
-    null_mean: float
-    """Its mean over the permutations, which is the bias of the estimate if both are independent."""
-    null_high: float
-    """Its 95th percentile over the permutations."""
-    p: float
-    """The share of permutations, including the data itself, whose statistic is at least `value`."""
-
-
-def permuted_information(
-    first: Sequence[str], second: Sequence[str], *, permutations: int = PERMUTATIONS, seed: int = SEED
-) -> Permuted:
-    """The mutual information of two sequences of labels, and that of shuffled ones."""
-    value = mutual_information(first, second)
-    if not first:
-        return Permuted(value, 0.0, 0.0, 1.0)
-    a, b = _codes(first), _codes(second)
-    rng = np.random.default_rng(seed)
-    null = np.array([_information(rng.permutation(a), b) for _ in range(permutations)])
-    reached = int((null >= value - 1e-12).sum())
-    return Permuted(value, float(null.mean()), float(np.quantile(null, 0.95)), (reached + 1) / (permutations + 1))
-
-
 def recall_at(negatives: ArrayLike, positives: ArrayLike, false_alarms: float) -> float:
     """The largest share of positives above a threshold that at most the share `false_alarms` of negatives exceeds."""
     low, high = np.asarray(negatives, np.float64), np.asarray(positives, np.float64)
@@ -216,14 +178,3 @@ def recall_at(negatives: ArrayLike, positives: ArrayLike, false_alarms: float) -
     allowed = int(np.floor(false_alarms * low.size))
     threshold = np.sort(low)[::-1][allowed] if allowed < low.size else -np.inf
     return float((high > threshold).mean())
-
-
-def _codes(labels: Sequence[str]) -> NDArray[np.int64]:
-    return np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
-    width = int(b.max()) + 1
-    joint: NDArray[Any] = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width) / a.size
-    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    return max(0.0, float(special.rel_entr(joint, apart).sum()))

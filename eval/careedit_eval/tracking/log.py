@@ -1,4 +1,4 @@
-"""An evaluation as MLflow runs: one parent, and a child per benchmark and set, from the content of the run's folder.
+"""An evaluation as MLflow runs: one parent, and a child per benchmark and set with traces, from the content of the run's folder.
 
 Only the folder is needed, so a run can be logged later if the server is down. It is logged once: the folder records where, and
 MLflow's runs have the folder's name as a tag, so interrupted logging continues in the runs that it began.
@@ -11,14 +11,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, write_json
 from careedit_eval.tracking.content import Content, Contents, contents_of
-from careedit_eval.tracking.registry import CHALLENGER, register_set
-from careedit_eval.tracking.store import experiment_of, tracking
+from careedit_eval.tracking.edits import SAMPLES, Vote, traced_edits
+from careedit_eval.tracking.registry import CHALLENGER, logged_model, register_set
+from careedit_eval.tracking.store import experiment_of, parts, tracking
+from careedit_eval.tracking.traces import send_dataset, send_traces, send_votes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,25 +34,38 @@ _METRICS, _OTHERS = 500, 100
 """The number of metrics, and of parameters or tags, per request; MLflow accepts 1,000 and 100."""
 
 
-def log_run(run: Run, uri: str, verdict: Verdict | None = None) -> str:
-    """Log a run to the MLflow at `uri`; the parent run's id. Raises `TrackingError`; the run's folder is not changed then.
+def log_run(
+    run: Run, uri: str, verdict: Verdict | None = None, *, samples: int = SAMPLES, votes: Sequence[Vote] = ()
+) -> str:
+    """Log a run to the MLflow at `uri`; the parent run's id. The edits of `samples` samples per benchmark become traces.
 
-    Logging that was cut off before continues: its runs are found by the folder's name and end FINISHED.
+    Raises `TrackingError`; the run's folder is not changed then. Raises `InputError` for votes on what the run does not have.
+    Logging that was cut off before continues: its runs are found by the folder's name and end FINISHED. More samples, or votes,
+    are added to what was logged.
     """
     mark = run.folder / TRACKED_FILE
-    if mark.is_file() and (known := json.loads(mark.read_text("utf-8")))["uri"] == uri:
+    known = json.loads(mark.read_text("utf-8")) if mark.is_file() else {}
+    logged = known.get("traces", 0) if known.get("uri") == uri else 0
+    if known.get("uri") == uri and logged >= samples and not votes:
         return str(known["run_id"])
+    wanted, traced = contents_of(run, verdict), traced_edits(run, samples) if samples > logged else {}
     with tracking(uri):
-        run_id = _log(run, contents_of(run, verdict))
-    write_json(mark, {"uri": uri, "run_id": run_id})
+        experiment = experiment_of(f"eval/{run.record.suite.name}")
+        run_id = _log(run, wanted, experiment)
+        children = {_place(child.data.tags): child for child in _children(experiment, run_id)}
+        for place, traces in traced.items():
+            send_traces(children[place], traces, run)
+        for benchmark in run.table.benchmarks if samples > logged else ():
+            send_dataset(run, benchmark, experiment)
+        send_votes(children, votes, run.record.suite.seeds)
+    write_json(mark, {"uri": uri, "run_id": run_id, "traces": max(samples, logged)})
     return run_id
 
 
-def _log(run: Run, wanted: Contents) -> str:
+def _log(run: Run, wanted: Contents, experiment: str) -> str:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    experiment = experiment_of(f"eval/{run.record.suite.name}")
     tags = {**wanted.parent.tags, SHA: hashlib.sha256((run.folder / RUN_FILE).read_bytes()).hexdigest()}
     earlier = _earlier(experiment, tags)
     known = next(iter(earlier), None)
@@ -81,7 +95,7 @@ def _log_child(
         if child.facts is not None:
             facts = child.facts.facts
             version = register_set(facts)
-            model_id = client.get_model_version(facts["set"], version).model_id
+            model_id = logged_model(facts["set"], version)
             if child.challenger:
                 client.set_registered_model_alias(facts["set"], CHALLENGER, version)
         _fill(client, opened, child, model_id=model_id)
@@ -136,7 +150,7 @@ def _fill(
     if given or used:
         client.log_inputs(run_id, datasets=given, models=used)
     params = [Param(key, value) for key, value in content.params.items() if key not in data.params]
-    for some in _parts(params, _OTHERS):
+    for some in parts(params, _OTHERS):
         client.log_batch(run_id, params=some)
     of = content.datasets[0][0] if context is None and content.datasets else None
     now = int(time.time() * 1000)
@@ -154,8 +168,8 @@ def _fill(
         for key, value in content.metrics.items()
         if data.metrics.get(key) != value
     ]
-    for some in _parts(metrics, _METRICS):
-        client.log_batch(run_id, metrics=some)
+    for measured in parts(metrics, _METRICS):
+        client.log_batch(run_id, metrics=measured)
 
 
 def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
@@ -190,12 +204,6 @@ def _close(client: MlflowClient, experiment: str, parent: MlflowRun) -> None:
             client.set_terminated(run.info.run_id, FAILED)
 
 
-def _place(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The name that distinguishes a child from the others."""
-    return tags.get("benchmark"), tags.get("expert_set")
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    walk = iter(items)
-    while some := list(islice(walk, size)):
-        yield some
+def _place(tags: Mapping[str, str]) -> tuple[str, str]:
+    """Benchmark and set, which distinguish a child from the others."""
+    return tags.get("benchmark", ""), tags.get("expert_set", "")

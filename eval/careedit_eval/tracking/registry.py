@@ -47,6 +47,15 @@ def register_set(facts: Mapping[str, str]) -> str:
     return str(made.version)
 
 
+def logged_model(name: str, version: str) -> str:
+    """The id of the LoggedModel behind a version, to which runs and traces are linked. Call it within `tracking`."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient().get_model_version(name, version)
+    # MLflow's SQL stores do not return the id of the model, only its address.
+    return str(found.model_id or str(found.source).removeprefix("models:/"))
+
+
 def promote(
     facts: Mapping[str, str], *, run_id: str | None, reason: str, replaced: Mapping[str, str] | None = None
 ) -> str:

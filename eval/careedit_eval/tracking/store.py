@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from careedit_eval.errors import TrackingError
+
+Item = TypeVar("Item")
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 """MLflow's own variable: the address of a server, or "sqlite:///FILE"."""
@@ -75,3 +79,10 @@ def experiment_of(name: str) -> str:
     beside = uri.startswith("sqlite:///")
     place = (Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts").as_uri() if beside else None
     return str(mlflow.create_experiment(name, artifact_location=place))
+
+
+def parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of at most `size`: one request each."""
+    walk = iter(items)
+    while some := list(islice(walk, size)):
+        yield some

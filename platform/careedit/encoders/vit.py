@@ -88,6 +88,9 @@ def load_vit(
         raise ExpertError(
             f"The model {name!r} has no class token for pictures; give a ViT such as facebook/dino-vits16."
         )
+    if getattr(model, "pooler", None) is not None:
+        # Features do not pass through it, and most checkpoints lack it: it would be random, and with it a hash of the weights.
+        model.pooler = None
     return VitEncoder(model, preprocess, batch=batch)
 
 

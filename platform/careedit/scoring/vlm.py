@@ -139,11 +139,15 @@ class TransformersAsker:
         ]
 
     @torch.inference_mode()
-    def _probabilities(self, inputs: Any) -> list[float]:
+    def next_logits(self, inputs: Any) -> Tensor:
+        """[B, vocabulary]: the first token of each answer to the questions that `encode` encoded."""
         device, dtype = self.network.device, self.network.dtype
         # Left padding: the last position is every question's answer position.
-        logits = self.network(**inputs.to(device, dtype), **self._options).logits[:, -1]
-        return cast("list[float]", self.answer_logits(logits).softmax(dim=1)[:, 1].tolist())
+        logits: Tensor = self.network(**inputs.to(device, dtype), **self._options).logits[:, -1]
+        return logits
+
+    def _probabilities(self, inputs: Any) -> list[float]:
+        return cast("list[float]", self.answer_logits(self.next_logits(inputs)).softmax(dim=1)[:, 1].tolist())
 
     def _too_long(self, length: int) -> Answer:
         return Answer(

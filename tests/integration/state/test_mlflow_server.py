@@ -127,6 +127,9 @@ def test_a_run_whose_server_was_down_is_logged_when_it_is_up(
     values = [line.value for line in run.table.column("drawn", "b", "bright").values()]
     (b,) = [child for child in children if child.data.tags["expert_set"] == "b"]
     assert b.data.metrics["drawn/bright/mean"] == pytest.approx(sum(value for value in values if value) / 64)
+    traces = client.search_traces(locations=[parent.info.experiment_id], run_id=b.info.run_id, max_results=500)
+    numbers = {trace.info.tags["sample"]: trace.info.assessments[0].value for trace in traces}
+    assert numbers == {sample: line.value for (sample, _), line in run.table.column("drawn", "b", "bright").items()}
     # The page is in the bucket, byte for byte, and comes back through the server.
     files = fsspec.filesystem("s3", use_listings_cache=False, **bucket["blob_options"])
     (page,) = [name for name in files.find(BUCKET) if name.endswith(f"{run_id}/artifacts/report.html")]

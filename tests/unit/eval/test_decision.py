@@ -1,5 +1,6 @@
 """The first screen of the page: sentence, advice, forest plots, six random and six worst samples; the tables below it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 from careedit_eval.compare import summarise
 from careedit_eval.compare.words import numbers
 from careedit_eval.gate import Check, Verdict, advice_of
-from careedit_eval.report import analyse
+from careedit_eval.report import analyse, write_report
+from careedit_eval.report.analysis import document
 from careedit_eval.report.decision import WIDTH, decision_of
-from careedit_eval.report.routing import switches_of, usage_of
+from careedit_eval.report.routing import choices_of, switches_of, usage_of
 from careedit_eval.report.tables import means_table
 from careedit_eval.results import Table
 from careedit_eval.runs import Run
@@ -132,3 +134,31 @@ def test_routing_shows_who_chose_whom_and_where_the_sets_differ(tmp_path: Path) 
     (switch,) = found.found
     assert (switch.a, switch.b, switch.edits, switch.kinds) == ("erase", "style", 2, "Add 1, Remove 1")
     assert switch.before < switch.after and switch.samples == ("s005", "s006")
+
+
+def test_a_choice_is_worth_what_it_says_about_the_kind_and_how_near_it_comes_to_the_oracle(tmp_path: Path) -> None:
+    run = compared(tmp_path, n=40)
+    edits = [
+        replace(line, experts=f"{'erase' if line.kind == 'Remove' or line.arm == 'a' else 'compose'} 1.00")
+        for line in run.table.edits
+    ]
+    # B has 0.4 of the way from the best single expert to the oracle.
+    own = [line for line in run.table.scores if line.arm == "b"]
+    rows = {"best_single": -0.02, "oracle": 0.03}
+    further = [replace(line, arm=row, value=line.value + by) for row, by in rows.items() for line in own]
+    routed = Run(run.folder, run.record, Table(edits, [*run.table.scores, *further]))
+    a, b = choices_of(routed)
+    assert (a.arm, b.arm, b.samples) == ("a", "b", 40)
+    assert a.information.value == 0 and a.information.p == 1
+    assert b.information.value == pytest.approx(math.log(2)) and b.information.p < 0.01 < b.information.null_high < 0.3
+    assert (b.regret, b.recovered) == (pytest.approx(0.03), pytest.approx(0.4))
+    assert b.regret_interval is not None and 0.02 < b.regret_interval.low < 0.03 < b.regret_interval.high
+    assert [one.regret for one in choices_of(run)] == [], "without experts nothing was chosen"
+    assert document(analyse(routed))["routing"][1]["recovered"] == pytest.approx(0.4)
+    marked = run.record.model_copy(
+        update={"metrics": tuple(spec.model_copy(update={"weights": "unknown"}) for spec in run.record.metrics)}
+    )
+    shown = Run(run.folder, marked, routed.table)
+    page = write_report(shown, analyse(shown), tmp_path / "page.html").read_text("utf-8")
+    assert '<td>b</td><td class="number">40</td><td class="number">0.693</td>' in page and "0.400</td></tr>" in page
+    assert "Weights that are not known as those that the protocol names: bright." in page

@@ -57,6 +57,17 @@ def test_rows_in_csv_and_parquet_are_the_same_samples(own, tmp_path_factory, wri
     assert [s.content_sha256 for s in named] == [s.content_sha256 for s in folder_rows(shard)]
 
 
+def test_a_row_may_say_that_its_instruction_does_not_apply(own):
+    row = {"source": "a.png", "instruction": "do it"}
+    write_lines(own, row, *({**row, "feasible": value} for value in (True, None, False, "perhaps")))
+    plain, *others, odd = folder_rows(own)
+    assert [sample.extras for sample in others] == [{}, {}, {"feasible": False}] and plain.extras == {}
+    assert "the feasible is 'perhaps', which is neither true nor false" in odd.problem
+    (own / "metadata.jsonl").unlink()
+    (own / "metadata.csv").write_text("source,instruction,feasible\na.png,do it,false\na.png,do it,\n")
+    assert [sample.extras for sample in folder_rows(own)] == [{"feasible": False}, {}]
+
+
 def test_a_picture_that_is_missing_stays_a_row(own):
     write_lines(own, {"source": "gone.png", "instruction": "do it"}, {"source": "a.png", "instruction": "do it"})
     gone, there = folder_rows(own)

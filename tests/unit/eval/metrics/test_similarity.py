@@ -17,6 +17,7 @@ from careedit_eval.errors import MetricError
 from careedit_eval.metrics import load_metric
 from careedit_eval.metrics.backbones import BATCH, clip_backbone, vit_backbone
 from careedit_eval.metrics.similarity import CUT, UNCHANGED, ClipDirection, ImageSimilarity
+from careedit_eval.metrics.views import View
 
 NAMES = ("clip_i", "clip_t", "clip_direction", "dino")
 TEXTS = {"source_caption": "a green picture", "target_caption": "a red circle on a green picture"}
@@ -27,8 +28,9 @@ LONG = "a red circle on a green picture and " * 30
 def metric(clip_folder, dino_folder):
     def load(name, **options):
         if name == "dino":  # MagicBrush's way with a model that is quick
-            backbone, against = vit_backbone(str(dino_folder), True, "cpu"), options.get("against", "target")
-            return ImageSimilarity("dino", "magicbrush-v1", backbone, against)
+            return ImageSimilarity(
+                "dino", "magicbrush-v1", vit_backbone(str(dino_folder), True, "cpu"), View(**options)
+            )
         return load_metric(name, protocol="own", model=str(clip_folder), **options)
 
     return load

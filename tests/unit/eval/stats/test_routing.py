@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from careedit.records import RoutingDecision
+from careedit_eval.stats.information import mutual_information, permuted_information
 from careedit_eval.stats.routing import (
     Compliance,
     Decisions,
     decide_all,
-    mutual_information,
-    permuted_information,
     recall_at,
     routing_report,
 )
