@@ -102,6 +102,10 @@ def test_an_edit_that_waits_to_join_while_a_batch_is_picked_is_not_forgotten(sch
     late = scheduler.advance([second])
     wait(held, late)
     assert second.done
+    delayed = scheduler._changed
+    monkeypatch.undo()
+    with delayed:  # the engine's thread waits there, and would not see the end
+        delayed.notify_all()
 
 
 def test_a_step_alone_is_not_called_shared(scheduler, prepared):
