@@ -1,4 +1,4 @@
-"""A benchmark in an S3 bucket, served by moto on this machine's loopback interface."""
+"""A benchmark and a finished run in an S3 bucket, served by moto on this machine's loopback interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from moto.server import ThreadedMotoServer
 from careedit_eval.alignment import load_pictures
 from careedit_eval.benchmarks import load_benchmark
 from careedit_eval.errors import BenchmarkError
+from careedit_eval.report import analyse, write_analysis
+from careedit_eval.suite import Arm, Part
+from careedit_eval.viewer import Library, ViewedRun
+from careedit_eval.viewer.library import sample_document
 from careedit_tiny.evaluation.humanedit import TinyHumanEdit, TinyHumanEditConfig
+from scripted_eval import finished, suite
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,21 @@ def test_rows_that_were_replaced_after_they_were_listed_are_not_read(bucket: str
     read_column.cache_clear()
     with pytest.raises(BenchmarkError, match=r"has changed|cannot be read"):
         assert sample.source.read() == old
+
+
+def test_the_viewer_shows_a_run_in_a_bucket_as_on_disk(bucket: str, tmp_path: Path) -> None:
+    wanted = suite(Arm(name="a", kind="identity"), Arm(name="b", kind="truth")).model_copy(
+        update={"benchmarks": (Part(name="humanedit", options={"path": bucket, "limit": 4}),)}
+    )
+    run = finished(wanted, tmp_path / "evals", "20261101-one")
+    write_analysis(run, analyse(run))
+    s3fs.S3FileSystem().put(str(tmp_path / "evals"), "benchmarks/evals", recursive=True)
+    there, here = ViewedRun("s3://benchmarks/evals/runs/20261101-one"), ViewedRun(str(run.folder))
+    line = run.table.edits[0]
+    where = (line.benchmark, line.sample_id)
+    assert sample_document(there, *where, 0) == sample_document(here, *where, 0)
+    assert there.edited(line.benchmark, "a", line.sample_id, 0) == here.edited(line.benchmark, "a", line.sample_id, 0)
+    assert there.picture(*where, "target") == here.picture(*where, "target")
+    assert there.warnings() == []
+    (night,) = Library([there]).history()
+    assert night == Library([here]).history()[0]
