@@ -58,11 +58,12 @@ async def a_key_is_found_with_its_tenant_until_it_is_revoked_or_expires(store: S
 @case
 async def a_tenants_limits_are_changed_for_all_of_its_keys(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, requests_per_minute=9, concurrent_requests=None)
-    changed = tenant.model_copy(update={"requests_per_minute": 9, "concurrent_requests": None})
+    await store.tenants.change(tenant.id, requests_per_minute=9, concurrent_requests=None, clear_names=True)
+    limits = {"requests_per_minute": 9, "concurrent_requests": None}
+    changed = tenant.model_copy(update={**limits, "clear_names": True})
     assert await store.tenants.all() == [changed]
     assert {found.tenant for found in await store.keys.all()} == {changed}
-    for ask in (store.tenants.get, store.tenants.limit):
+    for ask in (store.tenants.get, store.tenants.change):
         with pytest.raises(NotFoundError):
             await (ask("tenant_x") if ask == store.tenants.get else ask("tenant_x", requests_per_minute=1))
 
@@ -94,7 +95,7 @@ async def the_jobs_of_a_revoked_key_are_cancelled_and_say_why(store: Store, cloc
 async def requests_at_once_cannot_store_more_than_the_quota(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
     large = 2**40
-    await store.tenants.limit(tenant.id, stored_bytes=10 * large)
+    await store.tenants.change(tenant.id, stored_bytes=10 * large)
     scopes = [f"files/file_{i:052x}" for i in range(8)]
     added = (store.storage.add(scope, tenant.id, 3 * large) for scope in scopes)
     refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
@@ -114,7 +115,7 @@ async def requests_at_once_cannot_store_more_than_the_quota(store: Store, clock:
 @case
 async def an_accepted_job_has_room_for_its_results_and_frees_the_rest_at_its_end(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, stored_bytes=100)
+    await store.tenants.change(tenant.id, stored_bytes=100)
     job = await store.jobs.add(a_job(owner=tenant.id))
     scope = f"jobs/{job.id}"
     await store.storage.add(scope, tenant.id, reserve=60)
@@ -137,7 +138,7 @@ async def an_accepted_job_has_room_for_its_results_and_frees_the_rest_at_its_end
 @case
 async def a_tenant_has_as_many_sessions_as_it_may_also_if_they_come_at_once(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, sessions=2)
+    await store.tenants.change(tenant.id, sessions=2)
     added = (store.sessions.add(a_session(owner=tenant.id)) for _ in range(5))
     refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
     assert len(refused) == 3

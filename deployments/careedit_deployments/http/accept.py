@@ -37,6 +37,7 @@ from careedit_deployments.http.services import (
     services_of,
     sessions_of,
     trace_headers_of,
+    user_of,
 )
 
 
@@ -54,6 +55,8 @@ class AcceptedEdit:
     """The encoders and decoders of the server."""
     owner: str
     """Id of the tenant that asked."""
+    user: str | None
+    """The end user, as the server stores them."""
 
     async def encode(self, picture: Image.Image) -> bytes:
         """The file of a result or preview. Raises `DeadlineError` once the edit's deadline has passed."""
@@ -99,6 +102,7 @@ async def accept(
         order = await order_of(request, form)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
+        user = order.user
     else:
         sessions = sessions_of(request)
         base = await sessions.base(session, caller_of(request).id, turn)
@@ -106,9 +110,10 @@ async def accept(
         order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running = await sessions.start(base, order.model_copy(update={"result_size": output.size}))
+        user = order.user or base.session.user
     if notes:
         output = output.model_copy(update={"notes": (*output.notes, *notes)})
-    return AcceptedEdit(form, running, output, services.codecs, order.owner)
+    return AcceptedEdit(form, running, output, services.codecs, order.owner, user)
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
@@ -147,7 +152,7 @@ async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> 
     """A result in the requested form: base64, or an address at which it is stored."""
     if accepted.form.fields.response_format == "b64_json":
         return ImageData(b64_json=await _base64(file))
-    return ImageData(url=await store_file(request, file, accepted.output.format))
+    return ImageData(url=await store_file(request, file, accepted.output.format, user=accepted.user))
 
 
 async def _base64(data: bytes) -> str:
@@ -205,7 +210,7 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
     return EditOrder(
         request=edit,
         model=fields.model,
-        user=fields.end_user,
+        user=await user_of(request, fields.end_user),
         partials=fields.partial_images,
         progress=fields.stream,
         deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - started)),

@@ -22,6 +22,7 @@ from careedit_deployments.http.limits import Limiter
 from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.pseudonyms import Pseudonyms
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
@@ -44,6 +45,8 @@ class Services:
     """The database: keys, edits, jobs, sessions, feedback."""
     blobs: BlobStore
     """The image files that belong to rows of the database."""
+    users: Pseudonyms
+    """Makes the stored names of end users."""
     metrics: Metrics
     """Counters and histograms of this process."""
     codecs: Codecs
@@ -77,6 +80,7 @@ def assemble(
     stopping = Stopping()
     warnings: dict[str, str] = {}
     codecs = Codecs(config.limits.picture_memory)
+    users = Pseudonyms(config.state, blobs)
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(
@@ -98,6 +102,7 @@ def assemble(
         edits=edits,
         store=store,
         blobs=blobs,
+        users=users,
         metrics=metrics,
         codecs=codecs,
         tracing=tracing,
@@ -143,6 +148,12 @@ def caller_of(request: Request) -> Caller:
     """The caller of `request`; the anonymous caller on a route that needs no key."""
     caller = request.scope.get("careedit.caller")
     return caller if isinstance(caller, Caller) else Caller()
+
+
+async def user_of(request: Request, name: str | None) -> str | None:
+    """What is stored of the caller's name for an end user."""
+    caller = caller_of(request)
+    return await services_of(request).users.stored(caller.id, name, clear=caller.clear_names)
 
 
 def request_id_of(request: Request) -> str:
