@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from typing import Any
@@ -13,12 +14,12 @@ from sqlalchemy import delete, insert, update
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, QuotaError
 from careedit_deployments.state.audit import FIRST, AuditError, AuditHead
 from careedit_deployments.state.queue import FULL_S
-from careedit_deployments.state.records import JobRecord
+from careedit_deployments.state.records import AssignmentRecord, FeedbackRecord, JobRecord
 from careedit_deployments.state.store import Store
 from careedit_deployments.state.tables import audit, jobs, values_of
 from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, TenantRecord
 from careedit_deployments.state.tenants import KeyOfTenant
-from state_records import NOON, Clock, a_job, a_session, collect_cases, progress
+from state_records import NOON, Clock, a_job, a_session, an_edit, collect_cases, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
 CASES, case = collect_cases()
@@ -351,3 +352,41 @@ async def messages_of_crowded_tenants_wait(store: Store, clock: Clock) -> None:
     assert (await store.webhooks.claim(lease_s=60, without=["a"])).owner == "b"
     assert await store.webhooks.claim(lease_s=60, without=["a"]) is None
     assert (await store.webhooks.claim(lease_s=60)).owner == "a"
+
+
+@case
+async def what_a_user_of_a_tenant_has_is_found_and_deleted(store: Store, clock: Clock) -> None:
+    def order(user: str) -> dict[str, Any]:
+        return {**a_job().order, "user": user}
+
+    mine = await store.jobs.add(a_job(owner="t", order=order("me")))
+    for owner, user in (("t", "you"), ("u", "me")):
+        await store.jobs.add(a_job(owner=owner, order=order(user)))
+    session, shared = a_session(owner="t", user="me"), a_session(owner="t")
+    for one in (session, shared):
+        await store.sessions.add(one)
+    turn = an_edit(owner="t", user="me", request_id=f"{shared.id}/req_1")
+    shadow = an_edit(owner="t", shadow_of=turn.id)
+    others = [an_edit(owner="u", user="me"), an_edit(owner="t", user="you"), an_edit(owner="t")]
+    for edit in (turn, shadow, *others):
+        await store.edits.add(edit)
+        rating = {"id": f"about_{edit.id}", "owner": edit.owner, "edits": (edit.id,), "rating": 5, "created": NOON}
+        await store.feedback.add(FeedbackRecord(**rating))
+    for user in ("me", "you"):
+        sha256 = hashlib.sha256(f"4:salt{user}".encode()).hexdigest()
+        await store.arms.assign(AssignmentRecord(user_sha256=sha256, salt="salt", arm="a", created=NOON))
+    await store.storage.add("files/file_1", "t", 1, user="me")
+    await store.storage.add("files/file_2", "t", 1, user="you")
+    data = await store.persons.find("t", ("me", "in clear"))
+    assert (data.jobs, data.files, len(data.assignments)) == ((mine.id,), ("files/file_1",), 1)
+    assert set(data.sessions) == {session.id, shared.id}
+    assert set(data.edits) == {turn.id, shadow.id}
+    assert set(data.feedback) == {f"about_{turn.id}", f"about_{shadow.id}"}
+    everything = await store.persons.find("t", None)
+    found = (everything.jobs, everything.edits, everything.files, everything.assignments)
+    assert [len(one) for one in found] == [2, 4, 2, 2]
+    await store.persons.delete(data)
+    assert {edit.id for edit in await store.edits.latest()} == {edit.id for edit in others}
+    assert await store.arms.assigned("salt") == {"a": 1}
+    left = await store.persons.find("t", ("me",))
+    assert (left.edits, left.feedback, left.assignments) == ((), (), ())

@@ -17,7 +17,7 @@ from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
 
-ADMIN_PATHS = ("/v1/arms", "/v1/webhooks")
+ADMIN_PATHS = ("/v1/arms", "/v1/users", "/v1/webhooks")
 """Routes that concern the whole tenant or server, whatever their method."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

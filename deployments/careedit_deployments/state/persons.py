@@ -20,7 +20,7 @@ class PersonData(Record):
     """Ids of what is stored of a person, or of a whole tenant."""
 
     jobs: tuple[str, ...]
-    """Ids of the jobs."""
+    """Ids of the jobs that were made for the person."""
     sessions: tuple[str, ...]
     """Ids of the sessions of the person, and of those in which the person made a turn."""
     files: tuple[str, ...]
@@ -42,11 +42,9 @@ class PersonTable:
     async def find(self, owner: str, names: Collection[str] | None) -> PersonData:
         """What a tenant stores of the user with these stored names; None: of all users, and of the tenant itself."""
 
-        def of(user: Any) -> ColumnElement[bool]:
-            return user.is_not(None) if names is None else user.in_(list(names))
-
         def mine(table: Table, user: Any) -> ColumnElement[bool]:
-            return table.c.owner == owner if names is None else and_(table.c.owner == owner, of(user))
+            owned = table.c.owner == owner
+            return owned if names is None else and_(owned, user.in_(list(names)))
 
         job_user = jobs.c.order["user"].as_string()
         async with self._database.read() as connection:
@@ -72,8 +70,8 @@ class PersonTable:
             hashes = [(hashlib.sha256(f"{len(s)}:{s}{user}".encode()).hexdigest(), s) for s in salts for user in users]
             assigned = set[tuple[str, str]]()
             for pairs in _portions(hashes):
-                its = tuple_(assignments.c.user_sha256, assignments.c.salt).in_(pairs)
-                found = await rows(assignments.c.user_sha256, assignments.c.salt, where=its)
+                pair = tuple_(assignments.c.user_sha256, assignments.c.salt).in_(pairs)
+                found = await rows(assignments.c.user_sha256, assignments.c.salt, where=pair)
                 assigned |= {(row.user_sha256, row.salt) for row in found}
             return PersonData(
                 jobs=tuple(sorted(row.id for row in its_jobs)),
