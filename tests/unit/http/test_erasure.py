@@ -1,10 +1,12 @@
 """A user's data are erased from database, log and blob store, and those of others stay."""
 
 import asyncio
+import json
 
 import httpx2
 import pytest
 
+from careedit_deployments.cli import privacy
 from careedit_deployments.edits import erasure
 from careedit_deployments.errors import ConflictError
 from fake_backend import FakeBackend, picture_file
@@ -90,3 +92,14 @@ def test_nothing_is_erased_while_a_job_does_not_end(tmp_path):
         assert receipt.kinds["jobs"].count == 1
         assert client.get(f"/v1/jobs/{job}").status_code == 404
         served.loop.call_soon_threadsafe(painter.gate.set)
+
+
+def test_the_command_prints_a_receipt_and_refuses_an_unknown_tenant(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the configuration leaves the place of pictures at its default
+    assert "'tenant_x' does not exist" in str(
+        call(privacy, "erase", "--tenant", "tenant_x", "--user", "anna").exception
+    )
+    receipt = json.loads(call(privacy, "erase", "--tenant", "anonymous", "--user", "anna", "--json").stdout)
+    assert (receipt["version"], receipt["tenant"], receipt["whole"]) == (1, "anonymous", False)
+    assert {kind: erased["count"] for kind, erased in receipt["kinds"].items()} == dict.fromkeys(KINDS, 0)
+    assert "The receipt is erasure_" in call(privacy, "erase", "--tenant", "anonymous").stdout
