@@ -1,6 +1,8 @@
 """`careedit eval`: what a user types, on scripted sets."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,10 @@ def test_a_baseline_that_cannot_be_read_is_refused_before_the_first_edit(content
     today = write(place / "new.yaml", arm("a"), gate=Gate(baseline="frozen.json", margins={"bright": 0.01}))
     assert main(["eval", "run", today]) == 2
     assert "freeze one with" in capsys.readouterr().err and not list((place / "eval-runs").glob("runs/*"))
+
+
+def test_the_command_starts_without_the_libraries_of_models() -> None:
+    heavy = "('torch', 'diffusers', 'transformers', 'mlflow', 'ray')"
+    code = f"import sys, careedit_eval.cli.app; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
