@@ -154,7 +154,8 @@ def check_credentials(config: ServeConfig) -> list[str]:
     """Raise `InputError` if results cannot be signed as configured. Returns a warning if the certificate expires soon."""
     from careedit_deployments.edits.credentials import expiry_warning, open_signing
 
-    return list(expiry_warning(open_signing(config.credentials)))
+    warning = expiry_warning(open_signing(config.credentials))
+    return [] if warning is None else [warning]
 
 
 def start(config: ServeConfig, address: str | None) -> str:

@@ -136,16 +136,20 @@ class Codecs:
             ) from None
 
     async def encode(
-        self, key: str, picture: Image.Image, output: Output | None, *, origin: Origin, ends: float
+        self, key: str, picture: Image.Image, output: Output | None, *, ends: float, origin: Origin | None = None
     ) -> bytes:
         """The file of a result, for the caller `key`, as `output.encode` makes it, signed; it waits for its turn.
 
-        Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the monotonic time `ends`, `UnavailableError`.
+        A server that signs results needs `origin`. Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the
+        monotonic time `ends`, `UnavailableError`.
         """
         try:
             async with asyncio.timeout(ends - time.monotonic()) as limit:
                 file = await self._encode(key, picture, output)
-                return file if self.signing is None else await self._sign(self.signing, key, file, origin)
+                if self.signing is None:
+                    return file
+                assert origin is not None, "a result without its origin must not leave unsigned"
+                return await self._sign(self.signing, key, file, origin)
         except TimeoutError:
             if not limit.expired():
                 raise

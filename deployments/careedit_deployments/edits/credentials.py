@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from careedit.errors import InputError
@@ -29,15 +28,16 @@ def open_signing(config: CredentialsConfig | None) -> Signing | None:
     return Signing(from_environment(config.certificate_env, config.key_env))
 
 
-def expiry_warning(signing: Signing | None) -> Iterator[str]:
-    """A sentence if the certificate expires within `WARN_DAYS`."""
+def expiry_warning(signing: Signing | None) -> str | None:
+    """A sentence if the certificate expires within `WARN_DAYS`, else None."""
     if signing is None:
-        return
+        return None
     from careedit.provenance.certificates import WARN_DAYS
 
     identity = signing.identity
-    if identity.days_left() < WARN_DAYS:
-        yield (
-            f"The certificate {identity.name!r}, which signs results, expires on {identity.ends:%Y-%m-%d}; from then on "
-            "no edit is answered, so renew it before."
-        )
+    if identity.days_left() >= WARN_DAYS:
+        return None
+    return (
+        f"The certificate {identity.name!r}, which signs results, expires on {identity.ends:%Y-%m-%d}; from then on no "
+        "edit is answered, so renew it before."
+    )

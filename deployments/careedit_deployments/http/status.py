@@ -209,7 +209,8 @@ async def ready(request: Request) -> JSONResponse:
     free = await run_sync(services.blobs.free_bytes)
     if free is not None and free < LOW_DISK:
         warnings["disk"] = f"Only {free // 2**20} MiB are left for images; free some, or jobs and sessions are refused."
-    warnings |= {"credentials": sentence for sentence in expiry_warning(services.codecs.signing)}
+    if (expiry := expiry_warning(services.codecs.signing)) is not None:
+        warnings["credentials"] = expiry
     answer = Health(status="unavailable" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
@@ -82,10 +82,8 @@ def make_identity(chain: bytes, key: bytes, chain_place: str, key_place: str) ->
         raise InputError(f"The {chain_place} has no certificate in PEM format; give the signer's chain.") from None
     try:
         private = serialization.load_pem_private_key(key, None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InputError(f"The {key_place} has no private key in PEM format without a password; give one.") from None
-    except Exception as error:  # cryptography.exceptions.UnsupportedAlgorithm and its like
-        raise InputError(f"The {key_place} has a private key that cannot be read ({error}); give another.") from None
     leaf = certificates[0]
     if leaf.public_key() != private.public_key():
         raise InputError(
