@@ -200,7 +200,7 @@ async def keep_order(
         model=order.model,
         user=order.user,
         partials=order.partials,
-        ingredient=None if ingredient is None else await put(ingredient, suffix="c2pa"),
+        ingredient=None if ingredient is None else await put(ingredient, suffix="cred"),
         output=output,
     )
 

@@ -18,13 +18,14 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from careedit.errors import ImageError
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
 from careedit_deployments.edits.codecs import Codecs, Origin, PictureFile, Reading
 from careedit_deployments.edits.edit_service import Running, check_cost, settings
 from careedit_deployments.edits.output import Output
-from careedit_deployments.edits.sessions import Turn
+from careedit_deployments.edits.sessions import Base, Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.output import images_response, output_of, store_file
@@ -109,7 +110,8 @@ async def accept(
         form = replace(form, pictures=(base.data, *form.pictures))
         order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        ingredient = await ingredient_from(services, base.data)
+        ingredient, full = await _ingredient_of_turn(services, base)
+        notes = (*notes, *full)
         ordered = order.model_copy(update={"result_size": output.size})
         running = await sessions.start(base, ordered, ingredient=ingredient)
     if notes:
@@ -168,6 +170,16 @@ async def ingredient_from(services: Services, source: bytes) -> bytes | None:
     from careedit.provenance.signing import ingredient_of  # needs an optional package
 
     return await run_sync(ingredient_of, source)
+
+
+async def _ingredient_of_turn(services: Services, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
+    """As `ingredient_from`. The chain of a session that grows too long starts again, and a note of the response says so."""
+    try:
+        return await ingredient_from(services, base.data), ()
+    except ImageError:
+        if base.parent is None:
+            raise
+        return None, ("The chain of Content Credentials is at its maximum size; it starts again with this turn.",)
 
 
 def check_before_decoding(services: Services, form: EditInput) -> None:

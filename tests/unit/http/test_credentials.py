@@ -116,7 +116,7 @@ def test_results_of_a_job_are_signed_and_their_stored_bytes_are_what_is_answered
 def test_turns_of_a_session_are_signed_and_form_a_chain(client: httpx2.Client, read: Any) -> None:
     made = client.post("/v1/sessions", files={"image": ("a.png", SOURCE)})
     session = made.json()["id"]
-    answers = [client.post(f"/v1/sessions/{session}/turns", data={"prompt": "remove it"}).json() for _ in range(3)]
+    answers = [client.post(f"/v1/sessions/{session}/turns", json={"prompt": "remove it"}).json() for _ in range(3)]
     ids = [answer["careedit"]["id"] for answer in answers]
     assert edits_of(read(answers[-1]["data"][0]["b64_json"])) == ids[::-1]
     turn = client.get(f"/v1/sessions/{session}/turns/{answers[1]['careedit']['turn']}").json()
@@ -125,6 +125,18 @@ def test_turns_of_a_session_are_signed_and_form_a_chain(client: httpx2.Client, r
         decode_image(base64.b64decode(file)) for file in (turn["b64_json"], answers[1]["data"][0]["b64_json"])
     )
     assert kept.tobytes() == answered.tobytes()
+
+
+def test_a_chain_that_is_full_starts_again_in_a_session(
+    client: httpx2.Client, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("careedit.provenance.signing.MAX_SOURCE", 7000)
+    session = client.post("/v1/sessions", files={"image": ("a.png", SOURCE)}).json()["id"]
+    answers = [client.post(f"/v1/sessions/{session}/turns", json={"prompt": "remove it"}).json() for _ in range(2)]
+    assert not answers[0]["careedit"]["notes"]
+    (note,) = answers[1]["careedit"]["notes"]
+    assert "starts again with this turn" in note
+    assert edits_of(read(answers[1]["data"][0]["b64_json"])) == [answers[1]["careedit"]["id"]]
 
 
 def test_a_source_whose_credentials_are_damaged_is_refused_before_the_edit(client: httpx2.Client) -> None:
