@@ -14,6 +14,7 @@ from careedit.families import Quantisation
 from careedit.files import read_yaml
 from careedit.record import Record
 from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
+from careedit_deployments.credentials import CredentialsConfig
 from careedit_deployments.sizes import DeploymentConfig, EncoderConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -289,28 +290,6 @@ class AuthConfig(Record):
 
     required: bool | None = None
     """Whether an API key is required. Default: required unless the server only listens on a loopback address."""
-
-
-class CredentialsConfig(Record):
-    """The certificate and key that sign every result (Content Credentials), from a folder or from a secret."""
-
-    folder: str | None = None
-    """Folder with certificate.pem (the signer's chain) and key.pem, on every machine with an ingress replica; `careedit
-    provenance init` writes one to try. Default: the two variables below."""
-    certificate_env: str | None = None
-    """Name of the environment variable with the certificate chain as PEM text. Default: `folder` has it."""
-    key_env: str | None = None
-    """Name of the environment variable with the private key as PEM text. Default: `folder` has it."""
-    keep_source: bool = False
-    """Whether a result keeps the Content Credentials of its source, so that edits of edits form a chain; default false,
-    because a source's credentials can name people and places."""
-
-    @model_validator(mode="after")
-    def _check_place(self) -> CredentialsConfig:
-        variables = (self.certificate_env, self.key_env)
-        if (self.folder is None) == (None in variables) or (self.folder is not None and variables != (None, None)):
-            raise InputError("credentials needs either folder, or both certificate_env and key_env; correct it.")
-        return self
 
 
 class Telemetry(Record):

@@ -152,7 +152,7 @@ def check_sets(config: ServeConfig) -> None:
 
 def check_credentials(config: ServeConfig) -> list[str]:
     """Raise `InputError` if results cannot be signed as configured. Returns a warning if the certificate expires soon."""
-    from careedit_deployments.edits.credentials import expiry_warning, open_signing
+    from careedit_deployments.credentials import expiry_warning, open_signing
 
     warning = expiry_warning(open_signing(config.credentials))
     return [] if warning is None else [warning]

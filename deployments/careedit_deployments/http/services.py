@@ -13,9 +13,9 @@ from starlette.requests import Request
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.credentials import open_signing
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.codecs import Codecs
-from careedit_deployments.edits.credentials import open_signing
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http.auth import Caller

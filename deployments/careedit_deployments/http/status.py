@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 
 from careedit.errors import CareEditError
 from careedit_deployments.ab.status import ArmStatus, arm_statuses
+from careedit_deployments.credentials import expiry_warning
 from careedit_deployments.edits.backend import ArmInfo
-from careedit_deployments.edits.credentials import expiry_warning
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, ListAnswer

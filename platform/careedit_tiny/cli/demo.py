@@ -22,7 +22,8 @@ from careedit_deployments.cli.serve import (
     stop,
     wait_for_signal,
 )
-from careedit_deployments.config import CredentialsConfig, ServeConfig
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.credentials import CredentialsConfig
 
 if TYPE_CHECKING:
     from careedit.records import EditRequest

@@ -244,14 +244,17 @@ def test_the_help_of_an_option_is_the_description_of_the_field_that_it_sets(tmp_
     assert help_of(EarlyFilter, "candidates") in shown
 
 
-def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_chain(run, folder, monkeypatch):
+def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_chain(
+    run, folder, untrained_set, monkeypatch
+):
     write_authority(folder / "ca")
     trust = (folder / "ca" / "authority.pem").read_text()
     assert run("photo.png", REMOVE, "--seed", "4", "-o", "plain.png")[0] == 0
     monkeypatch.setenv("CAREEDIT_CREDENTIALS", "ca")
     assert run("photo.png", REMOVE, "--seed", "4", "-o", "one.png", "--trace", "one.json")[0] == 0
     assert run("one.png", REMOVE, "-n", "2", "-o", "two.jpg")[0] == 0
-    assert run("photo.png", "--replay", "one.json", "-o", "again.png")[0] == 0
+    again = ["edit", "photo.png", "--replay", "one.json", "-o", "again.png", "--expert-set", str(untrained_set)]
+    assert main(again) == 0
 
     pixels = {name: decode_image(folder / name).tobytes() for name in ("plain.png", "one.png", "again.png")}
     assert len(set(pixels.values())) == 1

@@ -18,7 +18,8 @@ from careedit.provenance.reading import Provenance, read_provenance
 from careedit_deployments.cli.doctor import check
 from careedit_deployments.cli.machine import look
 from careedit_deployments.cli.serve import at_address, check_credentials
-from careedit_deployments.config import CredentialsConfig, ServeConfig
+from careedit_deployments.config import ServeConfig
+from careedit_deployments.credentials import CredentialsConfig
 from fake_backend import FakeBackend, picture_file
 from served import Served, serve
 
