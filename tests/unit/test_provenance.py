@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from careedit.cli import provenance as command
 from careedit.errors import ImageError, InputError
 from careedit.images import decode_image
-from careedit.provenance import DIGITAL_SOURCE_TYPE, Credit, xmp_options
+from careedit.provenance import DIGITAL_SOURCE_TYPE, Credit, certificates, xmp_options
 from careedit.provenance import signing as signing_module
 from careedit.provenance.authority import make_authority, write_authority
 from careedit.provenance.certificates import from_environment, from_folder, make_identity
@@ -145,12 +145,7 @@ def test_the_time_of_a_certificate_is_checked_at_the_start_and_at_each_signature
 ) -> None:
     ends = make_identity(CHAIN, KEY, "chain", "key").ends
 
-    class Later(dt.datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            return ends + dt.timedelta(seconds=1)
-
-    monkeypatch.setattr("careedit.provenance.certificates.dt.datetime", Later)
+    monkeypatch.setattr(certificates, "time_now", lambda: ends + dt.timedelta(seconds=1))
     with pytest.raises(InputError, match=r"certificate 'test signer' in the chain expired on .* renew it"):
         make_identity(CHAIN, KEY, "chain", "key")
     with pytest.raises(InputError, match="that signs results expired on"):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from careedit.errors import InputError
-from careedit.provenance.certificates import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
+from careedit.provenance.certificates import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, time_now
 
 _USES = (
     "digital_signature",
@@ -76,7 +76,7 @@ def write_authority(folder: Path, name: str = "careedit trial", *, days: int = 3
 def _certificate(
     subject: str, issuer: str, organisation: str, key: ec.EllipticCurvePrivateKey, days: int
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    now = time_now()
     return (
         x509.CertificateBuilder()
         .subject_name(_name(organisation, subject))

@@ -29,6 +29,11 @@ _CURVES = {"secp256r1": b"es256", "secp384r1": b"es384", "secp521r1": b"es512"}
 _MAX_BYTES = 2**20
 
 
+def time_now() -> dt.datetime:
+    """The time of day in UTC, against which certificates are checked and which signatures state."""
+    return dt.datetime.now(dt.UTC)
+
+
 @dataclass(frozen=True)
 class Identity:
     """A certificate chain and its key."""
@@ -46,11 +51,11 @@ class Identity:
 
     def days_left(self) -> int:
         """Whole days until a certificate expires."""
-        return (self.ends - dt.datetime.now(dt.UTC)).days
+        return (self.ends - time_now()).days
 
     def check_time(self) -> None:
         """Raise `InputError` if a certificate has expired."""
-        if self.ends <= dt.datetime.now(dt.UTC):
+        if self.ends <= time_now():
             raise InputError(
                 f"The certificate that signs results expired on {self.ends:%Y-%m-%d %H:%M} UTC; renew it and start again."
             )
@@ -98,7 +103,7 @@ def make_identity(chain: bytes, key: bytes, chain_place: str, key_place: str) ->
                 f"The {chain_place} has a foreign certificate: {_name(upper)!r} did not sign {_name(lower)!r}; give the chain "
                 "from the signer upwards."
             ) from None
-    now = dt.datetime.now(dt.UTC)
+    now = time_now()
     for certificate in certificates:
         if certificate.not_valid_before_utc > now:
             raise InputError(

@@ -6,7 +6,6 @@ Source: C2PA specification 2.2; https://opensource.contentauthenticity.org/docs/
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 from importlib import metadata
 from typing import Any
@@ -16,7 +15,7 @@ from PIL import Image
 
 from careedit.errors import ImageError, InputError
 from careedit.files import png_bytes
-from careedit.provenance.certificates import Identity
+from careedit.provenance.certificates import Identity, time_now
 from careedit.provenance.credit import Credit
 from careedit.provenance.native import context, mime_of, open_reader, unreadable
 from careedit.provenance.xmp import DIGITAL_SOURCE_TYPE
@@ -54,7 +53,7 @@ class Signing:
         expired since the start.
         """
         self.identity.check_time()
-        made = {"digitalSourceType": DIGITAL_SOURCE_TYPE, "when": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        made = {"digitalSourceType": DIGITAL_SOURCE_TYPE, "when": f"{time_now():%Y-%m-%dT%H:%M:%SZ}"}
         actions: list[dict[str, Any]] = [{"action": "c2pa.created", **made}]
         if ingredient is not None:
             opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": [_SOURCE]}}
