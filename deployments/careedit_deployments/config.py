@@ -14,6 +14,7 @@ from careedit.families import Quantisation
 from careedit.files import read_yaml
 from careedit.record import Record
 from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
+from careedit_deployments.credentials import CredentialsConfig
 from careedit_deployments.sizes import DeploymentConfig, EncoderConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -346,6 +347,8 @@ class ServeConfig(Record):
     """Whether callers need an API key."""
     state: StateConfig = StateConfig()
     """Where jobs, sessions, feedback and images are stored."""
+    credentials: CredentialsConfig | None = None
+    """The certificate and key that sign every result. Default: results are not signed and carry no mark."""
     jobs: JobsConfig = JobsConfig()
     """How queued jobs are processed, and how webhooks are sent."""
     ab_salt: str = "careedit"

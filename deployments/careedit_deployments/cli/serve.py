@@ -68,6 +68,7 @@ def serve(
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
     check_sets(settings)
+    expiry = check_credentials(settings)
     with ExitStack() as ending:
         if make_key:
             from careedit_deployments.cli.session_key import session_key
@@ -78,7 +79,7 @@ def serve(
         emit(f"careedit serves {config} at {url} (API: {url}/docs)")
         if make_key:
             emit(f"API key of this run: {key}")
-        for sentence in [*dangers(settings), *(sentence for _, sentence in unpinned_models(settings))]:
+        for sentence in [*dangers(settings), *expiry, *(sentence for _, sentence in unpinned_models(settings))]:
             note(f"Warning: {sentence}")
         if not blocking:
             return
@@ -131,7 +132,11 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
         with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as free:
             free.bind((http.host, 0))
             http = http.model_copy(update={"port": free.getsockname()[1]})
-    return config.model_copy(update={"http": http, "state": _absolute(config.state)})
+    found: dict[str, object] = {"http": http, "state": _absolute(config.state)}
+    if config.credentials is not None and config.credentials.folder is not None:
+        folder = str(Path(config.credentials.folder).resolve())
+        found["credentials"] = config.credentials.model_copy(update={"folder": folder})
+    return config.model_copy(update=found)
 
 
 def check_sets(config: ServeConfig) -> None:
@@ -143,6 +148,14 @@ def check_sets(config: ServeConfig) -> None:
             findings = verify_expert_set(arm.expert_set)
         if findings:
             raise ExpertError(f"The expert set of {name!r} cannot be used; nothing was deployed: {findings[0].message}")
+
+
+def check_credentials(config: ServeConfig) -> list[str]:
+    """Raise `InputError` if results cannot be signed as configured. Returns a warning if the certificate expires soon."""
+    from careedit_deployments.credentials import expiry_warning, open_signing
+
+    warning = expiry_warning(open_signing(config.credentials))
+    return [] if warning is None else [warning]
 
 
 def start(config: ServeConfig, address: str | None) -> str:

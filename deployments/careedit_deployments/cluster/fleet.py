@@ -70,6 +70,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
                 description=one.description,
                 deployment="shared" if one.name in arm.tail_of(expert_set.names) else "own",
                 state="ready",
+                licence=one.licence,
             )
             for one in expert_set.manifests.values()
         },
@@ -79,6 +80,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
         panel=spec.panel.size,
         takes_guidance=expert_set.takes_guidance,
         references=expert_set.references,
+        base=expert_set.base_name,
         shadow=arm.shadow,
     )
 

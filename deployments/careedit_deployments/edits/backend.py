@@ -136,6 +136,8 @@ class ExpertInfo(Record):
     """"own": the expert has replicas of its own; "shared": the shared pool edits with it; None: not known."""
     state: str | None = None
     """Whether the expert can be used now; None: not known."""
+    licence: str | None = None
+    """Licence of the expert, from its manifest; None: not known."""
 
 
 class ArmInfo(Record):
@@ -163,6 +165,8 @@ class ArmInfo(Record):
     """Whether the base takes guidance, so that a request may give it."""
     references: int = 1
     """Maximum of references in addition to the source."""
+    base: str = "unknown"
+    """Name of the arm's base model, for people and for Content Credentials; default "unknown"."""
     shadow: bool
     """Whether the arm only repeats edits of other arms; its results are not returned."""
 

@@ -16,6 +16,7 @@ from anyio.to_thread import run_sync
 from cachetools import LRUCache
 
 from careedit.errors import CareEditError, InputError
+from careedit.provenance import Credit
 from careedit.records import EarlyFilter, EditTrace, RoutingDecision, mixture_rows
 from careedit.routing import FixedRouter, features_of
 from careedit.selection.plan import evaluations, first_seed, make_plan
@@ -242,6 +243,20 @@ class Running:
     def decision(self) -> RoutingDecision:
         """The experts that edit, and why."""
         return self.call.decision
+
+    @property
+    def credit(self) -> Credit:
+        """What the Content Credentials of the results say."""
+        weights, known = self.decision.weights, self.info.experts
+        licences = {name: known[name].licence for name in weights if name in known}
+        return Credit(
+            edit=self.id,
+            model=self.info.base,
+            expert_set=self.info.expert_set,
+            expert_set_sha256=self.info.sha256,
+            experts=weights,
+            licences={name: licence for name, licence in licences.items() if licence is not None},
+        )
 
     async def events(self) -> AsyncIterator[EditEvent]:
         """Edit; iterate once. Closing the iterator stops the edit within one step. However it ends, it is counted and logged."""

@@ -10,12 +10,12 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from anyio.to_thread import run_sync
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from careedit.files import json_digest, png_bytes
 from careedit.images import Limits, image_sha256, inspect_picture, marks_of, without_metadata
@@ -66,6 +66,9 @@ class StoredOrder(Record):
     """The client's name for the end user. None: the order belongs to no user."""
     partials: int = 0
     """Number of previews per image, 0 to 3; default 0."""
+    ingredient: Annotated[str | None, Field(exclude_if=lambda key: key is None)] = None
+    """Blob key of the source with its Content Credentials. Not stored if results do not keep them, so that older replicas can
+    read the record."""
     output: Output
     """Size, format and quality of the results."""
 
@@ -168,11 +171,18 @@ def reserved_bytes(order: EditOrder) -> int:
 
 
 async def keep_order(
-    order: EditOrder, output: Output, put: Put, *, pictures: Sequence[bytes] = (), mask: bytes | None = None
+    order: EditOrder,
+    output: Output,
+    put: Put,
+    *,
+    pictures: Sequence[bytes] = (),
+    mask: bytes | None = None,
+    ingredient: bytes | None = None,
 ) -> StoredOrder:
     """Store the pictures of an order through `put`; return the order that refers to them.
 
-    `pictures` (the source, then the references) and `mask` are the files that were sent, if there are any.
+    `pictures` (the source, then the references) and `mask` are the files that were sent, if there are any. `ingredient` is
+    the source with its Content Credentials, if results keep them.
     """
 
     async def keep(picture: Image.Image, sent: bytes | None) -> str:
@@ -190,6 +200,7 @@ async def keep_order(
         model=order.model,
         user=order.user,
         partials=order.partials,
+        ingredient=None if ingredient is None else await put(ingredient, suffix="cred"),
         output=output,
     )
 

@@ -18,13 +18,14 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from careedit.errors import ImageError
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
-from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
+from careedit_deployments.edits.codecs import Codecs, Origin, PictureFile, Reading
 from careedit_deployments.edits.edit_service import Running, check_cost, settings
 from careedit_deployments.edits.output import Output
-from careedit_deployments.edits.sessions import Turn
+from careedit_deployments.edits.sessions import Base, Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.output import images_response, output_of, store_file
@@ -54,10 +55,13 @@ class AcceptedEdit:
     """The encoders and decoders of the server."""
     owner: str
     """Id of the tenant that asked."""
+    ingredient: bytes | None = None
+    """The source with its Content Credentials, if results keep them."""
 
     async def encode(self, picture: Image.Image) -> bytes:
         """The file of a result or preview. Raises `DeadlineError` once the edit's deadline has passed."""
-        return await self.codecs.encode(self.owner, picture, self.output, ends=self.running.ends)
+        origin = Origin(self.running.credit, self.ingredient)
+        return await self.codecs.encode(self.owner, picture, self.output, origin=origin, ends=self.running.ends)
 
     async def encode_base64(self, picture: Image.Image) -> str:
         """`encode`, as text for JSON."""
@@ -97,6 +101,7 @@ async def accept(
     check_before_decoding(services, form)
     if session is None:
         order = await order_of(request, form)
+        ingredient = await ingredient_from(services, form.pictures[0])
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
     else:
@@ -105,10 +110,13 @@ async def accept(
         form = replace(form, pictures=(base.data, *form.pictures))
         order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        running = await sessions.start(base, order.model_copy(update={"result_size": output.size}))
+        ingredient, full = await _ingredient_of_turn(services, base)
+        notes = (*notes, *full)
+        ordered = order.model_copy(update={"result_size": output.size})
+        running = await sessions.start(base, ordered, ingredient=ingredient)
     if notes:
         output = output.model_copy(update={"notes": (*output.notes, *notes)})
-    return AcceptedEdit(form, running, output, services.codecs, order.owner)
+    return AcceptedEdit(form, running, output, services.codecs, order.owner, ingredient)
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
@@ -152,6 +160,26 @@ async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> 
 
 async def _base64(data: bytes) -> str:
     return (await run_sync(base64.b64encode, data)).decode("ascii")
+
+
+async def ingredient_from(services: Services, source: bytes) -> bytes | None:
+    """The source's file as an ingredient of its results, if they are to keep its Content Credentials. Raises `ImageError`."""
+    credentials = services.config.credentials
+    if credentials is None or not credentials.keep_source:
+        return None
+    from careedit.provenance.signing import ingredient_of  # needs an optional package
+
+    return await run_sync(ingredient_of, source)
+
+
+async def _ingredient_of_turn(services: Services, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
+    """As `ingredient_from`. The chain of a session that grows too long starts again, and a note of the response says so."""
+    try:
+        return await ingredient_from(services, base.data), ()
+    except ImageError:
+        if base.parent is None:
+            raise
+        return None, ("The chain of Content Credentials is at its maximum size; it starts again with this turn.",)
 
 
 def check_before_decoding(services: Services, form: EditInput) -> None:

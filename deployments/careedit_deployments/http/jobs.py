@@ -31,7 +31,7 @@ from careedit_deployments.edits.stored import (
     sent_sha256,
 )
 from careedit_deployments.errors import FieldError, LostImageError
-from careedit_deployments.http.accept import check_before_decoding, order_of
+from careedit_deployments.http.accept import check_before_decoding, ingredient_from, order_of
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import edit_bodies, error_answers
 from careedit_deployments.http.output import images_response, output_of
@@ -180,6 +180,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
     order = order.model_copy(update={"result_size": output.size})
+    ingredient = await ingredient_from(services, form.pictures[0])
     running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
     scope = scope_of(job_id)
@@ -189,7 +190,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     accepted: JobRecord | None = None
     try:
         await services.store.storage.add(scope, owner, reserve=reserved_bytes(order))
-        stored = await keep_order(seeded, output, put, pictures=form.pictures, mask=form.mask)
+        stored = await keep_order(seeded, output, put, pictures=form.pictures, mask=form.mask, ingredient=ingredient)
         job = JobRecord(
             id=job_id,
             owner=owner,

@@ -126,6 +126,13 @@ class ExpertSet:
         return self.shapes.family
 
     @property
+    def base_name(self) -> str:
+        """Name of the base for people: its hub id, or what the experts' manifests call it, or else its address."""
+        base = self.spec.base
+        named = next((manifest.base.name for manifest in self.manifests.values()), None)
+        return base.path if base.is_hub_id or named is None else named
+
+    @property
     def takes_guidance(self) -> bool:
         """Whether edits may state a guidance scale."""
         return self.shapes.takes_guidance
