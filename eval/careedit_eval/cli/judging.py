@@ -37,7 +37,11 @@ def judge_check(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="The run that was voted on; default: the latest in --out."),
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run that was voted on, by folder or id in --out; default: the latest in --out.",
+        ),
     ] = None,
     pairs: Annotated[
         str | None,
