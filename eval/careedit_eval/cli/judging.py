@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,6 +81,8 @@ def judge_check(
         )
     if run is not None and pairs is not None:
         raise InputError("--run is for --votes, because a published benchmark has its own images; leave it out.")
+    if not math.isfinite(tie):
+        raise InputError(f"--tie {tie} is not a difference of two scores; give a finite number.")
     if to is not None:
         check_outputs([to], [])
     wanted = load_suite(find_suite(suite))

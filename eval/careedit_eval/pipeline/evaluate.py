@@ -91,6 +91,9 @@ def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], d
             edits.update((row.edit_key, row) for row in rows)
             edited += len(rows)
             done(name, finished, total)
+        if both:
+            # A worker that died after it stored a batch did not pass it on, and its second try found it stored.
+            edits.update(store.usable())
     return edited, measured
 
 

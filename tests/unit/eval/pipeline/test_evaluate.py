@@ -1,13 +1,15 @@
 """Evaluations in a loop: what is made, what is found again, and what a bad row costs."""
 
 import signal
+from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from careedit.errors import InputError
-from careedit_eval.pipeline import Evaluation, LocalRunner, Store, evaluate
+from careedit_eval.pipeline import Evaluation, LocalRunner, Stage, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.results import EDITS_FILE, SCORES_FILE, Table
 from scripted_eval import arm, suite
@@ -28,6 +30,31 @@ def test_every_wanted_edit_has_its_picture_and_its_numbers(tmp_path: Path) -> No
     assert [line.value for line in truth] == [pytest.approx(200 / 255)] * 12
     for line in found.table.edits:
         assert line.picture is not None and (tmp_path / line.picture).is_file()
+
+
+class Dying(LocalRunner):
+    """Runs stages that follow each other; the worker that stores dies once, after it stored and before it passed on."""
+
+    def fits(self, *stages: Stage) -> bool:
+        return True
+
+    def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
+        works, lost = [one.make() for one in stage.chain], False
+        for first in range(0, len(items), stage.batch):
+            batch = items[first : first + stage.batch]
+            for place, one in enumerate(stage.chain):
+                if one.on_driver and not lost:
+                    works[place](batch)
+                    works[place], lost = one.make(), True
+                batch = works[place](batch)
+            yield batch
+
+
+def test_what_a_worker_stored_before_it_died_is_measured_and_in_the_table(tmp_path: Path) -> None:
+    wanted = suite(workers={"overlap": True, "edit_batch": 2})
+    found = evaluate(make_plan(wanted), Store(tmp_path / "store"), Dying())
+    whole = run(suite(), tmp_path / "whole")
+    assert found.table.edits == whole.table.edits and found.table.scores == whole.table.scores
 
 
 def test_a_second_run_makes_nothing_and_says_the_same(tmp_path: Path) -> None:
