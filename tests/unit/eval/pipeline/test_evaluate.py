@@ -1,5 +1,6 @@
 """Evaluations in a loop: what is made, what is found again, and what a bad row costs."""
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
@@ -12,7 +13,8 @@ from careedit.errors import InputError
 from careedit_eval.pipeline import Evaluation, LocalRunner, Stage, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.results import EDITS_FILE, SCORES_FILE, Table
-from scripted_eval import arm, suite
+from careedit_eval.suite import Arm, Part
+from scripted_eval import arm, file_of, suite
 
 
 def run(wanted, folder: Path, **options) -> Evaluation:
@@ -188,3 +190,27 @@ def test_a_run_that_was_killed_and_run_again_is_an_undisturbed_one_byte_for_byte
 def test_a_suite_that_cannot_be_run_is_refused_before_the_first_edit(fields: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make_plan(suite(**fields))
+
+
+def test_a_row_whose_target_or_facts_change_is_measured_again_and_not_edited(tmp_path: Path) -> None:
+    for name, shade in (("source.png", 40), ("target.png", 40), ("new.png", 91)):
+        (tmp_path / name).write_bytes(file_of(shade))
+    row = {"id": "1", "instruction": "wait", "source": "source.png", "target": "target.png"}
+    wanted = suite(
+        Arm(name="same", kind="identity"),
+        benchmarks=(Part(name="folder", options={"path": str(tmp_path), "name": "own"}),),
+        metrics=(Part(name="l1"), Part(name="no_op")),
+        primary="l1",
+    )
+    said = []
+    for changed in ({}, {"target": "new.png"}, {"feasible": False}, {"feasible": False, "kind": "none"}):
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row | changed) + "\n")
+        found = run(wanted, tmp_path / "store")
+        numbers = {line.output: round(line.value, 9) for line in found.table.scores if line.value is not None}
+        said.append((found.edited, found.measured, numbers))
+    assert said == [
+        (1, 2, {"l1": 0, "no_op_feasible": 1}),
+        (0, 2, {"l1": 0.2, "no_op_feasible": 1}),
+        (0, 2, {"l1": 0, "no_op_infeasible": 1}),
+        (0, 0, {"l1": 0, "no_op_infeasible": 1}),  # the name of a kind is not content
+    ]
