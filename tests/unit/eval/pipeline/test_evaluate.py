@@ -43,7 +43,7 @@ class Dying(LocalRunner):
     def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
         works, lost = [one.make() for one in stage.chain], False
         for first in range(0, len(items), stage.batch):
-            batch = items[first : first + stage.batch]
+            batch: Any = items[first : first + stage.batch]
             for place, one in enumerate(stage.chain):
                 if one.on_driver and not lost:
                     works[place](batch)
