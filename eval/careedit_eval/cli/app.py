@@ -19,6 +19,7 @@ from careedit_eval.cli.work import (
     SuiteArgument,
     all_runs,
     check_judge_of,
+    find_run,
     finish_run,
     run_suite,
     tracked,
@@ -29,7 +30,7 @@ from careedit_eval.errors import TrackingError
 from careedit_eval.gate import advice_of, freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
-from careedit_eval.runs import Run, load_run
+from careedit_eval.runs import Run
 from careedit_eval.stats import Strength
 from careedit_eval.tracking.edits import SAMPLES, read_votes
 
@@ -60,7 +61,7 @@ Workers = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first samples of each benchmark.")]
 Runner = Annotated[RunnerName, typer.Option("--runner", help="Run in a plain loop in this process, or with Ray Data.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder, or id in --out, of a finished run.")]
 
 
 @app.callback()
@@ -132,12 +133,12 @@ def nightly(
 
 
 @app.command("gate")
-def gate(run: RunFolder, as_json: JsonOption = False) -> None:
+def gate(run: RunFolder, out: Out = DEFAULT_OUT, as_json: JsonOption = False) -> None:
     """Check a run with the gate of its suite.
 
     Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
     """
-    found = load_run(run)
+    found = find_run(run, out)
     check_judge_of(found)
     verdict = judge_run(found)
     if as_json:
@@ -155,10 +156,11 @@ def baseline(
     run: RunFolder,
     file: Annotated[Path, typer.Option("--to", metavar="FILE.json", help="The file, to be committed with the suite.")],
     name: Annotated[str | None, typer.Option("--set", help="The set; default: the first of the suite.")] = None,
+    out: Out = DEFAULT_OUT,
 ) -> None:
     """Freeze a set's gated numbers as the baseline that later runs are compared with."""
     check_outputs([file], [])
-    found = load_run(run)
+    found = find_run(run, out)
     suite = found.record.suite
     margins = suite.gate.margins if suite.gate is not None else {suite.primary: 0.0}
     freeze(found, name or suite.sets[0].name, [one.partition("/")[0] for one in margins]).write(file)
@@ -166,9 +168,9 @@ def baseline(
 
 
 @app.command("report")
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, out: Out = DEFAULT_OUT) -> None:
     """Write a run's comparison and page again."""
-    found = load_run(run)
+    found = find_run(run, out)
     analysis = analyse(found)
     write_analysis(found, analysis)
     emit(str(write_report(found, analysis)))
@@ -183,9 +185,10 @@ def log(
     votes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Votes on the run's edits, as JSON lines; they are added.")
     ] = None,
+    out: Out = DEFAULT_OUT,
 ) -> None:
     """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file next to the runs), if it is not there yet."""
-    found = load_run(run)
+    found = find_run(run, out)
     verdict = judge_run(found) if found.record.suite.gate is not None else None
     emit(tracked(found, verdict, samples=traces, votes=() if votes is None else read_votes(votes)))
 

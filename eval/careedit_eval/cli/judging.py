@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,11 @@ def judge_check(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="The run that was voted on; default: the latest in --out."),
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run that was voted on, by folder or id in --out; default: the latest in --out.",
+        ),
     ] = None,
     pairs: Annotated[
         str | None,
@@ -76,6 +81,8 @@ def judge_check(
         )
     if run is not None and pairs is not None:
         raise InputError("--run is for --votes, because a published benchmark has its own images; leave it out.")
+    if not math.isfinite(tie):
+        raise InputError(f"--tie {tie} is not a difference of two scores; give a finite number.")
     if to is not None:
         check_outputs([to], [])
     wanted = load_suite(find_suite(suite))

@@ -135,9 +135,11 @@ def all_runs(out: Path) -> list[Run]:
 
 
 def find_run(run: Path | None, out: Path) -> Run:
-    """The run in the folder `run`, or the latest run in `out` if it is None. Raises `InputError`."""
+    """The run in the folder `run` or with this id in `out`, or the latest run in `out` if it is None. Raises `InputError`."""
     if run is not None:
-        return load_run(run)
+        inside = out / "runs" / run.name
+        by_id = not run.is_dir() and run == Path(run.name) and inside.is_dir()
+        return load_run(inside if by_id else run)
     found = sorted((out / "runs").glob("*/run.json"))
     if not found:
         raise InputError(f"{out} has no runs; make one with `careedit eval run`, or give the folder of a run.")

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from careedit.errors import InputError
 from careedit.record import Record
+from careedit.tabular import lines_of
 from careedit_eval.pipeline import Store
 from careedit_eval.records import MetricSpec
 from careedit_eval.results import EditLine, Pair, ScoreLine
@@ -152,7 +153,7 @@ def traced_edits(run: Run, samples: int) -> dict[tuple[str, str], list[Traced]]:
 def read_votes(path: Path) -> list[Vote]:
     """The votes of a file of JSON lines. Raises `InputError`, which names the line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = lines_of(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The votes {str(path)!r} cannot be read; give the file of `careedit eval vote`.") from error
     found = []

@@ -193,7 +193,9 @@ def _children(experiment: str, parent: str) -> list[MlflowRun]:
 def _search(experiment: str, tag: str, value: str) -> list[MlflowRun]:
     import mlflow
 
-    found: list[MlflowRun] = mlflow.search_runs([experiment], f"tags.`{tag}` = '{value}'", output_format="list")
+    quote = '"' if "'" in value else "'"  # a folder may be named "it's"
+    wanted = f"tags.`{tag}` = {quote}{value}{quote}"
+    found: list[MlflowRun] = mlflow.search_runs([experiment], wanted, output_format="list")
     return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from careedit.errors import InputError
 from careedit_eval.runs import Run
 from careedit_eval.tracking.edits import Judged, Traced, Vote, judged_votes, trace_id
+from careedit_eval.tracking.names import safe_part
 from careedit_eval.tracking.store import parts
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def send_dataset(run: Run, benchmark: str, experiment: str) -> None:
     from mlflow.genai import datasets
 
     facts = next(one for one in run.record.benchmarks if one.name == benchmark)
-    name = f"{benchmark}@{facts.fingerprint[:12]}"
+    name = f"{safe_part(benchmark)}@{facts.fingerprint[:12]}"  # a filter of MLflow takes no quote
     found = datasets.search_datasets(filter_string=f"name = '{name}'", max_results=1)
     tags = {"fingerprint": facts.fingerprint, "revision": facts.revision, "rows": str(facts.rows)}
     dataset = found[0] if found else datasets.create_dataset(name=name, experiment_id=[experiment], tags=tags)

@@ -165,6 +165,16 @@ def test_a_benchmark_is_one_data_set_by_its_fingerprint(run: Run, uri: str) -> N
         assert found.tags["fingerprint"] == fingerprint and len(found.to_df()) == 6
 
 
+def test_a_benchmark_of_any_name_is_logged_with_its_votes(tmp_path: Path, uri: str) -> None:
+    name, file = 'd\'\u00e9t\u00e9 "<b>"', tmp_path / "votes.jsonl"
+    run = finished(suite(n=2, bench={"name": name}), tmp_path, "it's")
+    file.write_text(json.dumps(json.loads(vote(benchmark=name, sample="s001", rater="a\u0085b")), ensure_ascii=False))
+    votes = read_votes(file)
+    for _ in range(2):
+        traces = traces_of(uri, log_run(run, uri, votes=votes))
+    assert [len(trace.info.assessments) for trace in traces.values()].count(2) == 2
+
+
 def test_votes_that_are_none_or_on_nothing_are_refused_by_line(run: Run, uri: str, tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     for text, message in (

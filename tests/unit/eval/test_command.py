@@ -54,6 +54,27 @@ def test_a_run_is_listed_compared_gated_and_reported_again(place: Path, capsys) 
     assert main(["eval", "report", run]) == 0 and (Path(run) / "report.html").is_file()
 
 
+def test_a_run_is_named_by_its_id_in_every_command(place: Path, capsys) -> None:
+    assert main(["eval", "run", gated(place / "s.yaml", 55), "--json"]) == 0
+    name = Path(json.loads(capsys.readouterr().out)["run"]).name
+    (place / "eval-runs").rename(place / "elsewhere")
+    out = ["--out", "elsewhere"]
+    for command in (
+        ["gate", name],
+        ["report", name],
+        ["baseline", name, "--to", "b.json"],
+        ["compare", "a", "b", "--run", name],
+    ):
+        assert main(["eval", *command, *out]) == 0, command
+    for command in (
+        ["promote", name],
+        ["log", name, "--votes", "no votes"],
+        ["judge-check", "s.yaml", "--votes", "no votes", "--run", name],
+    ):
+        assert main(["eval", *command, *out]) == 2
+        assert "not a finished run" not in capsys.readouterr().err
+
+
 def test_a_second_run_edits_nothing_and_rescoring_never_does(place: Path, capsys) -> None:
     name = gated(place / "s.yaml", 55)
     counts = []
