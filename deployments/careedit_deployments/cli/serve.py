@@ -20,6 +20,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
 
 if TYPE_CHECKING:
+    from careedit_deployments.checks import PolicyConfig
     from careedit_deployments.config import StateConfig
 
 app = typer.Typer()
@@ -68,6 +69,8 @@ def serve(
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
     check_sets(settings)
+    if address is None:
+        check_policy(settings)
     with ExitStack() as ending:
         if make_key:
             from careedit_deployments.cli.session_key import session_key
@@ -131,7 +134,8 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
         with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as free:
             free.bind((http.host, 0))
             http = http.model_copy(update={"port": free.getsockname()[1]})
-    return config.model_copy(update={"http": http, "state": _absolute(config.state)})
+    local = {"state": _absolute(config.state), "policy": _absolute_policy(config.policy)}
+    return config.model_copy(update={"http": http, **local})
 
 
 def check_sets(config: ServeConfig) -> None:
@@ -143,6 +147,15 @@ def check_sets(config: ServeConfig) -> None:
             findings = verify_expert_set(arm.expert_set)
         if findings:
             raise ExpertError(f"The expert set of {name!r} cannot be used; nothing was deployed: {findings[0].message}")
+
+
+def check_policy(config: ServeConfig) -> None:
+    """Raise `InputError` for the first check of the content policy that cannot be made on this machine."""
+    from careedit_deployments.policy.hook import load_check
+
+    for check in config.policy.checks:
+        with progress(f"Loading the policy check {check.name}"):
+            load_check(check)
 
 
 def start(config: ServeConfig, address: str | None) -> str:
@@ -241,6 +254,18 @@ def _absolute(state: StateConfig) -> StateConfig:
         database = f"{prefix}{path}"
     blobs = state.blobs if "://" in state.blobs else str(Path(state.blobs).resolve())
     return state.model_copy(update={"database": database, "blobs": blobs})
+
+
+def _absolute_policy(policy: PolicyConfig) -> PolicyConfig:
+    """The content policy with absolute paths: every option that names a file or folder of this machine."""
+    checks = []
+    for check in policy.checks:
+        options = {
+            name: str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
+            for name, value in check.options.items()
+        }
+        checks.append(check.model_copy(update={"options": options}))
+    return policy.model_copy(update={"checks": tuple(checks)})
 
 
 def _last_line(error: BaseException) -> str:
