@@ -349,6 +349,8 @@ class ServeConfig(Record):
     """Where jobs, sessions, feedback and images are stored."""
     jobs: JobsConfig = JobsConfig()
     """How queued jobs are processed, and how webhooks are sent."""
+    commercial: bool = False
+    """Whether the server is used commercially; default false. True refuses expert sets whose base or experts may not be."""
     policy: PolicyConfig = PolicyConfig()
     """Checks of words and pictures before and after an edit; default: none."""
     ab_salt: str = "careedit"

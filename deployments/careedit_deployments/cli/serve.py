@@ -140,9 +140,12 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
 
 def check_sets(config: ServeConfig) -> None:
     """Raise `ExpertError` for the first defect of the expert set of any arm, weights included. Call it before a deployment."""
-    from careedit.experts import verify_expert_set
+    from careedit.experts import load_expert_set, verify_expert_set
+    from careedit.experts.licence import check_commercial
 
     for name, arm in config.arms.items():
+        if config.commercial:
+            check_commercial(load_expert_set(arm.expert_set))
         with progress(f"Checking the expert set of {name}"):
             findings = verify_expert_set(arm.expert_set)
         if findings:

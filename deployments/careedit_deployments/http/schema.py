@@ -232,7 +232,7 @@ class EditReport(Answer):
     traces: list[EditTrace]
     """One trace per image: how it was made, with everything that a replay needs."""
     policy: Annotated[tuple[PolicyMark, ...], Field(exclude_if=lambda marks: not marks)] = ()
-    """Marks of the server's content policy for the input and the images; absent if there are none."""
+    """Marks of the server's content policy for the input and the images; absent without any."""
     notes: tuple[str, ...] = ()
     """Sentences about fields that had no effect, and about how a size of other proportions was filled. Empty by
     default."""

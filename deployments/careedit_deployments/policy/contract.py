@@ -69,10 +69,10 @@ class PolicyMark(Record):
     """A check that let an edit pass and marked it."""
 
     check: str
-    """Name of the check."""
+    """Name of the check, as the server's configuration gives it."""
     stage: Stage
     """What was marked: the input, or the result."""
     image: int | None = None
     """Index of the marked result; null if the input was marked."""
     reason: str
-    """The check's sentence."""
+    """The sentence with which the check marked it."""
