@@ -1,10 +1,14 @@
+import json
 import shutil
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from careedit.errors import ExpertError, ManifestError
+from careedit.cli import experts
+from careedit.errors import ExpertError, InputError, ManifestError
 from careedit.experts import load_expert_set
+from careedit.experts.bom import bill_of_materials
 from careedit.experts.licence import base_licence, check_commercial, is_commercial
 from careedit.experts.manifest import SET_FILE
 from careedit.experts.set import packaged_set
@@ -82,3 +86,23 @@ def test_a_statement_without_a_licence_is_refused(a_set):
     with pytest.raises(ManifestError, match="no licence is named"):
         a_set(commercial=True)
     assert is_commercial("LGPL-9") is None
+
+
+def test_the_bill_of_materials_lists_weights_data_and_recipes_once(tmp_path):
+    components = bill_of_materials(load_expert_set("tiny"))
+    by_name = {one["name"]: one for one in components}
+    erase = by_name["erase"]
+    assert erase["type"] == "machine-learning-model" and erase["licenses"] == [{"license": {"name": "Apache-2.0"}}]
+    assert erase["hashes"][0]["content"] == load_expert_set("tiny").manifest("erase").sha256
+    assert "tiny world" in erase["modelCard"]["modelParameters"]["datasets"][0]["name"]
+    assert by_name["base/transformer/diffusion_pytorch_model.safetensors"]["licenses"]
+    assert {one["data"][0]["type"] for one in components if one["type"] == "data"} == {"source-code", "dataset"}
+    file = tmp_path / "sbom.json"
+    file.write_text('{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"bom-ref": "torch"}]}')
+    for _ in range(2):
+        assert CliRunner().invoke(experts.app, ["bom", "--into", str(file)]).exit_code == 0
+    refs = [one["bom-ref"] for one in json.loads(file.read_text())["components"]]
+    assert refs[0] == "torch" and len(refs) == len(set(refs)) == 1 + len(components)
+    file.write_text("{}")
+    refused = CliRunner().invoke(experts.app, ["bom", "--into", str(file)])
+    assert isinstance(refused.exception, InputError) and file.read_text() == "{}"
