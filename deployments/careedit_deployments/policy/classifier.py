@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, cast
 
 from careedit.errors import InputError
 from careedit.hub import split_hub_id, warn_unless_pinned
@@ -36,7 +36,7 @@ def image_classifier(
     given = {"revision": revision} if revision else {}
     try:
         network = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True, **given)
-        processor = AutoImageProcessor.from_pretrained(name, **given)
+        processor = cast(Any, AutoImageProcessor).from_pretrained(name, **given)
     except (OSError, ValueError) as error:
         raise InputError(
             f"The classifier {model!r} cannot be loaded ({type(error).__name__}); give a folder or a hub id of an image "

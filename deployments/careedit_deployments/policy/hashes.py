@@ -41,7 +41,7 @@ def hash_list(file: str, distance: int = 4, verdict: Literal["refuse", "mark"] =
         lines = Path(file).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The hash list {file!r} cannot be read ({type(error).__name__}); give a text file.") from None
-    if isinstance(distance, bool) or not isinstance(distance, int) or not 0 <= distance <= 16:
+    if not 0 <= distance <= 16:
         raise InputError(f"The distance of a hash list is 0 to 16 bits, not {distance!r}; correct options.distance.")
     if verdict not in ("refuse", "mark"):
         raise InputError(f"The verdict of a hash list is refuse or mark, not {verdict!r}; correct options.verdict.")
