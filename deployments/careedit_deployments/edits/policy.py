@@ -6,8 +6,6 @@ copy not at all: its words and pictures were allowed, and its result is not sent
 
 from __future__ import annotations
 
-from itertools import zip_longest
-
 from careedit_deployments.edits.backend import EditCall, EditEvent, EditOrder, ImageDone, Preview
 from careedit_deployments.errors import PolicyError, PolicyUnavailableError
 from careedit_deployments.policy.contract import PolicyInput, PolicyMark, PolicyPicture
@@ -19,12 +17,10 @@ async def check_input(policy: PolicyHook, order: EditOrder, edit: str, ends: flo
     if not policy.asks("input"):
         return ()
     request = order.request
-    sent = order.files_sha256[: 1 + len(request.references)]
-    roles = ("source", *("reference" for _ in request.references))
-    pictures = [
-        PolicyPicture(role=role, picture=picture, file_sha256=sha256)
-        for role, picture, sha256 in zip_longest(roles, (request.image, *request.references), sent)
-    ]
+    sent = order.files_sha256 or (None,) * (1 + len(request.references))
+    pictures = [PolicyPicture(role="source", picture=request.image, file_sha256=sent[0])]
+    for picture, sha256 in zip(request.references, sent[1:], strict=True):
+        pictures.append(PolicyPicture(role="reference", picture=picture, file_sha256=sha256))
     if request.mask is not None:
         pictures.append(PolicyPicture(role="mask", picture=request.mask))
     about = PolicyInput(

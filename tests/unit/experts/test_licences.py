@@ -12,6 +12,8 @@ from careedit.experts.bom import bill_of_materials
 from careedit.experts.licence import base_licence, check_commercial, is_commercial
 from careedit.experts.manifest import SET_FILE
 from careedit.experts.set import packaged_set
+from careedit_deployments.cli.serve import check_sets
+from careedit_deployments.config import ServeConfig
 
 PACKAGED = "1f6dc1604712"
 
@@ -80,6 +82,13 @@ def test_a_set_that_may_not_be_used_commercially_is_refused_by_name(a_set, base,
 )
 def test_a_set_that_may_be_used_commercially_is_accepted(a_set, base):
     check_commercial(a_set(**base))
+
+
+def test_a_commercial_server_refuses_the_set_before_it_deploys_anything(a_set, tmp_path):
+    a_set(path="black-forest-labs/FLUX.1-Fill-dev")
+    config = ServeConfig(arms={"fill": {"expert_set": str(tmp_path)}}, commercial=True)
+    with pytest.raises(ExpertError, match="FLUX.1-Fill-dev.* may not be used commercially"):
+        check_sets(config)
 
 
 def test_a_statement_without_a_licence_is_refused(a_set):
