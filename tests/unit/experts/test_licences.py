@@ -87,7 +87,7 @@ def test_a_set_that_may_be_used_commercially_is_accepted(a_set, base):
 def test_a_commercial_server_refuses_the_set_before_it_deploys_anything(a_set, tmp_path):
     a_set(path="black-forest-labs/FLUX.1-Fill-dev")
     config = ServeConfig(arms={"fill": {"expert_set": str(tmp_path)}}, commercial=True)
-    with pytest.raises(ExpertError, match="FLUX.1-Fill-dev.* may not be used commercially"):
+    with pytest.raises(ExpertError, match="may not be used commercially"):
         check_sets(config)
 
 
