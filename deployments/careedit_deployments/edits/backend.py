@@ -13,6 +13,8 @@ from careedit.records import EditRequest, EditTrace, RoutingDecision, mixture_ro
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 from careedit.selection.plan import evaluations
+from careedit_deployments.checks import Moderation
+from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.records import ANONYMOUS
 
 ENCODED_PIXELS = 2**20
@@ -43,6 +45,10 @@ class EditOrder(Record):
     """Width and height of each result in pixels, as it is encoded; None: the source's."""
     owner: str = ANONYMOUS
     """Id of the tenant that asks."""
+    moderation: Moderation = "auto"
+    """Level of the content policy that the request asks for."""
+    files_sha256: tuple[str | None, ...] = ()
+    """sha256 of the files that the client sent, source first; None where the file was not sent. Only policy checks use it."""
     trace_headers: Mapping[str, str] = Field(default_factory=dict)
     """`traceparent` and related headers, for spans."""
 
@@ -115,6 +121,8 @@ class ImageDone(Record):
     """The result, of the source's size."""
     trace: EditTrace
     """How the image was made, with everything that a replay needs."""
+    marks: tuple[PolicyMark, ...] = ()
+    """Marks of the content policy, for the input and for this image."""
 
 
 EditEvent = Progress | Preview | ImageDone

@@ -21,6 +21,7 @@ from careedit.files import json_digest, png_bytes
 from careedit.images import Limits, image_sha256, inspect_picture, marks_of, without_metadata
 from careedit.record import Record
 from careedit.records import EditRequest
+from careedit_deployments.checks import Moderation
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.edits.output import Output
@@ -71,6 +72,10 @@ class StoredOrder(Record):
     read the record."""
     output: Output
     """Size, format and quality of the results."""
+    moderation: Annotated[Moderation, Field(exclude_if=lambda level: level == "auto")] = "auto"
+    """Level of the content policy. Not stored if it is "auto", so that older replicas can read the record."""
+    files_sha256: Annotated[tuple[str | None, ...], Field(exclude_if=lambda hashes: not hashes)] = ()
+    """sha256 of the files that were sent, for the content policy. Not stored if empty."""
 
 
 def scope_of(identity: str) -> str:
@@ -202,6 +207,8 @@ async def keep_order(
         partials=order.partials,
         ingredient=None if ingredient is None else await put(ingredient, suffix="cred"),
         output=output,
+        moderation=order.moderation,
+        files_sha256=order.files_sha256,
     )
 
 
@@ -227,6 +234,8 @@ async def loaded_order(
             user=stored.user,
             partials=stored.partials,
             result_size=stored.output.size,
+            moderation=stored.moderation,
+            files_sha256=stored.files_sha256,
             request_id=request_id,
             owner=owner,
         )

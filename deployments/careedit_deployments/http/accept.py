@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -39,6 +40,7 @@ from careedit_deployments.http.services import (
     sessions_of,
     trace_headers_of,
 )
+from careedit_deployments.policy.contract import PolicyMark
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +127,21 @@ async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     Raises `UnavailableError` if an image is missing at the end, and `DeadlineError`.
     """
     files, traces = dict[int, asyncio.Task[bytes]](), dict[int, EditTrace]()
+    marks: dict[PolicyMark, None] = {}  # ordered; each image repeats those of the input
     fields, output = accepted.form.fields, accepted.output
     try:
         async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
             async for event in events:
                 if isinstance(event, ImageDone):
                     traces[event.image] = event.trace
+                    marks |= dict.fromkeys(event.marks)
                     files[event.image] = asyncio.create_task(accepted.encode(event.picture), name="careedit-answer")
         if len(files) != fields.n:
             raise UnavailableError("The edit ended before all of its images were made; try again.")
         with services_of(request).tracing.span("answer", trace_headers_of(request)):
             response = images_response(
                 [await _image_data(request, accepted, await files[i]) for i in range(fields.n)],
-                EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
+                EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)], policy=tuple(marks)),
                 output,
                 prompt=fields.prompt,
                 references=accepted.references,
@@ -236,11 +240,19 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
         user=fields.end_user,
         partials=fields.partial_images,
         progress=fields.stream,
+        moderation=fields.moderation or "auto",
+        files_sha256=await run_sync(_hashes, form) if services.edits.policy.asks("input") else (),
         deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - started)),
         request_id=request_id_of(request),
         owner=caller_of(request).id,
         trace_headers=trace_headers_of(request),
     )
+
+
+def _hashes(form: EditInput) -> tuple[str | None, ...]:
+    """sha256 of the files that were sent; a session's source is stored without the metadata with which it was sent."""
+    hashes = [hashlib.sha256(data).hexdigest() for data in form.pictures]
+    return tuple(hashes) if form.fields.session is None else (None, *hashes[1:])
 
 
 def _inspect_all(form: EditInput, limits: Limits, source: Reading) -> list[PictureFile]:

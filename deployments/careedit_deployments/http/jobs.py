@@ -47,6 +47,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
+from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.queue import other_body
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
@@ -326,9 +327,10 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
     except LostImageError as error:
         return brief.model_copy(update={"error": JobError(code="image_lost", message=str(error))})
     last = job.images[-1]
+    marks = dict.fromkeys(PolicyMark(**mark) for image in job.images for mark in image.marks)
     result = images_response(
         [ImageData(b64_json=base64.b64encode(file).decode("ascii")) for file in files],
-        EditReport(id=last.edit_id, arm=last.arm, traces=traces, notes=stored.output.notes),
+        EditReport(id=last.edit_id, arm=last.arm, traces=traces, policy=tuple(marks), notes=stored.output.notes),
         stored.output,
         prompt=str(stored.request["instruction"]),
         references=len(stored.references),

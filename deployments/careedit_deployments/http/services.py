@@ -22,6 +22,7 @@ from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
@@ -77,6 +78,7 @@ def assemble(
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     warnings: dict[str, str] = {}
+    policy = PolicyHook(config.policy, metrics)
     signing = open_signing(config.credentials)
     codecs = Codecs(config.limits.picture_memory, signing=signing)
     guard = ArmGuard(config.arms, store, metrics)
@@ -88,6 +90,7 @@ def assemble(
         store.edits,
         arms=store.arms,
         tracing=tracing,
+        policy=policy,
         disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
@@ -105,7 +108,7 @@ def assemble(
         tracing=tracing,
         stopping=stopping,
         warnings=warnings,
-        hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, jobs),
+        hooks=(*hooks, _shut_down(tracing), policy.running, guard.running, shadowing.running, jobs),
     )
 
 

@@ -213,7 +213,11 @@ class JobWorker:
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)
         elif isinstance(event, ImageDone):
             trace = event.trace.model_dump(mode="json")
-            image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace)
+            marks = tuple(
+                {**mark.model_dump(mode="json"), **({} if mark.image is None else {"image": index})}
+                for mark in event.marks
+            )
+            image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace, marks=marks)
             await self._append(job, "image", {"image": index, "edit": edit, "arm": arm}, picture, image)
             return image
         else:

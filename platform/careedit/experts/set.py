@@ -77,14 +77,19 @@ class ExpertSet:
     def sha256(self) -> str:
         """Hash of all that decides an edit: base, panel, defaults, router, and every expert's manifest (with its hash).
 
-        Name, version, local paths, the order of the experts and `application` are not part of it.
+        Name, version, licences, local paths, the order of the experts and `application` are not part of it.
         """
         base, defaults = self.spec.base, self.spec.defaults
         content = {
             "format_version": self.spec.format_version,
             "base": {
                 **base.model_dump(
-                    mode="json", exclude={"path": True, "revision": True, "lora": {"file"}, "transformer": {"file"}}
+                    mode="json",
+                    exclude={
+                        **dict.fromkeys(("path", "revision", "licence", "commercial"), True),
+                        "lora": {"file"},
+                        "transformer": {"file"},
+                    },
                 ),
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
