@@ -15,6 +15,7 @@ from careedit_deployments.edits.backend import ArmInfo, ExpertInfo
 
 if TYPE_CHECKING:  # it imports torch
     from careedit.experts import ExpertSet
+from careedit.experts.licence import base_licence
 
 INGRESS = "ingress"
 """Name of the deployment that serves HTTP."""
@@ -81,6 +82,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
         takes_guidance=expert_set.takes_guidance,
         references=expert_set.references,
         base=expert_set.base_name,
+        base_licence=base_licence(expert_set).licence,
         shadow=arm.shadow,
     )
 

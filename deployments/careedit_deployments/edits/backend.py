@@ -175,6 +175,8 @@ class ArmInfo(Record):
     """Maximum of references in addition to the source."""
     base: str = "unknown"
     """Name of the arm's base model, for people and for Content Credentials; default "unknown"."""
+    base_licence: str | None = None
+    """Licence of the arm's base model; None, the default: it is not known."""
     shadow: bool
     """Whether the arm only repeats edits of other arms; its results are not returned."""
 

@@ -269,6 +269,7 @@ class Running:
         return Credit(
             edit=self.id,
             model=self.info.base,
+            model_licence=self.info.base_licence,
             expert_set=self.info.expert_set,
             expert_set_sha256=self.info.sha256,
             experts=weights,

@@ -93,7 +93,8 @@ def _line(link: Link) -> str:
         experts = " + ".join(f"{name} {weight:g}" for name, weight in credit.experts.items())
         parts += [f"edit {credit.edit}", f"model {credit.model}", f"experts {experts}"]
         parts += [f"set {credit.expert_set} {credit.expert_set_sha256[:12]}"]
-        parts += [f"licence of {name}: {licence}" for name, licence in credit.licences.items()]
+        licences = {credit.model: credit.model_licence or "not known", **credit.licences}
+        parts += [f"licence of {name}: {licence}" for name, licence in licences.items()]
     return "; ".join(parts)
 
 

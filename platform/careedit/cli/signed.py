@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from careedit.experts import load_expert_set
+from careedit.experts.licence import base_licence
 from careedit.images.save import image_bytes
 from careedit.provenance import Credit
 from careedit.provenance.certificates import from_folder
@@ -34,6 +35,7 @@ def signed_files(
         credit = Credit(
             edit=identity,
             model=loaded.base_name,
+            model_licence=base_licence(loaded).licence,
             expert_set=trace.expert_set,
             expert_set_sha256=trace.expert_set_sha256,
             experts=weights,

@@ -18,6 +18,8 @@ class Credit(Record):
     """Id of the edit, which feedback and the log of edits use."""
     model: str
     """Name of the base model that made the picture, as the expert set states it."""
+    model_licence: str | None = None
+    """Licence of the base model, as `careedit.experts.licence` finds it; None: it is not known."""
     expert_set: str
     """Name of the expert set."""
     expert_set_sha256: str

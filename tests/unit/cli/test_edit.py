@@ -267,7 +267,7 @@ def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_c
         one[0].credit.expert_set_sha256
         == json.loads((folder / "one.json").read_text())["traces"][0]["expert_set_sha256"]
     )
-    assert one[0].credit.licences.keys() == {"erase"}
+    assert (one[0].credit.model_licence, one[0].credit.licences.keys()) == (None, {"erase"}), "the base states none"
 
     (folder / "ca" / "key.pem").unlink()
     code, _, err = run("photo.png", REMOVE, "-o", "never.png")

@@ -81,6 +81,7 @@ def test_an_answer_is_signed_and_an_edit_of_it_continues_its_chain(client: httpx
         assert edits_of(found) == [second["careedit"]["id"], first["careedit"]["id"]]
         credit = found.chain[0].credit
         assert (credit.expert_set_sha256, credit.experts) == ("0" * 64, {"erase": 1.0})
+        assert credit.model_licence == "Apache-2.0"
 
 
 def test_a_large_result_from_a_process_and_a_result_at_an_address_are_signed(client: httpx2.Client, read: Any) -> None:
