@@ -32,7 +32,8 @@ from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run
 from careedit_eval.stats import Strength
-from careedit_eval.tracking.edits import SAMPLES, read_votes
+from careedit_eval.tracking.edits import SAMPLES
+from careedit_eval.votes_file import read_votes
 
 app = typer.Typer(
     cls=lazy_group(EVAL),
@@ -190,7 +191,14 @@ def log(
     """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file next to the runs), if it is not there yet."""
     found = find_run(run, out)
     verdict = judge_run(found) if found.record.suite.gate is not None else None
-    emit(tracked(found, verdict, samples=traces, votes=() if votes is None else read_votes(votes)))
+    emit(
+        tracked(
+            found,
+            verdict,
+            samples=traces,
+            votes=() if votes is None else tuple(read_votes(votes, found.record.id).values()),
+        )
+    )
 
 
 @app.command("list")

@@ -20,8 +20,8 @@ from careedit_eval.judges import (
     check_judge,
     file_of,
     judge_of,
+    rated_votes,
     read_published,
-    read_votes,
     ruling_of,
 )
 from careedit_eval.judges.figures import ABOUT
@@ -120,7 +120,7 @@ def judge_check(
 
 def _votes(file: Path | None, run: Path | None, out: Path) -> Rated:
     assert file is not None, "either votes or published pairs are given"
-    return read_votes(file, find_run(run, out))
+    return rated_votes(file, find_run(run, out))
 
 
 def _show(check: JudgeCheck, floors: Mapping[Any, float]) -> None:

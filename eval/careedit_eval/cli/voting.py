@@ -147,7 +147,7 @@ def _votes_at(where: str, database: str | None, out: Path) -> tuple[str, str | N
 
 
 def _write(to: Path, kept: list[Vote]) -> None:
-    write_all({to: "".join(f"{json.dumps(vote.line(), ensure_ascii=False)}\n" for vote in kept)})
+    write_all({to: "".join(f"{json.dumps(vote.exported.model_dump(), ensure_ascii=False)}\n" for vote in kept)})
     note(f"{len(kept)} votes are in {to}; attention pairs are not votes on two sets.")
 
 

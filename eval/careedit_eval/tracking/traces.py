@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from careedit.errors import InputError
 from careedit_eval.runs import Run
-from careedit_eval.tracking.edits import Judged, Traced, Vote, judged_votes, trace_id
+from careedit_eval.tracking.edits import Judged, Traced, judged_votes, trace_id
 from careedit_eval.tracking.names import safe_part
 from careedit_eval.tracking.store import parts
+from careedit_eval.votes_file import ExportedVote
 
 if TYPE_CHECKING:
     from mlflow.entities import Assessment, Span
@@ -48,7 +49,9 @@ def send_traces(child: MlflowRun, traces: Sequence[Traced], run: Run) -> None:
         client.log_spans(child.info.experiment_id, [span for one in some for span in _spans(one, child, began)])
 
 
-def send_votes(children: Mapping[tuple[str, str], MlflowRun], votes: Iterable[Vote], seeds: Sequence[int]) -> None:
+def send_votes(
+    children: Mapping[tuple[str, str], MlflowRun], votes: Iterable[ExportedVote], seeds: Sequence[int]
+) -> None:
     """Log votes as assessments of the traces of both edits; those that are there are left alone.
 
     A vote does not name a seed. It belongs to the first seed of the suite, which the pages of votes show. Raises `InputError` for

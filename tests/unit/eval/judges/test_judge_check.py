@@ -134,10 +134,11 @@ def test_a_judge_of_pairs_has_the_consistency_of_its_orders(place: Path, run: st
     ("change", "words"),
     [
         ({"sample": "s999"}, "votes.jsonl, line 1: the run "),
+        ({"run": "20261101-other"}, "votes.jsonl, line 1 is a vote on 20261101-other, not on the run "),
         ({"left": "z", "right": "a"}, "has no set 'z', which a vote names; its sets are a, b, c"),
         ({"left": "a", "right": "a"}, "line 1: both sides are the set 'a'"),
-        ({"verdict": "up"}, "line 1: "),
-        ({"weight": 2}, "line 1: Vote has no field 'weight'"),
+        ({"verdict": "up"}, "line 1 is not a vote"),
+        ({"weight": 2}, "line 1 is not a vote (ExportedVote has no field 'weight'"),
     ],
 )
 def test_a_vote_that_does_not_fit_is_refused_by_its_line(place: Path, run: str, capsys, change, words: str) -> None:
@@ -154,7 +155,7 @@ def test_other_bad_input_is_refused_in_a_sentence(place: Path, run: str, capsys)
         ([], "Give either --votes (with --run) or --pairs"),
         (["--votes", "none.jsonl", "--run", run], "The votes 'none.jsonl' cannot be read"),
         (["--votes", "empty.jsonl", "--run", run], "empty.jsonl has no votes"),
-        (["--votes", "text.jsonl", "--run", run], "text.jsonl, line 1 is not JSON"),
+        (["--votes", "text.jsonl", "--run", run], "text.jsonl, line 1 is not a vote"),
         (["--votes", "empty.jsonl", "--run", "nowhere"], "is not a finished run"),
         (["--pairs", "nowhere"], "nowhere"),
         (["--pairs", "nowhere", "--run", run], "--run is for --votes"),
