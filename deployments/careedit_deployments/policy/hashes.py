@@ -16,6 +16,7 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.images import image_sha256
+from careedit.tabular import lines_of
 from careedit_deployments.policy.contract import ALLOW, Check, PolicyInput, Verdict
 
 SIDE = 8
@@ -38,7 +39,7 @@ def hash_list(file: str, distance: int = 4, verdict: Literal["refuse", "mark"] =
     be read, or has a line that is not a hash.
     """
     try:
-        lines = Path(file).read_text("utf-8-sig").splitlines()
+        lines = lines_of(Path(file).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The hash list {file!r} cannot be read ({type(error).__name__}); give a text file.") from None
     if not 0 <= distance <= 16:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from careedit.errors import InputError
+from careedit.tabular import lines_of
 from careedit_deployments.policy.contract import ALLOW, Check, PolicyInput, Verdict
 
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
@@ -37,7 +38,7 @@ def words_list(file: str, verdict: Literal["refuse", "mark"] = "refuse") -> Chec
     Raises `InputError` if the file cannot be read, or has no words.
     """
     try:
-        lines = Path(file).read_text("utf-8-sig").splitlines()
+        lines = lines_of(Path(file).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"The words list {file!r} cannot be read ({type(error).__name__}); give a UTF-8 text file."
