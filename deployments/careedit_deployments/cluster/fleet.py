@@ -15,7 +15,6 @@ from careedit_deployments.edits.backend import ArmInfo, ExpertInfo
 
 if TYPE_CHECKING:  # it imports torch
     from careedit.experts import ExpertSet
-from careedit.experts.licence import base_licence
 
 INGRESS = "ingress"
 """Name of the deployment that serves HTTP."""
@@ -57,6 +56,9 @@ class ArmFleet(Record):
 
 def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
     """An arm, as the ingress knows it."""
+    # Imported here: it needs torch, and `careedit serve` reads a name of this module before it starts anything.
+    from careedit.experts.licence import base_licence
+
     spec = expert_set.spec
     return ArmInfo(
         name=name,

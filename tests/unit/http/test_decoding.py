@@ -48,7 +48,19 @@ LARGE = file_of(encoded(Image.new("RGB", (1100, 1000), (9, 8, 7))))
 
 
 def decoder_processes() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "anyio.to_process" in " ".join(one.cmdline())]
+    """The decoders of this test. Those of servers of other tests end with their event loops."""
+    children = [one for one in psutil.Process().children() if one.create_time() >= started]
+    return [one for one in children if "anyio.to_process" in " ".join(one.cmdline())]
+
+
+started = 0.0
+"""The time at which the test started."""
+
+
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    global started
+    started = time.time()
 
 
 def kept(picture: Image.Image) -> bytes:
