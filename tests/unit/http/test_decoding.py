@@ -47,20 +47,19 @@ def file_of(data: bytes, reading: Reading = "image") -> PictureFile:
 LARGE = file_of(encoded(Image.new("RGB", (1100, 1000), (9, 8, 7))))
 
 
-def decoder_processes() -> list[psutil.Process]:
-    """The decoders of this test. Those of servers of other tests end with their event loops."""
-    children = [one for one in psutil.Process().children() if one.create_time() >= started]
-    return [one for one in children if "anyio.to_process" in " ".join(one.cmdline())]
-
-
-started = 0.0
-"""The time at which the test started."""
+others: set[psutil.Process] = set()
+"""The child processes that existed before the test: decoders of other tests' servers, which end with their event loops."""
 
 
 @pytest.fixture(autouse=True)
-def _now() -> None:
-    global started
-    started = time.time()
+def _others() -> None:
+    others.clear()
+    others.update(psutil.Process().children())
+
+
+def decoder_processes() -> list[psutil.Process]:
+    children = [one for one in psutil.Process().children() if one not in others]
+    return [one for one in children if "anyio.to_process" in " ".join(one.cmdline())]
 
 
 def kept(picture: Image.Image) -> bytes:
