@@ -25,7 +25,7 @@ from careedit_eval.cli.work import (
     tracked,
 )
 from careedit_eval.compare import Mean
-from careedit_eval.compare.words import number, signed
+from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import advice_of, freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
@@ -259,8 +259,8 @@ def _show_remarks(analysis: Analysis) -> None:
 
 
 def _strength(one: Strength) -> str:
-    ends = "" if one.interval is None else f" ({signed(one.interval.low, 2)} to {signed(one.interval.high, 2)})"
-    return f"{one.name} {signed(one.strength, 2)}{ends}"
+    where = "" if one.interval is None else f" ({ends(one.interval, 2)})"
+    return f"{one.name} {signed(one.strength, 2)}{where}"
 
 
 def _show_means(run: Run, analysis: Analysis) -> None:

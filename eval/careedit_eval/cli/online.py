@@ -11,10 +11,9 @@ import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note
 from careedit_eval.cli.work import DEFAULT_OUT, find_run
-from careedit_eval.compare.words import number, signed
+from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
 from careedit_eval.online.offline import BothWays, both_ways
-from careedit_eval.stats import Interval
 
 app = typer.Typer(add_completion=False)
 
@@ -87,7 +86,7 @@ def _show(report: OnlineReport) -> None:
                 one.output,
                 f"{number(one.mean_a)} / {number(one.mean_b)}",
                 signed(one.difference),
-                _interval(one.interval),
+                ends(one.interval),
                 "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}",
                 f"{one.units_a} / {one.units_b}",
                 one.verdict,
@@ -108,9 +107,9 @@ def _show_both(both: Sequence[BothWays]) -> None:
                 f"{one.live.b} - {one.live.a}",
                 f"{one.live.output} / {one.offline.output} on {one.offline.benchmark}",
                 signed(one.live.difference),
-                _interval(one.live.interval),
+                ends(one.live.interval),
                 signed(one.offline.difference),
-                _interval(one.offline.interval),
+                ends(one.offline.interval),
                 words[one.contradicts],
             )
             for one in both
@@ -121,7 +120,3 @@ def _show_both(both: Sequence[BothWays]) -> None:
             "Traffic and run contradict each other: the benchmark has other pictures and instructions than the users. Look at "
             "both before you decide."
         )
-
-
-def _interval(found: Interval | None) -> str:
-    return "-" if found is None else f"{signed(found.low)} to {signed(found.high)}"

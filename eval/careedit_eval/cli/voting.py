@@ -17,7 +17,7 @@ from careedit.errors import InputError
 from careedit.files import is_url
 from careedit_eval.cli.view import place_of, serve
 from careedit_eval.cli.work import DEFAULT_OUT, workspace_of
-from careedit_eval.compare.words import signed
+from careedit_eval.compare.words import ends, signed
 from careedit_eval.online import read_export
 from careedit_eval.viewer import ViewedRun
 from careedit_eval.voting import (
@@ -167,7 +167,7 @@ def _show(report: VoteReport) -> None:
             (
                 one.name,
                 "-" if one.strength is None else signed(one.strength, 2),
-                "-" if one.interval is None else f"{signed(one.interval.low, 2)} to {signed(one.interval.high, 2)}",
+                ends(one.interval, 2),
                 one.votes, one.won, one.lost, one.both_bad,
             )
             for one in report.sets
