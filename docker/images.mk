@@ -13,9 +13,10 @@ image: ## Build the CPU image (needs Docker)
 image-cuda: ## Build the CUDA image (needs Docker)
 	docker build --target cuda --file docker/Dockerfile --tag "$(IMAGE):$(VERSION)-cuda" .
 
-sbom: $(VENV)/.installed-dev $(TOOLS)/cyclonedx-bom ## Write build/sbom.json, the bill of materials of .venv (CycloneDX)
+sbom: $(VENV)/.installed-dev $(TOOLS)/cyclonedx-bom ## Write build/sbom.json, the bill of materials of .venv, weights, data and recipes (CycloneDX)
 	@$(TOOLS)/cyclonedx-bom/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-file build/sbom.json "$(BIN)/python"
+	@$(BIN)/careedit experts bom --into build/sbom.json
 
 check-policies: $(VENV)/.installed-dev $(TOOLS)/checkov ## Check the manifests with checkov
 	@CHECKOV="$(TOOLS)/checkov/bin/checkov" $(BIN)/python -m pytest tests/integration/k8s/test_policy.py

@@ -20,6 +20,7 @@ from ray.serve import Application
 import careedit
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, load_expert_set
+from careedit.experts.licence import check_commercial
 from careedit_deployments.cluster.fleet import (
     INGRESS,
     SCORER,
@@ -54,6 +55,9 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> Application:
     """
     settings = read_config(config)
     sets = {name: load_expert_set(set_reference(arm.expert_set)) for name, arm in settings.arms.items()}
+    if settings.commercial:
+        for loaded in sets.values():
+            check_commercial(loaded)
     fleet = plan_fleet(settings, sets)
     telemetry = settings.telemetry.model_dump(mode="json")
     pool: Application | None = None

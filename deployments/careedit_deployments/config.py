@@ -14,6 +14,8 @@ from careedit.families import Quantisation
 from careedit.files import read_yaml
 from careedit.record import Record
 from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
+from careedit_deployments.checks import PolicyConfig
+from careedit_deployments.credentials import CredentialsConfig
 from careedit_deployments.sizes import DeploymentConfig, EncoderConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -349,8 +351,14 @@ class ServeConfig(Record):
     """Whether callers need an API key."""
     state: StateConfig = StateConfig()
     """Where jobs, sessions, feedback and images are stored."""
+    credentials: CredentialsConfig | None = None
+    """The certificate and key that sign every result. Default: results are not signed and carry no mark."""
     jobs: JobsConfig = JobsConfig()
     """How queued jobs are processed, and how webhooks are sent."""
+    commercial: bool = False
+    """Whether the server is used commercially; default false. True refuses expert sets whose base or experts may not be."""
+    policy: PolicyConfig = PolicyConfig()
+    """Checks of words and pictures before and after an edit; default: none."""
     ab_salt: str = "careedit"
     """Salt of the hash that assigns users to arms; default "careedit". A change reassigns every user."""
     telemetry: Telemetry = Telemetry()

@@ -22,6 +22,10 @@ class UnavailableError(ServingError):
     """No replica is available, or none could do it within the deadline (HTTP 503)."""
 
 
+class PolicyUnavailableError(UnavailableError):
+    """A policy check that must answer does not (HTTP 503); the request is not at fault."""
+
+
 class ScorerUnavailableError(UnavailableError):
     """No scorer pool is configured, or it does not answer (HTTP 503)."""
 
@@ -77,6 +81,10 @@ class FieldError(InputError):
         super().__init__(message, field=field)
         self.code = code
         """OpenAI's code of the error, for programs, e.g. "unsupported_parameter"."""
+
+
+class PolicyError(InputError):
+    """The content policy refuses a request or its result (HTTP 400)."""
 
 
 class TooLargeError(ServingError):

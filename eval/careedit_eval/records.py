@@ -91,6 +91,14 @@ class Sample(Record):
         )
 
     @property
+    def measured_sha256(self) -> str:
+        """The hash of what only metrics see: target, mask, texts and extras, and the place of the source on the target."""
+        data = self.model_dump(include={"texts", "extras", "align"})
+        return json_digest(
+            data | {"target": self.target and self.target.sha256, "mask": self.mask and self.mask.sha256}
+        )
+
+    @property
     def content_sha256(self) -> str:
         """The hash of the whole content; images count by their bytes, wherever these are stored."""
         data = self.model_dump(exclude={"source", "target", "mask", "references", "problem"})
@@ -260,6 +268,12 @@ class ScoreRow(EditFacts, Measurement):
     """The identity of the metric, as `MetricSpec.key`."""
     rival: str | None = None
     """The key of the edit that it was compared with; None for metrics of a single edit."""
+    measured_sha256: str | None = None
+    """The hash of what only metrics see of the sample, as `Sample.measured_sha256`; None in rows of older versions."""
+
+    def is_of(self, sample: Sample) -> bool:
+        """Whether target, mask, texts and extras of the sample are those that were measured."""
+        return self.measured_sha256 in (None, sample.measured_sha256)
 
 
 class AnswerRow(Record):

@@ -37,6 +37,7 @@ def arm_info(name: str = "tiny", **changed: object) -> ArmInfo:
         "top_k": 1,
         "panel": 64,
         "takes_guidance": False,
+        "base_licence": "Apache-2.0",
         "shadow": False,
     }
     return ArmInfo(**{**fields, **changed})

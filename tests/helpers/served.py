@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 
@@ -33,6 +35,16 @@ def a_key(name: str, **limits: Any) -> tuple[str, Access]:
     tenant = make_tenant(name, **limits)
     key, record = make_key(name, tenant.id)
     return key, (tenant, record)
+
+
+def events_of(response: httpx2.Response) -> list[tuple[str, Any]]:
+    """(name, data) of each event of a whole stream."""
+    found = []
+    for block in response.text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if lines:
+            found.append((lines["event"], json.loads(lines["data"])))
+    return found
 
 
 @dataclass(eq=False)

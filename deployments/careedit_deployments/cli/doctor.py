@@ -21,7 +21,7 @@ from careedit.experts.manifest import SET_FILE
 from careedit.families import QUANTISED_BYTES, Quantisation, in_blocks
 from careedit.hub import split_hub_id
 from careedit_deployments.cli.machine import Machine, look
-from careedit_deployments.cli.serve import find_config
+from careedit_deployments.cli.serve import check_credentials, find_config
 from careedit_deployments.cli.weights import Weights, components_of, unpinned_models, weights_of
 from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.encoder.identity import base_key
@@ -355,6 +355,10 @@ def _check_surroundings(config: ServeConfig) -> Iterator[Line]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if "://" not in place and not os.access(there, os.W_OK):
             yield Line("fail", field, f"{str(there)!r} cannot be written to; change {field}.")
+    try:
+        yield from (Line("warn", "credentials", sentence) for sentence in check_credentials(config))
+    except InputError as error:
+        yield Line("fail", "credentials", str(error))
     if not config.http.is_loopback and config.auth.required is False:
         yield Line("warn", "auth", "The server listens on the network without API keys; set auth.required: true.")
 

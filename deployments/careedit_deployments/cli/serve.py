@@ -20,6 +20,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
 
 if TYPE_CHECKING:
+    from careedit_deployments.checks import PolicyConfig
     from careedit_deployments.config import StateConfig
 
 app = typer.Typer()
@@ -68,6 +69,9 @@ def serve(
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
     check_sets(settings)
+    expiry = check_credentials(settings)
+    if address is None:
+        check_policy(settings)
     with ExitStack() as ending:
         if make_key:
             from careedit_deployments.cli.session_key import session_key
@@ -78,7 +82,7 @@ def serve(
         emit(f"careedit serves {config} at {url} (API: {url}/docs)")
         if make_key:
             emit(f"API key of this run: {key}")
-        for sentence in [*dangers(settings), *(sentence for _, sentence in unpinned_models(settings))]:
+        for sentence in [*dangers(settings), *expiry, *(sentence for _, sentence in unpinned_models(settings))]:
             note(f"Warning: {sentence}")
         if not blocking:
             return
@@ -131,18 +135,46 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
         with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as free:
             free.bind((http.host, 0))
             http = http.model_copy(update={"port": free.getsockname()[1]})
-    return config.model_copy(update={"http": http, "state": _absolute(config.state)})
+    found: dict[str, object] = {
+        "http": http,
+        "state": _absolute(config.state),
+        "policy": _absolute_policy(config.policy),
+    }
+    if config.credentials is not None and config.credentials.folder is not None:
+        folder = str(Path(config.credentials.folder).resolve())
+        found["credentials"] = config.credentials.model_copy(update={"folder": folder})
+    return config.model_copy(update=found)
 
 
 def check_sets(config: ServeConfig) -> None:
     """Raise `ExpertError` for the first defect of the expert set of any arm, weights included. Call it before a deployment."""
-    from careedit.experts import verify_expert_set
+    from careedit.experts import load_expert_set, verify_expert_set
+    from careedit.experts.licence import check_commercial
 
     for name, arm in config.arms.items():
+        if config.commercial:
+            check_commercial(load_expert_set(arm.expert_set))
         with progress(f"Checking the expert set of {name}"):
             findings = verify_expert_set(arm.expert_set)
         if findings:
             raise ExpertError(f"The expert set of {name!r} cannot be used; nothing was deployed: {findings[0].message}")
+
+
+def check_credentials(config: ServeConfig) -> list[str]:
+    """Raise `InputError` if results cannot be signed as configured. Returns a warning if the certificate expires soon."""
+    from careedit_deployments.credentials import expiry_warning, open_signing
+
+    warning = expiry_warning(open_signing(config.credentials))
+    return [] if warning is None else [warning]
+
+
+def check_policy(config: ServeConfig) -> None:
+    """Raise `InputError` for the first check of the content policy that cannot be made on this machine."""
+    from careedit_deployments.policy.hook import load_check
+
+    for check in config.policy.checks:
+        with progress(f"Loading the policy check {check.name}"):
+            load_check(check)
 
 
 def start(config: ServeConfig, address: str | None) -> str:
@@ -241,6 +273,18 @@ def _absolute(state: StateConfig) -> StateConfig:
         database = f"{prefix}{path}"
     blobs = state.blobs if "://" in state.blobs else str(Path(state.blobs).resolve())
     return state.model_copy(update={"database": database, "blobs": blobs})
+
+
+def _absolute_policy(policy: PolicyConfig) -> PolicyConfig:
+    """The content policy with absolute paths: every option that names a file or folder of this machine."""
+    checks = []
+    for check in policy.checks:
+        options = {
+            name: str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
+            for name, value in check.options.items()
+        }
+        checks.append(check.model_copy(update={"options": options}))
+    return policy.model_copy(update={"checks": tuple(checks)})
 
 
 def _last_line(error: BaseException) -> str:

@@ -56,6 +56,9 @@ class ArmFleet(Record):
 
 def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
     """An arm, as the ingress knows it."""
+    # Imported here: it needs torch, and `careedit serve` reads a name of this module before it starts anything.
+    from careedit.experts.licence import base_licence
+
     spec = expert_set.spec
     return ArmInfo(
         name=name,
@@ -70,6 +73,7 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
                 description=one.description,
                 deployment="shared" if one.name in arm.tail_of(expert_set.names) else "own",
                 state="ready",
+                licence=one.licence,
             )
             for one in expert_set.manifests.values()
         },
@@ -79,6 +83,8 @@ def describe_arm(name: str, arm: Arm, expert_set: ExpertSet) -> ArmInfo:
         panel=spec.panel.size,
         takes_guidance=expert_set.takes_guidance,
         references=expert_set.references,
+        base=expert_set.base_name,
+        base_licence=base_licence(expert_set).licence,
         shadow=arm.shadow,
     )
 

@@ -13,6 +13,8 @@ from careedit.records import EditRequest, EditTrace, RoutingDecision, mixture_ro
 from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 from careedit.selection.plan import evaluations
+from careedit_deployments.checks import Moderation
+from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.records import ANONYMOUS
 
 ENCODED_PIXELS = 2**20
@@ -43,6 +45,10 @@ class EditOrder(Record):
     """Width and height of each result in pixels, as it is encoded; None: the source's."""
     owner: str = ANONYMOUS
     """Id of the tenant that asks."""
+    moderation: Moderation = "auto"
+    """Level of the content policy that the request asks for."""
+    files_sha256: tuple[str | None, ...] = ()
+    """sha256 of the files that the client sent, source first; None where the file was not sent. Only policy checks use it."""
     trace_headers: Mapping[str, str] = Field(default_factory=dict)
     """`traceparent` and related headers, for spans."""
 
@@ -115,6 +121,8 @@ class ImageDone(Record):
     """The result, of the source's size."""
     trace: EditTrace
     """How the image was made, with everything that a replay needs."""
+    marks: tuple[PolicyMark, ...] = ()
+    """Marks of the content policy, for the input and for this image."""
 
 
 EditEvent = Progress | Preview | ImageDone
@@ -136,6 +144,8 @@ class ExpertInfo(Record):
     """"own": the expert has replicas of its own; "shared": the shared pool edits with it; None: not known."""
     state: str | None = None
     """Whether the expert can be used now; None: not known."""
+    licence: str | None = None
+    """Licence of the expert, from its manifest; None: not known."""
 
 
 class ArmInfo(Record):
@@ -163,6 +173,10 @@ class ArmInfo(Record):
     """Whether the base takes guidance, so that a request may give it."""
     references: int = 1
     """Maximum of references in addition to the source."""
+    base: str = "unknown"
+    """Name of the arm's base model, for people and for Content Credentials; default "unknown"."""
+    base_licence: str | None = None
+    """Licence of the arm's base model; None, the default: it is not known."""
     shadow: bool
     """Whether the arm only repeats edits of other arms; its results are not returned."""
 

@@ -15,16 +15,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from anyio import BrokenWorkerProcess, to_thread
 from PIL import Image, PngImagePlugin
 
-from careedit.errors import ImageError
+from careedit.errors import ImageError, InputError
 from careedit.images import Limits, decode_image, decode_mask, marks_of
+from careedit.provenance import Credit
 from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.edits.processes import CPU_S, Processes, SharedAmount, overwrite, prepare, read_all
 from careedit_deployments.errors import DeadlineError, UnavailableError
+
+if TYPE_CHECKING:
+    from careedit.provenance.signing import Signing
 
 Reading = Literal["image", "mask", "kept"]
 """How a file is read: as an image, as a mask of OpenAI's kind, or as a PNG that this server made of one and stored."""
@@ -41,6 +46,16 @@ DECODED_PER_S = 4e6
 """Pixels for which a process has one more second of CPU time to decode; a slow machine decodes ten times as many."""
 ENCODED_PER_S = 1e6
 """The same for encoding. Lossless WebP is the slowest format; a slow machine encodes four times as many."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the Content Credentials of a result say about where it comes from."""
+
+    credit: Credit
+    """The edit, the expert set, the experts and their licences."""
+    ingredient: bytes | None = None
+    """The source with its own manifest, from `ingredient_of`. Default: the source is not named."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,10 @@ class PictureFile:
 class Codecs:
     """The decoders and encoders of one ingress process."""
 
-    def __init__(self, memory: int = 2 * 2**30) -> None:
-        """`memory` is the maximum for the decoded images of all requests and jobs, in bytes."""
+    def __init__(self, memory: int = 2 * 2**30, *, signing: Signing | None = None) -> None:
+        """`memory` is the maximum for the decoded images of all requests and jobs, in bytes; `signing` signs results."""
+        self.signing = signing
+        """Signs every result; None: results are not signed."""
         self.memory = SharedAmount(memory, memory // 2, "holds as many images as its memory allows")
         """Memory of decoded images; a request holds its share from before decoding until its response has been sent."""
         self._processes = Processes()
@@ -118,14 +135,21 @@ class Codecs:
                 "save it again, as a PNG or a baseline JPEG."
             ) from None
 
-    async def encode(self, key: str, picture: Image.Image, output: Output | None, *, ends: float) -> bytes:
-        """The file of a result, for the caller `key`, as `output.encode` makes it; it waits for its turn.
+    async def encode(
+        self, key: str, picture: Image.Image, output: Output | None, *, ends: float, origin: Origin | None = None
+    ) -> bytes:
+        """The file of a result, for the caller `key`, as `output.encode` makes it, signed; it waits for its turn.
 
-        Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the monotonic time `ends`, `UnavailableError`.
+        A server that signs results needs `origin`. Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the
+        monotonic time `ends`, `UnavailableError`.
         """
         try:
             async with asyncio.timeout(ends - time.monotonic()) as limit:
-                return await self._encode(key, picture, output)
+                file = await self._encode(key, picture, output)
+                if self.signing is None:
+                    return file
+                assert origin is not None, "a result without its origin must not leave unsigned"
+                return await self._sign(self.signing, key, file, origin)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -133,13 +157,23 @@ class Codecs:
                 "The result was not encoded within the deadline of the edit; ask for a smaller size, fewer images, or jpeg."
             ) from None
 
+    async def _sign(self, signing: Signing, key: str, file: bytes, origin: Origin) -> bytes:
+        try:
+            async with self._encoding.hold(key, 1, patient=True):
+                return await to_thread.run_sync(
+                    signing.sign, file, origin.credit, origin.ingredient, abandon_on_cancel=True
+                )
+        except InputError as error:  # the certificate has expired since the start: not the client's fault
+            raise UnavailableError(str(error)) from None
+
     async def _encode(self, key: str, picture: Image.Image, output: Output | None) -> bytes:
         width, height = picture.size if output is None else output.size
-        pixels = max(picture.width * picture.height, width * height)
+        pixels, marked = max(picture.width * picture.height, width * height), self.signing is not None
         if pixels <= SMALL_PIXELS:
             async with self._encoding.hold(key, 1, patient=True):
-                return await to_thread.run_sync(encode, picture, output, abandon_on_cancel=True)
-        data, given = await to_thread.run_sync(picture.tobytes), (picture.mode, picture.size, output, pixels)
+                make = partial(encode, picture, output, marked=marked)
+                return await to_thread.run_sync(make, abandon_on_cancel=True)
+        data, given = await to_thread.run_sync(picture.tobytes), (picture.mode, picture.size, output, pixels, marked)
         try:
             return await self._processes.run(key, encode_exchange, data, *given, read=read_all, patient=True)
         except BrokenWorkerProcess:
@@ -178,8 +212,10 @@ def decode_exchange(path: str, reading: Reading, limits: Limits, pixels: int) ->
     return image.mode, image.size, image.info
 
 
-def encode_exchange(path: str, mode: str, size: tuple[int, int], output: Output | None, pixels: int) -> None:
+def encode_exchange(
+    path: str, mode: str, size: tuple[int, int], output: Output | None, pixels: int, marked: bool
+) -> None:
     """Runs in a picture process: replace the pixels in the file at `path` by the encoded picture."""
     prepare(CPU_S + pixels / ENCODED_PER_S)
     with open(path, "r+b", buffering=0) as exchange:
-        overwrite(exchange, encode(Image.frombytes(mode, size, exchange.read()), output))
+        overwrite(exchange, encode(Image.frombytes(mode, size, exchange.read()), output, marked=marked))

@@ -16,13 +16,23 @@ from anyio.to_thread import run_sync
 from cachetools import LRUCache
 
 from careedit.errors import CareEditError, InputError
+from careedit.provenance import Credit
 from careedit.records import EarlyFilter, EditTrace, RoutingDecision, mixture_rows
 from careedit.routing import FixedRouter, features_of
 from careedit.selection.plan import evaluations, first_seed, make_plan
 from careedit_deployments.config import Limits, ServeConfig, Telemetry
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
-from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
+from careedit_deployments.edits.policy import check_event, check_input
+from careedit_deployments.errors import (
+    DeadlineError,
+    OverloadedError,
+    PolicyUnavailableError,
+    TooExpensiveError,
+    UnavailableError,
+)
+from careedit_deployments.policy.contract import PolicyMark
+from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.logs import ArmLog, EditLog
 from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
@@ -103,11 +113,13 @@ class EditService:
         *,
         arms: ArmLog | None = None,
         tracing: Tracing | None = None,
+        policy: PolicyHook | None = None,
         disabled_arms: Callable[[], Collection[str]] = frozenset,
         observers: Sequence[EditObserver] = (),
     ) -> None:
         """`arms` stores assignments; `disabled_arms` names the arms that are out of traffic now; `observers` are called
-        after every edit; without `tracing` no spans are made."""
+        after every edit; without `tracing` no spans are made. `policy`: by default, the one of `config`."""
+        self.policy = policy or PolicyHook(config.policy, metrics)
         self.arms = arms
         self.tracing = tracing or Tracing(Telemetry(), "ingress")
         self.config = config
@@ -122,11 +134,10 @@ class EditService:
     async def start(self, order: EditOrder) -> Running:
         """Accept an order; nothing is queued before `Running.events` is iterated.
 
-        Raises `InputError` and its subclasses, `NotFoundError`, `TooExpensiveError`, `UnavailableError` and what routing
+        Raises `InputError` and its subclasses (`PolicyError` is one), `NotFoundError`, `TooExpensiveError`, `UnavailableError` and what routing
         raises.
         """
-        started = time.perf_counter()
-        identity = new_id("edit")
+        accepted, identity = time.monotonic(), new_id("edit")
         arm = self._arm(order, identity)
         request = order.request
         steps = request.steps or arm.steps
@@ -147,22 +158,27 @@ class EditService:
             )
         check_results(self.config.limits, order)
         check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=1)
+        limit = self.config.limits.deadline_s
+        deadline_s = limit if order.deadline_s is None else min(order.deadline_s, limit)
+        ends = accepted + deadline_s
+        marks = await check_input(self.policy, order, identity, ends)
+        started = time.perf_counter()
         seed = first_seed(request.seed, request.n * make_plan(request.early_filter, steps).candidates)
         with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):
             decision = await self._route(order, arm)
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
         rows = len(mixture_rows(decision.weights, masked=request.mask is not None))
         check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
-        limit = self.config.limits.deadline_s
         given = {
             "id": identity,
             "arm": arm.name,
             "request": request.model_copy(update={"seed": seed, "steps": steps}),
             "decision": decision,
-            "deadline_s": limit if order.deadline_s is None else min(order.deadline_s, limit),
+            "deadline_s": deadline_s,
+            "partials": 0 if self.policy.config.withholds_previews else order.partials,
         }
         call = EditCall(**{**dict(order), **given})
-        return Running(self, call, arm, time.monotonic() + call.deadline_s)
+        return Running(self, call, arm, ends, marks)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
         """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
@@ -226,6 +242,8 @@ class Running:
     """The arm, with the hash of its expert set."""
     ends: float
     """Monotonic time at which the edit is given up."""
+    marks: tuple[PolicyMark, ...] = ()
+    """Marks of the content policy for the input."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property
@@ -243,6 +261,21 @@ class Running:
         """The experts that edit, and why."""
         return self.call.decision
 
+    @property
+    def credit(self) -> Credit:
+        """What the Content Credentials of the results say."""
+        weights, known = self.decision.weights, self.info.experts
+        licences = {name: known[name].licence for name in weights if name in known}
+        return Credit(
+            edit=self.id,
+            model=self.info.base,
+            model_licence=self.info.base_licence,
+            expert_set=self.info.expert_set,
+            expert_set_sha256=self.info.sha256,
+            experts=weights,
+            licences={name: licence for name, licence in licences.items() if licence is not None},
+        )
+
     async def events(self) -> AsyncIterator[EditEvent]:
         """Edit; iterate once. Closing the iterator stops the edit within one step. However it ends, it is counted and logged."""
         started = time.perf_counter()
@@ -255,6 +288,10 @@ class Running:
                 call = self.call.model_copy(update=left)
                 async with aclosing(self.service.backend.edit(call)) as events:  # type: ignore[type-var]
                     while (event := await self._next(events)) is not None:
+                        checked = await check_event(self.service.policy, self.call, event, self.ends, self.marks)
+                        if checked is None:
+                            continue  # a preview that is not allowed
+                        event = checked
                         if isinstance(event, ImageDone):
                             self._made.append(event)
                             self.service.metrics.image_made(self.arm, event.trace)
@@ -321,7 +358,7 @@ def _kept(trace: EditTrace, shown: bool) -> dict[str, object]:
 
 
 def _outcome(error: Exception) -> Outcome:
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | PolicyUnavailableError):  # neither says anything about the arm
         return "refused"
     if isinstance(error, OverloadedError):
         return "overloaded"

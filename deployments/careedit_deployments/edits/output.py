@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from careedit.files import png_bytes
+from careedit.provenance import xmp_options
 from careedit.record import Record
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -34,14 +35,14 @@ class Output(Record):
     read the record."""
 
 
-def encode(picture: Image.Image, output: Output | None) -> bytes:
-    """The file of a picture, without metadata, scaled to `output.size` if it has another size.
+def encode(picture: Image.Image, output: Output | None, *, marked: bool = False) -> bytes:
+    """The file of a picture, without metadata (`marked`: with the XMP mark of a trained model), scaled to `output.size` if it has another size.
 
     Nothing is cropped or stretched. If the proportions differ, the picture is scaled to fit and centered, and its outermost
     pixels are repeated to fill the margins. None: a PNG with little compression, to store; speed matters more than bytes.
     """
     if output is None:
-        return png_bytes(picture, compress_level=1)
+        return png_bytes(picture, compress_level=1, **(xmp_options("PNG") if marked else {}))
     size = output.size
     if picture.size != size and not same_shape(size, picture.size):
         picture = _fill(picture, size)
@@ -55,6 +56,8 @@ def encode(picture: Image.Image, output: Output | None) -> bytes:
         options = {"quality": 95 if output.compression is None else output.compression, "subsampling": 0}
     elif output.format == "webp":
         options = {"lossless": True} if output.compression is None else {"quality": output.compression}
+    if marked:
+        options |= xmp_options(output.format.upper())
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, output.format.upper(), **options)
     return buffer.getvalue()

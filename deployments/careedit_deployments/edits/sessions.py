@@ -15,9 +15,10 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from careedit.errors import InputError
+from careedit.provenance import Credit
 from careedit.records import RoutingDecision
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone
-from careedit_deployments.edits.codecs import Codecs, Reading
+from careedit_deployments.edits.codecs import Codecs, Origin, Reading
 from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.stored import delete_files, delete_session, kept_file, put_file, reading_of, scope_of
 from careedit_deployments.errors import ConflictError, NotFoundError
@@ -116,10 +117,11 @@ class Sessions:
         key = session.source if parent is None else parent.picture
         return Base(session, parent, await self._blobs.get(key), reading_of(key))
 
-    async def start(self, base: Base, order: EditOrder) -> Turn:
+    async def start(self, base: Base, order: EditOrder, *, ingredient: bytes | None = None) -> Turn:
         """Accept a turn; the source of `order` is the image of `base`. Raises the errors of `EditService.start`.
 
-        The session's id precedes `order.request_id`, so that the log of edits can be redacted with the session.
+        The session's id precedes `order.request_id`, so that the log of edits can be redacted with the session. `ingredient`
+        is that image with its Content Credentials, if results keep them.
         """
         if order.request.n != 1:
             raise InputError(f"n is {order.request.n}; a turn of a session has one image, so leave n out.", field="n")
@@ -132,7 +134,7 @@ class Sessions:
             "user": order.user or base.session.user,
         }
         running = await self._edits.start(order.model_copy(update=mine))
-        return Turn(self, running, base, turn_id, order.request.instruction)
+        return Turn(self, running, base, turn_id, order.request.instruction, ingredient)
 
     async def undo(self, session_id: str, owner: str) -> SessionRecord:
         """Go back to what the head edited. Raises `ConflictError` at the source, or if another request was faster."""
@@ -159,7 +161,8 @@ class Sessions:
         """
         session, owner = turn.base.session, turn.running.call.owner
         session_id = session.id
-        data = await self._codecs.encode(owner, made.picture, None, ends=turn.ends)
+        origin = Origin(turn.credit, turn.ingredient)
+        data = await self._codecs.encode(owner, made.picture, None, origin=origin, ends=turn.ends)
         picture = await put_file(self._store, self._blobs, scope_of(session_id), data, suffix="png", owner=owner)
         now = unix_time()
         record = TurnRecord(
@@ -207,6 +210,8 @@ class Turn:
     """Id of the turn, also before it is stored."""
     instruction: str
     """The instruction of the turn."""
+    ingredient: bytes | None = None
+    """The edited image with its Content Credentials, if results keep them."""
     record: TurnRecord | None = field(default=None, init=False)
     """The stored turn; None until it is made."""
 
@@ -229,6 +234,11 @@ class Turn:
     def decision(self) -> RoutingDecision:
         """The experts that edit, and why."""
         return self.running.decision
+
+    @property
+    def credit(self) -> Credit:
+        """What the Content Credentials of the result say."""
+        return self.running.credit
 
     async def events(self) -> AsyncIterator[EditEvent]:
         """Edit, as `Running.events` does, and store the result."""

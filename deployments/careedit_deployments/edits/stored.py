@@ -10,17 +10,18 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from anyio.to_thread import run_sync
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from careedit.files import json_digest, png_bytes
 from careedit.images import Limits, image_sha256, inspect_picture, marks_of, without_metadata
 from careedit.record import Record
 from careedit.records import EditRequest
+from careedit_deployments.checks import Moderation
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.edits.output import Output
@@ -66,8 +67,15 @@ class StoredOrder(Record):
     """The end user, as in `EditRecord`. None: the order belongs to no user."""
     partials: int = 0
     """Number of previews per image, 0 to 3; default 0."""
+    ingredient: Annotated[str | None, Field(exclude_if=lambda key: key is None)] = None
+    """Blob key of the source with its Content Credentials. Not stored if results do not keep them, so that older replicas can
+    read the record."""
     output: Output
     """Size, format and quality of the results."""
+    moderation: Annotated[Moderation, Field(exclude_if=lambda level: level == "auto")] = "auto"
+    """Level of the content policy. Not stored if it is "auto", so that older replicas can read the record."""
+    files_sha256: Annotated[tuple[str | None, ...], Field(exclude_if=lambda hashes: not hashes)] = ()
+    """sha256 of the files that were sent, for the content policy. Not stored if empty."""
 
 
 def scope_of(identity: str) -> str:
@@ -176,11 +184,18 @@ def reserved_bytes(order: EditOrder) -> int:
 
 
 async def keep_order(
-    order: EditOrder, output: Output, put: Put, *, pictures: Sequence[bytes] = (), mask: bytes | None = None
+    order: EditOrder,
+    output: Output,
+    put: Put,
+    *,
+    pictures: Sequence[bytes] = (),
+    mask: bytes | None = None,
+    ingredient: bytes | None = None,
 ) -> StoredOrder:
     """Store the pictures of an order through `put`; return the order that refers to them.
 
-    `pictures` (the source, then the references) and `mask` are the files that were sent, if there are any.
+    `pictures` (the source, then the references) and `mask` are the files that were sent, if there are any. `ingredient` is
+    the source with its Content Credentials, if results keep them.
     """
 
     async def keep(picture: Image.Image, sent: bytes | None) -> str:
@@ -198,7 +213,10 @@ async def keep_order(
         model=order.model,
         user=order.user,
         partials=order.partials,
+        ingredient=None if ingredient is None else await put(ingredient, suffix="cred"),
         output=output,
+        moderation=order.moderation,
+        files_sha256=order.files_sha256,
     )
 
 
@@ -224,6 +242,8 @@ async def loaded_order(
             user=stored.user,
             partials=stored.partials,
             result_size=stored.output.size,
+            moderation=stored.moderation,
+            files_sha256=stored.files_sha256,
             request_id=request_id,
             owner=owner,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -18,13 +19,14 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from careedit.errors import ImageError
 from careedit.records import EditRequest, EditTrace
 from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
-from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
+from careedit_deployments.edits.codecs import Codecs, Origin, PictureFile, Reading
 from careedit_deployments.edits.edit_service import Running, check_cost, settings
 from careedit_deployments.edits.output import Output
-from careedit_deployments.edits.sessions import Turn
+from careedit_deployments.edits.sessions import Base, Turn
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.output import images_response, output_of, store_file
@@ -39,6 +41,7 @@ from careedit_deployments.http.services import (
     trace_headers_of,
     user_of,
 )
+from careedit_deployments.policy.contract import PolicyMark
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +60,13 @@ class AcceptedEdit:
     """Id of the tenant that asked."""
     user: str | None
     """The end user, as the server stores them."""
+    ingredient: bytes | None = None
+    """The source with its Content Credentials, if results keep them."""
 
     async def encode(self, picture: Image.Image) -> bytes:
         """The file of a result or preview. Raises `DeadlineError` once the edit's deadline has passed."""
-        return await self.codecs.encode(self.owner, picture, self.output, ends=self.running.ends)
+        origin = Origin(self.running.credit, self.ingredient)
+        return await self.codecs.encode(self.owner, picture, self.output, origin=origin, ends=self.running.ends)
 
     async def encode_base64(self, picture: Image.Image) -> str:
         """`encode`, as text for JSON."""
@@ -100,6 +106,7 @@ async def accept(
     check_before_decoding(services, form)
     if session is None:
         order = await order_of(request, form)
+        ingredient = await ingredient_from(services, form.pictures[0])
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
         user = order.user
@@ -109,11 +116,14 @@ async def accept(
         form = replace(form, pictures=(base.data, *form.pictures))
         order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        running = await sessions.start(base, order.model_copy(update={"result_size": output.size}))
+        ingredient, full = await _ingredient_of_turn(services, base)
+        notes = (*notes, *full)
+        ordered = order.model_copy(update={"result_size": output.size})
+        running = await sessions.start(base, ordered, ingredient=ingredient)
         user = order.user or base.session.user
     if notes:
         output = output.model_copy(update={"notes": (*output.notes, *notes)})
-    return AcceptedEdit(form, running, output, services.codecs, order.owner, user)
+    return AcceptedEdit(form, running, output, services.codecs, order.owner, user, ingredient)
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
@@ -122,19 +132,21 @@ async def finish(request: Request, accepted: AcceptedEdit) -> Response:
     Raises `UnavailableError` if an image is missing at the end, and `DeadlineError`.
     """
     files, traces = dict[int, asyncio.Task[bytes]](), dict[int, EditTrace]()
+    marks: dict[PolicyMark, None] = {}  # ordered; each image repeats those of the input
     fields, output = accepted.form.fields, accepted.output
     try:
         async with aclosing(accepted.running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
             async for event in events:
                 if isinstance(event, ImageDone):
                     traces[event.image] = event.trace
+                    marks |= dict.fromkeys(event.marks)
                     files[event.image] = asyncio.create_task(accepted.encode(event.picture), name="careedit-answer")
         if len(files) != fields.n:
             raise UnavailableError("The edit ended before all of its images were made; try again.")
         with services_of(request).tracing.span("answer", trace_headers_of(request)):
             response = images_response(
                 [await _image_data(request, accepted, await files[i]) for i in range(fields.n)],
-                EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)]),
+                EditReport(**accepted.report, traces=[traces[i] for i in range(fields.n)], policy=tuple(marks)),
                 output,
                 prompt=fields.prompt,
                 references=accepted.references,
@@ -157,6 +169,26 @@ async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> 
 
 async def _base64(data: bytes) -> str:
     return (await run_sync(base64.b64encode, data)).decode("ascii")
+
+
+async def ingredient_from(services: Services, source: bytes) -> bytes | None:
+    """The source's file as an ingredient of its results, if they are to keep its Content Credentials. Raises `ImageError`."""
+    credentials = services.config.credentials
+    if credentials is None or not credentials.keep_source:
+        return None
+    from careedit.provenance.signing import ingredient_of  # needs an optional package
+
+    return await run_sync(ingredient_of, source)
+
+
+async def _ingredient_of_turn(services: Services, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
+    """As `ingredient_from`. The chain of a session that grows too long starts again, and a note of the response says so."""
+    try:
+        return await ingredient_from(services, base.data), ()
+    except ImageError:
+        if base.parent is None:
+            raise
+        return None, ("The chain of Content Credentials is at its maximum size; it starts again with this turn.",)
 
 
 def check_before_decoding(services: Services, form: EditInput) -> None:
@@ -213,11 +245,19 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
         user=await user_of(request, fields.end_user),
         partials=fields.partial_images,
         progress=fields.stream,
+        moderation=fields.moderation or "auto",
+        files_sha256=await run_sync(_hashes, form) if services.edits.policy.asks("input") else (),
         deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - started)),
         request_id=request_id_of(request),
         owner=caller_of(request).id,
         trace_headers=trace_headers_of(request),
     )
+
+
+def _hashes(form: EditInput) -> tuple[str | None, ...]:
+    """sha256 of the files that were sent; a session's source is stored without the metadata with which it was sent."""
+    hashes = [hashlib.sha256(data).hexdigest() for data in form.pictures]
+    return tuple(hashes) if form.fields.session is None else (None, *hashes[1:])
 
 
 def _inspect_all(form: EditInput, limits: Limits, source: Reading) -> list[PictureFile]:

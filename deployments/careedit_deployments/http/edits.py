@@ -96,7 +96,12 @@ async def _completed(accepted: AcceptedEdit, event: ImageDone) -> dict[str, Any]
     data = {
         **await _event(accepted, "image_edit.completed", event.picture),
         "usage": usage_of([event.trace], fields.prompt, accepted.references).model_dump(mode="json"),
-        "careedit": {**accepted.report, "image": event.image, "traces": [event.trace.model_dump(mode="json")]},
+        "careedit": {
+            **accepted.report,
+            "image": event.image,
+            "traces": [event.trace.model_dump(mode="json")],
+            **({"policy": [mark.model_dump(mode="json") for mark in event.marks]} if event.marks else {}),
+        },
     }
     return data if fields.end_user is None else {**data, "safety_identifier": fields.end_user}
 

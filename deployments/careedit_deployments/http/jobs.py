@@ -31,7 +31,7 @@ from careedit_deployments.edits.stored import (
     sent_sha256,
 )
 from careedit_deployments.errors import FieldError, LostImageError
-from careedit_deployments.http.accept import check_before_decoding, order_of
+from careedit_deployments.http.accept import check_before_decoding, ingredient_from, order_of
 from careedit_deployments.http.form import EditInput, read_edit
 from careedit_deployments.http.openapi import edit_bodies, error_answers
 from careedit_deployments.http.output import images_response, output_of
@@ -47,6 +47,7 @@ from careedit_deployments.http.schema import (
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.jobs.webhooks import check_webhook_url
+from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.queue import other_body
 from careedit_deployments.state.records import JOB_ENDS, JobRecord, JobStatus, new_id
@@ -180,6 +181,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
     order = order.model_copy(update={"result_size": output.size})
+    ingredient = await ingredient_from(services, form.pictures[0])
     running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
     scope = scope_of(job_id)
@@ -189,7 +191,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     accepted: JobRecord | None = None
     try:
         await services.store.storage.add(scope, owner, reserve=reserved_bytes(order))
-        stored = await keep_order(seeded, output, put, pictures=form.pictures, mask=form.mask)
+        stored = await keep_order(seeded, output, put, pictures=form.pictures, mask=form.mask, ingredient=ingredient)
         job = JobRecord(
             id=job_id,
             owner=owner,
@@ -326,9 +328,10 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
     except LostImageError as error:
         return brief.model_copy(update={"error": JobError(code="image_lost", message=str(error))})
     last = job.images[-1]
+    marks = dict.fromkeys(PolicyMark(**mark) for image in job.images for mark in image.marks)
     result = images_response(
         [ImageData(b64_json=base64.b64encode(file).decode("ascii")) for file in files],
-        EditReport(id=last.edit_id, arm=last.arm, traces=traces, notes=stored.output.notes),
+        EditReport(id=last.edit_id, arm=last.arm, traces=traces, policy=tuple(marks), notes=stored.output.notes),
         stored.output,
         prompt=str(stored.request["instruction"]),
         references=len(stored.references),

@@ -51,7 +51,7 @@ def output_of(fields: EditFields, notes: Sequence[str], source: tuple[int, int],
         format=fields.output_format,
         compression=fields.output_compression,
         quality=fields.level,
-        notes=(*notes, *size_notes(size, source)),
+        notes=(*notes, *policy_notes(fields, config), *size_notes(size, source)),
     )
 
 
@@ -87,6 +87,16 @@ def target_size(fields: EditFields, source: tuple[int, int], config: ServeConfig
             "size",
         )
     return size
+
+
+def policy_notes(fields: EditFields, config: ServeConfig) -> tuple[str, ...]:
+    """Sentences about fields on which the content policy, or its absence, has an effect."""
+    notes = []
+    if fields.moderation is not None and not config.policy.checks:
+        notes.append("moderation has no effect here: this server does not moderate.")
+    if fields.partial_images and config.policy.withholds_previews:
+        notes.append("partial_images has no effect here: the content policy decides about finished images only.")
+    return tuple(notes)
 
 
 def size_notes(size: tuple[int, int], source: tuple[int, int]) -> tuple[str, ...]:

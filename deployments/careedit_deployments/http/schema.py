@@ -18,6 +18,7 @@ from careedit.records import (
 )
 from careedit.scoring import Score
 from careedit_deployments.edits.output import OutputFormat, Quality
+from careedit_deployments.policy.contract import PolicyMark
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line of text."""
@@ -96,7 +97,8 @@ class EditFields(Body):
     input_fidelity: Literal["low", "high"] | None = None
     """Accepted for compatibility, without effect: pixels that the edit does not change are those of the source."""
     moderation: Literal["auto", "low"] | None = None
-    """Accepted for compatibility, without effect: this server does not moderate."""
+    """Level of the server's content policy: "auto" (default) or "low". The server's configuration says which checks each of
+    them has; without a content policy it has no effect."""
     user: Text | None = None
     """The client's name for the end user. All edits of one user go to the same arm."""
     safety_identifier: Text | None = None
@@ -147,8 +149,6 @@ class EditFields(Body):
             notes.append(
                 "input_fidelity has no effect here: pixels that the edit does not change are those of the source."
             )
-        if self.moderation is not None:
-            notes.append("moderation has no effect here: this server does not moderate.")
         return tuple(notes)
 
 
@@ -231,6 +231,8 @@ class EditReport(Answer):
     """Id of the turn if the edit was a turn of a session, else null."""
     traces: list[EditTrace]
     """One trace per image: how it was made, with everything that a replay needs."""
+    policy: Annotated[tuple[PolicyMark, ...], Field(exclude_if=lambda marks: not marks)] = ()
+    """Marks of the server's content policy for the input and the images; absent without any."""
     notes: tuple[str, ...] = ()
     """Sentences about fields that had no effect, and about how a size of other proportions was filled. Empty by
     default."""

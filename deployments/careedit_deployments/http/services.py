@@ -13,6 +13,7 @@ from starlette.requests import Request
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.credentials import open_signing
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
@@ -21,6 +22,7 @@ from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.pseudonyms import Pseudonyms
 from careedit_deployments.state.store import Store
@@ -74,13 +76,15 @@ def assemble(
     """Services with everything that runs next to the routes: the arms' guard, shadow copies, job workers, the cleanup.
 
     `hooks` are entered before those and left after them: use them to close the stores. `tracing`, made here by default, is
-    shut down when everything that makes spans has ended.
+    shut down when everything that makes spans has ended. Raises `InputError` for credentials that cannot sign.
     """
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     warnings: dict[str, str] = {}
-    codecs = Codecs(config.limits.picture_memory)
     users = Pseudonyms(config.state, blobs)
+    policy = PolicyHook(config.policy, metrics)
+    signing = open_signing(config.credentials)
+    codecs = Codecs(config.limits.picture_memory, signing=signing)
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(
@@ -90,6 +94,7 @@ def assemble(
         store.edits,
         arms=store.arms,
         tracing=tracing,
+        policy=policy,
         disabled_arms=guard.disabled_arms,
         observers=(guard, shadowing),
     )
@@ -108,7 +113,7 @@ def assemble(
         tracing=tracing,
         stopping=stopping,
         warnings=warnings,
-        hooks=(*hooks, _shut_down(tracing), guard.running, shadowing.running, jobs),
+        hooks=(*hooks, _shut_down(tracing), policy.running, guard.running, shadowing.running, jobs),
     )
 
 

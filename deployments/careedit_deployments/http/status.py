@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from careedit.errors import CareEditError
 from careedit_deployments.ab.status import ArmStatus, arm_statuses
+from careedit_deployments.credentials import expiry_warning
 from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
@@ -208,6 +209,8 @@ async def ready(request: Request) -> JSONResponse:
     free = await run_sync(services.blobs.free_bytes)
     if free is not None and free < LOW_DISK:
         warnings["disk"] = f"Only {free // 2**20} MiB are left for images; free some, or jobs and sessions are refused."
+    if (expiry := expiry_warning(services.codecs.signing)) is not None:
+        warnings["credentials"] = expiry
     answer = Health(status="unavailable" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
 from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
-from careedit_deployments.edits.codecs import Codecs
+from careedit_deployments.edits.codecs import Codecs, Origin
 from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.output import Output
 from careedit_deployments.edits.stored import StoredOrder, delete_files, loaded_order, put_file, remaining, scope_of
@@ -151,7 +151,9 @@ class JobWorker:
             before = len(made)
             try:
                 async with loaded_order(stored, self._blobs, self._codecs, **given) as order:
-                    await self._attempt(job, order, stored.output, made)
+                    key = stored.ingredient
+                    ingredient = None if key is None else await self._blobs.get(key)
+                    await self._attempt(job, order, stored.output, made, ingredient)
                 return
             except (_Stopped, *OWN):
                 raise
@@ -166,7 +168,14 @@ class JobWorker:
                 trouble = _Trouble(self._config.patience_s, self._pause_s)
             await trouble.wait(job, failure)
 
-    async def _attempt(self, job: JobRecord, order: EditOrder, output: Output, made: dict[int, JobImage]) -> None:
+    async def _attempt(
+        self,
+        job: JobRecord,
+        order: EditOrder,
+        output: Output,
+        made: dict[int, JobImage],
+        ingredient: bytes | None,
+    ) -> None:
         rest, first = remaining(order.request, made.values())
         if rest is None:
             return
@@ -178,25 +187,37 @@ class JobWorker:
                 if event.kind == "progress" and not last and time.monotonic() - stored_at < PROGRESS_S:
                     continue
                 stored_at = time.monotonic()
-                image = await self._store_event(job, event, output, running, first=first)
+                image = await self._store_event(job, event, output, running, first=first, ingredient=ingredient)
                 if image is not None:
                     made[image.image] = image
         if len(made) != order.request.n:
             raise UnavailableError("The edit ended without all of its images; try again.")
 
     async def _store_event(
-        self, job: JobRecord, event: EditEvent, output: Output, running: Running, *, first: int
+        self,
+        job: JobRecord,
+        event: EditEvent,
+        output: Output,
+        running: Running,
+        *,
+        first: int,
+        ingredient: bytes | None,
     ) -> JobImage | None:
         index, edit, arm = first + event.image, running.id, running.arm
         if isinstance(event, ImageDone | Preview):
-            data = await self._codecs.encode(job.owner, event.picture, output, ends=running.ends)
+            origin = Origin(running.credit, ingredient)
+            data = await self._codecs.encode(job.owner, event.picture, output, origin=origin, ends=running.ends)
             given = {"suffix": output.format, "owner": job.owner}
             picture = await put_file(self._store, self._blobs, scope_of(job.id), data, **given, accepted=True)
         if isinstance(event, Preview):
             await self._append(job, "partial", {"image": index, "index": event.index}, picture)
         elif isinstance(event, ImageDone):
             trace = event.trace.model_dump(mode="json")
-            image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace)
+            marks = tuple(
+                {**mark.model_dump(mode="json"), **({} if mark.image is None else {"image": index})}
+                for mark in event.marks
+            )
+            image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace, marks=marks)
             await self._append(job, "image", {"image": index, "edit": edit, "arm": arm}, picture, image)
             return image
         else:

@@ -14,7 +14,14 @@ from careedit.files import write_atomic
 from careedit_deployments.kubernetes.render import render
 
 KEYS = {
-    "careedit-stores": ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "CAREEDIT_WEBHOOK_SECRET"),
+    "careedit-stores": (
+        "PGPASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "CAREEDIT_WEBHOOK_SECRET",
+        "CAREEDIT_CREDENTIALS_CERTIFICATE",
+        "CAREEDIT_CREDENTIALS_KEY",
+    ),
     "careedit-redis": ("password",),
 }
 """Keys of each secret. Managed stores provide the same keys through `k8s/components/managed-stores`."""
@@ -81,14 +88,25 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def dev_secrets(namespace: str = "careedit") -> str:
-    """Random secrets of the namespace as YAML; they are not stored. Do not apply new ones while the stores keep their disks."""
+    """Random secrets of the namespace as YAML; they are not stored. Do not apply new ones while the stores keep their disks.
+
+    Results are signed by a private authority, whose certificate is the last one of the chain.
+    """
+    from careedit.provenance.authority import make_authority
+    from careedit.provenance.certificates import CERTIFICATE_FILE, KEY_FILE
+
+    files = make_authority()
+    signing = {
+        "CAREEDIT_CREDENTIALS_CERTIFICATE": files[CERTIFICATE_FILE].decode(),
+        "CAREEDIT_CREDENTIALS_KEY": files[KEY_FILE].decode(),
+    }
     documents = [
         {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": name, "namespace": namespace},
             "type": "Opaque",
-            "stringData": {key: secrets.token_hex(24) for key in keys},
+            "stringData": {key: signing.get(key) or secrets.token_hex(24) for key in keys},
         }
         for name, keys in KEYS.items()
     ]

@@ -35,6 +35,7 @@ def edits() -> dict[str, Any]:
             _of(catalogue.EDIT_SECONDS, by=("arm",)),
             _of(catalogue.STAGE_SECONDS, by=("stage",)),
             _of(catalogue.REFUSALS),
+            _of(catalogue.POLICY),
             _of(catalogue.IMAGES),
             _of(catalogue.JOBS),
             # Every ingress replica reports the number in the whole store.

@@ -196,6 +196,8 @@ class JobImage(Record):
     """Blob key of the image file, in the job's output format."""
     trace: Mapping[str, Any]
     """`EditTrace` of the image, as JSON."""
+    marks: Annotated[tuple[Mapping[str, Any], ...], Field(exclude_if=lambda marks: not marks)] = ()
+    """Each `PolicyMark` of the image and of its input, as JSON. Not stored if empty, so that older replicas can read it."""
 
 
 class JobRecord(Record):

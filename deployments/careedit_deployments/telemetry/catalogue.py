@@ -27,8 +27,11 @@ Stage = Literal["queue", "route", "encode", "step", "decode", "judge"]
 Outcome = Literal["made", "cancelled", "refused", "overloaded", "expired", "failed"]
 """How an edit ends: finished; cancelled by the caller; cannot be edited; queue full; deadline passed; any other failure."""
 
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "quota", "input"]
-"""Why a request is rejected before any work is done for it."""
+Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "quota", "input", "policy"]
+"""Why a request is rejected before any work is done for it; "policy" also for a result that is not sent."""
+
+PolicyOutcome = Literal["allowed", "refused", "marked", "failed"]
+"""What a policy check answers; "failed": it does not answer."""
 
 
 class MetricInfo(Record):
@@ -107,6 +110,9 @@ FEASIBLE = _histogram(
 DEVICE_SECONDS = _counter("device_seconds", "Seconds of device time spent on edits.", "arm", "expert")
 COST = _counter("cost", "Device time x telemetry.cost_per_gpu_hour, in that currency.", "arm", "expert")
 REFUSALS = _counter("refusals", "Requests rejected before any work was done for them.", "reason")
+POLICY = _counter(
+    "policy_verdicts", "Answers of policy checks: allowed, marked, refused, or failed.", "check", "stage", "verdict"
+)
 RETRIES = _counter("retries", "Edits restarted because their replica died.", "arm", "expert")
 ENCODINGS = _counter(
     "encodings",

@@ -15,7 +15,7 @@ from careedit.images import FLATTENED
 from careedit.records import EditTrace, RoutingDecision
 from careedit.scoring import Score
 from careedit_deployments.telemetry import catalogue
-from careedit_deployments.telemetry.catalogue import METRICS, MetricInfo, Outcome, Refusal, Stage
+from careedit_deployments.telemetry.catalogue import METRICS, MetricInfo, Outcome, PolicyOutcome, Refusal, Stage
 
 Instrument = Callable[[float, dict[str, str]], None]
 """Records a value under labels: adds to a counter, sets a gauge, observes in a histogram."""
@@ -63,6 +63,10 @@ class Metrics:
     def refused(self, reason: Refusal) -> None:
         """A request was rejected before any work was done for it."""
         self._record(catalogue.REFUSALS, 1, reason=reason)
+
+    def policy(self, check: str, stage: Literal["input", "output"], verdict: PolicyOutcome) -> None:
+        """A policy check looked at the input of an edit or at a result."""
+        self._record(catalogue.POLICY, 1, check=check, stage=stage, verdict=verdict)
 
     def stage(self, stage: Stage, seconds: float, *, arm: str, expert: str) -> None:
         """An edit spent `seconds` in a stage. `routed` and `image_made` call this themselves."""

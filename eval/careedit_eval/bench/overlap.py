@@ -131,5 +131,5 @@ def _wait(seconds: float, log: Path) -> None:
 
 def _spans(log: Path) -> list[tuple[float, float]]:
     """The starts and ends in a log, in order."""
-    lines = (line.split() for line in log.read_text("ascii").splitlines())
-    return sorted((float(start), float(end)) for start, end in lines)
+    with log.open(encoding="ascii") as lines:
+        return sorted((float(start), float(end)) for start, end in map(str.split, lines))

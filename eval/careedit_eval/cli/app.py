@@ -19,19 +19,21 @@ from careedit_eval.cli.work import (
     SuiteArgument,
     all_runs,
     check_judge_of,
+    find_run,
     finish_run,
     run_suite,
     tracked,
 )
 from careedit_eval.compare import Mean
-from careedit_eval.compare.words import number, signed
+from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import advice_of, freeze, judge_run
 from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.report.analysis import document
-from careedit_eval.runs import Run, load_run
+from careedit_eval.runs import Run
 from careedit_eval.stats import Strength
-from careedit_eval.tracking.edits import SAMPLES, read_votes
+from careedit_eval.tracking.edits import SAMPLES
+from careedit_eval.votes_file import read_votes
 
 app = typer.Typer(
     cls=lazy_group(EVAL),
@@ -60,7 +62,7 @@ Workers = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first samples of each benchmark.")]
 Runner = Annotated[RunnerName, typer.Option("--runner", help="Run in a plain loop in this process, or with Ray Data.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder, or id in --out, of a finished run.")]
 
 
 @app.callback()
@@ -132,12 +134,12 @@ def nightly(
 
 
 @app.command("gate")
-def gate(run: RunFolder, as_json: JsonOption = False) -> None:
+def gate(run: RunFolder, out: Out = DEFAULT_OUT, as_json: JsonOption = False) -> None:
     """Check a run with the gate of its suite.
 
     Exit code 0 if it passes, 1 if B is worse, 3 if the run is inconclusive, 2 if they cannot be compared.
     """
-    found = load_run(run)
+    found = find_run(run, out)
     check_judge_of(found)
     verdict = judge_run(found)
     if as_json:
@@ -155,10 +157,11 @@ def baseline(
     run: RunFolder,
     file: Annotated[Path, typer.Option("--to", metavar="FILE.json", help="The file, to be committed with the suite.")],
     name: Annotated[str | None, typer.Option("--set", help="The set; default: the first of the suite.")] = None,
+    out: Out = DEFAULT_OUT,
 ) -> None:
     """Freeze a set's gated numbers as the baseline that later runs are compared with."""
     check_outputs([file], [])
-    found = load_run(run)
+    found = find_run(run, out)
     suite = found.record.suite
     margins = suite.gate.margins if suite.gate is not None else {suite.primary: 0.0}
     freeze(found, name or suite.sets[0].name, [one.partition("/")[0] for one in margins]).write(file)
@@ -166,9 +169,9 @@ def baseline(
 
 
 @app.command("report")
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, out: Out = DEFAULT_OUT) -> None:
     """Write a run's comparison and page again."""
-    found = load_run(run)
+    found = find_run(run, out)
     analysis = analyse(found)
     write_analysis(found, analysis)
     emit(str(write_report(found, analysis)))
@@ -183,11 +186,19 @@ def log(
     votes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Votes on the run's edits, as JSON lines; they are added.")
     ] = None,
+    out: Out = DEFAULT_OUT,
 ) -> None:
     """Log a run to MLflow (`MLFLOW_TRACKING_URI`, else a SQLite file next to the runs), if it is not there yet."""
-    found = load_run(run)
+    found = find_run(run, out)
     verdict = judge_run(found) if found.record.suite.gate is not None else None
-    emit(tracked(found, verdict, samples=traces, votes=() if votes is None else read_votes(votes)))
+    emit(
+        tracked(
+            found,
+            verdict,
+            samples=traces,
+            votes=() if votes is None else tuple(read_votes(votes, found.record.id).values()),
+        )
+    )
 
 
 @app.command("list")
@@ -248,8 +259,8 @@ def _show_remarks(analysis: Analysis) -> None:
 
 
 def _strength(one: Strength) -> str:
-    ends = "" if one.interval is None else f" ({signed(one.interval.low, 2)} to {signed(one.interval.high, 2)})"
-    return f"{one.name} {signed(one.strength, 2)}{ends}"
+    where = "" if one.interval is None else f" ({ends(one.interval, 2)})"
+    return f"{one.name} {signed(one.strength, 2)}{where}"
 
 
 def _show_means(run: Run, analysis: Analysis) -> None:

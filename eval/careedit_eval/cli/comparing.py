@@ -14,7 +14,7 @@ from careedit.errors import InputError
 from careedit.files import is_url
 from careedit_eval.cli.work import DEFAULT_OUT, find_run
 from careedit_eval.compare import Preference
-from careedit_eval.compare.words import signed
+from careedit_eval.compare.words import ends, signed
 from careedit_eval.joined import join_runs
 from careedit_eval.report import Analysis, analyse, write_report
 from careedit_eval.report.analysis import document
@@ -104,7 +104,7 @@ def show_comparisons(analysis: Analysis) -> None:
         for two in one.differences:
             if two.kind != "all" or two.difference is None:
                 continue
-            interval = "-" if two.interval is None else f"{signed(two.interval.low)} to {signed(two.interval.high)}"
+            interval = ends(two.interval)
             p = "-" if two.p_adjusted is None else f"{two.p_adjusted:.3g}"
             figures = (
                 signed(two.difference),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +20,8 @@ from careedit_eval.judges import (
     check_judge,
     file_of,
     judge_of,
+    rated_votes,
     read_published,
-    read_votes,
     ruling_of,
 )
 from careedit_eval.judges.figures import ABOUT
@@ -37,7 +38,11 @@ def judge_check(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="The run that was voted on; default: the latest in --out."),
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run that was voted on, by folder or id in --out; default: the latest in --out.",
+        ),
     ] = None,
     pairs: Annotated[
         str | None,
@@ -76,6 +81,8 @@ def judge_check(
         )
     if run is not None and pairs is not None:
         raise InputError("--run is for --votes, because a published benchmark has its own images; leave it out.")
+    if not math.isfinite(tie):
+        raise InputError(f"--tie {tie} is not a difference of two scores; give a finite number.")
     if to is not None:
         check_outputs([to], [])
     wanted = load_suite(find_suite(suite))
@@ -113,7 +120,7 @@ def judge_check(
 
 def _votes(file: Path | None, run: Path | None, out: Path) -> Rated:
     assert file is not None, "either votes or published pairs are given"
-    return read_votes(file, find_run(run, out))
+    return rated_votes(file, find_run(run, out))
 
 
 def _show(check: JudgeCheck, floors: Mapping[Any, float]) -> None:

@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from careedit.cli.output import JsonOption, emit_json, emit_table, note
-from careedit_eval.compare.words import number, signed
+from careedit_eval.cli.work import DEFAULT_OUT, find_run
+from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
 from careedit_eval.online.offline import BothWays, both_ways
-from careedit_eval.runs import load_run
-from careedit_eval.stats import Interval
 
 app = typer.Typer(add_completion=False)
 
@@ -34,6 +33,9 @@ def ab_report(
             help="Also show what this run of `careedit eval` says about the sets that the arms serve.",
         ),
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, for a run by its id.")
+    ] = DEFAULT_OUT,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the arms of an A/B test in traffic. The intervals are valid however often you look.
@@ -41,7 +43,7 @@ def ab_report(
     The exit code is 1 if the split of the traffic shows that the assignment is broken.
     """
     report = analyse_traffic(read_export(export), against)
-    both = () if run is None else both_ways(report, load_run(run))
+    both = () if run is None else both_ways(report, find_run(run, out))
     if as_json:
         rows = [{**asdict(one), "verdict": one.verdict} for one in report.differences]
         offline = [
@@ -84,7 +86,7 @@ def _show(report: OnlineReport) -> None:
                 one.output,
                 f"{number(one.mean_a)} / {number(one.mean_b)}",
                 signed(one.difference),
-                _interval(one.interval),
+                ends(one.interval),
                 "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}",
                 f"{one.units_a} / {one.units_b}",
                 one.verdict,
@@ -105,9 +107,9 @@ def _show_both(both: Sequence[BothWays]) -> None:
                 f"{one.live.b} - {one.live.a}",
                 f"{one.live.output} / {one.offline.output} on {one.offline.benchmark}",
                 signed(one.live.difference),
-                _interval(one.live.interval),
+                ends(one.live.interval),
                 signed(one.offline.difference),
-                _interval(one.offline.interval),
+                ends(one.offline.interval),
                 words[one.contradicts],
             )
             for one in both
@@ -118,7 +120,3 @@ def _show_both(both: Sequence[BothWays]) -> None:
             "Traffic and run contradict each other: the benchmark has other pictures and instructions than the users. Look at "
             "both before you decide."
         )
-
-
-def _interval(found: Interval | None) -> str:
-    return "-" if found is None else f"{signed(found.low)} to {signed(found.high)}"

@@ -9,16 +9,17 @@ import typer
 
 from careedit.cli.output import emit, note
 from careedit.errors import InputError
-from careedit_eval.cli.work import DEFAULT_OUT, check_judge_of, tracked, workspace_of
+from careedit_eval.cli.work import DEFAULT_OUT, check_judge_of, find_run, tracked, workspace_of
 from careedit_eval.gate import judge_run
-from careedit_eval.runs import Run, load_run
+from careedit_eval.runs import Run
 
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of evaluations, with MLflow's file.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the expert set.")]
 
 
 def promote_run(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run whose gate passed.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder, or id in --out, of a run whose gate passed.")],
+    out: Out = DEFAULT_OUT,
 ) -> None:
     """Make the set that a run's gate judged the champion, if the gate passes; exit code 1 if B is worse, 3 if inconclusive.
 
@@ -27,7 +28,7 @@ def promote_run(
     from careedit_eval.tracking import default_uri, promote, tracking
     from careedit_eval.tracking.content import is_own_set
 
-    found = load_run(run)
+    found = find_run(run, out)
     _check_whole(found)
     check_judge_of(found)
     verdict = judge_run(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from careedit.errors import InputError
 from careedit.files import is_url
 from careedit_eval.cli.view import place_of, serve
 from careedit_eval.cli.work import DEFAULT_OUT, workspace_of
-from careedit_eval.compare.words import signed
+from careedit_eval.compare.words import ends, signed
 from careedit_eval.online import read_export
 from careedit_eval.viewer import ViewedRun
 from careedit_eval.voting import (
@@ -32,6 +33,8 @@ from careedit_eval.voting import (
 
 VOTES_FILE = "votes.db"
 """The SQLite file of votes in the folder of evaluations."""
+VARIABLE = "CAREEDIT_VOTES"
+"""The variable with the address of the database of votes."""
 RATERS = 30
 """The maximum number of raters in the table, those with the most votes; each user of a server is a rater."""
 SCHEMES = ("sqlite:", "sqlite+", "postgresql:", "postgresql+")
@@ -43,7 +46,7 @@ Database = Annotated[
     typer.Option(
         "--database",
         metavar="ADDRESS",
-        envvar="CAREEDIT_VOTES",
+        envvar=VARIABLE,
         help="The database of votes: sqlite:///FILE or postgresql://USER@HOST/NAME; default: votes.db in the run's folder of "
         "evaluations.",
     ),
@@ -109,6 +112,8 @@ def votes(
     """Show what votes say: strengths with intervals, every two sets against each other, raters and their attention."""
     if to is not None:
         check_outputs([to], [add] if add is not None else [])
+    elif everyone:
+        raise InputError("--everyone is about the file of votes that --to writes; give both, or leave it out.")
     traffic = votes_of_traffic(read_export(add)) if add is not None else None
     address, run = _votes_at(where, database, out)
     with closing(VoteTable(address, create=traffic is not None)) as table:
@@ -134,13 +139,15 @@ def _default_database(viewed: ViewedRun) -> str:
 def _votes_at(where: str, database: str | None, out: Path) -> tuple[str, str | None]:
     """The address of the database, and the run whose votes are read; None: all votes. Raises `InputError`."""
     if where.startswith(SCHEMES) or where.endswith(".db") or Path(where).is_file():
+        if database not in (None, where, os.environ.get(VARIABLE)):
+            raise InputError(f"{where!r} and --database are two databases of votes; give one of them.")
         return where, None
     viewed = ViewedRun(place_of(where, out))
     return database or _default_database(viewed), viewed.id
 
 
 def _write(to: Path, kept: list[Vote]) -> None:
-    write_all({to: "".join(f"{json.dumps(vote.line(), ensure_ascii=False)}\n" for vote in kept)})
+    write_all({to: "".join(f"{json.dumps(vote.exported.model_dump(), ensure_ascii=False)}\n" for vote in kept)})
     note(f"{len(kept)} votes are in {to}; attention pairs are not votes on two sets.")
 
 
@@ -160,7 +167,7 @@ def _show(report: VoteReport) -> None:
             (
                 one.name,
                 "-" if one.strength is None else signed(one.strength, 2),
-                "-" if one.interval is None else f"{signed(one.interval.low, 2)} to {signed(one.interval.high, 2)}",
+                ends(one.interval, 2),
                 one.votes, one.won, one.lost, one.both_bad,
             )
             for one in report.sets

@@ -21,7 +21,8 @@ from careedit_eval.report import Analysis, analyse, write_analysis, write_report
 from careedit_eval.runs import Narrowed, Run, Trigger, load_run, save_run
 from careedit_eval.suite import Suite, load_suite
 from careedit_eval.tracking import default_uri
-from careedit_eval.tracking.edits import SAMPLES, Vote
+from careedit_eval.tracking.edits import SAMPLES
+from careedit_eval.votes_file import ExportedVote
 
 SUITES = next(
     (
@@ -104,7 +105,7 @@ def finish_run(run: Run) -> Analysis:
     return analysis
 
 
-def tracked(run: Run, verdict: Verdict | None, *, samples: int = SAMPLES, votes: Sequence[Vote] = ()) -> str:
+def tracked(run: Run, verdict: Verdict | None, *, samples: int = SAMPLES, votes: Sequence[ExportedVote] = ()) -> str:
     """Log a run to MLflow and return its run id there. Raises `TrackingError`."""
     from careedit_eval.tracking import log_run
 
@@ -135,9 +136,11 @@ def all_runs(out: Path) -> list[Run]:
 
 
 def find_run(run: Path | None, out: Path) -> Run:
-    """The run in the folder `run`, or the latest run in `out` if it is None. Raises `InputError`."""
+    """The run in the folder `run` or with this id in `out`, or the latest run in `out` if it is None. Raises `InputError`."""
     if run is not None:
-        return load_run(run)
+        inside = out / "runs" / run.name
+        by_id = not run.is_dir() and run == Path(run.name) and inside.is_dir()
+        return load_run(inside if by_id else run)
     found = sorted((out / "runs").glob("*/run.json"))
     if not found:
         raise InputError(f"{out} has no runs; make one with `careedit eval run`, or give the folder of a run.")

@@ -48,7 +48,16 @@ def spoken(value: float, interval: Interval | None, *, passes: bool, digits: int
     said = f"{signed(scale * value, digits)}{unit}"
     if interval is None:
         return said
-    return f"{said} ({signed(scale * interval.low, digits)} to {signed(scale * interval.high, digits)})"
+    return f"{said} ({ends(interval, digits, scale)})"
+
+
+def ends(interval: Interval | None, digits: int = 4, scale: float = 1.0) -> str:
+    """The two ends of an interval of differences, as in "-0.0100 to +0.0200"; "-" without an interval."""
+    return (
+        "-"
+        if interval is None
+        else f"{signed(scale * interval.low, digits)} to {signed(scale * interval.high, digits)}"
+    )
 
 
 def digits_for(margin: float) -> int:

@@ -2,7 +2,7 @@
 
 from careedit_eval.judges.check import JudgeCheck, check_judge, judge_of
 from careedit_eval.judges.figures import FIGURES, Figure
-from careedit_eval.judges.pairs import Rated, RatedPair, read_votes
+from careedit_eval.judges.pairs import Rated, RatedPair, rated_votes
 from careedit_eval.judges.published import read_published
 from careedit_eval.judges.rule import Ruling, file_of, require_judge, ruling_of
 
@@ -16,8 +16,8 @@ __all__ = [
     "check_judge",
     "file_of",
     "judge_of",
+    "rated_votes",
     "read_published",
-    "read_votes",
     "require_judge",
     "ruling_of",
 ]

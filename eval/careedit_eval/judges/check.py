@@ -12,7 +12,7 @@ from typing import Any, Literal
 from careedit.errors import CareEditError, InputError
 from careedit.files import write_atomic
 from careedit.record import Record
-from careedit_eval.judges.figures import Figure, Judged, figures_of
+from careedit_eval.judges.figures import ABOUT, Figure, Judged, figures_of
 from careedit_eval.judges.pairs import PUBLISHED, Candidate, Rated, RatedPair
 from careedit_eval.metrics.base import ScoreItem
 from careedit_eval.pipeline.workers import measure
@@ -76,7 +76,10 @@ class JudgeCheck(Record):
             data: Any = json.loads(file.read_text("utf-8"))
             if not isinstance(data, dict) or data.get("schema_version") != 1:
                 raise ValueError("it is not a check of format 1")
-            return cls(**data)
+            check = cls(**data)
+            if lacks := [name for name in ABOUT if name not in check.figures]:
+                raise ValueError(f"it lacks the figure {lacks[0]!r}")
+            return check
         except (OSError, ValueError, InputError) as error:
             raise InputError(
                 f"The check {str(file)!r} cannot be read ({error}); make one with `careedit eval judge-check`."

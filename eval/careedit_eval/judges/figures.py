@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import FiniteFloat
+
 from careedit.record import Record
 from careedit_eval.judges.pairs import Rated, RatedPair
 from careedit_eval.stats import Interval, mean_interval
@@ -36,7 +38,7 @@ ABOUT: Mapping[str, str] = {
 class Figure(Record):
     """One figure of a judge."""
 
-    value: float | None = None
+    value: FiniteFloat | None = None
     """The value; None if nothing in the data gives it."""
     low: float | None = None
     """The lower end of the 95 % interval over source images; None without an interval."""

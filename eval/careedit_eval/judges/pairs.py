@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from careedit.errors import InputError
 from careedit.files import json_digest
-from careedit.record import Record
-from careedit.tabular import lines_of
 from careedit_eval.errors import BenchmarkError
 from careedit_eval.metrics.base import ScoreItem
 from careedit_eval.pictures import PictureRef
@@ -22,30 +16,12 @@ from careedit_eval.pipeline.plan import rows_of
 from careedit_eval.records import EditRow, Sample
 from careedit_eval.results import EditLine
 from careedit_eval.runs import Run
+from careedit_eval.votes_file import read_votes
 
 VERDICTS: Mapping[str, int] = {"left": 1, "right": -1, "tie": 0, "both_bad": 0}
 """The verdicts of voters as numbers: 1 prefers the left edit, -1 the right one, 0 neither."""
 PUBLISHED = "published"
 """The rater of published verdicts, which are already those of several people."""
-
-
-class Vote(Record):
-    """One line of a file of votes."""
-
-    rater: str = Field(min_length=1)
-    """The id of the person who voted."""
-    benchmark: str
-    """The name of the benchmark."""
-    sample: str
-    """The id of the sample that both sets edited."""
-    left: str
-    """The name of the set whose edit was shown on the left."""
-    right: str
-    """The name of the set whose edit was shown on the right."""
-    verdict: Literal["left", "right", "tie", "both_bad"]
-    """The better side; "tie" and "both_bad" count as no preference."""
-    at: str
-    """The time of the vote, ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +116,16 @@ class Rated:
                 yield pairs
 
 
-def read_votes(file: Path, run: Run) -> Rated:
-    """The votes of a JSON Lines file on the edits of `run`, by its suite's first seed. The last vote of a rater on a pair
-    counts, whichever edit was on the left.
+def rated_votes(file: Path, run: Run) -> Rated:
+    """The votes of a file on the edits of `run`, by its suite's first seed. The last vote of a rater on a pair counts,
+    whichever edit was on the left.
 
-    Raises `InputError` for a line that is not a vote, or that names a sample, set or edit that the run does not have.
+    Raises `InputError` for a line that is not a vote on the run, or that names a sample, set or edit that the run does not have.
     """
-    try:
-        lines = lines_of(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The votes {str(file)!r} cannot be read ({error}); give a file of `careedit eval vote`."
-        ) from error
     samples = {(name, one.id): one for name, scored in _rows(run) for one in scored}
     votes: dict[tuple[str, str, str, str], dict[str, int]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, vote in read_votes(file, run.record.id).items():
         where = f"{file}, line {number}"
-        vote = _vote(line, where)
         if (vote.benchmark, vote.sample) not in samples:
             raise InputError(
                 f"{where}: the run {run.record.id} has no sample {vote.sample!r} of {vote.benchmark!r}; give the run that was "
@@ -183,19 +150,6 @@ def read_votes(file: Path, run: Run) -> Rated:
         for (benchmark, name, left, right), given in votes.items()
     )
     return Rated(f"{file.name}, votes on the run {run.record.id}", pairs)
-
-
-def _vote(line: str, where: str) -> Vote:
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON ({error}); give a file of `careedit eval vote`.") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{where} is not a JSON object; give a file of `careedit eval vote`.")
-    try:
-        return Vote(**data)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def _rows(run: Run) -> Iterator[tuple[str, Sequence[Sample]]]:

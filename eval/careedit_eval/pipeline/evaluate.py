@@ -12,7 +12,7 @@ from careedit_eval.pipeline.base import Runner, Stage
 from careedit_eval.pipeline.overlap import overlapped
 from careedit_eval.pipeline.plan import Plan
 from careedit_eval.pipeline.rows import derived_rows
-from careedit_eval.pipeline.store import Store, present, remove_leftovers
+from careedit_eval.pipeline.store import Store, remove_leftovers
 from careedit_eval.pipeline.table import build_table
 from careedit_eval.pipeline.tasks import EditTask
 from careedit_eval.pipeline.timing import time_pairs
@@ -75,7 +75,7 @@ def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], d
         both = _overlaps(plan.suite.workers, runner, stage, measuring, tasks)
         if both:
             name = "editing and measuring"
-            wanted = wanted_scores(plan, present(store.scores()))
+            wanted = wanted_scores(plan, store.scores())
             stage, items = overlapped(stage, measuring, store.folder, tasks, wanted)
         done(name, finished, total)
         for batch in runner.run(stage, items):
@@ -91,6 +91,9 @@ def _edit(plan: Plan, store: Store, runner: Runner, edits: dict[str, EditRow], d
             edits.update((row.edit_key, row) for row in rows)
             edited += len(rows)
             done(name, finished, total)
+        if both:
+            # A worker that died after it stored a batch did not pass it on, and its second try found it stored.
+            edits.update(store.usable())
     return edited, measured
 
 
@@ -135,7 +138,7 @@ def _measuring(plan: Plan) -> Stage:
 
 def _measure(plan: Plan, store: Store, runner: Runner, edits: Mapping[str, EditRow], done: Progress) -> int:
     """Make and store the missing scores. Returns their number."""
-    wanted = wanted_scores(plan, present(store.scores()))
+    wanted = wanted_scores(plan, store.scores())
     todo = [task for task in (score_task(one, store, edits) for one in wanted) if task is not None]
     total, finished, made = len(todo), 0, 0
     done("measuring", 0, total)

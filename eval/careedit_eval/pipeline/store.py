@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -155,11 +155,6 @@ class Store:
         self._edits.compact()
         self._scores.compact()
         self._answers.compact()
-
-
-def present(rows: Mapping[str, EditRow] | Mapping[str, ScoreRow]) -> set[str]:
-    """Keys of rows that hold a result. Rows that hold an error are left out, so that the next run tries again."""
-    return {key for key, row in rows.items() if row.error is None}
 
 
 def remove_leftovers(folder: Path) -> None:

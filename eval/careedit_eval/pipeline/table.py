@@ -57,6 +57,7 @@ def _score_lines(
         return
     name, other, broken = rival or (None, None, None)
     row = scores.get(score_key(edit.edit_key, metric.spec, other))
+    row = row if row is not None and row.is_of(sample) else None
     error = f"No edit: {edit.error}" if edit.error is not None else broken
     if error is None:
         error = "It was not measured; run the suite again." if row is None else row.error

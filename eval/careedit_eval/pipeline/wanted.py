@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from careedit_eval.pipeline.plan import Plan
 from careedit_eval.pipeline.store import Store
 from careedit_eval.pipeline.tasks import ScoreTask
-from careedit_eval.records import EditRow, Metric, Sample, lacking, score_key
+from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Wanted:
         return (self.edit,) if self.rival is None else (self.edit, self.rival)
 
 
-def wanted_scores(plan: Plan, have: set[str]) -> Iterator[Wanted]:
-    """Every edit with the metrics whose score keys are not in `have`; pairs of edits come last."""
+def wanted_scores(plan: Plan, have: Mapping[str, ScoreRow]) -> Iterator[Wanted]:
+    """Every edit with the metrics that have no result for it in `have`, by score key; pairs of edits come last."""
     metrics = (*plan.metrics, *plan.pairwise)
     alone = range(len(plan.metrics))
     paired = range(len(plan.metrics), len(metrics))
@@ -76,12 +76,16 @@ def _lacking(
     indices: Sequence[int],
     sample: Sample,
     key: str,
-    have: set[str],
+    have: Mapping[str, ScoreRow],
     rival: str | None = None,
 ) -> tuple[int, ...]:
     return tuple(
         i
         for i in indices
         if not lacking(metrics[i], sample, rival=rival is not None)
-        and score_key(key, metrics[i].spec, rival) not in have
+        and not _is_result(have.get(score_key(key, metrics[i].spec, rival)), sample)
     )
+
+
+def _is_result(row: ScoreRow | None, sample: Sample) -> bool:
+    return row is not None and row.error is None and row.is_of(sample)

@@ -201,4 +201,5 @@ def _row(task: ScoreTask, metric: Metric, found: Measurement) -> ScoreRow:
         metric=spec.name,
         metric_key=spec.key,
         rival=task.rival,
+        measured_sha256=task.sample.measured_sha256,
     )

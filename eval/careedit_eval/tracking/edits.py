@@ -10,50 +10,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from careedit.errors import InputError
-from careedit.record import Record
 from careedit_eval.pipeline import Store
 from careedit_eval.records import MetricSpec
 from careedit_eval.results import EditLine, Pair, ScoreLine
 from careedit_eval.runs import Run
 from careedit_eval.tracking.names import safe_part
+from careedit_eval.votes_file import ExportedVote
 
 SAMPLES = 100
 """The default number of samples per benchmark whose edits are logged as traces. MLflow takes 10 to 30 traces per second."""
-
-
-class Vote(Record):
-    """One person's vote on two edits of a sample: a line of a file of votes."""
-
-    rater: str = Field(min_length=1)
-    """The id of the person."""
-    benchmark: str
-    """The name of the benchmark."""
-    sample: str
-    """The id of the sample."""
-    left: str
-    """The name of the set whose edit was on the left."""
-    right: str
-    """The name of the set whose edit was on the right."""
-    verdict: Literal["left", "right", "tie", "both_bad"]
-    """The side that is better, or neither."""
-    at: str
-    """When the vote was cast, ISO 8601."""
-
-    @property
-    def milliseconds(self) -> int:
-        """When the vote was cast, in milliseconds since 1970. Raises `InputError`."""
-        try:
-            moment = datetime.fromisoformat(self.at)
-        except ValueError as error:
-            raise InputError(f"The vote's time {self.at!r} is not a date; write it in ISO 8601.") from error
-        return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @dataclass(frozen=True)
@@ -149,29 +116,7 @@ def traced_edits(run: Run, samples: int) -> dict[tuple[str, str], list[Traced]]:
     }
 
 
-def read_votes(path: Path) -> list[Vote]:
-    """The votes of a file of JSON lines. Raises `InputError`, which names the line."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The votes {str(path)!r} cannot be read; give the file of `careedit eval vote`.") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            vote = Vote.model_validate_json(line)
-            _ = vote.milliseconds
-        except (ValueError, InputError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"Line {number} of the votes {str(path)!r} is not a vote ({reason}); correct it."
-            ) from error
-        found.append(vote)
-    return found
-
-
-def judged_votes(votes: Iterable[Vote]) -> Iterator[tuple[Vote, str, Judged]]:
+def judged_votes(votes: Iterable[ExportedVote]) -> Iterator[tuple[ExportedVote, str, Judged]]:
     """Each vote as an assessment of both edits, with the set of the edit."""
     words = {"tie": "tie", "both_bad": "both bad"}
     for vote in votes:

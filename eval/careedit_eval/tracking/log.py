@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from careedit_eval.gate import Verdict
 from careedit_eval.runs import RUN_FILE, Run, write_json
 from careedit_eval.tracking.content import Content, Contents, contents_of
-from careedit_eval.tracking.edits import SAMPLES, Vote, traced_edits
+from careedit_eval.tracking.edits import SAMPLES, traced_edits
 from careedit_eval.tracking.registry import CHALLENGER, logged_model, register_set
 from careedit_eval.tracking.store import experiment_of, parts, tracking
 from careedit_eval.tracking.traces import send_dataset, send_traces, send_votes
+from careedit_eval.votes_file import ExportedVote
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +36,7 @@ _METRICS, _OTHERS = 500, 100
 
 
 def log_run(
-    run: Run, uri: str, verdict: Verdict | None = None, *, samples: int = SAMPLES, votes: Sequence[Vote] = ()
+    run: Run, uri: str, verdict: Verdict | None = None, *, samples: int = SAMPLES, votes: Sequence[ExportedVote] = ()
 ) -> str:
     """Log a run to the MLflow at `uri`; the parent run's id. The edits of `samples` samples per benchmark become traces.
 
@@ -193,7 +194,9 @@ def _children(experiment: str, parent: str) -> list[MlflowRun]:
 def _search(experiment: str, tag: str, value: str) -> list[MlflowRun]:
     import mlflow
 
-    found: list[MlflowRun] = mlflow.search_runs([experiment], f"tags.`{tag}` = '{value}'", output_format="list")
+    quote = '"' if "'" in value else "'"  # a folder may be named "it's"
+    wanted = f"tags.`{tag}` = {quote}{value}{quote}"
+    found: list[MlflowRun] = mlflow.search_runs([experiment], wanted, output_format="list")
     return found
 
 

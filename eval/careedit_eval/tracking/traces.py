@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from careedit.errors import InputError
 from careedit_eval.runs import Run
-from careedit_eval.tracking.edits import Judged, Traced, Vote, judged_votes, trace_id
+from careedit_eval.tracking.edits import Judged, Traced, judged_votes, trace_id
+from careedit_eval.tracking.names import safe_part
 from careedit_eval.tracking.store import parts
+from careedit_eval.votes_file import ExportedVote
 
 if TYPE_CHECKING:
     from mlflow.entities import Assessment, Span
@@ -47,7 +49,9 @@ def send_traces(child: MlflowRun, traces: Sequence[Traced], run: Run) -> None:
         client.log_spans(child.info.experiment_id, [span for one in some for span in _spans(one, child, began)])
 
 
-def send_votes(children: Mapping[tuple[str, str], MlflowRun], votes: Iterable[Vote], seeds: Sequence[int]) -> None:
+def send_votes(
+    children: Mapping[tuple[str, str], MlflowRun], votes: Iterable[ExportedVote], seeds: Sequence[int]
+) -> None:
     """Log votes as assessments of the traces of both edits; those that are there are left alone.
 
     A vote does not name a seed. It belongs to the first seed of the suite, which the pages of votes show. Raises `InputError` for
@@ -83,7 +87,7 @@ def send_dataset(run: Run, benchmark: str, experiment: str) -> None:
     from mlflow.genai import datasets
 
     facts = next(one for one in run.record.benchmarks if one.name == benchmark)
-    name = f"{benchmark}@{facts.fingerprint[:12]}"
+    name = f"{safe_part(benchmark)}@{facts.fingerprint[:12]}"  # a filter of MLflow takes no quote
     found = datasets.search_datasets(filter_string=f"name = '{name}'", max_results=1)
     tags = {"fingerprint": facts.fingerprint, "revision": facts.revision, "rows": str(facts.rows)}
     dataset = found[0] if found else datasets.create_dataset(name=name, experiment_id=[experiment], tags=tags)

@@ -160,7 +160,9 @@ def _engine(address: str, *, create: bool) -> Engine:
             )
         if kind == "sqlite" and url.database not in (None, "", ":memory:"):
             if not create and not Path(str(url.database)).is_file():
-                raise InputError(f"The file of votes {url.database!r} does not exist; check the path.")
+                raise InputError(
+                    f"The file of votes {url.database!r} does not exist; check the path, or collect votes with `careedit eval vote`."
+                )
             options: dict[str, Any] = {"timeout": WAIT_S}
             return create_engine(url.set(drivername="sqlite"), connect_args=options)
     except (SQLAlchemyError, ImportError) as error:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from careedit.errors import InputError
+from careedit_eval.votes_file import ExportedVote
 
 Verdict = Literal["left", "right", "tie", "both_bad"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -61,17 +62,20 @@ class Vote:
         right = ("tie", "both_bad") if self.attention == "same" else (self.attention, "both_bad")
         return self.verdict not in right
 
-    def line(self) -> dict[str, str]:
-        """The vote as a line of the export."""
-        return {
-            "rater": self.rater,
-            "benchmark": self.benchmark,
-            "sample": self.sample,
-            "left": self.left_set,
-            "right": self.right_set,
-            "verdict": str(self.verdict),
-            "at": datetime.fromtimestamp(self.at or 0.0, UTC).isoformat(timespec="milliseconds"),
-        }
+    @property
+    def exported(self) -> ExportedVote:
+        """The vote as the file of votes has it."""
+        assert self.verdict is not None and self.at is not None, "a pair without a verdict is not a vote"
+        return ExportedVote(
+            rater=self.rater,
+            benchmark=self.benchmark,
+            sample=self.sample,
+            left=self.left_set,
+            right=self.right_set,
+            verdict=self.verdict,
+            at=datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds"),
+            run=self.run,
+        )
 
 
 def rater_of(text: object) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -26,11 +27,12 @@ from careedit.experts import (
     verify_expert_set,
 )
 from careedit.experts.adapters import check_base
+from careedit.experts.bom import add_to_bom, bill_of_materials
 from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
 from careedit.experts.origin import other_variant
 from careedit.experts.set import locate, packaged_set
 from careedit.families import FLUX_FILL
-from careedit.files import file_digest
+from careedit.files import file_digest, write_atomic
 from careedit.record import help_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -90,6 +92,31 @@ def verify_command(expert_set: SetOption = "tiny", as_json: JsonOption = False) 
         emit(f"The expert set {expert_set} is sound.")
     if findings:
         raise typer.Exit(1)
+
+
+@app.command("bom")
+def bom_command(
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--into", metavar="FILE", help="CycloneDX document in JSON to add to. Default: print the components."
+        ),
+    ] = None,
+    expert_set: SetOption = "tiny",
+) -> None:
+    """List weights, data and recipes of a set as CycloneDX components (ML-BOM)."""
+    components = bill_of_materials(load_expert_set(expert_set))
+    if file is None:
+        emit_json(components)
+        return
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({type(error).__name__}); give a CycloneDX document in JSON."
+        ) from None
+    write_atomic(file, json.dumps(add_to_bom(document, components), indent=2) + "\n")
+    note(f"{len(components)} components of the set {expert_set} are in {file}.")
 
 
 @app.command("add")

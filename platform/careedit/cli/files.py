@@ -55,8 +55,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         seen.add(path.resolve())
 
 
-def write_all(files: Mapping[Path, Image.Image | str]) -> None:
-    """Write images and texts to their paths: first under temporary names in the same folders, then all are renamed.
+def write_all(files: Mapping[Path, Image.Image | bytes | str]) -> None:
+    """Write images, files and texts to their paths: first under temporary names in the same folders, then all are renamed.
 
     A full disk therefore leaves the old files as they were. Raises `InputError`.
     """
@@ -67,6 +67,8 @@ def write_all(files: Mapping[Path, Image.Image | str]) -> None:
             try:
                 if isinstance(content, str):
                     staged[path].write_text(content, encoding="utf-8")
+                elif isinstance(content, bytes):
+                    staged[path].write_bytes(content)
                 else:
                     save_image(content, staged[path])
             except (OSError, InputError) as error:

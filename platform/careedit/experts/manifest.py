@@ -165,6 +165,10 @@ class BaseSpec(YamlRecord):
     """A LoRA that is merged into the base when it is loaded. Experts are applied on top of it. Default: no LoRA."""
     scheduler: Annotated[SchedulerSettings | None, Field(exclude_if=_is_none)] = None
     """Settings of the noise schedule, e.g. those that a few-step LoRA was trained for. Default: all are the base's own."""
+    licence: Annotated[Sentence | None, Field(exclude_if=_is_none)] = None
+    """Licence of the base, as an SPDX expression if one exists. Default: what is known of a hub id, or the README.md says."""
+    commercial: Annotated[bool | None, Field(exclude_if=_is_none)] = None
+    """Whether the licence allows commercial use. Default: by the licence's name, where it is known. True needs `licence`."""
 
     @model_validator(mode="after")
     def _check_lora(self) -> Self:
@@ -173,6 +177,12 @@ class BaseSpec(YamlRecord):
                 "a base has a LoRA or a file of quantised weights, into which no LoRA can be merged; remove lora or "
                 "transformer"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_licence(self) -> Self:
+        if self.commercial and self.licence is None:
+            raise ValueError("commercial is true but no licence is named; give licence, which says why")
         return self
 
     @property

@@ -77,14 +77,19 @@ class ExpertSet:
     def sha256(self) -> str:
         """Hash of all that decides an edit: base, panel, defaults, router, and every expert's manifest (with its hash).
 
-        Name, version, local paths, the order of the experts and `application` are not part of it.
+        Name, version, licences, local paths, the order of the experts and `application` are not part of it.
         """
         base, defaults = self.spec.base, self.spec.defaults
         content = {
             "format_version": self.spec.format_version,
             "base": {
                 **base.model_dump(
-                    mode="json", exclude={"path": True, "revision": True, "lora": {"file"}, "transformer": {"file"}}
+                    mode="json",
+                    exclude={
+                        **dict.fromkeys(("path", "revision", "licence", "commercial"), True),
+                        "lora": {"file"},
+                        "transformer": {"file"},
+                    },
                 ),
                 "hub": [base.path, base.revision] if base.is_hub_id else None,
             },
@@ -124,6 +129,13 @@ class ExpertSet:
     def facts(self) -> Facts:
         """What is known of the base's family; raises `ExpertError` for a pipeline that careedit does not know."""
         return self.shapes.family
+
+    @property
+    def base_name(self) -> str:
+        """Name of the base for people: its hub id, or what the experts' manifests call it, or else its address."""
+        base = self.spec.base
+        named = next((manifest.base.name for manifest in self.manifests.values()), None)
+        return base.path if base.is_hub_id or named is None else named
 
     @property
     def takes_guidance(self) -> bool:

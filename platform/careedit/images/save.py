@@ -11,6 +11,7 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.files import write_atomic
+from careedit.provenance import xmp_options
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -39,6 +40,12 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(f"The output {str(target)!r} cannot be written ({reason}); choose another place.") from None
+
+
+def image_bytes(image: Image.Image, suffix: str, *, marked: bool = False) -> bytes:
+    """What `save_image` writes to a file with this suffix; `marked`: with the XMP mark of a trained model."""
+    kind, options = _FORMATS[suffix.lower()]
+    return _encode(image, kind, {**options, **(xmp_options(kind) if marked else {})})
 
 
 def _encode(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:

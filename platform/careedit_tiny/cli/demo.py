@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
-from careedit_deployments.cli.serve import at_address, check_sets, find_config, start, stop, wait_for_signal
+from careedit_deployments.cli.serve import (
+    at_address,
+    check_credentials,
+    check_sets,
+    find_config,
+    start,
+    stop,
+    wait_for_signal,
+)
 from careedit_deployments.config import ServeConfig
+from careedit_deployments.credentials import CredentialsConfig
 
 if TYPE_CHECKING:
-    from careedit.records import EditRequest, EditResult
+    from careedit.records import EditRequest
 
 app = typer.Typer()
+
+Answer = TypeVar("Answer")
 
 CLIENTS = 8
 """Requests in flight at once."""
@@ -52,7 +64,10 @@ def demo(
     )
     settings = settings.model_copy(update={"state": state})
     (out / "state").mkdir(parents=True, exist_ok=True)
+    if settings.credentials is None:
+        settings = settings.model_copy(update={"credentials": CredentialsConfig(folder=str(authority(out)))})
     check_sets(settings)
+    check_credentials(settings)
     note("Starting Ray, the router, the experts and the HTTP server (about a minute on two cores) ...")
     url = start(settings, None)
     try:
@@ -68,24 +83,36 @@ def demo(
         stop(settings)
 
 
+def authority(out: Path) -> Path:
+    """A folder with a private authority, which signs the demo's results; it is made once."""
+    from careedit.provenance.authority import write_authority
+
+    folder = out.resolve() / "credentials"
+    if not folder.exists():
+        write_authority(folder, "careedit demo")
+    return folder
+
+
 def show(url: str, out: Path, count: int, first: int) -> dict[str, object]:
     """Edit `count` scenes at `url`, write the page, and return what was counted."""
-    from careedit.images import save_image
+    from careedit.files import write_atomic
     from careedit.report import write_edit_page
-    from careedit_deployments.client import Client
+    from careedit_deployments.client import Client, result_of
     from careedit_tiny.report.showcase import judged, page_row, score
     from careedit_tiny.world.samples import draw_samples, request_for
 
     samples = list(draw_samples(count, "test", first=first))
     started = time.perf_counter()
     with progress(f"Editing {count} scenes at {url}", total=count) as bar:
-        results = send(Client(url).edit, (request_for(sample) for sample in samples), bar.advance)
+        answers = send(Client(url).answer, (request_for(sample) for sample in samples), bar.advance)
     seconds = time.perf_counter() - started
+    results = [result_of(answer) for answer in answers]
     edits = judged(samples, results)
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    for edit in edits:
-        save_image(edit.result.image, pictures / f"{edit.sample.id}.png")
+    for sample, answer in zip(samples, answers, strict=True):
+        # The server's own files: they are signed, and a copy of their pixels is not.
+        write_atomic(pictures / f"{sample.id}.png", base64.b64decode(answer.data[0].b64_json or ""), sync=False)
     page = out / "index.html"
     trace = results[0].trace
     intro = [
@@ -106,14 +133,14 @@ def show(url: str, out: Path, count: int, first: int) -> dict[str, object]:
 
 
 def send(
-    edit: Callable[[EditRequest], EditResult], requests: Iterable[EditRequest], done: Callable[[], None]
-) -> list[EditResult]:
-    """Every request's result in their order, `CLIENTS` at a time; the first error is raised."""
+    edit: Callable[[EditRequest], Answer], requests: Iterable[EditRequest], done: Callable[[], None]
+) -> list[Answer]:
+    """Every request's answer in their order, `CLIENTS` at a time; the first error is raised."""
 
-    def one(request: EditRequest) -> EditResult:
-        result = edit(request)
+    def one(request: EditRequest) -> Answer:
+        answer = edit(request)
         done()
-        return result
+        return answer
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         return list(pool.map(one, requests))
@@ -124,10 +151,15 @@ def tell(url: str, document: dict[str, object]) -> None:
     by_kind, page = document["by_kind"], document["page"]
     assert isinstance(by_kind, dict)
     assert isinstance(page, Path)
+    from careedit.provenance.certificates import AUTHORITY_FILE
+
     rows = [(kind, row["right"], row["count"]) for kind, row in by_kind.items()]
     emit_table(("kind", "right", "of"), [*rows, ("all", document["right"], document["count"])])
     emit(f"{document['right']} of {document['count']} edits are what was asked for, and nothing else changed.")
     emit(f"Look at them:        {page.resolve()}")
+    authority = page.resolve().parent / "credentials" / AUTHORITY_FILE
+    if authority.is_file():
+        emit(f"Where they are from: careedit provenance show {page.parent / 'pictures'}/PICTURE --trust {authority}")
     emit(f"Try your own:        {url}/")
     emit(f"Arms and experts:    {url}/status")
     emit(f"The API, documented: {url}/docs")

@@ -16,7 +16,8 @@ from careedit.errors import InputError
 from careedit_eval.errors import TrackingError
 from careedit_eval.runs import Run, load_run
 from careedit_eval.tracking import TRACKED_FILE, log_run, tracking
-from careedit_eval.tracking.edits import chosen_pairs, read_votes
+from careedit_eval.tracking.edits import chosen_pairs
+from careedit_eval.votes_file import ExportedVote, read_votes
 from scripted_eval import arm, finished, suite
 
 pytestmark = [
@@ -68,12 +69,16 @@ def vote(**fields: str) -> str:
     return json.dumps({**known, "at": "2026-11-30T12:00:00Z", **fields}) + "\n"
 
 
+def votes_on(run: Run, file: Path) -> list[ExportedVote]:
+    return list(read_votes(file, run.record.id).values())
+
+
 def test_an_edit_is_a_trace_with_the_lengths_of_its_stages_its_scores_and_its_votes(
     run: Run, uri: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "votes.jsonl"
     file.write_text(vote() + vote(rater="r2", verdict="both_bad"))
-    run_id = log_run(run, uri, votes=read_votes(file))
+    run_id = log_run(run, uri, votes=votes_on(run, file))
     traces = traces_of(uri, run_id)
     assert {name for name, _ in traces} == {"a", "b"} and len(traces) == 12, "the identity has no traces"
     one = traces["b", "s003"]
@@ -165,17 +170,27 @@ def test_a_benchmark_is_one_data_set_by_its_fingerprint(run: Run, uri: str) -> N
         assert found.tags["fingerprint"] == fingerprint and len(found.to_df()) == 6
 
 
+def test_a_benchmark_of_any_name_is_logged_with_its_votes(tmp_path: Path, uri: str) -> None:
+    name, file = 'd\'\u00e9t\u00e9 "<b>"', tmp_path / "votes.jsonl"
+    run = finished(suite(n=2, bench={"name": name}), tmp_path, "it's")
+    file.write_text(json.dumps(json.loads(vote(benchmark=name, sample="s001", rater="a\u0085b")), ensure_ascii=False))
+    votes = votes_on(run, file)
+    for _ in range(2):
+        traces = traces_of(uri, log_run(run, uri, votes=votes))
+    assert [len(trace.info.assessments) for trace in traces.values()].count(2) == 2
+
+
 def test_votes_that_are_none_or_on_nothing_are_refused_by_line(run: Run, uri: str, tmp_path: Path) -> None:
     file = tmp_path / "votes.jsonl"
     for text, message in (
-        (vote() + "{}\n", "Line 2 of the votes .* is not a vote"),
-        (vote(verdict="maybe"), "Line 1"),
+        (vote() + "{}\n", "line 2 is not a vote"),
+        (vote(verdict="maybe"), "line 1"),
         (vote(at="yesterday"), "is not a date"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
-            read_votes(file)
+            votes_on(run, file)
     for fields, message in (({"left": "c"}, "which the run does not have"), ({"sample": "s999"}, "has no trace")):
         file.write_text(vote(**fields))
         with pytest.raises(InputError, match=message):
-            log_run(run, uri, votes=read_votes(file))
+            log_run(run, uri, votes=votes_on(run, file))

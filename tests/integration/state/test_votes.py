@@ -51,7 +51,7 @@ def test_raters_on_two_machines_share_one_table_which_is_next_to_a_servers(
     assert [one["name"] for one in found["sets"]] == ["sigma", "omega", "zeta"]
     with closing(VoteTable(address)) as table:
         seen = Counter((vote.sample, frozenset((vote.left_set, vote.right_set))) for vote in table.votes())
-    assert len(seen) >= 22, "raters at the same time see different pairs"
+    assert len(seen) >= 20, "raters at the same time see different pairs; random pairs would be 18 of 24"
 
 
 def test_of_many_verdicts_at_once_one_is_stored(database: str) -> None:

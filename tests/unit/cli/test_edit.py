@@ -15,6 +15,8 @@ from careedit.cli import files
 from careedit.cli.main import main
 from careedit.errors import InputError
 from careedit.images import decode_image
+from careedit.provenance.authority import write_authority
+from careedit.provenance.reading import read_provenance
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest
 
@@ -240,3 +242,33 @@ def test_the_help_of_an_option_is_the_description_of_the_field_that_it_sets(tmp_
     shown = " ".join(capsys.readouterr().out.split())
     assert help_of(EditRequest, "seed") in shown
     assert help_of(EarlyFilter, "candidates") in shown
+
+
+def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_chain(
+    run, folder, untrained_set, monkeypatch
+):
+    write_authority(folder / "ca")
+    trust = (folder / "ca" / "authority.pem").read_text()
+    assert run("photo.png", REMOVE, "--seed", "4", "-o", "plain.png")[0] == 0
+    monkeypatch.setenv("CAREEDIT_CREDENTIALS", "ca")
+    assert run("photo.png", REMOVE, "--seed", "4", "-o", "one.png", "--trace", "one.json")[0] == 0
+    assert run("one.png", REMOVE, "-n", "2", "-o", "two.jpg")[0] == 0
+    again = ["edit", "photo.png", "--replay", "one.json", "-o", "again.png", "--expert-set", str(untrained_set)]
+    assert main(again) == 0
+
+    pixels = {name: decode_image(folder / name).tobytes() for name in ("plain.png", "one.png", "again.png")}
+    assert len(set(pixels.values())) == 1
+    reads = {name: read_provenance((folder / name).read_bytes(), trust=trust) for name in ("one.png", "two-2.jpg")}
+    assert [(read.state, read.marked) for read in reads.values()] == [("trusted", True)] * 2
+    one, two = reads["one.png"].chain, reads["two-2.jpg"].chain
+    assert two[1:] == one
+    assert [link.credit.experts for link in two] == [{"erase": 1.0}] * 2
+    assert (
+        one[0].credit.expert_set_sha256
+        == json.loads((folder / "one.json").read_text())["traces"][0]["expert_set_sha256"]
+    )
+    assert (one[0].credit.model_licence, one[0].credit.licences.keys()) == (None, {"erase"}), "the base states none"
+
+    (folder / "ca" / "key.pem").unlink()
+    code, _, err = run("photo.png", REMOVE, "-o", "never.png")
+    assert (code, "key.pem' cannot be read" in err, (folder / "never.png").exists()) == (2, True, False)

@@ -1,6 +1,8 @@
 """`careedit eval`: what a user types, on scripted sets."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,27 @@ def test_a_run_is_listed_compared_gated_and_reported_again(place: Path, capsys) 
     assert main(["eval", "gate", run]) == 0
     (Path(run) / "report.html").unlink()
     assert main(["eval", "report", run]) == 0 and (Path(run) / "report.html").is_file()
+
+
+def test_a_run_is_named_by_its_id_in_every_command(place: Path, capsys) -> None:
+    assert main(["eval", "run", gated(place / "s.yaml", 55), "--json"]) == 0
+    name = Path(json.loads(capsys.readouterr().out)["run"]).name
+    (place / "eval-runs").rename(place / "elsewhere")
+    out = ["--out", "elsewhere"]
+    for command in (
+        ["gate", name],
+        ["report", name],
+        ["baseline", name, "--to", "b.json"],
+        ["compare", "a", "b", "--run", name],
+    ):
+        assert main(["eval", *command, *out]) == 0, command
+    for command in (
+        ["promote", name],
+        ["log", name, "--votes", "no votes"],
+        ["judge-check", "s.yaml", "--votes", "no votes", "--run", name],
+    ):
+        assert main(["eval", *command, *out]) == 2
+        assert "not a finished run" not in capsys.readouterr().err
 
 
 def test_a_second_run_edits_nothing_and_rescoring_never_does(place: Path, capsys) -> None:
@@ -116,3 +139,10 @@ def test_a_baseline_that_cannot_be_read_is_refused_before_the_first_edit(content
     today = write(place / "new.yaml", arm("a"), gate=Gate(baseline="frozen.json", margins={"bright": 0.01}))
     assert main(["eval", "run", today]) == 2
     assert "freeze one with" in capsys.readouterr().err and not list((place / "eval-runs").glob("runs/*"))
+
+
+def test_the_command_starts_without_the_libraries_of_models() -> None:
+    heavy = "('torch', 'diffusers', 'transformers', 'mlflow', 'ray')"
+    code = f"import sys, careedit_eval.cli.app; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -149,7 +149,7 @@ def test_a_run_stands_next_to_the_traffic_of_the_same_sets(tmp_path: Path, monke
     assert rows["bright"]["contradicts"] is True, "brighter offline, darker in traffic"
     assert rows["failed"]["difference"] == pytest.approx(1 / 12) and rows["failed"]["contradicts"] is None
     assert rows["won"]["difference"] == 0.5
-    assert main(["ab", "report", str(file), "--run", str(run.folder)]) == 0
+    assert main(["ab", "report", str(file), "--run", run.folder.name, "--out", str(run.folder.parents[1])]) == 0
     said = capsys.readouterr()
     assert "Traffic and run contradict each other" in said.err and "judge / bright on drawn" in said.out
     write_json(run.folder / "run.json", run.record.model_dump(mode="json"))

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[3]
 ALLOWED = {
     "deployments/careedit_deployments/state/clock.py": "the clock itself",
     "platform/careedit/scoring/openai_http.py": "the date in a Retry-After header",
+    "platform/careedit/provenance/certificates.py": "whether a certificate is valid, which readers compare with their own clocks",
     "eval/careedit_eval/runs.py": "when a run finished, for people",
     "eval/careedit_eval/judges/check.py": "when a check of a judge finished, for people",
     "eval/careedit_eval/cli/work.py": "the name of a run's folder",

@@ -1,4 +1,3 @@
-import json
 import threading
 
 import httpx2
@@ -8,18 +7,9 @@ from careedit.errors import AdapterError
 from careedit_deployments.errors import OverloadedError, UnavailableError
 from careedit_deployments.http import edits
 from fake_backend import picture_file
+from served import events_of
 
 FILES = {"image": ("a.png", picture_file())}
-
-
-def events_of(response):
-    """(name, data) of each event of a whole stream."""
-    found = []
-    for block in response.text.split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if lines:
-            found.append((lines["event"], json.loads(lines["data"])))
-    return found
 
 
 def stream(client, **fields):

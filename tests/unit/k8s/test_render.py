@@ -10,6 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from careedit.errors import InputError
+from careedit.provenance.certificates import make_identity
+from careedit.provenance.signing import Signing
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.kubernetes.cluster import Cluster, merge, resource_of
 from careedit_deployments.kubernetes.command import app, dev_secrets
@@ -167,8 +169,14 @@ def test_secrets_are_drawn_anew_each_time() -> None:
     first, second = (
         {text for one in yaml.safe_load_all(dev_secrets()) for text in one["stringData"].values()} for _ in "ab"
     )
-    assert len(first) == 5 and first.isdisjoint(second)
-    assert all(len(text) == 48 for text in first)
+    assert len(first) == 7 and first.isdisjoint(second)
+    assert all(len(text) == 48 or text.startswith("-----BEGIN ") for text in first)
+
+
+def test_the_secrets_of_a_local_cluster_sign_results() -> None:
+    stores = next(one["stringData"] for one in yaml.safe_load_all(dev_secrets()) if "PGPASSWORD" in one["stringData"])
+    given = [stores[f"CAREEDIT_CREDENTIALS_{part}"].encode() for part in ("CERTIFICATE", "KEY")]
+    assert Signing(make_identity(*given, "certificate", "key")).identity.days_left() > 300
 
 
 def test_a_folder_without_overlays_is_answered_with_a_sentence(tmp_path: Path) -> None:

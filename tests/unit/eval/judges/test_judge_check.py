@@ -104,6 +104,15 @@ def test_the_rule_names_a_file_another_judge_and_too_few_groups(place: Path, run
     assert found["reason"].startswith("accuracy_3 has 0 groups of edits, of 13 that it needs")
     assert main(["eval", "run", strict]) == 2
     assert "accuracy_3 has 0 groups" in capsys.readouterr().err
+    check = json.loads((place / "judge.json").read_text())
+    for figures, words in (
+        ({**check["figures"], "accuracy_2": {"value": float("nan")}}, "finite number"),
+        ({"tau": {"value": 1.0}}, "lacks the figure 'accuracy'"),
+    ):
+        (place / "judge.json").write_text(json.dumps({**check, "figures": figures}))
+        assert main(["eval", "run", ruled]) == 2
+        said = capsys.readouterr().err
+        assert "judge.json' cannot be read" in said and words in said
 
 
 def test_a_judge_of_pairs_has_the_consistency_of_its_orders(place: Path, run: str, capsys) -> None:
@@ -125,10 +134,11 @@ def test_a_judge_of_pairs_has_the_consistency_of_its_orders(place: Path, run: st
     ("change", "words"),
     [
         ({"sample": "s999"}, "votes.jsonl, line 1: the run "),
+        ({"run": "20261101-other"}, "votes.jsonl, line 1 is a vote on 20261101-other, not on the run "),
         ({"left": "z", "right": "a"}, "has no set 'z', which a vote names; its sets are a, b, c"),
         ({"left": "a", "right": "a"}, "line 1: both sides are the set 'a'"),
-        ({"verdict": "up"}, "line 1: "),
-        ({"weight": 2}, "line 1: Vote has no field 'weight'"),
+        ({"verdict": "up"}, "line 1 is not a vote"),
+        ({"weight": 2}, "line 1 is not a vote (ExportedVote has no field 'weight'"),
     ],
 )
 def test_a_vote_that_does_not_fit_is_refused_by_its_line(place: Path, run: str, capsys, change, words: str) -> None:
@@ -145,7 +155,7 @@ def test_other_bad_input_is_refused_in_a_sentence(place: Path, run: str, capsys)
         ([], "Give either --votes (with --run) or --pairs"),
         (["--votes", "none.jsonl", "--run", run], "The votes 'none.jsonl' cannot be read"),
         (["--votes", "empty.jsonl", "--run", run], "empty.jsonl has no votes"),
-        (["--votes", "text.jsonl", "--run", run], "text.jsonl, line 1 is not JSON"),
+        (["--votes", "text.jsonl", "--run", run], "text.jsonl, line 1 is not a vote"),
         (["--votes", "empty.jsonl", "--run", "nowhere"], "is not a finished run"),
         (["--pairs", "nowhere"], "nowhere"),
         (["--pairs", "nowhere", "--run", run], "--run is for --votes"),
@@ -153,6 +163,8 @@ def test_other_bad_input_is_refused_in_a_sentence(place: Path, run: str, capsys)
         assert main(["eval", "judge-check", name, *arguments]) == 2
         assert words in capsys.readouterr().err
     votes = cast(place, lambda number, rater: "b")
+    assert main(["eval", "judge-check", name, "--votes", votes, "--run", run, "--tie", "inf"]) == 2
+    assert "--tie inf is not a difference" in capsys.readouterr().err
     assert main(["eval", "judge-check", name, "--votes", votes, "--run", run, "--own", "z"]) == 2
     assert "No edit is by 'z'; the edits are by a, b" in capsys.readouterr().err
     assert main(["eval", "judge-check", name, "--votes", votes, "--run", run, "--number", "none"]) == 2

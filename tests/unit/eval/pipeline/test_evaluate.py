@@ -1,16 +1,20 @@
 """Evaluations in a loop: what is made, what is found again, and what a bad row costs."""
 
+import json
 import signal
+from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from careedit.errors import InputError
-from careedit_eval.pipeline import Evaluation, LocalRunner, Store, evaluate
+from careedit_eval.pipeline import Evaluation, LocalRunner, Stage, Store, evaluate
 from careedit_eval.pipeline.plan import make_plan
 from careedit_eval.results import EDITS_FILE, SCORES_FILE, Table
-from scripted_eval import arm, suite
+from careedit_eval.suite import Arm, Part
+from scripted_eval import arm, file_of, suite
 
 
 def run(wanted, folder: Path, **options) -> Evaluation:
@@ -28,6 +32,31 @@ def test_every_wanted_edit_has_its_picture_and_its_numbers(tmp_path: Path) -> No
     assert [line.value for line in truth] == [pytest.approx(200 / 255)] * 12
     for line in found.table.edits:
         assert line.picture is not None and (tmp_path / line.picture).is_file()
+
+
+class Dying(LocalRunner):
+    """Runs stages that follow each other; the worker that stores dies once, after it stored and before it passed on."""
+
+    def fits(self, *stages: Stage) -> bool:
+        return True
+
+    def run(self, stage: Stage, items: Sequence[Any]) -> Iterator[list[Any]]:
+        works, lost = [one.make() for one in stage.chain], False
+        for first in range(0, len(items), stage.batch):
+            batch: Any = items[first : first + stage.batch]
+            for place, one in enumerate(stage.chain):
+                if one.on_driver and not lost:
+                    works[place](batch)
+                    works[place], lost = one.make(), True
+                batch = works[place](batch)
+            yield batch
+
+
+def test_what_a_worker_stored_before_it_died_is_measured_and_in_the_table(tmp_path: Path) -> None:
+    wanted = suite(workers={"overlap": True, "edit_batch": 2})
+    found = evaluate(make_plan(wanted), Store(tmp_path / "store"), Dying())
+    whole = run(suite(), tmp_path / "whole")
+    assert found.table.edits == whole.table.edits and found.table.scores == whole.table.scores
 
 
 def test_a_second_run_makes_nothing_and_says_the_same(tmp_path: Path) -> None:
@@ -161,3 +190,27 @@ def test_a_run_that_was_killed_and_run_again_is_an_undisturbed_one_byte_for_byte
 def test_a_suite_that_cannot_be_run_is_refused_before_the_first_edit(fields: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make_plan(suite(**fields))
+
+
+def test_a_row_whose_target_or_facts_change_is_measured_again_and_not_edited(tmp_path: Path) -> None:
+    for name, shade in (("source.png", 40), ("target.png", 40), ("new.png", 91)):
+        (tmp_path / name).write_bytes(file_of(shade))
+    row = {"id": "1", "instruction": "wait", "source": "source.png", "target": "target.png"}
+    wanted = suite(
+        Arm(name="same", kind="identity"),
+        benchmarks=(Part(name="folder", options={"path": str(tmp_path), "name": "own"}),),
+        metrics=(Part(name="l1"), Part(name="no_op")),
+        primary="l1",
+    )
+    said = []
+    for changed in ({}, {"target": "new.png"}, {"feasible": False}, {"feasible": False, "kind": "none"}):
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row | changed) + "\n")
+        found = run(wanted, tmp_path / "store")
+        numbers = {line.output: round(line.value, 9) for line in found.table.scores if line.value is not None}
+        said.append((found.edited, found.measured, numbers))
+    assert said == [
+        (1, 2, {"l1": 0, "no_op_feasible": 1}),
+        (0, 2, {"l1": 0.2, "no_op_feasible": 1}),
+        (0, 2, {"l1": 0, "no_op_infeasible": 1}),
+        (0, 0, {"l1": 0, "no_op_infeasible": 1}),  # the name of a kind is not content
+    ]

@@ -193,7 +193,7 @@ def test_the_export_has_one_object_per_vote_that_counts(tmp_path: Path, capsys) 
     assert main(["eval", "votes", address, "--to", str(to)]) == 0 and "bob" in capsys.readouterr().out
     assert to.read_text("utf-8") == (
         '{"rater": "ann", "benchmark": "drawn", "sample": "café", "left": "a", "right": "b", "verdict": "both_bad", '
-        '"at": "2026-09-21T14:13:20.250+00:00"}\n'
+        '"at": "2026-09-21T14:13:20.250+00:00", "run": "run"}\n'
     )
     assert main(["eval", "votes", str(tmp_path / "votes.db"), "--to", str(to), "--everyone", "--json"]) == 0
     found = [json.loads(line) for line in to.read_text("utf-8").splitlines()]

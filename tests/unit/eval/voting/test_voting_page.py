@@ -215,6 +215,9 @@ def test_the_command_refuses_what_it_cannot_use(run: Run, tmp_path: Path, capsys
     ):
         said = refused(capsys, "vote", folder, "--database", address)
         assert any(part in said for part in why.split("|")) and "secret" not in said, said
+    assert "are two databases of votes" in refused(capsys, "votes", "text.db", "--database", "other.db")
+    assert "--everyone is about the file" in refused(capsys, "votes", folder, "--everyone")
+    assert "or collect votes with `careedit eval vote`" in refused(capsys, "votes", "none.db")
     files = fsspec.filesystem("memory")
     files.put(str(run.folder.parents[1]), "/voted/evals", recursive=True)
     remote = f"memory://voted/evals/runs/{run.record.id}"
