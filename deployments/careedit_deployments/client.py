@@ -17,19 +17,21 @@ from pydantic import ValidationError
 from careedit.errors import InputError
 from careedit.files import png_bytes, png_data_url
 from careedit.images import decode_image
+from careedit.record import BaseRecord
 from careedit.records import EditRequest, EditResult
 from careedit.scoring import Score, ScoreRequest
+from careedit_deployments.edits.erasure import Receipt
 from careedit_deployments.errors import OverloadedError, ServingError
 from careedit_deployments.http.edits import RouteAnswer
 from careedit_deployments.http.feedback import FeedbackAnswer
 from careedit_deployments.http.jobs import JobAnswer, JobList
-from careedit_deployments.http.schema import Answer, ImagesResponse, ScoreAnswer
+from careedit_deployments.http.schema import ImagesResponse, ScoreAnswer
 from careedit_deployments.http.sessions import History, SessionAnswer, SessionList, TurnAnswer
 from careedit_deployments.http.status import ArmList, ExpertInfo, ExpertList, Model, ModelList
 from careedit_deployments.http.webhooks import Delivery, DeliveryList, Endpoint, EndpointList
 from careedit_deployments.state.records import JOB_ENDS
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=BaseRecord)
 
 MAX_FAILURES = 30
 """Number of failures in a row after which `follow` gives up."""
@@ -231,6 +233,10 @@ class Client:
     def undo(self, session_id: str) -> SessionAnswer:
         """Undo the last turn of a session."""
         return self._ask(SessionAnswer, "POST", f"/v1/sessions/{_part(session_id)}/undo")
+
+    def erase_user(self, user: str) -> Receipt:
+        """Erase what is stored of an end user of the caller's tenant; needs the scope `admin`."""
+        return self._ask(Receipt, "DELETE", f"/v1/users/{_part(user)}")
 
     def models(self) -> list[Model]:
         """The arms that a request may name."""

@@ -237,6 +237,9 @@ class StateConfig(Record):
     shared storage for several machines."""
     blob_options: Mapping[str, Any] = Field(default_factory=dict)
     """Options of the fsspec filesystem of `blobs`, for example an endpoint. Empty by default."""
+    user_key_env: str | None = None
+    """Name of the environment variable with the secret key under which users' names are stored as hashes. Default: the
+    server makes a key in the file `user_key` of `blobs`. Keep the key: without it, a user can no longer be found by name."""
     tenant_bytes: PositiveInt = 50 * 2**30
     """Maximum size of all stored images of a tenant, in bytes; default 50 GiB. More get status 429. A tenant can have its own
     limit. Set it so that all tenants fit on the disk."""

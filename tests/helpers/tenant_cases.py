@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from typing import Any
@@ -13,12 +14,12 @@ from sqlalchemy import delete, insert, update
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError, QuotaError
 from careedit_deployments.state.audit import FIRST, AuditError, AuditHead
 from careedit_deployments.state.queue import FULL_S
-from careedit_deployments.state.records import JobRecord
+from careedit_deployments.state.records import AssignmentRecord, FeedbackRecord, JobRecord
 from careedit_deployments.state.store import Store
 from careedit_deployments.state.tables import audit, jobs, values_of
 from careedit_deployments.state.tenant_records import EndpointRecord, KeyRecord, TenantRecord
 from careedit_deployments.state.tenants import KeyOfTenant
-from state_records import NOON, Clock, a_job, a_session, collect_cases, progress
+from state_records import NOON, Clock, a_job, a_session, an_edit, collect_cases, progress
 
 TERMS = {"lease_s": 10.0, "attempts": 3}
 CASES, case = collect_cases()
@@ -58,11 +59,12 @@ async def a_key_is_found_with_its_tenant_until_it_is_revoked_or_expires(store: S
 @case
 async def a_tenants_limits_are_changed_for_all_of_its_keys(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, requests_per_minute=9, concurrent_requests=None)
-    changed = tenant.model_copy(update={"requests_per_minute": 9, "concurrent_requests": None})
+    await store.tenants.change(tenant.id, requests_per_minute=9, concurrent_requests=None, clear_names=True)
+    limits = {"requests_per_minute": 9, "concurrent_requests": None}
+    changed = tenant.model_copy(update={**limits, "clear_names": True})
     assert await store.tenants.all() == [changed]
     assert {found.tenant for found in await store.keys.all()} == {changed}
-    for ask in (store.tenants.get, store.tenants.limit):
+    for ask in (store.tenants.get, store.tenants.change):
         with pytest.raises(NotFoundError):
             await (ask("tenant_x") if ask == store.tenants.get else ask("tenant_x", requests_per_minute=1))
 
@@ -94,7 +96,7 @@ async def the_jobs_of_a_revoked_key_are_cancelled_and_say_why(store: Store, cloc
 async def requests_at_once_cannot_store_more_than_the_quota(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
     large = 2**40
-    await store.tenants.limit(tenant.id, stored_bytes=10 * large)
+    await store.tenants.change(tenant.id, stored_bytes=10 * large)
     scopes = [f"files/file_{i:052x}" for i in range(8)]
     added = (store.storage.add(scope, tenant.id, 3 * large) for scope in scopes)
     refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
@@ -114,7 +116,7 @@ async def requests_at_once_cannot_store_more_than_the_quota(store: Store, clock:
 @case
 async def an_accepted_job_has_room_for_its_results_and_frees_the_rest_at_its_end(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, stored_bytes=100)
+    await store.tenants.change(tenant.id, stored_bytes=100)
     job = await store.jobs.add(a_job(owner=tenant.id))
     scope = f"jobs/{job.id}"
     await store.storage.add(scope, tenant.id, reserve=60)
@@ -137,7 +139,7 @@ async def an_accepted_job_has_room_for_its_results_and_frees_the_rest_at_its_end
 @case
 async def a_tenant_has_as_many_sessions_as_it_may_also_if_they_come_at_once(store: Store, clock: Clock) -> None:
     tenant, *_ = await two_keys(store)
-    await store.tenants.limit(tenant.id, sessions=2)
+    await store.tenants.change(tenant.id, sessions=2)
     added = (store.sessions.add(a_session(owner=tenant.id)) for _ in range(5))
     refused = [error for error in await asyncio.gather(*added, return_exceptions=True) if error is not None]
     assert len(refused) == 3
@@ -350,3 +352,41 @@ async def messages_of_crowded_tenants_wait(store: Store, clock: Clock) -> None:
     assert (await store.webhooks.claim(lease_s=60, without=["a"])).owner == "b"
     assert await store.webhooks.claim(lease_s=60, without=["a"]) is None
     assert (await store.webhooks.claim(lease_s=60)).owner == "a"
+
+
+@case
+async def what_a_user_of_a_tenant_has_is_found_and_deleted(store: Store, clock: Clock) -> None:
+    def order(user: str) -> dict[str, Any]:
+        return {**a_job().order, "user": user}
+
+    mine = await store.jobs.add(a_job(owner="t", order=order("me")))
+    for owner, user in (("t", "you"), ("u", "me")):
+        await store.jobs.add(a_job(owner=owner, order=order(user)))
+    session, shared = a_session(owner="t", user="me"), a_session(owner="t")
+    for one in (session, shared):
+        await store.sessions.add(one)
+    turn = an_edit(owner="t", user="me", request_id=f"{shared.id}/req_1")
+    shadow = an_edit(owner="t", shadow_of=turn.id)
+    others = [an_edit(owner="u", user="me"), an_edit(owner="t", user="you"), an_edit(owner="t")]
+    for edit in (turn, shadow, *others):
+        await store.edits.add(edit)
+        rating = {"id": f"about_{edit.id}", "owner": edit.owner, "edits": (edit.id,), "rating": 5, "created": NOON}
+        await store.feedback.add(FeedbackRecord(**rating))
+    for user in ("me", "you"):
+        sha256 = hashlib.sha256(f"4:salt{user}".encode()).hexdigest()
+        await store.arms.assign(AssignmentRecord(user_sha256=sha256, salt="salt", arm="a", created=NOON))
+    await store.storage.add("files/file_1", "t", 1, user="me")
+    await store.storage.add("files/file_2", "t", 1, user="you")
+    data = await store.persons.find("t", ("me", "in clear"))
+    assert (data.jobs, data.files, len(data.assignments)) == ((mine.id,), ("files/file_1",), 1)
+    assert set(data.sessions) == {session.id, shared.id}
+    assert set(data.edits) == {turn.id, shadow.id}
+    assert set(data.feedback) == {f"about_{turn.id}", f"about_{shadow.id}"}
+    everything = await store.persons.find("t", None)
+    found = (everything.jobs, everything.edits, everything.files, everything.assignments)
+    assert [len(one) for one in found] == [2, 4, 2, 2]
+    await store.persons.delete(data)
+    assert {edit.id for edit in await store.edits.latest()} == {edit.id for edit in others}
+    assert await store.arms.assigned("salt") == {"a": 1}
+    left = await store.persons.find("t", ("me",))
+    assert (left.edits, left.feedback, left.assignments) == ((), (), ())

@@ -341,6 +341,7 @@ def _check_surroundings(config: ServeConfig) -> Iterator[Line]:
     variables = {
         "scorer.api_key_env": config.scorer.api_key_env,
         "jobs.webhook_secret_env": config.jobs.webhook_secret_env,
+        "state.user_key_env": config.state.user_key_env,
     }
     for field, variable in variables.items():
         if variable is not None and not os.environ.get(variable):

@@ -33,6 +33,12 @@ SessionsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Maximum sessions at once. Default: the limit of the configuration."),
 ]
+ClearOption = Annotated[
+    bool,
+    typer.Option(
+        "--clear-names/--pseudonyms", help="How names of end users are stored: in clear, or as keyed hashes (default)."
+    ),
+]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -50,10 +56,11 @@ def add_command(
     at_once: AtOnceOption = None,
     stored_bytes: StoredBytesOption = None,
     sessions: SessionsOption = None,
+    clear_names: ClearOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a tenant and print its id."""
-    tenant = make_tenant(name, **_limits(per_minute, at_once, stored_bytes, sessions))
+    tenant = make_tenant(name, clear_names=clear_names, **_limits(per_minute, at_once, stored_bytes, sessions))
 
     async def add(store: Store) -> None:
         await store.tenants.add(tenant)
@@ -91,11 +98,27 @@ def limit_command(
     limits = _limits(per_minute, at_once, stored_bytes, sessions)
 
     async def limit(store: Store) -> None:
-        await store.tenants.limit(tenant_id, **limits)
+        await store.tenants.change(tenant_id, **limits)
         await store.audit.add(operator_name(), "tenant.limited", tenant_id, **limits)
 
     with_store(named_config(config), limit)
     emit(f"The limits of {tenant_id} are set.")
+
+
+@app.command("names")
+def names_command(
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the tenant, from `careedit tenants list`.")],
+    config: ConfigOption,
+    clear_names: ClearOption = False,
+) -> None:
+    """Set how names of the tenant's end users are stored from now on. Names that are stored already stay as they are."""
+
+    async def change(store: Store) -> None:
+        await store.tenants.change(tenant_id, clear_names=clear_names)
+        await store.audit.add(operator_name(), "tenant.names", tenant_id, clear=clear_names)
+
+    with_store(named_config(config), change)
+    emit(f"New names of users of {tenant_id} are stored {'in clear' if clear_names else 'as pseudonyms'}.")
 
 
 def _limits(

@@ -64,7 +64,7 @@ class StoredOrder(Record):
     model: str | None = None
     """Name of an arm or of its expert set. None: the traffic weights decide."""
     user: str | None = None
-    """The client's name for the end user. None: the order belongs to no user."""
+    """The end user, as in `EditRecord`. None: the order belongs to no user."""
     partials: int = 0
     """Number of previews per image, 0 to 3; default 0."""
     ingredient: Annotated[str | None, Field(exclude_if=lambda key: key is None)] = None
@@ -99,13 +99,21 @@ async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> boo
 
 
 async def put_file(
-    store: Store, blobs: BlobStore, scope: str, data: bytes, *, suffix: str, owner: str, accepted: bool = False
+    store: Store,
+    blobs: BlobStore,
+    scope: str,
+    data: bytes,
+    *,
+    suffix: str,
+    owner: str,
+    user: str | None = None,
+    accepted: bool = False,
 ) -> str:
-    """Store a file, count its bytes for its owner, and return its key. Nothing is left of a file that cannot be stored.
+    """Store a file, count its bytes for its owner (and `user`, where no other row says whose it is), and return its key. Nothing is left of a file that cannot be stored.
 
     Raises `QuotaError`, unless the file belongs to work that was `accepted` before.
     """
-    await store.storage.add(scope, owner, len(data), accepted=accepted)
+    await store.storage.add(scope, owner, len(data), user=user, accepted=accepted)
     try:
         return await blobs.put(scope, data, suffix=suffix)
     except BaseException:

@@ -39,6 +39,7 @@ from careedit_deployments.http.services import (
     services_of,
     sessions_of,
     trace_headers_of,
+    user_of,
 )
 from careedit_deployments.policy.contract import PolicyMark
 
@@ -57,6 +58,8 @@ class AcceptedEdit:
     """The encoders and decoders of the server."""
     owner: str
     """Id of the tenant that asked."""
+    user: str | None
+    """The end user, as the server stores them."""
     ingredient: bytes | None = None
     """The source with its Content Credentials, if results keep them."""
 
@@ -106,6 +109,7 @@ async def accept(
         ingredient = await ingredient_from(services, form.pictures[0])
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
+        user = order.user
     else:
         sessions = sessions_of(request)
         base = await sessions.base(session, caller_of(request).id, turn)
@@ -116,9 +120,10 @@ async def accept(
         notes = (*notes, *full)
         ordered = order.model_copy(update={"result_size": output.size})
         running = await sessions.start(base, ordered, ingredient=ingredient)
+        user = order.user or base.session.user
     if notes:
         output = output.model_copy(update={"notes": (*output.notes, *notes)})
-    return AcceptedEdit(form, running, output, services.codecs, order.owner, ingredient)
+    return AcceptedEdit(form, running, output, services.codecs, order.owner, user, ingredient)
 
 
 async def finish(request: Request, accepted: AcceptedEdit) -> Response:
@@ -159,7 +164,7 @@ async def _image_data(request: Request, accepted: AcceptedEdit, file: bytes) -> 
     """A result in the requested form: base64, or an address at which it is stored."""
     if accepted.form.fields.response_format == "b64_json":
         return ImageData(b64_json=await _base64(file))
-    return ImageData(url=await store_file(request, file, accepted.output.format))
+    return ImageData(url=await store_file(request, file, accepted.output.format, user=accepted.user))
 
 
 async def _base64(data: bytes) -> str:
@@ -237,7 +242,7 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
     return EditOrder(
         request=edit,
         model=fields.model,
-        user=fields.end_user,
+        user=await user_of(request, fields.end_user),
         partials=fields.partial_images,
         progress=fields.stream,
         moderation=fields.moderation or "auto",

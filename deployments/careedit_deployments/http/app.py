@@ -27,6 +27,7 @@ from careedit_deployments.http import (
     scores,
     sessions,
     status,
+    users,
     webhooks,
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
@@ -44,7 +45,8 @@ from careedit_deployments.http.services import Services
 logger = logging.getLogger(__name__)
 
 ROUTERS = tuple(
-    part.router for part in (edits, output, jobs, job_events, webhooks, sessions, status, scores, feedback, pages)
+    part.router
+    for part in (edits, output, jobs, job_events, webhooks, sessions, users, status, scores, feedback, pages)
 )
 
 EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection
+from typing import Any
 
 from careedit.record import Record
 from careedit_deployments.config import ServeConfig
@@ -16,7 +17,7 @@ from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
 
-ADMIN_PATHS = ("/v1/arms", "/v1/webhooks")
+ADMIN_PATHS = ("/v1/arms", "/v1/users", "/v1/webhooks")
 """Routes that concern the whole tenant or server, whatever their method."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,6 +32,8 @@ class Caller(Record):
     """Id of the API key of the request. None: the anonymous caller has no key."""
     scopes: tuple[Scope, ...] = SCOPES
     """What the caller may do; default everything."""
+    clear_names: bool = False
+    """Whether users' names are stored in clear. Default: as pseudonyms."""
     requests_per_minute: int | None = None
     """Maximum number of requests per minute for this tenant. None: `limits.requests_per_minute`."""
     concurrent_requests: int | None = None
@@ -42,9 +45,9 @@ class Caller(Record):
         return self.key or self.id
 
 
-def make_tenant(name: str, **limits: int | None) -> TenantRecord:
-    """The record of a new tenant; `limits` are fields of `TenantRecord`."""
-    return TenantRecord(id=new_id("tenant"), name=name, created=unix_time(), **limits)
+def make_tenant(name: str, **fields: Any) -> TenantRecord:
+    """The record of a new tenant; `fields` are further fields of `TenantRecord`."""
+    return TenantRecord(id=new_id("tenant"), name=name, created=unix_time(), **fields)
 
 
 def make_key(

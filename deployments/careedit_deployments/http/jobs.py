@@ -227,7 +227,8 @@ async def _is_same(request: Request, form: EditInput, webhook: str | None, sent:
     names = [name for name in ("steps", "early_filter") if getattr(fields, name) is None]
     then = EditRequest(**{**dict(order.request), **{name: stored.request[name] for name in names}})
     output = output_of(fields, (), then.image.size, services_of(request).config).model_copy(update={"notes": ()})
-    return known.body_sha256 == resolved_sha256(order.model_copy(update={"request": then}), output, webhook)
+    then_order = order.model_copy(update={"request": then, "user": fields.end_user})  # it hashed the name itself
+    return known.body_sha256 == resolved_sha256(then_order, output, webhook)
 
 
 @router.get(

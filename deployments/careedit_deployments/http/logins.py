@@ -111,6 +111,7 @@ class Authenticator:
             id=found.tenant.id,
             key=found.key.id,
             scopes=found.key.scopes,
+            clear_names=found.tenant.clear_names,
             requests_per_minute=found.tenant.requests_per_minute,
             concurrent_requests=found.tenant.concurrent_requests,
         )

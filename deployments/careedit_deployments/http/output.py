@@ -150,11 +150,11 @@ def images_response(
     )
 
 
-async def store_file(request: Request, data: bytes, suffix: str) -> str:
-    """Store a result; returns the address at which it is fetched, for `response_format: url`. Raises `QuotaError`."""
+async def store_file(request: Request, data: bytes, suffix: str, *, user: str | None) -> str:
+    """Store a result for a user, as `user_of` names them; returns the address at which it is fetched, for `response_format: url`. Raises `QuotaError`."""
     scope = f"files/file_{int(unix_time() * 1000):012x}{secrets.token_hex(20)}"
     services, owner = services_of(request), caller_of(request).id
-    key = await put_file(services.store, services.blobs, scope, data, suffix=suffix, owner=owner)
+    key = await put_file(services.store, services.blobs, scope, data, suffix=suffix, owner=owner, user=user)
     base = services.config.http.public_url or str(request.base_url)
     return f"{base.rstrip('/')}{FILES}{key.removeprefix('files/')}"
 

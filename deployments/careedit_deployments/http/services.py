@@ -24,6 +24,7 @@ from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
 from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.blobs import BlobStore
+from careedit_deployments.state.pseudonyms import Pseudonyms
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 from careedit_deployments.telemetry.tracing import CARRIED, Tracing
@@ -46,6 +47,8 @@ class Services:
     """The database: keys, edits, jobs, sessions, feedback."""
     blobs: BlobStore
     """The image files that belong to rows of the database."""
+    users: Pseudonyms
+    """Makes the stored names of end users."""
     metrics: Metrics
     """Counters and histograms of this process."""
     codecs: Codecs
@@ -78,6 +81,7 @@ def assemble(
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     warnings: dict[str, str] = {}
+    users = Pseudonyms(config.state, blobs)
     policy = PolicyHook(config.policy, metrics)
     signing = open_signing(config.credentials)
     codecs = Codecs(config.limits.picture_memory, signing=signing)
@@ -103,6 +107,7 @@ def assemble(
         edits=edits,
         store=store,
         blobs=blobs,
+        users=users,
         metrics=metrics,
         codecs=codecs,
         tracing=tracing,
@@ -148,6 +153,12 @@ def caller_of(request: Request) -> Caller:
     """The caller of `request`; the anonymous caller on a route that needs no key."""
     caller = request.scope.get("careedit.caller")
     return caller if isinstance(caller, Caller) else Caller()
+
+
+async def user_of(request: Request, name: str | None) -> str | None:
+    """What is stored of the caller's name for an end user."""
+    caller = caller_of(request)
+    return await services_of(request).users.stored(caller.id, name, clear=caller.clear_names)
 
 
 def request_id_of(request: Request) -> str:

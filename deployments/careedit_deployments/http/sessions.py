@@ -28,7 +28,7 @@ from careedit_deployments.http.schema import (
     ListAnswer,
     Text,
 )
-from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of
+from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of, user_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.state.records import SessionRecord, TurnRecord
 
@@ -175,8 +175,8 @@ async def create_session(request: Request) -> SessionAnswer:
     file = await run_sync(inspect, data, "image", services_of(request).config.limits)
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
-    owner = caller_of(request).id
-    session = await sessions_of(request).create(picture, sent=data, owner=owner, user=fields.user, model=fields.model)
+    owner, user = caller_of(request).id, await user_of(request, fields.user)
+    session = await sessions_of(request).create(picture, sent=data, owner=owner, user=user, model=fields.model)
     return session_answer(session).model_copy(update={"degradations": decoding_notes([picture])})
 
 

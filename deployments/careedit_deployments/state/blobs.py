@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import fsspec
@@ -114,6 +116,33 @@ class BlobStore:
             return sorted(scope for scope in found if _SCOPE.fullmatch(scope))
 
         return await self._run(look, "Listing the pictures")
+
+    async def secret(self, name: str, new: bytes) -> bytes:
+        """The content of a private file in the root of the store; without one it is made of `new`, once for all processes."""
+        path = str(self._root / name)
+
+        def make() -> None:
+            if not self._is_local:
+                self._files.pipe_file(path, new, mode="create")
+                return
+            temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+            self._files.makedirs(str(self._root), exist_ok=True)
+            try:
+                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(new)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(temporary, path)  # fails if another process was faster; the file appears as a whole
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+
+        def find() -> bytes:
+            if not self._files.exists(path):
+                with suppress(FileExistsError):
+                    make()
+            return bytes(self._files.cat_file(path))
+
+        return await self._run(find, f"Reading {name} in the store of pictures")
 
     def free_bytes(self) -> int | None:
         """Free space of the disk with the pictures, in bytes; None if they are not on this machine. Blocks."""

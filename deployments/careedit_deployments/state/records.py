@@ -62,7 +62,7 @@ class EditRecord(Record):
     owner: Id = ANONYMOUS
     """Id of the tenant that asked for the edit."""
     user: str | None = None
-    """User on whose behalf the client asked, as the client named them."""
+    """User on whose behalf the client asked: a pseudonym (`state/pseudonyms.py`), or with `clear_names` the client's name."""
     arm: Id
     """Name of the arm that made the edit."""
     shadow_of: Id | None = None
@@ -304,7 +304,7 @@ class SessionRecord(Record):
     owner: Id = ANONYMOUS
     """Id of the tenant that made the session. Other tenants cannot see it."""
     user: str | None = None
-    """User who edits. All turns of a user go to the same arm."""
+    """User who edits, as in `EditRecord`. All turns of a user go to the same arm."""
     model: str | None = None
     """Arm or expert set of the turns. None: the weights of the arms decide."""
     source: str

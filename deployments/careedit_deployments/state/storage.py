@@ -34,14 +34,23 @@ class StorageTable:
         async with self._database.read() as connection:
             await self._check(connection, owner, size)
 
-    async def add(self, scope: str, owner: str, size: int = 0, *, reserve: int = 0, accepted: bool = False) -> None:
+    async def add(
+        self,
+        scope: str,
+        owner: str,
+        size: int = 0,
+        *,
+        user: str | None = None,
+        reserve: int = 0,
+        accepted: bool = False,
+    ) -> None:
         """Count `size` bytes that are about to be written, and reserve room for later ones. Raises `QuotaError`.
 
         `accepted`: the bytes belong to work that was accepted before. They use the room that it reserved, and are not refused.
         """
         left = storage.c.reserved - size
         reserved = case((left > 0, left), else_=0) if accepted else storage.c.reserved + reserve
-        new = self._database.insert(storage).values(scope=scope, owner=owner, bytes=size, reserved=reserve)
+        new = self._database.insert(storage).values(scope=scope, owner=owner, bytes=size, user=user, reserved=reserve)
         count = new.on_conflict_do_update(
             index_elements=["scope"], set_={"bytes": storage.c.bytes + size, "reserved": reserved}
         )

@@ -16,6 +16,7 @@ from careedit_deployments.state.logs import (
     FeedbackLog,
 )
 from careedit_deployments.state.migrations import migrate
+from careedit_deployments.state.persons import PersonTable
 from careedit_deployments.state.queue import JobTable
 from careedit_deployments.state.session_table import SessionTable
 from careedit_deployments.state.storage import StorageTable
@@ -49,6 +50,8 @@ class Store:
         """Addresses that tenants register for messages about their jobs."""
         self.sessions = SessionTable(database, clock, config.tenant_sessions)
         """Series of edits, turn by turn."""
+        self.persons = PersonTable(database)
+        """What is stored of one user, or of all users of a tenant."""
         self.storage = StorageTable(database, config.tenant_bytes)
         """Bytes of the stored pictures of each tenant, and their quotas."""
 

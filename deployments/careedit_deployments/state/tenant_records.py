@@ -27,6 +27,8 @@ class TenantRecord(Record):
     """Bytes of pictures that the tenant may store. None: `state.tenant_bytes`."""
     sessions: int | None = None
     """Sessions that the tenant may have at once. None: `state.tenant_sessions`."""
+    clear_names: bool = False
+    """Whether the names of its users are stored in clear. Default: as pseudonyms (`state/pseudonyms.py`)."""
     created: float
     """Time at which the tenant was made."""
 
@@ -74,6 +76,8 @@ class StorageRecord(Record):
     """Id of the tenant whose quota counts the pictures."""
     bytes: Bytes
     """Bytes of the pictures. A picture that was written twice counts twice."""
+    user: str | None = None
+    """User for whom a result with an address was made, as in `EditRecord`. None for jobs and sessions, whose rows say it."""
     reserved: Bytes = 0
     """Bytes that are reserved for the results of a job that has not ended."""
 

@@ -45,9 +45,9 @@ class Tenants:
         """Every tenant, oldest first."""
         return await self._database.rows(TenantRecord, select(tenants).order_by(tenants.c.created, tenants.c.id))
 
-    async def limit(self, tenant_id: str, **limits: int | None) -> None:
-        """Change limits of a tenant, which are fields of `TenantRecord`. Raises `NotFoundError`."""
-        if not await self._database.change(update(tenants).where(tenants.c.id == tenant_id).values(**limits)):
+    async def change(self, tenant_id: str, **fields: float | None) -> None:
+        """Change fields of a tenant's `TenantRecord`. Raises `NotFoundError`."""
+        if not await self._database.change(update(tenants).where(tenants.c.id == tenant_id).values(**fields)):
             raise _unknown(tenant_id)
 
 

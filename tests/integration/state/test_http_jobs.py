@@ -172,7 +172,7 @@ def test_a_job_from_before_hashes_of_what_was_sent_keeps_its_key(tmp_path: Path)
         made = post(served.url, None, quality="low", user="anna").json()["id"]
         ended(served.url, made)
         job = served.run(lambda: jobs.get(made))
-        stored = StoredOrder(**{**job.order, "request": {**job.order["request"], "seed": None}})
+        stored = StoredOrder(**{**job.order, "user": "anna", "request": {**job.order["request"], "seed": None}})
 
         async def resolve() -> str:
             async with loaded_order(stored, blobs, Codecs(), owner=job.owner, request_id=made) as order:

@@ -60,7 +60,8 @@ def test_a_turn_edits_the_last_result(served: Served, painter: FakeBackend) -> N
     kept = httpx2.get(f"{served.url}/v1/sessions/{session['id']}/turns/{first['careedit']['turn']}").json()
     assert (colour(kept), kept["prompt"]) == (AFTER, "invert it")
     log = served.run(lambda: served.services.store.edits.latest())
-    assert {edit.user for edit in log} == {"u"}
+    user = served.run(lambda: served.services.users.of("anonymous", "u"))
+    assert {edit.user for edit in log} == {user}
     assert all(edit.request_id.startswith(session["id"] + "/req_") for edit in log)
 
 

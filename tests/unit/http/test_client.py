@@ -89,6 +89,12 @@ def sessions(client: Client) -> None:
     assert client.sessions().data == []
 
 
+def users(client: Client) -> None:
+    client.start_session(PICTURE, user="a user?")
+    assert client.erase_user("a user?").kinds["sessions"].count == 1
+    assert client.sessions().data == []
+
+
 def models(client: Client) -> None:
     assert client.models() == [client.model("tiny")]
     assert [expert.name for expert in client.experts()] == ["erase", "style"]
@@ -116,7 +122,7 @@ def test_every_public_route_has_a_method_that_works_or_a_reason_to_have_none(
 
     monkeypatch.setattr(httpx2.Client, "send", seen)
     with Client(server.url, timeout=20) as client:
-        for use in (edits_and_feedback, jobs_and_webhooks, sessions, models):
+        for use in (edits_and_feedback, jobs_and_webhooks, sessions, users, models):
             use(client)
     assert called == routes.keys() - WITHOUT_METHOD.keys()
     assert WITHOUT_METHOD.keys() <= routes.keys()

@@ -66,3 +66,11 @@ def test_a_key_that_cannot_be_made_leaves_nothing(run, options, error, said):
     assert isinstance(refused, error)
     assert said in str(refused)
     assert listed(run) == []
+
+
+def test_a_tenant_may_ask_for_clear_names_of_its_users(call):
+    tenant = json.loads(call(tenants, "add", "a team", "--clear-names", "--json").stdout)["tenant"]
+    assert tenant["clear_names"] is True
+    assert "as pseudonyms" in call(tenants, "names", tenant["id"]).stdout
+    assert json.loads(call(tenants, "list", "--json").stdout)["tenants"][0]["clear_names"] is False
+    assert "does not exist" in str(call(tenants, "names", "tenant_x").exception)

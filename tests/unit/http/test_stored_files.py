@@ -41,7 +41,7 @@ class Tenant:
         return self.client.post(path, files={"image": ("a.jpg", data)}, data=fields)
 
     def limit(self, **limits: int | None) -> None:
-        self.server.run(lambda: self.server.services.store.tenants.limit(self.tenant, **limits))
+        self.server.run(lambda: self.server.services.store.tenants.change(self.tenant, **limits))
 
     def used(self) -> int:
         return self.server.run(lambda: self.server.services.store.storage.used(self.tenant))

@@ -142,3 +142,15 @@ def test_an_edit_whose_key_is_revoked_gets_401(team: Team) -> None:
         assert "revoked" in answers[0].json()["error"]["message"]
     finally:
         team.painter.pause = 0.0
+
+
+def test_an_admin_erases_a_user_of_its_own_tenant_only(team: Team) -> None:
+    _, sender = team.key()
+    _, admin = team.key("admin")
+    sender.post("/v1/images/edits", files=EDIT["files"], data={"prompt": "remove it", "user": "a/nna"})
+    assert sender.delete("/v1/users/a%2Fnna").status_code == 403
+    counts = [admin.delete("/v1/users/a%2Fnna").json()["kinds"]["edits"]["count"] for _ in range(2)]
+    assert counts == [1, 0]
+    entry = team.served.run(lambda: team.served.services.store.audit.latest(limit=1))[0]
+    assert (entry.action, entry.subject) == ("privacy.erased", team.tenant)
+    assert "nna" not in str(entry.detail)
