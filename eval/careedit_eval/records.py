@@ -278,19 +278,19 @@ class Score:
     """What a table needs of a `ScoreRow`: a run holds every score in memory, so each one is small."""
 
     score_key: str
-    """The key of the score."""
+    """The key of the score, as `ScoreRow.score_key`."""
     values: Mapping[str, float] = field(default_factory=dict)
-    """See `Measurement.values`."""
+    """The numbers by output of the metric; empty without a result."""
     error: str | None = None
-    """See `Measurement.error`."""
+    """Why the metric failed, as a sentence; None if it did not."""
     not_applicable: str | None = None
-    """See `Measurement.not_applicable`."""
+    """Why the metric does not apply to this sample; None if it does."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """See `Measurement.absent`."""
+    """The outputs that do not apply to this sample, with the reasons."""
     notes: tuple[str, ...] = ()
-    """See `Measurement.notes`."""
+    """Notes on the numbers, as in `Measurement`."""
     measured_sha256: str | None = None
-    """See `ScoreRow.measured_sha256`."""
+    """The hash of what only metrics see of the sample; None in rows of older versions."""
 
     def is_of(self, sample: Sample) -> bool:
         """Whether target, mask, texts and extras of the sample are those that were measured."""
