@@ -1,4 +1,4 @@
-"""Export and erase what a server stores of a person. The commands use the stores that the configuration names, also of a running server."""
+"""Export and erase what a server stores of a person, and report how long it is kept. The commands use the stores that the configuration names, also of a running server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from zipfile import ZipFile
@@ -31,7 +32,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.callback()
 def privacy() -> None:
-    """Export and erase what a server stores of a person."""
+    """Export and erase what a server stores of a person, and report how long it is kept."""
 
 
 TenantOption = Annotated[
@@ -68,7 +69,8 @@ def export_command(
         data = await find_data(store, tenant, names)
         files = export_files(store, blobs, data, tenant, whole=names is None, actor=operator_name())
         if out.suffix == ".zip":
-            with staged.open("xb", opener=_private) as archive:
+            private = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(private, "wb") as archive:
                 async for part in zipped(files):
                     archive.write(part)
             with ZipFile(staged) as whole:
@@ -94,6 +96,26 @@ def export_command(
         return
     emit_table(("kind", "exported"), [(kind, str(count)) for kind, count in manifest["kinds"].items()])
     emit(f"The export is in {out}.")
+
+
+@app.command("report")
+def report_command(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Show what is stored, for how long it is kept, and what the cleanup of the server deleted last."""
+    found = with_store(named_config(config), lambda store: store.retention.report())
+    if as_json:
+        emit_json(found.model_dump(mode="json"))
+        return
+    rows = [(kind, f"{kept.days:g}", str(kept.stored), _day(kept.oldest)) for kind, kept in found.kinds.items()]
+    emit_table(("kind", "kept for days", "stored", "oldest"), rows)
+    for tenant, own in found.tenants.items():
+        times = ", ".join(f"{kind} {days:g}" for kind, days in own.model_dump(exclude_none=True).items())
+        emit(f"{tenant} has days of its own: {times}.")
+    deleted = ", ".join(f"{count} {kind}" for kind, count in found.swept.items() if count)
+    emit(
+        "The cleanup has not deleted anything yet."
+        if found.swept_at is None
+        else f"The last cleanup that deleted something, on {_day(found.swept_at)}, deleted {deleted}."
+    )
 
 
 @app.command("erase")
@@ -124,13 +146,12 @@ def erase_command(
         note("Nothing was stored; check the name and the tenant if that is a surprise.")
 
 
+def _day(when: float | None) -> str:
+    return "-" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
+
+
 async def _names(store: Store, users: Pseudonyms, tenant: str, user: str | None) -> tuple[str, ...] | None:
     """The stored names of a user of an existing tenant; None: all users. Raises `NotFoundError`."""
     if tenant != ANONYMOUS:
         await store.tenants.get(tenant)
     return None if user is None else await users.forms(tenant, user)
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that other users of this machine cannot read."""
-    return os.open(path, flags, 0o600)

@@ -12,13 +12,16 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Table, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from careedit.record import Record
 from careedit_deployments.config import StateConfig
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
+from careedit_deployments.state.records import AuditRecord
 from careedit_deployments.state.tables import (
     arm_events,
     assignments,
+    audit,
     edits,
     feedback,
     jobs,
@@ -41,6 +44,32 @@ LogKind = Literal["edits", "assignments", "arm_events", "keys"]
 """Tables whose rows end by their age."""
 LOGS: Mapping[LogKind, Table] = {"edits": edits, "assignments": assignments, "arm_events": arm_events, "keys": keys}
 """The table of each kind."""
+
+
+class Kept(Record):
+    """What is stored of one kind, and for how long."""
+
+    days: float
+    """Days for which it is kept, unless its tenant has a time of its own."""
+    stored: int
+    """Number of items that are stored now."""
+    oldest: float | None
+    """Time at which the oldest item was made, in Unix seconds; None if nothing is stored."""
+
+
+class RetentionReport(Record):
+    """What is stored, for how long it is kept, and what the cleanup deleted last."""
+
+    version: int = 1
+    """Version of this format; always 1."""
+    kinds: dict[str, Kept]
+    """What is stored, by kind."""
+    tenants: dict[str, Retention]
+    """Times of the tenants that have their own, by id."""
+    swept_at: float | None
+    """Time at which the cleanup last deleted something, in Unix seconds; None if it never did."""
+    swept: dict[str, int]
+    """Numbers of items that it deleted then, by kind."""
 
 
 async def kept_s(connection: AsyncConnection, owner: str, kind: OwnKind, default: float) -> float:
@@ -89,6 +118,34 @@ class RetentionTable:
         query = select(tenants.c.id, tenants.c.retention).where(tenants.c.retention.is_not(None))
         async with self._database.read() as connection:
             return {tenant: Retention(**own) for tenant, own in await connection.execute(query)}
+
+    async def report(self) -> RetentionReport:
+        """What is stored now, and the last report of the cleanup."""
+        config = self._config
+        seconds = {
+            jobs: config.job_ttl_s,
+            sessions: config.session_ttl_s,
+            edits: config.edit_ttl_s,
+            feedback: config.edit_ttl_s,
+            assignments: config.assignment_ttl_s,
+            arm_events: config.arm_event_ttl_s,
+            keys: config.key_ttl_s,
+            audit: config.audit_ttl_s,
+        }
+        kinds = {}
+        async with self._database.read() as connection:
+            for table, kept in seconds.items():
+                found = await connection.execute(select(func.count(), func.min(table.c.created)).select_from(table))
+                stored, oldest = found.one()
+                kinds[table.name] = Kept(days=kept / DAY_S, stored=stored, oldest=oldest)
+        query = select(audit).where(audit.c.action == SWEPT).order_by(audit.c.number.desc()).limit(1)
+        last = await self._database.row(AuditRecord, query)
+        return RetentionReport(
+            kinds=kinds,
+            tenants=await self.own(),
+            swept_at=None if last is None else last.created,
+            swept={} if last is None else {kind: int(count) for kind, count in last.detail.items()},
+        )
 
     async def due(self, kind: LogKind) -> int:
         """Number of rows of a log whose time is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,47 @@ def test_the_file_is_set_up_for_many_processes_and_for_real_deletion(with_store:
             return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
 
     assert with_store(pragmas) == ["wal", 1, 1]
+
+
+def test_a_rewritten_file_has_no_copies_of_deleted_rows(tmp_path: Path) -> None:
+    """SQLite may leave a copy of a row in the unused part of a page from which it moved the row, and does not overwrite it."""
+    path = tmp_path / "careedit.db"
+
+    def fill(seed: int) -> None:
+        path.unlink(missing_ok=True)
+        chance, connection = random.Random(seed), sqlite3.connect(path)
+        database._set_up_sqlite(connection, None)
+        connection.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, who TEXT, words TEXT)")
+        connection.execute("BEGIN")
+        for i in range(300):
+            who, name = "SECRET" if chance.random() < 0.3 else "other", f"{i:05}"
+            row = (name, who, who + "x" * chance.randint(0, 300))
+            connection.execute("INSERT INTO rows VALUES (?, ?, ?)", row)
+            if chance.random() < 0.3:
+                connection.execute(
+                    "UPDATE rows SET words = ? WHERE id = ?", (who + "y" * chance.randint(0, 3000), name)
+                )
+        connection.execute("COMMIT")
+        connection.execute("DELETE FROM rows WHERE who = 'SECRET'")
+        connection.close()
+
+    def copies() -> int:
+        return sum(file.read_bytes().count(b"SECRET") for file in tmp_path.iterdir())
+
+    async def scrub(*, rewrite: bool) -> bool:
+        one = database.Database(f"sqlite+aiosqlite:///{path}")
+        done = await one.scrub(rewrite=rewrite)
+        await one.close()
+        return done
+
+    for seed in range(50):
+        fill(seed)
+        assert asyncio.run(scrub(rewrite=False))
+        if copies():
+            break
+    assert copies(), "else this proves nothing"
+    assert asyncio.run(scrub(rewrite=True))
+    assert copies() == 0
 
 
 @pytest.mark.parametrize(
