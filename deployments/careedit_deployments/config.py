@@ -257,11 +257,9 @@ class StateConfig(Record):
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
     """Time for which the log keeps an edit and its feedback, in seconds; default 90 days."""
     assignment_ttl_s: PositiveFloat = 90 * 24 * 3600.0
-    """Time after a user's last edit for which the user's arm is stored, in seconds; default 90 days. A user who comes back
-    later gets the same arm, because a hash decides it."""
+    """Time after a user's last edit for which the user's arm is stored, in seconds; default 90 days."""
     arm_event_ttl_s: PositiveFloat = 365 * 24 * 3600.0
-    """Time for which it is stored that an arm was disabled or restored, in seconds; default 365 days. The latest event of
-    each arm always stays."""
+    """Time for which events of arms are stored, except the latest of each arm, in seconds; default 365 days."""
     key_ttl_s: PositiveFloat = 365 * 24 * 3600.0
     """Time for which a revoked or expired API key is listed, in seconds; default 365 days."""
     audit_ttl_s: PositiveFloat = 2 * 365 * 24 * 3600.0

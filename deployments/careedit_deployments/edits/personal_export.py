@@ -63,7 +63,7 @@ class ExportedFile(Record):
     name: str
     """Name of the file, with "/" between its parts."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
     sha256: str
     """SHA-256 of the file, in hexadecimal."""
 
@@ -236,7 +236,8 @@ async def _name(key: str, picture: bytes) -> str:
 
 
 def _plain(record: BaseModel) -> dict[str, Any]:
-    return record.model_dump(mode="json")
+    """A record as JSON, without what is not about the person: hosts, and the salt that decides who gets which arm."""
+    return record.model_dump(mode="json", exclude={"worker", "lease_until", "salt"})
 
 
 def _document(content: Mapping[str, Any]) -> bytes:

@@ -44,7 +44,7 @@ FEW = 20
 REWRITE_S = 24 * 3600.0
 """Seconds between two rewrites of SQLite's file, after which it has no copies of deleted rows (`Database.scrub`)."""
 
-Kind = Literal["jobs", "sessions", "pictures"] | LogKind
+Kind = Literal["jobs", "sessions", "pictures", "audit"] | LogKind
 
 
 class Cleanup:
@@ -107,7 +107,10 @@ class Cleanup:
             counts[kind] = 0
             if await self._allowed(kind, range(await self._store.retention.due(kind)), table):
                 counts |= await self._store.retention.delete(kind)
-        counts["audit"] = await self._store.audit.prune(self._clock() - self._store.config.audit_ttl_s)
+        audit, before = self._store.audit, self._clock() - self._store.config.audit_ttl_s
+        counts["audit"] = 0
+        if await self._allowed("audit", range(await audit.due(before)), tables.audit):
+            counts["audit"] = await audit.prune(before)
         self._metrics.held_deletions(sum(self._held.values()))
         await self._report(counts)
         return sum(counts.values())

@@ -30,7 +30,7 @@ TURN = 0x6175646974
 FIRST = "0" * 64
 """The hash before the first entry."""
 PRUNED = "audit.pruned"
-"""Action of the entry about the deletion of old entries."""
+"""Action of the entry that says that entries were deleted because of their age."""
 PRUNE_S = 24 * 3600.0
 """Seconds for which the oldest entry waits before it is deleted with all others that are due."""
 PAGE = 1000
@@ -72,16 +72,20 @@ class AuditLog:
             head = await self._append(connection, actor, action, subject, detail)
         _log(action, head)
 
+    async def due(self, before: float) -> int:
+        """Number of entries from before a time; 0 until the oldest one is due for `PRUNE_S` seconds."""
+        found = await self._database.column(select(audit.c.created).order_by(audit.c.number).limit(1))
+        if not found or found[0] >= before - PRUNE_S:
+            return 0
+        query = select(func.count()).select_from(audit).where(audit.c.created < before)
+        return int((await self._database.column(query))[0])
+
     async def prune(self, before: float) -> int:
         """Delete the entries at the beginning that are from before a time; returns their number.
 
-        An entry of its own (`PRUNED`) has number and hash of the last deleted one, after which the chain goes on. Nothing is
-        deleted before the oldest entry is due for `PRUNE_S` seconds, so that such entries are few.
+        An entry of its own (`PRUNED`) has number and hash of the last deleted one, after which the chain goes on. Call it if
+        `due` is not 0: the entries of one day are deleted together, so that there are few entries of this kind.
         """
-        oldest = select(audit.c.created).order_by(audit.c.number).limit(1)
-        found = await self._database.column(oldest)
-        if not found or found[0] >= before - PRUNE_S:
-            return 0
         async with self._database.write() as connection:
             await self._database.take_turns(connection, TURN)
             query = select(func.min(audit.c.number)).where(audit.c.created >= before)

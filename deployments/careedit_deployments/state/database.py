@@ -104,7 +104,7 @@ class Database:
     async def scrub(self, *, rewrite: bool = False) -> bool:
         """SQLite: move the write-ahead log into the database file and empty it, which removes deleted rows from the disk.
 
-        `rewrite` writes the file anew: `secure_delete` overwrites deleted rows, but not the copies that SQLite may leave where
+        `rewrite` rewrites the file: `secure_delete` overwrites deleted rows, but not the copies that SQLite may leave where
         it moved a row between pages. Other writers wait meanwhile. Returns False if a reader or writer kept it from that.
         """
         if not self.is_sqlite:
