@@ -142,6 +142,8 @@ def erase_command(
         return
     emit_table(("kind", "erased", "sha256"), [(k, str(e.count), e.sha256) for k, e in receipt.kinds.items()])
     emit(f"The receipt is {receipt.id}.")
+    if not receipt.overwritten:
+        note("The file of the database was in use all the time, so copies of deleted rows may be in it; erase again.")
     if not any(erased.count for erased in receipt.kinds.values()):
         note("Nothing was stored; check the name and the tenant if that is a surprise.")
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from careedit.files import json_digest
 from careedit.record import Record
 from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
-from careedit_deployments.errors import ConflictError, NotFoundError, UnavailableError
+from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.persons import PersonData
@@ -47,6 +47,8 @@ class Receipt(Record):
     """Whether the data of all users were erased, not those of one user."""
     erased_at: float
     """Time of the erasure, in Unix seconds."""
+    overwritten: bool = True
+    """Whether SQLite's file was rewritten without the deleted rows. False: others used it all the time, so erase again."""
     kinds: dict[str, Erased]
     """What was erased, by kind: jobs, sessions, files, edits, feedback, assignments."""
 
@@ -57,8 +59,7 @@ async def erase(
     """Erase what is stored of the user with these stored names (None: of all users of the tenant).
 
     An edit that is answered at this moment is written to the log at its end: erase again after `limits.deadline_s`. Raises
-    `ConflictError` if a job still runs after `wait_s` seconds; nothing is erased then. Raises `UnavailableError` if SQLite's
-    file could not be rewritten.
+    `ConflictError` if a job still runs after `wait_s` seconds; nothing is erased then.
     """
     data = await store.persons.find(tenant, names)
     await _end_jobs(store, data, wait_s)
@@ -70,14 +71,18 @@ async def erase(
     for scope in data.files:
         await delete_files(store, blobs, scope)
     await store.persons.delete(data)
-    if not await store.scrub(rewrite=True):
-        raise UnavailableError(
-            "The data are deleted, but the database is too busy to overwrite them on the disk; erase again for a receipt."
-        )
+    overwritten = await store.scrub(rewrite=True)
     kinds = {
         kind: Erased(count=len(ids), sha256=json_digest(ids)) for kind, ids in data.model_dump(mode="json").items()
     }
-    receipt = Receipt(id=new_id("erasure"), tenant=tenant, whole=names is None, erased_at=unix_time(), kinds=kinds)
+    receipt = Receipt(
+        id=new_id("erasure"),
+        tenant=tenant,
+        whole=names is None,
+        erased_at=unix_time(),
+        overwritten=overwritten,
+        kinds=kinds,
+    )
     counts = {kind: erased.count for kind, erased in kinds.items()}
     digest = json_digest(receipt.model_dump(mode="json"))
     await store.audit.add(actor, "privacy.erased", tenant, receipt=receipt.id, sha256=digest, **counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import PositiveFloat
+from pydantic import Field
 
 from careedit.record import Record
 from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
@@ -14,16 +14,20 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 """What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
 
 
+Days = Annotated[float, Field(gt=0, le=36_500)]
+"""A time for which data are kept, at most a hundred years: everything has an end."""
+
+
 class Retention(Record):
     """Times for which a tenant's data are kept, in days, where they differ from the configuration."""
 
-    jobs: PositiveFloat | None = None
+    jobs: Days | None = None
     """Days after the end of a job. None: `state.job_ttl_s`."""
-    sessions: PositiveFloat | None = None
+    sessions: Days | None = None
     """Days after the last turn of a session, which `state.session_max_s` ends as well. None: `state.session_ttl_s`."""
-    edits: PositiveFloat | None = None
+    edits: Days | None = None
     """Days after an edit for which the log has it, and the feedback on it. None: `state.edit_ttl_s`."""
-    assignments: PositiveFloat | None = None
+    assignments: Days | None = None
     """Days after a user's last edit for which the user's arm is stored. None: `state.assignment_ttl_s`."""
 
 
