@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import PurePosixPath
 from typing import Any
 from zipfile import ZipFile, ZipInfo
@@ -100,7 +101,7 @@ async def find_data(store: Store, tenant: str, names: Collection[str] | None) ->
 
 async def export_files(
     store: Store, blobs: BlobStore, data: PersonData, tenant: str, *, whole: bool, actor: str
-) -> AsyncIterator[ExportFile]:
+) -> AsyncGenerator[ExportFile]:
     """Every file of an export, one after the other; the last is `manifest.json`. What is deleted meanwhile is left out."""
     kinds = dict.fromkeys((*PersonData.model_fields, "audit", "pictures"), 0)
     listed: list[ExportedFile] = []
@@ -152,13 +153,14 @@ async def export_files(
     yield "manifest.json", _document(manifest)
 
 
-async def zipped(files: AsyncIterator[ExportFile]) -> AsyncIterator[bytes]:
+async def zipped(files: AsyncGenerator[ExportFile]) -> AsyncGenerator[bytes]:
     """The files as the parts of one zip file. Images are compressed already, so nothing is compressed."""
     out = _Parts()
-    with ZipFile(out, "w") as archive:
-        async for name, content in files:
-            archive.writestr(ZipInfo(name), content)
-            yield out.take()
+    async with aclosing(files):
+        with ZipFile(out, "w") as archive:
+            async for name, content in files:
+                archive.writestr(ZipInfo(name), content)
+                yield out.take()
     yield out.take()
 
 

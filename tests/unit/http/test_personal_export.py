@@ -10,6 +10,7 @@ import pytest
 
 from an_end_user import use
 from careedit_deployments.cli import privacy
+from careedit_deployments.http.admission import _shown
 from fake_backend import FakeBackend, picture_file
 from served import serve
 
@@ -49,6 +50,11 @@ def test_an_export_has_everything_of_the_user_and_the_hash_of_each_file(archive)
     assert edit in {one["id"] for one in edits}
     assert json.loads(files.read("feedback-0001.jsonl"))["comment"] == "remove the xylophone"
     assert (entry.action, entry.detail["export"]) == ("privacy.exported", manifest["id"])
+
+
+def test_spans_have_no_name_of_a_user():
+    assert (_shown("/v1/users/anna%20b"), _shown("/v1/users/anna/b")) == ("/v1/users/NAME", "/v1/users/NAME")
+    assert _shown("/v1/jobs/job_1") == "/v1/jobs/job_1"
 
 
 def test_the_command_writes_a_folder_or_a_zip_file_or_nothing(call, monkeypatch, tmp_path):

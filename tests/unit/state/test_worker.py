@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -324,7 +325,10 @@ async def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(bench: B
     assert (await bench.kinds(jobs[2])) == ["queued"], "only as many are claimed as can wait"
 
 
-async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(bench: Bench, clock: Clock) -> None:
+async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
+    bench: Bench, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "careedit_deployments.jobs.cleanup")
     gone, stays = await bench.queue(), await bench.queue()
     await bench.store.edits.add(an_edit(request_id=gone.id, instruction="a secret"))
     await bench.store.jobs.cancel(gone.id)
@@ -348,6 +352,9 @@ async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(b
     report = (await bench.store.audit.latest(limit=1))[0].detail
     assert {kind: count for kind, count in report.items() if count} == {"edits": 1}
     assert bench.recording.total("careedit_swept", kind="edits") == 1
+    assert caplog.messages[-1] == "The cleanup deleted 1 edits."
+    swept = (await bench.store.retention.report()).swept
+    assert (swept["edits"], swept["jobs"]) == (1, 0)
 
 
 async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_after_an_hour(
