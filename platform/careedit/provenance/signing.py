@@ -22,6 +22,8 @@ from careedit.provenance.xmp import DIGITAL_SOURCE_TYPE
 
 CREDIT = "org.careedit.edit"
 """Label of the assertion with the `Credit`."""
+WATERMARKED = "c2pa.watermarked.unbound"
+"""C2PA's action for an invisible watermark that says nothing about the manifest."""
 MAX_SOURCE = 2**20
 """Maximum size of the Content Credentials that a result takes over from its source, in bytes. One edit adds 6 KB."""
 
@@ -46,10 +48,10 @@ class Signing:
         if reader.get_validation_state() == "Invalid":
             raise _unfit(identity, ", ".join(one.get("explanation") or one["code"] for one in failures))
 
-    def sign(self, data: bytes, credit: Credit, ingredient: bytes | None = None) -> bytes:
+    def sign(self, data: bytes, credit: Credit, ingredient: bytes | None = None, *, watermarked: bool = False) -> bytes:
         """The file `data` (PNG, JPEG or WebP) with signed Content Credentials; takes about 5 ms per million pixels.
 
-        `ingredient`, from `ingredient_of`, is the source with its own manifest. Raises `InputError` if the certificate has
+        `ingredient`, from `ingredient_of`, is the source with its own manifest. `watermarked` is stated as an action. Raises `InputError` if the certificate has
         expired since the start.
         """
         self.identity.check_time()
@@ -58,6 +60,8 @@ class Signing:
         if ingredient is not None:
             opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": [_SOURCE]}}
             actions = [opened, {"action": "c2pa.edited", **made}]
+        if watermarked:
+            actions.append({"action": WATERMARKED})
         manifest = {
             "claim_generator_info": self._generator,
             "assertions": [

@@ -66,11 +66,9 @@ class Mark:
     """The payload."""
 
     def embed(self, picture: Image.Image) -> Image.Image:
-        """The picture with the payload. A picture that is too small comes back as it is; see `Marking.fits`."""
-        method = method_of(self.method)
-        if min(picture.size) < method.min_side:
-            return picture
-        return method.embed(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"), self.payload)
+        """The picture with the payload, as "L" or "RGB"."""
+        plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+        return method_of(self.method).embed(plain, self.payload)
 
 
 @dataclass(frozen=True)
@@ -82,25 +80,21 @@ class Marking:
     method: str = DEFAULT_METHOD
     """Name of the method."""
 
-    def of(self, edit: str) -> Mark:
-        """The mark of an edit's results."""
-        return Mark(self.method, payload_of(self.key, edit))
+    def of(self, edit: str, size: tuple[int, int]) -> Mark | None:
+        """The mark of an edit's result of this size (width, height); None: the result is too small, see `size_note`."""
+        return None if size_note(self.method, size) else Mark(self.method, self.payload(edit))
 
-    def fits(self, size: tuple[int, int]) -> bool:
-        """Whether a picture of this size (width, height) is large enough for a watermark."""
-        return min(size) >= method_of(self.method).min_side
-
-    def note(self, size: tuple[int, int]) -> str:
-        """The sentence about results of a size that does not fit."""
-        least = method_of(self.method).min_side
-        return (
-            f"A result of {size[0]}x{size[1]} has no watermark: that needs at least {least} pixels in width and height."
-        )
+    def payload(self, edit: str) -> bytes:
+        """The payload of an edit: the first bytes of HMAC-SHA256 of its id."""
+        return hmac.digest(self.key, edit.encode(), hashlib.sha256)[:PAYLOAD_BYTES]
 
 
-def payload_of(key: bytes, edit: str) -> bytes:
-    """The payload of an edit: the first bytes of HMAC-SHA256 of its id."""
-    return hmac.digest(key, edit.encode(), hashlib.sha256)[:PAYLOAD_BYTES]
+def size_note(method: str, size: tuple[int, int]) -> str | None:
+    """A sentence if a result of this size (width, height) is too small for a watermark, else None."""
+    side = method_of(method).min_side
+    if min(size) >= side:
+        return None
+    return f"The result has no watermark: it is {size[0]}x{size[1]}, and a watermark needs {side} pixels in width and height."
 
 
 def method_of(name: str) -> Watermark:
