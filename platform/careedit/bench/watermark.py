@@ -141,10 +141,11 @@ def drawn_pictures(side: int, count: int) -> Iterator[Image.Image]:
         texture = _texture(random, side)
         for radius in sorted(0.02 / np.sqrt(random.uniform(0.002, 1, 150)), reverse=True):
             row, column = random.uniform(0, 1, 2)
-            inside = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
-            shift = random.integers(0, side, 2)
-            leaf = random.uniform(0, 255, 3) + random.uniform(0, 25) * np.roll(texture, shift, (0, 1))[inside][:, None]
-            canvas[inside] = leaf
+            box = tuple(slice(max(0, int((at - radius) * side)), int((at + radius) * side) + 2) for at in (row, column))
+            inside = (rows[box] - row) ** 2 + (columns[box] - column) ** 2 < radius**2
+            shifted = np.roll(texture, random.integers(0, side, 2), (0, 1))[box][inside]
+            colour, contrast = random.uniform(0, 255, 3), random.uniform(0, 25)
+            canvas[box][inside] = colour + contrast * shifted[:, None]
         canvas += random.normal(0, 1.5, canvas.shape)
         yield Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 
