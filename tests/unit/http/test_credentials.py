@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import c2pa
 import httpx2
 import pytest
 
 from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.provenance.authority import make_authority, write_authority
+from careedit.provenance.certificates import from_folder
+from careedit.provenance.native import context
 from careedit.provenance.reading import Provenance, read_provenance
 from careedit_deployments.cli.doctor import check
 from careedit_deployments.cli.machine import look
@@ -154,6 +158,23 @@ def test_a_source_whose_credentials_are_damaged_is_refused_before_the_edit(clien
     for path, data in (("/v1/images/edits", {"prompt": "remove it"}), ("/v1/sessions", {})):
         refused = client.post(path, files=files, data=data)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "image")
+
+
+def test_a_source_with_a_real_manifest_of_50_mb_is_refused_in_a_sentence(
+    client: httpx2.Client, authority: Path
+) -> None:
+    identity = from_folder(authority)
+    manifest = {"claim_generator_info": [{"name": "x"}], "thumbnail": {"format": "image/jpeg", "identifier": "thumb"}}
+    signed = io.BytesIO()
+    info = c2pa.C2paSignerInfo(identity.algorithm, identity.chain, identity.key, None)
+    with c2pa.Signer.from_info(info) as signer, c2pa.Builder(manifest, context()) as builder:
+        builder.add_resource("thumb", io.BytesIO(bytes(50_000_000)))
+        builder.sign(signer, "image/png", io.BytesIO(SOURCE), signed)
+    for path, fields in (("/v1/images/edits", {"prompt": "remove it"}), ("/v1/sessions", {})):
+        refused = client.post(path, files={"image": ("a.png", signed.getvalue())}, data=fields)
+        assert refused.status_code == 400
+        assert "have 50,00" in refused.json()["error"]["message"]
+        assert "the limit is 1,048,576, so save it without them" in refused.json()["error"]["message"]
 
 
 def test_without_keep_source_nothing_of_the_source_is_in_the_result(authority: Path, tmp_path: Path, read: Any) -> None:
