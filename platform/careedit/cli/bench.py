@@ -216,6 +216,6 @@ def _show_watermark(figures: Mapping[str, Any], count: int) -> None:
     rows.append(("read wrongly", *(str(one["wrong"]) for one in columns)))
     rows.append(("found in unmarked pictures", *(f"{one['unmarked_found']} of {count}" for one in columns)))
     rows += [(f"PSNR, {name}", *(f"{one['psnr_db'][name]:.1f} dB" for one in columns)) for name in ("median", "worst")]
-    for name in columns[0]["ms_per_megapixel"]:
-        rows.append((f"{name}, per megapixel", *(f"{one['ms_per_megapixel'][name]:.0f} ms" for one in columns)))
+    for name in columns[0]["cpu_ms_per_megapixel"]:
+        rows.append((f"{name}, CPU per megapixel", *(f"{one['cpu_ms_per_megapixel'][name]:.0f} ms" for one in columns)))
     emit_table(("change", *(f"{side} px" for side in figures)), rows)
