@@ -299,5 +299,6 @@ def session_answer(session: SessionRecord) -> SessionAnswer:
 
 def turn_answer(turn: TurnRecord) -> TurnAnswer:
     """The answer about a turn, without its image."""
-    given = {"prompt": turn.instruction, "edit": turn.edit_id, "created_at": int(turn.created)}
-    return TurnAnswer(**dict(turn), **given, policy=tuple(PolicyMark(**mark) for mark in turn.marks or ()))
+    marks = tuple(PolicyMark(**mark) for mark in turn.marks or ())
+    created = int(turn.created)
+    return TurnAnswer(**dict(turn), prompt=turn.instruction, edit=turn.edit_id, policy=marks, created_at=created)

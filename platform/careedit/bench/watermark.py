@@ -155,7 +155,8 @@ def _texture(random: np.random.Generator, side: int) -> NDArray[np.float64]:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = np.inf
     noise: NDArray[np.float64] = fft.irfft2(fft.rfft2(random.normal(size=(side, side))) / frequency, s=(side, side))
-    return noise / noise.std()
+    noise /= noise.std()
+    return noise
 
 
 def _pictures_of(folder: Path, side: int, count: int) -> Iterator[Image.Image]:

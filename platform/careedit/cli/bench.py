@@ -197,7 +197,7 @@ def watermark(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what an invisible watermark survives, how visible it is, what it costs, and how often it is found in vain."""
+    """Measure what an invisible watermark survives, how visible it is, what it costs, and whether unmarked pictures have one."""
     from careedit.bench.watermark import bench_watermark
 
     lengths = [int(part) for part in sides.split(",") if part.strip().isdecimal()]

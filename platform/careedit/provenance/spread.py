@@ -129,7 +129,7 @@ class _Code:
     @property
     def group(self) -> int:
         """Number of coefficients per byte of the message."""
-        return self.signs.shape[2] // 2
+        return int(self.signs.shape[2]) // 2
 
     @cached_property
     def amplitude(self) -> float:

@@ -33,7 +33,7 @@ class Found:
     """A watermark that was found in a picture."""
 
     payload: bytes
-    """The payload, `PAYLOAD_BYTES` long."""
+    """The payload that was read, `PAYLOAD_BYTES` long."""
     confidence: float
     """Probability that the payload is read without an error, 0 to 1, as the method estimates it."""
 
@@ -61,9 +61,9 @@ class Mark:
     """A method and a payload: what is done to one picture. It can be sent to another process."""
 
     method: str
-    """Name of the method."""
+    """Name of the method, as an entry point has it."""
     payload: bytes
-    """The payload."""
+    """The payload that is put in, `PAYLOAD_BYTES` long."""
 
     def embed(self, picture: Image.Image) -> Image.Image:
         """The picture with the payload, as "L" or "RGB"."""
@@ -78,7 +78,7 @@ class Marking:
     key: bytes = field(repr=False)
     """The secret key of the payloads."""
     method: str = DEFAULT_METHOD
-    """Name of the method."""
+    """Name of the method, as an entry point has it; default "spread"."""
 
     def of(self, edit: str, size: tuple[int, int]) -> Mark | None:
         """The mark of an edit's result of this size (width, height); None: the result is too small, see `size_note`."""
