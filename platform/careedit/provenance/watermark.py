@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -97,8 +98,9 @@ def size_note(method: str, size: tuple[int, int]) -> str | None:
     return f"The result has no watermark: it is {size[0]}x{size[1]}, and a watermark needs {side} pixels in width and height."
 
 
+@cache
 def method_of(name: str) -> Watermark:
-    """The method of this name. Raises `InputError` if no installed package has it."""
+    """The method of this name, looked up once: entry points are files. Raises `InputError` if no installed package has it."""
     found: Watermark | None = plugins.load(plugins.WATERMARKS, name, error=InputError)
     if found is None:
         known = ", ".join(plugins.names(plugins.WATERMARKS))
