@@ -96,7 +96,7 @@ def test_edits_of_edits_form_a_chain_that_ends_at_a_foreign_signer(signing: Sign
     (tmp_path / "plain.png").write_bytes(file_of())
     shown = CliRunner().invoke(command.app, ["show", str(tmp_path / "third.jpg")])
     assert shown.exit_code == 0
-    assert [line[:2] for line in shown.output.splitlines()[1:]] == ["1.", "2.", "3."]
+    assert [line[:2] for line in shown.output.splitlines()[1:]] == ["1.", "2.", "3.", "No"]  # no watermark
     assert "edit edit_3" in shown.output.splitlines()[1]
     plain = CliRunner().invoke(command.app, ["show", str(tmp_path / "plain.png"), "--json"])
     assert (plain.exit_code, json.loads(plain.output)["state"]) == (1, "none")
