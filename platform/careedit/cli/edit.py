@@ -122,7 +122,7 @@ def edit(
     if credentials is not None or watermark is not None:
         from careedit.cli.signed import Marks
 
-        marks = Marks.open(credentials, watermark)
+        marks = Marks.open(credentials, watermark, image)
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
     if replay is None:
@@ -154,7 +154,7 @@ def edit(
     made_files: Sequence[Image.Image | bytes] = result.images
     notes = [f"note: {line}." for made in result.traces for line in made.degradations]
     if marks is not None:
-        made_files = marks.files(targets, result, image, expert_set)
+        made_files = marks.files(targets, result, expert_set)
         document |= marks.report
         notes += marks.notes([made.size for made in result.images])
     text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}

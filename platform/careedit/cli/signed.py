@@ -31,15 +31,19 @@ class Marks:
     """Puts a watermark into the pixels; None: the results have none."""
     signing: Signing | None
     """Signs the files; None: they are not signed."""
+    ingredient: bytes | None
+    """The source with its Content Credentials, which signed files keep; None: the files are not signed."""
 
     @classmethod
-    def open(cls, credentials: Path | None, watermark: Path | None) -> Marks:
+    def open(cls, credentials: Path | None, watermark: Path | None, source: Path) -> Marks:
         """The marks of a command's results, from a folder of credentials and a file with the watermark's key.
 
-        Raises `InputError` for a certificate or key that cannot sign, and for a key file that cannot be read.
+        Raises `InputError` for a certificate or key that cannot sign, for a file that cannot be read, and for a source whose
+        Content Credentials cannot be read or are too large.
         """
         marking = None if watermark is None else Marking(key_from_file(watermark))
-        return cls(f"edit_{secrets.token_hex(10)}", marking, None if credentials is None else _signing(credentials))
+        signing, ingredient = (None, None) if credentials is None else _signing(credentials, source)
+        return cls(f"edit_{secrets.token_hex(10)}", marking, signing, ingredient)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -55,11 +59,8 @@ class Marks:
         found = (size_note(self.marking.method, size) for size in sizes)
         return [f"note: {sentence}" for sentence in found if sentence is not None]
 
-    def files(self, targets: Sequence[Path], result: EditResult, source: Path, expert_set: str) -> list[bytes]:
-        """The file of each result, in the format of its target. A signed one keeps the Content Credentials of `source`.
-
-        Raises `ImageError` if those cannot be read or are too large.
-        """
+    def files(self, targets: Sequence[Path], result: EditResult, expert_set: str) -> list[bytes]:
+        """The file of each result, in the format of its target."""
         marked = [self._marked(image) for image in result.images]
         files = [
             image_bytes(image, target.suffix, marked=self.signing is not None)
@@ -68,11 +69,10 @@ class Marks:
         if self.signing is None:
             return files
         from careedit.experts import load_expert_set
-        from careedit.provenance.signing import ingredient_of
 
-        loaded, ingredient = load_expert_set(expert_set), ingredient_of(source.read_bytes())
+        loaded = load_expert_set(expert_set)
         return [
-            self.signing.sign(file, self._credit(trace, loaded), ingredient, watermarked=watermarked)
+            self.signing.sign(file, self._credit(trace, loaded), self.ingredient, watermarked=watermarked)
             for file, trace, (_, watermarked) in zip(files, result.traces, marked, strict=True)
         ]
 
@@ -95,10 +95,14 @@ class Marks:
         )
 
 
-def _signing(folder: Path) -> Signing:
+def _signing(folder: Path, source: Path) -> tuple[Signing, bytes]:
     try:
         from careedit.provenance.certificates import from_folder
-        from careedit.provenance.signing import Signing
+        from careedit.provenance.signing import Signing, ingredient_of
     except ModuleNotFoundError as error:
         raise InputError(f"--credentials needs the package {error.name}; pip install 'careedit[provenance]'.") from None
-    return Signing(from_folder(folder))
+    signing = Signing(from_folder(folder))
+    try:
+        return signing, ingredient_of(source.read_bytes())
+    except OSError as error:
+        raise InputError(f"The image {str(source)!r} cannot be read ({error.strerror}); check the path.") from None

@@ -270,6 +270,13 @@ def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_c
     )
     assert (one[0].credit.model_licence, one[0].credit.licences.keys()) == (None, {"erase"}), "the base states none"
 
+    damaged = (folder / "one.png").read_bytes()
+    at = damaged.index(b"caBX") + 4
+    (folder / "damaged.png").write_bytes(damaged[:at] + bytes(64) + damaged[at + 64 :])
+    for source, sentence in {"damaged.png": "Content Credentials", "none.png": "none.png' cannot be read"}.items():
+        code, _, err = run(source, REMOVE, "-o", "never.png", "--expert", "no such expert")
+        assert (code, sentence in err, "no such expert" in err) == (2, True, False), "refused before the edit begins"
+
     (folder / "ca" / "key.pem").unlink()
     code, _, err = run("photo.png", REMOVE, "-o", "never.png")
     assert (code, "key.pem' cannot be read" in err, (folder / "never.png").exists()) == (2, True, False)
