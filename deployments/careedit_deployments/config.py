@@ -355,6 +355,9 @@ class ServeConfig(Record):
     """The certificate and key that sign every result. Default: results are not signed and carry no mark."""
     jobs: JobsConfig = JobsConfig()
     """How queued jobs are processed, and how webhooks are sent."""
+    region: Name | None = None
+    """Region in which this server processes images, for example "eu-central". Default: none. A tenant that its policy binds to
+    a region is refused by a server of another one, and by one without a region."""
     commercial: bool = False
     """Whether the server is used commercially; default false. True refuses expert sets whose base or experts may not be."""
     policy: PolicyConfig = PolicyConfig()

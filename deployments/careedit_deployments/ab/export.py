@@ -7,7 +7,7 @@ oldest first, and `feedback` lines. `careedit ab report` reads it. `VERSION` is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Any
 
 from careedit_deployments.config import ServeConfig
@@ -21,13 +21,28 @@ MAX_EDITS = 1_000_000
 """Maximum number of edits in an export; the newest are kept."""
 
 
-async def export_lines(
-    config: ServeConfig, store: Store, *, since: float = 0.0, limit: int = MAX_EDITS
-) -> AsyncIterator[dict[str, Any]]:
-    """The lines of the export. Copies by shadow arms are left out. Of more than `limit` edits, the newest are kept."""
+async def exported_edits(store: Store, *, since: float = 0.0, limit: int = MAX_EDITS) -> tuple[list[EditRecord], int]:
+    """The edits of the export, newest first, and the number of those that may not be used for an evaluation.
+
+    Copies by shadow arms are left out. Of more than `limit` edits, the newest are kept.
+    """
     edits = [edit for edit in await store.edits.latest(since=since, limit=limit) if edit.shadow_of is None]
+    now = {owner: await store.tenants.policy(owner) for owner in {edit.owner for edit in edits}}
+    allowed = [edit for edit in edits if "evaluation" in now[edit.owner].purposes and _was_allowed(edit)]
+    return allowed, len(edits) - len(allowed)
+
+
+def _was_allowed(edit: EditRecord) -> bool:
+    """Whether the edit could be used when it was made. Older edits do not say it; the operator's own could."""
+    return edit.owner == ANONYMOUS if edit.purposes is None else "evaluation" in edit.purposes
+
+
+async def export_lines(
+    config: ServeConfig, store: Store, edits: Sequence[EditRecord], *, since: float = 0.0
+) -> list[dict[str, Any]]:
+    """The lines of the export of these edits, and of the feedback about them."""
     events = await store.arms.events(limit=MAX_EDITS)
-    yield {
+    header = {
         "kind": "header",
         "version": VERSION,
         "since": since,
@@ -39,13 +54,13 @@ async def export_lines(
         "assigned": dict(await store.arms.assigned(config.ab_salt)),
         "events": [{"arm": one.arm, "what": one.kind, "created": one.created} for one in reversed(events)],
     }
-    for edit in reversed(edits):
-        yield _edit(config, edit)
     kept = {edit.id for edit in edits}
-    for one in reversed(await store.feedback.latest(since=since, limit=MAX_EDITS)):
-        if kept.issuperset(one.edits):
-            said = one.model_dump(mode="json", include={"edits", "winner", "rating", "created"})
-            yield {"kind": "feedback", **said}
+    feedback = [
+        {"kind": "feedback", **one.model_dump(mode="json", include={"edits", "winner", "rating", "created"})}
+        for one in reversed(await store.feedback.latest(since=since, limit=MAX_EDITS))
+        if kept.issuperset(one.edits)
+    ]
+    return [header, *(_edit(config, edit) for edit in reversed(edits)), *feedback]
 
 
 def _edit(config: ServeConfig, edit: EditRecord) -> dict[str, Any]:

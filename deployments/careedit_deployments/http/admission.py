@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from careedit_deployments.config import Limits
+from careedit_deployments.edits.tenancy import check_region
 from careedit_deployments.errors import (
     AuthError,
     CompressedError,
@@ -69,8 +70,9 @@ class AdmissionMiddleware:
         stopping: Stopping,
         origins: Origins | None,
         revocation: Revocation,
+        region: str | None,
     ) -> None:
-        """`origins` is None if every request needs a key."""
+        """`origins` is None if every request needs a key; `region` is that of the server."""
         self.app = app
         self._origins = origins
         self._authenticator = authenticator
@@ -80,6 +82,7 @@ class AdmissionMiddleware:
         self._tracing = tracing
         self._stopping = stopping
         self._revocation = revocation
+        self._region = region
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; other scopes pass through."""
@@ -155,6 +158,7 @@ class AdmissionMiddleware:
         check_scope(caller, scope["method"], _route_path(scope))
         held.enter_context(self._limiter.request(caller))
         if scope["method"] == "POST":  # only these cause work; polling a job does not
+            check_region(caller.policy, self._region)
             self._limiter.take(caller)
         check_length(headers.get("content-length"), self._limits)
         return caller

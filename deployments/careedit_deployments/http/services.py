@@ -12,12 +12,13 @@ from starlette.requests import Request
 
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
-from careedit_deployments.config import ServeConfig
+from careedit_deployments.config import Limits, ServeConfig
 from careedit_deployments.credentials import open_signing
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
+from careedit_deployments.edits.tenancy import limits_under
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.jobs.background import background
@@ -93,6 +94,7 @@ def assemble(
         metrics,
         store.edits,
         arms=store.arms,
+        tenants=store.tenants,
         tracing=tracing,
         policy=policy,
         disabled_arms=guard.disabled_arms,
@@ -153,6 +155,11 @@ def caller_of(request: Request) -> Caller:
     """The caller of `request`; the anonymous caller on a route that needs no key."""
     caller = request.scope.get("careedit.caller")
     return caller if isinstance(caller, Caller) else Caller()
+
+
+def limits_of(request: Request) -> Limits:
+    """The limits of a request of the caller."""
+    return limits_under(services_of(request).config.limits, caller_of(request).policy)
 
 
 async def user_of(request: Request, name: str | None) -> str | None:

@@ -28,8 +28,8 @@ class Store:
 
     def __init__(self, database: Database, config: StateConfig, *, clock: Clock = unix_time) -> None:
         self._database = database
-        self.tenants = Tenants(database)
-        """Tenants, which own everything that is made with their keys."""
+        self.tenants = Tenants(database, clock)
+        """Tenants, which own everything that is made with their keys, and what their edits have cost today."""
         self.clock = clock
         """The time that leases and lifetimes are compared with."""
         self.keys = Keys(database, clock)
