@@ -7,13 +7,13 @@ oldest first, and `feedback` lines. `careedit ab report` reads it. `VERSION` is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.assignment import assign
 from careedit_deployments.state.records import ANONYMOUS, EditRecord
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_policy import TenantPolicy
 
 VERSION = 2
 """The version of the format. Version 2: each edit has the hash of its expert set."""
@@ -21,26 +21,16 @@ MAX_EDITS = 1_000_000
 """Maximum number of edits in an export; the newest are kept."""
 
 
-async def exported_edits(store: Store, *, since: float = 0.0, limit: int = MAX_EDITS) -> tuple[list[EditRecord], int]:
-    """The edits of the export, newest first, and the number of those that may not be used for an evaluation.
-
-    Copies by shadow arms are left out. Of more than `limit` edits, the newest are kept.
-    """
-    edits = [edit for edit in await store.edits.latest(since=since, limit=limit) if edit.shadow_of is None]
-    now = {owner: await store.tenants.policy(owner) for owner in {edit.owner for edit in edits}}
-    allowed = [edit for edit in edits if "evaluation" in now[edit.owner].purposes and _was_allowed(edit)]
-    return allowed, len(edits) - len(allowed)
-
-
-def _was_allowed(edit: EditRecord) -> bool:
-    """Whether the edit could be used when it was made. Older edits do not say it; the operator's own could."""
-    return edit.owner == ANONYMOUS if edit.purposes is None else "evaluation" in edit.purposes
-
-
 async def export_lines(
-    config: ServeConfig, store: Store, edits: Sequence[EditRecord], *, since: float = 0.0
-) -> list[dict[str, Any]]:
-    """The lines of the export of these edits, and of the feedback about them."""
+    config: ServeConfig, store: Store, *, since: float = 0.0, limit: int = MAX_EDITS
+) -> tuple[list[dict[str, Any]], int]:
+    """The lines of the export, and the number of edits that are left out, as they may not be used for an evaluation.
+
+    Copies by shadow arms are left out and not counted. Of more than `limit` edits, the newest are kept.
+    """
+    found = [edit for edit in await store.edits.latest(since=since, limit=limit) if edit.shadow_of is None]
+    policies = {owner: await store.tenants.policy(owner) for owner in {edit.owner for edit in found}}
+    edits = [edit for edit in reversed(found) if _is_allowed(edit, policies[edit.owner])]
     events = await store.arms.events(limit=MAX_EDITS)
     header = {
         "kind": "header",
@@ -60,14 +50,20 @@ async def export_lines(
         for one in reversed(await store.feedback.latest(since=since, limit=MAX_EDITS))
         if kept.issuperset(one.edits)
     ]
-    return [header, *(_edit(config, edit) for edit in reversed(edits)), *feedback]
+    return [header, *(_edit(config, edit, policies[edit.owner]) for edit in edits), *feedback], len(found) - len(edits)
 
 
-def _edit(config: ServeConfig, edit: EditRecord) -> dict[str, Any]:
+def _is_allowed(edit: EditRecord, policy: TenantPolicy) -> bool:
+    """Whether the edit could be used when it was made, and still can. Older edits do not say it; the operator's own could."""
+    then = edit.owner == ANONYMOUS if edit.purposes is None else "evaluation" in edit.purposes
+    return then and "evaluation" in policy.purposes
+
+
+def _edit(config: ServeConfig, edit: EditRecord, policy: TenantPolicy) -> dict[str, Any]:
     """The line of an edit. `unit`: hash of the user who was assigned. The flag is whether the assignment gave this arm.
 
-    It is false if the user named the model, or if an arm was out of traffic or weights have changed since. Such an edit was
-    not assigned at random, so it says nothing about the arms.
+    It is false if the user named the model, if the tenant may use some models only, or if an arm was out of traffic or weights
+    have changed since. Such an edit was not assigned at random, so it says nothing about the arms.
     """
     user = edit.user or (None if edit.owner == ANONYMOUS else edit.owner)
     key = user or edit.id
@@ -78,7 +74,7 @@ def _edit(config: ServeConfig, edit: EditRecord) -> dict[str, Any]:
         "unit": hashlib.sha256(f"{len(salt)}:{salt}{key}".encode()).hexdigest()[:32],
         "arm": edit.arm,
         "expert_set_sha256": edit.expert_set_sha256,
-        "dealt": edit.arm == assign(config.arms, salt, key),
+        "dealt": policy.models is None and edit.arm == assign(config.arms, salt, key),
         "outcome": edit.outcome,
         "seconds": edit.seconds,
         "scores": None if edit.scores is None else dict(edit.scores),

@@ -18,7 +18,7 @@ import typer
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
-from careedit_deployments.ab.export import MAX_EDITS, export_lines, exported_edits
+from careedit_deployments.ab.export import MAX_EDITS, export_lines
 from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
 from careedit_deployments.cli.serve import named_config
@@ -111,8 +111,8 @@ def export_command(
     since = 0.0 if hours is None else unix_time() - 3600 * hours
 
     async def export(store: Store) -> tuple[list[str], int]:
-        edits, left_out = await exported_edits(store, since=since, limit=limit)
-        return [json.dumps(line) for line in await export_lines(settings, store, edits, since=since)], left_out
+        lines, left_out = await export_lines(settings, store, since=since, limit=limit)
+        return [json.dumps(line) for line in lines], left_out
 
     found, left_out = with_store(settings, export)
     write_all({to: "".join(f"{line}\n" for line in found)})

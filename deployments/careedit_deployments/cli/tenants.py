@@ -19,6 +19,7 @@ from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.auth import make_tenant
+from careedit_deployments.state.records import ANONYMOUS
 from careedit_deployments.state.store import Store
 from careedit_deployments.state.tenant_policy import TenantPolicy
 from careedit_deployments.state.tenant_records import TenantRecord
@@ -139,10 +140,14 @@ def policy_command(
 ) -> None:
     """Show the policy of a tenant as YAML, or set it: models, experts, limits, region, webhook hosts, purposes.
 
-    A field that the file does not have gets its default. An edited output of this command is a file for --set.
+    A field that the file does not have gets its default. The edited output of this command is a file for --set.
     """
     settings = named_config(config)
     new = None if file is None else read_policy(file)
+    if tenant_id == ANONYMOUS:
+        raise InputError(
+            "Callers without a key have no policy: the configuration decides for them; give a tenant's id."
+        )
 
     async def change(store: Store) -> TenantPolicy:
         if new is None:

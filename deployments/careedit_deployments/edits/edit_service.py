@@ -189,7 +189,8 @@ class EditService:
         spent_at = None
         if counted and policy.evaluations_per_day is not None and self.tenants is not None:
             spent_at = await self.tenants.spend(order.owner, call.cost, limit=policy.evaluations_per_day)
-        return Running(self, call, arm, ends, marks, spent_at)
+        assigned = order.model is None and policy.models is None
+        return Running(self, call, arm, ends, marks, assigned=assigned, spent_at=spent_at)
 
     async def give_back(self, running: Running) -> None:
         """Do not count the cost of an edit that was accepted and is not made."""
@@ -197,9 +198,9 @@ class EditService:
             await self.tenants.give_back(running.call.owner, running.call.cost, running.spent_at)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
-        """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
+        """Store the arm that a user was assigned to, once per user and arm."""
         user = _user_key(order)
-        if self.arms is None or user is None or order.model is not None:
+        if self.arms is None or user is None:
             return
         salt = self.config.ab_salt
         assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
@@ -258,6 +259,8 @@ class Running:
     """Monotonic time at which the edit is given up."""
     marks: tuple[PolicyMark, ...] = ()
     """Marks of the content policy for the input."""
+    assigned: bool = True
+    """Whether the traffic weights alone chose the arm: not if the request names a model, or the tenant may use some only."""
     spent_at: float | None = None
     """Time at which the cost was counted for the tenant's day; None: it was not."""
     _made: list[ImageDone] = field(default_factory=list)
@@ -368,7 +371,8 @@ class Running:
         )
         try:
             await self.service.log.add(record)
-            await self.service.remember(self.call, self.arm)
+            if self.assigned:
+                await self.service.remember(self.call, self.arm)
             if outcome in ("failed", "overloaded") and not self._made:  # the server's fault
                 await self.service.give_back(self)
         except CareEditError as error:  # the image is worth more than its record

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from careedit.record import Record
 from careedit.records import BASE
 from careedit_deployments.config import Name
+from careedit_deployments.state.records import ANONYMOUS
 
 Purpose = Literal["shadow", "judging", "evaluation", "keep_source"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -51,3 +52,8 @@ class TenantPolicy(Record):
 
 OPERATOR = TenantPolicy(purposes=PURPOSES)
 """The policy of callers without a key. Their server is its operator's own, so its configuration alone decides."""
+
+
+def policy_for(owner: str, own: TenantPolicy | None) -> TenantPolicy:
+    """The policy that holds for an owner: `OPERATOR` for callers without a key, else the tenant's `own` one or the defaults."""
+    return OPERATOR if owner == ANONYMOUS else own or TenantPolicy()

@@ -12,9 +12,8 @@ from careedit.record import Record
 from careedit_deployments.errors import BudgetError, NotFoundError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
-from careedit_deployments.state.records import ANONYMOUS
 from careedit_deployments.state.tables import AnyRecord, keys, tenants, usage, values_of
-from careedit_deployments.state.tenant_policy import OPERATOR, TenantPolicy
+from careedit_deployments.state.tenant_policy import TenantPolicy, policy_for
 from careedit_deployments.state.tenant_records import KeyRecord, TenantRecord
 
 DAY_S = 24 * 3600
@@ -57,11 +56,9 @@ class Tenants:
             raise _unknown(tenant_id)
 
     async def policy(self, owner: str) -> TenantPolicy:
-        """The policy of an owner: `OPERATOR` for callers without a key, the defaults for a tenant that has none."""
-        if owner == ANONYMOUS:
-            return OPERATOR
+        """The policy of an owner, as in `policy_for`."""
         kept = await self._database.column(select(tenants.c.policy).where(tenants.c.id == owner))
-        return TenantPolicy(**kept[0]) if kept and kept[0] is not None else TenantPolicy()
+        return policy_for(owner, TenantPolicy(**kept[0]) if kept and kept[0] is not None else None)
 
     async def spend(self, owner: str, cost: int, *, limit: int) -> float:
         """Count the cost of an edit that is accepted, and return the time for `give_back`. Raises `BudgetError` above `limit`.

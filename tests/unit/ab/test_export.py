@@ -50,8 +50,8 @@ def test_edits_of_tenants_are_exported_if_they_may_be_and_could_be_when_they_wer
 ) -> None:
     async def fill(store) -> dict[str, list[str]]:
         for name, purposes in (("yes", ["evaluation"]), ("no", ["shadow", "judging"]), ("withdrawn", [])):
-            tenant = TenantRecord(id=name, name=name, policy=TenantPolicy(purposes=purposes), created=1.0)
-            await store.tenants.add(tenant)
+            policy = TenantPolicy(purposes=purposes, models=["a"])
+            await store.tenants.add(TenantRecord(id=name, name=name, policy=policy, created=1.0))
         await store.tenants.add(TenantRecord(id="none", name="none", created=1.0))
         made = {}
         for owner in ("yes", "no", "withdrawn", "none", "anonymous"):
@@ -72,8 +72,9 @@ def test_edits_of_tenants_are_exported_if_they_may_be_and_could_be_when_they_wer
     said = " ".join(capsys.readouterr().err.split())
     assert "12 edits are left out: their tenants do not allow the purpose evaluation." in said
     lines = [json.loads(line) for line in to.read_text().splitlines()]
-    exported = {line["id"] for line in lines if line["kind"] == "edit"}
-    assert exported == {made["yes"][2], made["anonymous"][0], made["anonymous"][2]}
+    exported = {line["id"]: line["dealt"] for line in lines if line["kind"] == "edit"}
+    assert not exported[made["yes"][2]], "a tenant that may use one arm only is not assigned to it at random"
+    assert set(exported) == {made["yes"][2], made["anonymous"][0], made["anonymous"][2]}
     assert [line["edits"] for line in lines if line["kind"] == "feedback"] == [[made["anonymous"][0]]]
 
 

@@ -123,3 +123,6 @@ def test_the_policy_of_an_unknown_tenant_is_one_sentence(call, tmp_path):
         refused = call(tenants, "policy", "tenant_x", *options).exception
         assert isinstance(refused, NotFoundError)
         assert "'tenant_x' does not exist; `careedit tenants list`" in str(refused)
+    refused = call(tenants, "policy", "anonymous", "--set", str(file)).exception
+    assert isinstance(refused, InputError)
+    assert "Callers without a key have no policy" in str(refused)

@@ -98,9 +98,12 @@ def test_a_tenant_sees_and_uses_only_its_models(tenant: Tenant) -> None:
     assert tenant.client.get("/v1/models/tiny").status_code == 404
     assert refusal(tenant.edit(model="tiny")) == (403, "tenant_policy", "model")
     assert refusal(tenant.edit(model="unknown")) == (404, "model_not_found", "model")
+    arms = tenant.served.services.store.arms
+    before = tenant.served.run(lambda: arms.assigned("careedit"))
     for user in "abcdef":  # without a restriction about half of them would go to the other arm
         assert tenant.edit(user=user, model="fake").headers["x-careedit-arm"] == "other"
         assert tenant.edit(user=user).headers["x-careedit-arm"] == "other"
+    assert tenant.served.run(lambda: arms.assigned("careedit")) == before, "no random assignment of an A/B test"
     tenant.may(models=["fake"])
     assert [one["id"] for one in tenant.client.get("/v1/models").json()["data"]] == ["tiny", "other"]
     tenant.may(models=["gone"])
