@@ -120,7 +120,7 @@ class EditService:
         disabled_arms: Callable[[], Collection[str]] = frozenset,
         observers: Sequence[EditObserver] = (),
     ) -> None:
-        """`arms` stores assignments; `tenants` has the policies of tenants, without it nobody has one; `disabled_arms` names the arms that are out of traffic now; `observers` are called
+        """`arms` stores assignments; `tenants` has the policies of tenants, without it no tenant has one; `disabled_arms` names the arms that are out of traffic now; `observers` are called
         after every edit; without `tracing` no spans are made. `policy`: by default, the one of `config`."""
         self.policy = policy or PolicyHook(config.policy, metrics)
         self.arms = arms

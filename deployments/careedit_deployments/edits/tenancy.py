@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from careedit.errors import InputError
 from careedit.language import listed
 from careedit.records import BASE, RoutingDecision
 from careedit_deployments.config import Limits, ServeConfig
@@ -106,7 +105,7 @@ def decision_under(policy: TenantPolicy, decision: RoutingDecision) -> RoutingDe
         return decision
     total = sum(kept.values())
     weights = {name: weight / total for name, weight in kept.items()} or {BASE: 1.0}
-    reason = f"{decision.reason} The tenant may not use {listed(closed)}: {listed(list(weights))}."
+    reason = f"{decision.reason} The tenant may not use {listed(closed)}, so the edit uses {listed(list(weights))}."
     return decision.model_copy(update={"weights": weights, "reason": reason})
 
 
@@ -136,10 +135,8 @@ def check_webhook_host(policy: TenantPolicy, url: str) -> None:
         return
     try:
         host = urlsplit(url).hostname
-    except ValueError:
-        raise InputError(
-            f"The webhook address {url[:60]!r} is no URL; give one such as https://example.org/hooks."
-        ) from None
+    except ValueError:  # not a URL
+        host = None
     if host not in policy.webhook_hosts:
         hosts = " or ".join(policy.webhook_hosts) or "no host"
         raise TenantPolicyError(

@@ -117,7 +117,7 @@ def test_an_expert_that_a_tenant_may_not_use_is_refused_by_name_and_left_out_by_
         assert refusal(tenant.edit(**fields)) == (403, "tenant_policy", "expert")
     routing = tenant.edit().json()["careedit"]["traces"][0]["routing"]
     assert routing["weights"] == {"base": 1.0}
-    assert routing["reason"].endswith("The tenant may not use erase: base.")
+    assert routing["reason"].endswith("The tenant may not use erase, so the edit uses base.")
     drawn = {"prompt": "draw it"}
     assert tenant.edit(**drawn).json()["careedit"]["traces"][0]["routing"]["weights"] == {"style": 1.0}
     assert tenant.edit(expert="base").status_code == 200
@@ -159,6 +159,9 @@ def test_the_cost_of_a_day_ends_with_a_429_that_says_when_the_next_one_begins(te
     assert tenant.served.run(used) == 4, "what the server could not make is not counted"
     assert tenant.ended(tenant.job(n="2"))["status"] == "completed"
     assert tenant.client.post("/v1/routes", files=FILES, data={"prompt": "remove it"}).status_code == 200
+    tenant.served.run(lambda: tenant.tenants.change(tenant.tenant, stored_bytes=1))
+    assert refusal(tenant.job()) == (429, "storage_quota_exceeded", None)
+    tenant.served.run(lambda: tenant.tenants.change(tenant.tenant, stored_bytes=None))
     assert tenant.served.run(used) == 12, "a job counts once, and a question about the route does not"
     assert events_of(tenant.edit(stream="true"))[0][0] == "image_edit.completed"
     session = tenant.client.post("/v1/sessions", files=FILES).json()["id"]

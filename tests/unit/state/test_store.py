@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import policy_cases
 import store_cases
 import tenant_cases
 from careedit.errors import InputError
@@ -20,7 +21,9 @@ from careedit_deployments.state.store import open_store
 from state_records import a_job
 
 
-@pytest.mark.parametrize("case", [*store_cases.CASES, *tenant_cases.CASES], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case", [*store_cases.CASES, *tenant_cases.CASES, *policy_cases.CASES], ids=lambda case: case.__name__
+)
 def test_sqlite(case: Any, with_store: Any, clock: Any) -> None:
     with_store(lambda store: case(store, clock))
 
