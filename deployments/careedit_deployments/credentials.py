@@ -26,7 +26,7 @@ class CredentialsConfig(Record):
     """Name of the environment variable with the private key as PEM text. Default: `folder` has it."""
     keep_source: bool = False
     """Whether a result keeps the Content Credentials of its source, so that edits of edits form a chain; default false,
-    because a source's credentials can name people and places."""
+    because a source's credentials can name people and places. Tenants decide for themselves, by the purpose `keep_source`."""
 
     @model_validator(mode="after")
     def _check_place(self) -> CredentialsConfig:

@@ -62,12 +62,25 @@ class ScopeError(ServingError):
     """The API key does not have the scope that the route needs (HTTP 403)."""
 
 
+class TenantPolicyError(ServingError):
+    """The policy of the tenant does not allow it (HTTP 403)."""
+
+
 class RateLimitError(OverloadedError):
     """The tenant has sent too many requests (HTTP 429)."""
 
 
 class QuotaError(ServingError):
     """The tenant has stored as many bytes or sessions as it may (HTTP 429); only a deletion helps, another attempt does not."""
+
+
+class BudgetError(QuotaError):
+    """The tenant's edits have taken as many evaluations today as they may (HTTP 429)."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds until the next day begins."""
 
 
 class ConcurrencyError(RateLimitError):

@@ -25,6 +25,7 @@ from careedit.record import Record
 from careedit.records import EarlyFilter
 from careedit_deployments.errors import (
     AuthError,
+    BudgetError,
     CompressedError,
     ConcurrencyError,
     ConflictError,
@@ -42,6 +43,7 @@ from careedit_deployments.errors import (
     ScorerUnavailableError,
     ServingError,
     SlowBodyError,
+    TenantPolicyError,
     TooExpensiveError,
     TooLargeError,
     UnavailableError,
@@ -95,9 +97,11 @@ _RULES: Sequence[tuple[type[CareEditError], int, str, str, Refusal | None]] = (
     (AuthError, 401, "invalid_request_error", "invalid_api_key", "auth"),
     (ForeignPageError, 403, "invalid_request_error", "foreign_page", "auth"),
     (ScopeError, 403, "invalid_request_error", "missing_scope", "auth"),
+    (TenantPolicyError, 403, "invalid_request_error", "tenant_policy", "tenant"),
     (ConcurrencyError, 429, "rate_limit_error", "concurrency_limit_exceeded", "concurrency"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded", "rate"),
     (OverloadedError, 429, "server_overloaded", "server_overloaded", "queue"),
+    (BudgetError, 429, "insufficient_quota", "daily_quota_exceeded", "quota"),
     (QuotaError, 429, "insufficient_quota", "storage_quota_exceeded", "quota"),
     (TooLargeError, 413, "invalid_request_error", "request_too_large", "size"),
     (HeadTooLargeError, 431, "invalid_request_error", "request_headers_too_large", "size"),
@@ -141,9 +145,9 @@ def problem_of(error: BaseException) -> Problem:
                 message=str(error),
                 type=family,
                 param=param,
-                code="model_not_found" if param == "model" else code,
+                code="model_not_found" if param == "model" and status == 404 else code,
                 refusal=refusal,
-                retry_after=error.retry_after if isinstance(error, OverloadedError) else _pause(status),
+                retry_after=error.retry_after if isinstance(error, OverloadedError | BudgetError) else _pause(status),
             )
     logger.error("Unexpected error.", exc_info=error)
     message = "Internal error. Try again; if it persists, report the request id to the operator."

@@ -56,8 +56,9 @@ class Shadowing:
         if outcome != "made":
             return
         disabled = self._disabled_arms()
-        shadows = [arm for arm in shadows_of(self._config.arms, self._config.ab_salt, call.id) if arm not in disabled]
-        if not shadows and not self._is_judged(call.arm):
+        copied = shadows_of(self._config.arms, self._config.ab_salt, call.id) if "shadow" in call.purposes else ()
+        shadows = [arm for arm in copied if arm not in disabled]
+        if not shadows and not ("judging" in call.purposes and self._is_judged(call.arm)):
             return
         if len(self._tasks) >= self._at_once:
             for arm in shadows:
@@ -88,7 +89,7 @@ class Shadowing:
         try:
             for arm in shadows:
                 await self._copy(call, arm)
-            await self._judge(call.id, call.arm, call.request, made)
+            await self._judge(call, call.id, call.arm, made)
         except Exception:  # an error in a task would be lost otherwise
             logger.exception("Copying or judging the edit %s failed.", call.id)
 
@@ -141,11 +142,12 @@ class Shadowing:
                 error=None if problem is None else str(problem),
                 seconds=seconds,
                 traces=tuple(image.trace.model_dump(mode="json", exclude={"instruction", "prompt"}) for image in made),
+                purposes=call.purposes,
                 created=created,
             )
         )
         self._metrics.edit_ended(arm, expert_of(decision) if decision else "none", outcome, seconds)
-        judged = problem is None and await self._judge(edit_id, arm, call.request, made)
+        judged = problem is None and await self._judge(call, edit_id, arm, made)
         self._metrics.shadowed(arm, "failed" if problem else "scored" if judged else "unscored")
 
     async def _route(self, arm: str, request: EditRequest, top_k: int) -> RoutingDecision:
@@ -153,9 +155,12 @@ class Shadowing:
         features = await run_sync(lambda: features_of(request, turn=0))
         return await self._backend.route(arm, features, top_k=request.top_k or top_k)
 
-    async def _judge(self, edit_id: str, arm: str, request: EditRequest, made: Sequence[ImageDone]) -> bool:
-        if self._config.scorer.backend == "none":
+    async def _judge(self, call: EditCall, edit_id: str, arm: str, made: Sequence[ImageDone]) -> bool:
+        """Judge an edit, or its copy by another arm, if that is among the purposes of the edit."""
+        if self._config.scorer.backend == "none" or "judging" not in call.purposes:
             return False
         edits, metrics = self._store.edits, self._metrics
-        judged = await judge_edit(self._backend, edits, metrics, edit_id=edit_id, arm=arm, request=request, made=made)
+        judged = await judge_edit(
+            self._backend, edits, metrics, edit_id=edit_id, arm=arm, request=call.request, made=made
+        )
         return judged is not None

@@ -22,8 +22,9 @@ import typer
 from careedit.errors import InputError
 from careedit_deployments.bench.baselines import BaselineSettings
 from careedit_deployments.cli.serve import at_address, check_sets, start, stop
-from careedit_deployments.config import Arm, AuthConfig, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.errors import ServingError
+from careedit_deployments.listening import AuthConfig
 
 ServedConfigOption = Annotated[str, typer.Option("--config", help="Configuration to serve: a YAML file or a name.")]
 """The option for the configuration of the measured platform."""

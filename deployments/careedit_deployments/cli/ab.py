@@ -110,12 +110,15 @@ def export_command(
     check_outputs([to], [])
     since = 0.0 if hours is None else unix_time() - 3600 * hours
 
-    async def lines(store: Store) -> list[str]:
-        return [json.dumps(line) async for line in export_lines(settings, store, since=since, limit=limit)]
+    async def export(store: Store) -> tuple[list[str], int]:
+        lines, left_out = await export_lines(settings, store, since=since, limit=limit)
+        return [json.dumps(line) for line in lines], left_out
 
-    found = with_store(settings, lines)
+    found, left_out = with_store(settings, export)
     write_all({to: "".join(f"{line}\n" for line in found)})
     note(f"{len(found) - 1} edits and pieces of feedback are in {to}.")
+    if left_out:
+        note(f"{left_out} edits are left out: their tenants do not allow the purpose evaluation.")
 
 
 def with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:

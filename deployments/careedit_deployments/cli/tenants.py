@@ -1,4 +1,4 @@
-"""Make and list the tenants of a server, and change their limits.
+"""Make and list the tenants of a server, and change their limits and policies.
 
 The commands read and write the database that the configuration names. A running server applies a change at once.
 """
@@ -6,15 +6,22 @@ The commands read and write the database that the configuration names. A running
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.errors import InputError
+from careedit.files import read_yaml
 from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
+from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.auth import make_tenant
+from careedit_deployments.state.records import ANONYMOUS
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_policy import TenantPolicy
 from careedit_deployments.state.tenant_records import Retention, TenantRecord
 
 PerMinuteOption = Annotated[
@@ -50,7 +57,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.callback()
 def tenants() -> None:
-    """Make and list tenants, and change their limits. A tenant owns jobs, sessions and images, and has several API keys."""
+    """Make and list tenants, and change their limits and policies. A tenant owns jobs, sessions and images, and has several API keys."""
 
 
 @app.command("add")
@@ -147,6 +154,60 @@ def names_command(
 
     with_store(named_config(config), change)
     emit(f"New names of users of {tenant_id} are stored {'in clear' if clear_names else 'as pseudonyms'}.")
+
+
+@app.command("policy")
+def policy_command(
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the tenant, from `careedit tenants list`.")],
+    config: ConfigOption,
+    file: Annotated[
+        Path | None,
+        typer.Option("--set", metavar="FILE.yaml", help="File with the new policy, which replaces the old one."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the policy of a tenant as YAML, or set it: models, experts, limits, region, webhook hosts, purposes.
+
+    A field that the file does not have gets its default. The edited output of this command is a file for --set.
+    """
+    settings = named_config(config)
+    new = None if file is None else read_policy(file)
+    if tenant_id == ANONYMOUS:
+        raise InputError(
+            "Callers without a key have no policy: the configuration decides for them; give a tenant's id."
+        )
+
+    async def change(store: Store) -> TenantPolicy:
+        if new is None:
+            return (await store.tenants.get(tenant_id)).policy or TenantPolicy()
+        values = new.model_dump(mode="json")
+        await store.tenants.change(tenant_id, policy=values)
+        await store.audit.add(operator_name(), "tenant.policy", tenant_id, **values)
+        return new
+
+    policy = with_store(settings, change)
+    if as_json:
+        emit_json({"version": 1, "tenant": tenant_id, "policy": policy})
+        return
+    emit(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
+    if new is not None:
+        for name in _unknown_models(settings, new):
+            note(f"warning: {name!r} is not an arm of the configuration; it is taken as the name of an expert set.")
+        note(f"The policy of {tenant_id} is set.")
+
+
+def read_policy(file: Path) -> TenantPolicy:
+    """The policy in a file. Raises `InputError`."""
+    values = read_yaml(file, "policy")
+    try:
+        return TenantPolicy(**values)
+    except InputError as error:
+        raise InputError(f"The policy {str(file)!r} cannot be used: {error}") from None
+
+
+def _unknown_models(config: ServeConfig, policy: TenantPolicy) -> list[str]:
+    arms = {name for name, arm in config.arms.items() if not arm.shadow}
+    return [name for name in policy.models or () if name not in arms]
 
 
 def _limits(

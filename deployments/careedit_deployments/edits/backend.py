@@ -16,6 +16,7 @@ from careedit.selection.plan import evaluations
 from careedit_deployments.checks import Moderation
 from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.records import ANONYMOUS
+from careedit_deployments.state.tenant_policy import Purpose
 
 ENCODED_PIXELS = 2**20
 """Pixels whose encoding counts as one evaluation of the transformer. As a PNG or lossless WebP they take some tenths of a
@@ -71,6 +72,8 @@ class EditCall(EditOrder):
     """Name of the arm that edits."""
     decision: RoutingDecision
     """The experts that edit, and why."""
+    purposes: tuple[Purpose, ...] = ()
+    """What the edit may be used for in addition to the answer; default nothing."""
     deadline_s: float
     """Seconds until the edit is given up, counted from this call: clocks of different hosts are not compared."""
 

@@ -20,10 +20,10 @@ from careedit.provenance import Credit
 from careedit.records import EarlyFilter, EditTrace, RoutingDecision, mixture_rows
 from careedit.routing import FixedRouter, features_of
 from careedit.selection.plan import evaluations, first_seed, make_plan
-from careedit_deployments.config import Limits, ServeConfig, Telemetry
-from careedit_deployments.edits.assignment import choose_arm
+from careedit_deployments.config import ServeConfig, Telemetry
 from careedit_deployments.edits.backend import ArmInfo, Backend, EditCall, EditEvent, EditOrder, ImageDone
 from careedit_deployments.edits.policy import check_event, check_input
+from careedit_deployments.edits.tenancy import arm_under, check_order, decision_under, purposes_of
 from careedit_deployments.errors import (
     DeadlineError,
     OverloadedError,
@@ -31,11 +31,14 @@ from careedit_deployments.errors import (
     TooExpensiveError,
     UnavailableError,
 )
+from careedit_deployments.listening import Limits
 from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.logs import ArmLog, EditLog
 from careedit_deployments.state.records import ANONYMOUS, AssignmentRecord, EditRecord, new_id
+from careedit_deployments.state.tenant_policy import OPERATOR, Purpose, TenantPolicy
+from careedit_deployments.state.tenants import Tenants
 from careedit_deployments.telemetry.catalogue import Outcome
 from careedit_deployments.telemetry.metrics import Metrics, expert_of
 from careedit_deployments.telemetry.tracing import Tracing
@@ -113,15 +116,17 @@ class EditService:
         log: EditLog,
         *,
         arms: ArmLog | None = None,
+        tenants: Tenants | None = None,
         tracing: Tracing | None = None,
         policy: PolicyHook | None = None,
         disabled_arms: Callable[[], Collection[str]] = frozenset,
         observers: Sequence[EditObserver] = (),
     ) -> None:
-        """`arms` stores assignments; `disabled_arms` names the arms that are out of traffic now; `observers` are called
+        """`arms` stores assignments; `tenants` has the policies of tenants, without it no tenant has one; `disabled_arms` names the arms that are out of traffic now; `observers` are called
         after every edit; without `tracing` no spans are made. `policy`: by default, the one of `config`."""
         self.policy = policy or PolicyHook(config.policy, metrics)
         self.arms = arms
+        self.tenants = tenants
         self.tracing = tracing or Tracing(Telemetry(), "ingress")
         self.config = config
         self.backend = backend
@@ -132,14 +137,17 @@ class EditService:
         self._records: set[asyncio.Task[None]] = set()
         self._assigned: TTLCache[tuple[str, str], bool] = TTLCache(MAX_ASSIGNMENTS, ASSIGNMENT_S)
 
-    async def start(self, order: EditOrder) -> Running:
+    async def start(self, order: EditOrder, *, counted: bool = True) -> Running:
         """Accept an order; nothing is queued before `Running.events` is iterated.
 
-        Raises `InputError` and its subclasses (`PolicyError` is one), `NotFoundError`, `TooExpensiveError`, `UnavailableError` and what routing
-        raises.
+        `counted`: the cost counts for the tenant's day. It does not for a job that runs, because it was counted when it was
+        accepted. Raises `InputError` and its subclasses (`PolicyError` is one), `NotFoundError`, `TenantPolicyError`,
+        `TooExpensiveError`, `BudgetError`, `UnavailableError` and what routing raises.
         """
         accepted, identity = time.monotonic(), new_id("edit")
-        arm = self._arm(order, identity)
+        policy = OPERATOR if self.tenants is None else await self.tenants.policy(order.owner)
+        limits = check_order(self.config, policy, order)
+        arm = self._arm(order, identity, policy)
         request = order.request
         steps = request.steps or arm.steps
         if request.guidance is not None and not arm.takes_guidance:
@@ -157,34 +165,44 @@ class EditService:
                 "The early filter needs a judge, and this server has none; leave early_filter out.",
                 field="early_filter",
             )
-        check_results(self.config.limits, order)
-        check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=1)
-        limit = self.config.limits.deadline_s
+        check_results(limits, order)
+        check_cost(limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=1)
+        limit = limits.deadline_s
         deadline_s = limit if order.deadline_s is None else min(order.deadline_s, limit)
         ends = accepted + deadline_s
         marks = await check_input(self.policy, order, identity, ends)
         started = time.perf_counter()
         seed = first_seed(request.seed, request.n * make_plan(request.early_filter, steps).candidates)
         with self.tracing.span("route", order.trace_headers, arm=arm.name, edit=identity):
-            decision = await self._route(order, arm)
+            decision = decision_under(policy, await self._route(order, arm))
         self.metrics.routed(arm.name, decision, time.perf_counter() - started)
         rows = len(mixture_rows(decision.weights, masked=request.mask is not None))
-        check_cost(self.config.limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
+        check_cost(limits, n=request.n, steps=steps, early_filter=request.early_filter, rows=rows)
         given = {
             "id": identity,
             "arm": arm.name,
             "request": request.model_copy(update={"seed": seed, "steps": steps}),
             "decision": decision,
+            "purposes": purposes_of(self.config, policy, owner=order.owner, edit=identity, arm=arm.name),
             "deadline_s": deadline_s,
             "partials": 0 if self.policy.config.withholds_previews else order.partials,
         }
         call = EditCall(**{**dict(order), **given})
-        return Running(self, call, arm, ends, marks)
+        spent_at = None
+        if counted and policy.evaluations_per_day is not None and self.tenants is not None:
+            spent_at = await self.tenants.spend(order.owner, call.cost, limit=policy.evaluations_per_day)
+        assigned = order.model is None and policy.models is None
+        return Running(self, call, arm, ends, marks, assigned=assigned, spent_at=spent_at)
+
+    async def give_back(self, running: Running) -> None:
+        """Do not count the cost of an edit that was accepted and is not made."""
+        if running.spent_at is not None and self.tenants is not None:
+            await self.tenants.give_back(running.call.owner, running.call.cost, running.spent_at)
 
     async def remember(self, order: EditOrder, arm: str) -> None:
-        """Store the arm that a user was assigned to, once per user and arm. An order that names a model is not an assignment."""
+        """Store the arm that a user was assigned to, once per user and arm."""
         user = _user_key(order)
-        if self.arms is None or user is None or order.model is not None:
+        if self.arms is None or user is None:
             return
         salt = self.config.ab_salt
         assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
@@ -195,12 +213,10 @@ class EditService:
         )
         self._assigned[assigned] = True
 
-    def _arm(self, order: EditOrder, identity: str) -> ArmInfo:
+    def _arm(self, order: EditOrder, identity: str, policy: TenantPolicy) -> ArmInfo:
         user = _user_key(order)
         sets = {name: arm.expert_set for name, arm in self.backend.arms.items()}
-        name = choose_arm(
-            self.config.arms, sets, order.model, self.config.ab_salt, user or identity, self._disabled_arms()
-        )
+        name = arm_under(self.config, sets, policy, order.model, user or identity, self._disabled_arms())
         if name not in self.backend.arms:
             raise UnavailableError(f"The arm {name!r} is not up yet; try again soon.")
         return self.backend.arms[name]
@@ -247,6 +263,10 @@ class Running:
     """Monotonic time at which the edit is given up."""
     marks: tuple[PolicyMark, ...] = ()
     """Marks of the content policy for the input."""
+    assigned: bool = True
+    """Whether the traffic weights alone chose the arm: not if the request names a model, or the tenant may use some only."""
+    spent_at: float | None = None
+    """Time at which the cost was counted for the tenant's day; None: it was not."""
     _made: list[ImageDone] = field(default_factory=list)
 
     @property
@@ -263,6 +283,11 @@ class Running:
     def decision(self) -> RoutingDecision:
         """The experts that edit, and why."""
         return self.call.decision
+
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """What the edit may be used for in addition to the answer."""
+        return self.call.purposes
 
     @property
     def credit(self) -> Credit:
@@ -345,11 +370,15 @@ class Running:
             else "The edit failed.",
             seconds=seconds,
             traces=tuple(_kept(made.trace, shown) for made in self._made),
+            purposes=self.purposes,
             created=unix_time() - seconds,
         )
         try:
             await self.service.log.add(record)
-            await self.service.remember(self.call, self.arm)
+            if self.assigned:
+                await self.service.remember(self.call, self.arm)
+            if outcome in ("failed", "overloaded") and not self._made:  # the server's fault
+                await self.service.give_back(self)
         except CareEditError as error:  # the image is worth more than its record
             logger.warning("The edit %s was not recorded: %s", self.id, error)
         self.service.notify(self.call, outcome, self._made)

@@ -27,6 +27,7 @@ from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import SessionRecord, TurnRecord, new_id
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tenant_policy import Purpose
 from careedit_deployments.telemetry.metrics import Metrics
 
 SOURCE = "source"
@@ -246,6 +247,11 @@ class Turn:
     def decision(self) -> RoutingDecision:
         """The experts that edit, and why."""
         return self.running.decision
+
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """What the edit may be used for in addition to the answer."""
+        return self.running.purposes
 
     @property
     def credit(self) -> Credit:

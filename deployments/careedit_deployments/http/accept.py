@@ -21,26 +21,27 @@ from starlette.responses import JSONResponse, Response
 
 from careedit.errors import ImageError
 from careedit.records import EditRequest, EditTrace
-from careedit_deployments.config import Limits
 from careedit_deployments.edits.backend import EditOrder, ImageDone
 from careedit_deployments.edits.codecs import Codecs, Origin, PictureFile, Reading
 from careedit_deployments.edits.edit_service import Running, check_cost, settings
 from careedit_deployments.edits.output import Output
 from careedit_deployments.edits.sessions import Base, Turn
+from careedit_deployments.edits.tenancy import keeps_source
 from careedit_deployments.errors import UnavailableError
 from careedit_deployments.http.form import EditInput
 from careedit_deployments.http.output import images_response, output_of, store_file
 from careedit_deployments.http.pictures import check_together, decode_pictures, hold_memory, inspect
 from careedit_deployments.http.schema import EditReport, ImageData
 from careedit_deployments.http.services import (
-    Services,
     caller_of,
+    limits_of,
     request_id_of,
     services_of,
     sessions_of,
     trace_headers_of,
     user_of,
 )
+from careedit_deployments.listening import Limits
 from careedit_deployments.policy.contract import PolicyMark
 
 
@@ -81,6 +82,7 @@ class AcceptedEdit:
             "arm": running.arm,
             **({"session": session} if session else {}),
             **({"turn": running.turn_id} if isinstance(running, Turn) else {}),
+            "purposes": running.purposes,
             **({"notes": self.output.notes} if self.output.notes else {}),
         }
 
@@ -103,10 +105,10 @@ async def accept(
     `notes` are added to those of the response. Raises what `order_of`, `EditService.start` and `Sessions.start` raise.
     """
     services, session = services_of(request), form.fields.session
-    check_before_decoding(services, form)
+    check_before_decoding(request, form)
     if session is None:
         order = await order_of(request, form)
-        ingredient = await ingredient_from(services, form.pictures[0])
+        ingredient = await ingredient_from(request, form.pictures[0])
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
         running: Running | Turn = await services.edits.start(order.model_copy(update={"result_size": output.size}))
         user = order.user
@@ -116,7 +118,7 @@ async def accept(
         form = replace(form, pictures=(base.data, *form.pictures))
         order = await order_of(request, form, source=base.reading)
         output = output_of(form.fields, form.notes, order.request.image.size, services.config)
-        ingredient, full = await _ingredient_of_turn(services, base)
+        ingredient, full = await _ingredient_of_turn(request, base)
         notes = (*notes, *full)
         ordered = order.model_copy(update={"result_size": output.size})
         running = await sessions.start(base, ordered, ingredient=ingredient)
@@ -171,39 +173,39 @@ async def _base64(data: bytes) -> str:
     return (await run_sync(base64.b64encode, data)).decode("ascii")
 
 
-async def ingredient_from(services: Services, source: bytes) -> bytes | None:
+async def ingredient_from(request: Request, source: bytes) -> bytes | None:
     """The source's file as an ingredient of its results, if they are to keep its Content Credentials. Raises `ImageError`."""
-    credentials = services.config.credentials
-    if credentials is None or not credentials.keep_source:
+    caller = caller_of(request)
+    if not keeps_source(services_of(request).config, caller.policy, caller.id):
         return None
     from careedit.provenance.signing import ingredient_of  # needs an optional package
 
     return await run_sync(ingredient_of, source)
 
 
-async def _ingredient_of_turn(services: Services, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
+async def _ingredient_of_turn(request: Request, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
     """As `ingredient_from`; the source is the file that was sent. The chain of a session that grows too long starts again, and
     a note of the response says so."""
     kept = base.session.ingredient if base.parent is None else None
     try:
-        made = await ingredient_from(services, base.data)
-        return (made if made is None or kept is None else await services.blobs.get(kept)), ()
+        made = await ingredient_from(request, base.data)
+        return (made if made is None or kept is None else await services_of(request).blobs.get(kept)), ()
     except ImageError:
         if base.parent is None:
             raise
         return None, ("The chain of Content Credentials is at its maximum size; it starts again with this turn.",)
 
 
-def check_before_decoding(services: Services, form: EditInput) -> None:
+def check_before_decoding(request: Request, form: EditInput) -> None:
     """Raise `TooExpensiveError` for a request whose fields alone ask for more than the limits allow."""
-    fields = form.fields
+    services, fields = services_of(request), form.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
     previews = 0 if early_filter is None else early_filter.preview_steps or 1
     defaults = [arm.steps for arm in services.backend.arms.values()]
     # An arm whose default is too short for the filter is refused once the arm is known.
     fewest = min((count for count in defaults if count > previews), default=min(defaults, default=1))
     check_cost(
-        services.config.limits,
+        limits_of(request),
         n=fields.n,
         steps=steps or fewest,
         early_filter=early_filter,
@@ -219,7 +221,7 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
     started = time.monotonic()
     services, fields = services_of(request), form.fields
     steps, early_filter = settings(services.config, fields.level, fields.steps, fields.early_filter)
-    limits = services.config.limits
+    limits = limits_of(request)
     with services.tracing.span("decode", trace_headers_of(request)):
         files = await run_sync(_inspect_all, form, limits, source)
         check_together(files, limits)

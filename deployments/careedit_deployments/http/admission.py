@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from careedit_deployments.config import Limits
+from careedit_deployments.edits.tenancy import check_region
 from careedit_deployments.errors import (
     AuthError,
     CompressedError,
@@ -35,6 +35,7 @@ from careedit_deployments.http.origins import Origins
 from careedit_deployments.http.revocation import Revocation
 from careedit_deployments.http.sse import EventStreamResponse, sse_error
 from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.listening import Limits
 from careedit_deployments.problems import Problem, problem_of, respond
 from careedit_deployments.state.records import new_id
 from careedit_deployments.telemetry.logs import set_request_id
@@ -72,8 +73,9 @@ class AdmissionMiddleware:
         stopping: Stopping,
         origins: Origins | None,
         revocation: Revocation,
+        region: str | None,
     ) -> None:
-        """`origins` is None if every request needs a key."""
+        """`origins` is None if every request needs a key; `region` is that of the server."""
         self.app = app
         self._origins = origins
         self._authenticator = authenticator
@@ -83,6 +85,7 @@ class AdmissionMiddleware:
         self._tracing = tracing
         self._stopping = stopping
         self._revocation = revocation
+        self._region = region
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; other scopes pass through."""
@@ -160,6 +163,7 @@ class AdmissionMiddleware:
         check_scope(caller, scope["method"], _route_path(scope))
         held.enter_context(self._limiter.request(caller))
         if scope["method"] == "POST":  # only these cause work; polling a job does not
+            check_region(caller.policy, self._region)
             self._limiter.take(caller)
         check_length(headers.get("content-length"), self._limits)
         return caller

@@ -108,6 +108,7 @@ def create_app(services: Services) -> FastAPI:
         stopping=services.stopping,
         origins=None if keys_required(config) else Origins(config.http),
         revocation=revocation,
+        region=config.region,
     )
     if config.http.cors:  # outermost: refusals also get its headers, and a preflight needs no key
         app.add_middleware(

@@ -12,6 +12,7 @@ from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ScopeError
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import ANONYMOUS, new_id
+from careedit_deployments.state.tenant_policy import OPERATOR, TenantPolicy
 from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, TenantRecord
 
 PREFIX = "ce-"
@@ -34,6 +35,8 @@ class Caller(Record):
     """What the caller may do; default everything."""
     clear_names: bool = False
     """Whether users' names are stored in clear. Default: as pseudonyms."""
+    policy: TenantPolicy = OPERATOR
+    """What the caller may do. Default: what the configuration allows."""
     requests_per_minute: int | None = None
     """Maximum number of requests per minute for this tenant. None: `limits.requests_per_minute`."""
     concurrent_requests: int | None = None

@@ -147,9 +147,9 @@ async def explain_route(request: Request) -> RouteAnswer:
     form = await read_edit(request)
     if not form.pictures:  # `read_edit` accepts that in a session
         raise FieldError("A routing request has no session; send the source.", "session")
-    check_before_decoding(services, form)
+    check_before_decoding(request, form)
     order = await unless_gone(request, lambda: order_of(request, form))
-    running = await unless_gone(request, lambda: services.edits.start(order))
+    running = await unless_gone(request, lambda: services.edits.start(order, counted=False))
     arm = services.backend.arms[running.arm]
     steps = order.request.steps or arm.steps
     return RouteAnswer(

@@ -30,6 +30,7 @@ from careedit_deployments.edits.stored import (
     scope_of,
     sent_sha256,
 )
+from careedit_deployments.edits.tenancy import check_webhook_host
 from careedit_deployments.errors import FieldError, LostImageError
 from careedit_deployments.http.accept import check_before_decoding, ingredient_from, order_of
 from careedit_deployments.http.form import EditInput, read_edit
@@ -174,14 +175,14 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         if not await _is_same(request, form, webhook, sent, known):
             raise other_body(known)
         return await _accepted(services, response, known, replayed=True)
-    await _check_webhook(services, owner, webhook)
+    await _check_webhook(request, webhook)
     if form.fields.session is not None:
         raise FieldError("A turn of a session cannot be a job; POST it to /v1/sessions/ID/turns.", "session")
-    check_before_decoding(services, form)
+    check_before_decoding(request, form)
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)
     order = order.model_copy(update={"result_size": output.size})
-    ingredient = await ingredient_from(services, form.pictures[0])
+    ingredient = await ingredient_from(request, form.pictures[0])
     running = await unless_gone(request, lambda: services.edits.start(order))  # refuse now what would fail later
     job_id = new_id("job")
     scope = scope_of(job_id)
@@ -207,6 +208,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     finally:
         if accepted is None or accepted.id != job_id:
             await asyncio.shield(delete_files(services.store, services.blobs, scope))
+            await asyncio.shield(services.edits.give_back(running))
     return await _accepted(services, response, accepted, replayed=accepted.id != job_id)
 
 
@@ -282,8 +284,12 @@ async def delete_or_cancel_job(job_id: str, request: Request) -> Response:
     return JSONResponse(JobDeleted(id=job_id).model_dump())
 
 
-async def _check_webhook(services: Services, owner: str, webhook: str | None) -> None:
-    if webhook is None or webhook in {endpoint.url for endpoint in await services.store.endpoints.all(owner)}:
+async def _check_webhook(request: Request, webhook: str | None) -> None:
+    if webhook is None:
+        return
+    services, caller = services_of(request), caller_of(request)
+    check_webhook_host(caller.policy, webhook)
+    if webhook in {endpoint.url for endpoint in await services.store.endpoints.all(caller.id)}:
         return
     if services.config.jobs.webhook_secret_env is None:
         raise FieldError(
@@ -331,7 +337,14 @@ async def answer_of(services: Services, job: JobRecord, *, whole: bool = False) 
     marks = dict.fromkeys(PolicyMark(**mark) for image in job.images for mark in image.marks)
     result = images_response(
         [ImageData(b64_json=base64.b64encode(file).decode("ascii")) for file in files],
-        EditReport(id=last.edit_id, arm=last.arm, traces=traces, policy=tuple(marks), notes=stored.output.notes),
+        EditReport(
+            id=last.edit_id,
+            arm=last.arm,
+            traces=traces,
+            policy=tuple(marks),
+            purposes=await services.store.edits.purposes_of({image.edit_id for image in job.images}),
+            notes=stored.output.notes,
+        ),
         stored.output,
         prompt=str(stored.request["instruction"]),
         references=len(stored.references),

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from careedit import images
-from careedit_deployments.config import Limits
 from careedit_deployments.errors import ConcurrencyError, OverloadedError, RateLimitError
 from careedit_deployments.http.auth import Caller
+from careedit_deployments.listening import Limits
 
 MAX_BUCKETS = 10_000
 """Number of buckets above which full ones are dropped; a new bucket is full as well."""

@@ -17,6 +17,7 @@ from careedit_deployments.errors import AuthError, RateLimitError
 from careedit_deployments.http.auth import Caller, hash_key
 from careedit_deployments.http.limits import Buckets
 from careedit_deployments.state.audit import AuditLog
+from careedit_deployments.state.tenant_policy import policy_for
 from careedit_deployments.state.tenants import Keys
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Authenticator:
             key=found.key.id,
             scopes=found.key.scopes,
             clear_names=found.tenant.clear_names,
+            policy=policy_for(found.tenant.id, found.tenant.policy),
             requests_per_minute=found.tenant.requests_per_minute,
             concurrent_requests=found.tenant.concurrent_requests,
         )

@@ -71,7 +71,7 @@ SCHEME = (
 _MEANING = {
     400: "A field is wrong, missing or not supported, an image cannot be read, or the edit costs more than is allowed.",
     401: "The API key is missing or wrong.",
-    403: "The API key does not have the scope that this route needs.",
+    403: "The API key does not have the scope that this route needs, or the policy of its tenant does not allow the request.",
     404: "The named object does not exist, or belongs to another caller.",
     408: "The body arrived too slowly.",
     409: "The request conflicts with the current state.",

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from careedit.net import host_of
-from careedit_deployments.config import HttpConfig
 from careedit_deployments.errors import ForeignPageError
+from careedit_deployments.listening import HttpConfig
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine that no other machine can take."""

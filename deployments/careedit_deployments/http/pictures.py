@@ -16,11 +16,11 @@ from starlette.requests import Request
 
 from careedit.errors import ImageError, InputError
 from careedit.images import inspect_picture
-from careedit_deployments.config import Limits
 from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.errors import DeadlineError, FieldError, TooExpensiveError
 from careedit_deployments.http.limits import picture_limits
 from careedit_deployments.http.services import caller_of, services_of
+from careedit_deployments.listening import Limits
 
 _HELD = "careedit.pictures"
 

@@ -19,6 +19,7 @@ from careedit.records import (
 from careedit.scoring import Score
 from careedit_deployments.edits.output import OutputFormat, Quality
 from careedit_deployments.policy.contract import PolicyMark
+from careedit_deployments.state.tenant_policy import Purpose
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line of text."""
@@ -233,6 +234,10 @@ class EditReport(Answer):
     """One trace per image: how it was made, with everything that a replay needs."""
     policy: Annotated[tuple[PolicyMark, ...], Field(exclude_if=lambda marks: not marks)] = ()
     """Marks of the server's content policy for the input and the images; absent without any."""
+    purposes: tuple[Purpose, ...] = ()
+    """What the server may use the edit for in addition to this answer: "shadow" (copies for shadow arms), "judging" (scores of
+    the judge), "evaluation" (exports), "keep_source" (the result keeps the source's Content Credentials). A tenant's policy
+    decides; empty: nothing."""
     notes: tuple[str, ...] = ()
     """Sentences about fields that had no effect, and about how a size of other proportions was filled. Empty by
     default."""

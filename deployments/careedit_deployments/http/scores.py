@@ -14,15 +14,15 @@ from starlette.requests import Request
 from careedit.errors import InputError
 from careedit.records import MAX_INSTRUCTION_CHARACTERS
 from careedit.scoring import Score, ScoreRequest
-from careedit_deployments.config import Limits
 from careedit_deployments.edits.codecs import PictureFile
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.form import picture_bytes
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.pictures import check_together, decode_pictures, inspect
 from careedit_deployments.http.schema import Body, ImageRef, ScoreAnswer
-from careedit_deployments.http.services import caller_of, limiter_of, services_of
+from careedit_deployments.http.services import caller_of, limiter_of, limits_of, services_of
 from careedit_deployments.http.sse import unless_gone
+from careedit_deployments.listening import Limits
 
 MAX_PAIRS = 16
 """Maximum number of pairs in one request."""
@@ -57,7 +57,7 @@ async def create_scores(body: ScoreBody, request: Request) -> ScoreAnswer:
     A pair that the judge could not score has an error in place of its scores.
     """
     with limiter_of(request).hold(caller_of(request)):
-        limits = services_of(request).config.limits
+        limits = limits_of(request)
         files = await run_sync(lambda: [_files(pair, f"pairs[{i}]", limits) for i, pair in enumerate(body.pairs)])
         check_together([file for several in files for file in several], limits)
         return ScoreAnswer(scores=await unless_gone(request, lambda: _scores(request, body.pairs, files)))

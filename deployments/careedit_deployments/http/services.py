@@ -18,10 +18,12 @@ from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
 from careedit_deployments.edits.sessions import Sessions
+from careedit_deployments.edits.tenancy import limits_under
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.jobs.background import background
 from careedit_deployments.jobs.stopping import Stopping
+from careedit_deployments.listening import Limits
 from careedit_deployments.policy.hook import PolicyHook
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.pseudonyms import Pseudonyms
@@ -94,6 +96,7 @@ def assemble(
         metrics,
         store.edits,
         arms=store.arms,
+        tenants=store.tenants,
         tracing=tracing,
         policy=policy,
         disabled_arms=guard.disabled_arms,
@@ -154,6 +157,11 @@ def caller_of(request: Request) -> Caller:
     """The caller of `request`; the anonymous caller on a route that needs no key."""
     caller = request.scope.get("careedit.caller")
     return caller if isinstance(caller, Caller) else Caller()
+
+
+def limits_of(request: Request) -> Limits:
+    """The limits of a request of the caller."""
+    return limits_under(services_of(request).config.limits, caller_of(request).policy)
 
 
 async def user_of(request: Request, name: str | None) -> str | None:

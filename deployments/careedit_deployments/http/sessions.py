@@ -28,7 +28,7 @@ from careedit_deployments.http.schema import (
     ListAnswer,
     Text,
 )
-from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of, user_of
+from careedit_deployments.http.services import caller_of, limiter_of, limits_of, services_of, sessions_of, user_of
 from careedit_deployments.http.sse import unless_gone
 from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.records import SessionRecord, TurnRecord
@@ -175,11 +175,11 @@ _FORM = {
 async def create_session(request: Request) -> SessionAnswer:
     """Create a session from an image."""
     data, fields = await _read_session(request)
-    file = await run_sync(inspect, data, "image", services_of(request).config.limits)
+    file = await run_sync(inspect, data, "image", limits_of(request))
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner, user = caller_of(request).id, await user_of(request, fields.user)
-    ingredient = await ingredient_from(services_of(request), data)
+    ingredient = await ingredient_from(request, data)
     session = await sessions_of(request).create(
         picture, sent=data, ingredient=ingredient, owner=owner, user=user, model=fields.model
     )

@@ -17,7 +17,7 @@ from careedit_deployments.edits.backend import ArmInfo
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, ListAnswer
-from careedit_deployments.http.services import services_of
+from careedit_deployments.http.services import caller_of, services_of
 from careedit_deployments.state.clock import unix_time
 
 LOW_DISK = 2**30
@@ -129,9 +129,8 @@ class Health(Answer):
 
 @router.get("/v1/models", tags=["models"], operation_id="listModels", responses=_ERRORS)
 async def list_models(request: Request) -> ModelList:
-    """List the arms that a request may name; shadow arms are not among them."""
-    arms = services_of(request).backend.arms.values()
-    return ModelList(data=[_model(arm) for arm in arms if not arm.shadow])
+    """List the arms that a request of the caller may name; shadow arms are not among them."""
+    return ModelList(data=[_model(arm) for arm in _arms_of(request)])
 
 
 @router.get(
@@ -142,21 +141,21 @@ async def list_models(request: Request) -> ModelList:
 )
 async def get_model(model: str, request: Request) -> Model:
     """Return one arm."""
-    arm = services_of(request).backend.arms.get(model)
-    if arm is None or arm.shadow:
+    arm = next((arm for arm in _arms_of(request) if arm.name == model), None)
+    if arm is None:
         raise NotFoundError(f"The model {model[:64]!r} does not exist; GET /v1/models lists them.", field="model")
     return _model(arm)
 
 
 @router.get("/v1/experts", tags=["models"], operation_id="listExperts", responses=_ERRORS)
 async def list_experts(request: Request) -> ExpertList:
-    """List the experts of every arm that a request may name."""
+    """List the experts of every arm that a request of the caller may name."""
     return ExpertList(
         data=[
             ExpertInfo(model=arm.name, **{**expert.model_dump(), "handles": list(expert.handles)})
-            for arm in services_of(request).backend.arms.values()
-            if not arm.shadow
+            for arm in _arms_of(request)
             for expert in arm.experts.values()
+            if caller_of(request).policy.allows_expert(expert.name)
         ]
     )
 
@@ -213,6 +212,12 @@ async def ready(request: Request) -> JSONResponse:
         warnings["credentials"] = expiry
     answer = Health(status="unavailable" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(answer.model_dump(), 503 if reasons else 200)
+
+
+def _arms_of(request: Request) -> list[ArmInfo]:
+    """The arms that the caller may name."""
+    policy, arms = caller_of(request).policy, services_of(request).backend.arms.values()
+    return [arm for arm in arms if not arm.shadow and policy.allows_arm(arm.name, arm.expert_set)]
 
 
 def _model(arm: ArmInfo) -> Model:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from careedit.errors import InputError
 from careedit.net import MAX_URL
+from careedit_deployments.edits.tenancy import check_webhook_host
 from careedit_deployments.errors import ConflictError, FieldError
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.schema import Answer, Body, ListAnswer
@@ -123,6 +124,7 @@ async def create_endpoint(body: EndpointBody, request: Request) -> Endpoint:
     config = services.config.jobs
     if not config.webhook_endpoints:
         raise ConflictError("This server takes no webhook endpoints; poll the job or follow its events.")
+    check_webhook_host(caller.policy, body.url)
     try:
         check_webhook_url(body.url, config.webhook_hosts)
     except InputError as error:

@@ -26,9 +26,12 @@ import careedit
 from careedit.errors import InputError
 from careedit.net import Destinations, GuardedBackend, RefusedHostError
 from careedit_deployments.config import JobsConfig
+from careedit_deployments.edits.tenancy import check_webhook_host
+from careedit_deployments.errors import TenantPolicyError
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.deliveries import WebhookTable
 from careedit_deployments.state.records import ANONYMOUS, WebhookRecord
+from careedit_deployments.state.tenants import Tenants
 from careedit_deployments.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -100,15 +103,17 @@ class WebhookSender:
         config: JobsConfig,
         metrics: Metrics,
         *,
+        tenants: Tenants | None = None,
         clock: Callable[[], float] = unix_time,
         timeout_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`key` signs messages to addresses of single jobs; None: the server has none. `wake` is called when a sender is free."""
+        """`key` signs messages to addresses of single jobs; None: the server has none. `tenants` knows to which hosts each tenant's
+        messages may go. `wake` is called when a sender is free."""
         self._table, self._key, self._config, self._metrics, self._clock = table, key, config, metrics, clock
         self._timeout_s, self._first_pause_s = timeout_s, first_pause_s
-        self._wake, self._sending = wake, Counter[str]()
+        self._tenants, self._wake, self._sending = tenants, wake, Counter[str]()
         self._random = Random()
         self._pool = httpcore2.AsyncConnectionPool(
             network_backend=GuardedBackend(webhook_destinations(config.webhook_hosts))
@@ -141,9 +146,11 @@ class WebhookSender:
             self._metrics.webhook("given_up")
             return
         try:
+            if self._tenants is not None:  # the policy may be newer than the address
+                check_webhook_host(await self._tenants.policy(webhook.owner), webhook.url)
             async with asyncio.timeout(self._timeout_s):
                 status = await self._post(webhook, keys)
-        except RefusedHostError as error:
+        except (RefusedHostError, TenantPolicyError) as error:
             await self._table.settle(webhook, error=str(error))
             self._metrics.webhook("given_up")
             return

@@ -29,6 +29,7 @@ from careedit_deployments.errors import (
     ConflictError,
     NotFoundError,
     OverloadedError,
+    TenantPolicyError,
     TooExpensiveError,
     UnavailableError,
 )
@@ -48,7 +49,7 @@ PROGRESS_S = 0.1
 
 LONGEST_PAUSE_S = 30.0
 """Maximum seconds between two attempts of a job."""
-OWN = (InputError, NotFoundError, TooExpensiveError, ConflictError, AuthError, ReplayError)
+OWN = (InputError, NotFoundError, TenantPolicyError, TooExpensiveError, ConflictError, AuthError, ReplayError)
 """Errors that the request itself causes: another attempt would end the same way."""
 
 Verdict = Literal["cancel", "lost"]
@@ -179,7 +180,10 @@ class JobWorker:
         rest, first = remaining(order.request, made.values())
         if rest is None:
             return
-        running = await self._edits.start(order.model_copy(update={"request": rest, "progress": True}))
+        left = order.model_copy(update={"request": rest, "progress": True})
+        running = await self._edits.start(left, counted=False)
+        if "keep_source" not in running.purposes:  # the tenant may have withdrawn it since
+            ingredient = None
         stored_at = 0.0
         async with aclosing(running.events()) as events:  # type: ignore[type-var]  # a generator, whose end stops it
             async for event in events:

@@ -24,6 +24,7 @@ from careedit_deployments.state.tables import (
     newest,
     values_of,
 )
+from careedit_deployments.state.tenant_policy import PURPOSES, Purpose
 
 IDS_AT_ONCE = 1000
 """Ids in one query; databases limit the number of parameters."""
@@ -61,6 +62,11 @@ class EditLog:
                 rows = await connection.execute(select(edits.c.id, edits.c.arm).where(edits.c.id.in_(some)))
                 found.update({row.id: row.arm for row in rows})
         return found
+
+    async def purposes_of(self, ids: Collection[str]) -> tuple[Purpose, ...]:
+        """What any of these edits may be used for, in the order of `PURPOSES`; edits that are no longer stored do not count."""
+        found = await self._database.column(select(edits.c.purposes).where(edits.c.id.in_(list(ids))))
+        return tuple(one for one in PURPOSES if any(one in (purposes or ()) for purposes in found))
 
     async def latest(
         self, *, arm: str | None = None, since: float = 0.0, limit: int = 100, outcomes: Collection[str] = ()

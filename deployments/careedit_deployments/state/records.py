@@ -86,6 +86,8 @@ class EditRecord(Record):
     """One `EditTrace` per image as JSON, without instruction and prompt unless `telemetry.log_prompts` is on."""
     pictures: tuple[str, ...] = ()
     """Blob keys of the results, if they were stored."""
+    purposes: tuple[str, ...] | None = None
+    """What the edit may be used for, as in `TenantPolicy`, when it was made. None: a version without purposes made it."""
     scores: Mapping[str, float] | None = None
     """Judge scores by name ("overall", ...). None: the edit was not judged."""
     created: float

@@ -31,8 +31,8 @@ class Store:
         self._database = database
         self.config = config
         """Where the store is, and how long what it has is kept."""
-        self.tenants = Tenants(database)
-        """Tenants, which own everything that is made with their keys."""
+        self.tenants = Tenants(database, clock)
+        """Tenants, which own everything that is made with their keys, and what their edits have cost today."""
         self.clock = clock
         """The time that leases and lifetimes are compared with."""
         self.keys = Keys(database, clock)

@@ -48,6 +48,7 @@ from careedit_deployments.state.tenant_records import (
     ShareRecord,
     StorageRecord,
     TenantRecord,
+    UsageRecord,
 )
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -107,6 +108,7 @@ jobs = _table(
     Index(None, "expires"),
     Index(None, "status", "created"),
 )
+usage = _table("usage", UsageRecord, key=("owner",))
 shares = _table("shares", ShareRecord, Index(None, "start"), key=("owner",))
 job_events = _table(
     "job_events", JobEvent, ForeignKeyConstraint(["job"], ["jobs.id"], ondelete="CASCADE"), key=("job", "number")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from careedit.record import Record
 from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
+from careedit_deployments.state.tenant_policy import TenantPolicy
 
 Scope = Literal["edit", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -50,6 +51,8 @@ class TenantRecord(Record):
     """Times for which its data are kept. None: those of the configuration."""
     clear_names: bool = False
     """Whether the names of its users are stored in clear. Default: as pseudonyms (`state/pseudonyms.py`)."""
+    policy: TenantPolicy | None = None
+    """What the tenant may do, and what its edits may be used for. None: the defaults of `TenantPolicy`."""
     created: float
     """Time at which the tenant was made."""
 
@@ -86,6 +89,17 @@ class ShareRecord(Record):
     """Virtual time at which the owner's latest job began."""
     served: float
     """Virtual time up to which the owner has been served: `start` and the cost of that job."""
+
+
+class UsageRecord(Record):
+    """What the edits of a tenant have cost on the latest day on which it started one. Only tenants with a limit have a row."""
+
+    owner: Id
+    """Id of the tenant whose edits are counted."""
+    day: int
+    """Number of the day since 1970, in UTC."""
+    evaluations: Bytes
+    """Cost of the edits that were accepted on that day, in evaluations of the transformer."""
 
 
 class StorageRecord(Record):

@@ -1,18 +1,23 @@
-"""Tenants and their API keys. A key is found by its hash."""
+"""Tenants, what their edits have cost today, and their API keys. A key is found by its hash."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, or_, select, update
+from sqlalchemy import ColumnElement, Row, Table, case, or_, select, update
 
 from careedit.record import Record
-from careedit_deployments.errors import NotFoundError
+from careedit_deployments.errors import BudgetError, NotFoundError
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.logs import Clock
-from careedit_deployments.state.tables import AnyRecord, keys, tenants, values_of
+from careedit_deployments.state.tables import AnyRecord, keys, tenants, usage, values_of
+from careedit_deployments.state.tenant_policy import TenantPolicy, policy_for
 from careedit_deployments.state.tenant_records import KeyRecord, TenantRecord
+
+DAY_S = 24 * 3600
+"""Seconds of a day."""
 
 
 class KeyOfTenant(Record):
@@ -27,8 +32,8 @@ class KeyOfTenant(Record):
 class Tenants:
     """Tenants, and the limits that all keys of a tenant share."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
 
     async def add(self, tenant: TenantRecord) -> None:
         """Store a tenant."""
@@ -45,10 +50,42 @@ class Tenants:
         """Every tenant, oldest first."""
         return await self._database.rows(TenantRecord, select(tenants).order_by(tenants.c.created, tenants.c.id))
 
-    async def change(self, tenant_id: str, **fields: float | None) -> None:
-        """Change fields of a tenant's `TenantRecord`. Raises `NotFoundError`."""
+    async def change(self, tenant_id: str, **fields: Any) -> None:
+        """Change fields of a tenant's `TenantRecord`, given as JSON values. Raises `NotFoundError`."""
         if not await self._database.change(update(tenants).where(tenants.c.id == tenant_id).values(**fields)):
             raise _unknown(tenant_id)
+
+    async def policy(self, owner: str) -> TenantPolicy:
+        """The policy of an owner, as in `policy_for`."""
+        kept = await self._database.column(select(tenants.c.policy).where(tenants.c.id == owner))
+        return policy_for(owner, TenantPolicy(**kept[0]) if kept and kept[0] is not None else None)
+
+    async def spend(self, owner: str, cost: int, *, limit: int) -> float:
+        """Count the cost of an edit that is accepted, and return the time for `give_back`. Raises `BudgetError` above `limit`.
+
+        The day is that of UTC. The unit is that of `EditCall.cost`.
+        """
+        now = self._clock()
+        today = int(now // DAY_S)
+        spent = case((usage.c.day == today, usage.c.evaluations), else_=0)
+        new = self._database.insert(usage).values(owner=owner, day=today, evaluations=cost)
+        count = new.on_conflict_do_update(
+            index_elements=["owner"], set_={"day": today, "evaluations": spent + cost}, where=spent + cost <= limit
+        )
+        if cost > limit or not await self._database.change(count):
+            used = await self._database.column(select(spent).where(usage.c.owner == owner))
+            reset = (today + 1) * DAY_S
+            raise BudgetError(
+                f"Your edits of today have taken {sum(used):,} evaluations and this one needs {cost:,}; your tenant may use "
+                f"{limit:,} per day, and the next day begins at {datetime.fromtimestamp(reset, UTC):%Y-%m-%d %H:%M} UTC.",
+                retry_after=reset - now,
+            )
+        return now
+
+    async def give_back(self, owner: str, cost: int, spent_at: float) -> None:
+        """Do not count an edit that the server could not make, if its day has not ended."""
+        its = (usage.c.owner == owner) & (usage.c.day == int(spent_at // DAY_S))
+        await self._database.change(update(usage).where(its).values(evaluations=usage.c.evaluations - cost))
 
 
 class Keys:

@@ -27,8 +27,9 @@ Stage = Literal["queue", "route", "encode", "step", "decode", "judge"]
 Outcome = Literal["made", "cancelled", "refused", "overloaded", "expired", "failed"]
 """How an edit ends: finished; cancelled by the caller; cannot be edited; queue full; deadline passed; any other failure."""
 
-Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "quota", "input", "policy"]
-"""Why a request is rejected before any work is done for it; "policy" also for a result that is not sent."""
+Refusal = Literal["auth", "rate", "concurrency", "queue", "cost", "size", "slow", "quota", "input", "policy", "tenant"]
+"""Why a request is rejected before any work is done for it: "policy" is the content policy, also for a result that is not sent,
+and "tenant" the policy of the tenant."""
 
 PolicyOutcome = Literal["allowed", "refused", "marked", "failed"]
 """What a policy check answers; "failed": it does not answer."""

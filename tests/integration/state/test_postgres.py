@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
+import policy_cases
 import retention_cases
 import store_cases
 import tenant_cases
@@ -29,7 +30,9 @@ from state_records import Clock, a_job
 
 
 @pytest.mark.parametrize(
-    "case", [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES], ids=lambda case: case.__name__
+    "case",
+    [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES, *policy_cases.CASES],
+    ids=lambda case: case.__name__,
 )
 def test_postgres(case: Any, database: str) -> None:
     clock = Clock()

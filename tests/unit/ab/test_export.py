@@ -9,6 +9,8 @@ import yaml
 from careedit.cli.main import main
 from careedit_deployments.edits.assignment import assign
 from careedit_deployments.state.records import AssignmentRecord, FeedbackRecord, new_id
+from careedit_deployments.state.tenant_policy import TenantPolicy
+from careedit_deployments.state.tenant_records import TenantRecord
 
 
 def test_an_export_has_what_an_analysis_needs_and_names_nobody(make_config, with_store, add_edits, tmp_path) -> None:
@@ -41,6 +43,39 @@ def test_an_export_has_what_an_analysis_needs_and_names_nobody(make_config, with
     (said,) = [line for line in lines if line["kind"] == "feedback"]
     assert said["winner"] == edits[0]["id"] and len(said["edits"]) == 2
     assert not any(word in to.read_text() for word in ("secret", "address", f'"{users["a"][0]}"'))
+
+
+def test_edits_of_tenants_are_exported_if_they_may_be_and_could_be_when_they_were_made(
+    make_config, with_store, add_edits, tmp_path, capsys
+) -> None:
+    async def fill(store) -> dict[str, list[str]]:
+        for name, purposes in (("yes", ["evaluation"]), ("no", ["shadow", "judging"]), ("withdrawn", [])):
+            policy = TenantPolicy(purposes=purposes, models=["a"])
+            await store.tenants.add(TenantRecord(id=name, name=name, policy=policy, created=1.0))
+        await store.tenants.add(TenantRecord(id="none", name="none", created=1.0))
+        made = {}
+        for owner in ("yes", "no", "withdrawn", "none", "anonymous"):
+            made[owner] = [
+                *await add_edits(store, "a", "m", owner=owner),
+                *await add_edits(store, "a", "m", owner=owner, purposes=("judging",)),
+                *await add_edits(store, "a", "m", owner=owner, purposes=("evaluation",)),
+            ]
+            said = {"owner": owner, "edits": (made[owner][0],), "rating": 5, "created": time.time()}
+            await store.feedback.add(FeedbackRecord(id=new_id("feedback"), **said))
+        return made
+
+    config = make_config()
+    made = with_store(fill)
+    path, to = tmp_path / "ab.yaml", tmp_path / "ab.jsonl"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), "utf-8")
+    assert main(["ab", "export", "--config", str(path), "--to", str(to)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "12 edits are left out: their tenants do not allow the purpose evaluation." in said
+    lines = [json.loads(line) for line in to.read_text().splitlines()]
+    exported = {line["id"]: line["dealt"] for line in lines if line["kind"] == "edit"}
+    assert not exported[made["yes"][2]], "a tenant that may use one arm only is not assigned to it at random"
+    assert set(exported) == {made["yes"][2], made["anonymous"][0], made["anonymous"][2]}
+    assert [line["edits"] for line in lines if line["kind"] == "feedback"] == [[made["anonymous"][0]]]
 
 
 def test_the_evaluation_reads_what_is_exported(make_config, with_store, add_edits, tmp_path, capsys) -> None:

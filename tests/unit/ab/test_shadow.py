@@ -4,6 +4,7 @@ from careedit.records import EditRequest
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.edits.backend import EditCall
 from careedit_deployments.errors import DeadlineError
+from careedit_deployments.state.tenant_policy import PURPOSES
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, done
 
@@ -14,7 +15,7 @@ JUDGED = {"scorer": {"backend": "transformers", "model": "judge"}}
 def finished(draw_picture, add_edits):
     """`await finished(backend, store, arm)`: an edit that a user got and that is stored: its call and its images."""
 
-    async def make(backend, store, arm="a", **fields):
+    async def make(backend, store, arm="a", purposes=PURPOSES, **fields):
         (edit_id,) = await add_edits(store, arm, "m")
         request = EditRequest(image=draw_picture(), instruction="remove the circle", seed=7, steps=4, **fields)
         call = EditCall(
@@ -23,6 +24,7 @@ def finished(draw_picture, add_edits):
             request=request,
             decision=await backend.route(arm, request, top_k=1),
             partials=3,
+            purposes=purposes,
             deadline_s=60,
             request_id="req_1",
         )
@@ -173,6 +175,29 @@ def test_an_arm_whose_guard_looks_at_scores_is_judged_without_any_shadow(make_co
     first, second = with_store(work)
     assert first is None
     assert second["overall"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("purposes", "copies", "scored"),
+    [((), 0, []), (("evaluation", "keep_source"), 0, []), (("shadow",), 1, []), (("judging",), 0, ["b"])],
+)
+def test_an_edit_is_used_for_its_purposes_only(
+    make_config, with_store, finished, purposes, copies: int, scored: list[str]
+) -> None:
+    backend = FakeBackend("a", "b", shadows=("mirror",), scores={"b": 0.3, "mirror": 0.8})
+
+    async def work(store):
+        shadowing = Shadowing(make_config(**JUDGED), backend, store, Metrics(Recording()))
+        call, made = await finished(backend, store, "b", purposes=purposes)
+        shadowing.ended(call, "made", made)
+        backend.calls.append(call)
+        await shadowing.settled()
+        return await store.edits.latest()
+
+    edits = with_store(work)
+    assert [call.arm for call in backend.calls[1:]] == ["mirror"] * copies
+    assert [edit.arm for edit in edits if edit.scores is not None] == scored
+    assert [edit.purposes for edit in edits if edit.shadow_of is not None] == [purposes] * copies
 
 
 def test_when_the_server_stops_copies_are_given_up(make_config, with_store, finished) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from careedit_deployments.cli.machine import look
 from careedit_deployments.cli.serve import at_address, check_credentials
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.credentials import CredentialsConfig
+from careedit_deployments.state.tenant_policy import TenantPolicy
 from fake_backend import FakeBackend, picture_file
-from served import Served, serve
+from served import Served, a_key, serve
 
 SOURCE = picture_file((60, 50))
 ARMS: dict[str, Any] = {"tiny": {"expert_set": "tiny"}}
@@ -185,6 +187,47 @@ def test_without_keep_source_nothing_of_the_source_is_in_the_result(authority: P
         assert edits_of(read(second["data"][0]["b64_json"])) == [second["careedit"]["id"]]
         warned = client.get("/readyz").json()["warnings"]["credentials"]
     assert "which signs results, expires on" in warned
+
+
+def test_a_tenant_decides_whether_results_keep_their_source_also_for_a_job_that_waits(
+    authority: Path, tmp_path: Path, read: Any
+) -> None:
+    painter, keeping = FakeBackend(), TenantPolicy(purposes=("keep_source",))
+    (key, access), (other_key, other) = a_key("keeps", policy=keeping), a_key("has no policy")
+    settings = {"credentials": {"folder": str(authority), "keep_source": True}, "jobs": {"workers": 1}}
+
+    async def change(policy: TenantPolicy | None, *, works: bool) -> None:
+        values = None if policy is None else policy.model_dump(mode="json")
+        await running.services.store.tenants.change(access[0].id, policy=values)
+        painter.gate.set() if works else painter.gate.clear()
+
+    with (
+        serve(tmp_path, painter, keys=(access, other), auth={"required": True}, **settings) as running,
+        ExitStack() as open_,
+    ):
+        keeps, bare = (
+            open_.enter_context(
+                httpx2.Client(base_url=running.url, headers={"authorization": f"Bearer {one}"}, timeout=30)
+            )
+            for one in (key, other_key)
+        )
+        first = edit(bare).json()
+        signed = base64.b64decode(first["data"][0]["b64_json"])
+        for client, said, length in ((keeps, ["keep_source"], 2), (bare, [], 1)):
+            second = edit(client, signed).json()
+            assert second["careedit"]["purposes"] == said
+            assert (
+                edits_of(read(second["data"][0]["b64_json"]))
+                == [second["careedit"]["id"], first["careedit"]["id"]][:length]
+            )
+        running.run(lambda: change(keeping, works=False))
+        edit(bare, signed, "/v1/jobs")  # takes the only worker
+        job = edit(keeps, signed, "/v1/jobs").json()["id"]
+        running.run(lambda: change(None, works=True))
+        keeps.get(f"/v1/jobs/{job}/events").read()
+        result = keeps.get(f"/v1/jobs/{job}").json()["result"]
+        assert result["careedit"]["purposes"] == []
+        assert edits_of(read(result["data"][0]["b64_json"])) == [result["careedit"]["id"]]
 
 
 def test_serve_and_doctor_refuse_what_cannot_sign_and_warn_before_the_end(

@@ -18,12 +18,12 @@ from PIL import Image
 import decoders
 from careedit.errors import ImageError, InputError
 from careedit.images import DEFAULT_LIMITS, decode_image, decode_mask, decoding_notes, inspect_picture
-from careedit_deployments.config import Limits
 from careedit_deployments.edits import codecs, processes
 from careedit_deployments.edits.codecs import Codecs, PictureFile, Reading
 from careedit_deployments.edits.processes import SharedAmount
 from careedit_deployments.edits.stored import kept_file
 from careedit_deployments.errors import OverloadedError
+from careedit_deployments.listening import Limits
 from fake_backend import FakeBackend
 from served import Served, serve
 

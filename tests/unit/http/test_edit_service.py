@@ -8,10 +8,11 @@ from PIL import Image
 from careedit.errors import InputError
 from careedit.records import MAX_SEED, EarlyFilter, EditRequest
 from careedit.selection.plan import evaluations
-from careedit_deployments.config import Limits, Quality, ServeConfig
+from careedit_deployments.config import Quality, ServeConfig
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService, check_cost, settings
 from careedit_deployments.errors import DeadlineError, OverloadedError, TooExpensiveError, UnavailableError
+from careedit_deployments.listening import Limits
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, arm_info
 

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from careedit_deployments.config import Limits
 from careedit_deployments.errors import RateLimitError
 from careedit_deployments.http.auth import Caller, hash_key
 from careedit_deployments.http.limits import Limiter
+from careedit_deployments.listening import Limits
 from fake_backend import FakeBackend, picture_file
 from served import a_key, serve
 

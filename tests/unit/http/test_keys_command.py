@@ -74,3 +74,55 @@ def test_a_tenant_may_ask_for_clear_names_of_its_users(call):
     assert "as pseudonyms" in call(tenants, "names", tenant["id"]).stdout
     assert json.loads(call(tenants, "list", "--json").stdout)["tenants"][0]["clear_names"] is False
     assert "does not exist" in str(call(tenants, "names", "tenant_x").exception)
+
+
+def test_a_policy_is_set_from_a_file_shown_and_set_again_from_what_was_shown(call, tmp_path):
+    tenant = call(tenants, "add", "a team").stdout.strip()
+    file = tmp_path / "policy.yaml"
+    file.write_text("models: [tiny, gone]\nevaluations_per_day: 500\npurposes: [judging]\nwebhook_hosts: []\n")
+    told = call(tenants, "policy", tenant, "--set", str(file))
+    assert (told.exit_code, "'gone' is not an arm" in told.stderr, "'tiny'" in told.stderr) == (0, True, False)
+    shown = call(tenants, "policy", tenant).stdout
+    assert {"models:", "- judging", "evaluations_per_day: 500", "experts: null"} <= {
+        *map(str.strip, shown.splitlines())
+    }
+    file.write_text(shown.replace("judging", "shadow"))
+    assert call(tenants, "policy", tenant, "--set", str(file)).exit_code == 0
+    policy = json.loads(call(tenants, "policy", tenant, "--json").stdout)["policy"]
+    assert (policy["purposes"], policy["webhook_hosts"], policy["pixels"]) == (["shadow"], [], None)
+    assert json.loads(call(tenants, "list", "--json").stdout)["tenants"][0]["policy"] == policy
+    other = call(tenants, "add", "another team").stdout.strip()
+    assert json.loads(call(tenants, "policy", other, "--json").stdout)["policy"]["purposes"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("purposes: [training]", "'training'"),
+        ("purpose: [judging]", "no field 'purpose'"),
+        ("pixels: 0", "'pixels'"),
+        ("region: Somewhere Else", "'region'"),
+        ("webhook_hosts: [https://example.org/hook]", "'webhook_hosts"),
+        ("models: tiny", "'models'"),
+        ("- models", "must hold fields and values"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_policy_that_cannot_be_used_is_refused(tmp_path, text, said):
+    file = tmp_path / "policy.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=said):
+        tenants.read_policy(file)
+
+
+def test_the_policy_of_an_unknown_tenant_is_one_sentence(call, tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text("pixels: 100")
+    for options in (("--set", str(file)), ()):
+        refused = call(tenants, "policy", "tenant_x", *options).exception
+        assert isinstance(refused, NotFoundError)
+        assert "'tenant_x' does not exist; `careedit tenants list`" in str(refused)
+    refused = call(tenants, "policy", "anonymous", "--set", str(file)).exception
+    assert isinstance(refused, InputError)
+    assert "Callers without a key have no policy" in str(refused)

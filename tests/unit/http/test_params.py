@@ -15,7 +15,7 @@ from careedit.records import MAX_SEED, EarlyFilter, EditRequest, RoutingDecision
 from careedit.routing import FixedRouter
 from careedit.selection.plan import make_plan
 from careedit_deployments.cluster.fleet import ArmFleet, Fleet
-from careedit_deployments.config import Arm, Limits, ServeConfig
+from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.edits.assignment import choose_arm
 from careedit_deployments.edits.backend import EditOrder
 from careedit_deployments.edits.edit_service import EditService, check_cost
@@ -23,6 +23,7 @@ from careedit_deployments.errors import FieldError, NotFoundError, OverloadedErr
 from careedit_deployments.http.jobs import JobFields
 from careedit_deployments.http.schema import UNSUPPORTED, EditBody
 from careedit_deployments.http.sessions import SessionBody, TurnFields
+from careedit_deployments.listening import Limits
 from careedit_deployments.problems import problem_of
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file

@@ -16,13 +16,13 @@ from starlette.requests import ClientDisconnect
 
 from careedit.errors import InputError
 from careedit_deployments.client import Client
-from careedit_deployments.config import Limits
 from careedit_deployments.errors import ConcurrencyError, OverloadedError, SlowBodyError
 from careedit_deployments.http import job_events
 from careedit_deployments.http.admission import LimitedBody
 from careedit_deployments.http.auth import Caller
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.sse import EventStreamResponse
+from careedit_deployments.listening import Limits
 from fake_backend import FakeBackend, picture_file
 from served import a_key, serve
 from slots import BOUNDARY, follows, half_a_body, held, rest, status

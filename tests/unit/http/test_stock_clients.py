@@ -19,12 +19,13 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
-from careedit_deployments.config import HttpConfig, ServeConfig, StateConfig
+from careedit_deployments.config import ServeConfig, StateConfig
 from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import target_size
 from careedit_deployments.http.schema import EditFields
 from careedit_deployments.jobs.cleanup import Cleanup
+from careedit_deployments.listening import HttpConfig
 from careedit_deployments.state.blobs import BlobStore
 from fake_backend import FakeBackend, arm_info, mask_file, picture_file
 from served import serve

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import policy_cases
 import retention_cases
 import store_cases
 import tenant_cases
@@ -24,7 +25,9 @@ from state_records import a_job
 
 
 @pytest.mark.parametrize(
-    "case", [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES], ids=lambda case: case.__name__
+    "case",
+    [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES, *policy_cases.CASES],
+    ids=lambda case: case.__name__,
 )
 def test_sqlite(case: Any, with_store: Any, clock: Any) -> None:
     with_store(lambda store: case(store, clock))
