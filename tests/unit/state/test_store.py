@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,22 @@ def test_ids_sort_by_age_and_tell_it() -> None:
     assert first != second
     assert id_time(first) <= id_time(second)
     assert id_time("job_x") == 0
+
+
+def test_only_the_user_who_makes_a_database_can_read_it(tmp_path: Path) -> None:
+    async def write() -> None:
+        store = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db"))
+        await store.jobs.add(a_job())
+        made = [tmp_path / "state", *(tmp_path / "state").iterdir()]
+        assert len(made) == 4, "a folder with the database, its log and their shared memory"
+        assert [path for path in made if path.stat().st_mode & 0o077] == []
+        await store.close()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(write())
+    finally:
+        os.umask(before)
 
 
 def test_the_file_is_set_up_for_many_processes_and_for_real_deletion(with_store: Any, tmp_path: Path) -> None:
