@@ -67,4 +67,14 @@ def open_connections(pid: int) -> set[str]:
 def own_names() -> set[str]:
     """The addresses and names of this machine."""
     addresses = {one.address.partition("%")[0] for found in psutil.net_if_addrs().values() for one in found}
-    return addresses | {"localhost", "127.0.0.1", "0.0.0.0", "::1", "::", "None", "", socket.gethostname(), socket.getfqdn()}
+    return addresses | {
+        "localhost",
+        "127.0.0.1",
+        "0.0.0.0",
+        "::1",
+        "::",
+        "None",
+        "",
+        socket.gethostname(),
+        socket.getfqdn(),
+    }

@@ -126,7 +126,9 @@ def _engine(address: str) -> AsyncEngine:
                 raise InputError("A SQLite database in memory is lost with its process; give the path of a file.")
             file = Path(str(url.database))
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(OSError):  # it exists, or SQLite says why it cannot be made; its log gets the same permissions
+            with suppress(
+                OSError
+            ):  # it exists, or SQLite says why it cannot be made; its log gets the same permissions
                 os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
             engine = create_async_engine(url, connect_args={"timeout": BUSY_S})
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)

@@ -20,7 +20,7 @@ from careedit_deployments.config import ServeConfig
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "docs/trust").glob("*.md")), ROOT / "SECURITY.md"]
 DOTTED = re.compile(r"[a-z][a-z_]*(?:\.(?:[a-z][a-z_]*|\*))+")
-NO_SETTINGS = ("careedit.", "careedit_deployments.", "package.", "usage-stats.")
+NO_SETTINGS = ("careedit.", "careedit_deployments.", "package.", "metadata.")
 """Beginnings of dotted names that are fields of an answer, Python names or hosts."""
 
 
@@ -41,7 +41,7 @@ def commands(page: Path) -> list[str]:
 
 
 @cache
-def tests_of(path: Path) -> frozenset[str]:
+def functions_of(path: Path) -> frozenset[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return frozenset(one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
 
@@ -76,7 +76,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     for span in named:
         file, _, name = span.partition("::")
         path = ROOT / file
-        if not path.is_file() or (name and name not in tests_of(path)):
+        if not path.is_file() or (name and name not in functions_of(path)):
             missing.append(span)
     assert missing == []
 
@@ -96,7 +96,9 @@ def test_every_setting_that_a_page_names_is_a_field_of_the_configuration(page: P
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_a_page_names_exists_with_its_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_that_a_page_names_exists_with_its_options(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = {line: shlex.split(line.replace("[", "").replace("]", ""))[1:] for line in commands(page)}
     assert [line for line, words in lines.items() if main([*words, "--help"]) != 0] == []
 
@@ -114,7 +116,7 @@ def test_a_setting_or_a_command_that_does_not_exist_is_found(capsys: pytest.Capt
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_metric_and_make_target_that_a_page_names_exists(page: Path) -> None:
     metrics = {span for span in spans(page) if re.fullmatch(r"careedit_(?!deployments|eval|tiny)[a-z_]+", span)}
-    assert {name for name in metrics if f'("{name.removeprefix("careedit_")}"' not in sources()} == set()
+    assert {name for name in metrics if f'"{name.removeprefix("careedit_")}"' not in sources()} == set()
     targets = {span.split()[1] for span in spans(page) if span.startswith("make ")}
     there = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE))
     there |= set(re.findall(r"^([a-z-]+):", (ROOT / "docker/images.mk").read_text("utf-8"), flags=re.MULTILINE))
@@ -125,7 +127,9 @@ def test_every_metric_and_make_target_that_a_page_names_exists(page: Path) -> No
 def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text_of(page))
     assert [link for link in links if not (page.parent / link).exists()] == []
-    files = [span for span in spans(page) if re.fullmatch(r"(?:deployments|platform|eval|k8s|docker|docs)/[\w./-]+", span)]
+    files = [
+        span for span in spans(page) if re.fullmatch(r"(?:deployments|platform|eval|k8s|docker|docs)/[\w./-]+", span)
+    ]
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
@@ -136,7 +140,7 @@ def rows(page: Path) -> Iterator[Mapping[str, str]]:
         if not line.startswith("|"):
             columns = []
             continue
-        cells = [cell.strip() for cell in line.split("<!--")[0].strip().strip("|").split(" | ")]
+        cells = [cell.strip() for cell in re.sub(r"<!--.*?-->", "", line).strip()[1:-1].split("|")]
         if not columns:
             columns = [cell.lower().strip() for cell in cells]
         elif not set(line) <= set("| -:"):

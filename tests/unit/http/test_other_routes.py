@@ -131,7 +131,9 @@ def test_every_page_forbids_what_comes_from_elsewhere(client, page):
     assert policy["connect-src"] == policy["base-uri"] == "'self'"
     assert re.fullmatch(r"'nonce-[\w-]{20,}'", policy["script-src"]), "no inline handler and no other script"
     assert headers["x-content-type-options"] == "nosniff"
-    assert client.get(page).headers["content-security-policy"] != headers["content-security-policy"], "one nonce per page"
+    assert client.get(page).headers["content-security-policy"] != headers["content-security-policy"], (
+        "one nonce per page"
+    )
 
 
 def test_readiness_warns_of_what_does_not_prevent_edits(client, served, monkeypatch):
