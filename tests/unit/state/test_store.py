@@ -33,22 +33,6 @@ def test_ids_sort_by_age_and_tell_it() -> None:
     assert id_time("job_x") == 0
 
 
-def test_only_the_user_who_makes_a_database_can_read_it(tmp_path: Path) -> None:
-    async def write() -> None:
-        store = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db"))
-        await store.jobs.add(a_job())
-        made = [tmp_path / "state", *(tmp_path / "state").iterdir()]
-        assert len(made) == 4, "a folder with the database, its log and their shared memory"
-        assert [path for path in made if path.stat().st_mode & 0o077] == []
-        await store.close()
-
-    before = os.umask(0o022)
-    try:
-        asyncio.run(write())
-    finally:
-        os.umask(before)
-
-
 def test_the_file_is_set_up_for_many_processes_and_for_real_deletion(with_store: Any, tmp_path: Path) -> None:
     async def pragmas(store: Any) -> list[object]:
         async with store._database.read() as connection:
@@ -74,6 +58,22 @@ def test_an_address_that_is_none_is_said_in_a_sentence_without_its_password(
     with pytest.raises(InputError, match=said) as caught:
         asyncio.run(open_store(StateConfig(database=address)))
     assert "secret" not in str(caught.value)
+
+
+def test_only_the_user_who_makes_a_database_can_read_it(tmp_path: Path) -> None:
+    async def write() -> None:
+        store = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db"))
+        await store.jobs.add(a_job())
+        made = [tmp_path / "state", *(tmp_path / "state").iterdir()]
+        assert len(made) == 4, "a folder with the database, its log and their shared memory"
+        assert [path for path in made if path.stat().st_mode & 0o077] == []
+        await store.close()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(write())
+    finally:
+        os.umask(before)
 
 
 def test_a_database_that_does_not_answer_is_said_in_a_sentence(tmp_path: Path) -> None:
