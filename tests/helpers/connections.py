@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -55,13 +56,11 @@ def recorded(folder: Path) -> dict[str, dict[str, set[str]]]:
 
 def open_connections(pid: int) -> set[str]:
     """The addresses to which a process and its descendants have TCP connections now."""
-    process = psutil.Process(pid)
-    return {
-        connection.raddr.ip.removeprefix("::ffff:")  # IPv4 over a socket of IPv6
-        for one in (process, *process.children(recursive=True))
-        for connection in one.net_connections("tcp")
-        if connection.raddr
-    }
+    process, found = psutil.Process(pid), set[str]()
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found |= {connection.raddr.ip for connection in one.net_connections("tcp") if connection.raddr}
+    return {address.removeprefix("::ffff:") for address in found}  # IPv4 over a socket of IPv6
 
 
 def own_names() -> set[str]:

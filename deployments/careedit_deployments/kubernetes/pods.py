@@ -116,7 +116,7 @@ def _container(name: str, cluster: Cluster, pod: Pod) -> Manifest:
         "HOME": "/tmp",  # the only writable path, apart from volumes
         **SERVING,
         **NO_TELEMETRY,
-        # A head that another program started tells Ray's makers even that reports are off; nothing listens here.
+        # A head that `ray start` made tells Ray's makers even that reports are off; nothing listens at this address.
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     }
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]

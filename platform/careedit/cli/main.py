@@ -27,8 +27,8 @@ GROUP = "careedit.commands"
 """The entry-point group of the sub-commands."""
 
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
-"""Environment of every command and of what it starts. Ray, MLflow and the libraries of the Hugging Face hub report their use to
-their makers unless the environment says that they shall not. The user's own values have priority."""
+"""Environment of every command and of what it starts. MLflow, the libraries of the Hugging Face hub and Ray (`ray start`) report
+their use to their makers unless the environment says that they shall not. The user's own values have priority."""
 
 
 def build_command() -> TyperGroup:
