@@ -140,11 +140,11 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
 def rows(page: Path) -> Iterator[Mapping[str, str]]:
     """The rows of the page's tables, by their column."""
     columns: list[str] = []
-    for line in text_of(page).splitlines():
+    for line in map(str.strip, text_of(page).splitlines()):
         if not line.startswith("|"):
             columns = []
             continue
-        cells = [cell.strip() for cell in re.sub(r"<!--.*?-->", "", line).strip()[1:-1].split("|")]
+        cells = [cell.strip() for cell in re.sub(r"<!--.*?-->", "", line)[1:-1].split("|")]
         if not columns:
             columns = [cell.lower().strip() for cell in cells]
         elif not set(line) <= set("| -:"):
