@@ -23,7 +23,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium
 
-.PHONY: help setup system demo test train-gpu test-cluster test-faults bench-gpu check format
+.PHONY: help setup system demo docs test train-gpu test-cluster test-faults bench-gpu check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ system: ## Install the programs that tests run beside Python (Debian, as root)
 
 demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 drawn scenes
 	@$(BIN)/careedit demo
+
+docs: $(VENV)/.installed-dev ## Build the documentation site into the folder site
+	@$(BIN)/python docs/site.py site && echo "Open site/index.html, or serve it: python -m http.server --directory site"
 
 test: system $(VENV)/.installed-dev ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not faults" $(WORKERS) $(TESTS)

@@ -234,6 +234,10 @@ class Client:
         """Undo the last turn of a session."""
         return self._ask(SessionAnswer, "POST", f"/v1/sessions/{_part(session_id)}/undo")
 
+    def export_user(self, user: str) -> bytes:
+        """A zip file with what is stored of an end user of the caller's tenant; needs the scope `admin`."""
+        return self._send("GET", f"/v1/users/{_part(user)}")
+
     def erase_user(self, user: str) -> Receipt:
         """Erase what is stored of an end user of the caller's tenant; needs the scope `admin`."""
         return self._ask(Receipt, "DELETE", f"/v1/users/{_part(user)}")

@@ -256,6 +256,14 @@ class StateConfig(Record):
     file is deleted within an hour after that."""
     edit_ttl_s: PositiveFloat = 90 * 24 * 3600.0
     """Time for which the log keeps an edit and its feedback, in seconds; default 90 days."""
+    assignment_ttl_s: PositiveFloat = 90 * 24 * 3600.0
+    """Time after a user's last edit for which the user's arm is stored, in seconds; default 90 days."""
+    arm_event_ttl_s: PositiveFloat = 365 * 24 * 3600.0
+    """Time for which events of arms are stored, except the latest of each arm, in seconds; default 365 days."""
+    key_ttl_s: PositiveFloat = 365 * 24 * 3600.0
+    """Time for which a revoked or expired API key is listed, in seconds; default 365 days."""
+    audit_ttl_s: PositiveFloat = 2 * 365 * 24 * 3600.0
+    """Time for which the audit log keeps an entry, in seconds; default two years. Set it to what your rules ask for."""
     cleanup_share: Share = 0.5
     """Share of all jobs, sessions, edits or pictures, 0 to 1, above which the cleanup waits for an hour before it
     deletes what has expired, in case a clock or a database is wrong; default 0.5. 1: it never waits. Up to 20 are always

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator, model_validator
@@ -270,6 +271,26 @@ class ScoreRow(EditFacts, Measurement):
     """The key of the edit that it was compared with; None for metrics of a single edit."""
     measured_sha256: str | None = None
     """The hash of what only metrics see of the sample, as `Sample.measured_sha256`; None in rows of older versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a table needs of a `ScoreRow`: a run holds every score in memory, so each one is small."""
+
+    score_key: str
+    """The key of the score, as `ScoreRow.score_key`."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """The numbers by output of the metric; empty without a result."""
+    error: str | None = None
+    """Why the metric failed, as a sentence; None if it did not."""
+    not_applicable: str | None = None
+    """Why the metric does not apply to this sample; None if it does."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """The outputs that do not apply to this sample, with the reasons."""
+    notes: tuple[str, ...] = ()
+    """Notes on the numbers, as in `Measurement`."""
+    measured_sha256: str | None = None
+    """The hash of what only metrics see of the sample; None in rows of older versions."""
 
     def is_of(self, sample: Sample) -> bool:
         """Whether target, mask, texts and extras of the sample are those that were measured."""

@@ -224,11 +224,6 @@ async def edits_are_counted_by_arm_and_outcome_and_listed_newest_first(store: St
     assert (await store.edits.counts(since=NOON + 1))[1].seconds == pytest.approx(3.5)
     latest = await store.edits.latest(arm="a", limit=2)
     assert [edit.created - NOON for edit in latest] == [4, 2]
-    for i in (2, 4):
-        await store.feedback.add(FeedbackRecord(id=f"f{i}", edits=("x",), rating=5, created=NOON + i))
-    assert await store.edits.prune(NOON + 3) == 3
-    assert len(await store.edits.latest()) == 2
-    assert [one.id for one in await store.feedback.latest()] == ["f4"]
 
 
 @case

@@ -63,17 +63,20 @@ def judged(open_editor):
         editor.judge = None
 
 
-@pytest.mark.parametrize("application", ["merged", "shared"])
-@pytest.mark.parametrize("scorer", [ByPicture(), Broken()], ids=["a judge", "a broken judge"])
-@pytest.mark.parametrize(
-    ("strategy", "fields"),
-    [
-        ("restart", {}),
-        ("continue", {"masked": True}),
-        ("halving", {"expert": MIXTURE}),
-        ("halving", {"expert": MIXTURE, "masked": True, "n": 2}),
-    ],
+EVERY_PAIR = (
+    ("merged", ByPicture(), "restart", {}),
+    ("shared", Broken(), "restart", {}),
+    ("merged", Broken(), "continue", {"masked": True}),
+    ("shared", ByPicture(), "continue", {"masked": True}),
+    ("merged", ByPicture(), "halving", {"expert": MIXTURE}),
+    ("shared", Broken(), "halving", {"expert": MIXTURE}),
+    ("merged", Broken(), "halving", {"expert": MIXTURE, "masked": True, "n": 2}),
+    ("shared", ByPicture(), "halving", {"expert": MIXTURE, "masked": True, "n": 2}),
 )
+"""Every strategy with each application and each judge; every application with each judge."""
+
+
+@pytest.mark.parametrize(("application", "scorer", "strategy", "fields"), EVERY_PAIR)
 def test_a_filtered_trace_replays_to_the_identical_image_without_a_judge(
     application, scorer, strategy, fields, judged, fresh, draw_picture, draw_mask
 ):

@@ -131,6 +131,7 @@ class Shadowing:
                 id=edit_id,
                 request_id=call.request_id,
                 owner=call.owner,
+                user=call.user,
                 arm=arm,
                 shadow_of=call.id,
                 expert_set_sha256=made[0].trace.expert_set_sha256 if made else "",

@@ -12,6 +12,7 @@ from careedit.errors import InputError
 from careedit_deployments.cli.ab import ConfigOption, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.state.audit import AuditHead
+from careedit_deployments.state.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -35,11 +36,18 @@ def verify_command(
     Entries that were deleted at the end, and a log that was hashed again, are found only with an earlier head.
     """
     heads = [_head(given) for given in head or ()]
-    found = with_store(named_config(config), lambda store: store.audit.verify(heads))
+
+    async def verify(store: Store) -> tuple[AuditHead, AuditHead]:
+        return await store.audit.verify(heads), await store.audit.start()
+
+    found, start = with_store(named_config(config), verify)
+    entries = found.number - start.number
     if as_json:
-        emit_json({"version": 1, "entries": found.number, "head": str(found)})
+        emit_json({"version": 1, "entries": entries, "deleted": start.number, "head": str(found)})
         return
-    emit(f"The audit log is whole: {found.number} entries. Its head is {found}")
+    emit(f"The audit log is whole: {entries} entries. Its head is {found}")
+    if start.number:
+        emit(f"The {start.number} entries before them were deleted because of their age.")
 
 
 def _head(given: str) -> AuditHead:

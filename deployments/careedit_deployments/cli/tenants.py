@@ -6,7 +6,7 @@ The commands read and write the database that the configuration names. A running
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.http.auth import make_tenant
 from careedit_deployments.state.store import Store
-from careedit_deployments.state.tenant_records import TenantRecord
+from careedit_deployments.state.tenant_records import Retention, TenantRecord
 
 PerMinuteOption = Annotated[
     int | None,
@@ -39,6 +39,11 @@ ClearOption = Annotated[
         "--clear-names/--pseudonyms", help="How names of end users are stored: in clear, or as keyed hashes (default)."
     ),
 ]
+
+
+def _days(what: str) -> Any:
+    return typer.Option(metavar="DAYS", help=f"Days {what}. Default: as the configuration says.")
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -103,6 +108,29 @@ def limit_command(
 
     with_store(named_config(config), limit)
     emit(f"The limits of {tenant_id} are set.")
+
+
+@app.command("retention")
+def retention_command(
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the tenant, from `careedit tenants list`.")],
+    config: ConfigOption,
+    jobs: Annotated[float | None, _days("after the end of a job")] = None,
+    sessions: Annotated[float | None, _days("after the last turn of a session")] = None,
+    edits: Annotated[float | None, _days("for which the log keeps an edit, and the feedback on it")] = None,
+    assignments: Annotated[float | None, _days("after a user's last edit for which the user's arm is stored")] = None,
+) -> None:
+    """Set how long the tenant's data are kept, those that are stored as well. A time that is not given becomes that of the
+    configuration. `careedit privacy report` shows all times."""
+    settings = named_config(config)
+    retention = Retention(jobs=jobs, sessions=sessions, edits=edits, assignments=assignments)
+    days = retention.model_dump(mode="json", exclude_none=True)
+
+    async def change(store: Store) -> None:
+        await store.retention.set(tenant_id, retention)
+        await store.audit.add(operator_name(), "tenant.retention", tenant_id, **days)
+
+    with_store(settings, change)
+    emit(f"The data of {tenant_id} are kept as {'given' if days else 'the configuration says'}.")
 
 
 @app.command("names")

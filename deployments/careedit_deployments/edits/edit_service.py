@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from anyio.to_thread import run_sync
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from careedit.errors import CareEditError, InputError
 from careedit.provenance import Credit
@@ -45,7 +45,8 @@ logger = logging.getLogger(__name__)
 RECORD_S = 2.0
 """Maximum seconds for which an answer waits for the record of its edit. After that it is stored in the background."""
 MAX_ASSIGNMENTS = 100_000
-"""Stored assignments that a process remembers, the most recently used ones: it does not write those again."""
+"""Stored assignments that a process remembers: it does not write those again for `ASSIGNMENT_S` seconds."""
+ASSIGNMENT_S = 12 * 3600.0
 
 
 USUAL_COST = 8
@@ -129,7 +130,7 @@ class EditService:
         self._disabled_arms = disabled_arms
         self._observers = tuple(observers)
         self._records: set[asyncio.Task[None]] = set()
-        self._assigned: LRUCache[tuple[str, str], bool] = LRUCache(MAX_ASSIGNMENTS)
+        self._assigned: TTLCache[tuple[str, str], bool] = TTLCache(MAX_ASSIGNMENTS, ASSIGNMENT_S)
 
     async def start(self, order: EditOrder) -> Running:
         """Accept an order; nothing is queued before `Running.events` is iterated.
@@ -189,7 +190,9 @@ class EditService:
         assigned = (hashlib.sha256(f"{len(salt)}:{salt}{user}".encode()).hexdigest(), arm)
         if self._assigned.get(assigned):
             return
-        await self.arms.assign(AssignmentRecord(user_sha256=assigned[0], salt=salt, arm=arm, created=unix_time()))
+        await self.arms.assign(
+            AssignmentRecord(user_sha256=assigned[0], salt=salt, owner=order.owner, arm=arm, created=unix_time())
+        )
         self._assigned[assigned] = True
 
     def _arm(self, order: EditOrder, identity: str) -> ArmInfo:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
 from careedit.files import json_digest
 from careedit.record import Record
 from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
-from careedit_deployments.errors import ConflictError
+from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.persons import PersonData
-from careedit_deployments.state.records import JOB_ENDS, new_id
+from careedit_deployments.state.records import JOB_ENDS, JobRecord, new_id
 from careedit_deployments.state.store import Store
+from careedit_deployments.state.tables import jobs
 
 POLL_S = 0.1
 """Seconds between two looks at a job that is to end."""
@@ -45,6 +47,8 @@ class Receipt(Record):
     """Whether the data of all users were erased, not those of one user."""
     erased_at: float
     """Time of the erasure, in Unix seconds."""
+    overwritten: bool = True
+    """Whether SQLite's file was rewritten without the deleted rows. False: others used it all the time, so erase again."""
     kinds: dict[str, Erased]
     """What was erased, by kind: jobs, sessions, files, edits, feedback, assignments."""
 
@@ -67,11 +71,18 @@ async def erase(
     for scope in data.files:
         await delete_files(store, blobs, scope)
     await store.persons.delete(data)
-    await store.scrub()
+    overwritten = await store.scrub(rewrite=True)
     kinds = {
         kind: Erased(count=len(ids), sha256=json_digest(ids)) for kind, ids in data.model_dump(mode="json").items()
     }
-    receipt = Receipt(id=new_id("erasure"), tenant=tenant, whole=names is None, erased_at=unix_time(), kinds=kinds)
+    receipt = Receipt(
+        id=new_id("erasure"),
+        tenant=tenant,
+        whole=names is None,
+        erased_at=unix_time(),
+        overwritten=overwritten,
+        kinds=kinds,
+    )
     counts = {kind: erased.count for kind, erased in kinds.items()}
     digest = json_digest(receipt.model_dump(mode="json"))
     await store.audit.add(actor, "privacy.erased", tenant, receipt=receipt.id, sha256=digest, **counts)
@@ -82,15 +93,18 @@ async def _end_jobs(store: Store, data: PersonData, wait_s: float) -> None:
     """Cancel the jobs and wait until they have ended, or until their worker is silent: its writes no longer count then."""
     until, waiting = time.monotonic() + wait_s, set(data.jobs)
     for job_id in data.jobs:
-        await store.jobs.cancel(job_id)
+        with suppress(NotFoundError):  # its client, or the cleanup, deleted it meanwhile
+            await store.jobs.cancel(job_id)
     while waiting:
-        for job_id in tuple(waiting):
-            job = await store.jobs.get(job_id)
-            if job.status in JOB_ENDS or (job.status == "running" and job.lease_until < store.clock()):
-                waiting.discard(job_id)
+        stored = await store.persons.rows(JobRecord, jobs.c.id, waiting)
+        waiting = {job.id for job in stored if not _has_ended(job, store.clock())}
         if waiting and time.monotonic() > until:
             raise ConflictError(
                 f"{len(waiting)} jobs of this user still run, so nothing was erased; they are being cancelled, so try again soon."
             )
         if waiting:
             await asyncio.sleep(POLL_S)
+
+
+def _has_ended(job: JobRecord, now: float) -> bool:
+    return job.status in JOB_ENDS or (job.status == "running" and job.lease_until < now)

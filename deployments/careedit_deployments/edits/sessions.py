@@ -91,7 +91,7 @@ class Sessions:
                 model=model,
                 source=source,
                 created=now,
-                expires=self._end(now, now),
+                expires=await self._end(owner, now, now),
             )
             await self._store.sessions.add(session)
         except BaseException:
@@ -179,16 +179,19 @@ class Sessions:
             created=now,
         )
         try:
-            kept = await self._store.sessions.add_turn(record, expires=self._end(session.created, now))
+            kept = await self._store.sessions.add_turn(
+                record, expires=await self._end(session.owner, session.created, now)
+            )
         except NotFoundError:
             await self.forget(session_id)
             raise
         self._metrics.session("turned")
         return kept
 
-    def _end(self, created: float, turned: float) -> float:
-        """The time at which a session ends after a turn."""
-        return min(turned + self._ttl_s, created + self._max_s)
+    async def _end(self, owner: str, created: float, turned: float) -> float:
+        """The time at which a session of this owner ends after a turn."""
+        ttl_s = await self._store.retention.kept_s(owner, "sessions", self._ttl_s)
+        return min(turned + ttl_s, created + self._max_s)
 
     async def forget(self, session_id: str) -> None:
         """Delete what a turn stored for a session that has been deleted since."""

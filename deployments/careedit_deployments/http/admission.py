@@ -44,6 +44,9 @@ from careedit_deployments.telemetry.tracing import Tracing
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"}) | pages.PATHS
 """Paths that need no key and count towards no limit; the pages contain no data of their own."""
 
+USERS = "/v1/users/"
+"""Prefix of the paths that end with the name of an end user."""
+
 NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods of requests without a body."""
 
@@ -115,7 +118,9 @@ class AdmissionMiddleware:
 
         problem: Problem | None = None
         try:
-            with self._tracing.span("request", dict(headers), kind="server", method=scope["method"], path=path) as span:
+            with self._tracing.span(
+                "request", dict(headers), kind="server", method=scope["method"], path=_shown(path)
+            ) as span:
                 scope["careedit.trace_headers"] = span.headers
                 with ExitStack() as held:
                     if self._origins is not None:
@@ -164,6 +169,11 @@ def _route_path(scope: Scope) -> str:
     """The path without the prefix at which the app is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _shown(path: str) -> str:
+    """The path as spans have it: without the name of an end user."""
+    return f"{USERS}NAME" if path.startswith(USERS) else path
 
 
 def _drop_bad_trace(scope: Scope) -> None:

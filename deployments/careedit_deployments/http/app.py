@@ -49,6 +49,13 @@ ROUTERS = tuple(
     for part in (edits, output, jobs, job_events, webhooks, sessions, users, status, scores, feedback, pages)
 )
 
+ABOUT: dict[str, Any] = {
+    "title": "careedit",
+    "version": careedit.__version__,
+    "summary": "Instruction-based image editing with routed LoRA experts.",
+}
+"""What the OpenAPI document says of the server."""
+
 EXPOSED = ("x-request-id", "x-careedit-edit", "x-careedit-arm", "retry-after", "location", "idempotency-replayed")
 """Response headers that pages of other origins may read."""
 
@@ -72,9 +79,7 @@ def create_app(services: Services) -> FastAPI:
     config, store = services.config, services.store
     revocation, failures = Revocation(store.keys), FailedLogins(store.keys, store.audit)
     app = FastAPI(
-        title="careedit",
-        version=careedit.__version__,
-        summary="Instruction-based image editing with routed LoRA experts.",
+        **ABOUT,
         root_path=config.http.root_path,
         lifespan=lifespan,
         docs_url=None,  # FastAPI's page loads scripts from other servers; ours is in `pages`
@@ -151,6 +156,14 @@ async def _close_form(request: Request) -> AsyncIterator[None]:
         yield
     finally:
         await close_form(request)
+
+
+def api_document() -> dict[str, Any]:
+    """The OpenAPI document of a server that requires keys. It needs no server."""
+    app = FastAPI(**ABOUT)
+    for router in ROUTERS:
+        app.include_router(router)
+    return add_schemas(app.openapi(), key_required=True)
 
 
 def _describe(app: FastAPI, key_required: bool) -> None:

@@ -58,16 +58,7 @@ async def background(
     queued = partial(store.jobs.subscribe, "queued")
     jobs = Pool(worker.claim, worker.work, queued, places=config.jobs.workers, poll_s=poll_s)
     store.jobs.watch(partial(count_job, metrics))
-    state = config.state
-    cleanup = Cleanup(
-        store,
-        blobs,
-        metrics,
-        edit_ttl_s=state.edit_ttl_s,
-        file_ttl_s=state.file_ttl_s,
-        share=state.cleanup_share,
-        warnings=warnings,
-    )
+    cleanup = Cleanup(store, blobs, metrics, warnings=warnings)
     stopping = stopping or Stopping()
     stopping.watch(lambda: jobs.in_progress)
     sender = WebhookSender(store.webhooks, key, config.jobs, metrics, wake=partial(store.jobs.notify, "webhook"))

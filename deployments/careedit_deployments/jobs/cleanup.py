@@ -1,4 +1,4 @@
-"""Deletes expired jobs, sessions and edits, and pictures that no row refers to.
+"""Deletes what is stored for longer than it may be, and pictures that no row refers to. `state/retention.py` says what is due.
 
 The order is rows, then pictures, then the audit entry. A process that dies in between leaves pictures without rows, which
 `orphans` finds.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
@@ -21,6 +21,7 @@ from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.records import id_time
+from careedit_deployments.state.retention import LOGS, SWEPT, LogKind
 from careedit_deployments.state.store import Store
 from careedit_deployments.telemetry.metrics import Metrics
 
@@ -40,7 +41,10 @@ HOLD_S = 3600.0
 FEW = 20
 """Number of items that are deleted at once, whatever share they are."""
 
-Kind = Literal["jobs", "sessions", "edits", "pictures"]
+REWRITE_S = 24 * 3600.0
+"""Seconds between two rewrites of SQLite's file, after which it has no copies of deleted rows (`Database.scrub`)."""
+
+Kind = Literal["jobs", "sessions", "pictures", "audit"] | LogKind
 
 
 class Cleanup:
@@ -57,19 +61,16 @@ class Cleanup:
         blobs: BlobStore,
         metrics: Metrics,
         *,
-        edit_ttl_s: float,
-        file_ttl_s: float = 3600.0,
-        share: float = 0.5,
         warnings: dict[str, str] | None = None,
         every_s: float = 60.0,
         clock: Callable[[], float] = unix_time,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._blobs, self._metrics = store, blobs, metrics
-        self._edit_ttl_s, self._file_ttl_s, self._share = edit_ttl_s, file_ttl_s, share
         self._warnings = {} if warnings is None else warnings
         self._every_s, self._clock, self._elapsed = every_s, clock, elapsed
         self._looked: float | None = None
+        self._rewritten = elapsed()
         self._due_since: dict[Kind, float] = {}
         self._held: dict[Kind, int] = {}
 
@@ -86,7 +87,7 @@ class Cleanup:
             await asyncio.sleep(self._every_s)
 
     async def run_once(self) -> int:
-        """Delete what has expired; returns the number of deleted jobs, sessions, picture scopes and logged edits."""
+        """Delete what has expired, report it, and return the number of deleted jobs, sessions, picture scopes and rows of logs."""
         jobs = await self._allowed("jobs", await self._store.jobs.expired(), tables.jobs)
         sessions = await self._allowed("sessions", await self._store.sessions.expired(), tables.sessions)
         for job_id in jobs:
@@ -101,24 +102,39 @@ class Cleanup:
             self._looked = self._elapsed()
         for scope in pictures:
             await delete_files(self._store, self._blobs, scope)
-        edits, before = 0, self._clock() - self._edit_ttl_s
-        if await self._allowed("edits", range(await self._store.edits.older(before)), tables.edits):
-            edits = await self._store.edits.prune(before)
+        counts = {"jobs": len(jobs), "sessions": len(sessions), "orphans": len(pictures), "feedback": 0}
+        for kind, table in LOGS.items():
+            counts[kind] = 0
+            if await self._allowed(kind, range(await self._store.retention.due(kind)), table):
+                counts |= await self._store.retention.delete(kind)
+        audit, before = self._store.audit, self._clock() - self._store.config.audit_ttl_s
+        counts["audit"] = 0
+        if await self._allowed("audit", range(await audit.due(before)), tables.audit):
+            counts["audit"] = await audit.prune(before)
         self._metrics.held_deletions(sum(self._held.values()))
-        count = len(jobs) + len(sessions) + len(pictures) + edits
-        if count:
-            await self._store.scrub()
-            await self._store.audit.add(
-                "sweeper", "state.swept", "", jobs=len(jobs), sessions=len(sessions), orphans=len(pictures), edits=edits
+        await self._report(counts)
+        return sum(counts.values())
+
+    async def _report(self, counts: Mapping[str, int]) -> None:
+        """Write what was deleted to the log, the metrics and the audit log, and remove it from the disk."""
+        rewrite = self._elapsed() - self._rewritten >= REWRITE_S
+        if rewrite or any(counts.values()):
+            self._rewritten = self._elapsed() if rewrite else self._rewritten
+            await self._store.scrub(rewrite=rewrite)
+        if any(counts.values()):
+            logger.info(
+                "The cleanup deleted %s.", ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
             )
-        return count
+            for kind, count in counts.items():
+                self._metrics.swept(kind, count)
+            await self._store.audit.add("sweeper", SWEPT, "", **counts)
 
     async def _allowed(self, kind: Kind, due: Sequence[Item], table: Table) -> Sequence[Item]:
         """What may be deleted now of the rows that are due: all of them, or nothing."""
         return self._checked(kind, due, await self._store.count(table) if len(due) > FEW else FEW)
 
     def _checked(self, kind: Kind, due: Sequence[Item], total: int) -> Sequence[Item]:
-        large = len(due) > max(FEW, self._share * total)
+        large = len(due) > max(FEW, self._store.config.cleanup_share * total)
         if large and self._elapsed() - self._due_since.setdefault(kind, self._elapsed()) < HOLD_S:
             self._held[kind] = len(due)
             self._warnings[f"cleanup of {kind}"] = message = (
@@ -134,7 +150,7 @@ class Cleanup:
 
     async def expired_files(self) -> list[str]:
         """Scopes of results whose URL has expired. They have no row; their names contain their age."""
-        before = self._clock() - self._file_ttl_s
+        before = self._clock() - self._store.config.file_ttl_s
         return [scope for scope in await self._scopes("files") if id_time(PurePosixPath(scope).name) < before]
 
     async def _scopes(self, kind: str) -> list[str]:

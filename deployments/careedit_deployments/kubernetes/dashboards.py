@@ -43,6 +43,7 @@ def edits() -> dict[str, Any]:
             _of(catalogue.JOB_SECONDS),
             _of(catalogue.WEBHOOKS),
             _of(catalogue.SESSIONS),
+            _of(catalogue.SWEPT),
             # Every ingress replica would delete the same rows.
             _panel(catalogue.HELD_DELETIONS.help, "short", [(f"max({catalogue.HELD_DELETIONS.prometheus})", "")]),
         ],

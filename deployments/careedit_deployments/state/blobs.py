@@ -117,6 +117,20 @@ class BlobStore:
 
         return await self._run(look, "Listing the pictures")
 
+    async def keys(self, scope: str) -> list[str]:
+        """The keys of all pictures of a scope; empty if it does not exist."""
+        path = self._path(scope)
+
+        def look() -> list[str]:
+            try:
+                names = self._files.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+            found = [f"{scope}/{PurePosixPath(name).name}" for name in names]
+            return sorted(key for key in found if _KEY.fullmatch(key))
+
+        return await self._run(look, f"Listing the pictures of {scope}")
+
     async def secret(self, name: str, new: bytes) -> bytes:
         """The content of a private file in the root of the store; without one it is made of `new`, once for all processes."""
         path = str(self._root / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -101,12 +102,24 @@ class Database:
         if not self.is_sqlite:
             await connection.execute(select(func.pg_advisory_xact_lock(number)))
 
-    async def truncate_log(self) -> None:
-        """SQLite: move the write-ahead log into the database file and empty it, which removes deleted rows from the disk."""
-        if self.is_sqlite:
-            async with self.engine.connect() as connection:
-                raw = (await connection.get_raw_connection()).driver_connection
-                await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]  # no transaction may be open
+    async def scrub(self, *, rewrite: bool = False) -> bool:
+        """SQLite: move the write-ahead log into the database file and empty it, which removes deleted rows from the disk.
+
+        `rewrite` rewrites the file: `secure_delete` overwrites deleted rows, but not the copies that SQLite may leave where
+        it moved a row between pages. Other writers wait meanwhile. Returns False if a reader or writer kept it from that.
+        """
+        if not self.is_sqlite:
+            return True
+        async with self.engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection  # no transaction may be open
+            try:
+                if rewrite:
+                    await raw.execute("VACUUM")
+                busy, *_ = await (await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")).fetchone()
+            except sqlite3.OperationalError as error:
+                logger.warning("Deleted rows could not be removed from the disk yet: %s", error)
+                return False
+        return not busy
 
     async def close(self) -> None:
         """Close the connections."""

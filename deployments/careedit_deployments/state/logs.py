@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, or_, select, update
+from sqlalchemy import Text, cast, func, or_, select, update
 
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.state.database import Database
@@ -125,17 +125,6 @@ class EditLog:
                 await connection.execute(update(feedback).where(about).values(comment=None))
         return len(found)
 
-    async def older(self, before: float) -> int:
-        """Number of edits from before a time."""
-        query = select(func.count()).select_from(edits).where(edits.c.created < before)
-        return int((await self._database.column(query))[0])
-
-    async def prune(self, before: float) -> int:
-        """Delete edits and feedback from before a time; returns the number of deleted edits."""
-        async with self._database.write() as connection:
-            await connection.execute(delete(feedback).where(feedback.c.created < before))
-            return (await connection.execute(delete(edits).where(edits.c.created < before))).rowcount
-
 
 class ArmLog:
     """Assignments of users to arms, and which arms are out of traffic."""
@@ -144,9 +133,10 @@ class ArmLog:
         self._database = database
 
     async def assign(self, assignment: AssignmentRecord) -> None:
-        """Store an assignment. An earlier one of the same user and salt stays and gets the new arm."""
-        statement = self._database.insert(assignments).values(**values_of(assignment))
-        moved = {"arm": assignment.arm}
+        """Store an assignment. It replaces an earlier one of the same user and salt."""
+        values = values_of(assignment)
+        statement = self._database.insert(assignments).values(**values)
+        moved = {name: values[name] for name in ("owner", "arm", "created")}
         await self._database.change(statement.on_conflict_do_update(index_elements=["user_sha256", "salt"], set_=moved))
 
     async def assigned(self, salt: str) -> Mapping[str, int]:

@@ -6,11 +6,20 @@ import hashlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, delete, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, Table, and_, delete, or_, select, tuple_
 
 from careedit.record import Record
 from careedit_deployments.state.database import Database
-from careedit_deployments.state.tables import assignments, edits, feedback, jobs, sessions, storage
+from careedit_deployments.state.tables import (
+    AnyRecord,
+    assignments,
+    edits,
+    feedback,
+    jobs,
+    record_of,
+    sessions,
+    storage,
+)
 
 IDS_AT_ONCE = 500
 """Ids in one query; databases limit the number of parameters."""
@@ -73,6 +82,9 @@ class PersonTable:
                 pair = tuple_(assignments.c.user_sha256, assignments.c.salt).in_(pairs)
                 found = await rows(assignments.c.user_sha256, assignments.c.salt, where=pair)
                 assigned |= {(row.user_sha256, row.salt) for row in found}
+            if names is None:  # also of users of whom nothing else is left
+                found = await rows(assignments.c.user_sha256, assignments.c.salt, where=assignments.c.owner == owner)
+                assigned |= {(row.user_sha256, row.salt) for row in found}
             return PersonData(
                 jobs=tuple(sorted(row.id for row in its_jobs)),
                 sessions=tuple(sorted(session_ids)),
@@ -81,6 +93,15 @@ class PersonTable:
                 feedback=tuple(sorted(row.id for row in opinions if names is None or not made.isdisjoint(row.edits))),
                 assignments=tuple(sorted(assigned)),
             )
+
+    async def rows(self, kind: type[AnyRecord], column: Column[Any], ids: Collection[str]) -> list[AnyRecord]:
+        """The records of a table in whose `column` one of the ids is, in the order of their primary keys."""
+        found: list[AnyRecord] = []
+        async with self._database.read() as connection:
+            for some in _portions(ids):
+                query = select(column.table).where(column.in_(some)).order_by(*column.table.primary_key)
+                found += [record_of(kind, row) for row in await connection.execute(query)]
+        return found
 
     async def delete(self, data: PersonData) -> None:
         """Delete the edits, feedback and assignments of `data`, in one transaction. Jobs and sessions have pictures as well."""

@@ -31,6 +31,7 @@ from careedit_deployments.state.records import (
     JobImage,
     JobRecord,
 )
+from careedit_deployments.state.retention import kept_s
 from careedit_deployments.state.shares import TURN, count_begin, jobs_ahead, next_job
 from careedit_deployments.state.storage import free_reserved
 from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
@@ -292,14 +293,16 @@ class JobTable:
     ) -> JobRecord | None:
         """End the job that `which` matches, if any, and write its last event and its webhook with it."""
         now = self._clock()
+        whose = (await connection.execute(select(jobs.c.owner, jobs.c.key).where(which))).one_or_none()
+        if whose is None:
+            return None
         if status == "cancelled":
-            key = (await connection.execute(select(jobs.c.key).where(which))).scalar_one_or_none()
-            error = KEY_REVOKED if await _is_revoked(connection, key) else None
+            error = KEY_REVOKED if await _is_revoked(connection, whose.key) else None
         values = {
             "status": status,
             "error": error,
             "finished": now,
-            "expires": now + self._ttl_s,
+            "expires": now + await kept_s(connection, whose.owner, "jobs", self._ttl_s),
             **more,
         }
         row = (await connection.execute(update(jobs).where(which).values(**values).returning(jobs))).one_or_none()

@@ -114,10 +114,12 @@ class AssignmentRecord(Record):
     """SHA-256 of salt and user key, in hexadecimal."""
     salt: Annotated[str, Width(256)]
     """Salt of the hash. A different salt reassigns every user."""
+    owner: Id | None = None
+    """Id of the tenant whose user it is. None: the row is older than this field."""
     arm: Id
     """Name of the arm that the user is assigned to."""
     created: float
-    """Time of the user's first edit."""
+    """Time of the user's last edit, or at most a day before it."""
 
 
 class ArmEvent(Record):

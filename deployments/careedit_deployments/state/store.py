@@ -18,6 +18,7 @@ from careedit_deployments.state.logs import (
 from careedit_deployments.state.migrations import migrate
 from careedit_deployments.state.persons import PersonTable
 from careedit_deployments.state.queue import JobTable
+from careedit_deployments.state.retention import RetentionTable
 from careedit_deployments.state.session_table import SessionTable
 from careedit_deployments.state.storage import StorageTable
 from careedit_deployments.state.tenants import Keys, Tenants
@@ -28,6 +29,8 @@ class Store:
 
     def __init__(self, database: Database, config: StateConfig, *, clock: Clock = unix_time) -> None:
         self._database = database
+        self.config = config
+        """Where the store is, and how long what it has is kept."""
         self.tenants = Tenants(database)
         """Tenants, which own everything that is made with their keys."""
         self.clock = clock
@@ -50,6 +53,8 @@ class Store:
         """Addresses that tenants register for messages about their jobs."""
         self.sessions = SessionTable(database, clock, config.tenant_sessions)
         """Series of edits, turn by turn."""
+        self.retention = RetentionTable(database, clock, config)
+        """How long data are kept, and what of the logs is due."""
         self.persons = PersonTable(database)
         """What is stored of one user, or of all users of a tenant."""
         self.storage = StorageTable(database, config.tenant_bytes)
@@ -70,9 +75,9 @@ class Store:
             (now,) = await self._database.column(select(func.extract("epoch", func.clock_timestamp())))
             unix_time.follow(float(now))
 
-    async def scrub(self) -> None:
-        """Remove deleted rows from the disk, as far as the database supports it."""
-        await self._database.truncate_log()
+    async def scrub(self, *, rewrite: bool = False) -> bool:
+        """Remove deleted rows from the disk, as far as the database supports it, as `Database.scrub` does."""
+        return await self._database.scrub(rewrite=rewrite)
 
     async def close(self) -> None:
         """Close the connections."""

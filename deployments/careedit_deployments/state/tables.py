@@ -94,7 +94,9 @@ keys = _table(
     Index(None, "tenant"),
 )
 edits = _table("edits", EditRecord, Index(None, "request_id"), Index(None, "arm", "created"), Index(None, "created"))
-assignments = _table("assignments", AssignmentRecord, key=("user_sha256", "salt"))
+assignments = _table(
+    "assignments", AssignmentRecord, Index(None, "owner"), Index(None, "created"), key=("user_sha256", "salt")
+)
 arm_events = _table("arm_events", ArmEvent, Index(None, "arm"))
 feedback = _table("feedback", FeedbackRecord, Index(None, "created"))
 audit = _table("audit", AuditRecord, UniqueConstraint("number"))

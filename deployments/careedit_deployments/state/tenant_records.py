@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
+from pydantic import Field
+
 from careedit.record import Record
 from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
 
 Scope = Literal["edit", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
+
+
+Days = Annotated[float, Field(gt=0, le=36_500)]
+"""A time for which data are kept, at most a hundred years: everything has an end."""
+
+
+class Retention(Record):
+    """Times for which a tenant's data are kept, in days, where they differ from the configuration."""
+
+    jobs: Days | None = None
+    """Days after the end of a job. None: `state.job_ttl_s`."""
+    sessions: Days | None = None
+    """Days after the last turn of a session, which `state.session_max_s` ends as well. None: `state.session_ttl_s`."""
+    edits: Days | None = None
+    """Days after an edit for which the log has it, and the feedback on it. None: `state.edit_ttl_s`."""
+    assignments: Days | None = None
+    """Days after a user's last edit for which the user's arm is stored. None: `state.assignment_ttl_s`."""
 
 
 class TenantRecord(Record):
@@ -27,6 +46,8 @@ class TenantRecord(Record):
     """Bytes of pictures that the tenant may store. None: `state.tenant_bytes`."""
     sessions: int | None = None
     """Sessions that the tenant may have at once. None: `state.tenant_sessions`."""
+    retention: Retention | None = None
+    """Times for which its data are kept. None: those of the configuration."""
     clear_names: bool = False
     """Whether the names of its users are stored in clear. Default: as pseudonyms (`state/pseudonyms.py`)."""
     created: float

@@ -136,7 +136,13 @@ JOB_SECONDS = _histogram("job_seconds", "Seconds from queueing a job to its end.
 WEBHOOKS = _counter("webhooks", "Webhook attempts: delivered, to be retried, or given up.", "outcome")
 HELD_DELETIONS = _gauge(
     "held_deletions",
-    "Expired jobs, sessions, edits or pictures that the cleanup does not delete yet, as too many expired.",
+    "Expired items that the cleanup does not delete yet, as too many expired.",
+)
+SWEPT = _counter(
+    "swept",
+    "Items that the cleanup deleted because their time was over: jobs, sessions, orphans, feedback, edits, assignments, arm_events, "
+    "keys, audit.",
+    "kind",
 )
 SESSIONS = _counter("sessions", "Sessions: made, turned (one edit more), deleted or expired.", "event")
 

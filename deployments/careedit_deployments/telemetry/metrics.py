@@ -157,6 +157,10 @@ class Metrics:
         """Number of expired items that the cleanup does not delete yet."""
         self._record(catalogue.HELD_DELETIONS, count)
 
+    def swept(self, kind: str, count: int) -> None:
+        """The cleanup deleted items whose time was over."""
+        self._record(catalogue.SWEPT, count, kind=kind)
+
     def session(self, event: Literal["made", "turned", "deleted", "expired"], count: int = 1) -> None:
         """Sessions were made, edited, deleted or expired."""
         self._record(catalogue.SESSIONS, count, event=event)

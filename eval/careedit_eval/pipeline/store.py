@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
 from careedit.errors import InputError
 from careedit.files import write_atomic
 from careedit_eval.errors import RunError
-from careedit_eval.records import AnswerRow, EditRow, ScoreRow
+from careedit_eval.records import AnswerRow, EditRow, Score, ScoreRow
 
 FORMAT = 1
 ANSWERS = "answers"
@@ -28,20 +28,21 @@ COMPACT_ABOVE = 64
 """If a folder has more files of rows than this when a run begins, they are merged into one file."""
 
 Row = TypeVar("Row")
+Part = TypeVar("Part")
 
 
 class RowFiles(Generic[Row]):
     """Rows of one kind in a folder, as files of JSON lines. One process writes; any number may read."""
 
     def __init__(
-        self, folder: Path, kind: type[Row], key: Callable[[Row], str], *, without: frozenset[str] = frozenset()
+        self, folder: Path, kind: type[Row], key: Callable[[Any], str], *, without: frozenset[str] = frozenset()
     ) -> None:
         """`kind` is a record or dataclass, `key` reads a row's content key, and the fields `without` are not written.
 
         Raises `InputError` for an unusable folder.
         """
         self.folder, self._key, self._without = folder, key, set(without)
-        self._rows: TypeAdapter[Row] = TypeAdapter(kind)
+        self._kind, self._rows = kind, TypeAdapter[Row](kind)
         self.unreadable = 0
         """Lines that could not be read. Their work is done again."""
         try:
@@ -51,17 +52,20 @@ class RowFiles(Generic[Row]):
 
     def read(self) -> dict[str, Row]:
         """All rows by key. The last row of a key counts, but an error does not replace a result."""
-        found: dict[str, Row] = {}
-        for file in self._files():
-            for line in file.read_bytes().splitlines():
-                try:
-                    row = self._rows.validate_json(line)
-                except (ValueError, InputError):
-                    self.unreadable += 1
-                    continue
-                key = self._key(row)
-                if getattr(row, "error", None) is None or key not in found or found[key].error is not None:  # type: ignore[attr-defined]
-                    found[key] = row
+        return self.read_as(self._kind)
+
+    def read_as(self, kind: type[Part]) -> dict[str, Part]:
+        """`read`, as records that have only some of the fields."""
+        rows, found = TypeAdapter[Part](kind), dict[str, Part]()
+        for line in self._lines():
+            try:
+                row = rows.validate_json(line)
+            except (ValueError, InputError):
+                self.unreadable += 1
+                continue
+            key = self._key(row)
+            if getattr(row, "error", None) is None or key not in found or found[key].error is not None:  # type: ignore[attr-defined]
+                found[key] = row
         return found
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -82,6 +86,11 @@ class RowFiles(Generic[Row]):
         if len(files) > COMPACT_ABOVE:
             self.write(list(self.read().values()))
             _remove(files)
+
+    def _lines(self) -> Iterator[bytes]:
+        for file in self._files():
+            with file.open("rb") as lines:
+                yield from lines
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.jsonl"))
@@ -125,9 +134,9 @@ class Store:
         """Every edit that did not fail and whose image exists, by its key."""
         return {key: row for key, row in self.edits().items() if row.error is None and self.path(row).is_file()}
 
-    def scores(self) -> dict[str, ScoreRow]:
+    def scores(self) -> dict[str, Score]:
         """Every score by its key."""
-        return self._scores.read()
+        return self._scores.read_as(Score)
 
     def put_edits(self, made: Sequence[tuple[EditRow, bytes | None]]) -> None:
         """Store edits with their image files. Raises `RunError` if the disk is full."""

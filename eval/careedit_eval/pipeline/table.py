@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 
 from careedit_eval.pipeline.plan import Plan
-from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
+from careedit_eval.records import EditRow, Metric, Sample, Score, lacking, score_key
 from careedit_eval.results import DOES_NOT_APPLY, EditLine, ScoreLine, Table
 
 NOT_EDITED = "Nothing was edited; run the suite without leaving editing out."
 """The error of an edit that the store does not hold."""
 
 
-def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, ScoreRow]) -> Table:
+def build_table(plan: Plan, edits: Mapping[str, EditRow], scores: Mapping[str, Score]) -> Table:
     """Look up every requested edit and score. What failed or is missing becomes an error."""
     edit_lines: list[EditLine] = []
     score_lines: list[ScoreLine] = []
@@ -49,7 +49,7 @@ def _score_lines(
     edit: EditLine,
     sample: Sample,
     metric: Metric,
-    scores: Mapping[str, ScoreRow],
+    scores: Mapping[str, Score],
     rival: tuple[str, str, str | None] | None = None,
 ) -> Iterator[ScoreLine]:
     """A line per number of the metric, if it applies to the sample."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from careedit_eval.pipeline.plan import Plan
 from careedit_eval.pipeline.store import Store
 from careedit_eval.pipeline.tasks import ScoreTask
-from careedit_eval.records import EditRow, Metric, Sample, ScoreRow, lacking, score_key
+from careedit_eval.records import EditRow, Metric, Sample, Score, lacking, score_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Wanted:
         return (self.edit,) if self.rival is None else (self.edit, self.rival)
 
 
-def wanted_scores(plan: Plan, have: Mapping[str, ScoreRow]) -> Iterator[Wanted]:
+def wanted_scores(plan: Plan, have: Mapping[str, Score]) -> Iterator[Wanted]:
     """Every edit with the metrics that have no result for it in `have`, by score key; pairs of edits come last."""
     metrics = (*plan.metrics, *plan.pairwise)
     alone = range(len(plan.metrics))
@@ -76,7 +76,7 @@ def _lacking(
     indices: Sequence[int],
     sample: Sample,
     key: str,
-    have: Mapping[str, ScoreRow],
+    have: Mapping[str, Score],
     rival: str | None = None,
 ) -> tuple[int, ...]:
     return tuple(
@@ -87,5 +87,5 @@ def _lacking(
     )
 
 
-def _is_result(row: ScoreRow | None, sample: Sample) -> bool:
+def _is_result(row: Score | None, sample: Sample) -> bool:
     return row is not None and row.error is None and row.is_of(sample)

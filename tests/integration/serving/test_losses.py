@@ -74,8 +74,7 @@ def says_try_again(answer: Answer) -> bool:
     "victim",
     [
         "expert",
-        "hung",
-        *(pytest.param(one, marks=pytest.mark.faults) for one in ("router", "scorer", "ingress", "node")),
+        *(pytest.param(one, marks=pytest.mark.faults) for one in ("hung", "router", "scorer", "ingress", "node")),
     ],
 )
 def test_who_dies_under_load_costs_no_picture_and_no_job(victim, serve_cluster, served, ask, until, wishes, check):

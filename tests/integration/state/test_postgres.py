@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
+import retention_cases
 import store_cases
 import tenant_cases
 from careedit.errors import InputError
@@ -27,7 +28,9 @@ from older_rows import check_upgrade
 from state_records import Clock, a_job
 
 
-@pytest.mark.parametrize("case", [*store_cases.CASES, *tenant_cases.CASES], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case", [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES], ids=lambda case: case.__name__
+)
 def test_postgres(case: Any, database: str) -> None:
     clock = Clock()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from careedit.files import read_yaml
+
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("platform/careedit", "platform/careedit_tiny", "deployments/careedit_deployments", "eval/careedit_eval")
 
@@ -37,11 +39,12 @@ def test_the_architecture_page_is_one_page() -> None:
     assert len(words) < 1200
 
 
-def test_the_changelogs_newest_version_is_the_packages() -> None:
+def test_the_newest_version_of_the_changelog_is_the_packages_and_the_citations() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, flags=re.MULTILINE)[0]
-    assert newest == project["version"] == version("careedit")
+    cited = read_yaml(ROOT / "CITATION.cff", "citation")["version"]
+    assert newest == project["version"] == version("careedit") == cited
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx2
 import pytest
@@ -91,6 +93,7 @@ def sessions(client: Client) -> None:
 
 def users(client: Client) -> None:
     client.start_session(PICTURE, user="a user?")
+    assert "manifest.json" in ZipFile(io.BytesIO(client.export_user("a user?"))).namelist()
     assert client.erase_user("a user?").kinds["sessions"].count == 1
     assert client.sessions().data == []
 

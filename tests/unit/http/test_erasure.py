@@ -6,28 +6,14 @@ import json
 import httpx2
 import pytest
 
+from an_end_user import FILES, use
 from careedit_deployments.cli import privacy
 from careedit_deployments.edits import erasure
 from careedit_deployments.errors import ConflictError
-from fake_backend import FakeBackend, picture_file
+from fake_backend import FakeBackend
 from served import serve
 
-FILES = {"image": ("a.png", picture_file())}
 KINDS = ("jobs", "sessions", "files", "edits", "feedback", "assignments")
-
-
-def use(client, user, words):
-    """Everything that can be made for a user; returns the ids."""
-    body = {"prompt": words, "user": user}
-    edit = client.post("/v1/images/edits", files=FILES, data=body).json()["careedit"]["id"]
-    client.post("/v1/images/edits", files=FILES, data={**body, "response_format": "url"}).raise_for_status()
-    client.post("/v1/feedback", json={"edit": edit, "rating": 2, "comment": words}).raise_for_status()
-    session = client.post("/v1/sessions", files=FILES, data={"user": user}).json()["id"]
-    client.post(f"/v1/sessions/{session}/turns", json={"prompt": words}).raise_for_status()
-    job = client.post("/v1/jobs", files=FILES, data=body).json()["id"]
-    while client.get(f"/v1/jobs/{job}").json()["status"] != "completed":
-        pass
-    return edit, session, job
 
 
 def test_no_trace_of_an_erased_user_is_left_and_others_keep_theirs(tmp_path):
@@ -91,6 +77,27 @@ def test_nothing_is_erased_while_a_job_does_not_end(tmp_path):
         receipt = served.run(lambda: erasure.erase(store, blobs, "anonymous", None, actor="x"))
         assert receipt.kinds["jobs"].count == 1
         assert client.get(f"/v1/jobs/{job}").status_code == 404
+        served.loop.call_soon_threadsafe(painter.gate.set)
+
+
+def test_jobs_that_others_delete_while_an_erasure_waits_do_not_stop_it(tmp_path):
+    painter = FakeBackend()
+    with serve(tmp_path, painter) as served, httpx2.Client(base_url=served.url, timeout=30) as client:
+        store, blobs = served.services.store, served.services.blobs
+        painter.gate.clear()  # no job ends by itself
+        jobs = [client.post("/v1/jobs", files=FILES, data={"prompt": "remove it"}).json()["id"] for _ in range(2)]
+        cancel = store.jobs.cancel
+
+        async def cancel_and_lose(job_id, *, owner=None):
+            cancelled = await cancel(job_id, owner=owner)
+            for lost in jobs:  # one whose end is awaited, and one before it is cancelled
+                await store.jobs.delete(lost)
+            return cancelled
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store.jobs, "cancel", cancel_and_lose)
+            receipt = served.run(lambda: erasure.erase(store, blobs, "anonymous", None, actor="x", wait_s=5.0))
+        assert receipt.kinds["jobs"].count == 0
         served.loop.call_soon_threadsafe(painter.gate.set)
 
 

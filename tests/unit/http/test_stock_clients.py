@@ -19,7 +19,7 @@ from PIL import Image
 
 from careedit.errors import InputError
 from careedit.images import MAX_REFERENCES
-from careedit_deployments.config import HttpConfig, ServeConfig
+from careedit_deployments.config import HttpConfig, ServeConfig, StateConfig
 from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.output import target_size
@@ -241,15 +241,17 @@ def test_an_address_expires_and_its_file_is_deleted(tmp_path):
                 time.sleep(0.05)
             assert "expired" in error_of(answer, 404)["message"]
         services = server.services
-        cleanup = Cleanup(services.store, services.blobs, services.metrics, edit_ttl_s=1e9, file_ttl_s=0.5)
+        cleanup = Cleanup(services.store, services.blobs, services.metrics)
         server.run(cleanup.run_once)  # the server's own may have been faster
     assert list((tmp_path / "blobs/files").iterdir()) == []
 
 
 def test_the_cleanup_leaves_addresses_that_are_good(tmp_path: Path):
     blobs = BlobStore(str(tmp_path))
-    store = SimpleNamespace(storage=SimpleNamespace(scopes=AsyncMock(return_value=[])))
-    cleanup = Cleanup(store, blobs, None, edit_ttl_s=1.0, file_ttl_s=100.0, clock=lambda: 1000.0)
+    store = SimpleNamespace(
+        storage=SimpleNamespace(scopes=AsyncMock(return_value=[])), config=StateConfig(file_ttl_s=100.0)
+    )
+    cleanup = Cleanup(store, blobs, None, clock=lambda: 1000.0)
     scopes = [f"files/file_{ms:012x}{'a' * 40}" for ms in (899_000, 901_000)]
 
     async def look():

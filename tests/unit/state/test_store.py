@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import retention_cases
 import store_cases
 import tenant_cases
 from careedit.errors import InputError
@@ -21,7 +24,9 @@ from careedit_deployments.state.store import open_store
 from state_records import a_job
 
 
-@pytest.mark.parametrize("case", [*store_cases.CASES, *tenant_cases.CASES], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case", [*store_cases.CASES, *tenant_cases.CASES, *retention_cases.CASES], ids=lambda case: case.__name__
+)
 def test_sqlite(case: Any, with_store: Any, clock: Any) -> None:
     with_store(lambda store: case(store, clock))
 
@@ -40,6 +45,51 @@ def test_the_file_is_set_up_for_many_processes_and_for_real_deletion(with_store:
             return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
 
     assert with_store(pragmas) == ["wal", 1, 1]
+
+
+def test_a_rewritten_file_has_no_copies_of_deleted_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite may leave a copy of a row in the unused part of a page from which it moved the row, and does not overwrite it."""
+    path = tmp_path / "careedit.db"
+
+    def fill(seed: int) -> None:
+        path.unlink(missing_ok=True)
+        chance, connection = random.Random(seed), sqlite3.connect(path)
+        database._set_up_sqlite(connection, None)
+        connection.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, who TEXT, words TEXT)")
+        connection.execute("BEGIN")
+        for i in range(300):
+            who, name = "SECRET" if chance.random() < 0.3 else "other", f"{i:05}"
+            row = (name, who, who + "x" * chance.randint(0, 300))
+            connection.execute("INSERT INTO rows VALUES (?, ?, ?)", row)
+            if chance.random() < 0.3:
+                connection.execute(
+                    "UPDATE rows SET words = ? WHERE id = ?", (who + "y" * chance.randint(0, 3000), name)
+                )
+        connection.execute("COMMIT")
+        connection.execute("DELETE FROM rows WHERE who = 'SECRET'")
+        connection.close()
+
+    def copies() -> int:
+        return sum(file.read_bytes().count(b"SECRET") for file in tmp_path.iterdir())
+
+    async def scrub(*, rewrite: bool) -> bool:
+        one = database.Database(f"sqlite+aiosqlite:///{path}")
+        done = await one.scrub(rewrite=rewrite)
+        await one.close()
+        return done
+
+    for seed in range(50):
+        fill(seed)
+        assert asyncio.run(scrub(rewrite=False))
+        if copies():
+            break
+    assert copies(), "else this proves nothing"
+    monkeypatch.setattr(database, "BUSY_S", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert not asyncio.run(scrub(rewrite=True)), "another one writes"
+    assert asyncio.run(scrub(rewrite=True))
+    assert copies() == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -42,6 +43,7 @@ from fake_backend import FakeBackend
 from state_records import NOON, Clock, a_session, an_edit
 
 LEASE_S = 10.0
+EDIT_S = 30 * 24 * 3600.0
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +78,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(state: StateConfig, clock: Clock, tmp_path: Path) -> AsyncIterator[Bench]:
-    store = await open_store(state, clock=clock)
+    store = await open_store(state.model_copy(update={"edit_ttl_s": EDIT_S}), clock=clock)
     yield Bench(store, tmp_path)
     await store.close()
 
@@ -323,7 +325,10 @@ async def test_a_job_that_waits_for_a_platform_that_stops_is_given_back(bench: B
     assert (await bench.kinds(jobs[2])) == ["queued"], "only as many are claimed as can wait"
 
 
-async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(bench: Bench, clock: Clock) -> None:
+async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(
+    bench: Bench, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "careedit_deployments.jobs.cleanup")
     gone, stays = await bench.queue(), await bench.queue()
     await bench.store.edits.add(an_edit(request_id=gone.id, instruction="a secret"))
     await bench.store.jobs.cancel(gone.id)
@@ -331,7 +336,7 @@ async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(b
     await bench.store.sessions.add(session)
     for scope in (f"sessions/{session.id}", f"jobs/job_{1:012x}{'0' * 20}", f"jobs/job_{int(1e15):012x}{'0' * 20}"):
         await bench.blobs.put(scope, b"picture", suffix="png")
-    cleanup = Cleanup(bench.store, bench.blobs, bench.metrics, edit_ttl_s=30 * 24 * 3600.0, clock=clock)
+    cleanup = Cleanup(bench.store, bench.blobs, bench.metrics, clock=clock)
     assert await cleanup.run_once() == 1, "the orphan that is old; the young one may be about to get its row"
     clock.now += 8 * 24 * 3600
     assert await cleanup.run_once() == 2
@@ -344,7 +349,12 @@ async def test_the_sweeper_deletes_what_has_expired_and_what_belongs_to_nobody(b
     clock.now += 23 * 24 * 3600
     assert await cleanup.run_once() == 1, "the edit in the log, whose time has come too"
     assert await bench.store.edits.latest() == []
-    assert (await bench.store.audit.latest(limit=1))[0].detail == {"jobs": 0, "sessions": 0, "orphans": 0, "edits": 1}
+    report = (await bench.store.audit.latest(limit=1))[0].detail
+    assert {kind: count for kind, count in report.items() if count} == {"edits": 1}
+    assert bench.recording.total("careedit_swept", kind="edits") == 1
+    assert caplog.messages[-1] == "The cleanup deleted 1 edits."
+    swept = (await bench.store.retention.report()).swept
+    assert (swept["edits"], swept["jobs"]) == (1, 0)
 
 
 async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_after_an_hour(
@@ -352,11 +362,16 @@ async def test_a_wrong_time_does_not_delete_what_is_stored_and_a_right_one_does_
 ) -> None:
     elapsed, warnings = Clock(), {}
     cleanup = Cleanup(
-        bench.store, bench.blobs, bench.metrics, edit_ttl_s=3600.0, warnings=warnings, clock=clock, elapsed=elapsed
+        bench.store,
+        bench.blobs,
+        bench.metrics,
+        warnings=warnings,
+        clock=clock,
+        elapsed=elapsed,
     )
     for number in range(FEW + 1):
         await bench.store.sessions.add(a_session())
-        await bench.store.edits.add(an_edit())
+        await bench.store.edits.add(an_edit(created=NOON - EDIT_S + 3600))
         await bench.blobs.put(f"jobs/job_{number + 1:012x}{'0' * 20}", b"an orphan", suffix="png")
     clock.now += 8 * 24 * 3600
     assert await cleanup.run_once() == 0

@@ -97,7 +97,7 @@ def test_names_are_unique_and_follow_the_rules_of_prometheus() -> None:
 
 def test_labels_are_bounded() -> None:
     assert {label for info in METRICS for label in info.labels} == {
-        *("arm", "expert", "outcome", "stage", "reason", "router", "verdict", "change", "event", "check"),
+        *("arm", "expert", "outcome", "stage", "reason", "router", "verdict", "change", "event", "check", "kind"),
     }
 
 
