@@ -15,7 +15,7 @@ from careedit.files import read_yaml
 from careedit.record import Record
 from careedit.records import MAX_IMAGES, MAX_STEPS, EarlyFilter, StepCache
 from careedit_deployments.checks import PolicyConfig
-from careedit_deployments.credentials import CredentialsConfig
+from careedit_deployments.credentials import CredentialsConfig, WatermarkConfig
 from careedit_deployments.sizes import DeploymentConfig, EncoderConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -361,6 +361,8 @@ class ServeConfig(Record):
     """Where jobs, sessions, feedback and images are stored."""
     credentials: CredentialsConfig | None = None
     """The certificate and key that sign every result. Default: results are not signed and carry no mark."""
+    watermark: WatermarkConfig | None = None
+    """The invisible watermark of results. It changes their pixels slightly. Default: results have no watermark."""
     jobs: JobsConfig = JobsConfig()
     """How queued jobs are processed, and how webhooks are sent."""
     commercial: bool = False

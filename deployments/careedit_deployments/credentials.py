@@ -1,4 +1,4 @@
-"""Content Credentials of a server: their configuration, the signer, and what an operator is warned about."""
+"""Content Credentials and watermarks of a server: their configuration, the signer, and what an operator is warned about."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import model_validator
 
 from careedit.errors import InputError
+from careedit.provenance.watermark import DEFAULT_METHOD, Marking, key_from_environment, key_from_file, method_of
 from careedit.record import Record
 
 if TYPE_CHECKING:
@@ -33,6 +34,34 @@ class CredentialsConfig(Record):
         if (self.folder is None) == (None in variables) or (self.folder is not None and variables != (None, None)):
             raise InputError("credentials needs either folder, or both certificate_env and key_env; correct it.")
         return self
+
+
+class WatermarkConfig(Record):
+    """The invisible watermark of every result that is large enough, and the secret key of its payloads."""
+
+    key_env: str | None = None
+    """Name of the environment variable with the key, at least 16 bytes. Default: `key_file` has it."""
+    key_file: str | None = None
+    """File with the key, on every machine with an ingress replica. Default: the variable has it."""
+    method: str = DEFAULT_METHOD
+    """Name of the method; default "spread". A package may add others, as entry points of `careedit.watermarks`."""
+
+    @model_validator(mode="after")
+    def _check_place(self) -> WatermarkConfig:
+        if (self.key_env is None) == (self.key_file is None):
+            raise InputError("watermark needs either key_env or key_file; correct it.")
+        return self
+
+
+def open_marking(config: WatermarkConfig | None) -> Marking | None:
+    """What marks results; None: they have no watermark. Raises `InputError` for a missing key or an unknown method."""
+    if config is None:
+        return None
+    method_of(config.method)
+    if config.key_file is not None:
+        return Marking(key_from_file(config.key_file), config.method)
+    assert config.key_env is not None
+    return Marking(key_from_environment(config.key_env), config.method)
 
 
 def open_signing(config: CredentialsConfig | None) -> Signing | None:

@@ -46,6 +46,9 @@ samples of a benchmark."""
 METRICS = "careedit.metrics"
 """Metrics of `careedit eval` by name: a pair of options record and builder."""
 
+WATERMARKS = "careedit.watermarks"
+"""Methods of invisible watermarks by name: an object as `careedit.provenance.watermark.Watermark`."""
+
 ExpertRecipe = Callable[[Path | None, int | None, float | None], Path]
 """Trains one expert: results folder (None: the recipe's), steps and peak learning rate (None: the recipe's) -> its folder."""
 

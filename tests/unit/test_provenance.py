@@ -26,6 +26,7 @@ from careedit.provenance import DIGITAL_SOURCE_TYPE, Credit, certificates, xmp_o
 from careedit.provenance import signing as signing_module
 from careedit.provenance.authority import make_authority, write_authority
 from careedit.provenance.certificates import from_environment, from_folder, make_identity
+from careedit.provenance.native import store_bytes
 from careedit.provenance.reading import read_provenance
 from careedit.provenance.signing import Signing, ingredient_of
 
@@ -95,7 +96,7 @@ def test_edits_of_edits_form_a_chain_that_ends_at_a_foreign_signer(signing: Sign
     (tmp_path / "plain.png").write_bytes(file_of())
     shown = CliRunner().invoke(command.app, ["show", str(tmp_path / "third.jpg")])
     assert shown.exit_code == 0
-    assert [line[:2] for line in shown.output.splitlines()[1:]] == ["1.", "2.", "3."]
+    assert [line[:2] for line in shown.output.splitlines()[1:]] == ["1.", "2.", "3.", "No"]  # no watermark
     assert "edit edit_3" in shown.output.splitlines()[1]
     plain = CliRunner().invoke(command.app, ["show", str(tmp_path / "plain.png"), "--json"])
     assert (plain.exit_code, json.loads(plain.output)["state"]) == (1, "none")
@@ -107,9 +108,25 @@ def with_chunk(data: bytes, body: bytes) -> bytes:
     return data[:33] + chunk + data[33:]
 
 
-def test_a_source_with_a_huge_or_damaged_manifest_is_refused(signing: Signing, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_the_size_of_the_credentials_is_known_before_they_are_read(
+    kind: str, signing: Signing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = file_of(kind)
+    signed = signing.sign(plain, CREDIT)
+    assert store_bytes(plain) == 0
+    assert 0 <= len(signed) - len(plain) - store_bytes(signed) < 20
+    monkeypatch.setattr(signing_module, "MAX_SOURCE", 1000)
+    monkeypatch.setattr(signing_module.c2pa, "Builder", None)
+    with pytest.raises(ImageError, match=r"have [34],\d+ bytes; the limit is 1,000, so save it without them"):
+        ingredient_of(signed)
+
+
+def test_a_source_with_a_large_or_damaged_manifest_is_refused(
+    signing: Signing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ImageError, match="cannot be read"):
-        ingredient_of(with_chunk(file_of(), bytes(50_000_000)))
+        ingredient_of(with_chunk(file_of(), bytes(5000)))
     monkeypatch.setattr(signing_module, "MAX_SOURCE", 5000)
     with pytest.raises(ImageError, match=r"have [5-9],\d+ bytes; the limit is 5,000, so save it without them"):
         ingredient_of(signing.sign(signing.sign(file_of(), CREDIT), CREDIT, ingredient_of(file_of())))

@@ -143,6 +143,9 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
     if config.credentials is not None and config.credentials.folder is not None:
         folder = str(Path(config.credentials.folder).resolve())
         found["credentials"] = config.credentials.model_copy(update={"folder": folder})
+    if config.watermark is not None and config.watermark.key_file is not None:
+        file = str(Path(config.watermark.key_file).resolve())
+        found["watermark"] = config.watermark.model_copy(update={"key_file": file})
     return config.model_copy(update=found)
 
 
@@ -161,9 +164,10 @@ def check_sets(config: ServeConfig) -> None:
 
 
 def check_credentials(config: ServeConfig) -> list[str]:
-    """Raise `InputError` if results cannot be signed as configured. Returns a warning if the certificate expires soon."""
-    from careedit_deployments.credentials import expiry_warning, open_signing
+    """Raise `InputError` if results cannot be signed or marked as configured. Returns a warning if the certificate expires soon."""
+    from careedit_deployments.credentials import expiry_warning, open_marking, open_signing
 
+    open_marking(config.watermark)
     warning = expiry_warning(open_signing(config.credentials))
     return [] if warning is None else [warning]
 

@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 from careedit.errors import ImageError, InputError
 from careedit.images import Limits, decode_image, decode_mask, marks_of
 from careedit.provenance import Credit
+from careedit.provenance.watermark import Mark, Marking
 from careedit_deployments.edits.output import Output, encode
 from careedit_deployments.edits.processes import CPU_S, Processes, SharedAmount, overwrite, prepare, read_all
 from careedit_deployments.errors import DeadlineError, UnavailableError
@@ -50,7 +51,7 @@ ENCODED_PER_S = 1e6
 
 @dataclass(frozen=True)
 class Origin:
-    """What the Content Credentials of a result say about where it comes from."""
+    """What the Content Credentials and the watermark of a result say about where it comes from."""
 
     credit: Credit
     """The edit, the expert set, the experts and their licences."""
@@ -94,8 +95,15 @@ class PictureFile:
 class Codecs:
     """The decoders and encoders of one ingress process."""
 
-    def __init__(self, memory: int = 2 * 2**30, *, signing: Signing | None = None) -> None:
-        """`memory` is the maximum for the decoded images of all requests and jobs, in bytes; `signing` signs results."""
+    def __init__(
+        self, memory: int = 2 * 2**30, *, signing: Signing | None = None, marking: Marking | None = None
+    ) -> None:
+        """`memory` is the maximum for the decoded images of all requests and jobs, in bytes.
+
+        `marking` puts a watermark into results, `signing` signs their files.
+        """
+        self.marking = marking
+        """Marks the pixels of every result that is large enough; None: results have no watermark."""
         self.signing = signing
         """Signs every result; None: results are not signed."""
         self.memory = SharedAmount(memory, memory // 2, "holds as many images as its memory allows")
@@ -138,18 +146,22 @@ class Codecs:
     async def encode(
         self, key: str, picture: Image.Image, output: Output | None, *, ends: float, origin: Origin | None = None
     ) -> bytes:
-        """The file of a result, for the caller `key`, as `output.encode` makes it, signed; it waits for its turn.
+        """The file of a result, for the caller `key`, as `output.encode` makes it, with watermark, signed; it waits for its turn.
 
-        A server that signs results needs `origin`. Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the
+        A server that marks or signs results needs `origin`. Cancelling stops the work, as in `decode`. Raises `DeadlineError` at the
         monotonic time `ends`, `UnavailableError`.
         """
         try:
             async with asyncio.timeout(ends - time.monotonic()) as limit:
-                file = await self._encode(key, picture, output)
+                if self.signing is None and self.marking is None:
+                    return await self._encode(key, picture, output, None)
+                assert origin is not None, "a result without its origin must not leave unmarked or unsigned"
+                size = picture.size if output is None else output.size
+                mark = None if self.marking is None else self.marking.of(origin.credit.edit, size)
+                file = await self._encode(key, picture, output, mark)
                 if self.signing is None:
                     return file
-                assert origin is not None, "a result without its origin must not leave unsigned"
-                return await self._sign(self.signing, key, file, origin)
+                return await self._sign(self.signing, key, file, origin, watermarked=mark is not None)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -157,23 +169,23 @@ class Codecs:
                 "The result was not encoded within the deadline of the edit; ask for a smaller size, fewer images, or jpeg."
             ) from None
 
-    async def _sign(self, signing: Signing, key: str, file: bytes, origin: Origin) -> bytes:
+    async def _sign(self, signing: Signing, key: str, file: bytes, origin: Origin, *, watermarked: bool) -> bytes:
+        sign = partial(signing.sign, file, origin.credit, origin.ingredient, watermarked=watermarked)
         try:
             async with self._encoding.hold(key, 1, patient=True):
-                return await to_thread.run_sync(
-                    signing.sign, file, origin.credit, origin.ingredient, abandon_on_cancel=True
-                )
+                return await to_thread.run_sync(sign, abandon_on_cancel=True)
         except InputError as error:  # the certificate has expired since the start: not the client's fault
             raise UnavailableError(str(error)) from None
 
-    async def _encode(self, key: str, picture: Image.Image, output: Output | None) -> bytes:
+    async def _encode(self, key: str, picture: Image.Image, output: Output | None, watermark: Mark | None) -> bytes:
         width, height = picture.size if output is None else output.size
         pixels, marked = max(picture.width * picture.height, width * height), self.signing is not None
         if pixels <= SMALL_PIXELS:
             async with self._encoding.hold(key, 1, patient=True):
-                make = partial(encode, picture, output, marked=marked)
+                make = partial(encode, picture, output, marked=marked, watermark=watermark)
                 return await to_thread.run_sync(make, abandon_on_cancel=True)
-        data, given = await to_thread.run_sync(picture.tobytes), (picture.mode, picture.size, output, pixels, marked)
+        data = await to_thread.run_sync(picture.tobytes)
+        given = (picture.mode, picture.size, output, pixels, marked, watermark)
         try:
             return await self._processes.run(key, encode_exchange, data, *given, read=read_all, patient=True)
         except BrokenWorkerProcess:
@@ -213,9 +225,16 @@ def decode_exchange(path: str, reading: Reading, limits: Limits, pixels: int) ->
 
 
 def encode_exchange(
-    path: str, mode: str, size: tuple[int, int], output: Output | None, pixels: int, marked: bool
+    path: str,
+    mode: str,
+    size: tuple[int, int],
+    output: Output | None,
+    pixels: int,
+    marked: bool,
+    watermark: Mark | None,
 ) -> None:
     """Runs in a picture process: replace the pixels in the file at `path` by the encoded picture."""
     prepare(CPU_S + pixels / ENCODED_PER_S)
     with open(path, "r+b", buffering=0) as exchange:
-        overwrite(exchange, encode(Image.frombytes(mode, size, exchange.read()), output, marked=marked))
+        picture = Image.frombytes(mode, size, exchange.read())
+        overwrite(exchange, encode(picture, output, marked=marked, watermark=watermark))

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from careedit.files import png_bytes
 from careedit.provenance import xmp_options
+from careedit.provenance.watermark import Mark
 from careedit.record import Record
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -35,19 +36,24 @@ class Output(Record):
     read the record."""
 
 
-def encode(picture: Image.Image, output: Output | None, *, marked: bool = False) -> bytes:
-    """The file of a picture, without metadata (`marked`: with the XMP mark of a trained model), scaled to `output.size` if it has another size.
+def encode(
+    picture: Image.Image, output: Output | None, *, marked: bool = False, watermark: Mark | None = None
+) -> bytes:
+    """The file of a picture, scaled to `output.size` if it has another size, without metadata.
 
-    Nothing is cropped or stretched. If the proportions differ, the picture is scaled to fit and centered, and its outermost
+    `marked` adds the XMP mark of a trained model. `watermark` is put into the pixels last. Nothing is cropped or stretched. If the proportions differ, the picture is scaled to fit and centered, and its outermost
     pixels are repeated to fill the margins. None: a PNG with little compression, to store; speed matters more than bytes.
     """
     if output is None:
+        picture = picture if watermark is None else watermark.embed(picture)
         return png_bytes(picture, compress_level=1, **(xmp_options("PNG") if marked else {}))
     size = output.size
     if picture.size != size and not same_shape(size, picture.size):
         picture = _fill(picture, size)
     elif picture.size != size:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
+    if watermark is not None:
+        picture = watermark.embed(picture)
     if picture.info:
         picture = picture.copy()
         picture.info = {}

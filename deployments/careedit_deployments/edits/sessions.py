@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 from anyio.to_thread import run_sync
 from PIL import Image
@@ -75,21 +76,28 @@ class Sessions:
         *,
         owner: str,
         sent: bytes | None = None,
+        ingredient: bytes | None = None,
         user: str | None = None,
         model: str | None = None,
     ) -> SessionRecord:
-        """Create a session from an image, and from the file that was `sent` if there is one. Raises `QuotaError`."""
+        """Create a session from an image, and from the file that was `sent` if there is one. Raises `QuotaError`.
+
+        `ingredient` is that file with its Content Credentials, if results keep them.
+        """
         identity, now = new_id("session"), unix_time()
         scope = scope_of(identity)
         data, suffix = await run_sync(kept_file, picture, sent)
         try:
-            source = await put_file(self._store, self._blobs, scope, data, suffix=suffix, owner=owner)
+            put = partial(put_file, self._store, self._blobs, scope, owner=owner)
+            source = await put(data, suffix=suffix)
+            kept = None if ingredient is None else await put(ingredient, suffix="cred")
             session = SessionRecord(
                 id=identity,
                 owner=owner,
                 user=user,
                 model=model,
                 source=source,
+                ingredient=kept,
                 created=now,
                 expires=await self._end(owner, now, now),
             )
@@ -176,6 +184,7 @@ class Sessions:
             arm=turn.arm,
             picture=picture,
             trace=made.trace.model_dump(mode="json"),
+            marks=tuple(mark.model_dump(mode="json") for mark in made.marks) or None,
             created=now,
         )
         try:

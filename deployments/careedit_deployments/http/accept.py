@@ -182,9 +182,12 @@ async def ingredient_from(services: Services, source: bytes) -> bytes | None:
 
 
 async def _ingredient_of_turn(services: Services, base: Base) -> tuple[bytes | None, tuple[str, ...]]:
-    """As `ingredient_from`. The chain of a session that grows too long starts again, and a note of the response says so."""
+    """As `ingredient_from`; the source is the file that was sent. The chain of a session that grows too long starts again, and
+    a note of the response says so."""
+    kept = base.session.ingredient if base.parent is None else None
     try:
-        return await ingredient_from(services, base.data), ()
+        made = await ingredient_from(services, base.data)
+        return (made if made is None or kept is None else await services.blobs.get(kept)), ()
     except ImageError:
         if base.parent is None:
             raise

@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from careedit.provenance.watermark import size_note
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.edits.output import Output, OutputFormat, inside, same_shape
@@ -51,7 +52,7 @@ def output_of(fields: EditFields, notes: Sequence[str], source: tuple[int, int],
         format=fields.output_format,
         compression=fields.output_compression,
         quality=fields.level,
-        notes=(*notes, *policy_notes(fields, config), *size_notes(size, source)),
+        notes=(*notes, *policy_notes(fields, config), *size_notes(size, source), *_watermark_notes(size, config)),
     )
 
 
@@ -109,6 +110,11 @@ def size_notes(size: tuple[int, int], source: tuple[int, int]) -> tuple[str, ...
         "its edge is repeated around it."
     )
     return (sentence,)
+
+
+def _watermark_notes(size: tuple[int, int], config: ServeConfig) -> tuple[str, ...]:
+    note = None if config.watermark is None else size_note(config.watermark.method, size)
+    return () if note is None else (note,)
 
 
 def usage_of(traces: Sequence[EditTrace], prompt: str, references: int) -> Usage:

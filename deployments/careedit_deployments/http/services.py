@@ -13,7 +13,7 @@ from starlette.requests import Request
 from careedit_deployments.ab.guard import ArmGuard
 from careedit_deployments.ab.shadow import Shadowing
 from careedit_deployments.config import ServeConfig
-from careedit_deployments.credentials import open_signing
+from careedit_deployments.credentials import open_marking, open_signing
 from careedit_deployments.edits.backend import Backend
 from careedit_deployments.edits.codecs import Codecs
 from careedit_deployments.edits.edit_service import EditService
@@ -76,15 +76,16 @@ def assemble(
     """Services with everything that runs next to the routes: the arms' guard, shadow copies, job workers, the cleanup.
 
     `hooks` are entered before those and left after them: use them to close the stores. `tracing`, made here by default, is
-    shut down when everything that makes spans has ended. Raises `InputError` for credentials that cannot sign.
+    shut down when everything that makes spans has ended. Raises `InputError` for credentials that cannot sign, and for a missing
+    watermark key.
     """
     tracing = tracing or Tracing(config.telemetry, "ingress")
     stopping = Stopping()
     warnings: dict[str, str] = {}
     users = Pseudonyms(config.state, blobs)
     policy = PolicyHook(config.policy, metrics)
-    signing = open_signing(config.credentials)
-    codecs = Codecs(config.limits.picture_memory, signing=signing)
+    signing, marking = open_signing(config.credentials), open_marking(config.watermark)
+    codecs = Codecs(config.limits.picture_memory, signing=signing, marking=marking)
     guard = ArmGuard(config.arms, store, metrics)
     shadowing = Shadowing(config, backend, store, metrics, disabled_arms=guard.disabled_arms)
     edits = EditService(

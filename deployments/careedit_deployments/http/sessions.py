@@ -7,13 +7,13 @@ from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from careedit.images import decoding_notes
 from careedit_deployments.errors import FieldError
-from careedit_deployments.http.accept import accept, finish
+from careedit_deployments.http.accept import accept, finish, ingredient_from
 from careedit_deployments.http.form import parse, picture_bytes, read_edit, sort_form
 from careedit_deployments.http.openapi import edit_bodies, error_answers
 from careedit_deployments.http.pictures import decode_pictures, hold_memory, inspect
@@ -30,6 +30,7 @@ from careedit_deployments.http.schema import (
 )
 from careedit_deployments.http.services import caller_of, limiter_of, services_of, sessions_of, user_of
 from careedit_deployments.http.sse import unless_gone
+from careedit_deployments.policy.contract import PolicyMark
 from careedit_deployments.state.records import SessionRecord, TurnRecord
 
 router = APIRouter(tags=["sessions"])
@@ -105,6 +106,8 @@ class TurnAnswer(Answer):
     """Id of the edit, to which feedback refers."""
     arm: str
     """Name of the arm that edited."""
+    policy: Annotated[tuple[PolicyMark, ...], Field(exclude_if=lambda marks: not marks)] = ()
+    """Marks of the server's content policy for the turn's input and result; absent without any."""
     created_at: int
     """Time at which the turn was made, in Unix seconds."""
     b64_json: str | None = None
@@ -176,7 +179,10 @@ async def create_session(request: Request) -> SessionAnswer:
     await hold_memory(request, [file])
     (picture,) = await unless_gone(request, lambda: decode_pictures(request, [file]))
     owner, user = caller_of(request).id, await user_of(request, fields.user)
-    session = await sessions_of(request).create(picture, sent=data, owner=owner, user=user, model=fields.model)
+    ingredient = await ingredient_from(services_of(request), data)
+    session = await sessions_of(request).create(
+        picture, sent=data, ingredient=ingredient, owner=owner, user=user, model=fields.model
+    )
     return session_answer(session).model_copy(update={"degradations": decoding_notes([picture])})
 
 
@@ -293,4 +299,6 @@ def session_answer(session: SessionRecord) -> SessionAnswer:
 
 def turn_answer(turn: TurnRecord) -> TurnAnswer:
     """The answer about a turn, without its image."""
-    return TurnAnswer(**dict(turn), prompt=turn.instruction, edit=turn.edit_id, created_at=int(turn.created))
+    marks = tuple(PolicyMark(**mark) for mark in turn.marks or ())
+    created = int(turn.created)
+    return TurnAnswer(**dict(turn), prompt=turn.instruction, edit=turn.edit_id, policy=marks, created_at=created)

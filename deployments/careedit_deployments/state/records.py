@@ -311,6 +311,8 @@ class SessionRecord(Record):
     """Arm or expert set of the turns. None: the weights of the arms decide."""
     source: str
     """Blob key of the first picture: the file that was sent, without its metadata, or a PNG (`edits/stored.py`)."""
+    ingredient: str | None = None
+    """Blob key of the file that was sent with its Content Credentials, as an ingredient. None: results do not keep them."""
     head: Id | None = None
     """Id of the turn whose result the next turn edits. None: the source."""
     turns: int = 0
@@ -344,5 +346,7 @@ class TurnRecord(Record):
     """Blob key of the result, a PNG."""
     trace: Mapping[str, Any]
     """`EditTrace` of the result, as JSON."""
+    marks: tuple[Mapping[str, Any], ...] | None = None
+    """Each `PolicyMark` of the turn's input and result, as JSON. None: the turn has no mark, or is older than this field."""
     created: float
     """Time at which the turn was made."""

@@ -1,4 +1,4 @@
-"""Measure speed: the engine, the judge and, if they are installed, the served platform and the evaluation."""
+"""Measure speed: the engine, the judge, watermarks and, if they are installed, the served platform and the evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # oth
 
 @app.callback()
 def bench() -> None:
-    """Measure speed: the engine, the judge and, if they are installed, the served platform and the evaluation."""
+    """Measure speed: the engine, the judge, watermarks and, if they are installed, the served platform and the evaluation."""
 
 
 class Dtype(StrEnum):
@@ -182,3 +182,40 @@ def scorer(
         ("pairs at once", "pairs per second"), [(k, f"{v:.1f}") for k, v in document["pairs_per_second"].items()]
     )
     note(f"16 at once are {document['speedup']:.2f} times as fast.")
+
+
+@app.command("watermark")
+def watermark(
+    sides: Annotated[str, typer.Option("--sides", help="Sides of the square pictures, in pixels.")] = "512,1024",
+    count: Annotated[int, typer.Option(min=1, help="Number of pictures of each size.")] = 20,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Your own pictures. Default: drawn ones.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="The method of the watermark.")] = "spread",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the JSON document to this file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what an invisible watermark survives, how visible it is, what it costs, and whether unmarked pictures have one."""
+    from careedit.bench.watermark import bench_watermark
+
+    lengths = [int(part) for part in sides.split(",") if part.strip().isdecimal()]
+    if not lengths or len(lengths) != len(sides.split(",")):
+        raise InputError(f"--sides {sides!r} is not a list of numbers; write it as 512,1024.")
+    if out is not None:
+        check_outputs([out], [])
+    with progress("Measuring", count * len(lengths)) as bar:
+        document = bench_watermark(method, sides=lengths, count=count, folder=pictures, done=bar.advance)
+    write_report(document, lambda: _show_watermark(document["sides"], count), out=out, as_json=as_json)
+
+
+def _show_watermark(figures: Mapping[str, Any], count: int) -> None:
+    columns = list(figures.values())
+    rows = [(name, *(f"{one['found'][name]:.0%}" for one in columns)) for name in columns[0]["found"]]
+    rows.append(("read wrongly", *(str(one["wrong"]) for one in columns)))
+    rows.append(("found in unmarked pictures", *(f"{one['unmarked_found']} of {count}" for one in columns)))
+    rows += [(f"PSNR, {name}", *(f"{one['psnr_db'][name]:.1f} dB" for one in columns)) for name in ("median", "worst")]
+    for name in columns[0]["cpu_ms_per_megapixel"]:
+        rows.append((f"{name}, CPU per megapixel", *(f"{one['cpu_ms_per_megapixel'][name]:.0f} ms" for one in columns)))
+    emit_table(("change", *(f"{side} px" for side in figures)), rows)

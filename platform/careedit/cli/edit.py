@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from PIL import Image
@@ -17,9 +17,6 @@ from careedit.errors import InputError
 from careedit.families import Quantisation
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
-
-if TYPE_CHECKING:
-    from careedit.provenance.signing import Signing
 
 app = typer.Typer(add_completion=False)
 
@@ -88,6 +85,14 @@ def edit(
             "makes one. Default: results are not signed.",
         ),
     ] = None,
+    watermark: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CAREEDIT_WATERMARK",
+            metavar="FILE",
+            help="Put an invisible watermark into results, with the secret key in this file. Default: results have none.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit IMAGE as INSTRUCTION says. With -n 2 or more, OUT becomes OUT-1, OUT-2, ...
@@ -113,7 +118,11 @@ def edit(
         "quantisation": quantisation,
         "compiled": compiled,
     }
-    signing = None if credentials is None else _signing(credentials)
+    marks = None
+    if credentials is not None or watermark is not None:
+        from careedit.cli.signed import Marks
+
+        marks = Marks.open(credentials, watermark, image)
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
     request: EditRequest | None = None
     if replay is None:
@@ -142,27 +151,20 @@ def edit(
     if drawn:
         document["previews"] = [str(path) for path in drawn]
         strips[0].parent.mkdir(exist_ok=True)
-    text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
     made_files: Sequence[Image.Image | bytes] = result.images
-    if signing is not None:
-        from careedit.cli.signed import signed_files
-
-        made_files = signed_files(signing, targets, result, image, expert_set)
+    notes = [f"note: {line}." for made in result.traces for line in made.degradations]
+    if marks is not None:
+        made_files = marks.files(targets, result, expert_set)
+        document |= marks.report
+        notes += marks.notes([made.size for made in result.images])
+    text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
     write_all({**dict(zip(targets, made_files, strict=True)), **drawn, **text})
-    for degradation in dict.fromkeys(line for made in result.traces for line in made.degradations):
-        note(f"note: {degradation}.")
+    for line in dict.fromkeys(notes):
+        note(line)
     if as_json:
         emit_json(document)
     else:
         _report(targets, result)
-
-
-def _signing(folder: Path) -> Signing:
-    try:
-        from careedit.cli.signed import open_signing
-    except ModuleNotFoundError as error:
-        raise InputError(f"--credentials needs the package {error.name}; pip install 'careedit[provenance]'.") from None
-    return open_signing(folder)
 
 
 def _targets(out: Path | None, image: Path, count: int, trace: Path | None, inputs: Sequence[Path]) -> list[Path]:

@@ -31,6 +31,19 @@ class Link(Record):
     """What careedit says about its edit; None: another program wrote the manifest."""
 
 
+class FoundWatermark(Record):
+    """An invisible watermark in the pixels."""
+
+    method: str
+    """Name of the method that found it."""
+    payload: str
+    """The payload, in hexadecimal digits."""
+    confidence: float
+    """Probability that the payload is read without an error, 0 to 1, as the method estimates it."""
+    edit: str | None = None
+    """Id of the edit that has this payload; None: none of the given ids has it, or none was given."""
+
+
 class Provenance(Record):
     """What a file says about where its picture comes from."""
 
@@ -44,6 +57,8 @@ class Provenance(Record):
     """Whether the file has IPTC's mark of a trained model in clear text, as XMP or in a manifest. It proves nothing."""
     chain: tuple[Link, ...] = ()
     """The manifests: the picture's own first, then its source's, and so on."""
+    watermark: FoundWatermark | None = None
+    """The watermark in the pixels, which is not signed; None: none was found, or it was not looked for."""
 
 
 def read_provenance(data: bytes, *, trust: str | None = None) -> Provenance:

@@ -17,11 +17,13 @@ from careedit.errors import ImageError, InputError
 from careedit.files import png_bytes
 from careedit.provenance.certificates import Identity, time_now
 from careedit.provenance.credit import Credit
-from careedit.provenance.native import context, mime_of, open_reader, unreadable
+from careedit.provenance.native import context, mime_of, open_reader, store_bytes, unreadable
 from careedit.provenance.xmp import DIGITAL_SOURCE_TYPE
 
 CREDIT = "org.careedit.edit"
 """Label of the assertion with the `Credit`."""
+WATERMARKED = "c2pa.watermarked.unbound"
+"""C2PA's action for an invisible watermark that says nothing about the manifest."""
 MAX_SOURCE = 2**20
 """Maximum size of the Content Credentials that a result takes over from its source, in bytes. One edit adds 6 KB."""
 
@@ -46,10 +48,10 @@ class Signing:
         if reader.get_validation_state() == "Invalid":
             raise _unfit(identity, ", ".join(one.get("explanation") or one["code"] for one in failures))
 
-    def sign(self, data: bytes, credit: Credit, ingredient: bytes | None = None) -> bytes:
+    def sign(self, data: bytes, credit: Credit, ingredient: bytes | None = None, *, watermarked: bool = False) -> bytes:
         """The file `data` (PNG, JPEG or WebP) with signed Content Credentials; takes about 5 ms per million pixels.
 
-        `ingredient`, from `ingredient_of`, is the source with its own manifest. Raises `InputError` if the certificate has
+        `ingredient`, from `ingredient_of`, is the source with its own manifest. `watermarked` is stated as an action. Raises `InputError` if the certificate has
         expired since the start.
         """
         self.identity.check_time()
@@ -58,6 +60,8 @@ class Signing:
         if ingredient is not None:
             opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": [_SOURCE]}}
             actions = [opened, {"action": "c2pa.edited", **made}]
+        if watermarked:
+            actions.append({"action": WATERMARKED})
         manifest = {
             "claim_generator_info": self._generator,
             "assertions": [
@@ -81,6 +85,7 @@ def ingredient_of(data: bytes) -> bytes:
 
     Raises `ImageError` for Content Credentials that cannot be read or are larger than `MAX_SOURCE`.
     """
+    _check_size(store_bytes(data))  # before c2pa reads them, which takes 5 s and 500 MB for 50 MB
     kept = io.BytesIO()
     try:
         with c2pa.Builder({"claim_generator_info": [{"name": "careedit"}]}, context()) as builder:
@@ -89,12 +94,15 @@ def ingredient_of(data: bytes) -> bytes:
             builder.write_ingredient_archive(_SOURCE, kept)
     except c2pa.C2paError as error:
         raise unreadable(error) from None
-    size = len(kept.getvalue())
+    _check_size(len(kept.getvalue()))
+    return kept.getvalue()
+
+
+def _check_size(size: int) -> None:
     if size > MAX_SOURCE:
         raise ImageError(
             f"The Content Credentials of the image have {size:,} bytes; the limit is {MAX_SOURCE:,}, so save it without them."
         )
-    return kept.getvalue()
 
 
 _TRIAL = Credit(edit="trial", model="trial", expert_set="trial", expert_set_sha256="0" * 64, experts={"base": 1.0})

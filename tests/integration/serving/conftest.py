@@ -32,6 +32,12 @@ SCALED = {
 @pytest.fixture(scope="session")
 def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     state = tmp_path_factory.mktemp("state")
+    checks = []
+    for verdict in ("refuse", "mark"):  # of words that no other test uses
+        (state / f"{verdict}.txt").write_text(f"a word to {verdict}\n", "utf-8")
+        options = {"file": str(state / f"{verdict}.txt"), "verdict": verdict}
+        use = "careedit_deployments.policy.words:words_list"
+        checks.append({"name": f"words-{verdict}", "use": use, "options": options, "stages": ["input"]})
     return {
         "name": "edits",
         "arms": {
@@ -53,6 +59,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "limits": {"deadline_s": 240, "body_grace_s": 8},
         "http": {"cors": ["https://app.example.org"]},
         "jobs": {"lease_s": 2, "attempts": 5},
+        "policy": {"checks": checks},
         "state": {"database": f"sqlite+aiosqlite:///{state}/careedit.db", "blobs": str(state / "blobs")},
     }
 

@@ -36,6 +36,20 @@ def test_an_edit_over_http_is_the_edit_in_this_process(client, call, open_editor
     assert is_edit(picture, direct)
 
 
+def test_the_content_policy_of_the_configuration_refuses_and_marks(client, draw_picture):
+    png = io.BytesIO()
+    draw_picture((96, 64)).save(png, "PNG")
+
+    def answer(prompt):
+        fields = {"prompt": prompt, "steps": "1", "expert": "erase"}
+        return client.post("/v1/images/edits", files={"image": ("a.png", png.getvalue())}, data=fields)
+
+    refused = answer("draw a WORD to refuse")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "policy_violation")
+    (mark,) = answer("draw a word to mark").json()["careedit"]["policy"]
+    assert (mark["check"], mark["stage"]) == ("words-mark", "input")
+
+
 def test_the_server_is_ready_and_names_its_experts(client):
     assert client.get("/readyz").json()["status"] == "ok"
     told = client.get("/v1/experts")

@@ -17,6 +17,7 @@ from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.provenance.authority import write_authority
 from careedit.provenance.reading import read_provenance
+from careedit.provenance.watermark import Marking, find_watermark
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest
 
@@ -269,6 +270,40 @@ def test_with_credentials_the_same_pixels_are_signed_and_edits_of_edits_form_a_c
     )
     assert (one[0].credit.model_licence, one[0].credit.licences.keys()) == (None, {"erase"}), "the base states none"
 
+    damaged = (folder / "one.png").read_bytes()
+    at = damaged.index(b"caBX") + 4
+    (folder / "damaged.png").write_bytes(damaged[:at] + bytes(64) + damaged[at + 64 :])
+    for source, sentence in {"damaged.png": "Content Credentials", "none.png": "none.png' cannot be read"}.items():
+        code, _, err = run(source, REMOVE, "-o", "never.png", "--expert", "no such expert")
+        assert (code, sentence in err, "no such expert" in err) == (2, True, False), "refused before the edit begins"
+
     (folder / "ca" / "key.pem").unlink()
     code, _, err = run("photo.png", REMOVE, "-o", "never.png")
     assert (code, "key.pem' cannot be read" in err, (folder / "never.png").exists()) == (2, True, False)
+
+
+def test_a_watermark_is_put_into_the_output_only_and_a_replay_gives_the_picture_without_it(
+    run, folder, untrained_set, draw_picture
+):
+    draw_picture((400, 384)).save("large.png")
+    (folder / "key").write_text("k" * 16)
+    given = (REMOVE, "--seed", "4", "--watermark", "key", "--credentials", "ca")
+    write_authority(folder / "ca")
+    code, out, _ = run("large.png", *given, "-n", "2", "-o", "one.png", "--json")
+    assert code == 0
+    (folder / "one.json").write_text(out)
+    stated = json.loads(out)["watermark"]
+    assert stated["payload"] == Marking(b"k" * 16).payload(stated["edit"]).hex()
+    again = ["edit", "large.png", "--replay", "one.json", "-o", "again.png", "--expert-set", str(untrained_set)]
+    assert main(again) == 0
+    for number in (1, 2):
+        marked, plain = decode_image(folder / f"one-{number}.png"), decode_image(folder / f"again-{number}.png")
+        mark = Marking(b"k" * 16).of(stated["edit"], plain.size)
+        assert mark.embed(plain).tobytes() == marked.tobytes() != plain.tobytes()
+        assert find_watermark(marked)[1].payload.hex() == stated["payload"]
+        assert read_provenance((folder / f"one-{number}.png").read_bytes()).chain[0].credit.edit == stated["edit"]
+
+    code, _, err = run("photo.png", *given, "-o", "small.png")
+    assert (code, err.count("note: The result has no watermark: it is 80x60")) == (0, 1)
+    code, _, err = run("photo.png", REMOVE, "--watermark", "none", "-o", "never.png")
+    assert (code, "none' cannot be read" in err, (folder / "never.png").exists()) == (2, True, False)

@@ -116,7 +116,7 @@ def test_a_stream_has_no_previews_and_ends_at_the_refused_result(asking):
     assert any("partial_images" in note for note in notes)
 
 
-def test_marks_are_in_the_answer_of_an_edit_a_stream_and_a_job(asking):
+def test_marks_are_in_the_answer_of_an_edit_a_stream_a_job_and_in_the_history_of_a_session(asking):
     policies.RULE[:] = [lambda about: MARK]
     marks = [
         {"check": "decided", "stage": "input", "image": None, "reason": "Look twice."},
@@ -127,6 +127,11 @@ def test_marks_are_in_the_answer_of_an_edit_a_stream_and_a_job(asking):
     assert events_of(edit(asking, stream="true"))[-1][1]["careedit"]["policy"] == marks[:2]
     job, _ = job_of(asking, n="2")
     assert job["result"]["careedit"]["policy"] == marks
+    session = "/v1/sessions/" + asking.post("/v1/sessions", files=FILES).json()["id"]
+    turn = asking.post(f"{session}/turns", json={"prompt": "remove it"}).json()["careedit"]
+    assert turn["policy"] == marks[:2]
+    assert asking.get(f"{session}/turns").json()["data"][0]["policy"] == marks[:2]
+    assert asking.get(f"{session}/turns/{turn['turn']}").json()["policy"] == marks[:2]
     policies.RULE.clear()
     assert "policy" not in edit(asking).json()["careedit"]
 

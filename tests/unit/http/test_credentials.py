@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import c2pa
 import httpx2
 import pytest
 
 from careedit.errors import InputError
 from careedit.images import decode_image
 from careedit.provenance.authority import make_authority, write_authority
+from careedit.provenance.certificates import from_folder
+from careedit.provenance.native import context
 from careedit.provenance.reading import Provenance, read_provenance
 from careedit_deployments.cli.doctor import check
 from careedit_deployments.cli.machine import look
@@ -115,14 +119,20 @@ def test_results_of_a_job_are_signed_and_their_stored_bytes_are_what_is_answered
     assert again["data"] == result["data"]
 
 
-def test_turns_of_a_session_are_signed_and_form_a_chain(client: httpx2.Client, read: Any) -> None:
-    made = client.post("/v1/sessions", files={"image": ("a.png", SOURCE)})
-    session = made.json()["id"]
+def test_turns_of_a_session_are_signed_and_form_a_chain_that_goes_on_from_its_source(
+    client: httpx2.Client, read: Any
+) -> None:
+    first = edit(client).json()
+    signed = base64.b64decode(first["data"][0]["b64_json"])
+    session = client.post("/v1/sessions", files={"image": ("a.png", signed)}).json()["id"]
     answers = [client.post(f"/v1/sessions/{session}/turns", json={"prompt": "remove it"}).json() for _ in range(3)]
-    ids = [answer["careedit"]["id"] for answer in answers]
-    assert edits_of(read(answers[-1]["data"][0]["b64_json"])) == ids[::-1]
+    source, ids = first["careedit"]["id"], [answer["careedit"]["id"] for answer in answers]
+    assert edits_of(read(answers[-1]["data"][0]["b64_json"])) == [*ids[::-1], source]
     turn = client.get(f"/v1/sessions/{session}/turns/{answers[1]['careedit']['turn']}").json()
-    assert edits_of(read(turn["b64_json"])) == ids[1::-1]
+    assert edits_of(read(turn["b64_json"])) == [*ids[1::-1], source]
+    fields = {"prompt": "remove it", "turn": "source"}
+    other = client.post(f"/v1/sessions/{session}/turns", json=fields).json()
+    assert edits_of(read(other["data"][0]["b64_json"])) == [other["careedit"]["id"], source]
     kept, answered = (
         decode_image(base64.b64decode(file)) for file in (turn["b64_json"], answers[1]["data"][0]["b64_json"])
     )
@@ -144,12 +154,27 @@ def test_a_chain_that_is_full_starts_again_in_a_session(
 def test_a_source_whose_credentials_are_damaged_is_refused_before_the_edit(client: httpx2.Client) -> None:
     signed = base64.b64decode(edit(client).json()["data"][0]["b64_json"])
     at = signed.index(b"caBX") + 4
-    refused = client.post(
-        "/v1/images/edits",
-        files={"image": ("a.png", signed[:at] + bytes(64) + signed[at + 64 :])},
-        data={"prompt": "remove it"},
-    )
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "image")
+    files = {"image": ("a.png", signed[:at] + bytes(64) + signed[at + 64 :])}
+    for path, data in (("/v1/images/edits", {"prompt": "remove it"}), ("/v1/sessions", {})):
+        refused = client.post(path, files=files, data=data)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "image")
+
+
+def test_a_source_with_a_real_manifest_of_50_mb_is_refused_in_a_sentence(
+    client: httpx2.Client, authority: Path
+) -> None:
+    identity = from_folder(authority)
+    manifest = {"claim_generator_info": [{"name": "x"}], "thumbnail": {"format": "image/jpeg", "identifier": "thumb"}}
+    signed = io.BytesIO()
+    info = c2pa.C2paSignerInfo(identity.algorithm, identity.chain, identity.key, None)
+    with c2pa.Signer.from_info(info) as signer, c2pa.Builder(manifest, context()) as builder:
+        builder.add_resource("thumb", io.BytesIO(bytes(50_000_000)))
+        builder.sign(signer, "image/png", io.BytesIO(SOURCE), signed)
+    for path, fields in (("/v1/images/edits", {"prompt": "remove it"}), ("/v1/sessions", {})):
+        refused = client.post(path, files={"image": ("a.png", signed.getvalue())}, data=fields)
+        assert refused.status_code == 400
+        assert "have 50,00" in refused.json()["error"]["message"]
+        assert "the limit is 1,048,576, so save it without them" in refused.json()["error"]["message"]
 
 
 def test_without_keep_source_nothing_of_the_source_is_in_the_result(authority: Path, tmp_path: Path, read: Any) -> None:

@@ -13,6 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from careedit.errors import ExpertError, InputError
 from careedit.experts import load_expert_set, remove_expert
+from careedit.experts.manifest import SET_FILE
 from careedit_deployments.app import build_app, plan_fleet
 from careedit_deployments.config import ServeConfig
 
@@ -30,6 +31,19 @@ def config(untrained_set):
         return {"arms": {"main": {"expert_set": str(untrained_set), "long_tail": ["reference"]}}, **changes}
 
     return make
+
+
+def test_a_commercial_application_is_not_built_with_a_set_that_may_not_be_used_so(config, untrained_set, tmp_path):
+    for owner, allowed in (("ours", True), ("theirs", False)):
+        shutil.copytree(untrained_set, tmp_path / owner)
+        spec = yaml.safe_load((tmp_path / owner / SET_FILE).read_text("utf-8"))
+        spec["base"] |= {"licence": "A contract", "commercial": allowed}
+        (tmp_path / owner / SET_FILE).write_text(yaml.safe_dump(spec), "utf-8")
+    arms = {owner: {"expert_set": str(tmp_path / owner)} for owner in ("ours", "theirs")}
+    assert "router-ours" in deployments({"arms": {"ours": arms["ours"]}, "commercial": True})
+    assert "router-theirs" in deployments({"arms": arms})
+    with pytest.raises(ExpertError, match="may not be used commercially"):
+        build_app({"arms": arms, "commercial": True})
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
