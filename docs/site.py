@@ -21,7 +21,7 @@ from careedit_deployments.http.pages import SWAGGER_FILES
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = ROOT / "deployments" / "config"
-ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 """Files of the root that are pages of the site."""
 
 

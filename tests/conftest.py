@@ -27,6 +27,7 @@ CLUSTERS = (
     "integration/eval",
     "e2e/test_demo.py",
     "e2e/test_readme.py",
+    "e2e/test_residency.py",
 )
 """Tests that start Ray: under pytest-xdist one worker runs them all, so that there is one cluster at a time."""
 SESSION_STACK = pytest.StashKey[ExitStack]()

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from careedit.cli.main import NO_TELEMETRY
+from connections import recording
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -24,6 +27,8 @@ class Demo:
     """What it has written to stdout."""
     said: str
     """What it has said on stderr until it served."""
+    pid: int
+    """Its process, whose connections are recorded in `folder` (`connections`)."""
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +41,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory, session_stack: ExitStack) -> 
 def _serving(folder: Path) -> Iterator[Demo]:
     printed = folder / "stdout.txt"
     command = [Path(sys.executable).with_name("careedit"), "demo", "--count", "13", "--port", "0", "--json"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_worker_niceness": "0"}
+    environment = {**os.environ, **recording(folder), "PYTHONUNBUFFERED": "1", "RAY_worker_niceness": "0"}
+    for name in ("HF_HUB_OFFLINE", *NO_TELEMETRY):  # as a user runs it: what it would send or download is seen
+        environment.pop(name, None)
     with (
         printed.open("w") as out,
         subprocess.Popen(
@@ -50,7 +57,7 @@ def _serving(folder: Path) -> Iterator[Demo]:
             if "The server runs on" in line:
                 break
         assert process.poll() is None, said
-        yield Demo(folder, printed, said)
+        yield Demo(folder, printed, said, process.pid)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(120) == 0, rest

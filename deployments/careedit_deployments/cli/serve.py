@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -181,6 +181,16 @@ def check_policy(config: ServeConfig) -> None:
             load_check(check)
 
 
+def hide_from_other_users() -> None:
+    """Keep other users of this machine from this process's and Ray's state, images and logs, and from the token of its cluster.
+
+    Ray makes one token per user, with which any code can be run in the cluster. It may be of an earlier cluster, and readable.
+    """
+    os.umask(0o077)  # Ray's processes inherit it
+    with suppress(OSError):
+        (Path.home() / ".ray" / "auth_token").chmod(0o600)
+
+
 def start(config: ServeConfig, address: str | None) -> str:
     """Deploy, wait until everything runs, and return the URL of the server. Raises `ExpertError` if a part fails."""
     from careedit_deployments.cluster.lifecycle import SERVING
@@ -197,9 +207,7 @@ def start(config: ServeConfig, address: str | None) -> str:
     with progress("Starting"):
         if not ray.is_initialized():
             if address is None:
-                os.umask(
-                    0o077
-                )  # Ray's processes inherit it, so other users of this machine read no state, image or log
+                hide_from_other_users()
             try:
                 ray.init(
                     address=address or "local",

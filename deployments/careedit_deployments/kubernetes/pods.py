@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from careedit.cli.main import NO_TELEMETRY
 from careedit_deployments.cluster.lifecycle import SERVING
 from careedit_deployments.kubernetes.cluster import Cluster, Group, Pod
 
@@ -114,7 +115,9 @@ def _container(name: str, cluster: Cluster, pod: Pod) -> Manifest:
     environment = {
         "HOME": "/tmp",  # the only writable path, apart from volumes
         **SERVING,
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **NO_TELEMETRY,
+        # A head that `ray start` made tells Ray's makers even that reports are off; nothing listens at this address.
+        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     }
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]
     if cluster.models:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -136,7 +137,12 @@ def _engine(address: str) -> AsyncEngine:
         if url.get_backend_name() == "sqlite":
             if url.database in (None, "", ":memory:"):
                 raise InputError("A SQLite database in memory is lost with its process; give the path of a file.")
-            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            file = Path(str(url.database))
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(
+                OSError
+            ):  # it exists, or SQLite says why it cannot be made; its log gets the same permissions
+                os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
             engine = create_async_engine(url, connect_args={"timeout": BUSY_S})
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)

@@ -26,6 +26,10 @@ from careedit.errors import CareEditError, ExpertError, InputError
 GROUP = "careedit.commands"
 """The entry-point group of the sub-commands."""
 
+NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
+"""Environment of every command and of what it starts. MLflow, the libraries of the Hugging Face hub and Ray (`ray start`) report
+their use to their makers unless the environment says that they shall not. The user's own values have priority."""
+
 
 def build_command() -> TyperGroup:
     """The root command with one lazy sub-command per entry point, in alphabetical order."""
@@ -41,6 +45,8 @@ def build_command() -> TyperGroup:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
+    for name, value in NO_TELEMETRY.items():  # before a command imports a library
+        os.environ.setdefault(name, value)
     set_up_logging(debug=os.environ.get("CAREEDIT_DEBUG", "0") not in ("", "0"))
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -249,6 +249,20 @@ def test_every_ray_cluster_asks_for_a_token_and_encrypts_where_its_component_is_
     assert text.count("tlsOptions:") == (text.count("rayVersion:") if overlay == "sovereign" else 0)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_ray_process_reports_its_use_not_even_that_reports_are_off(overlay: str) -> None:
+    environments = [
+        {one["name"]: one.get("value") for one in container.get("env", [])}
+        for where, template in pods(overlay).items()
+        if where.startswith("Ray") and not where.endswith("/submitter")
+        for container in template["spec"]["containers"]
+    ]
+    assert len(environments) > 2
+    for environment in environments:
+        assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert environment["RAY_USAGE_STATS_REPORT_URL"].startswith("http://127.0.0.1")
+
+
 def test_the_local_overlay_brings_its_stores_and_needs_no_gateway() -> None:
     services = {one["metadata"]["name"] for one in of_kind("local", "Service")}
     assert services == set(STORES)

@@ -1,6 +1,7 @@
 """The root command: lazy sub-commands, one-sentence errors, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -8,7 +9,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from careedit.cli.main import GROUP, main
+from careedit.cli.main import GROUP, NO_TELEMETRY, main
 
 LACKS = "needs the package 'no_such_package', which is not installed"
 
@@ -80,6 +81,27 @@ def test_one_command_of_the_entrys_name_is_a_plain_command(capsys):
 def test_one_command_of_another_name_stays_in_its_group(capsys):
     assert main(["group", "inner", "fine"]) == 0
     assert capsys.readouterr().out == "fine\n"
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_command_keeps_libraries_from_reporting_their_use_unless_the_user_wants_it(monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    assert main(["plain", "fine"]) == 0
+    assert {name: os.environ[name] for name in NO_TELEMETRY} == {"RAY_USAGE_STATS_ENABLED": "1", "DO_NOT_TRACK": "true"}
+
+
+def test_ray_mlflow_and_the_hub_take_these_settings_for_a_no():
+    asks = """
+from huggingface_hub import constants
+from mlflow.telemetry.utils import is_telemetry_disabled
+from ray._common.usage.usage_lib import usage_stats_enabled
+print(usage_stats_enabled(), is_telemetry_disabled(), constants.HF_HUB_DISABLE_TELEMETRY)
+"""
+    own = ("RAY_USAGE", "MLFLOW", "HF_", "CI", "DO_NOT_TRACK", "PYTEST")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | NO_TELEMETRY
+    answer = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["False", "True", "True"]
 
 
 @pytest.mark.usefixtures("plugins")

@@ -2,6 +2,8 @@ import base64
 import re
 from types import SimpleNamespace
 
+import pytest
+
 from careedit.record import help_of
 from careedit.records import EarlyFilter
 from fake_backend import mask_file, picture_file
@@ -119,6 +121,19 @@ def test_the_api_is_described_by_a_page_that_loads_nothing_from_elsewhere(client
         answer = client.get(f"/{name}")
         assert (answer.status_code, len(answer.content) > 100_000) == (200, True)
     assert client.get("/docs/elsewhere.js").status_code == 404
+
+
+@pytest.mark.parametrize("page", ["/", "/status", "/docs"])
+def test_every_page_forbids_what_comes_from_elsewhere(client, page):
+    headers = client.get(page).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    assert policy["connect-src"] == policy["base-uri"] == "'self'"
+    assert re.fullmatch(r"'nonce-[\w-]{20,}'", policy["script-src"]), "no inline handler and no other script"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert client.get(page).headers["content-security-policy"] != headers["content-security-policy"], (
+        "one nonce per page"
+    )
 
 
 def test_readiness_warns_of_what_does_not_prevent_edits(client, served, monkeypatch):

@@ -154,3 +154,39 @@ def test_an_admin_erases_a_user_of_its_own_tenant_only(team: Team) -> None:
     entry = team.served.run(lambda: team.served.services.store.audit.latest(limit=1))[0]
     assert (entry.action, entry.subject) == ("privacy.erased", team.tenant)
     assert "nna" not in str(entry.detail)
+
+
+def test_nothing_of_a_tenant_is_there_for_an_admin_of_another(team: Team) -> None:
+    _, mine = team.key("edit", "read", "admin")
+    key, (tenant, record) = a_key("another team")
+    team.served.run(lambda: team.served.services.store.tenants.add(tenant))
+    team.served.run(lambda: team.served.services.store.keys.add(record))
+    job = mine.post("/v1/jobs", **EDIT).json()["id"]
+    session = mine.post("/v1/sessions", files=EDIT["files"]).json()["id"]
+    turn = mine.post(f"/v1/sessions/{session}/turns", json={"prompt": "x"}).json()["careedit"]
+    endpoint = mine.post("/v1/webhooks", json={"url": "https://example.org/hooks"}).json()["id"]
+    ids = {"job_id": job, "session_id": session, "turn_id": turn["turn"], "endpoint_id": endpoint}
+    others = {"model", "user", "file_id", "name"}  # of all tenants; of the caller's tenant; a secret
+    routes = [
+        (method.upper(), path)
+        for path, methods in mine.get("/openapi.json").json()["paths"].items()
+        if "{" in path and not any(f"{{{name}}}" in path for name in others)
+        for method in methods
+    ]
+    assert len(routes) > 10
+    with httpx2.Client(base_url=team.served.url, headers={"authorization": f"Bearer {key}"}, timeout=30) as theirs:
+        bodies = {"turns": {"prompt": "x"}, "rotate": {"overlap_s": 0}}
+        for method, path in routes:
+            body = bodies.get(path.rpartition("/")[2]) if method == "POST" else None
+            answer = theirs.request(method, path.format(**ids), json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (method, path)
+        own = theirs.post("/v1/sessions", files=EDIT["files"]).json()["id"]
+        for path, body in (
+            ("/v1/feedback", {"edit": turn["id"], "rating": 1}),
+            (f"/v1/sessions/{own}/turns", {"prompt": "x", "turn": turn["turn"]}),
+            ("/v1/images/edits", {"prompt": "x", "session": session}),
+        ):
+            assert theirs.post(path, json=body).status_code == 404, path
+        assert theirs.get("/v1/jobs").json()["data"] == theirs.get("/v1/webhooks").json()["data"] == []
+    assert mine.get(f"/v1/sessions/{session}").json()["id"] == session
+    mine.delete(f"/v1/webhooks/{endpoint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from careedit.cli.main import main
 from careedit.errors import ExpertError, InputError
-from careedit_deployments.cli.serve import at_address, check_sets, dangers, find_config, start
+from careedit_deployments.cli.serve import at_address, check_sets, dangers, find_config, hide_from_other_users, start
 from careedit_deployments.cluster.lifecycle import SERVING
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
@@ -77,11 +78,27 @@ def test_a_machine_too_busy_for_ray_is_said_in_a_sentence(config, monkeypatch):
 
     monkeypatch.setattr("ray.init", fails)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("os.umask", lambda _: 0)
+    monkeypatch.setattr("careedit_deployments.cli.serve.hide_from_other_users", lambda: None)
     for name, value in SERVING.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ServingError, match="Ray did not start within half a minute; end other work"):
         start(config(), None)
+
+
+def test_the_token_of_an_earlier_cluster_is_hidden_from_other_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = os.umask(0o022)
+    try:
+        hide_from_other_users()  # without a token
+        token = tmp_path / ".ray/auth_token"
+        token.parent.mkdir()
+        token.write_text("secret")
+        assert token.stat().st_mode & 0o777 == 0o600
+        token.chmod(0o644)
+        hide_from_other_users()
+        assert token.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 from contextlib import closing
@@ -110,6 +111,22 @@ def test_an_address_that_is_none_is_said_in_a_sentence_without_its_password(
     with pytest.raises(InputError, match=said) as caught:
         asyncio.run(open_store(StateConfig(database=address)))
     assert "secret" not in str(caught.value)
+
+
+def test_only_the_user_who_makes_a_database_can_read_it(tmp_path: Path) -> None:
+    async def write() -> None:
+        store = await open_store(StateConfig(database=f"sqlite+aiosqlite:///{tmp_path}/state/careedit.db"))
+        await store.jobs.add(a_job())
+        made = [tmp_path / "state", *(tmp_path / "state").iterdir()]
+        assert len(made) == 4, "a folder with the database, its log and their shared memory"
+        assert [path for path in made if path.stat().st_mode & 0o077] == []
+        await store.close()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(write())
+    finally:
+        os.umask(before)
 
 
 def test_a_database_that_does_not_answer_is_said_in_a_sentence(tmp_path: Path) -> None:
