@@ -45,6 +45,8 @@ LISTINGS = "careedit.listings"
 samples of a benchmark."""
 METRICS = "careedit.metrics"
 """Metrics of `careedit eval` by name: a pair of options record and builder."""
+RUNNERS = "careedit.runners"
+"""How `careedit edit --workers` runs rows in several processes: a `careedit.batches.running.Runner`."""
 
 ExpertRecipe = Callable[[Path | None, int | None, float | None], Path]
 """Trains one expert: results folder (None: the recipe's), steps and peak learning rate (None: the recipe's) -> its folder."""

@@ -20,6 +20,9 @@ from careedit.tabular.cells import find_file, is_missing, lines_of
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Names of the table file in a folder, as in Hugging Face's `imagefolder`."""
 
+TABLES = (".csv", ".jsonl", ".parquet")
+"""The endings of the names of tables."""
+
 
 class BrokenRowError(InputError):
     """A row whose cells cannot be read."""
