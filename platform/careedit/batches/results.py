@@ -67,6 +67,8 @@ class Results:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
+                for leftover in folder.rglob(".*.tmp"):  # of a killed run
+                    leftover.unlink(missing_ok=True)
                 with self.path.open(encoding="utf-8", errors="replace", newline="") as stream:
                     self._rows = {row.output: row for row in map(_read, csv.DictReader(stream)) if row is not None}
             elif any(folder.iterdir()):

@@ -112,8 +112,8 @@ class Rows:
             raise InputError(
                 f"The column {refused[0]!r} cannot differ per row (a model is an expert_set here); remove the column."
             )
-        self._columns = found
-        self.unused = [name for name in names if name not in found.values()]
+        self._columns = {role: column for role, column in found.items() if role != "target"}
+        self.unused = [name for name in names if name not in self._columns.values()]
         """Columns that are not read."""
 
     @property
@@ -127,20 +127,19 @@ class Rows:
 
     def task(self, index: int) -> Task:
         """The task of a row. Raises `InputError` if its output, number of images or expert set cannot be read."""
-        cells = self._cells(index)
-        text = words_of(cells.get("n")) or str(self.batch.defaults.get("n", 1))
+        text = words_of(self._cell(index, "n")) or str(self.batch.defaults.get("n", 1))
         if not text.isdecimal() or not 1 <= int(text) <= MAX_IMAGES:
             raise InputError(f"n is {text[:20]!r}; between 1 and {MAX_IMAGES} images can be asked for.", field="n")
-        path = Path(self._output(index, cells))
+        path = Path(self._output(index))
         count = int(text)
         names = [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(1, count + 1)]
-        expert_set = words_of(cells.get("expert_set")) or self.batch.expert_set
+        expert_set = words_of(self._cell(index, "expert_set")) or self.batch.expert_set
         return Task(index, tuple(name.as_posix() for name in names), expert_set)
 
     def source(self, index: int) -> str:
         """The path of a row's source as its cell has it; "" if the table holds the picture."""
         try:
-            value = self._cells(index).get("source")
+            value = self._cell(index, "source")
         except InputError:
             return ""
         path = value.get("path") if isinstance(value, Mapping) else value
@@ -149,26 +148,25 @@ class Rows:
     def instruction(self, index: int) -> str:
         """The instruction of a row, "" if it cannot be read."""
         try:
-            return words_of(self._cells(index).get("instruction")) or str(self.batch.defaults.get("instruction", ""))
+            return words_of(self._cell(index, "instruction")) or str(self.batch.defaults.get("instruction", ""))
         except InputError:
             return ""
 
     def fields(self, index: int) -> dict[str, Any]:
         """The fields of a row's request; pictures are paths or bytes. Raises `InputError`."""
-        cells = self._cells(index)
         fields = dict(self.batch.defaults)
         for name in FIELDS:
-            if not is_missing(value := cells.get(name)):
+            if not is_missing(value := self._cell(index, name)):
                 fields[name] = (
                     value if isinstance(value, bool | Mapping) else words_of(value, numbers=name != FIELDS[0])
                 )
         if isinstance(fields.get("expert"), str):
             fields["expert"] = weights_of(fields["expert"], "The expert")
         root = self.table.root
-        fields["image"] = picture_of(root, cells.get("source"), "source")
-        if not is_missing(cells.get("mask")):
-            fields["mask"] = picture_of(root, cells["mask"], "mask")
-        if references := [one for name in ("reference", "references") for one in _several(cells.get(name))]:
+        fields["image"] = picture_of(root, self._cell(index, "source"), "source")
+        if not is_missing(mask := self._cell(index, "mask")):
+            fields["mask"] = picture_of(root, mask, "mask")
+        if references := [one for name in ("reference", "references") for one in _several(self._cell(index, name))]:
             fields["references"] = tuple(picture_of(root, one, "reference") for one in references)
         return fields
 
@@ -187,18 +185,19 @@ class Rows:
         }
         return json_digest(content, default=lambda record: record.model_dump(mode="json"))
 
-    def _cells(self, index: int) -> Mapping[str, Any]:
-        cells = self.table.cells(index)
-        return {role: cells.get(column) for role, column in self._columns.items() if role != "target"}
+    def _cell(self, index: int, role: str) -> Any:
+        """The cell of a role, which is decoded now, or None. Raises `InputError` for a row that cannot be read."""
+        column = self._columns.get(role)
+        return None if column is None else self.table.cells(index).get(column)
 
-    def _output(self, index: int, cells: Mapping[str, Any]) -> str:
+    def _output(self, index: int) -> str:
         """The name of a row's output: stated, that of the picture in a folder, by its id, or by its number."""
-        name = words_of(cells.get("output"))
+        name = words_of(self._cell(index, "output"))
         if not name and isinstance(self.table, PictureFolder):
             source = self.table.where(index)
             name = source if source.lower().endswith(SUFFIXES) else f"{source}.png"
         if not name:
-            identity = words_of(cells.get("id"))
+            identity = words_of(self._cell(index, "id"))
             name = f"{identity}.png" if identity else self.name(index)
         try:
             check_relative(name)

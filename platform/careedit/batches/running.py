@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from careedit import plugins
-from careedit.batches.results import NAME, Results
+from careedit.batches.results import NAME, Result, Results
 from careedit.batches.rows import Batch, Rows, Task
 from careedit.batches.work import EditRows, Made, failed
 from careedit.errors import InputError
@@ -17,6 +17,9 @@ from careedit.experts import load_expert_set
 
 Progress = Callable[[str, int, int, int], None]
 """Called with what is done now ("reading", "editing"), the finished rows, all rows, and the failed images."""
+
+SHOWN = 5
+"""The number of failures that a summary repeats."""
 
 
 class Runner(Protocol):
@@ -46,8 +49,8 @@ class Summary:
     """Those that failed in this run."""
     results: Path
     """The file with a row per image."""
-    unused: tuple[str, ...] = ()
-    """Columns of the table that are not read."""
+    failures: tuple[Result, ...] = ()
+    """The first `SHOWN` of those that failed."""
 
     @property
     def missing(self) -> int:
@@ -64,19 +67,20 @@ class InterruptedBatch(KeyboardInterrupt):
         """What was done until then."""
 
 
-def run_batch(batch: Batch, out: Path, *, workers: int = 1, report: Progress = lambda *_: None) -> Summary:
-    """Edit the rows of a batch whose images do not exist yet or were made from other rows; write images and results to `out`.
+def run_batch(rows: Rows, out: Path, *, workers: int = 1, report: Progress = lambda *_: None) -> Summary:
+    """Edit the rows whose images do not exist yet or were made from other rows; write images and results to `out`.
 
     Raises `InputError` or `ExpertError` before anything is edited, and `InterruptedBatch` after Ctrl-C. An error of a row is
     in its result only.
     """
-    rows = Rows(batch)
+    batch = rows.batch
     runner = None if workers == 1 else _runner(batch)
     planned, unreadable = _plan(rows)
     _check_outputs(rows, planned, out)
     sets = {name: load_expert_set(name).sha256 for name in dict.fromkeys(task.expert_set for task, _ in planned)}
     results = Results(out)
     todo: list[Task] = []
+    failures: list[Result] = []
     kept = made = bad = 0
     for number, (task, error) in enumerate(planned):
         report("reading", number, len(planned), 0)
@@ -89,13 +93,15 @@ def run_batch(batch: Batch, out: Path, *, workers: int = 1, report: Progress = l
     places = {output: rows.table.where(task.index) for task, _ in planned for output in task.outputs}
 
     def summary() -> Summary:
-        return Summary(len(places), kept, made, bad, out / NAME, tuple(rows.unused))
+        return Summary(len(places), kept, made, bad, out / NAME, tuple(failures))
 
     def store(row: Made) -> None:
         nonlocal made, bad
         for result, image in row:
             results.put(result, image)
             made, bad = made + result.done, bad + (not result.done)
+            if not result.done and len(failures) < SHOWN:
+                failures.append(result)
 
     finished = 0
     try:

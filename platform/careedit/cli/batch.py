@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from PIL import Image
 
-from careedit.batches import Batch, InterruptedBatch, Summary, run_batch
+from careedit.batches import Batch, InterruptedBatch, Rows, Summary, run_batch
 from careedit.cli.editors import check_experts, quieten
 from careedit.cli.output import Bar, emit, emit_json, note, progress
 from careedit.errors import InputError
@@ -42,19 +42,21 @@ def edit_batch(
         from careedit.cli.signed import sign_files
 
         sign = partial(sign_files, credentials)
-    batch = Batch(place, defaults, expert_set, options, judge, sign)
+    rows = Rows(Batch(place, defaults, expert_set, options, judge, sign))
+    if rows.unused:
+        note(f"note: these columns are not read: {', '.join(rows.unused)}.")
     quieten()
     try:
         with progress("Editing", 1) as bar:
-            summary = run_batch(batch, out, workers=workers, report=_Shown(bar))
+            summary = run_batch(rows, out, workers=workers, report=_Shown(bar))
     except InterruptedBatch as interrupted:
         done = interrupted.summary
         note(
             f"{done.kept + done.made} of {_images(done.total)} are in {out}; run the same command again to make the others."
         )
         raise
-    if summary.unused:
-        note(f"note: these columns are not read: {', '.join(summary.unused)}.")
+    for failure in summary.failures:
+        note(f"failed: {failure.row}: {failure.error}")
     if as_json:
         counts = {name: getattr(summary, name) for name in ("total", "kept", "made", "failed")}
         emit_json({"version": 1, **counts, "results": str(summary.results)})
