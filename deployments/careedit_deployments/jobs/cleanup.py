@@ -1,4 +1,4 @@
-"""Deletes expired jobs, sessions and edits, and pictures that no row refers to.
+"""Deletes expired jobs, sessions, batches and edits, and pictures that no row refers to.
 
 The order is rows, then pictures, then the audit entry. A process that dies in between leaves pictures without rows, which
 `orphans` finds.
@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from sqlalchemy import Table
 
 from careedit.errors import CareEditError
-from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
+from careedit_deployments.edits.stored import delete_files, delete_job, delete_session, delete_upload
 from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
@@ -40,7 +40,7 @@ HOLD_S = 3600.0
 FEW = 20
 """Number of items that are deleted at once, whatever share they are."""
 
-Kind = Literal["jobs", "sessions", "edits", "pictures"]
+Kind = Literal["jobs", "sessions", "batches", "batch files", "edits", "pictures"]
 
 
 class Cleanup:
@@ -94,6 +94,11 @@ class Cleanup:
         for session_id in sessions:
             if await delete_session(self._store, self._blobs, session_id):  # and no other cleanup was faster
                 self._metrics.session("expired")
+        for batch_id in await self._allowed("batches", await self._store.batches.expired(), tables.batches):
+            await self._store.batches.delete(batch_id)
+        uploads = await self._allowed("batch files", await self._store.files.expired(), tables.files)
+        for upload_id in uploads:
+            await delete_upload(self._store, self._blobs, upload_id)
         pictures: list[str] = []
         if self._looked is None or self._elapsed() - self._looked >= ORPHAN_S:  # listing a bucket is slow
             orphans, count = await self.orphans()
@@ -105,7 +110,7 @@ class Cleanup:
         if await self._allowed("edits", range(await self._store.edits.older(before)), tables.edits):
             edits = await self._store.edits.prune(before)
         self._metrics.held_deletions(sum(self._held.values()))
-        count = len(jobs) + len(sessions) + len(pictures) + edits
+        count = len(jobs) + len(sessions) + len(uploads) + len(pictures) + edits
         if count:
             await self._store.scrub()
             await self._store.audit.add(
@@ -145,12 +150,17 @@ class Cleanup:
         """Scopes with pictures whose job or session no longer exists, and the number of scopes of jobs and sessions."""
         found: list[str] = []
         count = 0
-        for kind, table in (("jobs", self._store.jobs), ("sessions", self._store.sessions)):
+        existing = {
+            "jobs": self._store.jobs.existing,
+            "sessions": self._store.sessions.existing,
+            "batchfiles": self._store.files.existing,
+        }
+        for kind, known_of in existing.items():
             scopes = {PurePosixPath(scope).name: scope for scope in await self._scopes(kind)}
             count += len(scopes)
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):
                 block = old[start : start + BLOCK]
-                known = await table.existing(block)
+                known = await known_of(block)
                 found += [scopes[name] for name in block if name not in known]
         return found, count

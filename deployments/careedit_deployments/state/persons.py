@@ -10,7 +10,17 @@ from sqlalchemy import ColumnElement, Table, and_, delete, or_, select, tuple_
 
 from careedit.record import Record
 from careedit_deployments.state.database import Database
-from careedit_deployments.state.tables import assignments, edits, feedback, jobs, sessions, storage
+from careedit_deployments.state.tables import (
+    assignments,
+    batch_lines,
+    batches,
+    edits,
+    feedback,
+    jobs,
+    sessions,
+    storage,
+)
+from careedit_deployments.state.tables import files as files_
 
 IDS_AT_ONCE = 500
 """Ids in one query; databases limit the number of parameters."""
@@ -23,6 +33,10 @@ class PersonData(Record):
     """Ids of the jobs that were made for the person."""
     sessions: tuple[str, ...]
     """Ids of the sessions of the person, and of those in which the person made a turn."""
+    batches: tuple[str, ...]
+    """Ids of the batches with a job of the person, or whose input names the person."""
+    uploads: tuple[str, ...]
+    """Ids of the inputs of batches that name the person."""
     files: tuple[str, ...]
     """Scopes of the results that have an address."""
     edits: tuple[str, ...]
@@ -73,7 +87,15 @@ class PersonTable:
                 pair = tuple_(assignments.c.user_sha256, assignments.c.salt).in_(pairs)
                 found = await rows(assignments.c.user_sha256, assignments.c.salt, where=pair)
                 assigned |= {(row.user_sha256, row.salt) for row in found}
+            uploads = await rows(files_.c.id, files_.c.users, where=files_.c.owner == owner)
+            upload_ids = {row.id for row in uploads if names is None or not set(names).isdisjoint(row.users)}
+            its_batches = await rows(batches.c.id, batches.c.input_file, where=batches.c.owner == owner)
+            batch_ids = {row.id for row in its_batches if names is None or row.input_file in upload_ids}
+            for some in _portions({row.id for row in its_jobs}):
+                batch_ids |= {row.batch for row in await rows(batch_lines.c.batch, where=batch_lines.c.job.in_(some))}
             return PersonData(
+                batches=tuple(sorted(batch_ids)),
+                uploads=tuple(sorted(upload_ids)),
                 jobs=tuple(sorted(row.id for row in its_jobs)),
                 sessions=tuple(sorted(session_ids)),
                 files=tuple(sorted(row.scope for row in await rows(storage.c.scope, where=files))),
