@@ -165,7 +165,7 @@ class BatchWorker:
         return "expired" if self._services.store.clock() > batch.deadline else None
 
     async def _add(self, batch: BatchRecord, line: BatchLine, bodies: Spool) -> bool:
-        """Make a line a job, or refuse it; False: there is no room now."""
+        """Make a line a job, or refuse it; False: the queue has no room now."""
         try:
             job = await make_job(self._app, batch, line.number, bodies.body(line.number))
         except (OverloadedError, UnavailableError) as error:

@@ -92,7 +92,7 @@ class BatchAnswer(Answer):
     error_file_id: str | None
     """Id of the file with the errors; null until the batch has ended, and if no line failed."""
     created_at: int
-    """Time of acceptance."""
+    """Time at which the batch was accepted."""
     in_progress_at: int | None
     """Time at which the first line became a job."""
     expires_at: int
@@ -110,7 +110,7 @@ class BatchAnswer(Answer):
     cancelled_at: int | None
     """Time at which the cancelled batch had ended."""
     request_counts: RequestCounts
-    """Numbers of the lines."""
+    """Numbers of lines: all, completed and failed ones."""
     metadata: dict[str, str] | None
     """What the client attached to the batch."""
 

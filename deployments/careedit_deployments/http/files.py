@@ -44,7 +44,7 @@ class FileObject(Answer):
     expires_at: int
     """Time at which the file is deleted, in Unix seconds."""
     filename: str
-    """Name of the file."""
+    """Name of the file, as it was uploaded or as the server chose it."""
     purpose: Literal["batch", "batch_output"]
     """What the file is for: "batch" is the input of a batch, "batch_output" its results or errors."""
     status: Literal["processed"] = "processed"

@@ -94,7 +94,7 @@ class BatchLine(Record):
     """One line of the input of a batch."""
 
     batch: Id
-    """Id of the batch."""
+    """Id of the batch that the line belongs to."""
     number: int
     """Number of the line in the input file; the first one has 1."""
     custom_id: str
