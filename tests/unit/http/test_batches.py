@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from careedit_deployments.edits import erasure
+from careedit_deployments.http import batches
 from careedit_deployments.http.batch_lines import read_lines
 from careedit_deployments.state.batch_records import BATCH_ENDS
 from fake_backend import FakeBackend, picture_file
@@ -180,3 +181,11 @@ def test_tenants_do_not_see_each_others_batches_and_a_persons_are_erased(tmp_pat
         assert mine.get("/v1/batches").json()["data"] == mine.get("/v1/files").json()["data"] == []
         for client in clients.values():
             client.close()
+
+
+def test_a_batch_whose_time_is_over_ends_and_says_which_lines_were_not_edited(client, monkeypatch):
+    monkeypatch.setattr(batches, "WINDOW_S", -1.0)
+    batch = ended(client, start(client, line("a"), line("b")))
+    assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 2, "completed": 0, "failed": 2})
+    assert batch["expired_at"] and batch["output_file_id"] is None
+    assert [one["error"]["code"] for one in content(client, batch["error_file_id"])] == ["batch_expired"] * 2
