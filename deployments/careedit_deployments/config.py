@@ -144,7 +144,8 @@ class StateConfig(Record):
     session_max_s: PositiveFloat = 30 * 24 * 3600.0
     """Lifetime of a session after its creation, however many turns it has, in seconds; default 30 days."""
     job_ttl_s: PositiveFloat = 7 * 24 * 3600.0
-    """Time for which a finished job and its images are kept, in seconds; default seven days."""
+    """Time for which a finished job and its images, an uploaded input of batches, and an ended batch are kept, in seconds;
+    default seven days."""
     file_ttl_s: PositiveFloat = 3600.0
     """Time for which the address of a result is valid (`response_format: url`), in seconds; default one hour. The
     file is deleted within an hour after that."""

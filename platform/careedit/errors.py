@@ -78,3 +78,11 @@ class ReplayError(CareEditError):
 
 class CancelledError(CareEditError):
     """The edit was cancelled between two denoising steps."""
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as the error of a row: careedit's own errors by their message, others also by their type."""
+    words = " ".join(str(error).split())[:500]
+    if isinstance(error, CareEditError) and words:
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -45,6 +45,8 @@ LISTINGS = "careedit.listings"
 samples of a benchmark."""
 METRICS = "careedit.metrics"
 """Metrics of `careedit eval` by name: a pair of options record and builder."""
+RUNNERS = "careedit.runners"
+"""How `careedit edit --workers` runs rows in several processes: a `careedit.batches.running.Runner`."""
 
 WATERMARKS = "careedit.watermarks"
 """Methods of invisible watermarks by name: an object as `careedit.provenance.watermark.Watermark`."""

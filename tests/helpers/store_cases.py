@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from careedit_deployments.errors import ConflictError, NotFoundError, OverloadedError
+from careedit_deployments.state.batch_records import BatchLine, BatchRecord, FileRecord
 from careedit_deployments.state.queue import FULL_S
 from careedit_deployments.state.records import (
     ArmEvent,
@@ -329,3 +330,52 @@ async def an_expired_session_is_gone_before_it_is_swept(store: Store, clock: Clo
     assert await store.sessions.existing([session.id, "session_x"]) == {session.id}
     await store.sessions.delete(session.id)
     assert await store.sessions.expired() == []
+
+
+@case
+async def a_batch_has_one_worker_and_an_owner_has_two_batches_at_work(store: Store, clock: Clock) -> None:
+    await store.files.add(
+        FileRecord(id="f", name="in", purpose="batch", bytes=1, key="k", users=("u",), created=NOON, expires=NOON + 9)
+    )
+    made = []
+    for i in range(3):
+        times = {"created": NOON + i, "deadline": NOON + 20, "expires": NOON + 90}
+        made.append(BatchRecord(id=new_id("batch"), input_file="f", **times))
+        await store.batches.add(made[-1])
+    claimed = [await store.batches.claim(f"w{i}", lease_s=10.0) for i in range(3)]
+    assert [batch and batch.id for batch in claimed] == [made[0].id, made[1].id, None]
+    first = claimed[0]
+    clock.now += 11
+    assert (await store.files.get("f", owner=first.owner)).expires == NOON + 20, "as long as a batch may need it"
+    again = await store.batches.claim("w9", lease_s=10.0)
+    assert again.id == first.id and await store.batches.change(first, total=5) is None, (
+        "the claim of the silent one is lost"
+    )
+
+    job, other = [await store.jobs.add(a_job()) for _ in range(2)]
+    lines = [BatchLine(batch=first.id, number=i, custom_id=str(i), user="u" if i == 1 else None) for i in (1, 2, 3, 4)]
+    await store.batches.add_lines(lines)
+    await store.batches.add_lines(lines)
+    await store.batches.change_line(lines[0], job=job.id)
+    await store.batches.change_line(lines[1], job=other.id)
+    await store.batches.change_line(lines[2], error={"error": {"code": "x"}})
+    assert await store.batches.open_jobs(first.id) == {job.id: "queued", other.id: "queued"}
+    await store.jobs.cancel(job.id)
+    await store.jobs.finish(await store.jobs.claim("w", **TERMS), "completed")
+    assert await store.batches.counts(first.id) == (1, 2)
+    await store.batches.keep_jobs(first)
+    await store.batches.refuse_waiting(first.id, {"error": {"code": "late"}})
+    assert [line.error and line.error["error"]["code"] for line in await store.batches.lines(first.id)] == [
+        None, None, "x", "late",
+    ]  # fmt: skip
+    await store.batches.forget_users(first.owner, ["u"])
+    assert [line.number for line in await store.batches.lines(first.id, after=2)] == [3, 4]
+    assert await store.batches.counts(first.id) == (1, 2)
+    await store.batches.change(again, status="completed", ended=clock())
+    with pytest.raises(ConflictError, match="is completed"):
+        await store.batches.cancel(first.id)
+    clock.now = NOON + 91
+    assert await store.batches.expired() == [first.id]
+    await store.batches.delete(first.id)
+    with pytest.raises(NotFoundError):
+        await store.batches.get(first.id)

@@ -12,8 +12,9 @@ from contextlib import suppress
 
 from careedit.files import json_digest
 from careedit.record import Record
-from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
+from careedit_deployments.edits.stored import delete_files, delete_job, delete_session, delete_upload
 from careedit_deployments.errors import ConflictError, NotFoundError
+from careedit_deployments.state.batch_records import BATCH_ENDS
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.persons import PersonData
@@ -50,7 +51,7 @@ class Receipt(Record):
     overwritten: bool = True
     """Whether SQLite's file was rewritten without the deleted rows. False: others used it all the time, so erase again."""
     kinds: dict[str, Erased]
-    """What was erased, by kind: jobs, sessions, files, edits, feedback, assignments."""
+    """What was erased, by kind: jobs, batches, uploads, sessions, files, edits, feedback, assignments."""
 
 
 async def erase(
@@ -62,10 +63,18 @@ async def erase(
     `ConflictError` if a job still runs after `wait_s` seconds; nothing is erased then.
     """
     data = await store.persons.find(tenant, names)
+    await _end_batches(store, data, wait_s)  # they make jobs
+    data = await store.persons.find(tenant, names)
     await _end_jobs(store, data, wait_s)
     data = await store.persons.find(tenant, names)  # an ended job has logged its edit
     for job_id in data.jobs:
         await delete_job(store, blobs, job_id)
+    for upload_id in data.uploads:
+        await delete_upload(store, blobs, upload_id)
+    if names is not None:
+        await store.batches.forget_users(tenant, names)
+    for batch_id in data.batches if names is None else ():
+        await store.batches.delete(batch_id)
     for session_id in data.sessions:
         await delete_session(store, blobs, session_id)
     for scope in data.files:
@@ -87,6 +96,25 @@ async def erase(
     digest = json_digest(receipt.model_dump(mode="json"))
     await store.audit.add(actor, "privacy.erased", tenant, receipt=receipt.id, sha256=digest, **counts)
     return receipt
+
+
+async def _end_batches(store: Store, data: PersonData, wait_s: float) -> None:
+    """Cancel the batches that have not ended, and wait until no worker makes jobs of their lines."""
+    until = time.monotonic() + wait_s
+    for batch_id in data.batches:
+        with suppress(ConflictError):  # it has ended
+            await store.batches.cancel(batch_id)
+    store.jobs.notify("event")
+    for batch_id in data.batches:
+        while True:
+            batch = await store.batches.get(batch_id)
+            if batch.status in BATCH_ENDS or batch.lease_until < store.clock():
+                break
+            if time.monotonic() > until:
+                raise ConflictError(
+                    "A batch with lines of this user still runs, so nothing was erased; it is being cancelled, so try again soon."
+                )
+            await asyncio.sleep(POLL_S)
 
 
 async def _end_jobs(store: Store, data: PersonData, wait_s: float) -> None:

@@ -23,6 +23,7 @@ from careedit.images import inspect_picture
 from careedit.record import Record
 from careedit_deployments.edits.stored import STORED_LIMITS, scope_of
 from careedit_deployments.errors import LostImageError, NotFoundError
+from careedit_deployments.state.batch_records import BatchRecord, FileRecord
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.persons import PersonData
@@ -42,6 +43,7 @@ from careedit_deployments.state.store import Store
 from careedit_deployments.state.tables import (
     assignments,
     audit,
+    batches,
     edits,
     feedback,
     job_events,
@@ -50,6 +52,7 @@ from careedit_deployments.state.tables import (
     turns,
     webhooks,
 )
+from careedit_deployments.state.tables import files as uploads
 
 LINES = 1000
 """Maximum number of lines of one file, so that an export of any size fits in memory."""
@@ -83,7 +86,7 @@ class Manifest(Record):
     exported_at: float
     """Time of the export, in Unix seconds."""
     kinds: dict[str, int]
-    """Number of items by kind: jobs, sessions, files, edits, feedback, assignments, audit, pictures."""
+    """Number of items by kind: jobs, batches, uploads, sessions, files, edits, feedback, assignments, audit, pictures."""
     lost_pictures: tuple[str, ...] = ()
     """Names of pictures whose file is missing or damaged in the store."""
     files: tuple[ExportedFile, ...]
@@ -135,6 +138,9 @@ async def export_files(
                 yield add(key, await blobs.get(key), "pictures")
             except LostImageError:
                 lost.append(key)
+    for identity in data.uploads if whole else ():  # an input may name other users; of one user, each line is a job
+        for key in await blobs.keys(scope_of(identity)):
+            yield add(f"{scope_of(identity)}/input.jsonl", await blobs.get(key), "uploads", 0)
     async for kind, some, number in _logs(store, data, tenant, whole=whole):
         lines = "".join(f"{json.dumps(line)}\n" for line in some)
         yield add(f"{kind}-{number:04}.jsonl", lines.encode(), kind, len(some))
@@ -207,6 +213,10 @@ async def _logs(
     store: Store, data: PersonData, tenant: str, *, whole: bool
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]], int]]:
     """The lines of the logs in portions: kind, lines, number of the portion from 1."""
+    for number, ids in _portions(data.batches):
+        yield "batches", [*map(_plain, await store.persons.rows(BatchRecord, batches.c.id, ids))], number
+    for number, ids in _portions(data.uploads):
+        yield "uploads", [*map(_plain, await store.persons.rows(FileRecord, uploads.c.id, ids))], number
     for number, ids in _portions(data.edits):
         yield "edits", [*map(_plain, await store.persons.rows(EditRecord, edits.c.id, ids))], number
     for number, ids in _portions(data.feedback):
@@ -238,8 +248,8 @@ async def _name(key: str, picture: bytes) -> str:
 
 
 def _plain(record: BaseModel) -> dict[str, Any]:
-    """A record as JSON, without what is not about the person: hosts, and the salt that decides who gets which arm."""
-    return record.model_dump(mode="json", exclude={"worker", "lease_until", "salt"})
+    """A record as JSON, without what is not about the person: hosts, other users, and the salt that decides who gets which arm."""
+    return record.model_dump(mode="json", exclude={"worker", "lease_until", "salt", "users"})
 
 
 def _document(content: Mapping[str, Any]) -> bytes:

@@ -98,6 +98,12 @@ async def delete_session(store: Store, blobs: BlobStore, session_id: str) -> boo
     return was_there
 
 
+async def delete_upload(store: Store, blobs: BlobStore, file_id: str) -> None:
+    """Delete a file of a batch: its row, and its content if it was uploaded."""
+    await store.files.delete(file_id)
+    await delete_files(store, blobs, scope_of(file_id))
+
+
 async def put_file(
     store: Store,
     blobs: BlobStore,

@@ -18,8 +18,10 @@ import careedit
 from careedit.errors import CareEditError
 from careedit_deployments.edits.sessions import Sessions
 from careedit_deployments.http import (
+    batches,
     edits,
     feedback,
+    files,
     job_events,
     jobs,
     output,
@@ -32,6 +34,7 @@ from careedit_deployments.http import (
 )
 from careedit_deployments.http.admission import AdmissionMiddleware, HeadAndEncodingMiddleware
 from careedit_deployments.http.auth import keys_required
+from careedit_deployments.http.batch_worker import working_on_batches
 from careedit_deployments.http.errors import on_careedit_error, on_http_error, on_validation_error
 from careedit_deployments.http.limits import Limiter
 from careedit_deployments.http.logins import REPORT_S, Authenticator, FailedLogins
@@ -46,7 +49,21 @@ logger = logging.getLogger(__name__)
 
 ROUTERS = tuple(
     part.router
-    for part in (edits, output, jobs, job_events, webhooks, sessions, users, status, scores, feedback, pages)
+    for part in (
+        edits,
+        output,
+        jobs,
+        job_events,
+        files,
+        batches,
+        webhooks,
+        sessions,
+        users,
+        status,
+        scores,
+        feedback,
+        pages,
+    )
 )
 
 ABOUT: dict[str, Any] = {
@@ -74,6 +91,7 @@ def create_app(services: Services) -> FastAPI:
                 (REPORT_S, failures.report),
             ):
                 await stack.enter_async_context(_every(seconds, work))
+            await stack.enter_async_context(working_on_batches(app, services))
             yield
 
     config, store = services.config, services.store

@@ -159,14 +159,26 @@ class JobDeleted(Answer):
 )
 async def create_job(request: Request, response: Response) -> JobAnswer:
     """Accept an edit and answer at once. The same `Idempotency-Key` with the same body returns the same job."""
-    services, caller = services_of(request), caller_of(request)
-    owner = caller.id
-    key, max_queued = request.headers.get("idempotency-key"), services.config.jobs.max_queued
+    services = services_of(request)
+    key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise FieldError("The Idempotency-Key must be 1 to 255 visible ASCII characters.", "Idempotency-Key")
     if key is None:  # with a key, the job may exist already
-        await services.store.jobs.check_room(owner, max_queued)
-    form = await read_edit(request, JobFields, JobBody)
+        await services.store.jobs.check_room(caller_of(request).id, services.config.jobs.max_queued)
+    job, replayed = await add_job(request, await read_edit(request, JobFields, JobBody), key)
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    if replayed:
+        response.headers["idempotency-replayed"] = "true"
+    return await answer_of(services, job)
+
+
+async def add_job(request: Request, form: EditInput, key: str | None) -> tuple[JobRecord, bool]:
+    """The queued job of an edit, and whether it is the one that was made before with the idempotency key `key`.
+
+    Raises `ConflictError` if that has another body, `OverloadedError` if the queue is full, and what refuses an edit.
+    """
+    services, caller = services_of(request), caller_of(request)
+    owner, max_queued = caller.id, services.config.jobs.max_queued
     assert isinstance(form.fields, JobFields)
     webhook = form.fields.webhook
     sent = await run_sync(sent_sha256, form.fields, form.pictures, form.mask, webhook)
@@ -174,7 +186,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
     if known is not None:  # before anything that depends on the configuration: an accepted job does not change
         if not await _is_same(request, form, webhook, sent, known):
             raise other_body(known)
-        return await _accepted(services, response, known, replayed=True)
+        return known, True
     await _check_webhook(request, webhook)
     if form.fields.session is not None:
         raise FieldError("A turn of a session cannot be a job; POST it to /v1/sessions/ID/turns.", "session")
@@ -209,14 +221,7 @@ async def create_job(request: Request, response: Response) -> JobAnswer:
         if accepted is None or accepted.id != job_id:
             await asyncio.shield(delete_files(services.store, services.blobs, scope))
             await asyncio.shield(services.edits.give_back(running))
-    return await _accepted(services, response, accepted, replayed=accepted.id != job_id)
-
-
-async def _accepted(services: Services, response: Response, job: JobRecord, *, replayed: bool) -> JobAnswer:
-    response.headers["location"] = f"/v1/jobs/{job.id}"
-    if replayed:
-        response.headers["idempotency-replayed"] = "true"
-    return await answer_of(services, job)
+    return accepted, accepted.id != job_id
 
 
 async def _is_same(request: Request, form: EditInput, webhook: str | None, sent: str, known: JobRecord) -> bool:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -84,6 +84,10 @@ async def release_pictures(request: Request) -> AsyncIterator[None]:
     async with AsyncExitStack() as held:
         request.scope[_HELD] = held
         yield
+
+
+holding_pictures = asynccontextmanager(release_pictures)
+"""`release_pictures` as a context, for a request that no route handles."""
 
 
 def inspect(data: bytes, param: str, limits: Limits, reading: Reading = "image") -> PictureFile:

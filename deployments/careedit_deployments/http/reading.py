@@ -85,11 +85,12 @@ async def read_json(request: Request) -> bytes:
     check_charset(_options(request).get(b"charset", b"").decode("latin-1"), "content-type")
     data = (await request.body()).removeprefix(codecs.BOM_UTF8)
     with suppress(ValueError, RecursionError):
-        await run_sync(partial(json.loads, object_pairs_hook=_once), data)
+        await run_sync(partial(json.loads, object_pairs_hook=once), data)
     return data
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these fields, for `json.loads`. Raises `FieldError` for a field that is given twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]

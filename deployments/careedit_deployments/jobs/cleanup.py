@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from sqlalchemy import Table
 
 from careedit.errors import CareEditError
-from careedit_deployments.edits.stored import delete_files, delete_job, delete_session
+from careedit_deployments.edits.stored import delete_files, delete_job, delete_session, delete_upload
 from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
@@ -44,7 +44,7 @@ FEW = 20
 REWRITE_S = 24 * 3600.0
 """Seconds between two rewrites of SQLite's file, after which it has no copies of deleted rows (`Database.scrub`)."""
 
-Kind = Literal["jobs", "sessions", "pictures", "audit"] | LogKind
+Kind = Literal["jobs", "sessions", "batches", "batch files", "pictures", "audit"] | LogKind
 
 
 class Cleanup:
@@ -95,6 +95,12 @@ class Cleanup:
         for session_id in sessions:
             if await delete_session(self._store, self._blobs, session_id):  # and no other cleanup was faster
                 self._metrics.session("expired")
+        batches = await self._allowed("batches", await self._store.batches.expired(), tables.batches)
+        for batch_id in batches:
+            await self._store.batches.delete(batch_id)
+        uploads = await self._allowed("batch files", await self._store.files.expired(), tables.files)
+        for upload_id in uploads:
+            await delete_upload(self._store, self._blobs, upload_id)
         pictures: list[str] = []
         if self._looked is None or self._elapsed() - self._looked >= ORPHAN_S:  # listing a bucket is slow
             orphans, count = await self.orphans()
@@ -102,7 +108,8 @@ class Cleanup:
             self._looked = self._elapsed()
         for scope in pictures:
             await delete_files(self._store, self._blobs, scope)
-        counts = {"jobs": len(jobs), "sessions": len(sessions), "orphans": len(pictures), "feedback": 0}
+        counts = {"jobs": len(jobs), "sessions": len(sessions), "batches": len(batches), "uploads": len(uploads)}
+        counts |= {"orphans": len(pictures), "feedback": 0}
         for kind, table in LOGS.items():
             counts[kind] = 0
             if await self._allowed(kind, range(await self._store.retention.due(kind)), table):
@@ -161,12 +168,17 @@ class Cleanup:
         """Scopes with pictures whose job or session no longer exists, and the number of scopes of jobs and sessions."""
         found: list[str] = []
         count = 0
-        for kind, table in (("jobs", self._store.jobs), ("sessions", self._store.sessions)):
+        existing = {
+            "jobs": self._store.jobs.existing,
+            "sessions": self._store.sessions.existing,
+            "batchfiles": self._store.files.existing,
+        }
+        for kind, known_of in existing.items():
             scopes = {PurePosixPath(scope).name: scope for scope in await self._scopes(kind)}
             count += len(scopes)
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
             for start in range(0, len(old), BLOCK):
                 block = old[start : start + BLOCK]
-                known = await table.existing(block)
+                known = await known_of(block)
                 found += [scopes[name] for name in block if name not in known]
         return found, count

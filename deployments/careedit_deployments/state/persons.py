@@ -13,6 +13,8 @@ from careedit_deployments.state.database import Database
 from careedit_deployments.state.tables import (
     AnyRecord,
     assignments,
+    batch_lines,
+    batches,
     edits,
     feedback,
     jobs,
@@ -20,6 +22,7 @@ from careedit_deployments.state.tables import (
     sessions,
     storage,
 )
+from careedit_deployments.state.tables import files as files_
 
 IDS_AT_ONCE = 500
 """Ids in one query; databases limit the number of parameters."""
@@ -32,6 +35,10 @@ class PersonData(Record):
     """Ids of the jobs that were made for the person."""
     sessions: tuple[str, ...]
     """Ids of the sessions of the person, and of those in which the person made a turn."""
+    batches: tuple[str, ...]
+    """Ids of the batches with a job of the person, or whose input names the person."""
+    uploads: tuple[str, ...]
+    """Ids of the inputs of batches that name the person."""
     files: tuple[str, ...]
     """Scopes of the results that have an address."""
     edits: tuple[str, ...]
@@ -85,7 +92,15 @@ class PersonTable:
             if names is None:  # also of users of whom nothing else is left
                 found = await rows(assignments.c.user_sha256, assignments.c.salt, where=assignments.c.owner == owner)
                 assigned |= {(row.user_sha256, row.salt) for row in found}
+            uploads = await rows(files_.c.id, files_.c.users, where=files_.c.owner == owner)
+            upload_ids = {row.id for row in uploads if names is None or not set(names).isdisjoint(row.users)}
+            its_batches = await rows(batches.c.id, batches.c.input_file, where=batches.c.owner == owner)
+            batch_ids = {row.id for row in its_batches if names is None or row.input_file in upload_ids}
+            for some in _portions({row.id for row in its_jobs}):
+                batch_ids |= {row.batch for row in await rows(batch_lines.c.batch, where=batch_lines.c.job.in_(some))}
             return PersonData(
+                batches=tuple(sorted(batch_ids)),
+                uploads=tuple(sorted(upload_ids)),
                 jobs=tuple(sorted(row.id for row in its_jobs)),
                 sessions=tuple(sorted(session_ids)),
                 files=tuple(sorted(row.scope for row in await rows(storage.c.scope, where=files))),

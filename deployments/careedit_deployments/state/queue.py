@@ -36,8 +36,9 @@ from careedit_deployments.state.shares import TURN, count_begin, jobs_ahead, nex
 from careedit_deployments.state.storage import free_reserved
 from careedit_deployments.state.tables import job_events, jobs, keys, older, record_of, values_of, webhooks
 
-Topic = Literal["queued", "event", "cancel", "webhook"]
-"""Changes that `JobTable.subscribe` reports: a job was queued, an event was written, a job is to be cancelled, a webhook is due."""
+Topic = Literal["queued", "event", "cancel", "webhook", "batch"]
+"""Changes that `JobTable.subscribe` reports: a job was queued, an event was written, a job is to be cancelled, a webhook is due,
+a batch was made."""
 
 KEY_REVOKED = {
     "code": "key_revoked",

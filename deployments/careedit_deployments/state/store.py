@@ -6,6 +6,7 @@ from sqlalchemy import Table, func, select, text
 
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.audit import AuditLog
+from careedit_deployments.state.batch_table import BatchTable, FileTable
 from careedit_deployments.state.clock import unix_time
 from careedit_deployments.state.database import Database
 from careedit_deployments.state.deliveries import EndpointTable, WebhookTable
@@ -47,6 +48,10 @@ class Store:
         """Actions that an operator may have to explain, as a chain of hashes."""
         self.jobs = JobTable(database, clock, config.job_ttl_s)
         """Background edits, and their queue."""
+        self.batches = BatchTable(database, clock)
+        """Many edits of one input file, each of which becomes a job."""
+        self.files = FileTable(database, clock)
+        """Inputs of batches, and lists of their results."""
         self.webhooks = WebhookTable(database, clock)
         """Messages about ended jobs that are to be sent."""
         self.endpoints = EndpointTable(database, clock)

@@ -28,6 +28,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
 from careedit.record import Record
+from careedit_deployments.state.batch_records import BatchLine, BatchRecord, FileRecord
 from careedit_deployments.state.records import (
     ArmEvent,
     AssignmentRecord,
@@ -127,6 +128,15 @@ turns = _table(
     TurnRecord,
     ForeignKeyConstraint(["session"], ["sessions.id"], ondelete="CASCADE"),
     UniqueConstraint("session", "number"),
+)
+files = _table("files", FileRecord, Index(None, "owner"), Index(None, "expires"))
+batches = _table("batches", BatchRecord, Index(None, "owner"), Index(None, "expires"), Index(None, "status", "created"))
+batch_lines = _table(
+    "batch_lines",
+    BatchLine,
+    ForeignKeyConstraint(["batch"], ["batches.id"], ondelete="CASCADE"),
+    Index(None, "job"),
+    key=("batch", "number"),
 )
 storage = _table("storage", StorageRecord, Index(None, "owner"), key=("scope",))
 

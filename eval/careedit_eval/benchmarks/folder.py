@@ -1,8 +1,7 @@
 """A user's own rows: a folder with metadata.jsonl or metadata.csv, or parquet shards; and drawn scenes in a folder.
 
-Columns have the names of training rows (`careedit.finetune.data`), so training data can also measure an expert. Only source
-and instruction are needed; some metrics need more. The readers are imported when rows are read, because they import torch,
-which other benchmarks do not need.
+Columns have the names of training rows (`careedit.tabular`), so training data can also measure an expert. Only source and
+instruction are needed; some metrics need more.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from careedit import plugins
 from careedit.errors import InputError
-from careedit.tabular import is_missing, words_of
+from careedit.tabular import METADATA, ROLES, TextTable, is_missing, match_columns, words_of
 from careedit_eval.benchmarks.base import Source, TableBenchmark, group_of, taken
 from careedit_eval.benchmarks.shards import Line, Shards, check_columns, file_ref
 from careedit_eval.errors import BenchmarkError
@@ -51,8 +50,6 @@ class FolderBenchmark(TableBenchmark):
         self.config = config
 
     def _read(self) -> Iterator[Sample]:
-        from careedit.finetune.data.tables import METADATA
-
         place = Path(os.path.expanduser(self.path))
         listing = next((name for name in plugins.names(plugins.LISTINGS) if (place / name).is_file()), None)
         if listing is not None:
@@ -66,8 +63,6 @@ class FolderBenchmark(TableBenchmark):
 
 
 def _text_rows(place: Path, config: FolderConfig) -> Iterator[Sample]:
-    from careedit.finetune.data.tables import METADATA, TextTable
-
     files = [place] if place.is_file() else [place / name for name in METADATA if (place / name).is_file()]
     if len(files) > 1:
         raise BenchmarkError(f"The folder {str(place)!r} holds both {METADATA[0]} and {METADATA[1]}; name one of them.")
@@ -105,20 +100,14 @@ def _parquet_rows(path: str, config: FolderConfig) -> Iterator[Sample]:
 
 def _columns(names: tuple[str, ...], config: FolderConfig) -> dict[str, str]:
     """The column of each role and text: first the configured ones, then the first layout that has source and instruction."""
-    from careedit.finetune.data.columns import FILE_NAME, LAYOUTS, ROLES
-
     known = (*ROLES, *OWN)
     check_columns(names, config.columns.values(), f"The rows in {config.path!r}")
     unknown = [role for role in config.columns if role not in known]
     if unknown:
         raise BenchmarkError(f"{unknown[0]!r} is nothing that a column can be; choose from {', '.join(known)}.")
-    plain = {name.removesuffix(FILE_NAME) if name != FILE_NAME else name: name for name in names}
-    own = {name: plain[name] for name in OWN if name in plain}
-    for layout in LAYOUTS.values():
-        found = {role: plain[name] for role, name in layout.given().items() if name in plain}
-        found |= own | dict(config.columns)
-        if "source" in found and "instruction" in found:
-            return found
+    found = match_columns(names, own=OWN, stated=config.columns)
+    if found is not None:
+        return found
     raise BenchmarkError(
         f"The columns {', '.join(names)} of {config.path!r} do not tell source and instruction; name them under "
         "`columns`, e.g. {source: before, instruction: text}."

@@ -28,6 +28,9 @@ COLUMN = "data"
 MOST_BLOCKS = 10_000
 """The maximum number of blocks of one execution; more items are put into larger blocks."""
 
+SLOWEST_S = 3600.0
+"""Seconds after which `run_in_workers` gives up an item: a large base loads and edits in minutes, without a GPU in more."""
+
 
 class RayRunner:
     """Runs stages on the Ray cluster that this process is connected to, or starts one on this machine."""
@@ -78,6 +81,18 @@ class RayRunner:
                     f"The cluster gave up {stage.name} ({' '.join(str(error).split())[-300:]}); what is done is kept, run the "
                     "same command again."
                 ) from error
+
+
+def run_in_workers(
+    name: str, make: Callable[[], Work], items: Sequence[Any], *, workers: int, gpu: bool | None
+) -> Iterator[list[Any]]:
+    """Results of items by workers that take one at a time; the entry point of `careedit.runners`.
+
+    `gpu`: each worker has a GPU (None: if the cluster has any). Raises `InputError` if so many workers do not fit.
+    """
+    runner = RayRunner()
+    gpus = 1.0 if (runner.has_gpus if gpu is None else gpu) else 0.0
+    return runner.run(Stage(name, make, 1, workers, gpus, SLOWEST_S), items)
 
 
 def _mapped(items: ray.data.Dataset, stage: Stage, size: int, *, first: bool) -> ray.data.Dataset:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from careedit.errors import sentence
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import EditFailed, EditWork, SampleEditor, make_editor
 from careedit_eval.editors.local import keep_open
-from careedit_eval.pipeline.workers import sentence
 from careedit_eval.records import Sample
 from careedit_eval.suite import Arm
 from careedit_eval.timing import TimedSample

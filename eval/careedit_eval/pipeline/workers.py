@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from careedit.errors import CareEditError
+from careedit.errors import CareEditError, sentence
 from careedit.files import png_bytes
 from careedit_eval.alignment import load_pictures
 from careedit_eval.editors import Edited, EditFailed, EditWork, SampleEditor, make_editor
@@ -170,14 +170,6 @@ def measure(metric: Metric, items: Sequence[ScoreItem]) -> list[Measurement]:
         alone = isinstance(error, NotApplicableError)
         return [Measurement(not_applicable=str(error)) if alone else Measurement(error=sentence(error))]
     return [one for item in items for one in measure(metric, [item])]
-
-
-def sentence(error: BaseException) -> str:
-    """An exception as the error of a row: careedit's own errors by their message, others also by their type."""
-    words = " ".join(str(error).split())[:500]
-    if isinstance(error, CareEditError) and words:
-        return words
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _item(task: ScoreTask) -> ScoreItem | str:

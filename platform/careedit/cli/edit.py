@@ -1,4 +1,4 @@
-"""Edit an image by instruction, or replay a traced edit."""
+"""Edit one image or many by instruction, or replay a traced edit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from careedit.errors import InputError
 from careedit.families import Quantisation
 from careedit.record import help_of
 from careedit.records import EarlyFilter, EditRequest, EditResult, EditTrace, FilterStrategy
+from careedit.tabular import TABLES, weights_of
 
 app = typer.Typer(add_completion=False)
 
@@ -27,7 +28,12 @@ MAX_TRACE_BYTES = 16 * 2**20
 @app.command("edit")
 def edit(
     image: Annotated[
-        Path, typer.Argument(metavar="IMAGE", help="The source image: a PNG, JPEG, WebP, HEIC or AVIF file.")
+        Path,
+        typer.Argument(
+            metavar="IMAGE",
+            help="The source image: a PNG, JPEG, WebP, HEIC or AVIF file. Or many: a folder of them, or a .csv, .jsonl or "
+            ".parquet table.",
+        ),
     ],
     instruction: Annotated[
         str | None, typer.Argument(metavar="INSTRUCTION", help="What to change, in words; omit it with --replay.")
@@ -68,8 +74,14 @@ def edit(
         Quantisation | None, typer.Option(help="Store the transformer's weights in fewer bits. Default: they are not.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output file. Default: IMAGE-edited.png in the current folder.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Output file, by default IMAGE-edited.png in the current folder. For many: a folder."
+        ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="For many images: processes that edit, each with a GPU if there are any.")
+    ] = 1,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the output of --json to this file.")
     ] = None,
@@ -99,7 +111,12 @@ def edit(
 
     The result has the size of the source; pixels outside a mask do not change. Nothing is written unless all images
     are made. With --early-filter each image is the best of several; --trace lists all candidates.
+
+    A folder is edited with one instruction; a table has the columns source and instruction and may have mask, reference,
+    seed, expert, output and others (docs/batches.md). Run the same command again to make what is missing or has changed.
+    The exit code is 1 if an image of a batch failed; results.csv in --out says why.
     """
+    many = image.is_dir() or image.suffix.lower() in TABLES
     pictures: dict[str, Any] = {"image": image, "mask": mask, "references": tuple(reference or ())}
     options_given: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance, "n": n, "top_k": top_k}
     options_given |= {"expert": expert, "refine_mask": refine_mask or None}
@@ -118,9 +135,27 @@ def edit(
         "quantisation": quantisation,
         "compiled": compiled,
     }
+    if expert is not None and replay is None:
+        options_given["expert"] = weights_of(expert, "--expert")
+    if many:
+        single = {"--trace": trace, "--replay": replay, "--save-previews": save_previews, "--watermark": watermark}
+        for option in (name for name, value in single.items() if value is not None):
+            raise InputError(f"{option} is for one image; leave it out for a folder or a table.")
+        defaults = {"mask": mask, "references": tuple(reference or ()), "instruction": instruction}
+        defaults = {name: value for name, value in defaults.items() if value} | options_given
+        from careedit.cli.batch import edit_batch
+
+        edit_batch(
+            image, defaults, out, expert_set=expert_set, options=options, judge=judge or "tiny", credentials=credentials,
+            workers=workers, as_json=as_json,
+        )  # fmt: skip
+        return
+    if workers != 1:
+        raise InputError("--workers is for many images; give a folder or a table, or leave it out.")
     marks = None
     if credentials is not None or watermark is not None:
         from careedit.cli.signed import Marks
+        from careedit.experts import load_expert_set
 
         marks = Marks.open(credentials, watermark, image)
     inputs = [image, *([mask] if mask else []), *(reference or []), *([replay] if replay else [])]
@@ -128,8 +163,6 @@ def edit(
     if replay is None:
         if instruction is None:
             raise InputError("The instruction is missing; say what to change, e.g. 'remove the red circle'.")
-        if expert is not None:
-            options_given["expert"] = _expert(expert)
         request = EditRequest.model_validate({**pictures, "instruction": instruction, **options_given})
         targets = _targets(out, image, request.n, trace, inputs)
         strips = _strips(save_previews, targets, inputs)
@@ -137,7 +170,7 @@ def edit(
 
         result = run_edit(request, expert_set, options, judge=judge or "tiny")
     else:
-        if instruction is not None or options_given or any(options.values()):
+        if instruction is not None or expert is not None or options_given or any(options.values()):
             raise InputError("A trace has all settings of its edit; with --replay give images and outputs only.")
         traces = _read_traces(replay)
         targets, strips = _targets(out, image, len(traces), trace, inputs), []
@@ -154,7 +187,7 @@ def edit(
     made_files: Sequence[Image.Image | bytes] = result.images
     notes = [f"note: {line}." for made in result.traces for line in made.degradations]
     if marks is not None:
-        made_files = marks.files(targets, result, expert_set)
+        made_files = marks.files(targets, result, load_expert_set(expert_set))
         document |= marks.report
         notes += marks.notes([made.size for made in result.images])
     text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
@@ -195,23 +228,6 @@ def _draw(strips: Sequence[Path], result: EditResult, request: EditRequest) -> d
         for path, trace, previews in made
         if trace.filter is not None
     }
-
-
-def _expert(text: str) -> str | dict[str, float]:
-    """`--expert`: a name, or weights as in "erase=0.7,style=0.3"."""
-    if "=" not in text:
-        return text
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = (piece.strip() for piece in part.partition("="))
-        try:
-            value = float(weight)
-        except ValueError:
-            raise InputError(f"--expert {text!r} is not a mixture; write it as erase=0.7,style=0.3.") from None
-        if name in weights:
-            raise InputError(f"--expert {text!r} names {name!r} twice; give each expert one weight.")
-        weights[name] = value
-    return weights
 
 
 def _read_traces(path: Path) -> list[EditTrace]:

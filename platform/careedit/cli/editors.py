@@ -13,7 +13,7 @@ from careedit.cli.output import progress
 from careedit.editing.base_model import COMPILED
 from careedit.editor import Editor, load_editor
 from careedit.errors import InputError
-from careedit.experts import load_expert_set
+from careedit.experts import ExpertSet, load_expert_set
 from careedit.images import decode_image, decode_mask
 from careedit.records import BASE, EditRequest, EditResult, EditTrace
 from careedit.scoring import Scorer
@@ -25,9 +25,7 @@ def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], 
     quieten()
     with progress("Loading"):
         loaded = load_expert_set(expert_set)
-        for name in [request.expert] if isinstance(request.expert, str) else request.expert:
-            if name not in ("auto", BASE):
-                loaded.manifest(name)  # an unknown expert is refused before gigabytes of base are read
+        check_experts(loaded, request.expert)  # before gigabytes of base are read
         scorer = None
         if request.early_filter is not None:
             plan = make_plan(request.early_filter, request.steps or loaded.spec.defaults.steps)
@@ -42,6 +40,13 @@ def run_edit(request: EditRequest, expert_set: str, options: Mapping[str, Any], 
             shown = done / total
 
         return editor.edit(request, on_step=on_step)
+
+
+def check_experts(expert_set: ExpertSet, expert: str | Mapping[str, float]) -> None:
+    """Raises `UnknownExpertError` if the set does not have an expert that a request names."""
+    for name in [expert] if isinstance(expert, str) else expert:
+        if name not in ("auto", BASE):
+            expert_set.manifest(name)
 
 
 def run_replays(traces: Sequence[EditTrace], pictures: Mapping[str, Any], expert_set: str) -> EditResult:

@@ -17,9 +17,7 @@ from PIL import Image
 from careedit.cli.output import emit_json, note
 from careedit.errors import InputError
 from careedit.images import save_image
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""The formats that `save_image` writes. They are checked before the edit, so that a wrong name costs no time."""
+from careedit.images.save import SUFFIXES
 
 
 def numbered(path: Path, count: int) -> list[Path]:
@@ -30,9 +28,9 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 
 def check_pictures(paths: Iterable[Path]) -> None:
-    """Raises `InputError` for a name whose suffix is not one of `PICTURE_SUFFIXES`."""
+    """Raises `InputError` for a name whose suffix is not one of `SUFFIXES`, before the edit, so that it costs no time."""
     for path in paths:
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"The output {str(path)!r} has no suffix of an image format; use .png, .jpg or .webp.")
 
 

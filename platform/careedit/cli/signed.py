@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +36,15 @@ class Marks:
     """The source with its Content Credentials, which signed files keep; None: the files are not signed."""
 
     @classmethod
-    def open(cls, credentials: Path | None, watermark: Path | None, source: Path) -> Marks:
-        """The marks of a command's results, from a folder of credentials and a file with the watermark's key.
+    def open(cls, credentials: Path | None, watermark: Path | None, source: Path | bytes) -> Marks:
+        """The marks of an edit's results, from a folder of credentials and a file with the watermark's key.
 
         Raises `InputError` for a certificate or key that cannot sign, for a file that cannot be read, and for a source whose
         Content Credentials cannot be read or are too large.
         """
         marking = None if watermark is None else Marking(key_from_file(watermark))
-        signing, ingredient = (None, None) if credentials is None else _signing(credentials, source)
-        return cls(f"edit_{secrets.token_hex(10)}", marking, signing, ingredient)
+        signing, ingredient = (None, None) if credentials is None else (signer(credentials), _ingredient(source))
+        return cls(_new_id(), marking, signing, ingredient)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Marks:
         found = (size_note(self.marking.method, size) for size in sizes)
         return [f"note: {sentence}" for sentence in found if sentence is not None]
 
-    def files(self, targets: Sequence[Path], result: EditResult, expert_set: str) -> list[bytes]:
+    def files(self, targets: Sequence[Path], result: EditResult, loaded: ExpertSet) -> list[bytes]:
         """The file of each result, in the format of its target."""
         marked = [self._marked(image) for image in result.images]
         files = [
@@ -68,9 +69,6 @@ class Marks:
         ]
         if self.signing is None:
             return files
-        from careedit.experts import load_expert_set
-
-        loaded = load_expert_set(expert_set)
         return [
             self.signing.sign(file, self._credit(trace, loaded), self.ingredient, watermarked=watermarked)
             for file, trace, (_, watermarked) in zip(files, result.traces, marked, strict=True)
@@ -95,14 +93,34 @@ class Marks:
         )
 
 
-def _signing(folder: Path, source: Path) -> tuple[Signing, bytes]:
+def signer(folder: Path) -> Signing:
+    """The signer in a folder. Raises `InputError` for a certificate or key that cannot sign."""
     try:
         from careedit.provenance.certificates import from_folder
-        from careedit.provenance.signing import Signing, ingredient_of
+        from careedit.provenance.signing import Signing
     except ModuleNotFoundError as error:
         raise InputError(f"--credentials needs the package {error.name}; pip install 'careedit[provenance]'.") from None
-    signing = Signing(from_folder(folder))
+    return Signing(from_folder(folder))
+
+
+def _ingredient(source: Path | bytes) -> bytes:
+    from careedit.provenance.signing import ingredient_of
+
     try:
-        return signing, ingredient_of(source.read_bytes())
+        return ingredient_of(source if isinstance(source, bytes) else source.read_bytes())
     except OSError as error:
         raise InputError(f"The image {str(source)!r} cannot be read ({error.strerror}); check the path.") from None
+
+
+_opened = lru_cache(maxsize=1)(signer)
+
+
+def sign_files(
+    folder: Path, targets: Sequence[Path], result: EditResult, source: bytes, loaded: ExpertSet
+) -> list[bytes]:
+    """The signed file of each result of a row, with the certificate and key in `folder`, which a process opens once."""
+    return Marks(_new_id(), None, _opened(folder), _ingredient(source)).files(targets, result, loaded)
+
+
+def _new_id() -> str:
+    return f"edit_{secrets.token_hex(10)}"

@@ -19,6 +19,8 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True}),
 }
+SUFFIXES = tuple(_FORMATS)
+"""The endings of the names of files that `save_image` writes."""
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 
 import httpx2
 import openai
@@ -211,3 +212,47 @@ def test_a_full_queue_is_told_at_once_with_when_to_come_back(served, scene):
     assert len(made) >= 6
     assert all(int(answer.response.headers["retry-after"]) >= 1 for answer in refused)
     assert {answer.code for answer in refused} == {"server_overloaded"}
+
+
+def test_batches_are_made_listed_read_and_cancelled(client, scene):
+    url = "data:image/png;base64," + base64.b64encode(scene).decode()
+    lines = [
+        {
+            "custom_id": name,
+            "method": "POST",
+            "url": "/v1/images/edits",
+            "body": {"model": "tiny", "prompt": prompt, "images": [{"image_url": url}], "seed": 11, "steps": 2},
+        }
+        for name, prompt in (("good", "remove the circle"), ("bad", ""))
+    ]
+    data = "\n".join(map(json.dumps, lines)).encode()
+    file = client.files.create(file=("edits.jsonl", data), purpose="batch")
+    assert (file.bytes, file.filename, file.purpose, file.status) == (len(data), "edits.jsonl", "batch", "processed")
+    assert client.files.content(file.id).content == data
+
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/images/edits", completion_window="24h", metadata={"shop": "north"}
+    )
+    assert (batch.status, batch.metadata, batch.request_counts.total) == ("validating", {"shop": "north"}, 0)
+    while (batch := client.batches.retrieve(batch.id)).status != "completed":
+        assert batch.status in ("validating", "in_progress", "finalizing")
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
+    (line,) = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
+    same = client.images.edit(
+        image=scene, prompt="remove the circle", model="tiny", extra_body={"seed": 11, "steps": 2}
+    )
+    assert line["custom_id"] == "good"
+    assert line["response"]["body"]["data"][0]["b64_json"] == same.data[0].b64_json
+    (line,) = map(json.loads, client.files.content(batch.error_file_id).text.splitlines())
+    assert (line["custom_id"], line["response"]["body"]["error"]["param"]) == ("bad", "prompt")
+
+    assert next(iter(client.batches.list(limit=1))).id == batch.id
+    assert {one.id for one in client.files.list(purpose="batch_output")} >= {batch.output_file_id, batch.error_file_id}
+    with pytest.raises(openai.ConflictError, match="completed, so it cannot be cancelled"):
+        client.batches.cancel(batch.id)
+    assert (
+        client.files.retrieve(batch.output_file_id).expires_at == client.files.retrieve(batch.error_file_id).expires_at
+    )
+    assert client.files.delete(batch.output_file_id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(batch.output_file_id)

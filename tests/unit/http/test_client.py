@@ -27,6 +27,15 @@ from webhooks import receiving
 PICTURE = Image.new("RGB", (48, 32), (200, 40, 90))
 REQUEST = EditRequest(image=PICTURE, instruction="remove it", seed=7, steps=2)
 WITHOUT_METHOD = {
+    "POST /v1/files": "OpenAI's client has it",
+    "GET /v1/files": "OpenAI's client has it",
+    "GET /v1/files/{file_id}": "OpenAI's client has it",
+    "GET /v1/files/{file_id}/content": "OpenAI's client has it",
+    "DELETE /v1/files/{file_id}": "OpenAI's client has it",
+    "POST /v1/batches": "OpenAI's client has it",
+    "GET /v1/batches": "OpenAI's client has it",
+    "GET /v1/batches/{batch_id}": "OpenAI's client has it",
+    "POST /v1/batches/{batch_id}/cancel": "OpenAI's client has it",
     "GET /healthz": "a probe of whoever runs the server, which looks at the status only",
     "GET /readyz": "another one",
     "GET /v1/images/files/{file_id}/{name}": "an answer has the whole address, which needs no key",

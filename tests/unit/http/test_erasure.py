@@ -13,7 +13,7 @@ from careedit_deployments.errors import ConflictError
 from fake_backend import FakeBackend
 from served import serve
 
-KINDS = ("jobs", "sessions", "files", "edits", "feedback", "assignments")
+KINDS = ("jobs", "batches", "uploads", "sessions", "files", "edits", "feedback", "assignments")
 
 
 def test_no_trace_of_an_erased_user_is_left_and_others_keep_theirs(tmp_path):
@@ -34,7 +34,7 @@ def test_no_trace_of_an_erased_user_is_left_and_others_keep_theirs(tmp_path):
             assert pseudonym.encode() in log, "else the search below would prove nothing"
             receipt = erase("anna")
             assert {kind: receipt.kinds[kind].count for kind in KINDS} == {
-                "jobs": 1, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1
+                "jobs": 1, "batches": 0, "uploads": 0, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1
             }  # fmt: skip
             assert all(erased.count == 0 for erased in erase("anna").kinds.values()), "a second time nothing is left"
             assert client.get(f"/v1/jobs/{mine[2]}").status_code == 404
@@ -50,7 +50,7 @@ def test_no_trace_of_an_erased_user_is_left_and_others_keep_theirs(tmp_path):
             lambda: erasure.erase(services.store, services.blobs, "anonymous", None, actor="an operator")
         )
         assert {kind: everything.kinds[kind].count for kind in KINDS} == {
-            "jobs": 1, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1
+            "jobs": 1, "batches": 0, "uploads": 0, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1
         }  # fmt: skip
         assert served.run(services.store.edits.latest) == []
 

@@ -1,5 +1,6 @@
 """A copy of what is stored of a user: complete, with hashes, and nothing half-written."""
 
+import base64
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import pytest
 
 from an_end_user import use
 from careedit_deployments.cli import privacy
+from careedit_deployments.edits import personal_export
 from careedit_deployments.http.admission import _shown
 from fake_backend import FakeBackend, picture_file
 from served import serve
@@ -33,7 +35,8 @@ def test_an_export_has_everything_of_the_user_and_the_hash_of_each_file(archive)
     files, (edit, session, job), entry = archive
     manifest = json.loads(files.read("manifest.json"))
     assert manifest["kinds"] == {
-        "jobs": 1, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1, "audit": 0, "pictures": 5
+        "jobs": 1, "batches": 0, "uploads": 0, "sessions": 1, "files": 1, "edits": 4, "feedback": 1, "assignments": 1,
+        "audit": 0, "pictures": 5,
     }  # fmt: skip
     assert files.namelist() == [*(file["name"] for file in manifest["files"]), "manifest.json"]
     for file in manifest["files"]:
@@ -50,6 +53,38 @@ def test_an_export_has_everything_of_the_user_and_the_hash_of_each_file(archive)
     assert edit in {one["id"] for one in edits}
     assert json.loads(files.read("feedback-0001.jsonl"))["comment"] == "remove the xylophone"
     assert (entry.action, entry.detail["export"]) == ("privacy.exported", manifest["id"])
+
+
+def test_an_export_names_the_batches_of_a_user_and_that_of_the_tenant_has_their_inputs(tmp_path):
+    url = "data:image/png;base64," + base64.b64encode(picture_file()).decode()
+    with serve(tmp_path, FakeBackend()) as served, httpx2.Client(base_url=served.url, timeout=30) as client:
+        lines = [
+            {"custom_id": user, "method": "POST", "url": "/v1/images/edits",
+             "body": {"prompt": f"paint {user}", "user": user, "images": [{"image_url": url}]}}
+            for user in ("anna", "boris")
+        ]  # fmt: skip
+        sent = "\n".join(map(json.dumps, lines))
+        upload = client.post("/v1/files", files={"file": ("in.jsonl", sent)}, data={"purpose": "batch"}).json()["id"]
+        order = {"input_file_id": upload, "endpoint": "/v1/images/edits", "completion_window": "24h"}
+        batch = client.post("/v1/batches", json=order).json()["id"]
+        while client.get(f"/v1/batches/{batch}").json()["status"] != "completed":
+            pass
+        one = ZipFile(io.BytesIO(client.get("/v1/users/anna").content))
+        store, blobs = served.services.store, served.services.blobs
+
+        async def whole():
+            data = await personal_export.find_data(store, "anonymous", None)
+            files = personal_export.export_files(store, blobs, data, "anonymous", whole=True, actor="operator")
+            return {name: content async for name, content in files}
+
+        every = served.run(whole)
+    kinds = json.loads(one.read("manifest.json"))["kinds"]
+    assert (kinds["jobs"], kinds["batches"], kinds["uploads"]) == (1, 1, 1)
+    assert json.loads(one.read("batches-0001.jsonl"))["id"] == batch
+    assert b"paint boris" not in b"".join(one.read(name) for name in one.namelist())
+    assert upload in every["uploads-0001.jsonl"].decode()
+    (name,) = [name for name in every if name.endswith("input.jsonl")]
+    assert every[name] == sent.encode()
 
 
 def test_spans_have_no_name_of_a_user():

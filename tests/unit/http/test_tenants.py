@@ -165,8 +165,15 @@ def test_nothing_of_a_tenant_is_there_for_an_admin_of_another(team: Team) -> Non
     session = mine.post("/v1/sessions", files=EDIT["files"]).json()["id"]
     turn = mine.post(f"/v1/sessions/{session}/turns", json={"prompt": "x"}).json()["careedit"]
     endpoint = mine.post("/v1/webhooks", json={"url": "https://example.org/hooks"}).json()["id"]
-    ids = {"job_id": job, "session_id": session, "turn_id": turn["turn"], "endpoint_id": endpoint}
-    others = {"model", "user", "file_id", "name"}  # of all tenants; of the caller's tenant; a secret
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/images/edits", "body": {}}
+    upload = mine.post("/v1/files", files={"file": ("in.jsonl", json.dumps(line))}, data={"purpose": "batch"}).json()[
+        "id"
+    ]
+    order = {"input_file_id": upload, "endpoint": "/v1/images/edits", "completion_window": "24h"}
+    batch = mine.post("/v1/batches", json=order).json()["id"]
+    ids = {"job_id": job, "session_id": session, "turn_id": turn["turn"], "endpoint_id": endpoint, "file_id": upload}
+    ids["batch_id"] = batch
+    others = {"model", "user", "name"}  # of all tenants; of the caller's tenant; an address that is a secret
     routes = [
         (method.upper(), path)
         for path, methods in mine.get("/openapi.json").json()["paths"].items()

@@ -17,10 +17,9 @@ from typing import Any
 from careedit.editing import EditJob, Family
 from careedit.errors import InputError
 from careedit.files import write_atomic
-from careedit.finetune.data.columns import Columns
 from careedit.finetune.data.rows import BadRowError, Row, RowRules, read_row, reference_fit
-from careedit.finetune.data.tables import Table
 from careedit.images import FLATTENED, decoding_notes, fit_panel
+from careedit.tabular import Columns, Table
 
 
 @dataclass(frozen=True, slots=True)

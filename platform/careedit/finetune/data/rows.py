@@ -15,11 +15,9 @@ from careedit.editing import EditJob, Family
 from careedit.editing.families import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
-from careedit.finetune.data.columns import Columns
-from careedit.finetune.data.tables import BrokenRowError, Table
 from careedit.finetune.pool import Item
 from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel, turn_note
-from careedit.tabular import find_file, is_missing
+from careedit.tabular import BrokenRowError, Columns, Table, is_missing, picture_of
 
 Align = Literal["refuse", "stretch", "crop"]
 """What to do with a target whose shape differs from its source's."""
@@ -149,17 +147,11 @@ def _picture(table: Table, values: Mapping[str, Any], role: str) -> tuple[bytes 
     value = values.get(role)
     if is_missing(value):
         raise BadRowError("no picture", "", f"the row has no {role} picture")
-    data = value.get("bytes") if isinstance(value, Mapping) else value
     name = _name(value)
-    if isinstance(data, bytes):
-        return data, name
-    if not name:
-        kind = type(value).__name__
-        raise BadRowError("no picture", "", f"the {role} is a {kind}; give a path, or the bytes of a picture file")
     try:
-        return find_file(table.root, name, role), name
+        return picture_of(table.root, value, role), name
     except InputError as error:
-        raise BadRowError("missing file", name, str(error)) from None
+        raise BadRowError("missing file" if name else "no picture", name, str(error)) from None
 
 
 def _decode(data: bytes | Path, name: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Tables of training rows on disk: a folder with metadata.jsonl or metadata.csv, or parquet shards.
+"""Tables of rows on disk: a folder with metadata.jsonl or metadata.csv, or parquet shards.
 
 Only the table itself is in memory: images are read with their row.
 """
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from careedit.errors import CareEditError, InputError
-from careedit.tabular import lines_of
+from careedit.tabular.cells import find_file, is_missing, lines_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Names of the table file in a folder, as in Hugging Face's `imagefolder`."""
+
+TABLES = (".csv", ".jsonl", ".parquet")
+"""The endings of the names of tables."""
 
 
 class BrokenRowError(InputError):
@@ -216,6 +219,16 @@ class ParquetTable:
     def identity(self) -> str:
         """A hash of name, size and time of the shards."""
         return hashlib.sha256(b"".join(_stamp(path) for path in self._shards)).hexdigest()
+
+
+def picture_of(root: Path, value: Any, role: str) -> bytes | Path:
+    """The image that a cell holds: its bytes, or its file, whose path is relative to `root`. Raises `InputError`."""
+    inside, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, value)
+    if isinstance(inside, bytes) and inside:
+        return inside
+    if is_missing(path) or not isinstance(path, str):
+        raise InputError(f"the {role} is a {type(value).__name__}; give a path, or the bytes of a picture file")
+    return find_file(root, path, role)
 
 
 class _Lazy(Mapping[str, Any]):

@@ -71,6 +71,23 @@ def words_of(value: Any, *, numbers: bool = True) -> str:
     raise InputError(f"a {kind} ({str(value)[:40]}), not text; write it in quotes")
 
 
+def weights_of(text: str, what: str) -> str | dict[str, float]:
+    """The name of an expert, or weights as in "erase=0.7,style=0.3"; `what` is what errors call it. Raises `InputError`."""
+    if "=" not in text:
+        return text
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(weight)
+        except ValueError:
+            raise InputError(f"{what} {text!r} is not a mixture; write it as erase=0.7,style=0.3.") from None
+        if name in weights:
+            raise InputError(f"{what} {text!r} names {name!r} twice; give each expert one weight.")
+        weights[name] = value
+    return weights
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode("utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from careedit.errors import InputError
@@ -55,13 +55,33 @@ def parse_columns(text: str) -> dict[str, str]:
     return stated
 
 
+def match_columns(
+    names: Collection[str],
+    *,
+    needed: Collection[str] = ("source", "instruction"),
+    own: Collection[str] = (),
+    stated: Mapping[str, str] | None = None,
+) -> dict[str, str] | None:
+    """The column among `names` of each role: those of `stated`, else of the first layout that has all roles in `needed`.
+
+    `own` are further names that a column may have. None if no layout fits.
+    """
+    plain = _plain(names)
+    others = {name: plain[name] for name in own if name in plain} | dict(stated or {})
+    for layout in LAYOUTS.values():
+        found = {role: plain[name] for role, name in layout.given().items() if name in plain} | others
+        if found.keys() >= set(needed):
+            return found
+    return None
+
+
 def find_columns(names: Sequence[str], stated: Mapping[str, str] | None = None) -> Columns:
     """The columns among `names` that hold the roles. Columns in `stated` have priority.
 
     Raises `InputError` if source, instruction or target has no column, or a stated column does not exist.
     """
     stated = stated or {}
-    plain = {name.removesuffix(FILE_NAME) if name != FILE_NAME else name: name for name in names}
+    plain = _plain(names)
     for role, name in stated.items():
         if name not in names:
             raise InputError(f"The column {name!r} for the {role} does not exist; the columns are {_listed(names)}.")
@@ -75,6 +95,11 @@ def find_columns(names: Sequence[str], stated: Mapping[str, str] | None = None) 
         f"The columns {_listed(names)} do not show which are source, instruction and target; name them, for example "
         f"--columns source=before,instruction=text,target=after, or use known names ({known})."
     )
+
+
+def _plain(names: Collection[str]) -> dict[str, str]:
+    """The columns by their names without `FILE_NAME`."""
+    return {name.removesuffix(FILE_NAME) if name != FILE_NAME else name: name for name in names}
 
 
 def _listed(names: Sequence[str]) -> str:
