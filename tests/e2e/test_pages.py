@@ -55,7 +55,7 @@ def served(tmp_path: Path, backend: FakeBackend) -> Iterator[Served]:
 
 @pytest.fixture
 def page(browser, served: Served):
-    """The try-it page, ready; whatever it loads from elsewhere and every error in its console fails the test."""
+    """The studio, ready; whatever it loads from elsewhere and every error in its console fails the test."""
     opened = browser.new_page()
     flaws: list[str] = []
     # The browser logs every answer of 4xx and 5xx; what the page makes of those is what is tested.
@@ -159,15 +159,15 @@ def test_a_turn_goes_on_from_a_result_and_another_one_branches_off(page, backend
     page.click(".go-on")
     page.fill("#prompt", "add a star")
     page.click("#edit")
-    page.locator("#turns li").nth(1).wait_for()
-    page.locator("#turns li").nth(0).get_by_role("button", name="Go on").click()
+    page.locator("#turns .turn").nth(2).wait_for()
+    page.locator("#turns .turn").nth(1).get_by_role("button", name="Go on").click()
     page.fill("#prompt", "add a circle")
     page.click("#edit")
-    page.locator("#turns li").nth(2).wait_for()
+    page.locator("#turns .turn").nth(3).wait_for()
     _, second, third = (call for call in backend.calls if call.arm != "mirror")
     for call in (second, third):
         assert ImageChops.difference(call.request.image, first).getbbox() is None
-    assert [line.inner_text()[:21] for line in page.locator("#turns .words").all()][1:] == [
+    assert [line.inner_text()[:21] for line in page.locator("#turns .words").all()][2:] == [
         "Turn 2: add a star st",
         "Turn 2: add a circle ",
     ]
