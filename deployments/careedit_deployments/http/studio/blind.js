@@ -2,7 +2,7 @@
 
 import { $, button, make, post, say } from "./common.js";
 import { during } from "./edit.js";
-import { addressOf, drawHistory } from "./history.js";
+import { drawHistory } from "./history.js";
 import { blobFrom } from "./pictures.js";
 import { editWith } from "./requests.js";
 import { desk, keepNode, newNode } from "./state.js";
@@ -44,10 +44,7 @@ function voteOf(node, words, events) {
     drawHistory();
     say(`Thank you. A was ${events[0].report.arm}, B was ${events[1].report.arm}.`);
   };
-  return [
-    make("figure", {}, make("div", { className: "stage" }, make("img", { src: addressOf(node), alt: "Source", className: "crisp" })), make("figcaption", {}, `Source: ${words}`)),
-    ...figures, make("div", { className: "row votes", role: "group", "aria-label": "Which result is better?" }, ...votes),
-  ];
+  return [make("div", { className: "blind" }, ...figures), make("div", { className: "row", role: "group", "aria-label": "Which result is better?" }, ...votes)];
 }
 
 async function compare() {

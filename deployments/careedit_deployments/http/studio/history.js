@@ -23,23 +23,32 @@ export async function goOn(node) {
   say(node.parent ? "The result is now the source; say what to change next." : "This is the source again; say what to change.");
 }
 
-function itemOf(node) {
+function entryOf(node) {
   const words = node.parent ? `Turn ${depthOf(node)}: ${node.words} ` : "Source";
   const entry = make("div", { className: "turn" },
     make("img", { src: addressOf(node), alt: "", className: "crisp" }),
     make("span", { className: "words" }, words, node.trace ? make("span", { className: "soft" }, named(node.trace.routing.weights)) : ""));
-  if (node.trace) entry.append(button("Why", () => { explain(node.trace.routing, "edited"); showTrace(node.report, node.trace); }, { "aria-label": `Why: ${words}` }));
-  entry.append(button("Go on", () => goOn(node), { className: "again", "aria-label": `Go on from: ${words}` }));
+  const actions = make("span", { className: "actions" });
+  if (node.trace) actions.append(button("Why", () => { explain(node.trace.routing, "edited"); showTrace(node.report, node.trace); }, { "aria-label": `Why: ${words}` }));
+  actions.append(button("Go on", () => goOn(node), { className: "again", "aria-label": `Go on from: ${words}` }));
+  entry.append(actions);
   if (node === desk.current) entry.setAttribute("aria-current", "true");
-  const branches = childrenOf(node);
-  return make("li", {}, entry, ...(branches.length ? [make("ol", {}, ...branches.map(itemOf))] : []));
+  return entry;
+}
+
+/** A node and what was made from it: one list while there is one result, and one list per branch. */
+function lineOf(node) {
+  const item = make("li", {}, entryOf(node)), branches = childrenOf(node);
+  if (branches.length === 1) return [item, ...lineOf(branches[0])];
+  item.append(...branches.map((branch) => make("ol", {}, ...lineOf(branch))));
+  return [item];
 }
 
 /** Show the tree; a source is in it once it was edited. */
 export function drawHistory() {
   const roots = [...nodes.values()].filter((node) => !node.parent && childrenOf(node).length).sort((a, b) => b.created - a.created);
   $("history").hidden = !roots.length;
-  $("turns").replaceChildren(...roots.map(itemOf));
+  $("turns").replaceChildren(...roots.flatMap(lineOf));
   $("undo").disabled = !desk.current?.parent;
 }
 onShow(drawHistory);

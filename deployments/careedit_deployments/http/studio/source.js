@@ -9,11 +9,13 @@ let most = 1, timer = null, shown = () => {};
 
 export const onShow = (act) => { shown = act; };
 
-/** Keep the desk soon; several changes in a row are kept once. */
+/** Keep the desk soon; several changes in a row are kept once. The form says whether all is kept. */
 export function keepSoon() {
+  $("form").dataset.kept = "false";
   clearTimeout(timer);
-  timer = setTimeout(async () => {
+  const mine = timer = setTimeout(async () => {
     try { await keepDesk(await maskBlob()); } catch { say("The browser has no room to keep your work, so a reload would lose it.", true); }
+    if (mine === timer) $("form").dataset.kept = "true";
   }, 150);
 }
 onMaskChange(keepSoon);
