@@ -69,12 +69,15 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     return event.shiftKey ? redoMask() : undoMask();
   }
-  const act = command || event.altKey ? null : KEYS[event.key.toLowerCase()];
+  const act = command || event.altKey || !$("single-keys").checked ? null : KEYS[event.key.toLowerCase()];
   if (!act) return;
   event.preventDefault();
   act();
 });
 
+// People who speak to their computer, or whose hand trembles, press letters by mistake.
+$("single-keys").checked = localStorage.getItem("careedit-single-keys") !== "off";
+$("single-keys").addEventListener("change", () => localStorage.setItem("careedit-single-keys", $("single-keys").checked ? "on" : "off"));
 $("form").addEventListener("submit", (event) => { event.preventDefault(); edit(); });
 $("form").addEventListener("input", keepSoon);
 $("stop").addEventListener("click", stop);
