@@ -21,7 +21,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 # What tests run for real beside Python; Debian's names.
-SYSTEM := postgresql prometheus chromium
+SYSTEM := postgresql prometheus chromium nodejs
 
 .PHONY: help setup system demo docs test train-gpu test-cluster test-faults bench-gpu check format
 

@@ -1,4 +1,4 @@
-"""One demo for the whole layer: started as a user starts it, left running for what the README does with it."""
+"""What the layer shares: one demo, started as a user starts it and left running, and the pages in a real browser."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from browsing import ARMS, CHROMIUM, REBOUND
 from careedit.cli.main import NO_TELEMETRY
 from connections import recording
+from fake_backend import FakeBackend
+from served import Served, serve
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,46 @@ def _serving(folder: Path) -> Iterator[Demo]:
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(120) == 0, rest
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", REBOUND])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend("tiny", "other", shadows=("mirror",), judge=False)
+
+
+@pytest.fixture
+def served(tmp_path: Path, backend: FakeBackend) -> Iterator[Served]:
+    with serve(tmp_path, backend, arms=ARMS) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, served: Served):
+    """The studio, ready; whatever it loads from elsewhere and every error in its console fails the test."""
+    opened = browser.new_page()
+    flaws: list[str] = []
+    # The browser logs every answer of 4xx and 5xx; what the page makes of those is what is tested.
+    opened.on(
+        "console",
+        lambda line: flaws.append(line.text) if line.type == "error" and "status of" not in line.text else None,
+    )
+    opened.on("pageerror", lambda error: flaws.append(str(error)))
+    opened.on(
+        "request",
+        lambda asked: None if asked.url.startswith((served.url, "data:", "blob:")) else flaws.append(asked.url),
+    )
+    opened.goto(served.url)
+    opened.locator("#expert option[value=erase]").wait_for(state="attached")
+    yield opened
+    opened.close()
+    assert flaws == []

@@ -1,87 +1,20 @@
 """The pages, in a real browser, by clicking; the pictures are made by a script."""
 
-import base64
-import io
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from PIL import Image, ImageChops, ImageOps
+from PIL import ImageChops, ImageOps
 
+from browsing import ARMS, CHROMIUM, picture_of, results
 from careedit_deployments.http.pages import SAMPLE_KINDS
 from careedit_deployments.state.records import ArmEvent, new_id
-from fake_backend import FakeBackend
-from served import Served, a_key, serve
-
-CHROMIUM = Path("/usr/bin/chromium")
+from served import a_key, serve
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's chromium is not installed")
-
-REBOUND = "--host-resolver-rules=MAP rebound.example 127.0.0.1"
-"""A name that its owner has pointed at this machine."""
-
-ARMS = {
-    "tiny": {"expert_set": "tiny", "weight": 3},
-    "other": {"expert_set": "tiny"},
-    "mirror": {"expert_set": "tiny", "shadow": True},
-}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", REBOUND])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend("tiny", "other", shadows=("mirror",), judge=False)
-
-
-@pytest.fixture
-def served(tmp_path: Path, backend: FakeBackend) -> Iterator[Served]:
-    with serve(tmp_path, backend, arms=ARMS) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser, served: Served):
-    """The try-it page, ready; whatever it loads from elsewhere and every error in its console fails the test."""
-    opened = browser.new_page()
-    flaws: list[str] = []
-    # The browser logs every answer of 4xx and 5xx; what the page makes of those is what is tested.
-    opened.on(
-        "console",
-        lambda line: flaws.append(line.text) if line.type == "error" and "status of" not in line.text else None,
-    )
-    opened.on("pageerror", lambda error: flaws.append(str(error)))
-    opened.on(
-        "request",
-        lambda asked: None if asked.url.startswith((served.url, "data:", "blob:")) else flaws.append(asked.url),
-    )
-    opened.goto(served.url)
-    opened.locator("#expert option[value=erase]").wait_for(state="attached")
-    yield opened
-    opened.close()
-    assert flaws == []
-
-
-def picture_of(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")
-
-
-def results(page) -> list[Image.Image]:
-    page.locator("#results .go-on").last.wait_for()
-    return [picture_of(image.get_attribute("src")) for image in page.locator("#results .stage img:not(.over)").all()]
 
 
 def test_an_edit_is_made_by_clicking_and_explained(page, backend) -> None:
@@ -159,15 +92,15 @@ def test_a_turn_goes_on_from_a_result_and_another_one_branches_off(page, backend
     page.click(".go-on")
     page.fill("#prompt", "add a star")
     page.click("#edit")
-    page.locator("#turns li").nth(1).wait_for()
-    page.locator("#turns li").nth(0).get_by_role("button", name="Go on").click()
+    page.locator("#turns .turn").nth(2).wait_for()
+    page.locator("#turns .turn").nth(1).get_by_role("button", name="Go on").click()
     page.fill("#prompt", "add a circle")
     page.click("#edit")
-    page.locator("#turns li").nth(2).wait_for()
+    page.locator("#turns .turn").nth(3).wait_for()
     _, second, third = (call for call in backend.calls if call.arm != "mirror")
     for call in (second, third):
         assert ImageChops.difference(call.request.image, first).getbbox() is None
-    assert [line.inner_text()[:21] for line in page.locator("#turns .words").all()][1:] == [
+    assert [line.inner_text()[:21] for line in page.locator("#turns .words").all()][2:] == [
         "Turn 2: add a star st",
         "Turn 2: add a circle ",
     ]
@@ -197,6 +130,10 @@ def test_an_error_is_shown_as_the_servers_sentence(page, backend) -> None:
 def test_stop_ends_the_edit_on_the_server(page, served, backend) -> None:
     backend.gate.clear()
     page.click("#edit")
+    until = time.monotonic() + 10
+    while not backend.calls:
+        assert time.monotonic() < until, "the edit did not begin"
+        time.sleep(0.01)
     page.click("#stop")
     page.locator("#said", has_text="Stopped.").wait_for()
     until = time.monotonic() + 10

@@ -1,4 +1,4 @@
-"""Pages for people: `/` to try edits, `/status` to see the arms, `/docs` to read and try the API with Swagger UI.
+"""Pages for people: `/`, the studio, to edit by hand, `/status` to see the arms, `/docs` to read and try the API with Swagger UI.
 
 They contain no data: each calls the same routes as any client, with the key that the visitor enters. Nothing is loaded from
 other servers, and a Content-Security-Policy enforces that; Swagger UI comes from a package and is served from here.
@@ -16,7 +16,8 @@ from fastapi import APIRouter
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
 
 import careedit
 from careedit.errors import InputError
@@ -28,11 +29,37 @@ from careedit_deployments.http.services import services_of
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 """The files of Swagger UI below `/docs`."""
 
-PATHS = frozenset({"/", "/status", "/docs", *(f"/docs/{name}" for name in SWAGGER_FILES)})
+_STUDIO = Path(__file__).with_name("studio")
+_SERVED = StaticFiles(directory=_STUDIO)
+
+STUDIO_FILES = frozenset(path.name for path in _STUDIO.iterdir() if path.suffix in {".css", ".js"})
+"""The modules and style sheets of the pages, below `/studio`."""
+
+PATHS = frozenset(
+    {
+        *("/", "/status", "/docs"),
+        *(f"/docs/{name}" for name in SWAGGER_FILES),
+        *(f"/studio/{name}" for name in STUDIO_FILES),
+    }
+)
 """Paths of the pages; they need no key, because they contain no data."""
 
 SAMPLE_KINDS = ("remove", "add", "attribute", "replace", "style", "background", "reference", "relation")
 """Kinds of edit for which the page offers an example."""
+
+KEYS = (
+    ("Ctrl Enter", "edit"),
+    ("Esc", "stop"),
+    ("I", "write the instruction"),
+    ("M", "open or close the mask"),
+    ("B, E, X", "brush, eraser, box"),
+    ("[ and ]", "smaller or larger brush"),
+    ("Ctrl Z, Ctrl Shift Z", "undo, redo in the mask"),
+    ("Arrows, Space, Backspace", "on the mask: move, paint, clear; Shift with an arrow paints along"),
+    ("S, K, D", "compare by slider, blinking, difference"),
+    ("U", "undo the last turn"),
+)
+"""Each key of the studio, and its use; the page shows them."""
 
 _SWAGGER = Path(str(files("fastapi_offline") / "static"))
 
@@ -40,13 +67,23 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def try_page(request: Request) -> HTMLResponse:
-    """A page to edit an example or an own image, with a mask, previews, the routing decision, and turns."""
+async def studio_page(request: Request) -> HTMLResponse:
+    """A page to edit an example or an own image: masks, references, comparisons, and a history with branches."""
     config = services_of(request).config
     panel = max((arm.panel for arm in services_of(request).backend.arms.values()), default=64)
     samples = await run_sync(_samples, min(512, max(64, panel)))
     has_judge = config.scorer.backend != "none"
-    return render(request, "try", samples=samples, steps=config.limits.steps, has_judge=has_judge)
+    return render(request, "studio", samples=samples, steps=config.limits.steps, has_judge=has_judge, keys=KEYS)
+
+
+@router.get("/studio/{name}")
+async def studio_file(name: str, request: Request) -> Response:
+    """A module or style sheet of the pages. The browser asks each time whether its copy is current."""
+    if name not in STUDIO_FILES:
+        raise HTTPException(404)
+    answer = await _SERVED.get_response(name, request.scope)
+    answer.headers.update({"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+    return answer
 
 
 @router.get("/status")

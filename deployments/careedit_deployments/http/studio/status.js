@@ -1,3 +1,5 @@
+import { $, api, make, named, percent } from "./common.js";
+
 const EVERY_MS = 5000;
 
 function row(cells) {
