@@ -24,7 +24,7 @@ def commands(page: Path) -> list[str]:
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     lines += [line.strip() for line in rest.splitlines() if line.startswith("    ")]
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"^    .*$", "", rest, flags=re.MULTILINE))
-    return [line for line in lines if line.startswith("careedit ") and not line.endswith(" NAME")]  # any command
+    return [line for line in lines if re.match(r"careedit (?!(?:bench )?NAME)", line)]
 
 
 def words_of(line: str) -> list[str]:
