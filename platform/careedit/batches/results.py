@@ -44,6 +44,10 @@ class Result:
     """The name of the expert set and the beginning of its hash; "" if nothing was edited."""
     seconds: float | None = None
     """Wall-clock seconds of the edit, shared by the images of a row; None if nothing was edited."""
+    edit: str = ""
+    """The id of the edit that Content Credentials and watermark name; "" without them."""
+    notes: str = ""
+    """What the edit could not do as asked, as sentences; "" if there is nothing to say."""
     key: str = ""
     """A hash of the row, its pictures and the settings. An edit whose key is the same is not made again."""
 

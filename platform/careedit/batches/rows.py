@@ -34,8 +34,8 @@ PICTURES = (*SUFFIXES, ".heic", ".heif", ".avif")
 KEY_VERSION = 1
 """The version of row keys. Raise it with a change that makes other edits from the same rows."""
 
-Sign = Callable[[Sequence[Path], EditResult, bytes, ExpertSet], list[bytes]]
-"""(outputs, result, file of the source, expert set) to the signed files of the outputs."""
+Mark = Callable[[Sequence[Path], EditResult, bytes, ExpertSet], tuple[list[bytes], str, list[str]]]
+"""(outputs, result, file of the source, expert set) to the marked files of the outputs, the id that the marks name, and notes."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Batch:
     """The options of `careedit.editor.Editor`: device, application, quantisation, compiled."""
     judge: str = "tiny"
     """The judge of an early filter."""
-    sign: Sign | None = None
-    """Signs results. None: results are not signed."""
+    mark: Mark | None = None
+    """Signs results, or puts a watermark into them. None: results have no marks."""
+    marks: tuple[str, ...] = ()
+    """What `mark` does, by which results with other marks are made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Rows:
             "expert_set": set_sha256,
             "options": {name: value for name, value in batch.options.items() if name != "device"},
             "judge": batch.judge if "early_filter" in fields else None,
-            "signed": batch.sign is not None,
+            "marks": batch.marks,
             "pictures": {name: [_digest(one) for one in _several(value)] for name, value in pictures.items()},
             "fields": fields,
         }

@@ -43,7 +43,7 @@ class EditRows:
             started = time.perf_counter()
             result = editor.edit(request)
             seconds = (time.perf_counter() - started) / len(result.images)
-            files = self._files(task, result, fields["image"], loaded)
+            files, edit, notes = self._files(task, result, fields["image"], loaded)
         except Exception as error:  # noqa: BLE001 - every error of a row is the row's
             return failed(self._rows, task, sentence(error), key)
         made = [
@@ -57,19 +57,23 @@ class EditRows:
                 experts=trace.routing.weights,
                 expert_set=f"{trace.expert_set} {trace.expert_set_sha256[:12]}",
                 seconds=seconds,
+                edit=edit,
+                notes=" ".join(dict.fromkeys((*(f"{line}." for line in trace.degradations), *notes))),
                 key=key,
             )
             for output, trace in zip(task.outputs, result.traces, strict=True)
         ]
         return list(zip(made, files, strict=True))
 
-    def _files(self, task: Task, result: EditResult, source: Path | bytes, loaded: ExpertSet) -> list[bytes]:
-        """The files of a task's images."""
+    def _files(
+        self, task: Task, result: EditResult, source: Path | bytes, loaded: ExpertSet
+    ) -> tuple[list[bytes], str, list[str]]:
+        """The files of a task's images, the id that their marks name, and notes."""
         outputs = [Path(output) for output in task.outputs]
-        if self._batch.sign is not None:
+        if self._batch.mark is not None:
             data = source if isinstance(source, bytes) else source.read_bytes()
-            return self._batch.sign(outputs, result, data, loaded)
-        return [image_bytes(image, path.suffix) for image, path in zip(result.images, outputs, strict=True)]
+            return self._batch.mark(outputs, result, data, loaded)
+        return [image_bytes(image, path.suffix) for image, path in zip(result.images, outputs, strict=True)], "", []
 
     def _editor(self, name: str) -> Editor:
         if name not in self._editors:

@@ -27,6 +27,7 @@ def edit_batch(
     options: Mapping[str, Any],
     judge: str,
     credentials: Path | None,
+    watermark: Path | None,
     workers: int,
     as_json: bool,
 ) -> None:
@@ -37,13 +38,15 @@ def edit_batch(
     if out is None:
         raise InputError("Many pictures need a folder for the results; give one with --out.")
     _check(defaults, expert_set)
-    sign = None
-    if credentials is not None:
-        from careedit.cli.signed import sign_files, signer
+    mark = None
+    named = {"credentials": credentials, "watermark": watermark}
+    if any(named.values()):
+        from careedit.cli.signed import mark_files, open_marks
 
-        signer(credentials)  # refuse now what cannot sign
-        sign = partial(sign_files, credentials)
-    rows = Rows(Batch(place, defaults, expert_set, options, judge, sign))
+        open_marks(credentials, watermark)  # refuse now what cannot mark
+        mark = partial(mark_files, credentials, watermark)
+    marks = tuple(name for name, given in named.items() if given is not None)
+    rows = Rows(Batch(place, defaults, expert_set, options, judge, mark, marks))
     if rows.unused:
         note(f"note: these columns are not read: {', '.join(rows.unused)}.")
     quieten()

@@ -138,7 +138,7 @@ def edit(
     if expert is not None and replay is None:
         options_given["expert"] = weights_of(expert, "--expert")
     if many:
-        single = {"--trace": trace, "--replay": replay, "--save-previews": save_previews, "--watermark": watermark}
+        single = {"--trace": trace, "--replay": replay, "--save-previews": save_previews}
         for option in (name for name, value in single.items() if value is not None):
             raise InputError(f"{option} is for one image; leave it out for a folder or a table.")
         defaults = {"mask": mask, "references": tuple(reference or ()), "instruction": instruction}
@@ -147,7 +147,7 @@ def edit(
 
         edit_batch(
             image, defaults, out, expert_set=expert_set, options=options, judge=judge or "tiny", credentials=credentials,
-            workers=workers, as_json=as_json,
+            watermark=watermark, workers=workers, as_json=as_json,
         )  # fmt: skip
         return
     if workers != 1:
@@ -189,7 +189,7 @@ def edit(
     if marks is not None:
         made_files = marks.files(targets, result, load_expert_set(expert_set))
         document |= marks.report
-        notes += marks.notes([made.size for made in result.images])
+        notes += [f"note: {sentence}" for sentence in marks.notes([made.size for made in result.images])]
     text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}
     write_all({**dict(zip(targets, made_files, strict=True)), **drawn, **text})
     for line in dict.fromkeys(notes):

@@ -42,9 +42,13 @@ class Marks:
         Raises `InputError` for a certificate or key that cannot sign, for a file that cannot be read, and for a source whose
         Content Credentials cannot be read or are too large.
         """
-        marking = None if watermark is None else Marking(key_from_file(watermark))
-        signing, ingredient = (None, None) if credentials is None else (signer(credentials), _ingredient(source))
-        return cls(_new_id(), marking, signing, ingredient)
+        return cls.of(*open_marks(credentials, watermark), source)
+
+    @classmethod
+    def of(cls, marking: Marking | None, signing: Signing | None, source: Path | bytes) -> Marks:
+        """The marks of an edit's results. Raises `InputError` and `ImageError` for a source that cannot be an ingredient."""
+        ingredient = None if signing is None else _ingredient(source)
+        return cls(f"edit_{secrets.token_hex(10)}", marking, signing, ingredient)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -58,7 +62,7 @@ class Marks:
         if self.marking is None:
             return []
         found = (size_note(self.marking.method, size) for size in sizes)
-        return [f"note: {sentence}" for sentence in found if sentence is not None]
+        return [sentence for sentence in found if sentence is not None]
 
     def files(self, targets: Sequence[Path], result: EditResult, loaded: ExpertSet) -> list[bytes]:
         """The file of each result, in the format of its target."""
@@ -93,14 +97,34 @@ class Marks:
         )
 
 
-def signer(folder: Path) -> Signing:
-    """The signer in a folder. Raises `InputError` for a certificate or key that cannot sign."""
+def open_marks(credentials: Path | None, watermark: Path | None) -> tuple[Marking | None, Signing | None]:
+    """What puts the watermark, and what signs. Raises `InputError` for a key or certificate that cannot be used."""
+    marking = None if watermark is None else Marking(key_from_file(watermark))
+    if credentials is None:
+        return marking, None
     try:
         from careedit.provenance.certificates import from_folder
         from careedit.provenance.signing import Signing
     except ModuleNotFoundError as error:
         raise InputError(f"--credentials needs the package {error.name}; pip install 'careedit[provenance]'.") from None
-    return Signing(from_folder(folder))
+    return marking, Signing(from_folder(credentials))
+
+
+_opened = lru_cache(maxsize=1)(open_marks)
+"""`open_marks`, once per process."""
+
+
+def mark_files(
+    credentials: Path | None,
+    watermark: Path | None,
+    targets: Sequence[Path],
+    result: EditResult,
+    source: bytes,
+    loaded: ExpertSet,
+) -> tuple[list[bytes], str, list[str]]:
+    """The marked files of a row's results, the id that the marks name, and notes; see `careedit.batches.rows.Mark`."""
+    marks = Marks.of(*_opened(credentials, watermark), source)
+    return marks.files(targets, result, loaded), marks.edit, marks.notes([image.size for image in result.images])
 
 
 def _ingredient(source: Path | bytes) -> bytes:
@@ -110,17 +134,3 @@ def _ingredient(source: Path | bytes) -> bytes:
         return ingredient_of(source if isinstance(source, bytes) else source.read_bytes())
     except OSError as error:
         raise InputError(f"The image {str(source)!r} cannot be read ({error.strerror}); check the path.") from None
-
-
-_opened = lru_cache(maxsize=1)(signer)
-
-
-def sign_files(
-    folder: Path, targets: Sequence[Path], result: EditResult, source: bytes, loaded: ExpertSet
-) -> list[bytes]:
-    """The signed file of each result of a row, with the certificate and key in `folder`, which a process opens once."""
-    return Marks(_new_id(), None, _opened(folder), _ingredient(source)).files(targets, result, loaded)
-
-
-def _new_id() -> str:
-    return f"edit_{secrets.token_hex(10)}"

@@ -13,6 +13,7 @@ from careedit.cli.main import main
 from careedit.images import decode_image
 from careedit.provenance.authority import write_authority
 from careedit.provenance.reading import read_provenance
+from careedit.provenance.watermark import Marking, find_watermark, key_from_file
 from careedit.records import EditRequest
 
 REMOVE = "remove the red circle"
@@ -199,6 +200,20 @@ def test_results_of_a_batch_are_signed_and_unsigned_ones_are_made_again(folder, 
     code, *_ = edits("photos", REMOVE, "--out", "new", "--seed", "1", "--credentials", "cred")
     assert (code, len(edits.requests)) == (0, 3)
     assert read_provenance(Path("new/sub/a.jpg").read_bytes()).state == "valid"
+
+
+def test_a_batch_with_a_watermark_says_which_results_are_too_small_for_one(folder, edits, draw_picture):
+    Path("key").write_text("a secret key of the studio, long enough")
+    draw_picture((400, 384)).save("photos/large.png")
+    assert edits("photos", REMOVE, "--out", "new", "--watermark", "key")[0] == 0
+    rows = results("new")
+    found = find_watermark(decode_image(Path("new/large.png")))
+    assert found is not None
+    assert found[1].payload == Marking(key_from_file(Path("key"))).payload(rows["large.png"]["edit"])
+    assert rows["large.png"]["notes"] == ""
+    assert "a watermark needs 384 pixels" in rows["a.png"]["notes"]
+    assert edits("photos", REMOVE, "--out", "new")[0] == 0
+    assert find_watermark(decode_image(Path("new/large.png"))) is None, "made again without the mark"
 
 
 @pytest.mark.parametrize(
