@@ -116,9 +116,10 @@ def test_a_bad_picture_is_refused_wherever_it_is_given(name, place, folder, refu
     assert said in text and name in text
 
 
-def test_a_missing_picture_and_a_folder_are_refused(folder, refused):
+def test_a_missing_picture_and_a_folder_without_a_place_for_results_are_refused(folder, refused):
     assert "'nothing.png' does not exist; check the path" in refused("edit", "nothing.png", REMOVE)
-    assert "is a folder; give a picture file" in refused("edit", ".", REMOVE)
+    assert "Many pictures need a folder for the results; give one with --out" in refused("edit", ".", REMOVE)
+    assert "is a folder; give a picture file" in refused("edit", "photo.png", REMOVE, "--mask", ".")
 
 
 def test_a_mask_of_another_size_or_without_a_mark_is_refused(folder, refused):
