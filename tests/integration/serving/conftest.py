@@ -58,7 +58,7 @@ def served_config(untrained_set: Path, tmp_path_factory: pytest.TempPathFactory)
         "hang_s": 6,
         "limits": {"deadline_s": 240, "body_grace_s": 8},
         "http": {"cors": ["https://app.example.org"]},
-        "jobs": {"lease_s": 2, "attempts": 5},
+        "jobs": {"lease_s": 8, "attempts": 5},  # a starved machine may stall for seconds
         "policy": {"checks": checks},
         "state": {"database": f"sqlite+aiosqlite:///{state}/careedit.db", "blobs": str(state / "blobs")},
     }
