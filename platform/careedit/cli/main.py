@@ -57,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, str(error), code=2)
     except CareEditError as error:
         return _failed(error, str(error), code=1)
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough, as in `careedit ... | head`. What Python flushes at exit has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (KeyboardInterrupt, typer.Abort):
         return _failed(None, "Interrupted.", code=130)
     except Exception as error:  # noqa: BLE001 - the last resort: the user gets a sentence for every exception

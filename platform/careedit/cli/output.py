@@ -36,8 +36,12 @@ LINE_S = 30.0
 
 
 def emit(text: str) -> None:
-    """Write one line of the result to stdout, as it is (no markup, no wrapping)."""
+    """Write one line of the result to stdout, as it is (no markup, no wrapping).
+
+    It is there at once, also in a pipe or a file: a command that goes on, such as a server, has more to say later.
+    """
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def emit_json(document: Any) -> None:
@@ -46,7 +50,7 @@ def emit_json(document: Any) -> None:
     Takes records, dataclasses, paths, mappings and sequences. A NaN or an infinity raises ValueError, because JSON has
     neither.
     """
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=_plain) + "\n")
+    emit(json.dumps(document, indent=2, allow_nan=False, default=_plain))
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

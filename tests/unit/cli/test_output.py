@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +82,23 @@ def test_progress_shows_on_a_terminals_stderr_only(capsys, monkeypatch):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "Editing [1]" in shown.err
+
+
+def test_a_result_is_in_a_pipe_before_the_command_ends():
+    going = "from careedit.cli.output import emit; import sys; emit('here'); sys.stdin.read()"
+    command = [sys.executable, "-c", going]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_a_reader_that_leaves_ends_the_command_without_a_word():
+    read, write = os.pipe()
+    os.close(read)
+    listing = "import sys; from careedit.cli.main import main; sys.exit(main(['experts', 'list', '--json']))"
+    ended = subprocess.run(
+        [sys.executable, "-c", listing], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (ended.returncode, "Pipe" in ended.stderr, "Traceback" in ended.stderr) == (1, False, False)
