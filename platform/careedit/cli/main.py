@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CareEditError as error:
         return _failed(error, str(error), code=1)
     except BrokenPipeError:
-        # Whoever reads the output has seen enough, as in `careedit ... | head`. What Python flushes at exit has nowhere to go.
+        # The reader of the output has seen enough, as in `careedit ... | head`. What Python flushes at exit has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
