@@ -13,11 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 
 from careedit_deployments.http.app import api_document
-from careedit_deployments.http.pages import SWAGGER_FILES
+from careedit_deployments.http.pages import SWAGGER, SWAGGER_FILES
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = ROOT / "deployments" / "config"
@@ -39,7 +38,7 @@ def stage(folder: Path) -> None:
     (pages / "reference" / "openapi.json").write_text(json.dumps(api_document()), "utf-8")
     swagger = pages / "reference" / "swagger"
     for name in SWAGGER_FILES:
-        shutil.copyfile(Path(str(files("fastapi_offline") / "static" / name)), swagger / name)
+        shutil.copyfile(SWAGGER / name, swagger / name)
     for path in pages.rglob("*.md"):
         path.write_text(
             _site_links(path.read_text("utf-8"), "../" * len(path.relative_to(pages).parents[:-1])), "utf-8"

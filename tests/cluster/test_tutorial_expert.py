@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from documents import run_block
+from documents import blocks, run_block
 
 PAGE = (Path(__file__).parents[2] / "docs/tutorial-expert.md").read_text(encoding="utf-8")
 SMALLER = {
@@ -21,10 +21,9 @@ SMALLER = {
 NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
 
 
-def blocks() -> list[tuple[str, str]]:
+def small_blocks() -> list[tuple[str, str]]:
     """Language and text of each block that is run, made small."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-    kept = [(language, text) for language, text in found if not NOT_RUN.match(text)]
+    kept = [(language, text) for language, text in blocks(PAGE) if not NOT_RUN.match(text)]
     for large, small in SMALLER.items():
         assert any(large in text for _, text in kept), f"the tutorial no longer says {large!r}"
         kept = [(language, text.replace(large, small)) for language, text in kept]
@@ -35,7 +34,7 @@ def blocks() -> list[tuple[str, str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for the whole page, after every block has run."""
     folder = tmp_path_factory.mktemp("tutorial")
-    for language, text in blocks():
+    for language, text in small_blocks():
         run_block(language, text, folder)
     return folder
 
@@ -52,4 +51,4 @@ def test_the_tutorial_ends_with_an_expert_in_a_set_that_edits(folder: Path) -> N
 
 
 def test_every_block_of_the_tutorial_says_its_language() -> None:
-    assert PAGE.count("```") == 2 * len(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+    assert PAGE.count("```") == 2 * len(blocks(PAGE))

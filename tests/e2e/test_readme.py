@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from documents import run_block
+from documents import blocks, run_block
 
 if TYPE_CHECKING:
     from conftest import Demo
@@ -37,11 +37,6 @@ class Step:
 
     def __str__(self) -> str:
         return self.text.splitlines()[0]
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Language and text of each fenced block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def steps(page: str) -> list[Step]:

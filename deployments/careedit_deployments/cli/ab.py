@@ -161,6 +161,11 @@ def _interval(found: Interval | None) -> str:
     return "-" if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, {found.count})"
 
 
+def day_of(when: float | None) -> str:
+    """The day of a time in UTC; "-" for None."""
+    return "-" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
+
+
 def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 

@@ -6,14 +6,13 @@ requests of a revoked key end within seconds.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
+from careedit_deployments.cli.ab import ConfigOption, day_of, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.cli.tenants import AtOnceOption, PerMinuteOption
 from careedit_deployments.errors import NotFoundError
@@ -147,10 +146,7 @@ def _document(one: KeyOfTenant) -> dict[str, object]:
 
 def _row(one: KeyOfTenant) -> tuple[str, ...]:
     key = one.key
-    days = [
-        "-" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
-        for when in (key.created, key.used, key.expires)
-    ]
+    days = [day_of(when) for when in (key.created, key.used, key.expires)]
     expired = key.expires is not None and key.expires <= unix_time()
     state = "revoked" if key.revoked is not None else "expired" if expired else "valid"
     return (key.id, key.name, one.tenant.name, ",".join(key.scopes), *days, state)

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from zipfile import ZipFile
@@ -17,7 +16,7 @@ import typer
 from careedit.cli.files import check_outputs
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
-from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
+from careedit_deployments.cli.ab import ConfigOption, day_of, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.edits.erasure import Receipt
 from careedit_deployments.edits.erasure import erase as erase_data
@@ -105,7 +104,7 @@ def report_command(config: ConfigOption, as_json: JsonOption = False) -> None:
     if as_json:
         emit_json(found.model_dump(mode="json"))
         return
-    rows = [(kind, f"{kept.days:g}", str(kept.stored), _day(kept.oldest)) for kind, kept in found.kinds.items()]
+    rows = [(kind, f"{kept.days:g}", str(kept.stored), day_of(kept.oldest)) for kind, kept in found.kinds.items()]
     emit_table(("kind", "kept for days", "stored", "oldest"), rows)
     for tenant, own in found.tenants.items():
         times = ", ".join(f"{kind} {days:g}" for kind, days in own.model_dump(exclude_none=True).items())
@@ -114,7 +113,7 @@ def report_command(config: ConfigOption, as_json: JsonOption = False) -> None:
     emit(
         "The cleanup has not deleted anything yet."
         if found.swept_at is None
-        else f"The last cleanup that deleted something, on {_day(found.swept_at)}, deleted {deleted}."
+        else f"The last cleanup that deleted something, on {day_of(found.swept_at)}, deleted {deleted}."
     )
 
 
@@ -146,10 +145,6 @@ def erase_command(
         note("The file of the database was in use all the time, so copies of deleted rows may be in it; erase again.")
     if not any(erased.count for erased in receipt.kinds.values()):
         note("Nothing was stored; check the name and the tenant if that is a surprise.")
-
-
-def _day(when: float | None) -> str:
-    return "-" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
 
 
 async def _names(store: Store, users: Pseudonyms, tenant: str, user: str | None) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ The commands read and write the database that the configuration names. A running
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import yaml
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
 from careedit.errors import InputError
 from careedit.files import read_yaml
-from careedit_deployments.cli.ab import ConfigOption, operator_name, with_store
+from careedit_deployments.cli.ab import ConfigOption, day_of, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.http.auth import make_tenant
@@ -108,12 +108,7 @@ def limit_command(
 ) -> None:
     """Set all limits of a tenant. A limit that is not given becomes that of the configuration."""
     limits = _limits(per_minute, at_once, stored_bytes, sessions)
-
-    async def limit(store: Store) -> None:
-        await store.tenants.change(tenant_id, **limits)
-        await store.audit.add(operator_name(), "tenant.limited", tenant_id, **limits)
-
-    with_store(named_config(config), limit)
+    _change(config, tenant_id, "tenant.limited", limits, lambda store: store.tenants.change(tenant_id, **limits))
     emit(f"The limits of {tenant_id} are set.")
 
 
@@ -128,15 +123,9 @@ def retention_command(
 ) -> None:
     """Set how long the tenant's data are kept, those that are stored as well. A time that is not given becomes that of the
     configuration. `careedit privacy report` shows all times."""
-    settings = named_config(config)
     retention = Retention(jobs=jobs, sessions=sessions, edits=edits, assignments=assignments)
     days = retention.model_dump(mode="json", exclude_none=True)
-
-    async def change(store: Store) -> None:
-        await store.retention.set(tenant_id, retention)
-        await store.audit.add(operator_name(), "tenant.retention", tenant_id, **days)
-
-    with_store(settings, change)
+    _change(config, tenant_id, "tenant.retention", days, lambda store: store.retention.set(tenant_id, retention))
     emit(f"The data of {tenant_id} are kept as {'given' if days else 'the configuration says'}.")
 
 
@@ -148,11 +137,10 @@ def names_command(
 ) -> None:
     """Set how names of the tenant's end users are stored from now on. Names that are stored already stay as they are."""
 
-    async def change(store: Store) -> None:
-        await store.tenants.change(tenant_id, clear_names=clear_names)
-        await store.audit.add(operator_name(), "tenant.names", tenant_id, clear=clear_names)
-
-    with_store(named_config(config), change)
+    how = {"clear": clear_names}
+    _change(
+        config, tenant_id, "tenant.names", how, lambda store: store.tenants.change(tenant_id, clear_names=clear_names)
+    )
     emit(f"New names of users of {tenant_id} are stored {'in clear' if clear_names else 'as pseudonyms'}.")
 
 
@@ -196,6 +184,18 @@ def policy_command(
         note(f"The policy of {tenant_id} is set.")
 
 
+def _change(
+    config: str, tenant_id: str, action: str, detail: Mapping[str, Any], change: Callable[[Store], Awaitable[object]]
+) -> None:
+    """Change a tenant, and write it to the audit log."""
+
+    async def both(store: Store) -> None:
+        await change(store)
+        await store.audit.add(operator_name(), action, tenant_id, **detail)
+
+    with_store(named_config(config), both)
+
+
 def read_policy(file: Path) -> TenantPolicy:
     """The policy in a file. Raises `InputError`."""
     values = read_yaml(file, "policy")
@@ -223,6 +223,5 @@ def _limits(
 
 
 def _row(tenant: TenantRecord) -> tuple[str, ...]:
-    made = datetime.fromtimestamp(tenant.created, UTC).strftime("%Y-%m-%d")
     limits = (tenant.requests_per_minute, tenant.concurrent_requests, tenant.stored_bytes, tenant.sessions)
-    return (tenant.id, tenant.name, *("-" if limit is None else str(limit) for limit in limits), made)
+    return (tenant.id, tenant.name, *("-" if limit is None else str(limit) for limit in limits), day_of(tenant.created))

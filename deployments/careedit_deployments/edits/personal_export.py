@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,6 +26,7 @@ from careedit_deployments.errors import LostImageError, NotFoundError
 from careedit_deployments.state.batch_records import BatchRecord, FileRecord
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
+from careedit_deployments.state.database import portions
 from careedit_deployments.state.persons import PersonData
 from careedit_deployments.state.records import (
     AssignmentRecord,
@@ -213,26 +214,24 @@ async def _logs(
     store: Store, data: PersonData, tenant: str, *, whole: bool
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]], int]]:
     """The lines of the logs in portions: kind, lines, number of the portion from 1."""
-    for number, ids in _portions(data.batches):
+    for number, ids in enumerate(portions(data.batches, LINES), 1):
         yield "batches", [*map(_plain, await store.persons.rows(BatchRecord, batches.c.id, ids))], number
-    for number, ids in _portions(data.uploads):
+    for number, ids in enumerate(portions(data.uploads, LINES), 1):
         yield "uploads", [*map(_plain, await store.persons.rows(FileRecord, uploads.c.id, ids))], number
-    for number, ids in _portions(data.edits):
+    for number, ids in enumerate(portions(data.edits, LINES), 1):
         yield "edits", [*map(_plain, await store.persons.rows(EditRecord, edits.c.id, ids))], number
-    for number, ids in _portions(data.feedback):
+    for number, ids in enumerate(portions(data.feedback, LINES), 1):
         yield "feedback", [*map(_plain, await store.persons.rows(FeedbackRecord, feedback.c.id, ids))], number
-    for number, pairs in _portions(data.assignments):
+    for number, pairs in enumerate(portions(data.assignments, LINES), 1):
         hashes = {user for user, _ in pairs}
         found = await store.persons.rows(AssignmentRecord, assignments.c.user_sha256, hashes)
         yield "assignments", [_plain(one) for one in found if (one.user_sha256, one.salt) in set(pairs)], number
     about = (*data.jobs, *data.sessions, *data.edits, *((tenant,) if whole else ()))
     entries = await store.persons.rows(AuditRecord, audit.c.subject, about)
-    for number, some in _portions([{"id": one.id, "created": one.created, "event": one.action} for one in entries]):
+    for number, some in enumerate(
+        portions([{"id": one.id, "created": one.created, "event": one.action} for one in entries], LINES), 1
+    ):
         yield "audit", list(some), number
-
-
-def _portions(items: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:
-    return ((1 + start // LINES, items[start : start + LINES]) for start in range(0, len(items), LINES))
 
 
 async def _name(key: str, picture: bytes) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from careedit_deployments.errors import FieldError
 from careedit_deployments.http.openapi import error_answers
-from careedit_deployments.http.schema import Answer, Body, ListAnswer
+from careedit_deployments.http.schema import Answer, Body, ListAnswer, page_of
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.state.batch_records import BATCH_ENDS, BatchEnd, BatchRecord, BatchStatus
 from careedit_deployments.state.clock import unix_time
@@ -164,8 +164,7 @@ async def list_batches(
     services = services_of(request)
     page = await services.store.batches.page(caller_of(request).id, before=after, limit=limit + 1)
     data = [await _answer(services, batch) for batch in page[:limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    return BatchList(data=data, first_id=first, last_id=last, has_more=len(page) > limit)
+    return page_of(BatchList, data, more=len(page) > limit)
 
 
 @router.get("/v1/batches/{batch_id}", operation_id="retrieveBatch", responses=error_answers(401, 404, 429, 500, 503))

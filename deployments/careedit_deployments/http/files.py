@@ -19,7 +19,7 @@ from careedit_deployments.http.admission import too_many_values
 from careedit_deployments.http.batch_lines import result_of
 from careedit_deployments.http.openapi import error_answers
 from careedit_deployments.http.reading import read_form
-from careedit_deployments.http.schema import Answer, ListAnswer
+from careedit_deployments.http.schema import Answer, ListAnswer, page_of
 from careedit_deployments.http.services import Services, caller_of, services_of, user_of
 from careedit_deployments.state.batch_records import FileRecord
 from careedit_deployments.state.clock import unix_time
@@ -147,8 +147,7 @@ async def list_files(
     files = services_of(request).store.files
     page = await files.page(caller_of(request).id, before=after, limit=limit + 1, purpose=purpose)
     data = [_answer(file) for file in page[:limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    return FileList(data=data, first_id=first, last_id=last, has_more=len(page) > limit)
+    return page_of(FileList, data, more=len(page) > limit)
 
 
 @router.get("/v1/files/{file_id}", operation_id="retrieveFile", responses=error_answers(401, 404, 429, 500, 503))

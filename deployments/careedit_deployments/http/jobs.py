@@ -44,6 +44,7 @@ from careedit_deployments.http.schema import (
     ImageData,
     ImagesResponse,
     ListAnswer,
+    page_of,
 )
 from careedit_deployments.http.services import Services, caller_of, services_of
 from careedit_deployments.http.sse import unless_gone
@@ -252,8 +253,7 @@ async def list_jobs(
     services, owner = services_of(request), caller_of(request).id
     page = await services.store.jobs.page(owner, before=after, limit=limit + 1)
     data = [brief_answer(job) for job in page[:limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    return JobList(data=data, first_id=first, last_id=last, has_more=len(page) > limit)
+    return page_of(JobList, data, more=len(page) > limit)
 
 
 @router.get(

@@ -61,7 +61,8 @@ KEYS = (
 )
 """Each key of the studio, and its use; the page shows them."""
 
-_SWAGGER = Path(str(files("fastapi_offline") / "static"))
+SWAGGER = Path(str(files("fastapi_offline") / "static"))
+"""The folder of `SWAGGER_FILES`."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -105,7 +106,7 @@ async def swagger_file(name: str) -> FileResponse:
     if name not in SWAGGER_FILES:
         raise HTTPException(404)
     headers = {"cache-control": "max-age=86400", "x-content-type-options": "nosniff"}
-    return FileResponse(_SWAGGER / name, headers=headers)
+    return FileResponse(SWAGGER / name, headers=headers)
 
 
 def render(request: Request, name: str, *, sources: str | None = None, **context: object) -> HTMLResponse:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -53,6 +53,15 @@ class ListAnswer(Answer):
 
     object: str = "list"
     """Type of the answer; always "list"."""
+
+
+Page = TypeVar("Page", bound=ListAnswer)
+
+
+def page_of(answer: Callable[..., Page], data: Sequence[Any], *, more: bool) -> Page:
+    """A page of objects with ids: `answer` has `data`, `first_id`, `last_id` and `has_more`."""
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return answer(data=data, first_id=first, last_id=last, has_more=more)
 
 
 class Body(BaseRecord):

@@ -20,6 +20,7 @@ from careedit_deployments.edits.stored import delete_files, delete_job, delete_s
 from careedit_deployments.state import tables
 from careedit_deployments.state.blobs import BlobStore
 from careedit_deployments.state.clock import unix_time
+from careedit_deployments.state.database import portions
 from careedit_deployments.state.records import id_time
 from careedit_deployments.state.retention import LOGS, SWEPT, LogKind
 from careedit_deployments.state.store import Store
@@ -177,8 +178,7 @@ class Cleanup:
             scopes = {PurePosixPath(scope).name: scope for scope in await self._scopes(kind)}
             count += len(scopes)
             old = [name for name in scopes if self._clock() - id_time(name) > ORPHAN_S]
-            for start in range(0, len(old), BLOCK):
-                block = old[start : start + BLOCK]
+            for block in portions(old, BLOCK):
                 known = await known_of(block)
                 found += [scopes[name] for name in block if name not in known]
         return found, count

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, case, delete, func, insert, select,
 
 from careedit_deployments.errors import ConflictError, NotFoundError
 from careedit_deployments.state.batch_records import BATCH_ENDS, BatchLine, BatchRecord, FileRecord
-from careedit_deployments.state.database import Database
+from careedit_deployments.state.database import Database, portions
 from careedit_deployments.state.logs import IDS_AT_ONCE, Clock
 from careedit_deployments.state.records import JOB_ENDS
 from careedit_deployments.state.tables import batch_lines, batches, files, jobs, older, record_of, values_of
@@ -82,9 +82,9 @@ class BatchTable:
     async def add_lines(self, lines: Sequence[BatchLine]) -> None:
         """Store the lines of a batch, unless they are stored already."""
         async with self._database.write() as connection:
-            for start in range(0, len(lines), IDS_AT_ONCE):
-                some = [values_of(line) for line in lines[start : start + IDS_AT_ONCE]]
-                await connection.execute(self._database.insert(batch_lines).on_conflict_do_nothing(), some)
+            for some in portions(lines, IDS_AT_ONCE):
+                values = [values_of(line) for line in some]
+                await connection.execute(self._database.insert(batch_lines).on_conflict_do_nothing(), values)
 
     async def change_line(self, line: BatchLine, **values: Any) -> None:
         """Change a line."""

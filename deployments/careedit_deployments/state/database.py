@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Select, Table, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,8 +27,16 @@ logger = logging.getLogger(__name__)
 _BAD_DATA = "22"
 """First digits of PostgreSQL's error codes for values that a column cannot hold, such as text with a NUL."""
 
+Item = TypeVar("Item")
+
 BUSY_S = 30.0
 """Seconds that a SQLite writer waits for another writer."""
+
+
+def portions(values: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The values in lists of at most `size`: databases limit the number of parameters of a query."""
+    listed = list(values)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 class Database:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Text, cast, func, or_, select, update
 
 from careedit_deployments.errors import NotFoundError
-from careedit_deployments.state.database import Database
+from careedit_deployments.state.database import Database, portions
 from careedit_deployments.state.records import (
     ArmCount,
     ArmEvent,
@@ -56,8 +56,7 @@ class EditLog:
     async def arms_of(self, ids: Collection[str]) -> Mapping[str, str]:
         """The arm of each of these edits that is still stored, by id."""
         found: dict[str, str] = {}
-        for start in range(0, len(ids), IDS_AT_ONCE):
-            some = list(ids)[start : start + IDS_AT_ONCE]
+        for some in portions(ids, IDS_AT_ONCE):
             async with self._database.read() as connection:
                 rows = await connection.execute(select(edits.c.id, edits.c.arm).where(edits.c.id.in_(some)))
                 found.update({row.id: row.arm for row in rows})

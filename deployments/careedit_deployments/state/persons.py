@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, and_, delete, or_, select, tuple_
 
 from careedit.record import Record
-from careedit_deployments.state.database import Database
+from careedit_deployments.state.database import Database, portions
 from careedit_deployments.state.tables import (
     AnyRecord,
     assignments,
@@ -70,13 +70,13 @@ class PersonTable:
 
             own = await rows(edits.c.id, edits.c.user, edits.c.request_id, where=mine(edits, edits.c.user))
             made = {row.id for row in own}
-            for some in _portions(made):
+            for some in portions(made, IDS_AT_ONCE):
                 made |= {row.id for row in await rows(edits.c.id, where=edits.c.shadow_of.in_(some))}
             its_jobs = await rows(jobs.c.id, job_user.label("user"), where=mine(jobs, job_user))
             its_sessions = await rows(sessions.c.id, sessions.c.user, where=mine(sessions, sessions.c.user))
             session_ids = {row.id for row in its_sessions}
             turned = {row.request_id.partition("/")[0] for row in own} - session_ids
-            for some in _portions(turned):
+            for some in portions(turned, IDS_AT_ONCE):
                 its = and_(sessions.c.owner == owner, sessions.c.id.in_(some))
                 session_ids |= {row.id for row in await rows(sessions.c.id, where=its)}
             files = and_(storage.c.scope.startswith("files/"), mine(storage, storage.c.user))
@@ -85,7 +85,7 @@ class PersonTable:
             salts = list((await connection.execute(select(assignments.c.salt).distinct())).scalars())
             hashes = [(hashlib.sha256(f"{len(s)}:{s}{user}".encode()).hexdigest(), s) for s in salts for user in users]
             assigned = set[tuple[str, str]]()
-            for pairs in _portions(hashes):
+            for pairs in portions(hashes, IDS_AT_ONCE):
                 pair = tuple_(assignments.c.user_sha256, assignments.c.salt).in_(pairs)
                 found = await rows(assignments.c.user_sha256, assignments.c.salt, where=pair)
                 assigned |= {(row.user_sha256, row.salt) for row in found}
@@ -96,7 +96,7 @@ class PersonTable:
             upload_ids = {row.id for row in uploads if names is None or not set(names).isdisjoint(row.users)}
             its_batches = await rows(batches.c.id, batches.c.input_file, where=batches.c.owner == owner)
             batch_ids = {row.id for row in its_batches if names is None or row.input_file in upload_ids}
-            for some in _portions({row.id for row in its_jobs}):
+            for some in portions({row.id for row in its_jobs}, IDS_AT_ONCE):
                 batch_ids |= {row.batch for row in await rows(batch_lines.c.batch, where=batch_lines.c.job.in_(some))}
             return PersonData(
                 batches=tuple(sorted(batch_ids)),
@@ -113,7 +113,7 @@ class PersonTable:
         """The records of a table in whose `column` one of the ids is, in the order of their primary keys."""
         found: list[AnyRecord] = []
         async with self._database.read() as connection:
-            for some in _portions(ids):
+            for some in portions(ids, IDS_AT_ONCE):
                 query = select(column.table).where(column.in_(some)).order_by(*column.table.primary_key)
                 found += [record_of(kind, row) for row in await connection.execute(query)]
         return found
@@ -122,14 +122,8 @@ class PersonTable:
         """Delete the edits, feedback and assignments of `data`, in one transaction. Jobs and sessions have pictures as well."""
         async with self._database.write() as connection:
             for table, ids in ((feedback, data.feedback), (edits, data.edits)):
-                for some in _portions(ids):
+                for some in portions(ids, IDS_AT_ONCE):
                     await connection.execute(delete(table).where(table.c.id.in_(some)))
-            for pairs in _portions(data.assignments):
+            for pairs in portions(data.assignments, IDS_AT_ONCE):
                 which = or_(*(and_(assignments.c.user_sha256 == u, assignments.c.salt == s) for u, s in pairs))
                 await connection.execute(delete(assignments).where(which))
-
-
-def _portions(values: Collection[Any]) -> Iterator[list[Any]]:
-    listed = list(values)
-    for start in range(0, len(listed), IDS_AT_ONCE):
-        yield listed[start : start + IDS_AT_ONCE]

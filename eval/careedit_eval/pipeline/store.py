@@ -42,7 +42,7 @@ class RowFiles(Generic[Row]):
         Raises `InputError` for an unusable folder.
         """
         self.folder, self._key, self._without = folder, key, set(without)
-        self._kind, self._rows = kind, TypeAdapter[Row](kind)
+        self._rows = TypeAdapter[Row](kind)
         self.unreadable = 0
         """Lines that could not be read. Their work is done again."""
         try:
@@ -52,11 +52,14 @@ class RowFiles(Generic[Row]):
 
     def read(self) -> dict[str, Row]:
         """All rows by key. The last row of a key counts, but an error does not replace a result."""
-        return self.read_as(self._kind)
+        return self._read(self._rows)
 
     def read_as(self, kind: type[Part]) -> dict[str, Part]:
         """`read`, as records that have only some of the fields."""
-        rows, found = TypeAdapter[Part](kind), dict[str, Part]()
+        return self._read(TypeAdapter[Part](kind))
+
+    def _read(self, rows: TypeAdapter[Part]) -> dict[str, Part]:
+        found = dict[str, Part]()
         for line in self._lines():
             try:
                 row = rows.validate_json(line)

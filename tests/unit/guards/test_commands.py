@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from careedit.cli.main import main
+from documents import blocks, without_blocks
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -19,9 +20,8 @@ UNSTABLE = {"CHANGELOG.md", "decisions.md", "notebook.md"}
 def commands(page: Path) -> list[str]:
     """Every command line with `careedit`: in the text, in blocks of bash, and in indented blocks."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    rest = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    rest = without_blocks(text)
+    lines = [line.strip() for language, block in blocks(text) if language == "bash" for line in block.splitlines()]
     lines += [line.strip() for line in rest.splitlines() if line.startswith("    ")]
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"^    .*$", "", rest, flags=re.MULTILINE))
     return [line for line in lines if re.match(r"careedit (?!(?:bench )?NAME)", line)]

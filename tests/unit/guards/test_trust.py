@@ -15,6 +15,7 @@ import pytest
 from careedit.record import Record
 from careedit.records import EditTrace
 from careedit_deployments.config import ServeConfig
+from documents import without_blocks
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "docs/trust").glob("*.md")), ROOT / "SECURITY.md"]
@@ -29,7 +30,7 @@ def text_of(page: Path) -> str:
 
 def spans(page: Path) -> list[str]:
     """The inline code of a page, without its code blocks."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL))
+    return re.findall(r"`([^`\n]+)`", without_blocks(text_of(page)))
 
 
 @cache
