@@ -38,10 +38,12 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Two sets on six samples, of which A cannot edit one and one cannot be measured; every edit has a trace."""
-    made = finished(
-        suite(arm("a", fail="s001"), arm("b", by=60), metric={"fail": "s002"}, rows=("identity",)), tmp_path, "traced"
-    )
+    """Two sets on six samples, of which A cannot edit one and one cannot be measured; every edit has a trace.
+
+    Its name is the test's own: runs of one name that finish in the same second would be one run to MLflow.
+    """
+    wanted = suite(arm("a", fail="s001"), arm("b", by=60), metric={"fail": "s002"}, rows=("identity",))
+    made = finished(wanted, tmp_path, tmp_path.name)
     for file in (made.store / "edits").glob("*.jsonl"):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for row in rows:
