@@ -1,4 +1,4 @@
-"""A page of edits: before, after and right result side by side, with expert and verdict; one file, no script."""
+"""A page of edits: figures, then before, after and right result side by side, with expert and verdict; one file, no script."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from careedit.files import png_data_url, write_atomic
+from careedit.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,31 @@ class EditRow:
     """Chosen experts and the reason for the choice."""
 
 
-def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow]) -> None:
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number on the page."""
+
+    name: str
+    """What was measured."""
+    value: float
+    """The mean, or a share from 0 to 1."""
+    interval: Interval | None
+    """The 95 % interval of the value; None if there are too few images for one."""
+    count: int
+    """Number of images behind the value."""
+    meaning: str
+    """How to read the number, as a sentence."""
+    share: bool = False
+    """Whether the value is a share, which is shown in percent. Default: no."""
+
+    def text(self, value: float) -> str:
+        """A value of this figure as the page shows it."""
+        return f"{value:.0%}".replace("%", " %") if self.share else f"{value:.4f}"
+
+
+def write_edit_page(
+    path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow], figures: Sequence[Figure] = ()
+) -> None:
     """Write the page atomically, with its images inside."""
     kinds = list(dict.fromkeys(row.kind for row in rows))
     summary = [
@@ -49,7 +74,7 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
         }
         for row in rows
     ]
-    write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary)
+    write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary, figures=figures)
 
 
 def write_template(path: Path, template: str, *, package: str = "careedit.report", **context: object) -> None:
