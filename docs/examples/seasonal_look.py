@@ -89,13 +89,18 @@ def train_brand_expert(given: argparse.Namespace, rows: Path) -> Path:
     return expert_set
 
 
-def example(arguments: Sequence[str] | None = None) -> None:
-    """Train, edit, measure, and write the page."""
+def options() -> argparse.ArgumentParser:
+    """The options of the example."""
     parser = shared.parser(str(__doc__))
     parser.add_argument("--train-base", help="Base to train on. Default: that of --set. For klein: its base model.")
     parser.add_argument("--steps", type=int, help="Training steps. Default: 200, or 40 with --quick.")
     parser.add_argument("--rank", type=int, default=8, help="Rank of the LoRA. Default: 8.")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def example(arguments: Sequence[str] | None = None) -> None:
+    """Train, edit, measure, and write the page."""
+    given = options().parse_args(arguments)
     shared.new_folder(given.out)
     sizes = (60, 6) if given.quick else (200, 24)
     pictures = given.pictures or draw_pictures(given.out / "pictures", *sizes)

@@ -9,6 +9,7 @@ seeds, of which a judge finishes the most promising. Both attempts stay; `right`
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import shutil
@@ -101,18 +102,23 @@ def why(editor: Editor, sample: Sample) -> str:
     return shared.routing_words(found.weights, found.reason)
 
 
-def example(arguments: Sequence[str] | None = None) -> None:
-    """Edit, check, retry, and write the page."""
+def options() -> argparse.ArgumentParser:
+    """The options of the example."""
     parser = shared.parser(str(__doc__))
     parser.add_argument("--style", type=Path, help="The style reference, with --pictures.")
     parser.add_argument("--words", default="give it the look of the reference", help="Instruction, with --pictures.")
     parser.add_argument("--candidates", type=int, default=4, help="Seeds that a retry tries. Default: 4.")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def example(arguments: Sequence[str] | None = None) -> None:
+    """Edit, check, retry, and write the page."""
+    given = options().parse_args(arguments)
     if (given.pictures is None) != (given.style is None):
         raise InputError("--pictures and --style belong together; give both or neither.")
     shared.new_folder(given.out)
     if given.pictures is None:
-        table = draw_pictures(given.out / "pictures", 8 if given.quick else 40) / "metadata.jsonl"
+        table = draw_pictures(given.out / "pictures", 6 if given.quick else 40) / "metadata.jsonl"
     else:
         table = list_pictures(given.out / "pictures.jsonl", given.pictures, given.style, given.words)
     samples = {sample.id: sample for sample in shared.read_samples(table)}
@@ -138,12 +144,12 @@ def example(arguments: Sequence[str] | None = None) -> None:
         write_table(given.out / "failed.jsonl", again)
         filtered = ["--early-filter", "halving", "--candidates", str(given.candidates), "--preview-steps", "2"]
         filtered += ["--judge", given.judge] if given.judge else []
-        for folder, seed, options, made in (
+        for folder, seed, more, made in (
             ("retry", given.seed + 1, filtered, retried),
             # What one more seed without a filter gives: the retry has to be better than that.
             ("second-seed", given.seed + 1, [], plain),
         ):
-            found = edit_all(given.out / "failed.jsonl", given.out / folder, [*common, "--seed", str(seed), *options])
+            found = edit_all(given.out / "failed.jsonl", given.out / folder, [*common, "--seed", str(seed), *more])
             made |= {name: judged(check, samples[name], given.out / folder, found[name]) for name in failed}
     final = {name: retried[name] if name in failed and retried[name].right else first[name] for name in samples}
     (given.out / "right").mkdir()

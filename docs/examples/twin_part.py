@@ -9,6 +9,7 @@ the reference. With `--turns 1` the edit has one turn with mask and reference, w
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import Any
 import shared
 from PIL import Image, ImageChops, ImageDraw
 
-from careedit.report import EditRow
+from careedit.report import EditRow, Figure
 from careedit_eval.alignment import Pictures
 from careedit_eval.metrics import load_metric
 from careedit_eval.records import Sample
@@ -75,14 +76,33 @@ def turns_of(sample: Sample, count: int, seed: int) -> list[Mapping[str, Any]]:
     return [{"instruction": ERASE, "mask": pictures.mask, "seed": seed}, add]
 
 
-def example(arguments: Sequence[str] | None = None) -> None:
-    """Edit, measure, and write the page."""
+def fidelity(what: str, number: str, before: Sequence[shared.Attempt], after: Sequence[shared.Attempt]) -> list[Figure]:
+    """The likeness of the part's place to a picture: with the old part, with the new part, and the difference."""
+    means = [
+        shared.mean(
+            f"Likeness to {what}, {part}",
+            [one.numbers[number] for one in attempts if number in one.numbers],
+            "Cosine of DINO embeddings of the part's place and that picture; 1 is equal.",
+        )
+        for part, attempts in (("old part", before), ("new part", after))
+    ]
+    meaning = "Above 0: the new part is more like it. An interval with 0 in it shows no difference."
+    return [*means, shared.difference(f"Likeness to {what}, new minus old", number, before, after, meaning)]
+
+
+def options() -> argparse.ArgumentParser:
+    """The options of the example."""
     parser = shared.parser(str(__doc__))
     parser.add_argument("--turns", type=int, choices=(1, 2), default=2, help="Turns of an edit. Default: 2.")
     parser.add_argument("--dino", help="Backbone of the fidelity: a transformers ViT. Default: facebook/dino-vits16.")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def example(arguments: Sequence[str] | None = None) -> None:
+    """Edit, measure, and write the page."""
+    given = options().parse_args(arguments)
     shared.new_folder(given.out)
-    place = given.pictures or draw_pictures(given.out / "pictures", 8 if given.quick else 40)
+    place = given.pictures or draw_pictures(given.out / "pictures", 6 if given.quick else 40)
     samples = shared.read_samples(place)
     check = shared.Check(samples, given.judge, given.device)
     backbone = {"protocol": "own", "model": given.dino} if given.dino else {}
@@ -93,30 +113,22 @@ def example(arguments: Sequence[str] | None = None) -> None:
         "fidelity": load_metric("identity", against="reference", **backbone, **device),
         "change": load_metric("preservation"),
     }
+    if check.drawn:
+        metrics["result"] = load_metric("identity", against="target", **backbone, **device)
     editor = shared.open_editor(given, given.set)
     shared.say(f"Editing {len(samples)} twins in {given.turns} turn{'s' if given.turns > 1 else ''} each ...")
     made = [
         shared.attempt(editor, check, one, turns_of(one, given.turns, given.seed), metrics) for one in samples
     ]  # fmt: skip
-    # The same numbers with the old part still in place: what "not faithful" looks like.
+    # The same numbers with the old part still in place: they are what an edit that does nothing gets.
     before = [
         shared.Attempt(numbers=shared.numbers_of(metrics, one, Pictures(one).source)) for one in samples
     ]  # fmt: skip
 
     figures = [
         shared.share("Right", [one.right for one in made], f"Judged by {check.name}: the new part, and nothing else changed."),
-        *(
-            shared.mean(
-                f"Fidelity to the reference, {words}",
-                [one.numbers["fidelity"] for one in attempts if "fidelity" in one.numbers],
-                "Cosine of DINO embeddings of the part's place and the reference picture; 1 is equal.",
-            )
-            for words, attempts in (("old part", before), ("new part", made))
-        ),
-        shared.difference(
-            "Fidelity, new part minus old part", "fidelity", before, made,
-            "Above 0: the place looks more like the reference. An interval with 0 in it shows no difference.",
-        ),
+        *fidelity("the reference", "fidelity", before, made),
+        *(fidelity("the wanted result", "result", before, made) if check.drawn else ()),
         shared.mean(
             "Change outside the part",
             [one.numbers["change"] for one in made if "change" in one.numbers],
@@ -131,7 +143,10 @@ def example(arguments: Sequence[str] | None = None) -> None:
             else ", in one turn with mask and reference."
         ),
         *([shared.WEAK] if check.drawn else []),
-        "Fidelity compares a small crop with a whole picture on another background, so it stays far below 1 for a right edit too.",
+        (
+            "Likeness to the reference compares a crop with a whole picture on another background, so a right edit too stays "
+            "below 1. Compare the old part with the new one first: a small backbone may not see the difference."
+        ),
     ]
     cards = []
     for sample, one in zip(samples, made, strict=True):
