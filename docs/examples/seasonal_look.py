@@ -1,6 +1,6 @@
 """A shop's seasonal look that keeps the logo: train a brand expert, route to it by the brand's words, measure the drift.
 
-    python docs/examples/seasonal_look.py --out seasonal
+    python docs/examples/seasonal_look.py --out runs/seasonal
 
 `--pictures FOLDER` has two tables (docs/batches.md). `train` has pairs to learn from, with the columns source, instruction and
 target. `edit` has pictures to edit, with source, instruction and mask. The mask marks everything but the logo; only the
@@ -79,7 +79,7 @@ def train_brand_expert(given: argparse.Namespace, rows: Path) -> Path:
     shared.careedit(
         "train", "expert", "--data", rows, "--base", given.train_base or given.set, "--name", BRAND,
         "--handles", f"identity,{BRAND}", "--description", "Our winter look, which keeps the logo.",
-        "--rank", str(given.rank), "--batch", "4", "--steps", str(given.steps or (40 if given.quick else 200)),
+        "--rank", str(given.rank), "--batch", "4", "--steps", str(given.steps or (40 if given.quick else 100)),
         "--out", given.out / "expert", *(["--device", given.device] if given.device else []),
     )  # fmt: skip
     shared.careedit("experts", "copy", expert_set, "--expert-set", given.set)
@@ -93,7 +93,7 @@ def options() -> argparse.ArgumentParser:
     """The options of the example."""
     parser = shared.parser(str(__doc__))
     parser.add_argument("--train-base", help="Base to train on. Default: that of --set. For klein: its base model.")
-    parser.add_argument("--steps", type=int, help="Training steps. Default: 200, or 40 with --quick.")
+    parser.add_argument("--steps", type=int, help="Training steps. Default: 100, or 40 with --quick.")
     parser.add_argument("--rank", type=int, default=8, help="Rank of the LoRA. Default: 8.")
     return parser
 
@@ -102,7 +102,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
     """Train, edit, measure, and write the page."""
     given = options().parse_args(arguments)
     shared.new_folder(given.out)
-    sizes = (60, 6) if given.quick else (200, 24)
+    sizes = (60, 6) if given.quick else (120, 16)
     pictures = given.pictures or draw_pictures(given.out / "pictures", *sizes)
     samples = shared.read_samples(pictures / "edit")
     check = shared.Check(samples, given.judge, given.device)

@@ -1,6 +1,6 @@
 """A folder of pictures in the style of one reference: edit all, measure which are right, retry the failed ones.
 
-    python docs/examples/style_folder.py --out styled
+    python docs/examples/style_folder.py --out runs/styled
 
 `--pictures FOLDER` is a folder of pictures and `--style FILE` the style reference. Without them both are drawn. The first
 attempt is one `careedit edit` of the whole table. Those that are not right are edited again with the early filter: several
@@ -118,7 +118,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
         raise InputError("--pictures and --style belong together; give both or neither.")
     shared.new_folder(given.out)
     if given.pictures is None:
-        table = draw_pictures(given.out / "pictures", 6 if given.quick else 40) / "metadata.jsonl"
+        table = draw_pictures(given.out / "pictures", 6 if given.quick else 24) / "metadata.jsonl"
     else:
         table = list_pictures(given.out / "pictures.jsonl", given.pictures, given.style, given.words)
     samples = {sample.id: sample for sample in shared.read_samples(table)}

@@ -1,6 +1,6 @@
 """A digital twin's part replaced after a reference picture: edit in two turns, measure how faithful the new part is.
 
-    python docs/examples/twin_part.py --out twin
+    python docs/examples/twin_part.py --out runs/twin
 
 `--pictures FOLDER` is a table (docs/batches.md) with the columns source, instruction, mask (the place of the part) and
 reference (the new part). Without it both are drawn. The first turn erases the marked part, the second one adds the part of
@@ -102,7 +102,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
     """Edit, measure, and write the page."""
     given = options().parse_args(arguments)
     shared.new_folder(given.out)
-    place = given.pictures or draw_pictures(given.out / "pictures", 6 if given.quick else 40)
+    place = given.pictures or draw_pictures(given.out / "pictures", 6 if given.quick else 24)
     samples = shared.read_samples(place)
     check = shared.Check(samples, given.judge, given.device)
     backbone = {"protocol": "own", "model": given.dino} if given.dino else {}

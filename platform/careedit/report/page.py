@@ -36,7 +36,7 @@ class Figure:
     """One measured number on the page."""
 
     name: str
-    """What was measured."""
+    """Name of the figure, as the page shows it."""
     value: float
     """The mean, or a share from 0 to 1."""
     interval: Interval | None
