@@ -26,6 +26,8 @@ from careedit_eval.records import Metric, Sample
 from careedit_eval.stats import difference_interval, mean_interval
 from careedit_tiny.world.samples import Sample as Drawing
 
+FEW = 5
+"""Images below which a mean has no interval on the page."""
 WEAK = (
     "The pictures are drawn, so the right result of each is known, and an oracle compares each edit with it. The packaged "
     "weights are weak. This page shows what this run measured, failures included, and not what a larger base would do."
@@ -209,7 +211,7 @@ def share(name: str, right: Sequence[bool], meaning: str) -> Figure:
 
 def mean(name: str, values: Sequence[float], meaning: str) -> Figure:
     """The mean of a number, with its interval."""
-    return Figure(name, _mean(values), mean_interval(values) if values else None, len(values), meaning)
+    return Figure(name, _mean(values), mean_interval(values) if len(values) >= FEW else None, len(values), meaning)
 
 
 def difference(name: str, number: str, before: Sequence[Attempt], after: Sequence[Attempt], meaning: str) -> Figure:
@@ -220,7 +222,7 @@ def difference(name: str, number: str, before: Sequence[Attempt], after: Sequenc
         if number in one.numbers and number in other.numbers
     ]
     first, second = [one for one, _ in pairs], [other for _, other in pairs]
-    interval = difference_interval(first, second) if pairs else None
+    interval = difference_interval(first, second) if len(pairs) >= FEW else None
     return Figure(name, _mean(second) - _mean(first), interval, len(pairs), meaning)
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 from careedit import Editor, EditRequest
 from careedit.batches.rows import PICTURES
 from careedit.errors import InputError
+from careedit.images.save import SUFFIXES
 from careedit.report import EditRow
 from careedit_eval.alignment import Pictures
 from careedit_eval.records import Sample
@@ -65,7 +66,13 @@ def list_pictures(table: Path, pictures: Path, style: Path, words: str) -> Path:
     if not found:
         raise InputError(f"{str(pictures)!r} has no pictures; check --pictures.")
     write_table(table, [
-        {"id": path.name, "source": str(path.resolve()), "reference": str(style.resolve()), "instruction": words}
+        {
+            "id": path.name,
+            "source": str(path.resolve()),
+            "reference": str(style.resolve()),
+            "instruction": words,
+            "output": path.name if path.suffix.lower() in SUFFIXES else f"{path.name}.png",
+        }
         for path in found
     ])  # fmt: skip
     return table
@@ -76,11 +83,11 @@ def write_table(table: Path, rows: Sequence[dict[str, Any]]) -> None:
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def edit_all(table: Path, out: Path, options: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Run `careedit edit` on a table; the rows of its results by the id of the row."""
+def edit_all(table: Path, names: Sequence[str], out: Path, options: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Run `careedit edit` on a table with these ids; the rows of its results by id."""
     shared.careedit("edit", table, "--out", out, *options, fails=True)
     with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
-        return {Path(row["output"]).stem: row for row in csv.DictReader(stream)}
+        return dict(zip(names, csv.DictReader(stream), strict=True))
 
 
 def judged(check: shared.Check, sample: Sample, folder: Path, result: dict[str, str]) -> shared.Attempt:
@@ -125,7 +132,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
     check = shared.Check(list(samples.values()), given.judge, given.device)
     common = ["--expert-set", given.set, *(["--device", given.device] if given.device else [])]
 
-    results = edit_all(table, given.out / "first", [*common, "--seed", str(given.seed)])
+    results = edit_all(table, list(samples), given.out / "first", [*common, "--seed", str(given.seed)])
     first = {name: judged(check, samples[name], given.out / "first", results[name]) for name in samples}
     failed = [name for name, attempt in first.items() if not attempt.right]
     shared.say(f"{len(samples) - len(failed)} of {len(samples)} are right; {len(failed)} are edited again.")
@@ -133,7 +140,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
     # The rows are written as they were, with paths that hold in the new place of the table.
     rows = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
     again = [
-        {"id": row["id"], "instruction": row["instruction"]}
+        {name: row[name] for name in ("id", "instruction", "output") if name in row}
         | {role: str((table.parent / row[role]).resolve()) for role in ("source", "reference")}
         for row in rows
         if row["id"] in failed
@@ -149,7 +156,9 @@ def example(arguments: Sequence[str] | None = None) -> None:
             # What one more seed without a filter gives: the retry has to be better than that.
             ("second-seed", given.seed + 1, [], plain),
         ):
-            found = edit_all(given.out / "failed.jsonl", given.out / folder, [*common, "--seed", str(seed), *more])
+            found = edit_all(
+                given.out / "failed.jsonl", failed, given.out / folder, [*common, "--seed", str(seed), *more]
+            )
             made |= {name: judged(check, samples[name], given.out / folder, found[name]) for name in failed}
     final = {name: retried[name] if name in failed and retried[name].right else first[name] for name in samples}
     (given.out / "right").mkdir()

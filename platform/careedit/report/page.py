@@ -50,7 +50,8 @@ class Figure:
 
     def text(self, value: float) -> str:
         """A value of this figure as the page shows it."""
-        return f"{value:.0%}".replace("%", " %") if self.share else f"{value:.4f}"
+        # The sum turns -0.0 into 0.0.
+        return f"{value:.0%}".replace("%", " %") if self.share else f"{round(value, 4) + 0.0:.4f}"
 
 
 def write_edit_page(
