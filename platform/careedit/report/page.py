@@ -64,6 +64,7 @@ def write_edit_page(
         for kind in kinds
     ]
     summary.append(("all", sum(row.right for row in rows), len(rows)))
+    widest = max((len(row.pictures) for row in rows), default=0)
     shown = [
         {
             "kind": row.kind,
@@ -75,7 +76,9 @@ def write_edit_page(
         }
         for row in rows
     ]
-    write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary, figures=figures)
+    write_template(
+        path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary, figures=figures, widest=widest
+    )
 
 
 def write_template(path: Path, template: str, *, package: str = "careedit.report", **context: object) -> None:
