@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -10,10 +11,11 @@ from typing import Literal, TypeVar
 from PIL import Image
 
 from careedit.errors import CareEditError
+from careedit.files import png_bytes
 from careedit.images import decode_image
 from careedit_eval.alignment import Pictures, place_on_canvas
 from careedit_eval.errors import MetricError
-from careedit_eval.records import EditRow, Measurement, Sample
+from careedit_eval.records import EditRow, Measurement, Metric, Sample, lacking
 
 Question = TypeVar("Question")
 
@@ -80,6 +82,25 @@ class ScoreItem:
 
 class NotApplicableError(MetricError):
     """The metric does not apply to this sample, whatever the edit is; `one_by_one` reports it as `not_applicable`."""
+
+
+def measure_image(metric: Metric, sample: Sample, image: Image.Image) -> Measurement:
+    """Measure one edited image, RGB, that no run made. A metric that needs more of a run, such as seconds, gives an error."""
+    if missing := lacking(metric, sample):
+        return Measurement(not_applicable=f"The metric needs {' and '.join(missing)}, which the sample does not have.")
+    data = png_bytes(image)
+    digest = hashlib.sha256(data).hexdigest()
+    row = EditRow(
+        edit_key=digest,
+        sample_id=sample.id,
+        kind=sample.kind,
+        group=sample.group,
+        arm="",
+        seed=0,
+        picture=f"{digest}.png",
+        picture_sha256=digest,
+    )
+    return metric.score([ScoreItem(sample, row, data)])[0]
 
 
 def one_by_one(batch: Sequence[ScoreItem], measure: Callable[[ScoreItem], Measurement]) -> list[Measurement]:

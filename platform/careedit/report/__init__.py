@@ -1,5 +1,5 @@
 """Pages for people: results as self-contained HTML."""
 
-from careedit.report.page import EditRow, write_edit_page
+from careedit.report.page import EditRow, Figure, write_edit_page
 
-__all__ = ["EditRow", "write_edit_page"]
+__all__ = ["EditRow", "Figure", "write_edit_page"]

@@ -1,4 +1,4 @@
-"""A page of edits: before, after and right result side by side, with expert and verdict; one file, no script."""
+"""A page of edits: figures, then before, after and right result side by side, with expert and verdict; one file, no script."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from careedit.files import png_data_url, write_atomic
+from careedit.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,32 @@ class EditRow:
     """Chosen experts and the reason for the choice."""
 
 
-def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow]) -> None:
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number on the page."""
+
+    name: str
+    """Name of the figure, as the page shows it."""
+    value: float
+    """The mean, or a share from 0 to 1."""
+    interval: Interval | None
+    """The 95 % interval of the value; None if there are too few images for one."""
+    count: int
+    """Number of images behind the value."""
+    meaning: str
+    """How to read the number, as a sentence."""
+    share: bool = False
+    """Whether the value is a share, which is shown in percent. Default: no."""
+
+    def text(self, value: float) -> str:
+        """A value of this figure as the page shows it."""
+        # The sum turns -0.0 into 0.0.
+        return f"{value:.0%}".replace("%", " %") if self.share else f"{round(value, 4) + 0.0:.4f}"
+
+
+def write_edit_page(
+    path: Path, title: str, intro: Sequence[str], rows: Sequence[EditRow], figures: Sequence[Figure] = ()
+) -> None:
     """Write the page atomically, with its images inside."""
     kinds = list(dict.fromkeys(row.kind for row in rows))
     summary = [
@@ -38,6 +64,7 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
         for kind in kinds
     ]
     summary.append(("all", sum(row.right for row in rows), len(rows)))
+    widest = max((len(row.pictures) for row in rows), default=0)
     shown = [
         {
             "kind": row.kind,
@@ -49,7 +76,9 @@ def write_edit_page(path: Path, title: str, intro: Sequence[str], rows: Sequence
         }
         for row in rows
     ]
-    write_template(path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary)
+    write_template(
+        path, "edits.html.j2", title=title, intro=intro, rows=shown, summary=summary, figures=figures, widest=widest
+    )
 
 
 def write_template(path: Path, template: str, *, package: str = "careedit.report", **context: object) -> None:

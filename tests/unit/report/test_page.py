@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from careedit.report import EditRow, write_edit_page
+from careedit.report import EditRow, Figure, write_edit_page
+from careedit.stats import Interval
 
 
 def row(kind: str, instruction: str, *, right: bool) -> EditRow:
@@ -40,3 +41,15 @@ def test_the_summary_counts_by_kind_and_in_all(tmp_path):
     text = page(tmp_path, *rows)
     assert "<td>remove</td><td>1</td><td>2</td>" in text
     assert "<td>all</td><td>2</td><td>3</td>" in text
+
+
+def test_figures_have_their_interval_or_say_that_there_are_too_few_images(tmp_path):
+    figures = [
+        Figure("Right", 0.5, Interval(0.25, 0.75), 12, "More is better.", share=True),
+        Figure("Drift", 0.01234, None, 1, "Less is better."),
+    ]
+    path = tmp_path / "index.html"
+    write_edit_page(path, "A title", [], [row("add", "a", right=True)], figures)
+    text = path.read_text("utf-8")
+    assert '<td class="number">50 %</td><td class="number">25 % to 75 %</td><td class="number">12</td>' in text
+    assert '<td class="number">0.0123</td><td class="number">too few images</td><td class="number">1</td>' in text

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import transforms
 
 from careedit.errors import InputError
-from careedit_eval.metrics import load_metric
+from careedit_eval.metrics import load_metric, measure_image
 from careedit_eval.records import Metric, lacking
 from careedit_tiny import draw_sample
 
@@ -126,3 +126,12 @@ def test_what_a_sample_lacks_is_named_and_is_no_error(make_item, draw_picture):
         metric = load_metric(name)
         assert isinstance(metric, Metric)
         assert lacking(metric, sample) == missing
+
+
+def test_an_image_that_no_run_made_is_measured_like_one_of_a_run(make_item, draw_picture):
+    source, edited, target = draw_picture(), draw_picture(seed=2), draw_picture(seed=3)
+    sample = make_item(source, edited, target=target).sample
+    run = value(load_metric("l1"), make_item(source, edited, target=target))
+    assert measure_image(load_metric("l1"), sample, edited).values == {"l1": run}
+    assert "needs mask" in str(measure_image(load_metric("preservation"), sample, edited).not_applicable)
+    assert "how long the edit took" in str(measure_image(load_metric("latency"), sample, edited).error)
