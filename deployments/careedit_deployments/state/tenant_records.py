@@ -23,7 +23,7 @@ class Retention(Record):
     """Times for which a tenant's data are kept, in days, where they differ from the configuration."""
 
     jobs: Days | None = None
-    """Days after the end of a job. None: `state.job_ttl_s`."""
+    """Days after the end of a job, the 24 hours of a batch, and the upload of a batch's input. None: `state.job_ttl_s`."""
     sessions: Days | None = None
     """Days after the last turn of a session, which `state.session_max_s` ends as well. None: `state.session_ttl_s`."""
     edits: Days | None = None
