@@ -10,9 +10,10 @@ from careedit.record import Record
 from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
 from careedit_deployments.state.tenant_policy import TenantPolicy
 
-Scope = Literal["edit", "read", "admin"]
+Scope = Literal["edit", "read", "admin", "operator"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
+"""What a key may allow: sending and changing things, reading them, managing what concerns the whole tenant, and seeing what concerns
+the whole server."""
 
 
 Days = Annotated[float, Field(gt=0, le=36_500)]

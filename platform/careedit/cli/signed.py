@@ -125,7 +125,11 @@ def mark_files(
 ) -> tuple[list[bytes], str, list[str]]:
     """The marked files of a row's results, the id that the marks name, and notes; see `careedit.batches.rows.Mark`."""
     marks = Marks.of(*_opened(credentials, watermark), source)
-    return marks.files(targets, result, lambda: loaded), marks.edit, marks.notes([image.size for image in result.images])
+    return (
+        marks.files(targets, result, lambda: loaded),
+        marks.edit,
+        marks.notes([image.size for image in result.images]),
+    )
 
 
 def _ingredient(source: Path | bytes) -> bytes:
