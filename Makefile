@@ -23,7 +23,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium nodejs
 
-.PHONY: help setup system demo docs test train-gpu test-cluster test-faults bench-gpu check format
+.PHONY: help setup system demo docs test test-pythons train-gpu test-cluster test-faults bench-gpu check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,20 @@ docs: $(VENV)/.installed-dev ## Build the documentation site into the folder sit
 
 test: system $(VENV)/.installed-dev ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not faults" $(WORKERS) $(TESTS)
+
+# The Pythons of test-pythons, as commands or paths.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+test-pythons: ## Run the unit tests with each Python of 3.11 to 3.13 that is found, in an environment of its own (.venv-3.12)
+	@ran=""; for python in $(PYTHONS); do \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+			{ echo "$$python was not found; its tests do not run."; continue; }; \
+		echo "Python $$version:"; \
+		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=".venv-$$version" TESTS=tests/unit || exit 1; \
+		ran="$$ran $$version"; \
+	done; \
+	if [ -z "$$ran" ]; then echo "No Python of 3.11 to 3.13 was found; install one, or name it: make test-pythons PYTHONS=/path/to/python3.12"; exit 1; fi; \
+	echo "The unit tests passed with Python$$ran."
 
 test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)

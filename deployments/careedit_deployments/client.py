@@ -255,7 +255,7 @@ class Client:
         return self._ask(ExpertList, "GET", "/v1/experts").data
 
     def arms(self, *, hours: float | None = None, limit: int = 20) -> ArmList:
-        """The state of the A/B test over the last `hours`, with at most `limit` latest edits."""
+        """The state of the A/B test over the last `hours`, with at most `limit` latest edits; needs the scope `operator`."""
         return self._ask(ArmList, "GET", "/v1/arms", params=_given(hours=hours, limit=limit))
 
     def _feedback(self, **fields: Any) -> FeedbackAnswer:

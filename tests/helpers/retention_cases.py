@@ -9,6 +9,7 @@ from careedit.errors import InputError
 from careedit_deployments.errors import NotFoundError
 from careedit_deployments.http.auth import make_key, make_tenant
 from careedit_deployments.state.audit import PRUNE_S, AuditError, AuditHead
+from careedit_deployments.state.batch_records import BatchLine, BatchRecord, FileRecord
 from careedit_deployments.state.records import ArmEvent, AssignmentRecord, FeedbackRecord, new_id
 from careedit_deployments.state.retention import DAY_S
 from careedit_deployments.state.store import Store
@@ -81,6 +82,40 @@ async def a_new_time_holds_for_jobs_and_sessions_that_are_stored(store: Store, c
     assert (await store.tenants.get(tenant)).retention is None
     with pytest.raises(NotFoundError, match="does not exist"):
         await store.retention.set("tenant_x", Retention(jobs=1))
+
+
+@case
+async def a_new_time_holds_for_batches_and_files_that_are_stored(store: Store, clock: Clock) -> None:
+    brief, other = await a_tenant(store), await a_tenant(store)
+    for tenant in (brief, other):
+        times = {"owner": tenant, "created": NOON, "expires": NOON + 8 * DAY_S}
+        file = FileRecord(id=f"results {tenant}", name="a", purpose="batch", bytes=1, batch=f"batch {tenant}", **times)
+        for name in ("read", "unread"):
+            await store.files.add(
+                file.model_copy(update={"id": f"{name} {tenant}", "batch": None, "expires": NOON + 7 * DAY_S})
+            )
+        batch = BatchRecord(id=f"batch {tenant}", input_file=f"read {tenant}", deadline=NOON + DAY_S, **times)
+        await store.batches.add(batch)
+        await store.files.add(file)
+        job = await store.jobs.add(a_job(id=f"job {tenant}", owner=tenant))
+        await store.batches.add_lines([BatchLine(batch=batch.id, number=1, custom_id="a", job=job.id)])
+        await store.jobs.cancel(job.id)
+        await store.batches.keep_jobs(batch)
+
+    async def ends(tenant: str) -> dict[str, float]:
+        found = {
+            name: await store.files.get(f"{name} {tenant}", owner=tenant) for name in ("read", "unread", "results")
+        }
+        found |= {"batch": await store.batches.get(f"batch {tenant}"), "job": await store.jobs.get(f"job {tenant}")}
+        return {name: (record.expires - NOON) / DAY_S for name, record in found.items()}
+
+    as_configured = {"read": 7, "unread": 7, "results": 8, "batch": 8, "job": 8}
+    assert await ends(brief) == as_configured
+    await store.retention.set(brief, Retention(jobs=0.5))
+    assert await ends(brief) == {"read": 1, "unread": 0.5, "results": 1.5, "batch": 1.5, "job": 1.5}
+    assert await ends(other) == as_configured
+    await store.retention.set(brief, Retention())
+    assert await ends(brief) == as_configured
 
 
 @case

@@ -43,7 +43,7 @@ def add_command(
         typer.Option(metavar="ID", help="Tenant of the key, from `careedit tenants list`. Default: a new one, NAME."),
     ] = None,
     scopes: Annotated[
-        str, typer.Option(metavar="LIST", help="What the key may do: edit, read, admin, separated by commas.")
+        str, typer.Option(metavar="LIST", help="What the key may do: edit, read, admin, operator, separated by commas.")
     ] = "edit,read",
     expires: Annotated[
         float | None, typer.Option(metavar="DAYS", min=0, help="Days until the key expires. Default: never.")

@@ -13,8 +13,9 @@ import typer
 import yaml
 
 from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
-from careedit.errors import InputError
+from careedit.errors import CareEditError, InputError
 from careedit.files import read_yaml
+from careedit.records import BASE
 from careedit_deployments.cli.ab import ConfigOption, day_of, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
 from careedit_deployments.config import ServeConfig
@@ -152,6 +153,13 @@ def policy_command(
         Path | None,
         typer.Option("--set", metavar="FILE.yaml", help="File with the new policy, which replaces the old one."),
     ] = None,
+    other_names: Annotated[
+        bool,
+        typer.Option(
+            "--other-names",
+            help="Accept models and experts that this configuration does not have: another server on this database has them.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the policy of a tenant as YAML, or set it: models, experts, limits, region, webhook hosts, purposes.
@@ -160,6 +168,7 @@ def policy_command(
     """
     settings = named_config(config)
     new = None if file is None else read_policy(file)
+    warnings = [] if new is None else _check_names(settings, new, other_names)
     if tenant_id == ANONYMOUS:
         raise InputError(
             "Callers without a key have no policy: the configuration decides for them; give a tenant's id."
@@ -179,8 +188,8 @@ def policy_command(
         return
     emit(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
     if new is not None:
-        for name in _unknown_models(settings, new):
-            note(f"warning: {name!r} is not an arm of the configuration; it is taken as the name of an expert set.")
+        for warning in warnings:
+            note(f"warning: {warning}")
         note(f"The policy of {tenant_id} is set.")
 
 
@@ -205,9 +214,38 @@ def read_policy(file: Path) -> TenantPolicy:
         raise InputError(f"The policy {str(file)!r} cannot be used: {error}") from None
 
 
-def _unknown_models(config: ServeConfig, policy: TenantPolicy) -> list[str]:
-    arms = {name for name, arm in config.arms.items() if not arm.shadow}
-    return [name for name in policy.models or () if name not in arms]
+def _check_names(config: ServeConfig, policy: TenantPolicy, other_names: bool) -> list[str]:
+    """Raise `InputError` for a model or expert that the configuration does not have. Returns what could not be checked, or may be.
+
+    Models are arms and the names of their sets. Experts are looked up in the sets of the arms that the policy allows.
+    """
+    arms = {name: arm.expert_set for name, arm in config.arms.items() if not arm.shadow}
+    if policy.experts is None and set(arms).issuperset(policy.models or ()):
+        return []
+    from careedit.experts import ExpertSet, load_expert_set  # imports torch
+
+    sets: dict[str, ExpertSet] = {}
+    unread = None
+    for arm, expert_set in arms.items():
+        try:
+            sets[arm] = load_expert_set(expert_set)
+        except CareEditError as error:
+            unread = error
+    allowed = [loaded for arm, loaded in sets.items() if policy.allows_arm(arm, loaded.name)]
+    models = {*arms, *(loaded.name for loaded in sets.values())}
+    experts = {BASE, *(name for loaded in allowed for name in loaded.names)}
+    unknown = [
+        (f"{kind} {name!r}", ", ".join(sorted(known)))
+        for kind, names, known in (("model", policy.models, models), ("expert", policy.experts, experts))
+        for name in names or ()
+        if name not in known
+    ]
+    if unread is not None:
+        return [f"The {what} was not checked: {unread}" for what, _ in unknown]
+    sentences = [f"The configuration has no {what}; it has {known}." for what, known in unknown]
+    if sentences and not other_names:
+        raise InputError(f"{sentences[0]} Correct the name, or give --other-names if another server has it.")
+    return sentences
 
 
 def _limits(

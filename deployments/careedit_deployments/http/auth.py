@@ -18,8 +18,10 @@ from careedit_deployments.state.tenant_records import SCOPES, KeyRecord, Scope, 
 PREFIX = "ce-"
 """Prefix of every key, so that scanners recognize a leaked one."""
 
-ADMIN_PATHS = ("/v1/arms", "/v1/users", "/v1/webhooks")
-"""Routes that concern the whole tenant or server, whatever their method."""
+ADMIN_PATHS = ("/v1/users", "/v1/webhooks")
+"""Routes that concern the whole tenant, whatever their method."""
+OPERATOR_PATHS = ("/v1/arms",)
+"""Routes that show something of all tenants, whatever their method."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -82,7 +84,11 @@ def keys_required(config: ServeConfig) -> bool:
 
 def check_scope(caller: Caller, method: str, path: str) -> None:
     """Raise `ScopeError` unless the caller may use this method on this path."""
-    scope: Scope = "admin" if path.startswith(ADMIN_PATHS) else "read" if method in _READING else "edit"
+    scope: Scope = "read" if method in _READING else "edit"
+    if path.startswith(ADMIN_PATHS):
+        scope = "admin"
+    elif path.startswith(OPERATOR_PATHS):
+        scope = "operator"
     if scope not in caller.scopes:
         raise ScopeError(
             f"The API key has the scopes {', '.join(caller.scopes)}, and this request needs {scope}; use a key that has it."

@@ -137,6 +137,7 @@ async def create_batch(body: BatchBody, request: Request) -> BatchAnswer:
     file = await services.store.files.get(body.input_file_id, owner=caller.id)
     if file.purpose != "batch":
         raise FieldError("The file is a list of results; upload an input with the purpose 'batch'.", "input_file_id")
+    kept = await services.store.retention.kept_s(caller.id, "jobs", services.config.state.job_ttl_s)
     now = unix_time()
     batch = BatchRecord(
         id=new_id("batch"),
@@ -147,7 +148,7 @@ async def create_batch(body: BatchBody, request: Request) -> BatchAnswer:
         metadata=body.metadata,
         created=now,
         deadline=now + WINDOW_S,
-        expires=now + WINDOW_S + services.config.state.job_ttl_s,
+        expires=now + WINDOW_S + kept,
     )
     await services.store.batches.add(batch)
     services.store.jobs.notify("batch")

@@ -93,7 +93,7 @@ _FORM = {
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
 async def create_file(request: Request) -> FileObject:
-    """Upload the input of a batch: JSON lines with `custom_id`, `method`, `url` and `body`. It is kept as long as a job."""
+    """Upload the input of a batch: JSON lines with `custom_id`, `method`, `url` and `body`. It is kept for as many days as a job."""
     services, owner = services_of(request), caller_of(request).id
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise FieldError("A file is uploaded as multipart/form-data.", "content-type", "unsupported_media_type")
@@ -116,6 +116,7 @@ async def create_file(request: Request) -> FileObject:
     try:
         key = await put_file(services.store, services.blobs, scope, data, suffix="json", owner=owner)
         now = unix_time()
+        kept = await services.store.retention.kept_s(owner, "jobs", services.config.state.job_ttl_s)
         record = FileRecord(
             id=file_id,
             owner=owner,
@@ -125,7 +126,7 @@ async def create_file(request: Request) -> FileObject:
             key=key,
             users=tuple(sorted(user for user in users if user is not None)),
             created=now,
-            expires=now + services.config.state.job_ttl_s,
+            expires=now + kept,
         )
         await services.store.files.add(record)
         stored = True

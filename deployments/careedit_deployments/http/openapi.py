@@ -63,8 +63,8 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 SCHEME = (
-    "A key from `careedit keys add`. GET needs the scope read, other methods need edit; /v1/arms, /v1/users and /v1/webhooks need admin. "
-    "A key without the scope gets 403."
+    "A key from `careedit keys add`. GET needs the scope read, other methods need edit; /v1/users and /v1/webhooks need admin, "
+    "/v1/arms needs operator. A key without the scope gets 403."
 )
 """OpenAPI's description of API keys and their scopes."""
 

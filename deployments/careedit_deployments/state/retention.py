@@ -1,6 +1,6 @@
 """How long data are kept: as `StateConfig` says, or as a tenant's own `Retention`. The cleanup (`jobs/cleanup.py`) applies it.
 
-Jobs and sessions have the time of their end in their rows. Logs are compared with their age.
+Jobs, batches, their files and sessions have the time of their end in their rows. Logs are compared with their age.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from careedit_deployments.state.tables import (
     arm_events,
     assignments,
     audit,
+    batch_lines,
+    batches,
     edits,
     feedback,
+    files,
     jobs,
     keys,
     sessions,
@@ -79,6 +82,30 @@ async def kept_s(connection: AsyncConnection, owner: str, kind: OwnKind, default
     return default if days is None else days * DAY_S
 
 
+async def _keep_jobs_and_batches(connection: AsyncConnection, tenant: str, job_s: float) -> None:
+    """Give the stored jobs, batches and files of a tenant the ends that they have if jobs are kept for `job_s` seconds.
+
+    A batch keeps its input until its deadline, and its jobs and results as long as itself.
+    """
+    mine = batches.c.owner == tenant
+    await connection.execute(update(batches).where(mine).values(expires=batches.c.deadline + job_s))
+    result_end = select(batches.c.expires).where(batches.c.id == files.c.batch).scalar_subquery()
+    results = (files.c.owner == tenant) & files.c.batch.is_not(None)
+    await connection.execute(update(files).where(results).values(expires=result_end))
+    needed = select(func.max(batches.c.deadline)).where(batches.c.input_file == files.c.id).scalar_subquery()
+    inputs = (files.c.owner == tenant) & files.c.batch.is_(None)
+    await connection.execute(update(files).where(inputs).values(expires=_later(files.c.created + job_s, needed)))
+    of_batch = select(func.max(batches.c.expires)).join(batch_lines, batch_lines.c.batch == batches.c.id)
+    kept = of_batch.where(batch_lines.c.job == jobs.c.id).scalar_subquery()
+    ended = (jobs.c.owner == tenant) & jobs.c.finished.is_not(None)
+    await connection.execute(update(jobs).where(ended).values(expires=_later(jobs.c.finished + job_s, kept)))
+
+
+def _later(time: ColumnElement[float], other: ColumnElement[float | None]) -> ColumnElement[float]:
+    """The later of two times, of which the other may be NULL."""
+    return case((other > time, other), else_=time)
+
+
 class RetentionTable:
     """Times of tenants, and what is due in the logs."""
 
@@ -106,8 +133,7 @@ class RetentionTable:
             if not (await connection.execute(change)).rowcount:
                 raise NotFoundError(f"The tenant {tenant!r} does not exist; `careedit tenants list` shows the ids.")
             job_s = await kept_s(connection, tenant, "jobs", self._config.job_ttl_s)
-            ended = (jobs.c.owner == tenant) & jobs.c.finished.is_not(None)
-            await connection.execute(update(jobs).where(ended).values(expires=jobs.c.finished + job_s))
+            await _keep_jobs_and_batches(connection, tenant, job_s)
             session_s = await kept_s(connection, tenant, "sessions", self._config.session_ttl_s)
             by_turn, at_most = last + session_s, sessions.c.created + self._config.session_max_s
             end = case((by_turn < at_most, by_turn), else_=at_most)
@@ -124,6 +150,8 @@ class RetentionTable:
         config = self._config
         seconds = {
             jobs: config.job_ttl_s,
+            batches: config.job_ttl_s,
+            files: config.job_ttl_s,
             sessions: config.session_ttl_s,
             edits: config.edit_ttl_s,
             feedback: config.edit_ttl_s,

@@ -10,9 +10,10 @@ from careedit.record import Record
 from careedit_deployments.state.records import ANONYMOUS, Bytes, Id, Sha256, Width
 from careedit_deployments.state.tenant_policy import TenantPolicy
 
-Scope = Literal["edit", "read", "admin"]
+Scope = Literal["edit", "read", "admin", "operator"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""What a key may allow: sending and changing things, reading them, and managing what concerns the whole tenant or server."""
+"""What a key may allow: sending and changing things, reading them, managing what concerns the whole tenant, and seeing what concerns
+the whole server."""
 
 
 Days = Annotated[float, Field(gt=0, le=36_500)]
@@ -23,7 +24,7 @@ class Retention(Record):
     """Times for which a tenant's data are kept, in days, where they differ from the configuration."""
 
     jobs: Days | None = None
-    """Days after the end of a job. None: `state.job_ttl_s`."""
+    """Days after the end of a job, the 24 hours of a batch, and the upload of a batch's input. None: `state.job_ttl_s`."""
     sessions: Days | None = None
     """Days after the last turn of a session, which `state.session_max_s` ends as well. None: `state.session_ttl_s`."""
     edits: Days | None = None

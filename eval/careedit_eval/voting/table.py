@@ -71,6 +71,13 @@ class VoteTable:
         self.address = self._engine.url.render_as_string(hide_password=True)
         """The address of the database, without a password."""
         try:
+            self._open(create)
+        except InputError:
+            self._engine.dispose()
+            raise
+
+    def _open(self, create: bool) -> None:
+        try:
             if create:
                 # If two processes make the table at the same time, one of them is refused and finds it afterwards.
                 for attempt in Retrying(stop=stop_after_attempt(2), reraise=True):

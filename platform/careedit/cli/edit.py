@@ -187,7 +187,7 @@ def edit(
     made_files: Sequence[Image.Image | bytes] = result.images
     notes = [f"note: {line}." for made in result.traces for line in made.degradations]
     if marks is not None:
-        made_files = marks.files(targets, result, load_expert_set(expert_set))
+        made_files = marks.files(targets, result, lambda: load_expert_set(expert_set))
         document |= marks.report
         notes += [f"note: {sentence}" for sentence in marks.notes([made.size for made in result.images])]
     text = {} if trace is None else {trace: json.dumps(document, indent=2, allow_nan=False) + "\n"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -64,8 +64,8 @@ class Marks:
         found = (size_note(self.marking.method, size) for size in sizes)
         return [sentence for sentence in found if sentence is not None]
 
-    def files(self, targets: Sequence[Path], result: EditResult, loaded: ExpertSet) -> list[bytes]:
-        """The file of each result, in the format of its target."""
+    def files(self, targets: Sequence[Path], result: EditResult, load: Callable[[], ExpertSet]) -> list[bytes]:
+        """The file of each result, in the format of its target. Content Credentials name the set, which `load` gives."""
         marked = [self._marked(image) for image in result.images]
         files = [
             image_bytes(image, target.suffix, marked=self.signing is not None)
@@ -73,6 +73,7 @@ class Marks:
         ]
         if self.signing is None:
             return files
+        loaded = load()
         return [
             self.signing.sign(file, self._credit(trace, loaded), self.ingredient, watermarked=watermarked)
             for file, trace, (_, watermarked) in zip(files, result.traces, marked, strict=True)
@@ -124,7 +125,11 @@ def mark_files(
 ) -> tuple[list[bytes], str, list[str]]:
     """The marked files of a row's results, the id that the marks name, and notes; see `careedit.batches.rows.Mark`."""
     marks = Marks.of(*_opened(credentials, watermark), source)
-    return marks.files(targets, result, loaded), marks.edit, marks.notes([image.size for image in result.images])
+    return (
+        marks.files(targets, result, lambda: loaded),
+        marks.edit,
+        marks.notes([image.size for image in result.images]),
+    )
 
 
 def _ingredient(source: Path | bytes) -> bytes:

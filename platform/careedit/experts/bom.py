@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import careedit
 from careedit import plugins
 from careedit.errors import InputError
 from careedit.experts.licence import base_licence
@@ -56,12 +57,18 @@ def bill_of_materials(expert_set: ExpertSet) -> list[Component]:
 
 
 def add_to_bom(document: Any, components: list[Component]) -> dict[str, Any]:
-    """A CycloneDX document in JSON with the components in it, in place of those with the same `bom-ref`."""
+    """A CycloneDX document in JSON with the components in it, in place of those with the same `bom-ref`.
+
+    The document about careedit gets careedit's version, which `pyproject.toml`, from which it is made, does not state.
+    """
     if not isinstance(document, dict) or document.get("bomFormat") != "CycloneDX":
         raise InputError("The file is not a CycloneDX document in JSON; write one with `make sbom`.")
     ours = {component["bom-ref"] for component in components}
     others = [one for one in document.get("components", []) if one.get("bom-ref") not in ours]
-    return {**document, "components": [*others, *components]}
+    about = document.get("metadata", {})
+    if (subject := about.get("component", {})).get("name") == careedit.__name__:
+        about = {**about, "component": {**subject, "version": careedit.__version__}}
+    return {**document, "metadata": about, "components": [*others, *components]}
 
 
 def _model(ref: str, name: str, licence: str | None, *, sha256: str | None = None) -> dict[str, Any]:

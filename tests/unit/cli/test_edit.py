@@ -307,3 +307,14 @@ def test_a_watermark_is_put_into_the_output_only_and_a_replay_gives_the_picture_
     assert (code, err.count("note: The result has no watermark: it is 80x60")) == (0, 1)
     code, _, err = run("photo.png", REMOVE, "--watermark", "none", "-o", "never.png")
     assert (code, "none' cannot be read" in err, (folder / "never.png").exists()) == (2, True, False)
+
+
+def test_a_watermark_alone_reads_the_set_once(run, folder, draw_picture, monkeypatch):
+    from careedit import experts
+
+    draw_picture((400, 384)).save("large.png")
+    (folder / "key").write_text("k" * 16)
+    read = []
+    monkeypatch.setattr(experts, "load_expert_set", read.append)  # the editor has its own reference to the function
+    assert run("large.png", REMOVE, "--watermark", "key", "-o", "one.png")[0] == 0
+    assert (find_watermark(decode_image(folder / "one.png")) is not None, read) == (True, [])

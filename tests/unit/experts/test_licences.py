@@ -5,6 +5,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import careedit
 from careedit.cli import experts
 from careedit.errors import ExpertError, InputError, ManifestError
 from careedit.experts import load_expert_set
@@ -107,10 +108,13 @@ def test_the_bill_of_materials_lists_weights_data_and_recipes_once(tmp_path):
     assert by_name["base/transformer/diffusion_pytorch_model.safetensors"]["licenses"]
     assert {one["data"][0]["type"] for one in components if one["type"] == "data"} == {"source-code", "dataset"}
     file = tmp_path / "sbom.json"
-    file.write_text('{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"bom-ref": "torch"}]}')
+    described = {"metadata": {"component": {"name": "careedit", "type": "application"}}, "specVersion": "1.6"}
+    file.write_text(json.dumps({"bomFormat": "CycloneDX", **described, "components": [{"bom-ref": "torch"}]}))
     for _ in range(2):
         assert CliRunner().invoke(experts.app, ["bom", "--into", str(file)]).exit_code == 0
-    refs = [one["bom-ref"] for one in json.loads(file.read_text())["components"]]
+    written = json.loads(file.read_text())
+    assert written["metadata"]["component"]["version"] == careedit.__version__
+    refs = [one["bom-ref"] for one in written["components"]]
     assert refs[0] == "torch" and len(refs) == len(set(refs)) == 1 + len(components)
     file.write_text("{}")
     refused = CliRunner().invoke(experts.app, ["bom", "--into", str(file)])

@@ -2,12 +2,13 @@
 
 import re
 import tomllib
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import careedit
 from careedit.files import read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -40,11 +41,16 @@ def test_the_architecture_page_is_one_page() -> None:
 
 
 def test_the_newest_version_of_the_changelog_is_the_packages_and_the_citations() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, flags=re.MULTILINE)[0]
+    newest = re.findall(r"^## \[(\d+\.\d+\.\d+(?:rc\d+)?)\]", changelog, flags=re.MULTILINE)[0]
     cited = read_yaml(ROOT / "CITATION.cff", "citation")["version"]
-    assert newest == project["version"] == version("careedit") == cited
+    assert newest == careedit.__version__ == cited
+
+
+def test_every_image_of_the_manifests_has_this_version() -> None:
+    manifests = [path.read_text(encoding="utf-8") for path in (ROOT / "k8s").rglob("*.yaml")]
+    tags = {tag for text in manifests for tag in re.findall(r"careedit:(\S+)-cuda|newTag: (\S+)-cuda", text)}
+    assert {one or other for one, other in tags} == {careedit.__version__}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from careedit_deployments.edits import erasure
 from careedit_deployments.http import batches
 from careedit_deployments.http.batch_lines import read_lines
 from careedit_deployments.state.batch_records import BATCH_ENDS
+from careedit_deployments.state.retention import DAY_S
+from careedit_deployments.state.tenant_records import Retention
 from fake_backend import FakeBackend, picture_file
 from served import a_key, serve
 
@@ -189,3 +191,22 @@ def test_a_batch_whose_time_is_over_ends_and_says_which_lines_were_not_edited(cl
     assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 2, "completed": 0, "failed": 2})
     assert batch["expired_at"] and batch["output_file_id"] is None
     assert [one["error"]["code"] for one in content(client, batch["error_file_id"])] == ["batch_expired"] * 2
+
+
+def test_a_batch_and_its_files_are_kept_as_long_as_their_tenant_wants_jobs(tmp_path):
+    key, access = a_key("anna")
+    with (
+        serve(tmp_path, FakeBackend(), keys=(access,), auth={"required": True}) as served,
+        httpx2.Client(base_url=served.url, timeout=30, headers={"authorization": f"Bearer {key}"}) as client,
+    ):
+        store, tenant = served.services.store, access[0].id
+        served.run(lambda: store.retention.set(tenant, Retention(jobs=2)))
+        first = client.get(f"/v1/files/{upload(client, line('a'))}").json()
+        assert first["expires_at"] - first["created_at"] == 2 * DAY_S
+        batch = ended(client, start(client, line("a"), line("b", prompt="")))
+        stored = served.run(lambda: store.batches.get(batch["id"]))
+        assert stored.expires - stored.created == pytest.approx(3 * DAY_S)
+        ends = [
+            client.get(f"/v1/files/{batch[kind]}").json()["expires_at"] for kind in ("output_file_id", "error_file_id")
+        ]
+        assert ends == [int(stored.expires)] * 2

@@ -79,9 +79,9 @@ def test_a_tenant_may_ask_for_clear_names_of_its_users(call):
 def test_a_policy_is_set_from_a_file_shown_and_set_again_from_what_was_shown(call, tmp_path):
     tenant = call(tenants, "add", "a team").stdout.strip()
     file = tmp_path / "policy.yaml"
-    file.write_text("models: [tiny, gone]\nevaluations_per_day: 500\npurposes: [judging]\nwebhook_hosts: []\n")
+    file.write_text("models: [tiny]\nevaluations_per_day: 500\npurposes: [judging]\nwebhook_hosts: []\n")
     told = call(tenants, "policy", tenant, "--set", str(file))
-    assert (told.exit_code, "'gone' is not an arm" in told.stderr, "'tiny'" in told.stderr) == (0, True, False)
+    assert (told.exit_code, "warning" in told.stderr) == (0, False)
     shown = call(tenants, "policy", tenant).stdout
     assert {"models:", "- judging", "evaluations_per_day: 500", "experts: null"} <= {
         *map(str.strip, shown.splitlines())
@@ -114,6 +114,40 @@ def test_a_policy_that_cannot_be_used_is_refused(tmp_path, text, said):
         file.write_text(text)
     with pytest.raises(InputError, match=said):
         tenants.read_policy(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: [gone, tiny]", "no model 'gone'; it has tiny"),
+        ("experts: [erase, eraze]", "no expert 'eraze'; it has base, compose, "),
+    ],
+)
+def test_a_name_that_the_configuration_does_not_have_is_refused_unless_another_server_has_it(
+    call, tmp_path, text, said
+):
+    tenant = call(tenants, "add", "a team").stdout.strip()
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    refused = call(tenants, "policy", tenant, "--set", str(file)).exception
+    assert isinstance(refused, InputError) and said in str(refused) and "--other-names" in str(refused)
+    assert json.loads(call(tenants, "list", "--json").stdout)["tenants"][0]["policy"] is None
+    told = call(tenants, "policy", tenant, "--set", str(file), "--other-names")
+    assert (told.exit_code, said in told.stderr) == (0, True)
+
+
+def test_names_of_a_set_that_cannot_be_read_here_are_not_checked_and_the_command_says_so(call, tmp_path):
+    config = tmp_path / "serve.yaml"
+    config.write_text(
+        f"{{arms: {{away: {{expert_set: elsewhere}}}}, state: {{database: 'sqlite+aiosqlite:///{tmp_path}/state.db'}}}}"
+    )
+    tenant = call(tenants, "add", "a team").stdout.strip()
+    file = tmp_path / "policy.yaml"
+    file.write_text("models: [its-name]\nexperts: [eraze]")
+    told = call(tenants, "policy", tenant, "--set", str(file))
+    assert told.exit_code == 0
+    for what in ("model 'its-name'", "expert 'eraze'"):
+        assert f"warning: The {what} was not checked: 'elsewhere' is not an expert set" in told.stderr
 
 
 def test_the_policy_of_an_unknown_tenant_is_one_sentence(call, tmp_path):

@@ -54,15 +54,19 @@ def test_a_key_does_what_its_scopes_allow_and_nothing_else(team: Team) -> None:
     _, reader = team.key("read")
     _, sender = team.key("edit")
     _, admin = team.key("admin")
+    _, operator = team.key("operator")
     job = sender.post("/v1/jobs", **EDIT)
     assert job.status_code == 202
     assert reader.get(f"/v1/jobs/{job.json()['id']}").status_code == 200
-    assert admin.get("/v1/arms").status_code == 200
+    assert admin.get("/v1/webhooks").status_code == 200
+    assert operator.get("/v1/arms").status_code == 200
     for refused in (
         reader.post("/v1/jobs", **EDIT),
         reader.delete(f"/v1/jobs/{job.json()['id']}"),
         sender.get("/v1/jobs"),
         reader.get("/v1/arms"),
+        admin.get("/v1/arms"),  # it counts the edits of all tenants
+        operator.get("/v1/webhooks"),
         admin.get("/v1/jobs"),
     ):
         error = refused.json()["error"]
