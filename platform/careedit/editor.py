@@ -28,7 +28,7 @@ from careedit.records import (
     FilterTrace,
     RoutingDecision,
 )
-from careedit.routing import FixedRouter, build_router, features_of
+from careedit.routing import FixedRouter, Router, build_router, features_of
 from careedit.scoring import Scorer
 from careedit.selection.judge import Judge
 from careedit.selection.plan import first_seed, make_plan
@@ -72,8 +72,12 @@ class Editor:
         text_encoders: bool = True,
         quantisation: Quantisation | None = None,
         compiled: bool = False,
+        routes: bool = True,
     ) -> None:
-        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
+        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work.
+
+        Without `routes` no router is loaded, and `edit` takes requests that name their expert.
+        """
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
@@ -89,16 +93,20 @@ class Editor:
         self.compiled = compiled
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)
-        self.router = build_router(
-            spec.router.kind,
-            experts=tuple(expert_set.manifests.values()),
-            options=router_options(spec, expert_set.folder),
-        )
+        self.router: Router | None = None
+        if routes:
+            self.router = build_router(
+                spec.router.kind,
+                experts=tuple(expert_set.manifests.values()),
+                options=router_options(spec, expert_set.folder),
+            )
 
     def route(self, request: EditRequest) -> RoutingDecision:
         """The experts that `edit` would use for this request, and why; it edits nothing."""
         features = features_of(request)
         if request.expert == "auto":
+            if self.router is None:
+                raise InputError("This editor was loaded without a router; name the expert.", field="expert")
             return self.router.route(features, top_k=request.top_k or self.expert_set.spec.defaults.top_k)
         return FixedRouter(request.expert, tuple(self.expert_set.manifests.values())).route(features, top_k=1)
 

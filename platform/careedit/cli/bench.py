@@ -124,7 +124,7 @@ def gpu(
     """
     from careedit.bench.gpu import NAMES, Settings, bench_gpu
     from careedit.cli.bench_gpu import check_plot, rows_of, write_plot
-    from careedit.editing.base_model import find_device
+    from careedit.loading import find_device
 
     if family not in NAMES:
         raise InputError(f"The family {family!r} cannot be measured; choose one of {', '.join(NAMES)}.")

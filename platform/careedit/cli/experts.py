@@ -26,9 +26,8 @@ from careedit.experts import (
     remove_expert,
     verify_expert_set,
 )
-from careedit.experts.adapters import check_base
 from careedit.experts.bom import add_to_bom, bill_of_materials
-from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
+from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, check_base
 from careedit.experts.origin import other_variant
 from careedit.experts.set import locate, packaged_set
 from careedit.families import FLUX_FILL

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_command_name, get_group
 
 from careedit.errors import CareEditError
+from careedit.loading import quick_imports
 
 
 class LazyCommand(TyperCommand):
@@ -59,7 +60,8 @@ def lazy_group(entry_group: str) -> type[LazyGroup]:
 def _load(entry: EntryPoint) -> Any:
     """Import the entry's Typer and build its command."""
     try:
-        app = entry.load()
+        with quick_imports():
+            app = entry.load()
     except ModuleNotFoundError as error:
         raise CareEditError(_missing(entry, error.name or "")) from error
     commands = app.registered_commands

@@ -50,8 +50,8 @@ def started(threads: int | None, dtype: str | None, device: str | None = None) -
 
     Defaults: the faster format, and a GPU if one is found.
     """
-    from careedit.editing.base_model import find_device
     from careedit.finetune.precision import choose, using
+    from careedit.loading import find_device
 
     set_threads(threads)
     with using(choose(str(find_device(device)), dtype)) as chosen:
