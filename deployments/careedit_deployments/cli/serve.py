@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careedit.cli.output import emit, note, progress
+from careedit.cli.output import emit, keeping, note, progress
 from careedit.errors import ExpertError, InputError
 from careedit.loading import quick_imports
 from careedit_deployments.cli.weights import unpinned_models
@@ -206,7 +206,11 @@ def start(config: ServeConfig, address: str | None) -> str:
         load_expert_set(arm.expert_set)  # a set that does not exist is reported before anything starts
     for name, value in SERVING.items():  # before Ray is imported
         os.environ.setdefault(name, value)
-    with progress("Starting Ray, and checking the expert sets") as bar, ThreadPoolExecutor(1, "careedit-app") as thread:
+    with (
+        keeping(lambda: "the server had not started, and nothing of it is left running."),
+        progress("Starting Ray, and checking the expert sets") as bar,
+        ThreadPoolExecutor(1, "careedit-app") as thread,
+    ):
         from ray import serve
 
         from careedit_deployments.telemetry.logs import serve_logging
