@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -96,8 +96,9 @@ def progress(description: str, total: float | None = None) -> Iterator[Bar]:
 
 def counted(items: Iterable[Item], description: str, total: float | None = None) -> Iterator[Item]:
     """The items, with progress by their number; `total` is by default their length, if they have one."""
-    length = total if total is not None or not hasattr(items, "__len__") else len(items)
-    with progress(description, length) as bar:
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(description, total) as bar:
         for item in items:
             yield item
             bar.advance()

@@ -110,7 +110,8 @@ def tracked(run: Run, verdict: Verdict | None, *, samples: int = SAMPLES, votes:
     """Log a run to MLflow and return its run id there. Raises `TrackingError`."""
     from careedit_eval.tracking import log_run
 
-    return log_run(run, default_uri(workspace_of(run)), verdict, samples=samples, votes=votes)
+    with progress("Logging"):
+        return log_run(run, default_uri(workspace_of(run)), verdict, samples=samples, votes=votes)
 
 
 def check_judge_of(run: Run) -> None:
