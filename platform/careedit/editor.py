@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple, overload
 
 import torch
@@ -72,12 +73,8 @@ class Editor:
         text_encoders: bool = True,
         quantisation: Quantisation | None = None,
         compiled: bool = False,
-        routes: bool = True,
     ) -> None:
-        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work.
-
-        Without `routes` no router is loaded, and `edit` takes requests that name their expert.
-        """
+        """As `load_editor`. Without `text_encoders`, `engine.prepare` takes encoded prompts, and `edit` does not work."""
         spec = expert_set.spec
         self.expert_set = expert_set
         self.application: Application = application or spec.application
@@ -93,20 +90,19 @@ class Editor:
         self.compiled = compiled
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)
-        self.router: Router | None = None
-        if routes:
-            self.router = build_router(
-                spec.router.kind,
-                experts=tuple(expert_set.manifests.values()),
-                options=router_options(spec, expert_set.folder),
-            )
+
+    @cached_property
+    def router(self) -> Router:
+        """The set's router, loaded at its first use: an edit that names its expert needs none, nor does an expert replica."""
+        spec, experts = self.expert_set.spec.router, tuple(self.expert_set.manifests.values())
+        return build_router(
+            spec.kind, experts=experts, options=router_options(self.expert_set.spec, self.expert_set.folder)
+        )
 
     def route(self, request: EditRequest) -> RoutingDecision:
         """The experts that `edit` would use for this request, and why; it edits nothing."""
         features = features_of(request)
         if request.expert == "auto":
-            if self.router is None:
-                raise InputError("This editor was loaded without a router; name the expert.", field="expert")
             return self.router.route(features, top_k=request.top_k or self.expert_set.spec.defaults.top_k)
         return FixedRouter(request.expert, tuple(self.expert_set.manifests.values())).route(features, top_k=1)
 
@@ -385,7 +381,7 @@ def load_editor(
     fewer bits, which needs the application "shared". `compiled`: the transformer's blocks are compiled at the first edit,
     which then takes minutes; later ones are faster (docs/families.md).
     """
-    return Editor(
+    editor = Editor(
         load_expert_set(expert_set),
         device=device,
         dtype=dtype,
@@ -395,6 +391,8 @@ def load_editor(
         quantisation=quantisation,
         compiled=compiled,
     )
+    _ = editor.router  # not in the time of the first edit
+    return editor
 
 
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:

@@ -66,7 +66,6 @@ class LiveSet:
             text_encoders=encoder is None,
             quantisation=settings.quantisation,
             compiled=settings.compiled,
-            routes=False,  # the router has replicas of its own
         )
         self.scheduler = StepScheduler(
             self.editor.engine, batch=settings.batch, threads=settings.threads, on_batch=on_batch
