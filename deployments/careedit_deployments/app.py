@@ -36,8 +36,7 @@ from careedit_deployments.cluster.router import RouterConfig, RouterReplica
 from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.edits.backend import ExpertInfo
 from careedit_deployments.encoder.identity import base_key
-from careedit_deployments.encoder.replica import BaseChoice, EncoderReplica, EncoderSettings
-from careedit_deployments.replica.live import ExpertSettings, SetChoice
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
 from careedit_deployments.replica.replica import ExpertReplica
 from careedit_deployments.replica.scaling import StepSecondsPolicy
 from careedit_deployments.scorer.pool import ScorerPool
@@ -180,9 +179,18 @@ def _router(loaded: ExpertSet) -> RouterConfig:
 def _encoders(config: ServeConfig, sets: Mapping[str, ExpertSet], fleet: Fleet) -> dict[str, Application]:
     """The encoder deployments by name: one for all arms with the same base, device and number format."""
     found: dict[str, Application] = {}
+    if config.encoder is None:
+        return found
+    from careedit_deployments.encoder.replica import (  # here: it imports torch
+        BaseChoice,
+        EncoderReplica,
+        EncoderSettings,
+    )
+
+    size = config.encoder
     for name, arm in config.arms.items():
-        encoder, size = fleet.arms[name].encoder, config.encoder
-        if encoder is None or size is None or encoder in found:
+        encoder = fleet.arms[name].encoder
+        if encoder is None or encoder in found:
             continue
         loaded = sets[name]
         settings = EncoderSettings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple, overload
 
 import torch
@@ -28,7 +29,7 @@ from careedit.records import (
     FilterTrace,
     RoutingDecision,
 )
-from careedit.routing import FixedRouter, build_router, features_of
+from careedit.routing import FixedRouter, Router, build_router, features_of
 from careedit.scoring import Scorer
 from careedit.selection.judge import Judge
 from careedit.selection.plan import first_seed, make_plan
@@ -89,10 +90,13 @@ class Editor:
         self.compiled = compiled
         self.engine = Engine(base, applier)
         self.judge = None if scorer is None else Judge(scorer)
-        self.router = build_router(
-            spec.router.kind,
-            experts=tuple(expert_set.manifests.values()),
-            options=router_options(spec, expert_set.folder),
+
+    @cached_property
+    def router(self) -> Router:
+        """The set's router, loaded at its first use: an edit that names its expert needs none, nor does an expert replica."""
+        spec, experts = self.expert_set.spec.router, tuple(self.expert_set.manifests.values())
+        return build_router(
+            spec.kind, experts=experts, options=router_options(self.expert_set.spec, self.expert_set.folder)
         )
 
     def route(self, request: EditRequest) -> RoutingDecision:
@@ -377,7 +381,7 @@ def load_editor(
     fewer bits, which needs the application "shared". `compiled`: the transformer's blocks are compiled at the first edit,
     which then takes minutes; later ones are faster (docs/families.md).
     """
-    return Editor(
+    editor = Editor(
         load_expert_set(expert_set),
         device=device,
         dtype=dtype,
@@ -387,6 +391,8 @@ def load_editor(
         quantisation=quantisation,
         compiled=compiled,
     )
+    _ = editor.router  # not in the time of the first edit
+    return editor
 
 
 def _hashes(request: EditRequest) -> tuple[str, str | None, tuple[str, ...]]:

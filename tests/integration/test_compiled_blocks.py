@@ -20,7 +20,8 @@ from careedit.errors import ExpertError
 from careedit.experts import Defaults, PanelSpec, applier, load_expert_set
 from careedit.images import panel_sizes
 from careedit.records import EditRequest
-from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
+from careedit_deployments.replica.live import LiveSet
 from random_sets import make_random_set
 
 EXPERTS = {"erase": ("remove",), "style": ("style",), "type": ("type",)}

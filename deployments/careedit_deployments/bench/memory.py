@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 MIB = 2**20
+_REPLICA = re.compile(r"ray::ServeReplica:[^:]*:([^. ]+)")
 WARM = 0.25
 """Share of a run that is warm-up and does not count."""
 ALLOWED_SHARE, ALLOWED_MIB = 0.03, 8.0
@@ -72,7 +75,7 @@ class MemoryWatch:
         for process in psutil.Process().children(recursive=True):
             try:
                 mib = process.memory_full_info().uss / MIB
-                self._names[process.pid] = _name(process)
+                self._names[process.pid] = name_of(process.cmdline())
             except psutil.Error:
                 continue  # it has just ended, or access is denied
             self._levels.setdefault(process.pid, []).append(Level(second, mib))
@@ -88,9 +91,12 @@ class MemoryWatch:
         return sorted((one for one in found if one is not None), key=lambda one: -one.grown_mib)
 
 
-def _name(process: psutil.Process) -> str:
-    """`ServeReplica:careedit:ingress` for a Ray worker, else the name of the program."""
-    title = " ".join(process.cmdline()).strip()
-    return (
-        title.removeprefix("ray::").split(".", 1)[0].split(" ", 1)[0] if title.startswith("ray::") else process.name()
-    )
+def name_of(words: Sequence[str]) -> str:
+    """A name for people from a process's command line: a replica's deployment, an actor of Ray, or a program's file."""
+    line = " ".join(words)
+    if found := _REPLICA.match(line):
+        return found[1]
+    if line.startswith("ray::"):
+        return line.removeprefix("ray::").split(".")[0].strip()
+    scripts = [word for word in words if word.endswith(".py")] or words[:1]
+    return Path(scripts[0]).name if scripts else "unknown"

@@ -21,7 +21,7 @@ import typer
 
 from careedit.errors import InputError
 from careedit_deployments.bench.baselines import BaselineSettings
-from careedit_deployments.cli.serve import at_address, check_sets, start, stop
+from careedit_deployments.cli.serve import at_address, start, stop
 from careedit_deployments.config import Arm, ServeConfig
 from careedit_deployments.errors import ServingError
 from careedit_deployments.listening import AuthConfig
@@ -83,7 +83,6 @@ def with_telemetry(config: ServeConfig, receiver: str) -> ServeConfig:
 @contextmanager
 def platform(config: ServeConfig) -> Iterator[str]:
     """Run the platform and yield its URL. Raises `ExpertError` for a defective set, or if a part does not start."""
-    check_sets(config)
     url = start(config, None)
     try:
         yield url

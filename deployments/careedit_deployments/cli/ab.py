@@ -17,7 +17,7 @@ import typer
 
 from careedit.cli.files import check_outputs, write_all
 from careedit.cli.lazy import lazy_group
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit_deployments.ab.export import MAX_EDITS, export_lines
 from careedit_deployments.ab.guard import disable_by_hand, restore
 from careedit_deployments.ab.status import ArmStatus, Interval, arm_statuses
@@ -131,7 +131,8 @@ def with_store(config: ServeConfig, work: Callable[[Store], Awaitable[T]]) -> T:
         finally:
             await store.close()
 
-    return asyncio.run(run())
+    with progress("Working on the database"):
+        return asyncio.run(run())
 
 
 def _show(event: ArmEvent, as_json: bool) -> None:

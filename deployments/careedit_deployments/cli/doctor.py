@@ -20,6 +20,7 @@ from careedit.experts import BaseShapes, ExpertSet, load_expert_set
 from careedit.experts.manifest import SET_FILE
 from careedit.families import QUANTISED_BYTES, Quantisation, in_blocks
 from careedit.hub import split_hub_id
+from careedit.progress import counted
 from careedit_deployments.cli.machine import Machine, look
 from careedit_deployments.cli.serve import check_credentials, find_config
 from careedit_deployments.cli.weights import Weights, components_of, unpinned_models, weights_of
@@ -80,7 +81,7 @@ def doctor(
 ) -> None:
     """Check whether this machine can serve CONFIG. The exit code is 1 if it cannot."""
     settings, served = _settings(config)
-    lines = list(check(settings, look(), served=served))
+    lines = list(counted(check(settings, look(), served=served), "Checking"))
     fails = any(line.status == "fail" for line in lines)
     if as_json:
         emit_json({"version": 1, "ok": not fails, "lines": lines})

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from careedit.cli.output import JsonOption, emit, emit_json
+from careedit.cli.output import JsonOption, emit, emit_json, progress
 from careedit.errors import InputError
 from careedit.experts import ExpertSet, create_expert_set, load_adapter, load_expert_set, shapes_of_base
 from careedit.experts.manifest import (
@@ -109,10 +109,11 @@ def init(
         raise InputError("A LoRA cannot be merged into quantised weights; leave out --base-lora or --transformer.")
     if folder.exists():
         raise InputError(f"{str(folder)!r} exists already; give a folder that does not.")
-    spec = describe(
-        base, revision=revision, size=size, name=_name(folder), lora=base_lora, transformer=transformer, steps=steps
-    )
-    loaded = write(folder, spec, [path for path in (base_lora, transformer) if path is not None])
+    with progress("Reading the base"):
+        spec = describe(
+            base, revision=revision, size=size, name=_name(folder), lora=base_lora, transformer=transformer, steps=steps
+        )
+        loaded = write(folder, spec, [path for path in (base_lora, transformer) if path is not None])
     licence = loaded.facts.licence
     if as_json:
         document = {"version": 1, "folder": folder, "config": folder / CONFIG, "family": loaded.facts.name}

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import typer
 
 from careedit.cli.files import check_outputs
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, keeping, note
 from careedit.errors import InputError
 from careedit_deployments.cli.ab import ConfigOption, day_of, operator_name, with_store
 from careedit_deployments.cli.serve import named_config
@@ -135,7 +135,8 @@ def erase_command(
         names = await _names(store, Pseudonyms(settings.state, blobs), tenant, user)
         return await erase_data(store, blobs, tenant, names, actor=operator_name())
 
-    receipt = with_store(settings, erase)
+    with keeping(lambda: "what was erased stays erased; run the same command again to erase the rest."):
+        receipt = with_store(settings, erase)
     if as_json:
         emit_json(receipt.model_dump(mode="json"))
         return

@@ -7,19 +7,23 @@ import os
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careedit.cli.output import emit, note, progress
+from careedit.cli.output import emit, keeping, note, progress
 from careedit.errors import ExpertError, InputError
+from careedit.loading import quick_imports
 from careedit_deployments.cli.weights import unpinned_models
 from careedit_deployments.config import ServeConfig
 from careedit_deployments.errors import ServingError
 
 if TYPE_CHECKING:
+    from ray.serve import Application
+
     from careedit_deployments.checks import PolicyConfig
     from careedit_deployments.config import StateConfig
 
@@ -68,7 +72,6 @@ def serve(
         )
     if make_key and not blocking:
         raise InputError("--make-key makes a key that ends with this command; leave out --no-blocking.")
-    check_sets(settings)
     expiry = check_credentials(settings)
     if address is None:
         check_policy(settings)
@@ -150,15 +153,15 @@ def at_address(config: ServeConfig, host: str | None, port: int | None) -> Serve
 
 
 def check_sets(config: ServeConfig) -> None:
-    """Raise `ExpertError` for the first defect of the expert set of any arm, weights included. Call it before a deployment."""
-    from careedit.experts import load_expert_set, verify_expert_set
-    from careedit.experts.licence import check_commercial
+    """Raise `ExpertError` for the first defect of the expert set of any arm, weights included."""
+    with quick_imports():  # of torch and diffusers
+        from careedit.experts import load_expert_set, verify_expert_set
+        from careedit.experts.licence import check_commercial
 
     for name, arm in config.arms.items():
         if config.commercial:
             check_commercial(load_expert_set(arm.expert_set))
-        with progress(f"Checking the expert set of {name}"):
-            findings = verify_expert_set(arm.expert_set)
+        findings = verify_expert_set(arm.expert_set)
         if findings:
             raise ExpertError(f"The expert set of {name!r} cannot be used; nothing was deployed: {findings[0].message}")
 
@@ -192,47 +195,69 @@ def hide_from_other_users() -> None:
 
 
 def start(config: ServeConfig, address: str | None) -> str:
-    """Deploy, wait until everything runs, and return the URL of the server. Raises `ExpertError` if a part fails."""
+    """Check the expert sets, deploy, wait until everything runs, and return the URL of the server.
+
+    Raises `ExpertError` for a set with a defect, before anything is deployed, and if a part fails.
+    """
+    from careedit.experts import load_expert_set
     from careedit_deployments.cluster.lifecycle import SERVING
 
+    for arm in config.arms.values():
+        load_expert_set(arm.expert_set)  # a set that does not exist is reported before anything starts
     for name, value in SERVING.items():  # before Ray is imported
         os.environ.setdefault(name, value)
-    import ray
-    from ray import serve
+    with (
+        keeping(lambda: "the server had not started, and nothing of it is left running."),
+        progress("Starting Ray, and checking the expert sets") as bar,
+        ThreadPoolExecutor(1, "careedit-app") as thread,
+    ):
+        from ray import serve
 
-    from careedit_deployments.app import build_app
-    from careedit_deployments.telemetry.logs import serve_logging
+        from careedit_deployments.telemetry.logs import serve_logging
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with progress("Starting"):
-        if not ray.is_initialized():
-            if address is None:
-                hide_from_other_users()
-            try:
-                ray.init(
-                    address=address or "local",
-                    include_dashboard=False if address is None else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            except Exception as error:
-                if TOO_SLOW not in str(error):
-                    raise
-                raise ServingError(
-                    "Ray did not start within half a minute; end other work on this machine, or try again."
-                ) from error
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # Importing torch to read the weights takes as long as the start of Ray's processes.
+        app = thread.submit(_checked_app, config)
+        _connect(address)
         serve.start(http_options={"host": config.http.host, "port": config.http.port})
+        ready = app.result()
+        bar.describe("Starting the replicas")
         try:
-            serve.run(
-                build_app(config),
-                name=config.name,
-                route_prefix="/",
-                logging_config=dict(serve_logging(config.telemetry)),
-            )
+            serve.run(ready, name=config.name, route_prefix="/", logging_config=dict(serve_logging(config.telemetry)))
         except RuntimeError as error:  # Serve raises this if a deployment does not start
             raise ExpertError(f"The application did not start: {_last_line(error)}.") from error
     host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host
     return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
+
+
+def _checked_app(config: ServeConfig) -> Application:
+    check_sets(config)
+    from careedit_deployments.app import build_app
+
+    return build_app(config)
+
+
+def _connect(address: str | None) -> None:
+    """Connect to the Ray cluster at `address`, or start one, unless this process is connected."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    if address is None:
+        hide_from_other_users()
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        if TOO_SLOW not in str(error):
+            raise
+        raise ServingError(
+            "Ray did not start within half a minute; end other work on this machine, or try again."
+        ) from error
 
 
 def wait_for_signal(url: str | None = None) -> None:

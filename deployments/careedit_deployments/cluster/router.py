@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from careedit.errors import CareEditError
+from careedit.experts import load_expert_set, router_options
 from careedit.record import Record
 from careedit.records import RoutingDecision
 from careedit.routing import Router, RoutingFeatures, build_router
@@ -80,8 +81,6 @@ class RouterReplica:
 def _build(config: RouterConfig) -> Router:
     if not config.has_files:
         return build_router(config.kind, experts=config.experts, options=config.options)
-    from careedit.experts import load_expert_set, router_options  # here: it imports torch
-
     loaded = load_expert_set(config.expert_set)
     loaded.check_is(config.sha256)
     options = router_options(loaded.spec, loaded.folder)

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 
 from careedit.editing import EncodingCache, Prompt, load_prompt_encoder
-from careedit.editing.base_model import default_dtype, find_device, runtime_of
+from careedit.editing.base_model import runtime_of
 from careedit.editing.cache import Tensors
 from careedit.errors import CareEditError, ExpertError
 from careedit.experts import load_expert_set
+from careedit.loading import default_dtype, find_device
 from careedit.record import Record
 from careedit_deployments.batched import Batched, Health
 from careedit_deployments.config import Dtype, Telemetry

@@ -13,16 +13,14 @@ from PIL import Image
 from careedit.editing import EditState, warm_up
 from careedit.editor import Editor
 from careedit.experts import load_expert_set
-from careedit.families import Quantisation
 from careedit.images import panel_sizes
-from careedit.record import Record
 from careedit.records import BASE, EditRequest
 from careedit.scoring import Scorer
-from careedit_deployments.config import Dtype
 from careedit_deployments.edits.backend import EditCall, EditEvent
 from careedit_deployments.encoder.client import EncoderLink, RemoteEncoder
 from careedit_deployments.encoder.identity import base_key
 from careedit_deployments.errors import UnavailableError
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
 from careedit_deployments.replica.edit import EditRunner
 from careedit_deployments.replica.scheduler import OnBatch, StepScheduler
 from careedit_deployments.telemetry.metrics import Metrics
@@ -32,42 +30,6 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 1800.0
 """Seconds that a new replica waits for the encoder deployment, which may have gigabytes to load."""
-
-
-class ExpertSettings(Record):
-    """Settings of an expert replica that do not change while it runs."""
-
-    arm: str
-    """Name of the arm that the replica edits for."""
-    expert: str | None
-    """The expert whose weights are merged into the base; None: the shared pool, which edits with every expert of the set."""
-    batch: int
-    """Maximum of rows in one batch (transformer evaluations per step)."""
-    threads: int | None
-    """Torch's threads on a CPU; None: torch's own choice."""
-    device: str | None = None
-    """Device, such as "cuda" or "cpu"; None: a GPU if there is one."""
-    dtype: Dtype | None = None
-    """Number format of the weights; None: float32 on a CPU, bfloat16 on a GPU."""
-    encoder: str | None = None
-    """Name of the deployment that encodes prompts; None: the replica has text encoders of its own."""
-    quantisation: Quantisation | None = None
-    """Number format of the transformer's weights in fewer bits; None: as `dtype`."""
-    compiled: bool = False
-    """Whether the transformer's repeated blocks are compiled; a replica is ready after the compilation."""
-    workers: int
-    """Maximum of edits in flight; more of them wait."""
-    check_seconds: float
-    """Seconds that a health check waits for a step before it fails."""
-
-
-class SetChoice(Record):
-    """The set that a replica edits with; it may change while the replica runs."""
-
-    expert_set: str
-    """Name, folder or address, as `load_expert_set` takes it."""
-    sha256: str
-    """Hash of the set that was deployed, so that a changed folder is noticed."""
 
 
 class LiveSet:

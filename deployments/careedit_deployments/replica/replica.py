@@ -7,24 +7,27 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError
+from careedit.loading import quick_imports
 from careedit.scoring import Scorer
 from careedit_deployments.config import ScorerConfig, Telemetry
 from careedit_deployments.edits.backend import EditCall, EditEvent
 from careedit_deployments.edits.liveness import Pulse, paced
-from careedit_deployments.encoder.client import EncoderLink
 from careedit_deployments.errors import UnavailableError
-from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
 from careedit_deployments.replica.scaling import QUEUED_SECONDS, SECONDS_PER_EDIT
 from careedit_deployments.scorer.pool import RemoteScorer
 from careedit_deployments.telemetry.logs import set_up_logging
 from careedit_deployments.telemetry.metrics import Metrics, ray_factory
 from careedit_deployments.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:  # it imports torch, as a replica does in a thread once it is asked for a set
+    from careedit_deployments.replica.live import LiveSet
 
 logger = logging.getLogger(__name__)
 
@@ -72,20 +75,9 @@ class ExpertReplica:
             if old is not None and old.choice == choice:
                 self._refused = None
                 return
-            link = None
-            if self._encoder is not None:
-                link = EncoderLink(self._encoder, asyncio.get_running_loop(), self._metrics)
+            loop = asyncio.get_running_loop()
             try:
-                self._live = await asyncio.to_thread(
-                    LiveSet,
-                    self._settings,
-                    choice,
-                    scorer=self._scorer,
-                    encoder=link,
-                    on_batch=self._stepped,
-                    tracing=self._tracing,
-                    metrics=self._metrics,
-                )
+                self._live = await asyncio.to_thread(self._load, choice, loop)
             except (
                 CareEditError,
                 OSError,
@@ -145,6 +137,21 @@ class ExpertReplica:
             "edits": live.scheduler.load.edits,
             **counters,
         }
+
+    def _load(self, choice: SetChoice, loop: asyncio.AbstractEventLoop) -> LiveSet:
+        with quick_imports():
+            from careedit_deployments.encoder.client import EncoderLink
+            from careedit_deployments.replica.live import LiveSet
+
+        return LiveSet(
+            self._settings,
+            choice,
+            scorer=self._scorer,
+            encoder=None if self._encoder is None else EncoderLink(self._encoder, loop, self._metrics),
+            on_batch=self._stepped,
+            tracing=self._tracing,
+            metrics=self._metrics,
+        )
 
     def _loaded(self) -> LiveSet:
         if self._live is None:

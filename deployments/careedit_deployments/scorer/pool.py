@@ -13,6 +13,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from careedit.errors import CareEditError, InputError
+from careedit.loading import quick_imports
 from careedit.scoring import Asker, JudgeIdentity, Score, Scorer, ScoreRequest
 from careedit_deployments.batched import Batched, Health
 from careedit_deployments.config import ScorerConfig, Telemetry
@@ -42,7 +43,8 @@ def load_scorer(config: ScorerConfig) -> Scorer:
                 f"The scorer {model!r} cannot be imported ({error}); set scorer.model to package.module:function."
             ) from None
         return made
-    from careedit.scoring.vlm import load_judge
+    with quick_imports():
+        from careedit.scoring.vlm import load_judge
 
     return load_judge(model)
 

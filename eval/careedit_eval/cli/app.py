@@ -9,7 +9,7 @@ import typer
 
 from careedit.cli.files import check_outputs
 from careedit.cli.lazy import lazy_group
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 from careedit.plugins import EVAL
 from careedit_eval.cli import comparing, judging, planning, registry, view, voting
@@ -28,7 +28,7 @@ from careedit_eval.compare import Mean
 from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.errors import TrackingError
 from careedit_eval.gate import advice_of, freeze, judge_run
-from careedit_eval.report import Analysis, analyse, write_analysis, write_report
+from careedit_eval.report import Analysis
 from careedit_eval.report.analysis import document
 from careedit_eval.runs import Run
 from careedit_eval.stats import Strength
@@ -141,7 +141,8 @@ def gate(run: RunFolder, out: Out = DEFAULT_OUT, as_json: JsonOption = False) ->
     """
     found = find_run(run, out)
     check_judge_of(found)
-    verdict = judge_run(found)
+    with progress("Comparing"):
+        verdict = judge_run(found)
     if as_json:
         emit_json(verdict.document())
     else:
@@ -172,9 +173,8 @@ def baseline(
 def report(run: RunFolder, out: Out = DEFAULT_OUT) -> None:
     """Write a run's comparison and page again."""
     found = find_run(run, out)
-    analysis = analyse(found)
-    write_analysis(found, analysis)
-    emit(str(write_report(found, analysis)))
+    finish_run(found)
+    emit(str(found.folder / "report.html"))
 
 
 @app.command("log")

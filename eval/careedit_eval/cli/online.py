@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli.output import JsonOption, emit_json, emit_table, note
+from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
 from careedit_eval.cli.work import DEFAULT_OUT, find_run
 from careedit_eval.compare.words import ends, number, signed
 from careedit_eval.online import OnlineReport, analyse_traffic, read_export
@@ -42,8 +42,9 @@ def ab_report(
 
     The exit code is 1 if the split of the traffic shows that the assignment is broken.
     """
-    report = analyse_traffic(read_export(export), against)
-    both = () if run is None else both_ways(report, find_run(run, out))
+    with progress("Comparing"):
+        report = analyse_traffic(read_export(export), against)
+        both = () if run is None else both_ways(report, find_run(run, out))
     if as_json:
         rows = [{**asdict(one), "verdict": one.verdict} for one in report.differences]
         offline = [

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note
+from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, progress
 from careedit.errors import InputError
 from careedit_eval.bench.statistics import check_statistics
 from careedit_eval.cli.work import DEFAULT_OUT, SuiteArgument, all_runs, find_suite
@@ -89,7 +89,8 @@ def check(
 
     The exit code is 1 if a goal is missed.
     """
-    found = check_statistics(draws)
+    with progress("Simulating"):
+        found = check_statistics(draws)
     missed = [line for line in found if not line.met]
     if as_json:
         emit_json({"version": 1, "draws": draws, "lines": [asdict(line) | {"met": line.met} for line in found]})

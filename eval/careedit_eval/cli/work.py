@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from careedit.cli.output import Bar, note, progress
+from careedit.cli.output import Bar, keeping, note, progress
 from careedit.errors import InputError
 from careedit_eval.gate import Verdict, load_baseline
 from careedit_eval.judges import require_judge
@@ -85,7 +85,8 @@ def run_suite(
             load_baseline(
                 path.resolve().parent / suite.gate.baseline
             )  # an unreadable baseline is refused before the run
-    with progress("Working", 1) as bar:
+    again = f"the edits and scores made until now are in {store.folder}; run the same command again to go on."
+    with keeping(lambda: again), progress("Working", 1) as bar:
         found = evaluate(plan, store, hands, edit=edit, done=Shown(bar))
     narrowed = Narrowed(limit=limit, sets=tuple(sets or ()))
     folder = out / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{suite.name}"
@@ -109,7 +110,8 @@ def tracked(run: Run, verdict: Verdict | None, *, samples: int = SAMPLES, votes:
     """Log a run to MLflow and return its run id there. Raises `TrackingError`."""
     from careedit_eval.tracking import log_run
 
-    return log_run(run, default_uri(workspace_of(run)), verdict, samples=samples, votes=votes)
+    with progress("Logging"):
+        return log_run(run, default_uri(workspace_of(run)), verdict, samples=samples, votes=votes)
 
 
 def check_judge_of(run: Run) -> None:

@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from careedit.editing.base_model import default_dtype, find_device
 from careedit.errors import AdapterError, CareEditError, InputError
 from careedit.experts.alphas import config_of_json
 from careedit.files import json_digest
+from careedit.loading import default_dtype, find_device
 from careedit.scoring.sent import TEXT, digest_of_request, probe_picture
 from careedit.scoring.vlm import ModelFiles, hash_model
 from careedit_eval.errors import MetricError, reason_of

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from careedit.editing.base_model import default_dtype, find_device, quiet_loading
 from careedit.errors import InputError
 from careedit.files import file_digest, json_digest
+from careedit.loading import default_dtype, find_device, quiet_loading
 from careedit.scoring.sent import digest_of_request, probe_picture
 from careedit.scoring.vlm import ModelFiles
 from careedit_eval.errors import MetricError, reason_of

@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 from careedit import plugins
 from careedit.bench.stock import stock_pipeline
 from careedit.editing import EditJob, Engine, Family
-from careedit.editing.base_model import default_dtype, find_device, load_base_of
+from careedit.editing.base_model import load_base_of
 from careedit.errors import ExpertError, InputError
 from careedit.experts import AdapterLibrary, BaseShapes, MergedApplier, SharedApplier, load_expert_set
 from careedit.experts.set import packaged_set
+from careedit.loading import default_dtype, find_device
 
 UNTRAINED = "untrained"
 """Name of the subject without trained weights: the tiny architecture with random ones. Times do not depend on values."""

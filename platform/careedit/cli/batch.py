@@ -55,7 +55,7 @@ def edit_batch(
             summary = run_batch(rows, out, workers=workers, report=_Shown(bar))
     except InterruptedBatch as interrupted:
         done = interrupted.summary
-        note(
+        interrupted.add_note(
             f"{done.kept + done.made} of {_images(done.total)} are in {out}; run the same command again to make the others."
         )
         raise

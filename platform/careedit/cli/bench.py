@@ -17,7 +17,7 @@ from careedit.bench.engine import COMPARISONS, MEMORY
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, goal_cells, note_goals, write_all, write_report
 from careedit.cli.lazy import lazy_group
-from careedit.cli.output import DeviceOption, JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.output import DeviceOption, JsonOption, emit_json, emit_table, keeping, note, progress
 from careedit.errors import InputError
 
 app = typer.Typer(cls=lazy_group("careedit.bench"), no_args_is_help=True)  # other distributions add commands
@@ -124,7 +124,7 @@ def gpu(
     """
     from careedit.bench.gpu import NAMES, Settings, bench_gpu
     from careedit.cli.bench_gpu import check_plot, rows_of, write_plot
-    from careedit.editing.base_model import find_device
+    from careedit.loading import find_device
 
     if family not in NAMES:
         raise InputError(f"The family {family!r} cannot be measured; choose one of {', '.join(NAMES)}.")
@@ -143,7 +143,9 @@ def gpu(
             write_all({out: json.dumps(document, indent=2, allow_nan=False) + "\n"})
 
     usual = torch.bfloat16 if where.type == "cuda" else torch.float32
-    document = bench_gpu(settings, device=where, dtype=torch_dtype(dtype) or usual, save=save, log=note)
+    left = "nothing is kept without --out." if out is None else f"the finished cases are in {out}."
+    with keeping(lambda: left), progress("Measuring"):
+        document = bench_gpu(settings, device=where, dtype=torch_dtype(dtype) or usual, save=save, log=note)
     if plot is not None:
         write_plot(plot, document)
     head = ("figure", "value", "goal", "verdict")

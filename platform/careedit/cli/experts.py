@@ -26,9 +26,8 @@ from careedit.experts import (
     remove_expert,
     verify_expert_set,
 )
-from careedit.experts.adapters import check_base
 from careedit.experts.bom import add_to_bom, bill_of_materials
-from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest
+from careedit.experts.manifest import MANIFEST_FILE, ExpertManifest, check_base
 from careedit.experts.origin import other_variant
 from careedit.experts.set import locate, packaged_set
 from careedit.families import FLUX_FILL
@@ -174,8 +173,9 @@ def add_command(
         provenance=provenance or (own.provenance if own else f"Added from the file {adapter.name}."),
         alpha=own.alpha if alpha is None and own is not None and own.states_alpha else alpha,
     )
-    found = load_adapter(adapter, loaded.shapes, manifest=manifest).found
-    changed = add_expert(expert_set, manifest, adapter, replace=replace)
+    with progress(f"Adding {name}"):
+        found = load_adapter(adapter, loaded.shapes, manifest=manifest).found
+        changed = add_expert(expert_set, manifest, adapter, replace=replace)
     for warning in (*([variant] if variant else []), *(() if found is None else found.warnings)):
         note(f"warning: {warning}")
     if as_json:
@@ -213,7 +213,8 @@ def copy_command(
     load_expert_set(expert_set)
     temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
     try:
-        shutil.copytree(source, temporary / "set")
+        with progress("Copying"):
+            shutil.copytree(source, temporary / "set")
         os.rename(temporary / "set", folder)
     except OSError as error:
         raise InputError(f"The set cannot be copied to {str(folder)!r} ({error.strerror}).") from error

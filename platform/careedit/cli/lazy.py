@@ -17,6 +17,12 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_command_name, get_group
 
 from careedit.errors import CareEditError
+from careedit.loading import quick_imports
+from careedit.progress import progress
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command. Its cause is the `KeyboardInterrupt`, with what `careedit.progress.keeping` added."""
 
 
 class LazyCommand(TyperCommand):
@@ -43,6 +49,13 @@ class LazyGroup(TyperGroup):
             if entry.name not in self.commands:
                 self.add_command(LazyCommand(entry))
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the sub-command. Ctrl-C raises `Interrupted`: typer would turn it into an exit code without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted from interrupt
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Read each sub-command's one-line help, then format as usual; nothing is imported."""
         for command in self.commands.values():
@@ -59,7 +72,8 @@ def lazy_group(entry_group: str) -> type[LazyGroup]:
 def _load(entry: EntryPoint) -> Any:
     """Import the entry's Typer and build its command."""
     try:
-        app = entry.load()
+        with progress(f"Importing what '{entry.name}' needs"), quick_imports():
+            app = entry.load()
     except ModuleNotFoundError as error:
         raise CareEditError(_missing(entry, error.name or "")) from error
     commands = app.registered_commands

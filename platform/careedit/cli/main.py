@@ -19,9 +19,10 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from careedit.cli.lazy import lazy_group
-from careedit.cli.output import emit, note, set_up_logging
+from careedit.cli.lazy import Interrupted, lazy_group
+from careedit.cli.output import emit, set_up_logging
 from careedit.errors import CareEditError, ExpertError, InputError
+from careedit.progress import set_quiet
 
 GROUP = "careedit.commands"
 """The entry-point group of the sub-commands."""
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
     for name, value in NO_TELEMETRY.items():  # before a command imports a library
         os.environ.setdefault(name, value)
+    set_quiet(False)
     set_up_logging(debug=os.environ.get("CAREEDIT_DEBUG", "0") not in ("", "0"))
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -61,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has seen enough, as in `careedit ... | head`. What Python flushes at exit has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        return _failed(None, "Interrupted.", code=130)
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
+        return _failed(None, _interrupted(error), code=130)
     except Exception as error:  # noqa: BLE001 - the last resort: the user gets a sentence for every exception
         hint = "run `careedit --debug ...` for the stack trace"
         return _failed(error, f"Unexpected {type(error).__name__}: {_one_line(error)} ({hint}).", code=1)
@@ -80,10 +82,16 @@ def _root(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Log everything; show the stack trace of an error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show results and errors only, no progress or notes.")
+    ] = False,
 ) -> None:
     """Edit images by instruction, with routed LoRA experts on a diffusion transformer."""
-    if debug:
-        set_up_logging(debug=True)
+    if debug and quiet:
+        raise InputError("--debug shows more and --quiet shows less; give one of them.")
+    if debug or quiet:
+        set_up_logging(debug=debug, quiet=quiet)
+        set_quiet(quiet)
 
 
 def _usage_error(error: typer.TyperException) -> int:
@@ -92,15 +100,26 @@ def _usage_error(error: typer.TyperException) -> int:
     if message:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "careedit"
-        note(f"error: {message}; see '{command} --help'.")
+        _say(f"{message}; see '{command} --help'.")
     return error.exit_code
 
 
 def _failed(error: BaseException | None, message: str, *, code: int) -> int:
     if error is not None and logging.getLogger("careedit").isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
-    note(f"error: {message}")
+    _say(message)
     return code
+
+
+def _say(message: str) -> None:
+    """Write an error, which `--quiet` shows too."""
+    sys.stderr.write(f"error: {message}\n")
+
+
+def _interrupted(error: BaseException) -> str:
+    """What Ctrl-C ended, in the words of the innermost `keeping`."""
+    kept = getattr(error.__cause__, "__notes__", ())
+    return f"Interrupted; {kept[0] if kept else 'no result was written. The same command starts again.'}"
 
 
 def _one_line(error: BaseException) -> str:

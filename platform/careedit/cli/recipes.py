@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careedit.cli.output import note
+from careedit.cli.output import keeping, note
 
 if TYPE_CHECKING:
     from careedit.finetune.loop import TrainConfig
 
 RUNS = Path("runs/tiny")
 """Folder of runs if the caller names none."""
+AGAIN = "what was finished is in the folder --out; run the same command again to go on."
+"""What Ctrl-C leaves of a run."""
 Out = Annotated[
     Path, typer.Option("--out", help="Folder of checkpoints, training data and results; a rerun continues there.")
 ]
@@ -50,11 +52,11 @@ def started(threads: int | None, dtype: str | None, device: str | None = None) -
 
     Defaults: the faster format, and a GPU if one is found.
     """
-    from careedit.editing.base_model import find_device
     from careedit.finetune.precision import choose, using
+    from careedit.loading import find_device
 
     set_threads(threads)
-    with using(choose(str(find_device(device)), dtype)) as chosen:
+    with keeping(lambda: AGAIN), using(choose(str(find_device(device)), dtype)) as chosen:
         note(f"Number format: {chosen}.")
         yield
 

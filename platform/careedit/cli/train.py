@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from careedit import plugins
-from careedit.cli.output import DeviceOption, JsonOption, emit, emit_json, emit_table, note, progress
-from careedit.cli.recipes import RUNS, Device, Dtype, Out, Steps, Threads, set_threads, started
+from careedit.cli.output import DeviceOption, JsonOption, emit, emit_json, emit_table, keeping, note, progress
+from careedit.cli.recipes import AGAIN, RUNS, Device, Dtype, Out, Steps, Threads, set_threads, started
 from careedit.errors import InputError
 
 NAMED = 20
@@ -216,7 +216,8 @@ def train_own(options: dict[str, Any], *, as_json: bool) -> None:
     data = Path(options.pop("data"))
     quieten()
     wanted = OwnRun(data=data, columns=columns, handles=handles, **options)
-    result = run(wanted, checking=_checking, report_problems=_show_problems, note=note)
+    with keeping(lambda: AGAIN):
+        result = run(wanted, checking=_checking, report_problems=_show_problems, note=note)
     if as_json:
         emit_json({"folder": wanted.out, "manifest": result.manifest, **result.document})
         return

@@ -11,38 +11,20 @@ from typing import Any, cast
 import diffusers
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from careedit.editing.families import FAMILIES, Family, PromptEncoder, placed
 from careedit.editing.quantisation import check_quantisation, quantise, version_of
-from careedit.errors import ExpertError, InputError
+from careedit.errors import ExpertError
 from careedit.experts import ExpertSet, LoraState
 from careedit.experts.appliers import merge_for_good
 from careedit.experts.manifest import SchedulerSettings
 from careedit.experts.transformer_file import load_transformer_file
 from careedit.families import INDEX, Facts, Quantisation, facts_of_pipeline, read_index
 from careedit.hub import warn_unless_pinned
+from careedit.loading import default_dtype, find_device, quiet_loading
 
 _DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 """Scheduler settings that decide a shift which is linear in the number of tokens."""
-
-
-def find_device(wanted: torch.device | str | None) -> torch.device:
-    """`wanted`, or by default a GPU if there is one, else the CPU. Raises `InputError` for a device that does not exist."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no kind of its own for this
-        raise InputError(f"This machine has no device {str(wanted)!r}; use cpu, or a GPU such as cuda.") from error
-    return device
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """The number format of weights for which none is named: bfloat16 on a GPU, float32 on a CPU."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 COMPILED = ", compiled blocks"
@@ -69,19 +51,6 @@ def use_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Hide the progress bars that diffusers and transformers draw per component and per weight."""
-    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
 
 
 def load_base(

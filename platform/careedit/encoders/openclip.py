@@ -22,9 +22,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
-from careedit.encoders.loading import loading
 from careedit.errors import ExpertError
 from careedit.images import image_sha256
+from careedit.loading import loading
 
 DEFAULT_MODEL, DEFAULT_PRETRAINED = "ViT-L-14", "openai"
 """The model and the tag of its weights that are loaded if no other is named."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
-from careedit.encoders.loading import loading
 from careedit.errors import ExpertError
 from careedit.hub import split_hub_id, warn_unless_pinned
+from careedit.loading import loading
 
 Preprocess = Callable[[Image.Image], Tensor]
 """Turns an RGB picture into normalised pixels [3, H, W]."""

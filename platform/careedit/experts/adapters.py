@@ -26,7 +26,7 @@ from careedit.experts.layouts import (
     read_header,
     stand_ins,
 )
-from careedit.experts.manifest import BaseReference, ExpertManifest
+from careedit.experts.manifest import BaseReference, ExpertManifest, check_base
 from careedit.experts.origin import other_base, other_families
 from careedit.experts.shapes import BaseShapes
 from careedit.families import Facts
@@ -49,16 +49,6 @@ class AdapterPlan:
     def parameters(self) -> int:
         """Number of weights once applied."""
         return sum(rank * (inner + outer) for rank, inner, outer in self.modules.values())
-
-
-def check_base(manifest: ExpertManifest, fingerprint: str, label: str | None = None) -> None:
-    """Raises `BaseMismatchError` if the manifest names another base; opens no file. `label` names the base in the error."""
-    if manifest.base.fingerprint != fingerprint:
-        this = fingerprint[:12] if label is None else f"{label} ({fingerprint[:12]})"
-        raise BaseMismatchError(
-            f"The expert {manifest.name!r} does not fit this base: it was made for {manifest.base.name!r} "
-            f"({manifest.base.fingerprint[:12]}), this base is {this}; use the base it was made for."
-        )
 
 
 def check_adapter(path: Path, shapes: BaseShapes, *, manifest: ExpertManifest | None = None) -> AdapterPlan:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from careedit.errors import CareEditError, ExpertError, ManifestError
-from careedit.experts.adapters import check_base, load_adapter
-from careedit.experts.manifest import MANIFEST_FILE, SET_FILE, ExpertManifest, ExpertSetFile, RouterSpec
+from careedit.experts.adapters import load_adapter
+from careedit.experts.manifest import MANIFEST_FILE, SET_FILE, ExpertManifest, ExpertSetFile, RouterSpec, check_base
 from careedit.experts.set import (
     ExpertSet,
     base_files_error,

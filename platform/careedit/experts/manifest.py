@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from careedit.errors import AdapterError, ManifestError
+from careedit.errors import AdapterError, BaseMismatchError, ManifestError
 from careedit.files import check_relative
 from careedit.record import YamlRecord
 from careedit.records import BASE
@@ -99,6 +99,16 @@ class ExpertManifest(YamlRecord):
     def states_alpha(self) -> bool:
         """Whether the file is read with the manifest's alpha."""
         return self.format == "peft" or self.alpha_source == "manifest"
+
+
+def check_base(manifest: ExpertManifest, fingerprint: str, label: str | None = None) -> None:
+    """Raises `BaseMismatchError` if the manifest names another base; opens no file. `label` names the base in the error."""
+    if manifest.base.fingerprint != fingerprint:
+        this = fingerprint[:12] if label is None else f"{label} ({fingerprint[:12]})"
+        raise BaseMismatchError(
+            f"The expert {manifest.name!r} does not fit this base: it was made for {manifest.base.name!r} "
+            f"({manifest.base.fingerprint[:12]}), this base is {this}; use the base it was made for."
+        )
 
 
 class BaseLora(YamlRecord):

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from careedit import plugins
+from careedit import experts, plugins  # the package imports each of its names when it is first used
 from careedit.errors import AdapterError, ExpertError, ManifestError
-from careedit.experts.adapters import check_adapter, check_base, load_adapter
-from careedit.experts.formats import LoraState
 from careedit.experts.manifest import (
     MANIFEST_FILE,
     SET_FILE,
@@ -24,14 +22,17 @@ from careedit.experts.manifest import (
     FileOption,
     FolderOption,
     RouterSpec,
+    check_base,
 )
-from careedit.experts.shapes import BaseShapes, shapes_of_base
 from careedit.experts.store import Folder, default_cache, stored_digest
-from careedit.experts.transformer_file import base_transformer
 from careedit.families import Facts
 from careedit.files import file_digest, folder_digest, json_digest
 from careedit.record import error_sentence
 from careedit.records import unknown_expert
+
+if TYPE_CHECKING:  # they import torch, which reading manifests does not need
+    from careedit.experts.formats import LoraState
+    from careedit.experts.shapes import BaseShapes
 
 UNIFIED_FOLDER = "baselines/unified"
 """Where a set keeps its unified LoRA, the baseline of routing. The set's file does not list it, so no edit uses it."""
@@ -145,7 +146,7 @@ class ExpertSet:
     @cached_property
     def shapes(self) -> BaseShapes:
         """The base's shapes, from its configuration; raises `ManifestError` if they are not those of the set's file."""
-        shapes = shapes_of_base(self.base_path, revision=self.spec.base.revision)
+        shapes = experts.shapes_of_base(self.base_path, revision=self.spec.base.revision)
         if shapes.fingerprint != self.spec.base.fingerprint:
             raise ManifestError(
                 f"The base of the expert set {self.name!r} has the fingerprint {shapes.fingerprint[:12]}, its file says "
@@ -163,7 +164,7 @@ class ExpertSet:
         Raises as `careedit.experts.transformer_file.base_transformer`. The file is hashed once per machine.
         """
         digest_of = partial(stored_digest, cache=self.folder.cache)
-        return base_transformer(self.spec.base, self.folder, self.shapes, digest_of)
+        return experts.base_transformer(self.spec.base, self.folder, self.shapes, digest_of)
 
     def manifest(self, name: str) -> ExpertManifest:
         """One expert's manifest; raises `UnknownExpertError`."""
@@ -178,16 +179,16 @@ class ExpertSet:
 
     def parameters(self, name: str) -> int:
         """Number of weights of one expert, from its file's header."""
-        return check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name)).parameters
+        return experts.check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name)).parameters
 
     def ranks(self, name: str) -> Mapping[str, int]:
         """Rank of each module that one expert changes, from its file's header."""
-        plan = check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
+        plan = experts.check_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
         return {path: rank for path, (rank, _, _) in plan.modules.items()}
 
     def load(self, name: str) -> LoraState:
         """Reads and checks one expert's weights."""
-        return load_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
+        return experts.load_adapter(self.adapter_path(name), self.shapes, manifest=self.manifest(name))
 
 
 def load_expert_set(
@@ -263,7 +264,7 @@ def load_base_lora(base: BaseSpec, folder: Folder, shapes: BaseShapes) -> LoraSt
     lora = base.lora
     if lora is None:
         return None
-    return load_adapter(folder.fetch(lora.file, lora.sha256), shapes, alpha=lora.alpha, sha256=lora.sha256)
+    return experts.load_adapter(folder.fetch(lora.file, lora.sha256), shapes, alpha=lora.alpha, sha256=lora.sha256)
 
 
 def base_files_error(base: BaseSpec, path: str, digest_of: Callable[[Path], str] = file_digest) -> str | None:

@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate as cosine_schedule
 
@@ -26,6 +24,7 @@ from careedit.errors import CareEditError
 from careedit.files import atomic_path, write_atomic
 from careedit.finetune.optimizers import optimizers_for
 from careedit.finetune.precision import NumberFormat, settle, using
+from careedit.progress import keeping, note, progress
 
 Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
 """(step, generator) -> named scalars. The entry "loss" is minimised; other entries are for the recipe's own use."""
@@ -176,13 +175,12 @@ def train(
         if average is not None:
             average.to(parameters[0].device)
         kept = NumberFormat.from_document(state["number_format"])
-    console = Console(stderr=True)
     if kept is not None and first >= config.steps:
         number_format, message = kept, ""
     else:
         number_format, message = settle(name, str(parameters[0].device), kept)
     if message:
-        console.print(message, highlight=False, soft_wrap=True)
+        note(message)
 
     def save(step: int, seconds: float) -> None:
         state = {
@@ -230,17 +228,17 @@ def train(
                 raise Timed((time.monotonic() - begun) / timed[1])
         return TrainReport(name, replace(config, steps=1), 0.0, 0, ((1, first_loss),), number_format)
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-    )
     started = last_saved = time.monotonic()
     recent: list[float] = []
-    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-    with using(number_format), bar as progress:
-        task = progress.add_task(name, total=config.steps, completed=first, loss="-")
+    saved = first or None
+
+    def kept_now() -> str:
+        if saved is None:
+            return f"{name} had no checkpoint yet, so it starts again; run the same command."
+        return f"{name} is kept up to step {saved:,} of {config.steps:,} in {checkpoint}; run the same command again to go on."
+
+    with using(number_format), keeping(kept_now), progress(name, config.steps) as bar:
+        bar.advance(first)
         for step in range(first, config.steps):
             value = advance(step)
             recent.append(value)
@@ -250,8 +248,9 @@ def train(
             now = time.monotonic()
             if now - last_saved > config.checkpoint_seconds and not recent:
                 save(step + 1, spent + now - started)
-                last_saved = now
-            progress.update(task, advance=1, loss=f"{curve[-1][1]:.4f}" if curve else f"{value:.4f}")
+                last_saved, saved = now, step + 1
+            bar.describe(f"{name}, loss {curve[-1][1] if curve else value:.4f}")
+            bar.advance()
     seconds = spent + time.monotonic() - started
     save(config.steps, seconds)
     if average is not None:

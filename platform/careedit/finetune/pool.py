@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +27,7 @@ from careedit.errors import CareEditError
 from careedit.files import atomic_path
 from careedit.finetune.drawing import in_order
 from careedit.finetune.precision import products
+from careedit.progress import counted
 
 SHARD = 512
 """Default number of items per file."""
@@ -128,7 +127,7 @@ def build_pool(
     missing = [first for first, path in paths.items() if not path.exists()]
     wanted = [range(first, min(first + per_shard, size)) for first in missing]
     made = in_order(items, wanted, workers)
-    shown = track(zip(missing, made, strict=True), f"pool {name}", len(missing), console=Console(stderr=True))
+    shown = counted(zip(missing, made, strict=True), f"pool {name}", len(missing))
     with closing(cast(Any, shown)):  # ends the bar before an error is printed
         for first, chosen in shown:
             write_tensors(_encode(chosen, base, clip_length), paths[first])

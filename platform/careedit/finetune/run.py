@@ -19,7 +19,6 @@ import torch
 from pydantic import ValidationError
 
 from careedit.editing import Family
-from careedit.editing.base_model import find_device
 from careedit.errors import CareEditError, InputError, ManifestError
 from careedit.experts import BaseReference, ExpertManifest, PanelSpec, make_manifest, save_adapter, shapes_of
 from careedit.experts.manifest import MANIFEST_FILE
@@ -44,6 +43,7 @@ from careedit.finetune.loop import TrainReport, kept_format
 from careedit.finetune.memory import estimate, shortage
 from careedit.finetune.precision import NumberFormat, choose, using
 from careedit.finetune.subject import PANELS, Subject, find_subject, load_subject
+from careedit.loading import find_device
 from careedit.record import error_sentence
 
 LARGEST_RANK = 1024

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,6 +22,7 @@ from careedit.editing.families.sequence import free_tokens
 from careedit.finetune import data
 from careedit.finetune.flow import differing, forward_context, weighted_mean
 from careedit.finetune.pool import write_tensors
+from careedit.progress import counted
 
 Tensors = Mapping[str, Tensor]
 """One encoded row: "target", "picture.N" and "text.NAME", "grids" [pictures + 1, 2], and "free" if it has a mask."""
@@ -62,7 +61,7 @@ def encode_sequence_rows(
     folder.mkdir(parents=True, exist_ok=True)
     cache = EncodingCache()
     files = [folder / f"{bucket}-{index:06d}.safetensors" for index in range(count)]
-    for index, path in enumerate(track(files, description=f"rows {bucket}", console=Console(stderr=True))):
+    for index, path in enumerate(counted(files, f"rows {bucket}")):
         if not path.exists():
             write_tensors(encode_row(row(index), rules, base, cache), path)
     return SequenceRows(base, files, noise_scale)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from careedit.errors import CareEditError, InputError, ManifestError
+from careedit.loading import quick_imports
 from careedit.record import Record
 from careedit.routing.base import FixedRouter, RoutableExpert, Router
 from careedit.routing.rules import RulesRouter
@@ -101,7 +102,8 @@ def _rules(experts: Sequence[RoutableExpert], options: Mapping[str, Any]) -> Rul
 @register_router("transformer")
 def _transformer(experts: Sequence[RoutableExpert], options: Mapping[str, Any]) -> Router:
     chosen = read_options("transformer", TransformerOptions, options)
-    from careedit.routing.transformer import load_router  # here: imports torch and the encoder's library
+    with quick_imports():  # here: it imports torch and the encoder's library
+        from careedit.routing.transformer import load_router
 
     return load_router(
         chosen.config, chosen.weights, experts=experts, encoder=chosen.encoder, pretrained=chosen.pretrained

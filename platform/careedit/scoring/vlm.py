@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from careedit import plugins
-from careedit.editing.base_model import find_device, quiet_loading
 from careedit.errors import InputError
 from careedit.files import folder_digest
 from careedit.hub import split_hub_id, warn_unless_pinned
+from careedit.loading import find_device, quiet_loading
 from careedit.scoring.scorer import Answer, Question
 from careedit.scoring.sent import digest_of_request, probe_question
 from careedit.scoring.vqa import VqaScorer

@@ -16,7 +16,6 @@ from careedit.cli.output import JsonOption, emit, emit_json, emit_table, note, p
 from careedit_deployments.cli.serve import (
     at_address,
     check_credentials,
-    check_sets,
     find_config,
     start,
     stop,
@@ -66,7 +65,6 @@ def demo(
     (out / "state").mkdir(parents=True, exist_ok=True)
     if settings.credentials is None:
         settings = settings.model_copy(update={"credentials": CredentialsConfig(folder=str(authority(out)))})
-    check_sets(settings)
     check_credentials(settings)
     note("Starting Ray, the router, the experts and the HTTP server (about a minute on two cores) ...")
     url = start(settings, None)

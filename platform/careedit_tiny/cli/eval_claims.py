@@ -10,7 +10,7 @@ import typer
 from careedit.cli.bench import DtypeOption, torch_dtype
 from careedit.cli.editors import load_scorer, quieten
 from careedit.cli.files import write_report
-from careedit.cli.output import JsonOption, emit_table, note, progress
+from careedit.cli.output import JsonOption, emit_table, keeping, note, progress
 from careedit.errors import InputError
 from careedit_tiny.cli.eval_quality import (
     DeviceOption,
@@ -18,6 +18,7 @@ from careedit_tiny.cli.eval_quality import (
     SetOption,
     StepsOption,
     ThreadsOption,
+    kept_in,
     note_unreadable,
 )
 
@@ -94,7 +95,7 @@ def claims(
         subject = load_subject(expert_set, unified=unified, steps=steps, device=device, dtype=torch_dtype(dtype))
         scorer = load_scorer(judge, device=device) if judge != "none" and any(one.id == 16 for one in wanted) else None
     share = minutes / max(1, sum(one.trains for one in wanted))
-    with progress("Edits") as bar:
+    with keeping(lambda: kept_in(out)), progress("Edits") as bar:
 
         def report(claim: Claim, verdict: Verdict | None) -> None:
             bar.describe(f"Claim {claim.id}: {claim.title}")

@@ -10,7 +10,7 @@ import typer
 from careedit.cli.bench import DtypeOption, torch_dtype
 from careedit.cli.editors import load_scorer, quieten
 from careedit.cli.files import check_outputs, write_all, write_report
-from careedit.cli.output import JsonOption, emit_table, note, progress
+from careedit.cli.output import JsonOption, emit_table, keeping, note, progress
 from careedit.editor import load_editor
 from careedit.encoders import OpenClipEncoder, load_encoder
 from careedit.errors import InputError
@@ -24,6 +24,7 @@ from careedit_tiny.cli.eval_quality import (
     SetOption,
     StepsOption,
     ThreadsOption,
+    kept_in,
     note_run,
     note_unreadable,
 )
@@ -85,7 +86,7 @@ def filter_(
         encoder, called = _encoder(clip, getattr(editor.router, "encoder", None))
         kept = Cache(SceneTable, None if cache is None else cache / "filter")
     note_unreadable(kept.unreadable)
-    with progress("Measuring", plan.n) as bar:
+    with keeping(lambda: kept_in(cache)), progress("Measuring", plan.n) as bar:
         bench = FilterBench(editor, plan, scorer, encoder, called, kept, bar.advance)
         document = measure_filter(bench, threads=threads)
     if html is not None:

@@ -10,7 +10,7 @@ import typer
 from careedit.cli.bench import DtypeOption, torch_dtype
 from careedit.cli.editors import quieten
 from careedit.cli.files import check_outputs, note_goals, write_all, write_report
-from careedit.cli.output import JsonOption, emit_table, note, progress
+from careedit.cli.output import JsonOption, emit_table, keeping, note, progress
 
 app = typer.Typer(add_completion=False)
 
@@ -83,7 +83,7 @@ def quality(
         kept = Cache(Outcome, None if cache is None else cache / "quality")
     note_unreadable(kept.unreadable)
     total = plan.edits(len(subject.experts), unified=subject.unified is not None, learned=subject.learned)
-    with progress("Editing", total) as bar:
+    with keeping(lambda: kept_in(cache)), progress("Editing", total) as bar:
         report = measure_quality(Bench(subject, plan, kept, batch, bar.advance), threads=threads)
     document, scenes = report.document, gallery_rows(report)
     if html is not None:
@@ -98,6 +98,13 @@ def note_unreadable(lines: int) -> None:
     """Report the lines of a cache that could not be read."""
     if lines:
         note(f"{lines} lines of the cache could not be read; their edits are made again.")
+
+
+def kept_in(cache: Path | None) -> str:
+    """What Ctrl-C leaves of a measurement."""
+    if cache is None:
+        return "nothing is kept without --cache, so the same command starts again."
+    return f"what was measured until now is in {cache}; run the same command again to go on."
 
 
 def note_run(document: dict[str, Any]) -> None:

@@ -270,7 +270,8 @@ def cards(
     from careedit_tiny.recipes.cards import sides_of, write_cards
 
     set_threads(threads)
-    editor = load_editor(str(destination))
+    with progress("Loading"):
+        editor = load_editor(str(destination))
     sides = sides_of(editor)
     with progress("Measuring", total=len(sides) * len(editor.expert_set.names)) as bar:
         figures = write_cards(out, destination, sides, count, done=bar.advance)

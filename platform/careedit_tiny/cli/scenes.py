@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from careedit.cli.output import JsonOption, emit_json, emit_table, note, progress
+from careedit.cli.output import JsonOption, emit_json, emit_table, keeping, note, progress
 from careedit.errors import InputError
 from careedit_tiny.oracle.calibration import PICTURES, calibrate
 from careedit_tiny.oracle.refinement import BOXES, ablate_masks
@@ -55,7 +55,8 @@ def draw_command(
     """Draw edits with their truth: ID-source.png, ID-target.png, and samples.jsonl."""
     samples = draw_many(parse_kinds(kind), n, seed=seed, split=split)  # type: ignore[arg-type]
     rows = []
-    with progress("Drawing", len(samples)) as bar:
+    again = f"pictures that were drawn are in {out}; run the same command with --force to draw all of them."
+    with keeping(lambda: again), progress("Drawing", len(samples)) as bar:
         for stored in write_samples(samples, out, size=size, force=force):
             rows.append((stored.sample.id, stored.group, stored.sample.instruction))
             bar.advance()

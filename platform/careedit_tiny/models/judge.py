@@ -21,7 +21,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from careedit.editing.base_model import quiet_loading
+from careedit.loading import quiet_loading
 from careedit.scoring.pairwise import BETTER
 from careedit.scoring.vqa import CLEAN, FOLLOWED, LEAD, LEAD_REFERENCE, PRESERVED
 from careedit.tabular import lines_of

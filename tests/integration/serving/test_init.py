@@ -178,7 +178,7 @@ def test_a_hub_id_is_pinned_to_the_commit_of_its_index(monkeypatch: pytest.Monke
         return shapes_of_base(str(snapshot))
 
     monkeypatch.setattr("careedit_deployments.cli.init.shapes_of_base", of_snapshot)
-    monkeypatch.setattr("careedit.experts.set.shapes_of_base", of_snapshot)
+    monkeypatch.setattr("careedit.experts.shapes_of_base", of_snapshot)
 
     assert main(["init", "my-set", "--base", "lab/klein"]) == 0
     base = load_expert_set("my-set").spec.base

@@ -19,6 +19,7 @@ Not shown in the list.
 """
 import typer
 from careedit import errors
+from careedit.cli.output import keeping, note
 
 app = typer.Typer()
 
@@ -29,9 +30,14 @@ def {name}(what: str, times: int = 1) -> None:
         raise RuntimeError("the first line\\nthe second line")
     if what == "interrupt":
         raise KeyboardInterrupt
+    if what == "interrupt-kept":
+        with keeping(lambda: "outer"), keeping(lambda: "two edits are in new; run the same command again."):
+            raise KeyboardInterrupt
+    if what == "note":
+        note("a note")
     if what == "no":
         raise typer.Exit(1)
-    if what != "fine":
+    if what not in ("fine", "note"):
         raise getattr(errors, what)("A sentence that says what to do.")
     typer.echo(" ".join([what] * times))
 '''
@@ -169,8 +175,29 @@ def test_debug_shows_the_stack_trace(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("plugins")
-def test_an_interrupt_exits_130_and_an_explicit_code_is_kept():
+def test_an_interrupt_exits_130_and_says_what_is_kept(capsys):
     assert main(["plain", "interrupt"]) == 130
+    assert capsys.readouterr().err.strip() == (
+        "error: Interrupted; no result was written. The same command starts again."
+    )
+    assert main(["--quiet", "plain", "interrupt-kept"]) == 130
+    assert capsys.readouterr().err.strip() == "error: Interrupted; two edits are in new; run the same command again."
+
+
+@pytest.mark.usefixtures("plugins")
+def test_quiet_shows_results_and_errors_only(capsys):
+    assert main(["--quiet", "plain", "note"]) == 0
+    assert capsys.readouterr() == ("note\n", "")
+    assert main(["plain", "note"]) == 0
+    assert capsys.readouterr() == ("note\n", "a note\n")
+    assert main(["--quiet", "plain", "InputError"]) == 2
+    assert capsys.readouterr().err == "error: A sentence that says what to do.\n"
+    assert main(["--quiet", "--debug", "plain", "fine"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("plugins")
+def test_an_explicit_code_is_kept():
     assert main(["plain", "no"]) == 1
 
 

@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from careedit.cli import output
-from careedit.cli.output import emit, emit_json, emit_table, note, progress
+from careedit import progress as shown
+from careedit.cli.output import Bar, emit, emit_json, emit_table, note, progress
+from careedit.progress import counted
 from careedit.records import RoutingDecision
 
 
@@ -66,22 +68,60 @@ def test_progress_of_a_short_command_is_silent_without_a_terminal(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_of_a_long_command_is_a_line_now_and_then_without_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(output, "LINE_S", 0.0)
-    with progress("Editing", total=2) as bar:
-        bar.advance()
-        bar.advance()
-    assert capsys.readouterr() == ("", "Editing (50%)\nEditing (100%)\n")
+def test_a_log_has_plain_lines_of_progress_also_while_nothing_advances(capsys, monkeypatch):
+    written = threading.Semaphore(0)
+    lines = []
+
+    def note(text):
+        lines.append(text)
+        written.release()
+
+    for name in ("FIRST_S", "LINE_S"):
+        monkeypatch.setattr(shown, name, 0.01)
+    monkeypatch.setattr(shown, "note", note)
+    with progress("Loading"):
+        assert written.acquire(timeout=30) and written.acquire(timeout=30)
+    assert lines[:2] == ["Loading (0 s)"] * 2
+
+
+def test_a_line_of_progress_says_the_share_that_is_done():
+    bar = Bar("Editing", total=2)
+    bar.advance()
+    assert bar.line == "Editing (50%)"
+    bar.describe("Editing [1]")
+    assert bar.line == "Editing [1] (50%)"
 
 
 def test_progress_shows_on_a_terminals_stderr_only(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(shown, "BAR_S", 0.0)
+    drawn = threading.Event()
+    start = shown.Progress.start
+    monkeypatch.setattr(shown.Progress, "start", lambda bar: (start(bar), drawn.set()))
     monkeypatch.setenv("TERM", "xterm")
     with progress("Editing [1]", total=2) as bar:
+        assert drawn.wait(30)
         bar.advance(2)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "Editing [1]" in shown.err
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "Editing [1]" in found.err
+
+
+def test_work_that_ends_soon_draws_nothing_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(counted("ab", "Editing")) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_leaves_notes_and_progress_out(capsys, monkeypatch):
+    monkeypatch.setattr(shown, "_quiet", True)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        with progress("Editing", total=1) as bar:
+            bar.advance()
+            note("wrote out.png")
+    emit("result")
+    assert capsys.readouterr() == ("result\n", "")
 
 
 def test_a_result_is_in_a_pipe_before_the_command_ends():

@@ -174,8 +174,8 @@ def test_reading_a_set_reads_no_weights(add, set_folder, monkeypatch):
     def read(*_: object, **__: object) -> None:
         raise RuntimeError("weights were read")
 
-    monkeypatch.setattr(set_module, "load_adapter", read)
-    monkeypatch.setattr(set_module, "check_adapter", read)
+    monkeypatch.setattr(set_module.experts, "load_adapter", read)
+    monkeypatch.setattr(set_module.experts, "check_adapter", read)
     assert len(load_expert_set(set_folder).sha256) == 64
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 
 ALLOWED = {
     "deployments/careedit_deployments/state/clock.py": "the clock itself",
+    "deployments/careedit_deployments/bench/startup.py": "the age of a process, whose start the system states in that time",
     "platform/careedit/scoring/openai_http.py": "the date in a Retry-After header",
     "platform/careedit/provenance/certificates.py": "whether a certificate is valid, which readers compare with their own clocks",
     "eval/careedit_eval/runs.py": "when a run finished, for people",

@@ -22,7 +22,8 @@ from careedit_deployments.encoder.client import EncoderLink, RemoteEncoder
 from careedit_deployments.encoder.identity import base_key
 from careedit_deployments.encoder.replica import EncoderReplica
 from careedit_deployments.errors import DeadlineError, UnavailableError
-from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
+from careedit_deployments.replica.live import LiveSet
 from careedit_deployments.telemetry.metrics import Metrics, Recording
 
 FIELDS = {"device": "cpu", "dtype": None, "threads": 1, "batch": 1, "cache_bytes": 2**20, "check_seconds": 10.0}

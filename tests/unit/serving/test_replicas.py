@@ -20,7 +20,8 @@ from careedit_deployments.batched import MAX_FAILURES
 from careedit_deployments.cluster.router import RouterReplica
 from careedit_deployments.config import ScorerConfig
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
-from careedit_deployments.replica.live import ExpertSettings, LiveSet, SetChoice
+from careedit_deployments.replica.choice import ExpertSettings, SetChoice
+from careedit_deployments.replica.live import LiveSet
 from careedit_deployments.scorer.pool import RemoteScorer, ScorerPool, load_scorer
 from judging import ByPlace
 

@@ -14,8 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +26,7 @@ from careedit.finetune.curve import check_curve, save_report
 from careedit.finetune.loop import TrainConfig, TrainReport, train
 from careedit.finetune.optimizers import hidden_matrices
 from careedit.finetune.precision import products, training_device
+from careedit.progress import counted
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
 from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus
 from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
@@ -95,11 +94,7 @@ def word_pool(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Mapping[str, 
     if path.exists():
         return load_file(path)
     names = [name for operations in EXPERT_KINDS.values() for name in dict.fromkeys(operations)]
-    samples = [
-        draw_sample(name, 10_000_000 + i)
-        for name in track(names, description="words", console=Console(stderr=True))
-        for i in range(SENTENCES)
-    ]
+    samples = [draw_sample(name, 10_000_000 + i) for name in counted(names, "words") for i in range(SENTENCES)]
     prompts = [in_context_prompt(s.instruction, references=int(s.reference is not None)) for s in samples]
     length = MAX_SEQUENCE_LENGTH
     t5 = tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids

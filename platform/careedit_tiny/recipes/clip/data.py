@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from careedit.files import atomic_path
 from careedit.finetune.drawing import in_order
+from careedit.progress import counted
 from careedit_tiny.models.clip import CONFIG, tokenizer
 from careedit_tiny.recipes.base.items import UNKNOWN
 from careedit_tiny.recipes.clip.captions import group_scene, named_objects, vocabulary
@@ -57,7 +56,7 @@ def pictures(scenes: Sequence[Scene], path: Path | None = None) -> np.ndarray:
             return kept
     groups = [range(len(scenes))[i : i + DRAWN_TOGETHER] for i in range(0, len(scenes), DRAWN_TOGETHER)]
     made = in_order(partial(_picture, tuple(scenes)), groups)
-    shown = track(made, description="scenes", total=len(groups), console=Console(stderr=True))
+    shown = counted(made, "scenes", len(groups))
     drawn = np.stack([picture for group in shown for picture in group])
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

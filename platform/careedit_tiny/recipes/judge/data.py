@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from careedit.finetune.drawing import in_order
 from careedit.finetune.stored import join_records, load_record, save_record
+from careedit.progress import counted
 from careedit_tiny.models.judge import PATCH, SIDE
 from careedit_tiny.oracle.corruptions import FAULTS, FLAWS, make_picture
 from careedit_tiny.oracle.verdict import Verdict, judge
@@ -197,7 +196,7 @@ def sharded(
     pools = {start: load_record(JudgePool, paths[start], keys[start]) for start in keys}
     missing = [start for start, pool in pools.items() if pool is None]
     made = in_order(make, [[start] for start in missing], workers)
-    shown = track(zip(missing, made, strict=True), name, len(missing), console=Console(stderr=True))
+    shown = counted(zip(missing, made, strict=True), name, len(missing))
     for start, (pool,) in shown:
         save_record(pool, paths[start], keys[start])
         pools[start] = pool

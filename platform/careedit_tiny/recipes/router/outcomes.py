@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from careedit.editor import Editor
 from careedit.encoders import OpenClipEncoder
 from careedit.errors import CareEditError
 from careedit.finetune.router.fit import OUTCOME_GROUP
 from careedit.finetune.router.pool import RouterPool
+from careedit.progress import counted
 from careedit.tabular import lines_of
 from careedit_tiny.oracle.verdict import Verdict
 from careedit_tiny.recipes.router.pool import pool_of
@@ -62,7 +61,7 @@ def measure_outcomes(editor: Editor, count: int, path: Path, *, steps: int | Non
     missing = [key for key in wanted if key not in known]
     chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    for chunk in track(chunks, description="outcomes", console=Console(stderr=True)):
+    for chunk in counted(chunks, "outcomes"):
         samples = [draw_sample(kind, index) for kind, index in chunk]
         scores: list[dict[str, float]] = [{} for _ in samples]
         for name in editor.expert_set.names:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from careedit.encoders import OpenClipEncoder
 from careedit.finetune.router.pool import RouterPool, labelled_pool
 from careedit.finetune.stored import load_record, save_record
 from careedit.images import mask_share
+from careedit.progress import counted
 from careedit_tiny.recipes.family import COMPETENCES
 from careedit_tiny.world.operations import EXPERT_OF, KINDS
 from careedit_tiny.world.samples import Sample, Split, draw_sample
@@ -32,7 +31,7 @@ def pool_of(samples: Iterable[Sample], encoder: OpenClipEncoder, experts: Sequen
     sources: list[Tensor] = []
     references: list[Tensor | None] = []
     conditions: list[tuple[float, ...]] = []
-    for first in track(range(0, len(kept), _CHUNK), description="router pool", console=Console(stderr=True)):
+    for first in counted(range(0, len(kept), _CHUNK), "router pool"):
         chunk = kept[first : first + _CHUNK]
         sources += encoder.visual_batch([sample.source_image() for sample in chunk])
         pictures = [picture for sample in chunk if (picture := sample.reference_image()) is not None]
