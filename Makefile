@@ -44,7 +44,7 @@ demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 
 docs: $(VENV)/.installed-dev ## Build the documentation site into the folder site
 	@$(BIN)/python docs/site.py site && echo "Open site/index.html, or serve it: python -m http.server --directory site"
 
-test: system $(VENV)/.installed-dev ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
+test: system $(VENV)/.installed-dev $(BIN)/helm ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not faults" $(WORKERS) $(TESTS)
 
 test-cluster: SYSTEM += redis-server
