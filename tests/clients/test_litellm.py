@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterator
 
 import openai
@@ -57,19 +58,15 @@ def test_what_careedit_refuses_comes_back_with_status_and_sentence(client, pictu
     assert sentence in str(refused.value)
 
 
-def test_a_wrong_key_of_the_proxy_is_refused_by_the_proxy(client, picture) -> None:
-    with pytest.raises(openai.AuthenticationError):
-        client.with_options(api_key="sk-wrong").images.edit(model="careedit", image=("a.png", picture), prompt="x")
-
-
 def test_streams_do_not_work_through_the_proxy_as_the_page_says(client, picture) -> None:
-    with pytest.raises(openai.InternalServerError, match=r"image_edit\.partial_image"):
+    with pytest.raises(openai.InternalServerError, match="OpenAIException"):
         client.images.edit(
             model="careedit", image=("a.png", picture), prompt="remove it", stream=True, partial_images=1
         )
 
 
-def test_a_full_server_is_seen_as_full(client, picture) -> None:
-    with pytest.raises(openai.RateLimitError, match="requests"):
-        for _ in range(14):  # careedit takes twelve a minute
-            client.images.edit(model="careedit", image=("a.png", picture), prompt="x", extra_body={"steps": 1})
+def test_a_caller_with_too_many_requests_gets_that_status(client, picture) -> None:
+    with pytest.raises(openai.RateLimitError, match="requests per minute"):
+        for _ in range(100):  # careedit counts what it refuses too
+            with contextlib.suppress(openai.BadRequestError):
+                client.images.edit(model="careedit", image=("a.png", b"no picture"), prompt="x")
