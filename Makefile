@@ -23,7 +23,7 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What tests run for real beside Python; Debian's names.
 SYSTEM := postgresql prometheus chromium nodejs
 
-.PHONY: help setup system demo docs test test-pythons train-gpu test-cluster test-faults bench-gpu check format
+.PHONY: help setup system demo docs test test-pythons train-gpu test-clients test-cluster test-faults bench-gpu check format
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ demo: $(VENV)/.installed-serve ## Start the served platform and have it edit 24 
 docs: $(VENV)/.installed-dev ## Build the documentation site into the folder site
 	@$(BIN)/python docs/site.py site && echo "Open site/index.html, or serve it: python -m http.server --directory site"
 
-test: system $(VENV)/.installed-dev ## Run every test but the long ones of test-faults and test-cluster; one layer or file: make test TESTS=tests/unit
+test: system $(VENV)/.installed-dev $(BIN)/helm ## Run every test but the long ones of test-clients, test-cluster and test-faults; one layer or file: make test TESTS=tests/unit
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not faults" $(WORKERS) $(TESTS)
 
 # The Pythons of test-pythons, as commands or paths.
@@ -60,6 +60,9 @@ test-pythons: ## Run the unit tests with each Python of 3.11 to 3.13 that is fou
 	done; \
 	if [ -z "$$ran" ]; then echo "No Python of 3.11 to 3.13 was found; install one, or name it: make test-pythons PYTHONS=/path/to/python3.12"; exit 1; fi; \
 	echo "The unit tests passed with Python$$ran."
+
+test-clients: $(VENV)/.installed-dev build/clients/litellm/.installed build/clients/gradio/.installed ## Put LiteLLM and Gradio in front of careedit (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/clients
 
 test-cluster: SYSTEM += redis-server
 test-cluster: system $(VENV)/.installed-dev ## Deploy a RayService's configuration on local Ray nodes and kill them (minutes)
@@ -106,5 +109,12 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable ".$(if $(filter core,$*),,[$*])"
 	@touch "$(VENV)/.installed-core" $(if $(filter dev,$*),"$(VENV)/.installed-serve") "$@"
+
+# Programs of others that tests/clients starts, each in an environment of its own: their pins contradict each other's, and ours.
+build/clients/%/.installed: tests/clients/%.txt | $(BIN)/python
+	@echo "Installing $* into build/clients/$*; the first time takes 1 to 2 minutes ..."
+	@rm -rf "build/clients/$*" && "$(BIN)/python" -m venv "build/clients/$*"
+	@"build/clients/$*/bin/pip" install --quiet --disable-pip-version-check --requirement "$<"
+	@touch "$@"
 
 include docker/images.mk

