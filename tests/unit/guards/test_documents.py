@@ -51,6 +51,8 @@ def test_every_image_of_the_manifests_has_this_version() -> None:
     manifests = [path.read_text(encoding="utf-8") for path in (ROOT / "k8s").rglob("*.yaml")]
     tags = {tag for text in manifests for tag in re.findall(r"careedit:(\S+)-cuda|newTag: (\S+)-cuda", text)}
     assert {one or other for one, other in tags} == {careedit.__version__}
+    chart = (ROOT / "k8s/helm/careedit/Chart.yaml").read_text(encoding="utf-8")
+    assert f"\nappVersion: {careedit.__version__}\n" in chart
 
 
 @pytest.mark.parametrize(
