@@ -82,7 +82,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chart")
     made = helm("package", CHART, "--destination", folder)
     assert made.returncode == 0, made.stderr
-    shutil.unpack_archive(folder / "careedit-0.1.0.tgz", folder, filter="data")
+    (packed,) = folder.glob("careedit-*.tgz")
+    shutil.unpack_archive(packed, folder, filter="data")
     (folder / "careedit/files/config/plain.yaml").write_text(PLAIN, "utf-8")
     return folder / "careedit"
 
