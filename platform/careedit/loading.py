@@ -22,6 +22,8 @@ def quick_imports() -> Iterator[None]:
     Modules make a million objects that stay until the process ends. The collector would look at all of them again and
     again, which is a quarter of the time to import diffusers. Later collections leave them out too.
     """
+    # On a CPU with bfloat16 units it asks for a package that fetches its kernels from a hub, and goes on without.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if not gc.isenabled():  # another thread imports as well, or the user wants none
         yield
         return

@@ -41,6 +41,15 @@ ERRORS = {"fp8": 0.05, "int8": 0.01, "nf4": 0.15}
 """Error of a product with quantised weights, as a share of the product's size."""
 
 
+def tolerance(kind: Quantisation) -> float:
+    """Of a velocity: bitsandbytes multiplies 4-bit weights in bfloat16 on a CPU that has units for it."""
+    if kind == "nf4":
+        from bitsandbytes.functional import has_avx512bf16
+
+        return 3e-2 if has_avx512bf16() else 1e-3
+    return 1e-3
+
+
 def quantised(pipe: Any, kind: Quantisation) -> nn.Module:
     transformer = own(pipe).transformer
     quantise(transformer, kind, torch.device("cpu"))
@@ -78,7 +87,7 @@ def test_shared_experts_on_quantised_weights_equal_merged_ones_on_the_weights_th
     expected = MergedApplier(represented, library).velocity(rows, inputs)
     assert (expected - base)[0].abs().max() > 1e-2
     for applier in (SharedApplier(copy.deepcopy(transformer), library), SlotApplier(transformer, library)):
-        torch.testing.assert_close(applier.velocity(rows, inputs), expected, rtol=0.0, atol=1e-3)
+        torch.testing.assert_close(applier.velocity(rows, inputs), expected, rtol=0.0, atol=tolerance(kind))
     with pytest.raises(ExpertError, match=f"cannot be merged into {kind} weights"):
         MergedApplier(transformer, library)
 

@@ -135,7 +135,7 @@ def test_a_changed_router_file_is_found_and_refused(routed, tmp_path):
     (finding,) = verify_expert_set(root)
     assert (finding.code, finding.subject) == ("router", "router")
     with pytest.raises(CareEditError, match="has the hash"):
-        Editor(load_expert_set(root))
+        _ = Editor(load_expert_set(root)).router
     assert install_router(root, transformer_spec(root)).sha256 != before
 
 
