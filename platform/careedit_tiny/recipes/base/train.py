@@ -36,12 +36,12 @@ from careedit_tiny.recipes.base.words import (
     word_pool,
 )
 
-DEFAULT = TrainConfig(steps=8000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
-    "fill": 24576,
+    "fill": 20480,
     "erase": 6144,
-    "compose": 36864,
+    "compose": 24576,
     "style": 6144,
     "identity": 6144,
     "reference": 8192,
