@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from careedit.editing import FluxFill
+from careedit.editing import FluxFill, Start
 from careedit.finetune.data import Row, RowRules, row_item
 from careedit.finetune.pool import Item, build_pool, load_pool
 
@@ -46,6 +46,7 @@ def encode_canvas_rows(
     base: FluxFill,
     folder: Path,
     flow: Callable[..., Tensor],
+    start: Start,
 ) -> CanvasRows:
     """The `count` rows of a bucket as latents, kept in `folder`. Existing files are reused."""
     panels, width, height = (int(side) for side in bucket.rpartition("-")[2].split("x"))
@@ -55,5 +56,5 @@ def encode_canvas_rows(
         return row_item(row(index), rules)
 
     clip_length = min(77, int(base.tokenizer.model_max_length))
-    build_pool(bucket, item, count, base, folder, shard_size=shard, clip_length=clip_length)
+    build_pool(bucket, item, count, base, folder, shard_size=shard, clip_length=clip_length, start=start)
     return CanvasRows(base, load_pool(bucket, folder), panels, flow)

@@ -134,7 +134,7 @@ def encode_bucket(
     if isinstance(base, SequenceFamily):
         return encode_sequence_rows(bucket, row, count, rules, base, folder, noise_scale)
     flow = partial(flow_loss, start=start, noise_scale=noise_scale)
-    return encode_canvas_rows(bucket, row, count, rules, as_fill(base), folder, flow)
+    return encode_canvas_rows(bucket, row, count, rules, as_fill(base), folder, flow, start)
 
 
 def train_own(

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from careedit.editing import Family, FluxFill, Start
 from careedit.editing.latents import pack, pack_mask, position_ids, token_coverage
+from careedit.errors import CareEditError
 from careedit.finetune.precision import products
 
 SIGMA: Mapping[Start, tuple[float, float]] = {"noise": (0.5, 1.3), "source": (2.0, 1.5)}
@@ -54,7 +55,7 @@ def flow_loss(
     """The mean squared velocity error on items `chosen` (indices, [B]) of a pool; a scalar.
 
     `panels` is the number of panels per canvas; it is needed if panels are not square. A base that takes guidance learns at
-    scale 1, as ICEdit's training does. `auxiliary` terms are added; they need a pool with "labels". Noise comes from the
+    scale 1, as ICEdit's training does. With `start="source"` the pool needs "start"; raises `CareEditError` without. `auxiliary` terms are added; they need a pool with "labels". Noise comes from the
     generator, on the CPU, and is the same on every device.
     """
     device = base.device
@@ -67,7 +68,9 @@ def flow_loss(
     sigma = torch.sigmoid(torch.randn(len(chosen), generator=generator) * spread + mean).to(device)
     first = noise * noise_scale
     if start == "source":
-        first = first + source_canvas(clean, panels)
+        if "start" not in batch:
+            raise CareEditError("This training data has no latents to start from; delete it, and it is made anew.")
+        first = first + batch["start"].float()
     noisy = torch.lerp(clean, first, sigma[:, None, None, None])
     with forward_context(base):
         tokens, pooled = encode_text(base, batch["t5"].long(), batch["clip"].long())

@@ -22,11 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from careedit.editing import FluxFill
+from careedit.editing import FluxFill, Start
 from careedit.errors import CareEditError
 from careedit.files import atomic_path
 from careedit.finetune.drawing import in_order
 from careedit.finetune.precision import products
+from careedit.images import compose_canvas
 from careedit.progress import counted
 
 SHARD = 512
@@ -45,12 +46,21 @@ class Item:
 
     canvas: Image.Image
     """[source | target] or [reference | source | target], RGB."""
+    start: Image.Image
+    """The same with the source as last panel: what an edit that starts from its source encodes."""
     mask: Image.Image
     """Mode "L", the canvas's size: 255 where the model fills in."""
     prompt: str
     """The in-context prompt, as the text encoders receive it."""
     labels: NDArray[np.uint8] | None = None
     """Labels [A, T] of the canvas's tokens for an auxiliary loss. Default: none. Either all items of a pool have them, or no item."""
+
+    @classmethod
+    def of_panels(
+        cls, panels: Sequence[Image.Image], mask: Image.Image, prompt: str, labels: NDArray[np.uint8] | None = None
+    ) -> Item:
+        """The item of [source, target] or [reference, source, target], all of one size."""
+        return cls(compose_canvas(panels), compose_canvas([*panels[:-1], panels[-2]]), mask, prompt, labels)
 
 
 Items = Callable[[int], Item]
@@ -82,8 +92,8 @@ def encode_canvases(base: FluxFill, canvases: Tensor) -> Tensor:
     return latents.half()
 
 
-def _encode(chosen: Sequence[Item], base: FluxFill, clip_length: int) -> dict[str, Tensor]:
-    pixels = torch.from_numpy(np.stack([np.asarray(item.canvas) for item in chosen])).permute(0, 3, 1, 2) / 127.5 - 1
+def _encode(chosen: Sequence[Item], base: FluxFill, clip_length: int, start: Start) -> dict[str, Tensor]:
+    pixels = _pixels([item.canvas for item in chosen])
     masks = torch.from_numpy(np.stack([np.asarray(item.mask) for item in chosen]))[:, None] > 127
     prompts = [item.prompt for item in chosen]
     lengths: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
@@ -94,10 +104,17 @@ def _encode(chosen: Sequence[Item], base: FluxFill, clip_length: int) -> dict[st
         "t5": _ids(base.tokenizer_2(prompts, max_length=base.max_sequence_length, **lengths)),
         "clip": _ids(base.tokenizer(prompts, max_length=clip_length, **lengths)),
     }
+    if start == "source":
+        tensors["start"] = encode_canvases(base, _pixels([item.start for item in chosen]))
     labels = [item.labels for item in chosen if item.labels is not None]
     if labels:
         tensors["labels"] = torch.from_numpy(np.stack(labels))
     return tensors
+
+
+def _pixels(canvases: Sequence[Image.Image]) -> Tensor:
+    """[B, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.stack([np.asarray(canvas) for canvas in canvases])).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def _ids(encoded: Any) -> Tensor:
@@ -116,10 +133,12 @@ def build_pool(
     shard_size: int | None = None,
     clip_length: int = CLIP_LENGTH,
     workers: int = 0,
+    start: Start = "noise",
 ) -> None:
     """Write the missing shards of a pool of `size` items. `workers` processes make the items; 0 makes them in this one.
 
-    Raises `CareEditError` if the disk is full.
+    With `start="source"` the pool has what such edits start from, too. It is encoded by itself: in the canvas of the pair
+    the latents of the source depend on the target beside it, which an edit does not know. Raises `CareEditError` if the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = shard_size or SHARD
@@ -130,7 +149,7 @@ def build_pool(
     shown = counted(zip(missing, made, strict=True), f"pool {name}", len(missing))
     with closing(cast(Any, shown)):  # ends the bar before an error is printed
         for first, chosen in shown:
-            write_tensors(_encode(chosen, base, clip_length), paths[first])
+            write_tensors(_encode(chosen, base, clip_length, start), paths[first])
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -145,8 +164,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_pool(name: str, folder: Path) -> Mapping[str, Tensor]:
-    """All items of a pool: "clean" and "given" [N, C, h, w], "mask" [N, 1, H, W], token ids "t5" and "clip" [N, L], and
-    "labels" [N, A, T] if the items have labels."""
+    """All items of a pool: "clean" and "given" [N, C, h, w], "mask" [N, 1, H, W], token ids "t5" and "clip" [N, L],
+    "start" [N, C, h, w] if it was built for edits that start from the source, and "labels" [N, A, T] if the items have labels."""
     shards = [load_file(path) for path in sorted(folder.glob(f"{name}-*.safetensors"))]
     if not shards:
         raise FileNotFoundError(f"The pool {name} in {folder} has no shards; build it first.")

@@ -30,6 +30,9 @@ VAE_CHANNELS = (16, 32, 64) if GEOMETRY.edition == 1 else (16, 16, 32, 64)
 """Channels per level of the VAE; each level after the first halves the side."""
 LATENT_CHANNELS = 8 if GEOMETRY.edition == 1 else 16
 """Channels of the latents."""
+HEADS, DOUBLE, SINGLE = (3, 2, 4) if GEOMETRY.edition == 1 else (2, 1, 3)
+"""Attention heads of 64 channels, double blocks and single blocks. In equal time the smaller net learns more
+(docs/notebook.md)."""
 
 MAX_SEQUENCE_LENGTH = 24
 """T5 tokens per prompt. The in-context frame is one token, an instruction of the drawn world 4 to 20."""
@@ -60,16 +63,16 @@ def build_vae(*, half: bool = False) -> AutoencoderKL:
 
 
 def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DModel:
-    """A FLUX.1-Fill transformer: 2 double and 4 single blocks of 3 heads x 64."""
+    """A FLUX.1-Fill transformer: `DOUBLE` double and `SINGLE` single blocks of `HEADS` x 64."""
     latents, mask = LATENT_CHANNELS * 4, GEOMETRY.token**2
     transformer: FluxTransformer2DModel = FluxTransformer2DModel(
         patch_size=1,
         in_channels=2 * latents + mask,
         out_channels=latents,
-        num_layers=2,
-        num_single_layers=4,
+        num_layers=DOUBLE,
+        num_single_layers=SINGLE,
         attention_head_dim=64,
-        num_attention_heads=3,
+        num_attention_heads=HEADS,
         joint_attention_dim=128,
         pooled_projection_dim=64,
         guidance_embeds=guidance_embeds,

@@ -6,14 +6,19 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from careedit.editing import FluxFill
+from careedit.editing.cache import EncodingCache
+from careedit.editing.job import EditJob
+from careedit.editing.latents import pack
 from careedit.errors import CareEditError
 from careedit.finetune import pool as pool_module
-from careedit.finetune.flow import edited_tokens, flow_loss, source_canvas
-from careedit.finetune.pool import build_pool, load_pool
-from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
+from careedit.finetune.flow import edited_tokens, flow_loss
+from careedit.finetune.pool import Item, build_pool, load_pool
+from careedit.images import canvas_mask
+from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_pipeline
 from careedit_tiny.recipes.base.items import edit_item
 from careedit_tiny.recipes.base.labels import UNKNOWN
 from careedit_tiny.recipes.base.probe import SceneProbe
@@ -65,18 +70,35 @@ def test_the_third_panel_is_compared_with_the_second():
 
 def test_from_the_source_what_the_edit_keeps_has_nothing_to_learn_but_the_noise(base, pool, monkeypatch):
     clean = pool["clean"].float()
-    assert torch.equal(source_canvas(clean)[..., :16], clean[..., :16])
-    assert torch.equal(source_canvas(clean)[..., 16:], clean[..., :16])
     # a transformer that predicts nothing is wrong by the velocity itself: start - clean
     monkeypatch.setattr(
         base.transformer, "forward", lambda hidden_states, **_: (torch.zeros_like(hidden_states[..., :32]),)
     )
-    loss = partial(flow_loss, base, {**pool, "clean": source_canvas(clean)}, torch.arange(4))
+    loss = partial(flow_loss, base, {**pool, "clean": clean, "start": clean}, torch.arange(4))
     drawn = {
         scale: loss(torch.Generator().manual_seed(1), start="source", noise_scale=scale).item() for scale in (0.5, 0.25)
     }
     assert drawn[0.5] == pytest.approx(4 * drawn[0.25])
     assert loss(torch.Generator().manual_seed(1), noise_scale=0.25).item() > drawn[0.25]
+    with pytest.raises(CareEditError, match="no latents to start from"):
+        flow_loss(base, pool, torch.arange(4), torch.Generator(), start="source")
+
+
+def test_what_an_edit_starts_from_is_what_training_starts_from_and_does_not_depend_on_the_target(base, tmp_path):
+    source, *targets = (Image.new("RGB", (PANEL, PANEL), colour) for colour in ("gray", "red", "navy"))
+    mask = canvas_mask(2, (PANEL, PANEL), None)
+    build_pool(
+        "two", lambda i: Item.of_panels([source, targets[i]], mask, f"prompt {i}"), 2, base, tmp_path, start="source"
+    )
+    made = load_pool("two", tmp_path)
+    assert torch.equal(made["start"][0], made["start"][1])
+    left = made["clean"][..., : made["clean"].shape[-2]]
+    assert not torch.equal(left[0], left[1]), (
+        "a VAE sees the whole canvas, so this is why the start is encoded by itself"
+    )
+    job = EditJob(source=source, instruction="x", seed=0, steps=2, start="source", noise_scale=1.0)
+    encoded = base.encode(job, EncodingCache())
+    torch.testing.assert_close(encoded.pictures[2], pack(made["start"][:1].float()), atol=0.05, rtol=0.0)
 
 
 def test_the_probe_adds_to_the_loss_and_teaches_the_transformer(base, pool):

@@ -16,7 +16,7 @@ from careedit.editing.families import in_context_prompt
 from careedit.errors import CareEditError, InputError, MaskError
 from careedit.experts import PanelSpec
 from careedit.finetune.pool import Item
-from careedit.images import Fit, canvas_mask, compose_canvas, decode_image, decode_mask, fit_panel, turn_note
+from careedit.images import Fit, canvas_mask, decode_image, decode_mask, fit_panel, turn_note
 from careedit.tabular import BrokenRowError, Columns, Table, is_missing, picture_of
 
 Align = Literal["refuse", "stretch", "crop"]
@@ -108,7 +108,7 @@ def row_item(row: Row, rules: RowRules) -> Item:
         panels.insert(0, own.to_panel(row.reference) if letterbox else row.reference.resize(fit.panel))
     mask = None if row.mask is None else _fit_of(row.mask, fit).to_panel_mask(row.mask)
     prompt = in_context_prompt(row.instruction, references=len(panels) - 2)
-    return Item(compose_canvas(panels), canvas_mask(len(panels), fit.panel, mask), prompt)
+    return Item.of_panels(panels, canvas_mask(len(panels), fit.panel, mask), prompt)
 
 
 def row_job(row: Row, rules: RowRules, base: Family) -> tuple[EditJob, Image.Image]:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from careedit.editing.families import in_context_prompt
 from careedit.finetune.pool import Item
-from careedit.images import canvas_mask, compose_canvas
+from careedit.images import canvas_mask
 from careedit_tiny.models.family import PANEL
 from careedit_tiny.recipes.base.labels import canvas_labels
 from careedit_tiny.world.draw import draw_scene
@@ -70,9 +70,8 @@ def edit_item(expert: str, index: int) -> Item:
         scenes = (sample.reference, *scenes)
     words = with_unknown_words(sample.instruction, rng)
     mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
-    return Item(
-        compose_canvas(panels), mask, in_context_prompt(words, references=len(panels) - 2), canvas_labels(scenes)
-    )
+    prompt = in_context_prompt(words, references=len(panels) - 2)
+    return Item.of_panels(panels, mask, prompt, canvas_labels(scenes))
 
 
 def caption(scene: Scene, rng: Random) -> str:
@@ -131,9 +130,7 @@ def fill_item(index: int) -> Item:
         panels, words = [picture, picture], rng.choice(COPY_WORDS)
     prompt = in_context_prompt(with_unknown_words(words, rng))
     left_scene = scene if task >= 0.9 else None
-    return Item(
-        compose_canvas(panels), canvas_mask(2, (PANEL, PANEL), mask), prompt, canvas_labels((left_scene, scene))
-    )
+    return Item.of_panels(panels, canvas_mask(2, (PANEL, PANEL), mask), prompt, canvas_labels((left_scene, scene)))
 
 
 @cache

@@ -36,19 +36,19 @@ from careedit_tiny.recipes.base.words import (
     word_pool,
 )
 
-DEFAULT = TrainConfig(steps=8000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
+DEFAULT = TrainConfig(steps=6000, learning_rate=2e-3, warmup=200, ema=0.998, betas=(0.9, 0.98))
 BATCH = 32
 POOLS: Mapping[str, int] = {
-    "fill": 24576,
+    "fill": 20480,
     "erase": 6144,
-    "compose": 36864,
+    "compose": 24576,
     "style": 6144,
     "identity": 6144,
     "reference": 8192,
 }
 """Items per pool. The experts are trained on the same pools. A base that sees an item ten times learns it by heart."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.7, "erase": 0.03, "compose": 0.15, "style": 0.03, "identity": 0.04, "reference": 0.05
+    "fill": 0.25, "erase": 0.05, "compose": 0.4, "style": 0.1, "identity": 0.08, "reference": 0.12
 }  # fmt: skip
 """Share of steps per pool. Drawing, completing and copying are what a base is for; the edits are the experts' part, and the
 small share of them here only shows the base what an instruction is."""
@@ -93,7 +93,7 @@ def build_pools(base: FluxFill, folder: Path, names: tuple[str, ...] = tuple(POO
     """Draw and encode every pool that is not there yet."""
     for name in names:
         items = fill_item if name == "fill" else partial(edit_item, name)
-        build_pool(name, items, POOLS[name], base, folder, workers=processes())
+        build_pool(name, items, POOLS[name], base, folder, workers=processes(), start=START)
 
 
 def fit_probes(
