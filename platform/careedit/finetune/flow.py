@@ -69,7 +69,7 @@ def flow_loss(
     first = noise * noise_scale
     if start == "source":
         if "start" not in batch:
-            raise CareEditError("This training data has no latents to start from; delete it, and it is made anew.")
+            raise CareEditError("This training data has no latents to start from; delete it, and it is made again.")
         first = first + batch["start"].float()
     noisy = torch.lerp(clean, first, sigma[:, None, None, None])
     with forward_context(base):

@@ -85,7 +85,7 @@ def test_shared_experts_on_quantised_weights_equal_merged_ones_on_the_weights_th
     rows, inputs = ["a", "base", "b"], inputs_of(pipe).take([0, 1, 0])
     base = NoExperts(represented).velocity(["base"] * 3, inputs)
     expected = MergedApplier(represented, library).velocity(rows, inputs)
-    assert (expected - base)[0].abs().max() > 1e-2
+    assert (expected - base)[0].abs().max() > 2 * tolerance(kind)
     for applier in (SharedApplier(copy.deepcopy(transformer), library), SlotApplier(transformer, library)):
         torch.testing.assert_close(applier.velocity(rows, inputs), expected, rtol=0.0, atol=tolerance(kind))
     with pytest.raises(ExpertError, match=f"cannot be merged into {kind} weights"):
