@@ -138,7 +138,7 @@ def build_pool(
     """Write the missing shards of a pool of `size` items. `workers` processes make the items; 0 makes them in this one.
 
     With `start="source"` the pool has what such edits start from, too. It is encoded by itself: in the canvas of the pair
-    the latents of the source depend on the target beside it, which an edit does not know. Raises `CareEditError` if the disk is full.
+    the latents of the source depend on the target next to it, which an edit does not know. Raises `CareEditError` if the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = shard_size or SHARD
