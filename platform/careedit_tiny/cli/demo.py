@@ -66,7 +66,7 @@ def demo(
     if settings.credentials is None:
         settings = settings.model_copy(update={"credentials": CredentialsConfig(folder=str(authority(out)))})
     check_credentials(settings)
-    note("Starting Ray, the router, the experts and the HTTP server (about a minute on two cores) ...")
+    note("Starting Ray, the router, the experts and the HTTP server (about half a minute on two cores) ...")
     url = start(settings, None)
     try:
         document = show(url, out, count, first)
