@@ -188,7 +188,7 @@ def example(arguments: Sequence[str] | None = None) -> None:
         )
     )  # fmt: skip
     intro = [
-        f"{len(samples)} pictures were edited in the style of one reference. {len(failed)} were not right and were edited again.",
+        f"Pictures edited in the style of one reference: {len(samples)}. Not right, and edited again: {len(failed)}.",
         *([shared.WEAK] if check.drawn else []),
         "The early filter's judge sees cheap previews. "
         + (
