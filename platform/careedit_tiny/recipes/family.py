@@ -87,10 +87,10 @@ def save_base(base: FluxFill, folder: Path) -> None:
         cast(Any, FluxFillPipeline)(**components, transformer=transformer.half()).save_pretrained(folder)
     finally:
         transformer.float()
-    _remove_origin(folder)
+    remove_origin(folder)
 
 
-def _remove_origin(folder: Path) -> None:
+def remove_origin(folder: Path) -> None:
     """Remove from the configurations the local path that each part was loaded from."""
     for path in folder.glob("*/*config.json"):
         config = json.loads(path.read_text("utf-8"))
@@ -177,7 +177,7 @@ def assemble(folder: Path, out: Path, names: Sequence[str] = tuple(COMPETENCES))
     shutil.copytree(folder / "base", fresh / "base")
     if (folder / "decoder").is_dir():
         cast(Any, with_decoder(load_trained_base(folder), folder).vae).save_pretrained(fresh / "base" / "vae")
-        _remove_origin(fresh / "base")
+        remove_origin(fresh / "base")
     shapes = shapes_of_base(str(fresh / "base"))
     create_expert_set(
         fresh,

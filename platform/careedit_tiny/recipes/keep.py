@@ -11,6 +11,7 @@ from careedit.errors import CareEditError, InputError
 from careedit.files import write_atomic
 from careedit.finetune.loop import TrainReport
 from careedit_tiny.recipes.cards import HISTORY
+from careedit_tiny.recipes.family import remove_origin
 from careedit_tiny.recipes.whole import PLAN, stages
 
 MODELS = ("vae", "decoder", "words", "base", "experts", "clip", "router", "judge", "dino")
@@ -63,6 +64,7 @@ def keep(run: Path, folder: Path) -> dict[str, Any]:
     for path in (*run.glob("*.json"), *run.glob("*.png"), run / HISTORY):
         if path.is_file():
             shutil.copyfile(path, fresh / path.name)
+    remove_origin(fresh)
     write_atomic(fresh / SUMMARY, json.dumps(found, indent=1).encode())
     size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
     if size > MAXIMUM_BYTES:

@@ -130,7 +130,9 @@ def test_what_is_kept_has_the_models_the_reports_and_a_summary_and_no_training_d
     for name in ("base/model.safetensors", "pools/fill-0000.safetensors", "judge-pool/x.safetensors", "base.ckpt"):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_bytes(b"0" * 100)
+    (run / "base" / "config.json").write_text('{"_name_or_path": "/home/someone/run/vae", "side": 96}')
     found = keep(run, kept)
+    assert json.loads((kept / "base" / "config.json").read_text()) == {"side": 96}, "no path of the machine is kept"
     assert sorted(path.name for path in kept.iterdir()) == [
         "base", "expert-a.json", "expert-b.json", "plan.json", "summary.json", "vae.json"
     ]  # fmt: skip
