@@ -161,13 +161,19 @@ def test_candidates_of_an_early_filter_have_the_judges_marks_and_a_signed_result
 
     monkeypatch.setattr(fake_backend, "done", filtered)
     write_authority(tmp_path / "ca", "test", days=10)
-    with serve(tmp_path, backend, arms=ARMS, credentials={"folder": str(tmp_path / "ca")}) as served:
+    judge = {"backend": "transformers", "model": "some"}
+    with serve(tmp_path, backend, arms=ARMS, scorer=judge, credentials={"folder": str(tmp_path / "ca")}) as served:
         page = browser.new_page()
         page.goto(served.url)
         page.locator("#expert option[value=erase]").wait_for(state="attached")
+        page.evaluate("document.getElementById('options').open = true")
+        page.select_option("#filter", "halving")
         page.click("#edit")
         page.locator(".signed", has_text="the file is signed").wait_for()
         assert "judge 0.83" in page.inner_text(".candidates .chosen")
+        shown = page.locator(".candidates img")
+        assert [one.get_attribute("alt") for one in shown.all()] == [f"Candidate {i} after 2 steps" for i in (1, 2)]
+        assert page.evaluate("[...document.querySelectorAll('.candidates img')].every(one => one.naturalWidth > 0)")
         page.get_by_role("button", name="Use the seed of candidate 1").click()
         assert page.input_value("#seed") == "7"
         page.close()

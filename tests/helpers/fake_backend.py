@@ -12,7 +12,16 @@ from careedit.images import composite
 from careedit.records import BatchSlot, EditTrace, RoutingDecision
 from careedit.routing import RoutingFeatures
 from careedit.scoring import JudgeIdentity, Score, ScoreRequest
-from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, ExpertInfo, ImageDone, Preview, Progress
+from careedit_deployments.edits.backend import (
+    ArmInfo,
+    Candidate,
+    EditCall,
+    EditEvent,
+    ExpertInfo,
+    ImageDone,
+    Preview,
+    Progress,
+)
 from careedit_deployments.errors import ScorerUnavailableError, UnavailableError
 
 JUDGE = JudgeIdentity(backend="fake", model="rule", revision="1", prompts="none-1")
@@ -109,6 +118,9 @@ class FakeBackend:
                     if previews < call.partials and step + 1 < steps:
                         yield Preview(image=image, index=previews, picture=request.image)
                         previews += 1
+                tried = request.early_filter.candidates if call.candidates and request.early_filter else 0
+                for index in range(tried):
+                    yield Candidate(image=image, index=index, picture=request.image)
                 yield done(call, image)
         finally:
             self.closed += 1

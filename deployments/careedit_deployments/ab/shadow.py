@@ -111,6 +111,7 @@ class Shadowing:
                     "request": request,
                     "decision": decision,
                     "partials": 0,
+                    "candidates": False,
                     "progress": False,
                     "deadline_s": self._config.limits.deadline_s,
                 }

@@ -30,7 +30,7 @@ from careedit.routing import RoutingFeatures
 from careedit.scoring import Score, ScoreRequest
 from careedit_deployments.calls import REPLICA_LOST, attempts, raise_serving_error
 from careedit_deployments.cluster.fleet import SCORER, Fleet, router_name
-from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, Preview, Progress
+from careedit_deployments.edits.backend import ArmInfo, EditCall, EditEvent, ImageDone, Progress
 from careedit_deployments.edits.liveness import Pulse, Silence, paced
 from careedit_deployments.errors import (
     DeadlineError,
@@ -279,7 +279,7 @@ class _SeenEvents:
             new = event.done > self._done.get(event.image, -1)
             self._done[event.image] = max(event.done, self._done.get(event.image, 0))
             return new
-        key = (event.kind, event.image, event.index if isinstance(event, Preview) else 0)
+        key = (event.kind, event.image, 0 if isinstance(event, ImageDone) else event.index)
         new = key not in self._seen
         self._seen.add(key)
         return new

@@ -22,6 +22,9 @@ ENCODED_PIXELS = 2**20
 """Pixels whose encoding counts as one evaluation of the transformer. As a PNG or lossless WebP they take some tenths of a
 second of CPU time."""
 
+PANEL_PIXELS = 2**20
+"""Maximum pixels of a panel, as an estimate: the bases edit at 512 to 1024 pixels a side."""
+
 
 class EditOrder(Record):
     """An edit as an HTTP request, a job or a session's turn asks for it."""
@@ -34,6 +37,8 @@ class EditOrder(Record):
     """Who asks, for sticky arms and limits; None: the request belongs to no user."""
     partials: int = 0
     """Previews per image while it is made, 0 to 3."""
+    candidates: bool = False
+    """Whether the last preview of each candidate of an early filter is sent."""
     progress: bool = False
     """Whether progress events are sent. Each is a message across the cluster, so set it only where they are shown."""
     deadline_s: float | None = None
@@ -55,9 +60,11 @@ class EditOrder(Record):
 
     @property
     def encoded_pixels(self) -> int:
-        """Pixels of all files that are encoded for the answer: results and previews."""
+        """Pixels of all files that are encoded for the answer: results, previews and candidates (at a panel's scale)."""
         width, height = self.result_size or self.request.image.size
-        return width * height * self.request.n * (1 + self.partials)
+        wanted = self.request.early_filter if self.candidates else None
+        tried = 0 if wanted is None else wanted.candidates * min(width * height, PANEL_PIXELS)
+        return self.request.n * (width * height * (1 + self.partials) + tried)
 
 
 class EditCall(EditOrder):
@@ -113,6 +120,19 @@ class Preview(Record):
     """The estimated result at this step, of the source's size."""
 
 
+class Candidate(Record):
+    """What the early filter's judge saw last of one candidate."""
+
+    kind: Literal["candidate"] = "candidate"
+    """Type of the event; always "candidate"."""
+    image: int
+    """Index of the image, 0 to n - 1."""
+    index: int
+    """Index of the candidate, as in the trace of the filter."""
+    picture: Image.Image
+    """Its last preview, at the panel's scale."""
+
+
 class ImageDone(Record):
     """A finished image."""
 
@@ -128,7 +148,7 @@ class ImageDone(Record):
     """Marks of the content policy, for the input and for this image."""
 
 
-EditEvent = Progress | Preview | ImageDone
+EditEvent = Progress | Preview | Candidate | ImageDone
 """What a replica sends while it edits; the stream ends after n `ImageDone`, or raises."""
 
 

@@ -80,7 +80,7 @@ def check_results(limits: Limits, order: EditOrder) -> None:
     """Raise `TooExpensiveError` if the results of an order have more pixels than the limit: encoding them takes time."""
     if order.encoded_pixels > limits.max_result_pixels:
         raise TooExpensiveError(
-            f"The results would have {order.encoded_pixels:,} pixels together (n x size, with previews); the limit is "
+            f"The results would have {order.encoded_pixels:,} pixels together (n x size, with previews and candidates); the limit is "
             f"{limits.max_result_pixels:,}, so ask for a smaller size, fewer images or fewer previews.",
             field="size",
         )
@@ -186,6 +186,7 @@ class EditService:
             "purposes": purposes_of(self.config, policy, owner=order.owner, edit=identity, arm=arm.name),
             "deadline_s": deadline_s,
             "partials": 0 if self.policy.config.withholds_previews else order.partials,
+            "candidates": order.candidates and not self.policy.config.withholds_previews,
         }
         call = EditCall(**{**dict(order), **given})
         spent_at = None

@@ -6,7 +6,7 @@ copy not at all: its words and pictures were allowed, and its result is not sent
 
 from __future__ import annotations
 
-from careedit_deployments.edits.backend import EditCall, EditEvent, EditOrder, ImageDone, Preview
+from careedit_deployments.edits.backend import Candidate, EditCall, EditEvent, EditOrder, ImageDone, Preview
 from careedit_deployments.errors import PolicyError, PolicyUnavailableError
 from careedit_deployments.policy.contract import PolicyInput, PolicyMark, PolicyPicture
 from careedit_deployments.policy.hook import PolicyHook
@@ -37,11 +37,11 @@ async def check_input(policy: PolicyHook, order: EditOrder, edit: str, ends: flo
 async def check_event(
     policy: PolicyHook, call: EditCall, event: EditEvent, ends: float, marks: tuple[PolicyMark, ...]
 ) -> EditEvent | None:
-    """The event as it may leave: a result with its marks and those of the input (`marks`). None: a preview that may not leave.
+    """The event as it may leave: a result with its marks and those of the input (`marks`). None: a preview or a candidate that may not leave.
 
     Raises `PolicyError` for a result that is refused, which ends the edit with all images that it has not sent yet.
     """
-    if not isinstance(event, ImageDone | Preview):
+    if not isinstance(event, ImageDone | Preview | Candidate):
         return event
     if policy.asks("output"):
         about = PolicyInput(
@@ -55,7 +55,7 @@ async def check_event(
         try:
             marks = (*marks, *await policy.check(about, ends=ends, image=event.image))
         except (PolicyError, PolicyUnavailableError):
-            if isinstance(event, Preview):
+            if not isinstance(event, ImageDone):
                 return None
             raise
     return event.model_copy(update={"marks": marks}) if marks and isinstance(event, ImageDone) else event

@@ -64,14 +64,16 @@ class AcceptedEdit:
     ingredient: bytes | None = None
     """The source with its Content Credentials, if results keep them."""
 
-    async def encode(self, picture: Image.Image) -> bytes:
-        """The file of a result or preview. Raises `DeadlineError` once the edit's deadline has passed."""
+    async def encode(self, picture: Image.Image, output: Output | None = None) -> bytes:
+        """The file of a result, preview or candidate; default: in the format and size of the results. Raises `DeadlineError` once the edit's deadline has passed."""
         origin = Origin(self.running.credit, self.ingredient)
-        return await self.codecs.encode(self.owner, picture, self.output, origin=origin, ends=self.running.ends)
+        return await self.codecs.encode(
+            self.owner, picture, output or self.output, origin=origin, ends=self.running.ends
+        )
 
-    async def encode_base64(self, picture: Image.Image) -> str:
+    async def encode_base64(self, picture: Image.Image, output: Output | None = None) -> str:
         """`encode`, as text for JSON."""
-        return await _base64(await self.encode(picture))
+        return await _base64(await self.encode(picture, output))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -249,6 +251,7 @@ async def order_of(request: Request, form: EditInput, *, source: Reading = "imag
         model=fields.model,
         user=await user_of(request, fields.end_user),
         partials=fields.partial_images,
+        candidates=fields.candidate_images,
         progress=fields.stream,
         moderation=fields.moderation or "auto",
         files_sha256=await run_sync(_hashes, form) if services.edits.policy.asks("input") else (),

@@ -207,7 +207,7 @@ def _check_values(found: dict[str, Any]) -> None:
         raise FieldError(f"The url must be {ENDPOINT!r}, as the endpoint of the batch.", "url", "mismatched_endpoint")
     if not isinstance(found["body"], dict):
         raise FieldError("The body must be an object with the fields of an edit.", "body")
-    for name in ("stream", "partial_images", "session", "webhook"):
+    for name in ("stream", "partial_images", "candidate_images", "session", "webhook"):
         if found["body"].get(name):
             raise FieldError(f"The field {name!r} has no use in a batch; leave it out.", name, "unsupported_parameter")
 

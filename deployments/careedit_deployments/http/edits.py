@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from careedit.records import RoutingDecision, mixture_rows
 from careedit.selection.plan import evaluations
-from careedit_deployments.edits.backend import EditEvent, ImageDone, Preview
+from careedit_deployments.edits.backend import Candidate, EditEvent, ImageDone, Preview
+from careedit_deployments.edits.output import Output
 from careedit_deployments.errors import FieldError, UnavailableError
 from careedit_deployments.http.accept import AcceptedEdit, accept, check_before_decoding, finish, order_of
 from careedit_deployments.http.form import read_edit
@@ -70,6 +71,8 @@ async def _chunks(
                 yield KEEPALIVE_COMMENT
             elif isinstance(event, Preview):
                 yield sse("image_edit.partial_image", await _preview(accepted, event))
+            elif isinstance(event, Candidate):
+                yield sse("image_edit.candidate", await _candidate(accepted, event))
             elif isinstance(event, ImageDone):
                 done += 1
                 yield sse("image_edit.completed", await _completed(accepted, event))
@@ -91,6 +94,15 @@ async def _preview(accepted: AcceptedEdit, event: Preview) -> dict[str, Any]:
     }
 
 
+async def _candidate(accepted: AcceptedEdit, event: Candidate) -> dict[str, Any]:
+    own_size = accepted.output.model_copy(update={"size": event.picture.size})
+    return {
+        **await _event(accepted, "image_edit.candidate", event.picture, own_size),
+        "candidate_index": event.index,
+        "careedit": {**accepted.report, "image": event.image},
+    }
+
+
 async def _completed(accepted: AcceptedEdit, event: ImageDone) -> dict[str, Any]:
     fields = accepted.form.fields
     data = {
@@ -106,11 +118,13 @@ async def _completed(accepted: AcceptedEdit, event: ImageDone) -> dict[str, Any]
     return data if fields.end_user is None else {**data, "safety_identifier": fields.end_user}
 
 
-async def _event(accepted: AcceptedEdit, kind: str, picture: Image.Image) -> dict[str, Any]:
-    output = accepted.output
+async def _event(
+    accepted: AcceptedEdit, kind: str, picture: Image.Image, output: Output | None = None
+) -> dict[str, Any]:
+    output = output or accepted.output
     return {
         "type": kind,
-        "b64_json": await accepted.encode_base64(picture),
+        "b64_json": await accepted.encode_base64(picture, output),
         "background": "opaque",
         "created_at": int(unix_time()),
         "output_format": output.format,

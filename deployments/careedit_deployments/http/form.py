@@ -236,10 +236,9 @@ def _check_together(form: EditInput) -> None:
         raise no_address("Streams and jobs return images as b64_json")
     if fields.session is not None and fields.response_format == "url":
         raise no_address("A session stores its images itself")
-    if fields.partial_images and not fields.stream:
-        raise FieldError(
-            "partial_images needs stream; set stream to true or leave partial_images out.", "partial_images"
-        )
+    for name in ("partial_images", "candidate_images"):
+        if getattr(fields, name) and not fields.stream:
+            raise FieldError(f"{name} needs stream; set stream to true or leave {name} out.", name)
     if fields.output_format == "png" and fields.output_compression not in (None, 100):
         raise FieldError(
             "A PNG is compressed without loss; leave output_compression out or choose jpeg or webp.",

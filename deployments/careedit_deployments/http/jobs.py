@@ -154,7 +154,7 @@ class JobDeleted(Answer):
     response_model=JobAnswer,
     responses=error_answers(400, 401, 404, 409, 413, 415, 429, 500, 503),
     openapi_extra={
-        "requestBody": edit_bodies(JobFields, JobBody, without=("session", "stream")),
+        "requestBody": edit_bodies(JobFields, JobBody, without=("session", "stream", "candidate_images")),
         "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}],
     },
 )
@@ -191,6 +191,11 @@ async def add_job(request: Request, form: EditInput, key: str | None) -> tuple[J
     await _check_webhook(request, webhook)
     if form.fields.session is not None:
         raise FieldError("A turn of a session cannot be a job; POST it to /v1/sessions/ID/turns.", "session")
+    if form.fields.candidate_images:
+        raise FieldError(
+            "The events of a job have no candidates; leave candidate_images out, or stream /v1/images/edits.",
+            "candidate_images",
+        )
     check_before_decoding(request, form)
     order = await unless_gone(request, lambda: order_of(request, form))
     output = output_of(form.fields, form.notes, order.request.image.size, services.config)

@@ -92,7 +92,7 @@ STREAM: dict[str, Any] = {
 
 EDIT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The results: JSON, or with `stream` the events image_edit.partial_image and image_edit.completed.",
+        "description": "The results: JSON, or with `stream` the events image_edit.partial_image, image_edit.candidate and image_edit.completed.",
         "content": STREAM,
     },
     **error_answers(400, 401, 404, 413, 415, 429, 500, 503, 504),

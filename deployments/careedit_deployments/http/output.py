@@ -95,8 +95,9 @@ def policy_notes(fields: EditFields, config: ServeConfig) -> tuple[str, ...]:
     notes = []
     if fields.moderation is not None and not config.policy.checks:
         notes.append("moderation has no effect here: this server does not moderate.")
-    if fields.partial_images and config.policy.withholds_previews:
-        notes.append("partial_images has no effect here: the content policy decides about finished images only.")
+    for name in ("partial_images", "candidate_images"):
+        if getattr(fields, name) and config.policy.withholds_previews:
+            notes.append(f"{name} has no effect here: the content policy decides about finished images only.")
     return tuple(notes)
 
 

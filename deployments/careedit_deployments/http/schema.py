@@ -130,6 +130,9 @@ class EditFields(Body):
     early_filter: EarlyFilter | None = None
     """careedit: try several noises and let a judge choose the one to finish. The name of a strategy means that
     strategy with its defaults. Default: set by `quality`."""
+    candidate_images: bool = False
+    """careedit: whether a stream also brings, if the edit has an early filter, what the judge saw last of each candidate.
+    Default: false. Only for a stream."""
     session: Text | None = None
     """careedit: id of the session whose next turn this edit is. The session has the source; an image that is sent
     is the reference."""

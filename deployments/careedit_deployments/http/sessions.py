@@ -222,7 +222,7 @@ async def delete_session(session_id: str, request: Request) -> SessionDeleted:
     responses={**_ERRORS, **error_answers(504)},
     openapi_extra={
         "requestBody": edit_bodies(
-            TurnFields, TurnBody, without=("session", "stream", "partial_images", "n"), source=False
+            TurnFields, TurnBody, without=("session", "stream", "partial_images", "candidate_images", "n"), source=False
         )
     },
 )

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from careedit.errors import CareEditError, InputError, ReplayError
 from careedit_deployments.config import JobsConfig
-from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview
+from careedit_deployments.edits.backend import EditEvent, EditOrder, ImageDone, Preview, Progress
 from careedit_deployments.edits.codecs import Codecs, Origin
 from careedit_deployments.edits.edit_service import EditService, Running
 from careedit_deployments.edits.output import Output
@@ -224,7 +224,7 @@ class JobWorker:
             image = JobImage(image=index, edit_id=edit, arm=arm, picture=picture, trace=trace, marks=marks)
             await self._append(job, "image", {"image": index, "edit": edit, "arm": arm}, picture, image)
             return image
-        else:
+        elif isinstance(event, Progress):
             await self._append(job, "progress", {"image": index, "done": event.done, "total": event.total})
         return None
 

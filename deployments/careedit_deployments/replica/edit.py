@@ -15,7 +15,7 @@ from careedit.scoring import Scorer
 from careedit.selection.judge import Judge
 from careedit.selection.run import Slot, batches
 from careedit_deployments.config import Telemetry
-from careedit_deployments.edits.backend import EditCall, EditEvent, ImageDone, Preview, Progress
+from careedit_deployments.edits.backend import Candidate, EditCall, EditEvent, ImageDone, Preview, Progress
 from careedit_deployments.encoder.client import RemoteEncoder
 from careedit_deployments.errors import DeadlineError
 from careedit_deployments.replica.client import EngineClient
@@ -164,8 +164,10 @@ class _Edit:
         finished = self.editor.make(
             batch, client, judge=self.judge, on_steps=on_steps, previews=self.call.partials, on_preview=on_preview
         )
-        for i, (picture, trace, _) in enumerate(finished):
+        for i, (picture, trace, seen) in enumerate(finished):
             reports[i].finish()
+            for index, candidate in enumerate(seen if self.call.candidates else ()):
+                self.send(Candidate(image=first + i, index=index, picture=candidate))
             self.send(ImageDone(image=first + i, picture=picture, trace=trace))
 
     def _progress(self, event: Progress) -> None:

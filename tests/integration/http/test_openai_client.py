@@ -107,6 +107,19 @@ def test_an_early_filter_as_the_client_writes_an_object(client, scene):
     assert trace["filter"].get("degraded") is None
 
 
+def test_a_stream_brings_the_candidates_of_an_early_filter(client, scene):
+    tried = {"strategy": "halving", "candidates": 3}
+    wanted = {"seed": 3, "steps": 4, "early_filter": tried, "candidate_images": True}
+    with client.images.edit(image=scene, prompt="remove the circle", stream=True, extra_body=wanted) as stream:
+        events = [event.model_dump() for event in stream]
+    assert [event["type"] for event in events] == ["image_edit.candidate"] * 3 + ["image_edit.completed"]
+    assert [event["candidate_index"] for event in events[:-1]] == [0, 1, 2]
+    traced = events[-1]["careedit"]["traces"][0]["filter"]["candidates"]
+    assert [image_sha256(opened(event["b64_json"])) for event in events[:-1]] == [
+        one["preview_sha256"] for one in traced
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "kind", "param"),
     [

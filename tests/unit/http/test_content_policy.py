@@ -108,12 +108,14 @@ def test_one_refused_result_of_three_refuses_the_edit_and_the_arm_is_not_blamed(
 
 def test_a_stream_has_no_previews_and_ends_at_the_refused_result(asking):
     at("output", REFUSE, nth=2)
-    events = events_of(edit(asking, n="3", stream="true", partial_images="3"))
+    events = events_of(edit(asking, n="3", stream="true", partial_images="3", candidate_images="true"))
     assert [name for name, _ in events] == ["image_edit.completed", "error"]
     assert events[1][1]["error"]["code"] == "policy_violation"
     policies.RULE.clear()
-    notes = events_of(edit(asking, stream="true", partial_images="3"))[0][1]["careedit"]["notes"]
-    assert any("partial_images" in note for note in notes)
+    notes = events_of(edit(asking, stream="true", partial_images="3", candidate_images="true"))[0][1]["careedit"][
+        "notes"
+    ]
+    assert [note.split()[0] for note in notes] == ["partial_images", "candidate_images"]
 
 
 def test_marks_are_in_the_answer_of_an_edit_a_stream_a_job_and_in_the_history_of_a_session(asking):

@@ -96,7 +96,7 @@ def test_results_of_too_many_pixels_are_refused_before_the_edit(served: Served) 
     for fields in ({"size": LARGE, "n": "7"}, {"size": LARGE, "n": "3", "partial_images": "2", "stream": "true"}):
         error = post(served, **fields).json()["error"]
         assert (error["code"], error["param"]) == ("too_expensive", "size")
-        assert "pixels together (n x size, with previews); the limit is 8,000,000" in error["message"]
+        assert "pixels together (n x size, with previews and candidates); the limit is 8,000,000" in error["message"]
         assert post(served, "/v1/jobs", **fields).json()["error"]["code"] == "too_expensive"
     assert len(served.services.backend.calls) == calls
 

@@ -44,6 +44,7 @@ FORMS = {
     "output_compression": ["101", "50"],
     "stream": ["perhaps"],
     "partial_images": ["4", "2"],
+    "candidate_images": ["perhaps", "true"],
     "background": ["transparent"],
     "response_format": ["file"],
     "input_fidelity": ["most"],

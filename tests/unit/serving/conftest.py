@@ -56,9 +56,16 @@ def runner(editor, scheduler):
 
 @pytest.fixture
 def call(editor, draw_picture):
-    """`call(seed=0, steps=4, partials=0, seconds=60, progress=True, **request)`: a routed edit."""
+    """`call(seed=0, steps=4, partials=0, candidates=False, seconds=60, progress=True, **request)`: a routed edit."""
 
-    def make(seed: int = 0, partials: int = 0, seconds: float = 60, progress: bool = True, **fields) -> EditCall:
+    def make(
+        seed: int = 0,
+        partials: int = 0,
+        candidates: bool = False,
+        seconds: float = 60,
+        progress: bool = True,
+        **fields,
+    ) -> EditCall:
         request = EditRequest(
             image=draw_picture((96, 64), seed=seed),
             seed=seed,
@@ -70,6 +77,7 @@ def call(editor, draw_picture):
             request=request,
             decision=editor.route(request),
             partials=partials,
+            candidates=candidates,
             progress=progress,
             deadline_s=seconds,
         )

@@ -11,9 +11,9 @@ import pytest
 
 from careedit.editor import SHARED
 from careedit.errors import InputError
-from careedit.images import decode_image
+from careedit.images import decode_image, image_sha256
 from careedit.records import EarlyFilter
-from careedit_deployments.edits.backend import ImageDone, Preview, Progress
+from careedit_deployments.edits.backend import Candidate, ImageDone, Preview, Progress
 from careedit_deployments.errors import DeadlineError, ServingError
 
 
@@ -102,6 +102,18 @@ def test_the_early_filter_runs_through_the_scheduler_and_its_trace_replays(runne
     assert "filter" in event.trace.seconds
     again = editor.replay(event.trace, image=wanted.request.image)
     assert again.image.tobytes() == event.picture.tobytes()
+
+
+def test_candidates_of_the_filter_are_sent_to_who_wants_them(runner, call, events, scripted):
+    wanted = EarlyFilter(strategy="continue", candidates=3, preview_steps=2)
+    for asked in (True, False):
+        (told,) = events(
+            runner(scripted([0.1, 0.9, 0.2])), call(seed=5, early_filter=wanted, candidates=asked, progress=False)
+        )
+        (event,) = made(told)
+        seen = [(one.index, image_sha256(one.picture)) for one in told if isinstance(one, Candidate)]
+        tried = event.trace.filter.candidates if asked else ()
+        assert seen == [(i, one.preview_sha256) for i, one in enumerate(tried)]
 
 
 def test_a_judge_that_fails_costs_the_filter_and_not_the_edit(runner, call, events, scripted):

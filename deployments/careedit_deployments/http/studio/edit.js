@@ -46,6 +46,7 @@ export async function edit() {
     let made = 0;
     for await (const event of editOf(node, signal)) {
       if (event.preview) viewOf(event.image).preview(event.preview);
+      else if (event.candidate) viewOf(event.image).candidates[event.index] = event.candidate;
       else {
         made += 1;
         await viewOf(event.image).finish(event.url, event.report);

@@ -65,18 +65,19 @@ async function* eventsOf(answer) {
   }
 }
 
-const streamed = () => ({ stream: "true", partial_images: $("partials").value || "0" });
+const streamed = () => ({ stream: "true", partial_images: $("partials").value || "0", candidate_images: "true" });
 
 async function* stream(form, signal) {
   const answer = await api("v1/images/edits", { method: "POST", body: form, signal });
   for await (const event of eventsOf(answer)) {
     const url = `data:image/${event.output_format};base64,${event.b64_json}`, report = event.careedit ?? {};
     if (event.type === "image_edit.partial_image") yield { image: report.image ?? 0, preview: url };
+    else if (event.type === "image_edit.candidate") yield { image: report.image ?? 0, index: event.candidate_index, candidate: url };
     else if (event.type === "image_edit.completed") yield { image: report.image ?? 0, url, report };
   }
 }
 
-/** Edit a node: yields {image, preview} and {image, url, report}. */
+/** Edit a node: yields {image, preview}, {image, index, candidate} and {image, url, report}. */
 export async function* editOf(node, signal) {
   if (Number(fields().n) > 1) {
     yield* stream(await formOf({ image: node.blob, more: streamed() }), signal);

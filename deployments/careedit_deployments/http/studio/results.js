@@ -12,7 +12,7 @@ export const SIGNED = "Content Credentials: the file is signed. Check it with ca
 /** One image in the making: its previews, then its comparison with the source. */
 export class View {
   constructor(node, words) {
-    Object.assign(this, { node, words, previews: 0 });
+    Object.assign(this, { node, words, previews: 0, candidates: [] });
     this.picture = make("img", { className: "busy crisp", alt: "Preview", src: addressOf(node) });
     this.caption = make("figcaption", {}, "Waiting for the first preview …");
     this.stage = make("div", { className: "stage" }, this.picture);
@@ -41,7 +41,7 @@ export class View {
     this.picture.alt = `The result of: ${this.words}`;
     const comparison = new Comparison(this.stage, this.picture, addressOf(this.node));
     this.caption.textContent = `${this.words} – ${report.arm}, ${named(trace.routing.weights)}, seed ${trace.seed}, ${trace.steps} steps`;
-    this.figure.append(comparison.controls, actionsOf(made, url), ...[candidates(trace.filter)].filter(Boolean));
+    this.figure.append(comparison.controls, actionsOf(made, url), ...[candidates(trace.filter, this.candidates)].filter(Boolean));
     if (await isSigned(blob)) this.figure.append(make("p", { className: "soft signed" }, SIGNED));
     explain(trace.routing, "edited");
     showTrace(report, trace);

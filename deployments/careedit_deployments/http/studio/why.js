@@ -26,8 +26,9 @@ export function showTrace(report, trace) {
   $("trace-box").hidden = false;
 }
 
-/** The candidates that an early filter tried, as a strip with the judge's marks; null without a filter. */
-export function candidates(filter) {
+/** The candidates that an early filter tried, as a strip of their last previews (addresses in `pictures`, where there are any)
+with the judge's marks; null without a filter. */
+export function candidates(filter, pictures = []) {
   if (!filter) return null;
   const seen = filter.candidates.map((one, i) => {
     const mark = one.score == null ? one.error ?? "not judged" : `judge ${one.score.toFixed(2)}`;
@@ -38,7 +39,8 @@ export function candidates(filter) {
       $("options").open = true;
       $("edit").focus();
     }, { "aria-label": `Use the seed of candidate ${i + 1}` });
-    return make("li", { className: i === filter.chosen ? "chosen" : "" },
+    const picture = pictures[i] ? [make("img", { className: "crisp", src: pictures[i], alt: `Candidate ${i + 1} after ${one.steps} steps` })] : [];
+    return make("li", { className: i === filter.chosen ? "chosen" : "" }, ...picture,
       make("strong", {}, `Candidate ${i + 1}${i === filter.chosen ? " – finished" : ""}`), make("span", {}, mark),
       make("span", { className: "soft" }, `seed ${one.seed}, ${one.steps} steps`), again);
   });
