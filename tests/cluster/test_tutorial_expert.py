@@ -1,14 +1,13 @@
 """The expert tutorial is run, block by block, in a folder of its own: everything as it stands there, but small."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from documents import blocks, run_block
+from documents import NOT_RUN, blocks, run_block
 
 PAGE = (Path(__file__).parents[2] / "docs/tutorial-expert.md").read_text(encoding="utf-8")
 SMALLER = {
@@ -18,7 +17,6 @@ SMALLER = {
     "--seed 1": "--seed 1 --steps 2",
     "seed=1\n": "seed=1, steps=1\n",
 }
-NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
 
 
 def small_blocks() -> list[tuple[str, str]]:

@@ -11,13 +11,12 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from documents import blocks, run_block
+from documents import NOT_RUN, Step, blocks, run_block, steps
 
 if TYPE_CHECKING:
     from conftest import Demo
@@ -25,32 +24,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SERVED = "http://127.0.0.1:8000"
 """Where the README's reader finds the demo's server; in a test it has a port of its own."""
-NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that the README tells its reader to run."""
-
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return self.text.splitlines()[0]
-
-
-def steps(page: str) -> list[Step]:
-    """The commands and scripts that are to be run: one per line of a bash block (joined at a backslash)."""
-    found: list[Step] = []
-    for language, text in blocks(page):
-        if NOT_RUN.match(text):
-            continue
-        if language == "python":
-            found.append(Step(language, text))
-        if language == "bash":
-            lines = text.replace("\\\n", " ").splitlines()
-            found += [Step(language, line.strip()) for line in lines if line.strip() and not line.startswith("#")]
-    return found
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,12 +6,41 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+NOT_RUN = re.compile(r"# not run by the tests: (\S.{9,})")
+"""First line of a block that no test runs, with the reason."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a page says to run."""
+
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text.splitlines()[0]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """Language and text of each fenced block."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def steps(page: str) -> list[Step]:
+    """The commands and scripts that are to be run: one per line of a bash block (joined at a backslash)."""
+    found: list[Step] = []
+    for language, text in blocks(page):
+        if NOT_RUN.match(text):
+            continue
+        if language == "python":
+            found.append(Step(language, text))
+        if language == "bash":
+            lines = text.replace("\\\n", " ").splitlines()
+            found += [Step(language, line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    return found
 
 
 def without_blocks(page: str) -> str:
