@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import pytest
 
+from careedit.files import png_bytes
 from careedit_deployments.config import ServeConfig
 from served import Served, serve
 
@@ -16,9 +16,7 @@ SETTINGS = {"arms": {"tiny": {"expert_set": "tiny"}}, "limits": {"requests_per_m
 @pytest.fixture(scope="session")
 def picture(draw_picture) -> bytes:
     """The file of a drawn picture."""
-    buffer = io.BytesIO()
-    draw_picture((64, 64), 3).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(draw_picture((64, 64), 3))
 
 
 @pytest.fixture(scope="module")

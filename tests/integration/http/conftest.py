@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import openai
 import pytest
 from PIL import Image
 
+from careedit.files import png_bytes
 from careedit.scoring import VqaScorer
 from careedit_deployments.config import ServeConfig
 from scripted import Scripted
@@ -49,9 +49,7 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="session")
 def scene(draw_picture) -> bytes:
     """The file of a drawn picture."""
-    buffer = io.BytesIO()
-    draw_picture((64, 64), 3).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(draw_picture((64, 64), 3))
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +57,4 @@ def left_mask() -> bytes:
     """A mask that frees the left half."""
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (0, 0, 32, 64))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(mask)
