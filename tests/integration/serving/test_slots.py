@@ -6,7 +6,6 @@ import asyncio
 import base64
 import select
 import time
-from pathlib import Path
 
 import httpx2
 import psutil
@@ -17,6 +16,7 @@ from careedit.records import EditRequest
 from careedit_deployments.config import StateConfig
 from careedit_deployments.state.store import open_store
 from crowd import Crowd, body_of
+from memory import growth
 from pictures import encoded, with_scans
 from served import a_key
 from slots import follows, half_a_body, held, status
@@ -129,13 +129,12 @@ def test_expensive_images_of_one_key_cost_little_and_keep_nobody_else_out(serve_
         return answers
 
     ((pid, _),) = serve_cluster.replicas("edits", "ingress")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak so far
     ingress = psutil.Process(pid)
-    memory, cpu = ingress.memory_info().rss, sum(ingress.cpu_times()[:2])
-    *jpegs, full, larger = asyncio.run(send())
+    cpu = sum(ingress.cpu_times()[:2])
+    with growth(pid) as grown:
+        *jpegs, full, larger = asyncio.run(send())
     assert {(one.status_code, one.json()["error"]["code"]) for one in jpegs} == {(400, "invalid_image")}
     assert full.status_code == 200 and len(full.json()["scores"]) == 16, full.text
     assert (larger.status_code, larger.json()["error"]["code"]) == (400, "too_expensive")
-    peak = int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    assert peak - memory < 500 * 2**20
+    assert grown() < 500 * 2**20
     assert sum(ingress.cpu_times()[:2]) - cpu < 20, "seconds, of which each JPEG took 10 without a limit"
