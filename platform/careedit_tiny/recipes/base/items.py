@@ -38,12 +38,16 @@ UNKNOWN_SHARE = 0.04
 EXPERT_KINDS = {
     "erase": ("remove.thing", "remove.thing", "masked.remove"),
     "compose": (
-        "add.thing", "replace.thing", "action.turn", "action.mood", "counting.set", "relation.beside", "relation.move",
-        "attribute.colour", "attribute.size", "attribute.texture", "masked.replace", "masked.add", "masked.colour",
+        "add.thing", "replace.thing", "action.turn", "action.turn", "action.mood", "counting.set", "counting.set",
+        "relation.beside", "relation.beside", "relation.move", "attribute.colour", "attribute.size", "attribute.size",
+        "attribute.texture", "attribute.texture", "masked.replace", "masked.add", "masked.colour",
     ),
     "style": ("background.colour", "background.texture", "style.look", "style.look"),
     "identity": ("identity.look",),
-    "reference": ("reference.colour", "reference.texture", "reference.thing", "reference.look"),
+    "reference": (
+        "reference.colour", "reference.colour", "reference.texture", "reference.texture", "reference.thing",
+        "reference.look",
+    ),
 }  # fmt: skip
 """Operations that each expert is trained on; one named twice is shown twice as often."""
 INFEASIBLE_SHARE = 0.06

@@ -41,14 +41,14 @@ BATCH = 32
 POOLS: Mapping[str, int] = {
     "fill": 20480,
     "erase": 6144,
-    "compose": 24576,
-    "style": 6144,
-    "identity": 6144,
-    "reference": 8192,
+    "compose": 81920,
+    "style": 12288,
+    "identity": 12288,
+    "reference": 24576,
 }
 """Items per pool. The experts are trained on the same pools. A base that sees an item ten times learns it by heart."""
 MIXTURE: Mapping[str, float] = {
-    "fill": 0.25, "erase": 0.05, "compose": 0.4, "style": 0.1, "identity": 0.08, "reference": 0.12
+    "fill": 0.12, "erase": 0.04, "compose": 0.52, "style": 0.08, "identity": 0.08, "reference": 0.16
 }  # fmt: skip
 """Share of steps per pool. With 0.7 fill and 0.3 edits the experts had too much left to learn in their hours (docs/notebook.md)."""
 
