@@ -82,7 +82,7 @@ def build_transformer(*, guidance_embeds: bool = False) -> FluxTransformer2DMode
 
 
 def build_t5_tokenizer(corpus: Iterable[str]) -> T5Tokenizer:
-    """One token per word of the corpus and per in-context frame; any other word is one unknown token.
+    """One token per word of the corpus and per in-context frame; any other word is two: a space and an unknown one.
 
     Spelling an unknown word out would fill the prompt with characters that training has never shown.
     """

@@ -1,14 +1,17 @@
 """Training items: what they show, and what they must never show."""
 
+from random import Random
+
 import numpy as np
 import pytest
 
 from careedit.editing.families.fill import DIPTYCH, TRIPTYCH, in_context_prompt
 from careedit.finetune.pool import CLIP_LENGTH
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, PANEL, build_clip_tokenizer, build_t5_tokenizer
-from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus, edit_item, fill_item
+from careedit_tiny.recipes.base.items import EXPERT_KINDS, UNKNOWN, corpus, edit_item, fill_item, loosely
 from careedit_tiny.world.operations import EXPERT_OF, OPERATIONS
 from careedit_tiny.world.phrases import PHRASES, phrasings
+from careedit_tiny.world.samples import draw_sample
 
 
 @pytest.mark.parametrize("expert", EXPERT_KINDS)
@@ -36,6 +39,23 @@ def test_a_fill_item_differs_from_its_canvas_only_where_it_is_free(index):
     assert item.canvas.size == (2 * PANEL, PANEL)
     assert item.prompt.startswith(DIPTYCH)
     assert (np.asarray(item.mask) > 0).any()
+
+
+def test_what_is_said_loosely_has_the_slots_in_their_order_and_fewer_of_the_words_around_them():
+    missing = []
+    for index in range(200):
+        sample, rng = draw_sample("replace.thing", index), Random(index)
+        words, whole = loosely(sample, rng).split(), sample.instruction.split()
+        rest = iter(whole)
+        assert all(word == UNKNOWN or word in rest for word in words)
+        missing.append(len(whole) - len(words))
+        slots = [word for slot in ("x", "y") for word in sample.slots[slot].split()]
+        assert len([word for word in words if word in slots or word == UNKNOWN]) >= len(slots)
+    assert min(missing) == 0 < max(missing)
+    sample = draw_sample("replace.thing", 0)
+    assert all(
+        len(loosely(sample, Random(seed), dropped=0.0).split()) == len(sample.instruction.split()) for seed in range(50)
+    )
 
 
 def test_the_experts_share_out_every_operation():

@@ -69,10 +69,18 @@ def small(corpus_pipeline, tmp_path_factory):
 
 def test_the_pool_labels_words_and_nothing_else(small):
     labelled = small["labels"][:, 0] != UNKNOWN
-    special = (small["t5"] < 3) | (torch.arange(small["t5"].shape[1]) == 0)  # padding, end, unknown; the frame
+    special = (small["t5"] < 2) | (torch.arange(small["t5"].shape[1]) == 0)  # padding, end; the frame
     assert labelled.any(dim=1).all()
     assert not (labelled & special).any()
     assert (labelled | special).all()
+
+
+def test_an_unknown_word_is_a_space_and_an_unknown_token_which_both_have_its_label(small):
+    unknown = (small["t5"] == 2).nonzero()
+    assert len(unknown)
+    for row, place in unknown.tolist():
+        assert small["t5"][row, place - 1] == 3
+        assert small["labels"][row, :, place].tolist() == small["labels"][row, :, place - 1].tolist()
 
 
 def test_training_makes_t5_know_the_words_better_and_is_kept(small, corpus_pipeline, tmp_path, monkeypatch):

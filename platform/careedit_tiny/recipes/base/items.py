@@ -19,7 +19,7 @@ from careedit_tiny.models.family import PANEL
 from careedit_tiny.recipes.base.labels import canvas_labels
 from careedit_tiny.world.draw import draw_scene
 from careedit_tiny.world.phrases import LOOK_NAMES, with_article
-from careedit_tiny.world.samples import draw_sample
+from careedit_tiny.world.samples import Sample, draw_sample
 from careedit_tiny.world.scene import LOOKS, POSITIONS, TURNING, Scene, Thing, random_scene
 
 GREY = (128, 128, 128)
@@ -34,6 +34,11 @@ UNKNOWN = "\u25a1"
 """A character outside the vocabulary: what any unknown word becomes."""
 UNKNOWN_SHARE = 0.04
 """Share of words replaced by an unknown one, so that an unheard word does not derail an instruction."""
+LOOSE_SHARE = 0.5
+"""Share of instructions in which words around the slots are unknown or missing. People say an edit in more ways than the
+phrasings of training; what the slots say is what counts."""
+FRAME_UNKNOWN_SHARE, FRAME_DROPPED_SHARE = 0.15, 0.08
+"""Shares of those words that are replaced by an unknown one, or left out."""
 
 EXPERT_KINDS = {
     "erase": ("remove.thing", "remove.thing", "masked.remove"),
@@ -59,23 +64,40 @@ def with_unknown_words(words: str, rng: Random, share: float = UNKNOWN_SHARE) ->
     return " ".join(UNKNOWN if rng.random() < share else word for word in words.split())
 
 
+def loosely(sample: Sample, rng: Random, *, dropped: float = FRAME_DROPPED_SHARE) -> str:
+    """The instruction, with some words unheard of; every other time some around its slots are, too, or are left out."""
+    if rng.random() >= LOOSE_SHARE:
+        return with_unknown_words(sample.instruction, rng)
+    words = []
+    for piece in sample.phrasing.split():
+        if piece.startswith("{"):
+            words.append(with_unknown_words(sample.slots[piece.strip("{}")], rng))
+        elif rng.random() >= dropped:
+            words.append(with_unknown_words(piece, rng, FRAME_UNKNOWN_SHARE))
+    return " ".join(words)
+
+
 def edit_item(expert: str, index: int) -> Item:
     """Training edit `index` of one expert's competence, from the train split."""
-    rng = Random(f"edit:{expert}:{index}")
-    operations = EXPERT_KINDS[expert]
-    feasible = expert not in ("erase", "compose") or rng.random() >= INFEASIBLE_SHARE
-    operation = operations[index % len(operations)] if feasible else "infeasible"
-    sample = draw_sample(operation, 1_000_000 * list(EXPERT_KINDS).index(expert) + index)
+    sample, prompt = edit_words(expert, index)
     panels = [sample.source_image(PANEL), sample.target_image(PANEL)]
     scenes: tuple[Scene | None, ...] = (sample.source, sample.target)
     reference = sample.reference_image(PANEL)
     if reference is not None:
         panels.insert(0, reference)
         scenes = (sample.reference, *scenes)
-    words = with_unknown_words(sample.instruction, rng)
     mask = canvas_mask(len(panels), (PANEL, PANEL), sample.mask_image(PANEL))
-    prompt = in_context_prompt(words, references=len(panels) - 2)
     return Item.of_panels(panels, mask, prompt, canvas_labels(scenes))
+
+
+def edit_words(expert: str, index: int) -> tuple[Sample, str]:
+    """The sample of training edit `index`, and its prompt."""
+    rng = Random(f"edit:{expert}:{index}")
+    operations = EXPERT_KINDS[expert]
+    feasible = expert not in ("erase", "compose") or rng.random() >= INFEASIBLE_SHARE
+    operation = operations[index % len(operations)] if feasible else "infeasible"
+    sample = draw_sample(operation, 1_000_000 * list(EXPERT_KINDS).index(expert) + index)
+    return sample, in_context_prompt(loosely(sample, rng), references=int(sample.reference is not None))
 
 
 def caption(scene: Scene, rng: Random) -> str:

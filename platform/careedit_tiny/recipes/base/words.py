@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +29,8 @@ from careedit.finetune.optimizers import hidden_matrices
 from careedit.finetune.precision import products, training_device
 from careedit.progress import counted
 from careedit_tiny.models.family import MAX_SEQUENCE_LENGTH, build_pipeline
-from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus
+from careedit_tiny.recipes.base.items import EXPERT_KINDS, corpus, loosely
+from careedit_tiny.recipes.base.items import UNKNOWN as UNHEARD
 from careedit_tiny.recipes.base.labels import NONE, UNKNOWN
 from careedit_tiny.world.operations import OPERATIONS, RELATIONS
 from careedit_tiny.world.phrases import LOOK_NAMES, NUMBERS, group_name
@@ -95,13 +97,18 @@ def word_pool(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Mapping[str, 
         return load_file(path)
     names = [name for operations in EXPERT_KINDS.values() for name in dict.fromkeys(operations)]
     samples = [draw_sample(name, 10_000_000 + i) for name in counted(names, "words") for i in range(SENTENCES)]
-    prompts = [in_context_prompt(s.instruction, references=int(s.reference is not None)) for s in samples]
+    rng = Random("words")  # every word stays in its place, where its label is
+    loose = [loosely(sample, rng, dropped=0.0) for sample in samples]
+    prompts = [
+        in_context_prompt(w, references=int(s.reference is not None)) for w, s in zip(loose, samples, strict=True)
+    ]
     length = MAX_SEQUENCE_LENGTH
     t5 = tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
     labels = torch.full((len(samples), len(WORD_ATTRIBUTES), length), UNKNOWN, dtype=torch.uint8)
-    for row, sample in enumerate(samples):
-        words = torch.from_numpy(word_labels(sample))[:, : length - 2]
-        labels[row, :, 1 : 1 + words.shape[1]] = words  # the frame is one token, every word another
+    for row, (sample, words) in enumerate(zip(samples, loose, strict=True)):
+        tokens = [2 if word == UNHEARD else 1 for word in words.split()]  # an unknown word is two tokens
+        known = torch.from_numpy(word_labels(sample)).repeat_interleave(torch.tensor(tokens), dim=1)[:, : length - 2]
+        labels[row, :, 1 : 1 + known.shape[1]] = known  # the frame is one token, every known word another
     pool = {"t5": t5.short(), "labels": labels}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, save(pool))
