@@ -80,8 +80,8 @@ def check_results(limits: Limits, order: EditOrder) -> None:
     """Raise `TooExpensiveError` if the results of an order have more pixels than the limit: encoding them takes time."""
     if order.encoded_pixels > limits.max_result_pixels:
         raise TooExpensiveError(
-            f"The results would have {order.encoded_pixels:,} pixels together (n x size, with previews and candidates); the limit is "
-            f"{limits.max_result_pixels:,}, so ask for a smaller size, fewer images or fewer previews.",
+            f"The results would have {order.encoded_pixels:,} pixels together (n x size, with previews and candidates); "
+            f"the limit is {limits.max_result_pixels:,}, so ask for a smaller size, fewer images or fewer previews.",
             field="size",
         )
 

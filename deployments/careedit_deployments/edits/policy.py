@@ -37,8 +37,9 @@ async def check_input(policy: PolicyHook, order: EditOrder, edit: str, ends: flo
 async def check_event(
     policy: PolicyHook, call: EditCall, event: EditEvent, ends: float, marks: tuple[PolicyMark, ...]
 ) -> EditEvent | None:
-    """The event as it may leave: a result with its marks and those of the input (`marks`). None: a preview or a candidate that may not leave.
+    """The event as it may leave: a result with its marks and those of the input (`marks`).
 
+    None: a preview or a candidate that may not leave.
     Raises `PolicyError` for a result that is refused, which ends the edit with all images that it has not sent yet.
     """
     if not isinstance(event, ImageDone | Preview | Candidate):

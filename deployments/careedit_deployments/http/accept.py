@@ -65,7 +65,10 @@ class AcceptedEdit:
     """The source with its Content Credentials, if results keep them."""
 
     async def encode(self, picture: Image.Image, output: Output | None = None) -> bytes:
-        """The file of a result, preview or candidate; default: in the format and size of the results. Raises `DeadlineError` once the edit's deadline has passed."""
+        """The file of a result, preview or candidate; default: in the format and size of the results.
+
+        Raises `DeadlineError` once the edit's deadline has passed.
+        """
         origin = Origin(self.running.credit, self.ingredient)
         return await self.codecs.encode(
             self.owner, picture, output or self.output, origin=origin, ends=self.running.ends

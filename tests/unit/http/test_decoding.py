@@ -230,7 +230,7 @@ def test_the_largest_scores_that_are_taken_add_less_than_500_mib(large: Served) 
     body = pairs_of(4, encoded(Image.new("RGB", (2048, 2048))))
     with growth() as grown:
         assert [one["overall"] for one in post(large, "/v1/scores", json=body).json()["scores"]] == [0.0] * 4
-    assert 12 * 2**20 < grown() < 500 * 2**20  # the request alone has more than the first of them
+    assert 12 * 2**20 < grown() < 500 * 2**20  # one decoded picture has the first of them
     wait_until_free(large)
 
 

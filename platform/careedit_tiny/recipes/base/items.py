@@ -169,5 +169,6 @@ def corpus() -> tuple[str, ...]:
     texts += [f"it shows {name} with" for name in LOOK_NAMES.values()]
     for expert, operations in EXPERT_KINDS.items():
         first = 1_000_000 * list(EXPERT_KINDS).index(expert)
-        texts += [draw_sample(operation, first + i).instruction for operation in operations for i in range(250)]
+        named = dict.fromkeys(operations)
+        texts += [draw_sample(operation, first + i).instruction for operation in named for i in range(250)]
     return tuple(texts)
